@@ -1,0 +1,23 @@
+"""demiglace: reduce pre-trained language models to small ones that keep their quality.
+
+Every command is a function here: ``demiglace.distill(teacher=…, data=…, layers=3, output=…)``. Nothing heavy is
+imported until a function is first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+_STAGES = ("demo", "distill", "evaluate", "export", "finetune", "methods", "report", "tasks", "truncate")
+__all__ = ["__version__", *_STAGES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STAGES:
+        raise AttributeError(f"module 'demiglace' has no attribute {name!r}")
+    module = {"methods": "listing", "tasks": "listing"}.get(name, name)
+    return getattr(importlib.import_module(f"demiglace.stages.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,7 @@
+"""``python -m demiglace``."""
+
+import sys
+
+from demiglace.cli import main
+
+sys.exit(main())

@@ -1,0 +1,97 @@
+"""Which rows go into which step, as pure functions of (lengths, seed, epoch), and rows to tensors.
+
+Steps are made of rows of similar length, so little is padded; the order of rows and of steps is drawn anew each epoch.
+How many rows make a step (`batch_size`) decides the optimisation; how many tokens one forward pass holds
+(`batch_tokens`) decides only memory: a longer step is split and its gradients accumulated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demiglace.data.tokenise import Examples
+
+_POOL = 50  # steps whose rows are sorted together: mixed enough to train on, alike enough to pad little
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass.
+
+    input_ids, attention_mask, token_type_ids: int64 [B, L]; labels: [B]; labelled: bool [B]; weights: float32 [B],
+    1 for a row that counts and 0 for a filler; rows: int64 [B] on the CPU, the rows' numbers in their `Examples`.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor | None
+    labels: Tensor
+    labelled: Tensor
+    weights: Tensor
+    rows: np.ndarray
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a model's forward takes."""
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.token_type_ids is not None:
+            inputs["token_type_ids"] = self.token_type_ids
+        return inputs
+
+
+def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The steps of an epoch, each the row numbers of at most `batch_size` rows; every row once."""
+    order = np.random.default_rng((seed, epoch)).permutation(len(lengths))
+    steps: list[np.ndarray] = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = order[start : start + _POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        steps += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    shuffled = np.random.default_rng((seed, epoch, 1)).permutation(len(steps))
+    return [steps[i] for i in shuffled]
+
+
+def split_by_tokens(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Cut rows, in their order, into runs whose padded size (rows × longest row) is at most `batch_tokens`."""
+    parts, start, longest = [], 0, 0
+    for i, length in enumerate(lengths[rows]):
+        longest = max(longest, int(length))
+        if i > start and longest * (i - start + 1) > batch_tokens:
+            parts.append(rows[start:i])
+            start, longest = i, int(length)
+    if start < len(rows):
+        parts.append(rows[start:])
+    return parts
+
+
+def sorted_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """All rows by falling length, in batches of at most `batch_tokens` padded tokens: for passes without training."""
+    order = np.argsort(-lengths, kind="stable")
+    return split_by_tokens(order, lengths, batch_tokens)
+
+
+def collate(examples: Examples, rows: np.ndarray, device: torch.device | str = "cpu", weight: float = 1.0) -> Batch:
+    """The batch of these rows, padded to the longest; `weight` is 0 for rows that only fill a rank's place."""
+    lengths = examples.lengths[rows]
+    width = int(lengths.max())
+    places = np.arange(width)[None, :]
+    first = (width - lengths)[:, None] if examples.pad_left else np.zeros((len(rows), 1), dtype=np.int64)
+    mask = (places >= first) & (places < first + lengths[:, None])
+    source = np.where(mask, examples.offsets[rows][:, None] + places - first, 0)
+    ids = np.where(mask, examples.ids[source], examples.pad_id)
+    types = None if examples.type_ids is None else np.where(mask, examples.type_ids[source], 0)
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    return Batch(
+        input_ids=tensor(ids.astype(np.int64)),
+        attention_mask=tensor(mask.astype(np.int64)),
+        token_type_ids=None if types is None else tensor(types.astype(np.int64)),
+        labels=tensor(examples.labels[rows]),
+        labelled=tensor(examples.labelled[rows]),
+        weights=torch.full((len(rows),), weight, device=device),
+        rows=rows,
+    )

@@ -1,0 +1,189 @@
+"""The run directory: every command reads its inputs, writes one directory and puts `manifest.json` there last.
+
+`run.json` is written first and says what the directory is for; `manifest.json` repeats it with the results, and its
+presence means that everything else in the directory is complete. So the same command on the same directory either
+answers "up to date" (manifest), goes on where it was cut off (run.json only), or refuses (another run's directory).
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from demiglace.errors import RunError
+
+FORMAT = 1
+_VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
+
+
+@dataclass
+class Run:
+    """An opened run directory. `complete` is true where its manifest already stands."""
+
+    path: Path
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    complete: bool = False
+    _lock: FileLock | None = field(default=None, repr=False)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a complete run."""
+        return read_manifest(self.path)
+
+    def finish(self, **results: Any) -> dict[str, Any]:
+        """Write the manifest, which marks the run as complete, and return it."""
+        manifest = _identity(self.stage, self.config, self.inputs)
+        manifest |= {"versions": versions(), "machine": machine()} | results
+        write_json(self.path / "manifest.json", manifest)
+        self.complete = True
+        return manifest
+
+
+def open_run(path: Path | str, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Run:
+    """Create the run directory at `path`, or take up the one that an equal call has begun or completed there.
+
+    `config` holds the options that decide the result and `inputs` the fingerprints of what the run reads.
+    Raises `RunError` if the directory holds another run (the differing keys are named) or is in use.
+    """
+    path = Path(path)
+    identity = json.loads(json.dumps(_identity(stage, dict(config), dict(inputs)), default=str))
+    claim = path / "run.json"
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file, and a directory is needed there; give another --output.")
+    if path.is_dir() and not claim.exists() and any(p for p in path.iterdir() if p.name != ".lock"):
+        raise RunError(f"{path} holds files that are no demiglace run; give another --output or empty it.")
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _lock(path)
+    if claim.exists():
+        _compare(path, read_json(claim), identity)
+    else:
+        write_json(claim, identity)
+    complete = (path / "manifest.json").exists()
+    return Run(path, stage, identity["config"], identity["inputs"], complete, lock)
+
+
+def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    return {"format": FORMAT, "stage": stage, "config": config, "inputs": inputs}
+
+
+def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differ = [
+        f"{name}: {old!r} there, {new!r} now"
+        for name, old, new in _differences(found, wanted)
+        if name not in ("format",)
+    ]
+    if differ:
+        raise RunError(
+            f"{path} holds another run, which differs in:\n  "
+            + "\n  ".join(differ)
+            + "\nGive another --output, or the same options to go on with that run."
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)
+        ]
+    return [] if old == new else [(name.removeprefix("config."), old, new)]
+
+
+def _lock(path: Path) -> FileLock:
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"{path} is in use by another process; wait for it or give another --output.") from error
+    return lock
+
+
+def read_manifest(path: Path | str) -> dict[str, Any]:
+    """The manifest of the complete run at `path`; `RunError` where there is none."""
+    file = Path(path) / "manifest.json"
+    if not file.exists():
+        state = "is an unfinished run; repeat its command to complete it" if (
+            Path(path) / "run.json"
+        ).exists() else "is no run directory"
+        raise RunError(f"{path} {state} (no manifest.json there).")
+    return read_json(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Parse a JSON file of ours; `RunError` where it is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{file} is damaged ({error}); remove the run directory and repeat its command.") from error
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    write_atomically(file, (text + "\n").encode())
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace `file` by `content` so that a reader, or a crash, meets either the old or the new whole."""
+    draft = file.with_name(file.name + ".part")
+    try:
+        with draft.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise RunError(f"{file} could not be written: {error.strerror}. What was there before is intact.") from error
+
+
+def fingerprint(paths: Iterable[Path | str]) -> str:
+    """SHA-256 over the names and contents of files (16 hex digits), in sorted order."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(p) for p in paths):
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide a result, as far as they are installed."""
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The machine in words: processor, cores, memory (GiB), operating system, Python."""
+    import psutil
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,125 @@
+"""The options of every command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from demiglace.config import group, option
+from demiglace.data.config import DataConfig, DataLocation
+from demiglace.training.config import TrainConfig
+
+Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last"]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Train a classifier or regressor on labelled rows: a teacher, or a student with no teacher."""
+
+    model: str = option("model directory, run directory or hub name to start from")
+    output: Path = option("run directory", short="-o", decides=False)
+    source: DataConfig = group(DataConfig)
+    location: DataLocation = group(DataLocation)
+    training: TrainConfig = group(TrainConfig)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class TruncateConfig:
+    """Keep some of a model's layers, and its embeddings, norms, pooler and head."""
+
+    model: str = option("model directory, run directory or hub name", positional=True)
+    output: Path = option("directory of the truncated model", short="-o", decides=False)
+    layers: int | None = option("how many layers to keep", None)
+    strategy: Strategy = option("which layers to keep", "alternate")
+    keep: tuple[int, ...] | None = option("the layers to keep by 0-based index, instead of --layers", None)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Train a student on a teacher's signals."""
+
+    teacher: str = option("model directory or run directory of the fine-tuned teacher")
+    output: Path = option("run directory", short="-o", decides=False)
+    student: str | None = option("model to train; without it the teacher is truncated to --layers", None)
+    layers: int | None = option("layers of the student that is cut from the teacher", None)
+    strategy: Strategy = option("which of the teacher's layers that student keeps", "alternate")
+    keep: tuple[int, ...] | None = option("those layers by 0-based index, instead of --layers", None)
+    method: str = option("a method of `demiglace methods`", "rail-kd-l")
+    method_options: dict[str, Any] = option("the method's own options, as --method-options.NAME VALUE", {})
+    cache: str = option("where the teacher's signals are kept: auto (in the run directory), off, or a directory", "auto")
+    cache_dtype: Literal["float16", "float32"] = option("number format of the cached signals", "float16")
+    source: DataConfig = group(DataConfig)
+    location: DataLocation = group(DataLocation)
+    training: TrainConfig = group(TrainConfig)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a model on one or more sets of rows, out-of-domain ones included."""
+
+    model: str = option("model directory or run directory", positional=True)
+    data: tuple[str, ...] = option("tasks or files to evaluate on, as NAME or NAME:SPLIT")
+    output: Path = option("run directory of the results", short="-o", decides=False)
+    teacher: str | None = option("also report the agreement with this model", None)
+    label_map: dict[str, Any] = option("the set's label names to the model's: {entailment: entailment, neutral: not_entailment}", {})
+    text_columns: tuple[str, ...] | None = option("the one or two text columns; found by usual names if not given", None)
+    label_column: str | None = option("the label column; found by usual names if not given", None)
+    on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
+    max_length: int = option("longest row in tokens; longer ones are cut", 128)
+    batch_tokens: int = option("largest forward pass in padded tokens", 16384, decides=False)
+    location: DataLocation = group(DataLocation)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a model in a form for edge devices, check it against the original and measure it."""
+
+    model: str = option("model directory or run directory", positional=True)
+    output: Path = option("directory of the exported model", short="-o", decides=False)
+    to: Literal["onnx"] = option("format", "onnx")
+    quantize: Literal["none", "int8"] = option("int8: weights in 8 bits, activations quantised as they come", "none")
+    data: str | None = option("task or file whose rows the parity check uses; default: the run's own validation rows", None)
+    rows: int = option("rows of the parity check", 256)
+    teacher: str | None = option("measure this PyTorch model beside it", None)
+    threads: int = option("threads of the latency measurement", 1)
+    repeats: int = option("timed calls for each latency", 100)
+    max_length: int = option("longest row in tokens; longer ones are cut", 128)
+    location: DataLocation = group(DataLocation)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """One HTML page about one or more runs."""
+
+    runs: tuple[Path, ...] = option("run directories", positional=True)
+    output: Path = option("the page to write", Path("report.html"), short="-o")
+    title: str = option("heading of the page", "demiglace report")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The whole way on real data: teacher, student, control, export, report."""
+
+    output: Path = option("directory of the demo's runs", Path("demo"), short="-o", decides=False)
+    teacher_epochs: int = option("epochs of the teacher", 3)
+    student_epochs: int = option("epochs of the students", 4)
+    layers: int = option("layers of the student", 3)
+    seed: int = option("seed of every stage", 0)
+
+
+@dataclass(frozen=True)
+class MethodsConfig:
+    """List the distillation methods; name one to see its options and defaults."""
+
+    name: str | None = option("one method to show in full", None, positional=True)
+
+
+@dataclass(frozen=True)
+class TasksConfig:
+    """List the named tasks."""
+
+    name: str | None = option("one task to show in full", None, positional=True)
