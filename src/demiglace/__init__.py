@@ -5,6 +5,8 @@ imported until a function is first used.
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -17,6 +19,17 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'demiglace' has no attribute {name!r}")
     module = {"methods": "listing", "tasks": "listing"}.get(name, name)
     return getattr(importlib.import_module(f"demiglace.stages.{module}"), name)
+
+
+class _Package(ModuleType):
+    """Keeps `demiglace.export` the function: importing the room of that name would put the module there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _STAGES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -7,13 +7,15 @@ are therefore unique within a command (a test checks it). YAML files hold the sa
 
 import functools
 import inspect
+import math
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from demiglace.convert import convert, describe_type
 from demiglace.errors import ConfigError, unknown
 
 C = TypeVar("C")
@@ -27,13 +29,17 @@ def option(
     positional: bool = False,
     short: str | None = None,
     decides: bool = True,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """A field of a config: its help text, its default (none = required) and how it is given on the command line.
 
     `decides=False` marks options that do not change the result (where to write, how often to save); runs that
-    differ only in those are the same run.
+    differ only in those are the same run. `at_least`, `above` and `below` bound a number, or each of a list.
     """
     meta = {"help": help, "positional": positional, "short": short, "decides": decides}
+    meta |= {"at_least": at_least, "above": above, "below": below}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -55,6 +61,9 @@ class Option:
     positional: bool
     short: str | None
     decides: bool
+    at_least: float | None
+    above: float | None
+    below: float | None
 
     @property
     def flag(self) -> str:
@@ -69,8 +78,41 @@ class Option:
     @property
     def repeated(self) -> bool:
         """Whether it takes several values."""
-        kinds = get_args(self.type) if isinstance(self.type, types.UnionType) else (self.type,)
-        return any(get_origin(kind) is tuple for kind in kinds)
+        return any(get_origin(kind) is tuple for kind in self._kinds)
+
+    @property
+    def mapping(self) -> bool:
+        """Whether its value is a mapping of names to values."""
+        return any(get_origin(kind) is dict for kind in self._kinds)
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be none."""
+        return type(None) in self._kinds
+
+    @property
+    def _kinds(self) -> tuple[Any, ...]:
+        return get_args(self.type) if isinstance(self.type, types.UnionType) else (self.type,)
+
+    @property
+    def expected(self) -> str:
+        """Its values in a user's words: ``a number, at least 0 and below 1``."""
+        bounds = (("at least", self.at_least), ("above", self.above), ("below", self.below))
+        words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        return f"{describe_type(self.type)}, {words}" if words else describe_type(self.type)
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the number, or each of a list, is finite and within bounds; other values always are."""
+        each = value if isinstance(value, (list, tuple)) else [value]
+        return all(self._in_bounds(v) for v in each if isinstance(v, (int, float)))
+
+    def _in_bounds(self, number: float) -> bool:
+        return (
+            math.isfinite(number)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
 
 
 def options_of(config_class: type) -> list[Option]:
@@ -107,70 +149,44 @@ def flatten(config: Any, *, deciding_only: bool = False) -> dict[str, Any]:
 
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """A validated config from option values by name. Raises `ConfigError` for unknown, missing or ill-typed ones."""
+    """A validated config from option values by name.
+
+    Raises `ConfigError` for unknown and missing options, and for values of the wrong type or out of range.
+    """
     options = options_of(config_class)
     values = {k.replace("-", "_"): v for k, v in values.items()}
-    _check_names(values, options, "option")
-    missing = [o.flag for o in options if o.required and values.get(o.name) is None]
-    if missing:
-        raise ConfigError(f"{', '.join(missing)} must be given.")
-    return _construct(config_class, _typed(options, values))
-
-
-def _typed(options: Sequence[Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    for o in options:
-        parser.add_argument(f"--{o.name}", type=o.type, default=None if o.required else o.default)
-    given = {o.name: _plain(values[o.name], o) for o in options if o.name in values}
-    try:
-        parsed = parser.parse_object(given)
-    except Exception as error:  # jsonargparse raises argparse's and its own kinds
-        raise ConfigError(_readable(str(error), options, values)) from error
-    return {o.name: values[o.name] if _is_object(values.get(o.name)) else parsed[o.name] for o in options}
-
-
-def _plain(value: Any, o: Option) -> Any:
-    """Lists for tuples, strings for paths: what YAML would hold."""
-    if isinstance(value, Path):
-        value = str(value)
-    if o.repeated and value is not None:
-        items = [value] if isinstance(value, str) or not isinstance(value, (list, tuple)) else value
-        return [str(v) if isinstance(v, Path) else v for v in items]
-    return value
-
-
-def _is_object(value: Any) -> bool:
-    return is_dataclass(value) and not isinstance(value, type)
-
-
-def _readable(message: str, options: Sequence[Option], values: Mapping[str, Any]) -> str:
-    """jsonargparse's message in our words: the flag, what was given, what was expected."""
-    for o in options:
-        if f'key "{o.name}' in message:
-            expected = describe_type(o.type)
-            return f"{o.flag} was given {values.get(o.name)!r}; expected {expected} ({o.help})."
-    return message
-
-
-def describe_type(kind: Any) -> str:
-    """A type in a user's words: ``one of error, drop``, ``a number``."""
-    if isinstance(kind, types.UnionType):
-        return " or ".join(describe_type(k) for k in get_args(kind) if k is not type(None))
-    if get_origin(kind) is tuple:
-        return f"a list of {describe_type(get_args(kind)[0]).removeprefix('a ')}s"
-    if str(kind).startswith("typing.Literal"):
-        return "one of " + ", ".join(str(a) for a in get_args(kind))
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
-    return words.get(kind, "a mapping of names to values")
-
-
-def _check_names(values: Mapping[str, Any], options: Sequence[Option], kind: str) -> None:
     names = [o.name for o in options]
     for name in values:
         if name not in names:
-            raise ConfigError(unknown(kind, name, names))
+            raise ConfigError(unknown("option", name, names))
+    missing = [o for o in options if o.required and values.get(o.name) in (None, [], ())]
+    if missing:
+        words = (o.name.upper() if o.positional else o.flag for o in missing)
+        raise ConfigError(f"{', '.join(words)} must be given.")
+    config = _construct(config_class, {o.name: _typed(o, values) for o in options})
+    check(config)
+    return config
+
+
+def check(config: Any) -> None:
+    """Raise `ConfigError` if a number of the config is outside of its option's bounds."""
+    values = flatten(config)
+    for o in options_of(type(config)):
+        if not o.accepts(values[o.name]):
+            raise ConfigError(_refusal(o, values[o.name]))
+
+
+def _typed(o: Option, values: Mapping[str, Any]) -> Any:
+    if o.name not in values:
+        return o.default
+    try:
+        return convert(o.type, values[o.name])
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(_refusal(o, values[o.name])) from error
+
+
+def _refusal(o: Option, value: Any) -> str:
+    return f"{o.flag} was given {value!r}; expected {o.expected} ({o.help})."
 
 
 def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
@@ -190,6 +206,8 @@ def read_yaml(file: Path | str) -> dict[str, Any]:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {file} could not be read: {error}") from error
+    if content is None:  # an empty file, or comments alone
+        return {}
     if not isinstance(content, dict):
         raise ConfigError(f"--config {file} must hold a mapping of option names to values.")
     return {str(k).replace("-", "_"): v for k, v in content.items()}
@@ -199,8 +217,16 @@ def print_yaml(config: Any) -> None:
     """Print the resolved config as YAML that `--config` reads back to an equal one."""
     import yaml
 
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in flatten(config).items()}
+    values = flatten(config)
+    plain = {o.name: _plain(values[o.name]) for o in options_of(type(config))}
     yaml.safe_dump(plain, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Texts for paths, which YAML does not know."""
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
@@ -212,7 +238,14 @@ def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[...,
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
         @functools.wraps(function)
         def call(config: C | None = None, /, **options: Any) -> R:
-            return function(build(config_class, options) if config is None else config)
+            if config is None:
+                return function(build(config_class, options))
+            if options or not isinstance(config, config_class):
+                raise ConfigError(
+                    f"{function.__name__}() takes its options as keyword arguments, or one {config_class.__name__}."
+                )
+            check(config)
+            return function(config)
 
         call.__signature__ = _signature(config_class, function)  # type: ignore[attr-defined]
         return call

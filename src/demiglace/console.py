@@ -43,13 +43,13 @@ class _Rate(ProgressColumn):
 def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator["Bar"]:
     """A progress bar over `total` units, `done` of them already; where there is no terminal, one line at the end."""
     bar = Progress(
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not is_main_process(),
         refresh_per_second=4,

@@ -38,6 +38,7 @@ class DivergedError(UserError):
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     """Message for a name that is not in a table, with the nearest one that is: ``unknown task 'sst3', …``."""
     names = list(choices)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    by_lower_case = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"

@@ -7,32 +7,38 @@ answers "up to date" (manifest), goes on where it was cut off (run.json only), o
 
 import hashlib
 import json
+import numbers
 import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from demiglace.errors import RunError
 
 FORMAT = 1
+_OURS = (".lock", "run.json.part")  # may be all that a run cut off in its first moment has left
 _VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
 
 
 @dataclass
 class Run:
-    """An opened run directory. `complete` is true where its manifest already stands."""
+    """An opened run directory, which no other process can open until it finishes.
+
+    `complete` is true where its manifest already stands.
+    """
 
     path: Path
     stage: str
     config: dict[str, Any]
     inputs: dict[str, str]
     complete: bool = False
-    _lock: FileLock | None = field(default=None, repr=False)
+    _lock: BaseFileLock | None = field(default=None, repr=False)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -42,9 +48,12 @@ class Run:
     def finish(self, **results: Any) -> dict[str, Any]:
         """Write the manifest, which marks the run as complete, and return it."""
         manifest = _identity(self.stage, self.config, self.inputs)
-        manifest |= {"versions": versions(), "machine": machine()} | results
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest |= {"versions": versions(), "machine": machine(), "finished": finished} | results
         write_json(self.path / "manifest.json", manifest)
         self.complete = True
+        if self._lock:
+            self._lock.release(force=True)
         return manifest
 
 
@@ -55,20 +64,35 @@ def open_run(path: Path | str, stage: str, config: Mapping[str, Any], inputs: Ma
     Raises `RunError` if the directory holds another run (the differing keys are named) or is in use.
     """
     path = Path(path)
-    identity = json.loads(json.dumps(_identity(stage, dict(config), dict(inputs)), default=str))
+    identity = json.loads(_json(_identity(stage, dict(config), dict(inputs))))
     claim = path / "run.json"
+    lock = _lock(_usable(path))
+    try:
+        if claim.exists():
+            _compare(path, read_json(claim), identity)
+        else:
+            write_json(claim, identity)
+    except RunError:
+        lock.release()
+        raise
+    run = Run(path, stage, identity["config"], identity["inputs"], (path / "manifest.json").exists(), lock)
+    if run.complete:
+        lock.release()
+    return run
+
+
+def _usable(path: Path) -> Path:
+    """The directory, made where it is missing; `RunError` if it cannot hold a run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file, and a directory is needed there; give another --output.")
-    if path.is_dir() and not claim.exists() and any(p for p in path.iterdir() if p.name != ".lock"):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        foreign = [p for p in path.iterdir() if p.name not in _OURS]
+    except OSError as error:
+        raise RunError(f"{path} cannot be made or read: {error.strerror}; give another --output.") from error
+    if foreign and not (path / "run.json").exists():
         raise RunError(f"{path} holds files that are no demiglace run; give another --output or empty it.")
-    path.mkdir(parents=True, exist_ok=True)
-    lock = _lock(path)
-    if claim.exists():
-        _compare(path, read_json(claim), identity)
-    else:
-        write_json(claim, identity)
-    complete = (path / "manifest.json").exists()
-    return Run(path, stage, identity["config"], identity["inputs"], complete, lock)
+    return path
 
 
 def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
@@ -92,18 +116,19 @@ def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
-        return [
-            d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)
-        ]
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)]
     return [] if old == new else [(name.removeprefix("config."), old, new)]
 
 
-def _lock(path: Path) -> FileLock:
-    lock = FileLock(path / ".lock")
+def _lock(path: Path) -> BaseFileLock:
+    # one lock object a path: a failed run whose traceback a notebook still holds does not bar its own repetition
+    lock = FileLock(path / ".lock", is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunError(f"{path} is in use by another process; wait for it or give another --output.") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}; give another --output.") from error
     return lock
 
 
@@ -111,25 +136,44 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
     """The manifest of the complete run at `path`; `RunError` where there is none."""
     file = Path(path) / "manifest.json"
     if not file.exists():
-        state = "is an unfinished run; repeat its command to complete it" if (
-            Path(path) / "run.json"
-        ).exists() else "is no run directory"
+        state = (
+            "is an unfinished run; repeat its command to complete it"
+            if (Path(path) / "run.json").exists()
+            else "is no run directory"
+        )
         raise RunError(f"{path} {state} (no manifest.json there).")
     return read_json(file)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Parse a JSON file of ours; `RunError` where it is damaged."""
+    """The JSON object in a file of ours; `RunError` where it is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
+    except ValueError as error:  # of JSON, of UTF-8 or ours
         raise RunError(f"{file} is damaged ({error}); remove the run directory and repeat its command.") from error
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-    write_atomically(file, (text + "\n").encode())
+    write_atomically(file, (_json(content) + "\n").encode())
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Paths and numpy's numbers, which JSON does not know; a `TypeError` for anything else is our own mistake."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{value!r} of {type(value)} cannot be written as JSON")
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -143,7 +187,9 @@ def write_atomically(file: Path, content: bytes) -> None:
         draft.replace(file)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise RunError(f"{file} could not be written: {error.strerror}. What was there before is intact.") from error
+        raise RunError(
+            f"{file} could not be written: {error.strerror or error}. What was there before is intact."
+        ) from error
 
 
 def fingerprint(paths: Iterable[Path | str]) -> str:

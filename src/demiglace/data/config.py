@@ -11,19 +11,27 @@ from demiglace.config import option
 class DataConfig:
     """Rows to train and evaluate on: a named task, or files of the user's own."""
 
-    data: str = option("a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too) of training rows")
-    validation: str | None = option("file of validation rows; without it a part of the training rows is split off", None)
+    data: str = option(
+        "a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too) of training rows"
+    )
+    validation: str | None = option(
+        "file of validation rows; without it a part of the training rows is split off", None
+    )
     test: str | None = option("file of test rows", None)
-    validation_fraction: float = option("share of the training rows that is split off for validation", 0.1)
-    text_columns: tuple[str, ...] | None = option("the one or two text columns; found by usual names if not given", None)
+    validation_fraction: float = option(
+        "share of the training rows that is split off for validation", 0.1, above=0, below=1
+    )
+    text_columns: tuple[str, ...] | None = option(
+        "the one or two text columns; found by usual names if not given", None
+    )
     label_column: str | None = option("the label column; found by usual names if not given", None)
     problem: Literal["auto", "classification", "regression"] = option(
         "what the labels are; auto: regression for numbers with a fraction, else classes", "auto"
     )
     unlabelled: tuple[str, ...] | None = option("files of rows without labels, for the teacher's loss terms", None)
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
-    max_rows: int | None = option("use only this many training rows, drawn with the seed 0", None)
-    max_length: int = option("longest row in tokens; longer ones are cut", 128)
+    max_rows: int | None = option("use only this many training rows, drawn with the seed 0", None, at_least=1)
+    max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
 
 
 @dataclass(frozen=True)

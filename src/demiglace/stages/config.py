@@ -29,9 +29,9 @@ class TruncateConfig:
 
     model: str = option("model directory, run directory or hub name", positional=True)
     output: Path = option("directory of the truncated model", short="-o", decides=False)
-    layers: int | None = option("how many layers to keep", None)
+    layers: int | None = option("how many layers to keep", None, at_least=1)
     strategy: Strategy = option("which layers to keep", "alternate")
-    keep: tuple[int, ...] | None = option("the layers to keep by 0-based index, instead of --layers", None)
+    keep: tuple[int, ...] | None = option("the layers to keep by 0-based index, instead of --layers", None, at_least=0)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 
@@ -42,12 +42,14 @@ class DistillConfig:
     teacher: str = option("model directory or run directory of the fine-tuned teacher")
     output: Path = option("run directory", short="-o", decides=False)
     student: str | None = option("model to train; without it the teacher is truncated to --layers", None)
-    layers: int | None = option("layers of the student that is cut from the teacher", None)
+    layers: int | None = option("layers of the student that is cut from the teacher", None, at_least=1)
     strategy: Strategy = option("which of the teacher's layers that student keeps", "alternate")
-    keep: tuple[int, ...] | None = option("those layers by 0-based index, instead of --layers", None)
+    keep: tuple[int, ...] | None = option("those layers by 0-based index, instead of --layers", None, at_least=0)
     method: str = option("a method of `demiglace methods`", "rail-kd-l")
     method_options: dict[str, Any] = option("the method's own options, as --method-options.NAME VALUE", {})
-    cache: str = option("where the teacher's signals are kept: auto (in the run directory), off, or a directory", "auto")
+    cache: str = option(
+        "where the teacher's signals are kept: auto (in the run directory), off, or a directory", "auto"
+    )
     cache_dtype: Literal["float16", "float32"] = option("number format of the cached signals", "float16")
     source: DataConfig = group(DataConfig)
     location: DataLocation = group(DataLocation)
@@ -63,12 +65,16 @@ class EvaluateConfig:
     data: tuple[str, ...] = option("tasks or files to evaluate on, as NAME or NAME:SPLIT")
     output: Path = option("run directory of the results", short="-o", decides=False)
     teacher: str | None = option("also report the agreement with this model", None)
-    label_map: dict[str, Any] = option("the set's label names to the model's: {entailment: entailment, neutral: not_entailment}", {})
-    text_columns: tuple[str, ...] | None = option("the one or two text columns; found by usual names if not given", None)
+    label_map: dict[str, str | list[str] | None] = option(
+        "the set's label names to the model's: {entailment: entailment, neutral: not_entailment}", {}
+    )
+    text_columns: tuple[str, ...] | None = option(
+        "the one or two text columns; found by usual names if not given", None
+    )
     label_column: str | None = option("the label column; found by usual names if not given", None)
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
-    max_length: int = option("longest row in tokens; longer ones are cut", 128)
-    batch_tokens: int = option("largest forward pass in padded tokens", 16384, decides=False)
+    max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
+    batch_tokens: int = option("largest forward pass in padded tokens", 16384, decides=False, at_least=1)
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
@@ -81,12 +87,14 @@ class ExportConfig:
     output: Path = option("directory of the exported model", short="-o", decides=False)
     to: Literal["onnx"] = option("format", "onnx")
     quantize: Literal["none", "int8"] = option("int8: weights in 8 bits, activations quantised as they come", "none")
-    data: str | None = option("task or file whose rows the parity check uses; default: the run's own validation rows", None)
-    rows: int = option("rows of the parity check", 256)
+    data: str | None = option(
+        "task or file whose rows the parity check uses; default: the run's own validation rows", None
+    )
+    rows: int = option("rows of the parity check", 256, at_least=1)
     teacher: str | None = option("measure this PyTorch model beside it", None)
-    threads: int = option("threads of the latency measurement", 1)
-    repeats: int = option("timed calls for each latency", 100)
-    max_length: int = option("longest row in tokens; longer ones are cut", 128)
+    threads: int = option("threads of the latency measurement", 1, at_least=1)
+    repeats: int = option("timed calls for each latency", 100, at_least=1)
+    max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
@@ -105,10 +113,10 @@ class DemoConfig:
     """The whole way on real data: teacher, student, control, export, report."""
 
     output: Path = option("directory of the demo's runs", Path("demo"), short="-o", decides=False)
-    teacher_epochs: int = option("epochs of the teacher", 3)
-    student_epochs: int = option("epochs of the students", 4)
-    layers: int = option("layers of the student", 3)
-    seed: int = option("seed of every stage", 0)
+    teacher_epochs: int = option("epochs of the teacher", 3, at_least=1)
+    student_epochs: int = option("epochs of the students", 4, at_least=1)
+    layers: int = option("layers of the student", 3, at_least=1)
+    seed: int = option("seed of every stage", 0, at_least=0)
 
 
 @dataclass(frozen=True)

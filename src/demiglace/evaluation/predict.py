@@ -1,0 +1,69 @@
+"""Logits of a model for many rows, as fast as the rows' lengths allow."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from demiglace.console import progress
+from demiglace.data.batches import collate, sorted_batches
+from demiglace.data.tokenise import Examples
+from demiglace.errors import ConfigError
+from demiglace.models.precision import autocast
+from demiglace.models.shape import ModelShape
+
+
+def predict(
+    model: PreTrainedModel,
+    examples: Examples,
+    *,
+    batch_tokens: int = 16384,
+    precision: str = "fp32",
+    describe: str | None = None,
+) -> np.ndarray:
+    """Logits float32 [N, C] in the order of the rows, computed without dropout on the model's device.
+
+    Rows of like length share a forward pass of at most `batch_tokens` padded tokens; `describe` shows a progress bar
+    of that name. The model is left in the mode (training or not) in which it came.
+    """
+    logits = np.empty((len(examples), int(model.config.num_labels or 1)), dtype=np.float32)
+    device = next(model.parameters()).device
+    with _evaluating(model), torch.inference_mode(), autocast(precision, device), _bar(describe, logits) as advance:
+        for rows in sorted_batches(examples.lengths, batch_tokens):
+            output = model(**collate(examples, rows, device).inputs).logits
+            logits[rows] = output.float().cpu().numpy()
+            advance(len(rows))
+    return logits
+
+
+def check_lengths(model: PreTrainedModel, examples: Examples) -> None:
+    """Raise `ConfigError` if a row has more tokens than the model has positions for."""
+    limit = ModelShape.of(model).max_positions
+    longest = int(examples.lengths.max(initial=0))
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"a row has {longest} tokens, and the model takes {limit} at most; give --max-length {limit}."
+        )
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, and back to each part's own mode: parts of a model in training may be frozen in eval mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _bar(describe: str | None, logits: np.ndarray) -> Iterator[Callable[[int], None]]:
+    if describe is None:
+        yield lambda rows: None
+        return
+    with progress(describe, total=len(logits), unit="rows") as bar:
+        yield bar.advance

@@ -1,0 +1,31 @@
+"""ALP-KD: Passban et al. 2021, *Attention-Based Layer Projection for Knowledge Distillation*, arXiv 2012.14022."""
+
+from dataclasses import dataclass
+
+from demiglace.config import option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.layers import LayerDistillation
+from demiglace.methods.mapping import All
+from demiglace.methods.outputs import LogitDistillation, TaskLoss
+
+
+@dataclass(frozen=True)
+class AlpKD:
+    """Every student layer meets a mix of all teacher layers, weighted by attention, by MSE on the first token."""
+
+    task_weight: float = option("weight of the labels' loss", 0.1, at_least=0)
+    kd_weight: float = option("weight of the teacher's logits", 0.7, at_least=0)
+    layer_weight: float = option("weight of the hidden states", 0.2, at_least=0)
+    temperature: float = option("τ", 20.0, above=0)
+    final_layer: bool = option("match the last layers too", False)
+
+    def method(self) -> Method:
+        """The three terms."""
+        layers = LayerDistillation(All(self.final_layer), "first", "mse", attention=True)
+        return Method(
+            (
+                Weighted(self.task_weight, TaskLoss()),
+                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
+                Weighted(self.layer_weight, layers),
+            )
+        )

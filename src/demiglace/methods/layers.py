@@ -1,0 +1,95 @@
+"""The term on hidden states: mapping, pooling, projection and distance are choices of their own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demiglace.errors import ConfigError
+from demiglace.losses.hidden import attend, mean_squared, normalised_squared
+from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.methods.mapping import LayerMapping, Layers
+from demiglace.methods.projection import Projection
+from demiglace.models.pooling import Pooling
+from demiglace.models.shape import ModelShape
+from demiglace.signals.request import Signals, hidden_request
+
+Distance = Literal["normalised-squared", "mse"]
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "normalised-squared": normalised_squared,
+    "mse": mean_squared,
+}
+
+
+@dataclass(frozen=True)
+class LayerDistillation(Term):
+    """Σ_i α_i · distance(W_i^S h̄_i^S, W_i^T h̄_i^T) over the pairs of layers that the mapping makes.
+
+    attention: the teacher's part of each pair is a mix of all chosen layers (ALP). layer_weights: α_i, one for each
+    student layer that takes part; none = 1 for all. squared: false takes the square root of each distance.
+    """
+
+    mapping: LayerMapping
+    pooling: Pooling
+    distance: Distance
+    projection: Projection = Projection()
+    attention: bool = False
+    layer_weights: tuple[float, ...] | None = None
+    squared: bool = True
+    name = "layers"
+
+    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+        """The pooled hidden states of all layers that may meet."""
+        layers = self.mapping.layers(student, teacher)
+        self.projection.check(student.hidden_size, teacher.hidden_size)
+        if self.layer_weights is not None and len(self.layer_weights) != len(layers.student):
+            raise ConfigError(
+                f"layer_weights has {len(self.layer_weights)} numbers; {len(layers.student)} student layers take part."
+            )
+        return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
+
+    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+        """Its projections, with new weights."""
+        return _LayerDistillation(self, student, teacher)
+
+
+class _LayerDistillation(TermLoss):
+    weights: Tensor
+
+    def __init__(self, term: LayerDistillation, student: ModelShape, teacher: ModelShape):
+        super().__init__()
+        self._term = term
+        self._layers: Layers = term.mapping.layers(student, teacher)
+        self._distance = DISTANCES[term.distance]
+        count = len(self._layers.student)
+        self.projections = term.projection.build(count, student.hidden_size, teacher.hidden_size)
+        weights = torch.tensor(term.layer_weights or (1.0,) * count)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+        chosen = self._term.mapping.choose(self._layers, progress)
+        own, other = self.projections(
+            student.hidden(self._term.pooling, self._layers.student),
+            teacher.hidden(self._term.pooling, chosen),
+        )
+        if self._term.attention:
+            other = attend(own, other)
+        distance = self._distance(own, other)  # [B, m], or [B, 1] where the layers were concatenated
+        if not self._term.squared:
+            distance = distance.clamp_min(1e-12).sqrt()
+        self.diagnostics = {"feature_variance": _variance(own.detach())}
+        return (distance * self.weights[: distance.shape[1]]).sum(dim=1)
+
+    def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
+        chosen = self._term.mapping.choose(self._layers, progress)
+        if self._term.attention:
+            return [(s, t) for s in self._layers.student for t in chosen]
+        return list(zip(self._layers.student, chosen, strict=True))
+
+
+def _variance(features: Tensor) -> Tensor:
+    """Variance of the unit-length features over the rows, summed over their size: 0 is collapse, 1 the most."""
+    return F.normalize(features, dim=-1).var(dim=0, unbiased=False).sum(-1).mean()

@@ -1,0 +1,24 @@
+"""RAIL-KD_l, layer-wise: each pair of layers is compared for itself (arXiv 2109.10164, sec. 3.1)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from demiglace.config import group, option
+from demiglace.methods.base import Method
+from demiglace.methods.projection import Projection
+from demiglace.methods.rail_kd import RailOptions, rail_method
+
+
+@dataclass(frozen=True)
+class RailKDLayerwise:
+    """λ1·CE + λ2·KD + λ3·Σ_i α_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ_i = W_i h̄_i."""
+
+    projection: Literal["per-layer", "shared", "none"] = option(
+        "one W for each layer, one for all, or none", "per-layer"
+    )
+    rail: RailOptions = group(RailOptions)
+
+    def method(self) -> Method:
+        """The three terms."""
+        choice = Projection(self.projection, self.rail.size, self.rail.trained, self.rail.project_teacher)
+        return rail_method(self.rail, choice)

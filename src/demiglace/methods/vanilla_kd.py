@@ -1,0 +1,24 @@
+"""Vanilla KD: Hinton, Vinyals, Dean 2015, *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531."""
+
+from dataclasses import dataclass
+
+from demiglace.config import option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.outputs import LogitDistillation, TaskLoss
+
+
+@dataclass(frozen=True)
+class VanillaKD:
+    """λ·CE + (1 − λ)·τ²·KL(σ(z_T/τ) ‖ σ(z_S/τ))."""
+
+    task_weight: float = option("λ, the weight of the labels' loss", 0.5, at_least=0)
+    temperature: float = option("τ; papers use 1 to 20", 2.0, above=0)
+
+    def method(self) -> Method:
+        """The two terms."""
+        return Method(
+            (
+                Weighted(self.task_weight, TaskLoss()),
+                Weighted(1 - self.task_weight, LogitDistillation(self.temperature)),
+            )
+        )

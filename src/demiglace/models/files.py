@@ -1,0 +1,116 @@
+"""Where a model lies (run directory, model directory, hub name), and its files, checked before they are read."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedConfig
+
+from demiglace.errors import ModelError
+from demiglace.manifest import fingerprint
+
+# what reading somebody's config, tokenizer or weights raises where they cannot be used
+LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+_SAFE = ("model*.safetensors",)
+_PICKLED = ("pytorch_model*.bin",)
+_VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.tiktoken")
+_TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def resolve_model(model: str | Path) -> str:
+    """The model directory that `model` means, or `model` itself where it can only be a name on the hub.
+
+    A run directory of finetune or distill holds its model in `model/`, one of truncate is the model directory itself.
+    Raises `ModelError` for an unfinished run, a directory or file that holds no model, and a path that is not there.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(_model_directory(path))
+    if path.exists():
+        raise ModelError(f"{model} is a file; a model is given by its directory (with config.json) or hub name.")
+    if _looks_local(str(model)):
+        raise ModelError(f"there is no model at {model}; expected a model directory, a run directory or a hub name.")
+    return str(model)
+
+
+def _model_directory(path: Path) -> Path:
+    if (path / "run.json").exists() and not (path / "manifest.json").exists():
+        raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
+    for place in (path / "model", path) if (path / "run.json").exists() else (path,):
+        if (place / "config.json").is_file():
+            return place
+    raise ModelError(f"{path} holds no model (no config.json there); give a model directory or a run of one.")
+
+
+def _looks_local(model: str) -> bool:
+    """Hub names are `name` or `owner/name`; anything else, or a name below a directory that exists, is a path."""
+    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
+    return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
+
+
+def fingerprint_model(model: str | Path) -> str:
+    """What tells a model from all others: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
+
+    Raises `ModelError` as `resolve_model` does, and for a hub name that cannot be reached.
+    """
+    path = resolve_model(model)
+    if Path(path).is_dir():
+        return fingerprint([Path(path) / "config.json", *weight_files(Path(path)), *_glob(Path(path), _TOKENIZER)])
+    try:
+        return Path(hf_hub_download(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
+    except LOAD_ERRORS as error:
+        raise load_error(path, error) from error
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files of weights in a model directory: safetensors, or pickles where there are no safetensors."""
+    return _glob(path, _SAFE) or _glob(path, _PICKLED)
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether a model directory holds a vocabulary; transformers would make up an empty one where it does not."""
+    return bool(_glob(path, _VOCABULARIES))
+
+
+def _glob(path: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
+
+
+def check_weights(path: Path, allow_pickle: bool) -> None:
+    """Raise `ModelError` where a model directory has no weights, only pickled ones (unless allowed) or torn ones."""
+    files = weight_files(path)
+    if not files:
+        raise ModelError(f"{path} holds no weights (no model.safetensors there).")
+    for file in files:
+        if file.suffix == ".safetensors":
+            _check_whole(file)
+        elif not allow_pickle:
+            raise ModelError(
+                f"{path} offers its weights only as a pickle file ({file.name}), which can run any code when it is "
+                "read. Convert it to safetensors, or give --allow-pickle if you trust its origin."
+            )
+
+
+def _check_whole(file: Path) -> None:
+    try:
+        with safe_open(file, "pt"):  # reads the header and compares it with the file's size
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is torn or no safetensors file ({error}); copy or download it again.") from error
+
+
+def load_config(path: str) -> PreTrainedConfig:
+    """The config of a model that `resolve_model` found; `ModelError` where it is damaged or of no known kind."""
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except LOAD_ERRORS as error:
+        raise load_error(path, error) from error
+
+
+def load_error(path: str, error: Exception) -> ModelError:
+    """The `ModelError` for a failed load: which model, the library's reason, and what a name may also have meant."""
+    reason = " ".join(str(error).split())
+    hint = "" if Path(path).is_dir() else " (There is no directory of that name, so it was looked up on the hub.)"
+    return ModelError(f"{path} could not be loaded: {reason}{hint}")

@@ -1,0 +1,199 @@
+"""Loading models: safetensors only, no code of strangers, every weight accounted for, nothing printed but our words.
+
+The functions that other rooms need to get from a user's `--model` to a model and its tokenizer are all importable here.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from demiglace.console import say
+from demiglace.errors import ModelError
+from demiglace.models.files import (
+    LOAD_ERRORS,
+    check_weights,
+    fingerprint_model,
+    load_config,
+    load_error,
+    resolve_model,
+)
+from demiglace.models.labels import describe, fits, label_names_of, label_names_of_config, set_labels
+from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
+from demiglace.models.truncate import truncate_config
+
+__all__ = [
+    "check_same_vocabulary",
+    "check_tokenizer",
+    "fingerprint_model",
+    "label_names_of",
+    "load_as_saved",
+    "load_classifier",
+    "load_config",
+    "load_tokenizer",
+    "quiet",
+    "resolve_model",
+    "save_model",
+]
+
+
+def load_classifier(
+    model: str | Path,
+    label_names: Sequence[str] | None,
+    *,
+    dropout: float | None = None,
+    attention: str = "sdpa",
+    allow_pickle: bool = False,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A sequence classifier or regressor in fp32 and eval mode.
+
+    label_names: class names in the order of their ids, empty for regression (one output), or None to keep the
+    checkpoint's own head and labels. A head for the same labels, or for as many unnamed ones (LABEL_0, …), is kept;
+    any other is replaced by a new one drawn from `seed`, and the user is told. dropout: set every dropout probability
+    of the config, or leave them. attention: "sdpa" (where the architecture has it), "eager", ….
+
+    Raises `ModelError` for what `resolve_model` refuses, an architecture without a classifier, weights that are torn,
+    pickled (unless `allow_pickle`) or missing, and with `label_names=None` a checkpoint without a head.
+    """
+    path = resolve_model(model)
+    config = load_config(path)
+    own = label_names_of_config(config)
+    _prepare(config, path, label_names, dropout)
+    with seeded(seed):
+        loaded, missing = _load(
+            AutoModelForSequenceClassification, path, config, torch.float32, attention, allow_pickle
+        )
+    in_encoder = loaded.base_model_prefix + "."
+    _check_complete(path, [k for k in missing if k.startswith(in_encoder) and "pooler" not in k])
+    if label_names is None:
+        if missing:
+            raise ModelError(f"{path} has no trained classification head; fine-tune it on a task first.")
+    elif not fits(own, label_names) or any(not key.startswith(in_encoder) for key in missing):
+        _renew_head(loaded, seed)
+        say(f"The classification head is new: the model has none for {describe(label_names)}.")
+    return loaded
+
+
+def _prepare(config: PreTrainedConfig, path: str, label_names: Sequence[str] | None, dropout: float | None) -> None:
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ModelError(f"{path} is a {config.model_type} model, which transformers cannot load as a text classifier.")
+    if label_names is not None:
+        set_labels(config, label_names)
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    if config.pad_token_id is None:  # decoders find the last token of a row by it
+        config.pad_token_id = load_tokenizer(path).pad_token_id
+
+
+def _set_dropout(config: PreTrainedConfig, probability: float) -> None:
+    """Architectures name their dropouts differently, but all with "dropout" or ending in "pdrop".
+
+    A value of None stays: it means "the same as another one" (BERT's classifier_dropout).
+    """
+    for name, value in config.to_dict().items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, probability)
+
+
+def _renew_head(model: PreTrainedModel, seed: int) -> None:
+    """Replace everything outside the encoder by what a new model of this seed has there."""
+    with seeded(seed):
+        fresh = type(model)(truncate_config(model.config, (0,)))
+    head = {k: v for k, v in fresh.state_dict().items() if not k.startswith(model.base_model_prefix + ".")}
+    model.load_state_dict(head, strict=False)
+
+
+def load_as_saved(model: str | Path, *, allow_pickle: bool = False) -> PreTrainedModel:
+    """A model as it was saved: the class that its config names (a classifier, a language model, …), else the bare
+    encoder; its own number format and head. Raises `ModelError` as `load_classifier` does."""
+    path = resolve_model(model)
+    config = load_config(path)
+    with seeded(0):
+        loaded, missing = _load(_saved_class(config), path, config, "auto", "sdpa", allow_pickle)
+    _check_complete(path, [k for k in missing if "pooler" not in k])
+    return loaded
+
+
+def _saved_class(config: PreTrainedConfig) -> Any:
+    named = getattr(transformers, (config.architectures or [""])[0], None)
+    return named if isinstance(named, type) and issubclass(named, PreTrainedModel) else AutoModel
+
+
+def _load(
+    model_class: Any,
+    path: str,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | str,
+    attention: str,
+    allow_pickle: bool,
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model and the names of weights that the checkpoint did not have in the right shape."""
+    if Path(path).is_dir():
+        check_weights(Path(path), allow_pickle)
+    try:
+        with quiet():
+            loaded, info = model_class.from_pretrained(
+                path,
+                config=config,
+                dtype=dtype,
+                # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)
+                attn_implementation=None if attention == "sdpa" else attention,
+                use_safetensors=None if allow_pickle else True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    except UnpicklingError as error:
+        # torch's own words advise to switch its protection off
+        raise ModelError(f"{path}: its pickle file is damaged or holds more than tensors; it is not read.") from error
+    except LOAD_ERRORS as error:
+        raise load_error(path, error) from error
+    return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+
+
+def _check_complete(path: str, missing: list[str]) -> None:
+    if missing:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ModelError(f"{path} lacks {len(missing)} of the weights that its config.json asks for: {shown}")
+
+
+def save_model(model: PreTrainedModel, path: Path) -> None:
+    """Write a model to a directory as safetensors and config.json."""
+    with quiet():
+        model.save_pretrained(path)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` inside, and leave the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars and reports off the console; what matters in them is said in our own words."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

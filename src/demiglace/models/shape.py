@@ -1,0 +1,68 @@
+"""How large a model is: layers, widths, parameters, arithmetic."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a model.
+
+    architecture: name of its class; num_labels: width of its classification head, 0 without one; max_positions:
+    tokens of the longest row it takes, or None if nothing limits them; parameters: all of them, shared ones once;
+    embedding_parameters: those that are looked up and not multiplied with.
+    """
+
+    architecture: str
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    vocab_size: int
+    num_labels: int
+    max_positions: int | None
+    parameters: int
+    embedding_parameters: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "ModelShape":
+        """The shape of a model."""
+        config, name = model.config, type(model).__name__
+        return cls(
+            architecture=name,
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_attention_heads,
+            vocab_size=config.vocab_size,
+            num_labels=len(config.id2label or {}) if name.endswith("ForSequenceClassification") else 0,
+            max_positions=_max_positions(model),
+            parameters=sum(p.numel() for p in model.parameters()),
+            embedding_parameters=_embedding_parameters(model),
+        )
+
+
+def _max_positions(model: PreTrainedModel) -> int | None:
+    """RoBERTa's kin number their positions from the padding id on, so the first rows of the table go unused."""
+    rows = getattr(model.config, "max_position_embeddings", None)
+    if rows is None:
+        return None
+    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    unused = [m.padding_idx + 1 for m in tables if isinstance(m, nn.Embedding) and m.padding_idx is not None]
+    return rows - max(unused, default=0)
+
+
+def _embedding_parameters(model: PreTrainedModel) -> int:
+    tables = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    return sum(weight.numel() for weight in tables.values())
+
+
+def forward_flops(shape: ModelShape, tokens: int) -> int:
+    """Floating-point operations of one forward pass over a row of `tokens` tokens (a multiply-add counts as two).
+
+    2 · (P − E) · T + 4 · n · d · T²: every parameter P that is no looked-up embedding E is multiplied once a token,
+    and in each of n layers of width d the scores Q·Kᵀ and their product with V take 2 · d · T² each. Norms, softmax
+    and a language-model head that shares the embeddings are left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
+    """
+    dense = 2 * (shape.parameters - shape.embedding_parameters) * tokens
+    return dense + 4 * shape.num_layers * shape.hidden_size * tokens**2

@@ -1,0 +1,141 @@
+"""Truncation: a shallower model out of some of a model's layers.
+
+Embeddings, norms, pooler and head stay as they are; which layers stay is a strategy of Li et al. 2021 (arXiv
+2110.08460) or a list.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from demiglace.errors import ConfigError, ModelError, unknown
+from demiglace.models.stack import named_stack
+
+Keep = tuple[int, ...]
+
+
+def alternate(n: int, m: int) -> Keep:
+    """Evenly spaced from the bottom: ⌊i·n/m⌋, so 12 → 6 keeps 0 2 4 6 8 10, and 12 → 5 keeps 0 2 4 7 9."""
+    return tuple(i * n // m for i in range(m))
+
+
+def distil(n: int, m: int) -> Keep:
+    """DistilGPT2's choice: the lower half evenly spaced from the bottom, the upper half its mirror image from the top.
+
+    12 → 6 keeps 0 2 4 7 9 11; an odd m gives the lower half one more, so 6 → 3 keeps 0 2 5.
+    """
+    lower = (m + 1) // 2
+    return tuple(i * n // m if i < lower else n - 1 - (m - 1 - i) * n // m for i in range(m))
+
+
+def bottom(n: int, m: int) -> Keep:
+    """The first m layers."""
+    return tuple(range(m))
+
+
+def top(n: int, m: int) -> Keep:
+    """The last m layers."""
+    return tuple(range(n - m, n))
+
+
+def first_middle_last(n: int, m: int) -> Keep:
+    """The first, the one after the middle and the last layer: 12 → 3 keeps 0 6 11."""
+    if m != 3:
+        raise ModelError(f"strategy first-middle-last keeps 3 layers, not {m}; give --layers 3 or another strategy.")
+    return (0, n // 2, n - 1)
+
+
+STRATEGIES: dict[str, Callable[[int, int], Keep]] = {
+    "alternate": alternate,
+    "distil": distil,
+    "bottom": bottom,
+    "top": top,
+    "first-middle-last": first_middle_last,
+}
+
+
+def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
+    """The 0-based layers that a strategy keeps, ascending: `keep_count` of `num_layers`.
+
+    Raises `ConfigError` for an unknown strategy and `ModelError` for a number of layers that cannot be kept.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(unknown("strategy", strategy, STRATEGIES))
+    if not 1 <= keep_count <= num_layers:
+        raise ModelError(
+            f"{keep_count} layers were asked for; the model has {num_layers}: give --layers 1 to {num_layers}."
+        )
+    return STRATEGIES[strategy](num_layers, keep_count)
+
+
+def check_keep(keep: Sequence[int], num_layers: int) -> None:
+    """Raise `ModelError` unless `keep` is an ascending list of different layers that the model has."""
+    shown = ",".join(map(str, keep))
+    if not keep:
+        raise ModelError("no layer would be kept; name at least one.")
+    if min(keep) < 0 or max(keep) >= num_layers:
+        raise ModelError(f"layers {shown} were to be kept; the model's are numbered 0 to {num_layers - 1}.")
+    if list(keep) != sorted(set(keep)):
+        raise ModelError(f"layers {shown} were to be kept; name each once, in ascending order.")
+
+
+def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
+    """What the options --layers, --strategy and --keep mean for a model of `num_layers`; --keep overrides --strategy.
+
+    Raises `ConfigError` where neither --layers nor --keep is given or they disagree, else as `layers_to_keep`.
+    """
+    if keep is None:
+        if layers is None:
+            raise ConfigError("--layers (how many) or --keep (which ones) must be given.")
+        return layers_to_keep(strategy, num_layers, layers)
+    if layers is not None and layers != len(keep):
+        raise ConfigError(f"--layers {layers} and --keep {','.join(map(str, keep))} disagree; give one of them.")
+    check_keep(keep, num_layers)
+    return tuple(keep)
+
+
+def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """A new model of the same class that has only the layers `keep`, with copies of all their and all other weights.
+
+    Number format, device and training mode stay. Raises `ModelError` for what `check_keep` and `layer_stack` refuse.
+    """
+    name, stack = named_stack(model)
+    check_keep(keep, len(stack))
+    with torch.random.fork_rng(devices=[]):  # its random weights are all replaced
+        student = type(model)(truncate_config(model.config, keep))
+    nn.Module.to(student, model.device, model.dtype)
+    student.train(model.training)
+    student.load_state_dict(_kept_weights(model, name, keep), strict=True)
+    if model.can_generate():
+        student.generation_config = copy.deepcopy(model.generation_config)
+    return student
+
+
+def _kept_weights(model: PreTrainedModel, stack: str, keep: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The state dict with the layers renumbered from 0 and those not kept left out."""
+    place = {str(old): str(new) for new, old in enumerate(keep)}
+    kept = {}
+    for key, weight in model.state_dict().items():
+        if key.startswith(stack + "."):
+            old, _, rest = key.removeprefix(stack + ".").partition(".")
+            if old not in place:
+                continue
+            key = f"{stack}.{place[old]}.{rest}"
+        kept[key] = weight
+    return kept
+
+
+def truncate_config(config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
+    """The config of a model that has only the layers `keep`; lists with an entry for each layer are cut alike."""
+    count, values = config.num_hidden_layers, config.to_dict()
+    for name, value in values.items():
+        # of lists of that length only those named after layers (layer_types, …): others fit by chance (pos_att_type)
+        if "layer" in name and isinstance(value, (list, tuple)) and len(value) == count:
+            values[name] = [value[i] for i in keep]
+    values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(keep)
+    truncated = type(config).from_dict(values)
+    truncated._attn_implementation = config._attn_implementation  # not among the values, which are for config.json
+    return truncated

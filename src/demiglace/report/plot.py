@@ -1,0 +1,133 @@
+"""Geometry of a small SVG: curves become points and ticks that `charts.html.j2` draws.
+
+Everything is drawn for a width of 360 units, so that text stays readable on a phone; colours are classes that the
+style sheet sets for light and dark.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 360, 220
+LEFT, RIGHT, TOP, BOTTOM = 54, 340, 10, 184  # the plotting area
+_MOST_POINTS = 160
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a chart in SVG units, and what a pointer resting on it reads."""
+
+    x: float
+    y: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line or a set of marks; `style` is its class: teacher, control, whole, or s1 to s5."""
+
+    label: str
+    style: str
+    points: tuple[Point, ...]
+    joined: bool = True
+
+    @property
+    def path(self) -> str:
+        """The points as an SVG polyline takes them."""
+        return " ".join(f"{p.x:.1f},{p.y:.1f}" for p in self.points)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: its heading, what a screen reader says of it, axes and series."""
+
+    title: str
+    summary: str
+    x_title: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Data of one series, before scaling: (x, y, title) each."""
+
+    label: str
+    style: str
+    data: tuple[tuple[float, float, str], ...]
+    joined: bool = True
+
+
+def chart(
+    title: str,
+    x_title: str,
+    curves: Sequence[Curve],
+    write_y: Callable[[float], str],
+    *,
+    whole_x: bool = False,
+    from_zero: bool = False,
+) -> Chart | None:
+    """Scale curves to one pair of axes, `from_zero` that of x; None where there is no curve."""
+    if not curves:
+        return None
+    xs, ys = [x for c in curves for x, _, _ in c.data], [y for c in curves for _, y, _ in c.data]
+    x_ticks = nice_ticks(0 if from_zero else min(xs), max(xs), whole=whole_x)
+    y_ticks = nice_ticks(min(ys), max(ys))
+    x_at, y_at = _scale(x_ticks, LEFT, RIGHT), _scale(y_ticks, BOTTOM, TOP)
+    return Chart(
+        title,
+        _summary(curves, write_y),
+        x_title,
+        tuple(Tick(x_at(x), short(x)) for x in x_ticks),
+        tuple(Tick(y_at(y), write_y(y)) for y in y_ticks),
+        tuple(
+            Series(c.label, c.style, tuple(Point(x_at(x), y_at(y), t) for x, y, t in c.data), c.joined) for c in curves
+        ),
+    )
+
+
+def _scale(ticks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
+    low, high = ticks[0], ticks[-1]
+    return lambda value: start + (end - start) * (value - low) / (high - low)
+
+
+def _summary(curves: Sequence[Curve], write_y: Callable[[float], str]) -> str:
+    """One clause a series: where it starts and ends, or what its mark says."""
+    clauses = []
+    for c in curves:
+        first, last = c.data[0], c.data[-1]
+        told = f"from {write_y(first[1])} to {write_y(last[1])}" if c.joined else last[2]
+        clauses.append(f"{c.label} {told}" if c.joined else told)
+    return "; ".join(clauses) + "."
+
+
+def nice_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) that cover low to high, `most` of them at the most."""
+    span = high - low or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / most))
+    steps = (m * power * scale for scale in (1, 10, 100) for m in (1, 2, 5))
+    fits = (s for s in steps if math.ceil(high / s) - math.floor(low / s) < most and (not whole or s >= 1))
+    step = next(fits)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+def thin(data: Sequence[tuple[int, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
+    """At most `most` points: means over equal runs of neighbours."""
+    size = math.ceil(len(data) / most) or 1
+    runs = [data[i : i + size] for i in range(0, len(data), size)]
+    return [(sum(x for x, _ in r) / len(r), sum(y for _, y in r) / len(r)) for r in runs]
+
+
+def short(value: float) -> str:
+    """A number on an axis, in four digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,60 @@
+"""Reading signals off a forward pass: hidden states are pooled as they appear, so no [B, L, d] outlives its layer."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from demiglace.data.batches import Batch
+from demiglace.models.pooling import Pooling, pool
+from demiglace.models.stack import layer_stack
+from demiglace.signals.request import SignalRequest, Signals
+
+
+def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Signals:
+    """Run the model on a batch and return the requested signals, with gradients where they are enabled."""
+    states: dict[tuple[Pooling, int], Tensor] = {}
+    with _hooks(model, request, batch.attention_mask, states):
+        logits = model(**batch.inputs).logits
+    return Signals(logits.float() if request.logits else None, states)
+
+
+@contextmanager
+def _hooks(
+    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[Pooling, int], Tensor]
+) -> Iterator[None]:
+    layers = layer_stack(model)
+
+    def keep(layer: int) -> Callable[[Tensor], None]:
+        poolings = [p for p, i in sorted(request.hidden) if i == layer]
+
+        def store(hidden: Tensor) -> None:
+            for pooling in poolings:
+                states[pooling, layer] = pool(hidden, mask, pooling)
+
+        return store
+
+    handles = [_on_output(layers[i - 1], keep(i)) for i in {i for _, i in request.hidden} if i > 0]
+    if any(i == 0 for _, i in request.hidden):
+        handles.append(_on_input(layers[0], keep(0)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _on_output(layer: nn.Module, store: Callable[[Tensor], None]) -> Any:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        store(output[0] if isinstance(output, tuple) else output)
+
+    return layer.register_forward_hook(hook)
+
+
+def _on_input(layer: nn.Module, store: Callable[[Tensor], None]) -> Any:
+    def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        store(args[0] if args else kwargs["hidden_states"])
+
+    return layer.register_forward_pre_hook(hook, with_kwargs=True)

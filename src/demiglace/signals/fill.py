@@ -1,0 +1,133 @@
+"""Filling a signal cache: the one pass of the teacher over the rows."""
+
+import json
+import os
+import shutil
+import time
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from demiglace.console import Bar, progress
+from demiglace.data.batches import collate, sorted_batches
+from demiglace.data.tokenise import Examples
+from demiglace.errors import CacheError, RunError
+from demiglace.manifest import read_json, write_json
+from demiglace.signals.cache import CacheKey, num_shards, receipt, rows_of
+from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest, hidden_request
+
+_CAPTURE_TOKENS = 16384
+
+
+def fill_cache(
+    directory: Path,
+    key: CacheKey,
+    teacher: PreTrainedModel,
+    examples: Examples,
+    rank: int = 0,
+    ranks: int = 1,
+) -> None:
+    """Capture the shards that `directory` does not hold yet; with several processes each takes its share of them.
+
+    Raises `CacheError` where a signal is too large for the number format or cannot be written.
+    """
+    source = OnlineTeacher(teacher, _all_layers(key), key.precision)
+    todo = [s for s in range(rank, num_shards(key), ranks) if not receipt(directory, s).exists()]
+    if not todo:
+        return
+    rows = sum(len(rows_of(key, s)) for s in todo)
+    with progress("asking the teacher", rows, "rows") as bar:
+        for shard in todo:
+            _capture_shard(directory, key, shard, source, examples, teacher.device, bar)
+
+
+def _all_layers(key: CacheKey) -> SignalRequest:
+    request = SignalRequest(logits=True)
+    for pooling in key.poolings:
+        request |= hidden_request(pooling, range(key.layers + 1))
+    return request
+
+
+def prepare_cache(directory: Path, key: CacheKey) -> None:
+    """Lay out the files of an empty cache, by one process, before any fills it.
+
+    Raises `CacheError` where the disk has no room or the directory belongs to another capture.
+    """
+    identity = json.loads(json.dumps(asdict(key)))
+    claim = directory / "cache.json"
+    if claim.exists():
+        found = read_json(claim)
+        differ = [k for k in identity if found.get(k) != identity[k]]
+        if differ:
+            raise CacheError(
+                f"{directory} holds signals of another capture (different: {', '.join(differ)}); "
+                "remove it or give another --cache."
+            )
+        return
+    _check_disk(directory, key.bytes)
+    directory.mkdir(parents=True, exist_ok=True)
+    for stem, shape in key.shapes.items():
+        np.lib.format.open_memmap(directory / f"{stem}.npy", "w+", np.dtype(key.dtype), shape).flush()
+    write_json(claim, identity)
+
+
+def _check_disk(directory: Path, needed: int) -> None:
+    existing = next(p for p in (directory, *directory.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free * 0.95:
+        raise CacheError(
+            f"the teacher's signals take {needed / 2**30:.2f} GiB and {existing} has {free / 2**30:.2f} GiB free; "
+            "give --cache a directory on a larger disk, or --cache off to ask the teacher for every batch."
+        )
+
+
+def _capture_shard(
+    directory: Path,
+    key: CacheKey,
+    shard: int,
+    source: OnlineTeacher,
+    examples: Examples,
+    device: torch.device,
+    bar: Bar,
+) -> None:
+    begun, rows = time.perf_counter(), rows_of(key, shard)
+    blocks = {stem: np.empty((len(rows), *shape[1:]), key.dtype) for stem, shape in key.shapes.items()}
+    for places in sorted_batches(examples.lengths[rows], _CAPTURE_TOKENS):
+        batch = collate(examples, rows[places], device)
+        signals = source.fetch(batch)
+        assert signals.logits is not None
+        blocks["logits"][places] = signals.logits.cpu().numpy()
+        for pooling in key.poolings:
+            hidden = signals.hidden(pooling, range(key.layers + 1))
+            blocks[f"hidden-{pooling}"][places] = hidden.cpu().numpy()
+        bar.advance(len(places))
+    for stem, block in blocks.items():
+        if not np.isfinite(block).all():
+            raise CacheError(
+                f"the teacher's {stem} do not fit {key.dtype} (or are no numbers); try --cache-dtype float32."
+            )
+    _write_shard(directory, shard, rows, blocks, time.perf_counter() - begun)
+
+
+def _write_shard(directory: Path, shard: int, rows: np.ndarray, blocks: dict[str, np.ndarray], seconds: float) -> None:
+    try:
+        for stem, block in blocks.items():
+            file = directory / f"{stem}.npy"
+            # written, not memory-mapped: a full disk is then an error here, and not a signal that kills the process
+            with file.open("r+b") as handle:
+                handle.seek(np.load(file, mmap_mode="r").offset + int(rows[0]) * block[0].nbytes)
+                handle.write(block.tobytes())
+                handle.flush()
+                os.fsync(handle.fileno())
+        checksums = {stem: zlib.crc32(b.data) for stem, b in blocks.items()}
+        write_json(receipt(directory, shard), {"crc32": checksums, "seconds": seconds})
+    except (OSError, RunError) as error:
+        raise CacheError(
+            f"the teacher's signals could not be written to {directory}: {error}; make room there, or give another "
+            "--cache. What was captured before is intact."
+        ) from error

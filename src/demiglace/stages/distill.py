@@ -1,0 +1,123 @@
+"""`demiglace distill`: a student learns from a teacher's signals."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from demiglace.config import command
+from demiglace.data.rows import LabelSpace
+from demiglace.errors import ConfigError, ModelError
+from demiglace.manifest import Run, fingerprint
+from demiglace.methods.table import build_method
+from demiglace.models.loading import (
+    check_same_vocabulary,
+    check_tokenizer,
+    fingerprint_model,
+    label_names_of,
+    load_classifier,
+    load_tokenizer,
+)
+from demiglace.models.shape import ModelShape
+from demiglace.models.truncate import choose_layers, truncate_model
+from demiglace.signals.cache import CacheKey, SignalCache, capture_seconds
+from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest
+from demiglace.stages.config import DistillConfig
+from demiglace.stages.fit import Job, make_material, numeric_choices, open_shared, read_rows, train
+
+
+@command(DistillConfig)
+def distill(config: DistillConfig) -> Path:
+    """Train a student on a teacher's signals with one of the methods of `demiglace methods`.
+
+    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
+    training; interrupted, the same call goes on.
+    """
+    _check_student_choice(config)
+    method = build_method(config.method, config.method_options)
+    dataset = read_rows(config.source, config.location)
+    inputs = {"teacher": fingerprint_model(config.teacher), "data": dataset.fingerprint}
+    if config.student:
+        inputs["student"] = fingerprint_model(config.student)
+    if config.source.unlabelled:
+        inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+    run = open_shared(config.output, "distill", config, inputs)
+    if run is None:
+        return config.output
+    tokenizer = load_tokenizer(config.teacher)
+    if config.student:
+        check_same_vocabulary(tokenizer, load_tokenizer(config.student))
+    teacher, student, precision = _load_models(config, dataset.labels)
+    check_tokenizer(student, tokenizer)
+    shapes = ModelShape.of(student), ModelShape.of(teacher)
+    request = method.requests(*shapes).teacher
+    material = make_material(dataset, config.source, tokenizer)
+    job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
+    train(run, _with_source(job, config, run, teacher, request))
+    shutil.rmtree(run.path / "signals", ignore_errors=True)
+    return config.output
+
+
+def _check_student_choice(config: DistillConfig) -> None:
+    ways = [bool(config.student), config.layers is not None or config.keep is not None]
+    if sum(ways) != 1:
+        given = "both were given" if all(ways) else "neither was given"
+        raise ConfigError(
+            f"the student is either --student MODEL or cut from the teacher by --layers or --keep; {given}."
+        )
+
+
+def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedModel, PreTrainedModel, str]:
+    precision, attention = numeric_choices(config.training, config.teacher)
+    teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    _check_labels(teacher, labels)
+    student = load_classifier(
+        config.student or config.teacher,
+        labels.names if config.student else None,
+        dropout=config.training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=config.training.seed,
+    )
+    if not config.student:
+        count = ModelShape.of(teacher).num_layers
+        student = truncate_model(student, choose_layers(count, config.layers, config.strategy, config.keep))
+    return teacher, student, precision
+
+
+def _check_labels(teacher: PreTrainedModel, labels: LabelSpace) -> None:
+    names = label_names_of(teacher)
+    if names != labels.names:
+        raise ModelError(
+            f"the teacher's labels are {_shown(names)}, the rows' are {_shown(labels.names)}; distil on the data "
+            "that the teacher was fine-tuned on, or fine-tune one on these rows with `demiglace finetune`."
+        )
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) + more) or "numbers"
+
+
+def _with_source(job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, request: SignalRequest) -> Job:
+    """The job with its source of signals: none, the teacher online, or its answers from the cache."""
+    if request.empty:
+        return job
+    state = PartialState()
+    teacher.to(state.device)
+    if config.cache == "off":
+        return replace(job, source=OnlineTeacher(teacher, request, job.precision))
+    rows = job.material.examples["train"]
+    key = CacheKey.of(run.inputs["teacher"], job.teacher_shape, rows, request, config.cache_dtype, job.precision)
+    root = run.path / "signals" if config.cache == "auto" else Path(config.cache)
+    directory = root / key.name
+    if state.is_main_process:
+        prepare_cache(directory, key)
+    state.wait_for_everyone()
+    fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))

@@ -1,0 +1,40 @@
+"""`demiglace finetune`: a teacher, or a student with no teacher."""
+
+from pathlib import Path
+
+from demiglace.config import command
+from demiglace.methods.table import build_method
+from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
+from demiglace.models.shape import ModelShape
+from demiglace.stages.config import FinetuneConfig
+from demiglace.stages.fit import Job, make_material, numeric_choices, open_shared, read_rows, train
+
+
+@command(FinetuneConfig)
+def finetune(config: FinetuneConfig) -> Path:
+    """Train a classifier or regressor on labelled rows.
+
+    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
+    training; interrupted, the same call goes on.
+    """
+    dataset = read_rows(config.source, config.location)
+    inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
+    run = open_shared(config.output, "finetune", config, inputs)
+    if run is None:
+        return config.output
+    tokenizer = load_tokenizer(config.model)
+    material = make_material(dataset, config.source, tokenizer)
+    precision, attention = numeric_choices(config.training, config.model)
+    model = load_classifier(
+        config.model,
+        dataset.labels.names,
+        dropout=config.training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=config.training.seed,
+    )
+    check_tokenizer(model, tokenizer)
+    method = build_method("none", {})
+    job = Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
+    train(run, job)
+    return config.output

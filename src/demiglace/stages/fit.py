@@ -1,0 +1,208 @@
+"""What `finetune` and `distill` share: rows to examples, the loop, and the finished run directory."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config import flatten
+from demiglace.console import say
+from demiglace.data.config import DataConfig, DataLocation
+from demiglace.data.dataset import load_dataset, load_unlabelled
+from demiglace.data.rows import Dataset
+from demiglace.data.tokenise import Examples, concatenate, tokenise
+from demiglace.errors import ConfigError, RunError, unknown
+from demiglace.evaluation.metrics import METRICS, compute
+from demiglace.evaluation.predict import predict
+from demiglace.manifest import Run, open_run
+from demiglace.methods.base import Method
+from demiglace.models.loading import load_config, resolve_model
+from demiglace.models.loading import save_model as write_model
+from demiglace.models.precision import choose_attention, choose_precision
+from demiglace.models.shape import ModelShape
+from demiglace.signals.online import SignalSource
+from demiglace.training.config import TrainConfig
+from demiglace.training.loop import Goal, Loop, State, make_accelerator
+from demiglace.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class Material:
+    """A data set made ready for one tokenizer. lines: where each training example was read, as (file, line)."""
+
+    dataset: Dataset
+    examples: Mapping[str, Examples]
+    lines: Sequence[tuple[str, int]]
+    unlabelled: int
+
+    def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
+        """The data set's metrics of a model on one split."""
+        examples = self.examples[split]
+        logits = predict(model, examples, precision=precision)
+        return compute(self.dataset.metrics, examples.labels, logits, self.dataset.labels.problem)
+
+
+def device() -> torch.device:
+    """Where this process trains."""
+    return PartialState(cpu=not torch.cuda.is_available()).device
+
+
+def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
+    """Open the run directory once for all processes of a `torchrun`; none where it is complete already."""
+    state = PartialState(cpu=not torch.cuda.is_available())
+    identity = flatten(config, deciding_only=True)
+    if state.is_main_process:
+        run = open_run(output, stage, identity, inputs)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
+    if run.complete:
+        say(f"{output} is up to date.")
+        return None
+    return run
+
+
+def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
+    """Read and check the rows; the unlabelled ones are read later, when the columns are known."""
+    dataset = load_dataset(source, location)
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    say(f"{dataset.name}: {counts} rows, {dataset.labels.problem}")
+    return dataset
+
+
+def make_material(dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Material:
+    """Tokenise all splits; unlabelled rows follow the training rows."""
+    examples = {name: tokenise(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
+    lines = list(dataset.splits["train"].lines)
+    unlabelled = 0
+    if source.unlabelled:
+        split = load_unlabelled(source, dataset)
+        examples["train"] = concatenate(examples["train"], tokenise(split, tokenizer, source.max_length))
+        lines += split.lines
+        unlabelled = len(split)
+        say(f"and {unlabelled:,} rows without labels")
+    return Material(dataset, examples, lines, unlabelled)
+
+
+def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
+    """The validation metric that chooses the best epoch. Raises `ConfigError` for one that the task has not."""
+    metrics = material.dataset.metrics
+    name = config.metric or metrics[0]
+    if name not in metrics:
+        raise ConfigError(unknown(f"metric of {material.dataset.name}:", name, metrics))
+
+    def evaluate(model: PreTrainedModel) -> dict[str, float]:
+        return material.metrics("validation", model, precision)
+
+    return Goal(evaluate, name, METRICS[name].higher_is_better)
+
+
+def numeric_choices(config: TrainConfig, model: str) -> tuple[str, str]:
+    """Precision and attention kernel for training `model`."""
+    width = load_config(resolve_model(model)).hidden_size
+    precision = choose_precision(config.precision, width, device())
+    return precision, choose_attention(config.attention, precision, config.dropout or 0.0, device())
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a training run is made of, checked and loaded."""
+
+    config: TrainConfig
+    method_name: str
+    method: Method
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    material: Material
+    precision: str
+    teacher_shape: ModelShape
+    source: SignalSource | None = None
+    capture_seconds: float = 0.0
+
+
+def train(run: Run, job: Job) -> None:
+    """Run the loop to its end, evaluate the best weights, and complete the run directory.
+
+    RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
+    """
+    torch.manual_seed(job.config.seed)  # the terms' new weights
+    problem = job.material.dataset.labels.problem
+    objective = Objective(job.student, job.method, job.teacher_shape, problem, job.precision)
+    accelerator = make_accelerator(job.config, run.path, run.config)
+    goal = goal_of(job.material, job.config, job.precision)
+    loop = Loop(
+        objective=objective,
+        examples=job.material.examples["train"],
+        source=job.source,
+        goal=goal,
+        config=job.config,
+        directory=run.path,
+        accelerator=accelerator,
+        lines=job.material.lines,
+    )
+    state = loop.run()
+    if accelerator.is_main_process:
+        _complete(run, job, loop, state)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
+    save_model(job.student, job.tokenizer, run.path / "last")
+    job.student.load_state_dict(loop.best_weights())
+    save_model(job.student, job.tokenizer, run.path / "model")
+    begun = time.perf_counter()
+    splits = [s for s in ("validation", "test") if s in job.material.examples]
+    metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
+    shape = ModelShape.of(job.student)
+    dataset = job.material.dataset
+    rows = {name: len(split) for name, split in dataset.splits.items()}
+    run.finish(
+        task=dataset.name,
+        problem=dataset.labels.problem,
+        labels=list(dataset.labels.names),
+        rows=rows | ({"unlabelled": job.material.unlabelled} if job.material.unlabelled else {}),
+        drops=dict(dataset.drops),
+        method=job.method_name,
+        precision=job.precision,
+        layers=shape.num_layers,
+        parameters=shape.parameters,
+        best_epoch=state.best_epoch,
+        metrics=metrics,
+        seconds={
+            "capture": round(job.capture_seconds, 2),
+            "train": round(state.seconds, 2),
+            "evaluate": round(time.perf_counter() - begun, 2),
+        },
+        rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
+    )
+    shutil.rmtree(run.path / "checkpoints")
+    say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
+
+
+def describe(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Metrics by split in one line."""
+    parts = (f"{split} " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()) for split, values in metrics.items())
+    return "; ".join(parts)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write model and tokenizer as a Hugging Face directory that is either whole or not there."""
+    draft = directory.with_name(directory.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        write_model(model, draft)
+        tokenizer.save_pretrained(draft)
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the model could not be written to {directory} ({error}); make room there and repeat the command."
+        ) from error

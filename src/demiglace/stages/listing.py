@@ -1,0 +1,84 @@
+"""`demiglace tasks` and `demiglace methods`: what there is, with papers, on standard output."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from demiglace.config import Option, command, options_of
+from demiglace.console import table
+from demiglace.data.tasks import TASKS, Task
+from demiglace.errors import ConfigError, unknown
+from demiglace.methods.table import METHODS
+from demiglace.stages.config import MethodsConfig, TasksConfig
+
+
+@command(TasksConfig)
+def tasks(config: TasksConfig) -> None:
+    """Print the table of named tasks, or one task in full. Raises `ConfigError` for an unknown name."""
+    if config.name is None:
+        columns = ("task", "what", "labels", "metrics", "splits", "for models of", "paper")
+        return _print(table("Named tasks", columns, [_task_row(name, task) for name, task in TASKS.items()]))
+    if config.name not in TASKS:
+        raise ConfigError(unknown("task", config.name, TASKS))
+    return _print(table(config.name, ("", ""), _task_facts(TASKS[config.name])))
+
+
+@command(MethodsConfig)
+def methods(config: MethodsConfig) -> None:
+    """Print the table of methods, or one method's options. Raises `ConfigError` for an unknown name."""
+    if config.name is None:
+        rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
+        return _print(table("Distillation methods", ("method", "what", "paper", "url"), rows))
+    if config.name not in METHODS:
+        raise ConfigError(unknown("method", config.name, METHODS))
+    row = METHODS[config.name]
+    about = f"{row.title} ({', '.join(filter(None, (row.paper, row.url)))})"
+    heading = f"{row.name}: {about}\n{row.options.__doc__ or ''}\n\n--method-options.NAME VALUE"
+    options = [_option_row(o) for o in options_of(row.options)]
+    return _print(table(heading, ("option", "value", "default", "what"), options))
+
+
+def _task_row(name: str, task: Task) -> Sequence[str]:
+    sources = ", ".join(task.sources)
+    return name, task.title, _label_count(task), ", ".join(task.metrics), ", ".join(task.splits), sources, task.paper
+
+
+def _task_facts(task: Task) -> list[tuple[str, str]]:
+    facts = {
+        "what": task.title,
+        "labels": ", ".join(task.labels) or _label_count(task),
+        "metrics": ", ".join(task.metrics),
+        "splits": ", ".join(task.splits),
+        "texts": ", ".join(task.text_columns),
+        "for models of": ", ".join(task.sources),
+        "paper": task.paper,
+        "url": task.url,
+        "hub": ", ".join(filter(None, task.hub or ())) or "–",
+        "note": task.note,
+    }
+    return [(name, fact) for name, fact in facts.items() if fact]
+
+
+def _label_count(task: Task) -> str:
+    if task.problem == "regression":
+        return "a number"
+    return str(len(task.labels)) if task.labels else "named in the data"
+
+
+def _option_row(o: Option) -> Sequence[str]:
+    default = f"{o.default:.4g}" if isinstance(o.default, float) else str(o.default)
+    return o.name, o.expected, "required" if o.required else default, o.help
+
+
+def _print(drawn: Table) -> None:
+    """Print a table on standard output; where that is no terminal, as wide as it is, so that no cell is broken."""
+    for column in drawn.columns:
+        column.justify = "left"
+    out = Console(file=sys.stdout, highlight=False)
+    if not out.is_terminal:
+        widest = Measurement.get(out, out.options.update(max_width=10_000), drawn).maximum
+        out = Console(file=sys.stdout, highlight=False, width=widest)
+    out.print(drawn)

@@ -1,0 +1,282 @@
+"""The one training loop, for every method, with a teacher or without, on one process or many.
+
+A step is `batch_size` rows over all processes. Each process takes its share of them, in forward passes of at most
+`batch_tokens` tokens; every part of the loss is divided by the whole step's count of rows, so neither the number of
+parts nor of processes changes the result. Everything random is a pure function of (seed, epoch, step): a run that is
+cut off and resumed is the same run.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from demiglace.console import Bar, progress
+from demiglace.data.batches import collate, epoch_steps, split_by_tokens
+from demiglace.data.tokenise import Examples
+from demiglace.errors import DivergedError
+from demiglace.methods.base import Progress
+from demiglace.signals.online import SignalSource
+from demiglace.signals.request import Signals
+from demiglace.training.checkpoint import load_checkpoint, prefixed, save_checkpoint, unprefixed
+from demiglace.training.config import TrainConfig
+from demiglace.training.log import RunLog
+from demiglace.training.objective import Objective
+from demiglace.training.optimiser import learning_rate, make_optimiser, optimiser_tensors, restore_optimiser
+
+Evaluate = Callable[[PreTrainedModel], dict[str, float]]
+
+
+@dataclass
+class State:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    log_size: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+    best_epoch: int = -1
+    best_value: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The validation metric that chooses the best epoch; without `evaluate` the last epoch is the best."""
+
+    evaluate: Evaluate | None = None
+    metric: str = ""
+    higher_is_better: bool = True
+
+
+class Loop:
+    """One training run in one directory. `lines` tells where row i was read, for messages."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        examples: Examples,
+        source: SignalSource | None,
+        goal: Goal,
+        config: TrainConfig,
+        directory: Path,
+        accelerator: Accelerator,
+        lines: Sequence[tuple[str, int]],
+    ):
+        self._examples, self._source, self._goal, self._config = examples, source, goal, config
+        self._directory, self._accelerator, self._lines = directory, accelerator, lines
+        self._plain = objective.to(accelerator.device)
+        self._optimiser = make_optimiser(objective, config)
+        self._objective = accelerator.prepare_model(objective)
+        self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
+        self._window: list[Tensor] = []
+        self._lengths, self._labelled = examples.lengths, examples.labelled
+        self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
+        self._steps = self._epoch_length * config.epochs
+        self.state = State()
+
+    @property
+    def _last(self) -> Path:
+        return self._directory / "checkpoints" / "last.safetensors"
+
+    @property
+    def _best(self) -> Path:
+        return self._directory / "checkpoints" / "best.safetensors"
+
+    def run(self) -> State:
+        """Train to the end, from the last checkpoint where there is one. Raises `DivergedError`, `RunError`."""
+        self._resume()
+        while self.state.step < self._steps and not self.state.stopped:
+            self._epoch(self.state.step // self._epoch_length)
+        return self.state
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The student's weights of the best epoch."""
+        return load_checkpoint(self._best)[0]
+
+    def _epoch(self, epoch: int) -> None:
+        plan = epoch_steps(self._lengths, self._config.batch_size, self._config.seed, epoch)
+        first = self.state.step - epoch * self._epoch_length
+        self._clock = self._saved = time.perf_counter()
+        if first == 0:
+            self._log_mapping(epoch)
+        done = sum(map(len, plan[:first]))
+        title = f"epoch {epoch + 1}/{self._config.epochs}"
+        with progress(title, len(self._examples), "rows", done) as bar:
+            for index in range(first, len(plan)):
+                self._step(epoch, plan[index])
+                self._after_step(epoch, plan, index, bar)
+        self._end_epoch(epoch)
+
+    def _step(self, epoch: int, rows: np.ndarray) -> None:
+        step = self.state.step
+        self._seed(step)
+        self._plain.train()
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(step, self._steps, self._config)
+        counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
+        total = self._accumulate(rows, Progress(self._config.seed, epoch, step), counts)
+        norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        assert norm is not None
+        self._window.append(torch.cat([total, norm.detach().reshape(1).float()]))
+        self.state.step += 1
+        self.state.rows += len(rows)
+
+    def _accumulate(self, rows: np.ndarray, now: Progress, counts: tuple[float, float]) -> Tensor:
+        """Forward and backward over this process's share of the step; the sums of loss and terms, [1 + terms]."""
+        rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
+        share, weight = rows[rank::ranks], 1.0
+        if len(share) == 0:  # fewer rows than processes: this one must take part in the exchange all the same
+            share, weight = rows[:1], 0.0
+        parts = split_by_tokens(share, self._lengths, self._config.batch_tokens)
+        total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
+        for i, part in enumerate(parts):
+            batch = collate(self._examples, part, self._accelerator.device, weight)
+            signals = self._source.fetch(batch) if self._source else Signals()
+            if i < len(parts) - 1:
+                with self._accelerator.no_sync(self._objective):
+                    loss, terms = self._objective(batch, signals, now, *counts)
+                    (loss * ranks).backward()
+            else:
+                loss, terms = self._objective(batch, signals, now, *counts)
+                (loss * ranks).backward()  # the exchange of gradients averages over the processes
+            total += torch.cat([loss.detach().reshape(1), terms])
+        return total
+
+    def _after_step(self, epoch: int, plan: list[np.ndarray], index: int, bar: Bar) -> None:
+        bar.advance(len(plan[index]))
+        is_last = index == len(plan) - 1
+        if len(self._window) < self._config.log_steps and not is_last:
+            return
+        loss = self._flush(epoch, plan, index)
+        bar.advance(0, f"loss {loss:.4f}")
+        if not is_last and time.perf_counter() - self._saved >= self._config.checkpoint_seconds:
+            self._save()
+
+    def _flush(self, epoch: int, plan: list[np.ndarray], index: int) -> float:
+        """Read the window's losses off the device, check them, log their mean; returns the mean loss."""
+        values = torch.stack(self._window)
+        values[:, :-1] = self._accelerator.reduce(values[:, :-1].contiguous(), "sum")
+        self._window = []
+        table = values.cpu().numpy()
+        self._check_finite(table, plan, index)
+        loss, *terms, norm = table.mean(axis=0).tolist()
+        record = {
+            "step": self.state.step,
+            "epoch": epoch,
+            "lr": self._optimiser.param_groups[0]["lr"],
+            "loss": loss,
+            "terms": dict(zip(self._plain.names, terms, strict=True)),
+            "gradient_norm": norm,
+            "diagnostics": {k: float(v) for k, v in self._plain.diagnostics().items()},
+        }
+        self._log.write("step", record)
+        if self._config.track:
+            self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
+        return loss
+
+    def _check_finite(self, table: np.ndarray, plan: list[np.ndarray], index: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+        if not len(bad):
+            return
+        back = len(table) - 1 - int(bad[0])
+        rows = plan[index - back]
+        where = ", ".join(f"{file}:{line}" for file, line in (self._lines[r] for r in rows[:5]))
+        loss, norm = table[bad[0]][0], table[bad[0]][-1]
+        raise DivergedError(
+            f"step {self.state.step - back} has loss {loss:g} and gradient norm {norm:g}. Its {len(rows)} rows begin "
+            f"with {where}. Look at those rows, or lower --lr (now {self._config.lr:g}) or set --precision fp32. "
+            f"The last good state is in {self._directory / 'checkpoints'}."
+        )
+
+    def _end_epoch(self, epoch: int) -> None:
+        begun = time.perf_counter()
+        self._tick()
+        metrics = self._goal.evaluate(self._plain.student) if self._goal.evaluate else {}
+        state = self.state
+        state.history.append(metrics)
+        value = metrics.get(self._goal.metric)
+        if value is None or self._better(value):
+            state.best_epoch, state.best_value = epoch, value
+            if self._accelerator.is_main_process:
+                save_checkpoint(self._best, self._plain.student.state_dict(), {"epoch": epoch, "value": value})
+        patience = self._config.patience
+        state.stopped = patience is not None and epoch - state.best_epoch >= patience
+        seconds = time.perf_counter() - begun
+        self._log.write("epoch", {"epoch": epoch, "step": state.step, "metrics": metrics, "seconds": seconds})
+        if self._config.track and metrics:
+            self._accelerator.log({f"validation.{k}": v for k, v in metrics.items()}, state.step)
+        self._clock = time.perf_counter()
+        self._save()
+        self._accelerator.wait_for_everyone()
+
+    def _better(self, value: float) -> bool:
+        best = self.state.best_value
+        if best is None:
+            return True
+        return value > best if self._goal.higher_is_better else value < best
+
+    def _log_mapping(self, epoch: int) -> None:
+        now = Progress(self._config.seed, epoch, self.state.step)
+        for term, pairs in self._plain.pairs(now).items():
+            self._log.write("mapping", {"epoch": epoch, "step": self.state.step, "term": term, "pairs": pairs})
+
+    def _seed(self, step: int) -> None:
+        """Dropout as a function of the step, so that no generator's state needs saving."""
+        words = (self._config.seed, step, self._accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.state.seconds += now - self._clock
+        self._clock = now
+
+    def _save(self) -> None:
+        if self._accelerator.is_main_process:
+            self._tick()
+            self.state.log_size = self._log.size
+            tensors = prefixed("objective.", self._plain.state_dict())
+            tensors |= prefixed("optimiser.", optimiser_tensors(self._optimiser))
+            save_checkpoint(self._last, tensors, vars(self.state))
+        self._saved = time.perf_counter()
+
+    def _resume(self) -> None:
+        if not self._last.exists():
+            self._log.cut(0)
+            return
+        tensors, position = load_checkpoint(self._last)
+        self.state = State(**position)
+        self._plain.load_state_dict(unprefixed("objective.", tensors))
+        restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
+        self._log.cut(self.state.log_size)
+
+
+def make_accelerator(config: TrainConfig, directory: Path, run_config: dict[str, Any]) -> Accelerator:
+    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    from demiglace.errors import ConfigError, unknown
+
+    for name in config.track or ():
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no",
+        log_with=list(config.track) if config.track else None,
+        project_dir=directory,
+    )
+    if config.track:
+        plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in run_config.items()}
+        accelerator.init_trackers("tracking", plain)
+    return accelerator

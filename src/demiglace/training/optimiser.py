@@ -1,0 +1,47 @@
+"""AdamW, its learning rate, and its state as plain tensors."""
+
+import torch
+from torch import Tensor, nn
+
+from demiglace.errors import RunError
+from demiglace.training.config import TrainConfig
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over all trained parameters; biases and norms (fewer than two axes) are not decayed."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=True)
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Linear rise over the first `warmup` share of the steps, then linear fall to 0 at the end."""
+    rise = max(1, round(steps * config.warmup))
+    if step < rise and config.warmup > 0:
+        return config.lr * (step + 1) / rise
+    return config.lr * max(0.0, (steps - step) / max(1, steps - rise))
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Moments and step counts by parameter number, as `restore_optimiser` takes them."""
+    state = optimiser.state_dict()["state"]
+    return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put saved moments back. Raises `RunError` where they belong to other parameters."""
+    saved = optimiser.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, key = name.split(".")
+        state.setdefault(int(number), {})[key] = value
+    parameters = [p for g in optimiser.param_groups for p in g["params"]]
+    fits = all(state[i][m].shape == parameters[i].shape for i in state for m in _MOMENTS)
+    if len(state) not in (0, len(parameters)) or not fits:
+        raise RunError("the checkpoint's optimiser state belongs to another model; give another --output.")
+    optimiser.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

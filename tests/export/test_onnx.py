@@ -1,0 +1,182 @@
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from factories import ARCHITECTURES, DECODERS, tiny_model, tiny_tokenizer
+
+pytest.importorskip("onnxruntime")
+import onnx
+from torch import nn
+
+from demiglace.data.rows import Split
+from demiglace.data.tokenise import tokenise
+from demiglace.errors import ModelError, UserError
+from demiglace.evaluation.predict import predict
+from demiglace.export import onnx as exporter
+from demiglace.export.onnx import export_onnx, input_names_of, needs_reduced_range, quantize_int8
+from demiglace.export.parity import compare, logits_of, numpy_batches
+from demiglace.export.runners import open_runner, torch_runner
+
+TEXTS = ["good film", "the red card is not lost and it is great", "no", "bad money, awful!", "yes " * 40] * 3
+
+
+def examples_of(tokenizer):
+    split = Split("test", TEXTS, None, np.zeros(len(TEXTS), dtype=np.int64), [("t", 1)] * len(TEXTS))
+    return tokenise(split, tokenizer, max_length=64)
+
+
+def eager(arch):
+    model = tiny_model(arch, num_layers=1)
+    model.set_attn_implementation("eager")
+    return model
+
+
+def parity(model, path, examples, size):
+    batches = numpy_batches(examples, size)
+    expected, found = (logits_of(run, batches, len(examples)) for run in (torch_runner(model), open_runner(str(path))))
+    return compare(expected, found, "classification")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    model, tokenizer = eager("bert"), tiny_tokenizer(segments=True)
+    path = tmp_path_factory.mktemp("bert") / "model.onnx"
+    return model, examples_of(tokenizer), export_onnx(model, tokenizer, path)
+
+
+@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if a != "bert"])
+def test_every_architecture_says_the_same_and_quietly(arch, tmp_path, capfd, recwarn):
+    model, tokenizer = eager(arch), tiny_tokenizer(segments=arch in ("electra", "deberta-v2"))
+    recwarn.clear()
+    path = export_onnx(model, tokenizer, tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+    examples = examples_of(tokenizer)
+    if arch in DECODERS:
+        examples = replace(examples, pad_left=True)
+    for size in (1, 4):
+        found = parity(model, path, examples, size)
+        assert found.label_agreement == 1.0 and found.largest_logit_difference < 1e-4
+
+
+def test_bert_says_the_same_alone_and_padded(bert):
+    model, examples, path = bert
+    for size in (1, 7):
+        found = parity(model, path, examples, size)
+        assert found.label_agreement == 1.0 and found.largest_logit_difference < 1e-4
+
+
+def test_the_file_is_what_the_docstring_says(bert):
+    graph = onnx.load(bert[2])
+    onnx.checker.check_model(graph)
+    axes = {v.name: [d.dim_param for d in v.type.tensor_type.shape.dim] for v in graph.graph.input}
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    assert axes == {name: ["batch", "sequence"] for name in names}
+    assert [v.name for v in graph.graph.output] == ["logits"]
+    assert [o.version for o in graph.opset_import if o.domain == ""] == [exporter.OPSET]
+    assert [p.name for p in bert[2].parent.iterdir()] == ["model.onnx"]
+
+
+def test_segments_matter_in_the_file_as_in_the_model(bert):
+    model, examples, path = bert
+    turned = replace(examples, type_ids=np.ones_like(examples.type_ids))
+    assert parity(model, path, turned, 4).largest_logit_difference < 1e-4
+    assert np.abs(predict(model, turned) - predict(model, examples)).max() > 1e-3
+
+
+def test_int8_is_smaller_near_and_quiet(bert, tmp_path, capfd, recwarn):
+    model, examples, path = bert
+    before = logging.root.manager.disable
+    small = quantize_int8(path, tmp_path / "model.int8.onnx")
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+    assert logging.root.manager.disable == before
+    found = parity(model, small, examples, 1)
+    assert 0 < found.largest_logit_difference < 0.5
+    assert found.label_agreement >= 0.8
+    assert not matrices(small, "float32")  # no weight is left in 32 bits, embeddings included
+    assert sum(map(np.size, matrices(path, "float32"))) == sum(map(np.size, matrices(small, "int8", "uint8")))
+
+
+def matrices(path, *dtypes):
+    arrays = map(onnx.numpy_helper.to_array, onnx.load(path).graph.initializer)
+    return [a for a in arrays if a.dtype in dtypes and a.ndim == 2 and a.size > 1]
+
+
+def test_reduced_range_keeps_weights_to_7_bits(bert, tmp_path):
+    def largest(reduce_range):
+        out = quantize_int8(bert[2], tmp_path / f"{reduce_range}.onnx", reduce_range=reduce_range)
+        return max(np.abs(a.astype(int)).max() for a in matrices(out, "int8"))
+
+    assert largest(False) > 64 >= largest(True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "needed"),
+    [("flags : sse avx2 avx512f", True), ("flags : avx2 avx512_vnni", False), ("flags : avx2 avx_vnni", False)],
+)
+def test_reduced_range_only_where_the_processor_needs_it(flags, needed, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    assert needs_reduced_range(tmp_path / "cpuinfo") is needed
+    assert not needs_reduced_range(tmp_path / "absent")  # no Linux, or no x86
+
+
+class Branching(nn.Module):
+    """A model that no tracer can follow: what it computes depends on what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, input_ids, attention_mask):
+        chosen = input_ids if input_ids.sum() > 3 else attention_mask
+        return SimpleNamespace(logits=self.head(chosen[:, :4].float()))
+
+
+def test_failure_names_the_architecture_and_leaves_no_file(tmp_path, capfd):
+    with pytest.raises(ModelError, match=r"Branching cannot be exported to ONNX by torch .*: Could not guard"):
+        export_onnx(Branching(), tiny_tokenizer(), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_interruption_leaves_the_old_file(bert, tmp_path, monkeypatch):
+    import onnxruntime.quantization
+
+    def interrupted(graph, draft, **options):
+        draft.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "small.onnx").write_bytes(b"old")
+    monkeypatch.setattr(onnxruntime.quantization, "quantize_dynamic", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_int8(bert[2], tmp_path / "small.onnx")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("small.onnx", b"old")]
+
+
+def test_too_large_for_one_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(exporter, "_LARGEST", 1000)
+    with pytest.raises(ModelError, match="one ONNX file holds at most 2"):
+        export_onnx(eager("bert"), tiny_tokenizer(), tmp_path / "model.onnx")
+
+
+def test_missing_library_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime.*pip install 'demiglace\[export\]'"):
+        export_onnx(eager("bert"), tiny_tokenizer(), tmp_path / "model.onnx")
+
+
+def test_input_names_follow_the_tokenizer():
+    assert input_names_of(tiny_tokenizer(segments=True)) == ["input_ids", "attention_mask", "token_type_ids"]
+    assert input_names_of(tiny_tokenizer()) == ["input_ids", "attention_mask"]
+
+
+def test_running_a_file_needs_no_pytorch(bert):
+    program = (
+        "import sys; from demiglace.export.runners import open_runner; import demiglace.export.measure\n"
+        f"open_runner({str(bert[2])!r}); assert 'torch' not in sys.modules and 'onnxruntime' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,197 @@
+"""The properties that every method must have. A new method gets a row in SETTINGS, and nothing else here."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_kit import make_loop, objective_of, random_examples, teacher_and_student
+
+from demiglace.config import build, flatten
+from demiglace.data.batches import collate
+from demiglace.data.tokenise import Examples
+from demiglace.methods.base import Progress
+from demiglace.methods.table import METHODS, method_options
+from demiglace.models.shape import ModelShape
+from demiglace.signals.cache import CacheKey, SignalCache
+from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.online import SignalSource
+from demiglace.signals.request import Signals
+from demiglace.training.objective import Objective
+
+# method -> option settings to run the whole battery over; the first is the default
+SETTINGS: dict[str, list[dict]] = {
+    "none": [{}],
+    "vanilla-kd": [{}, {"temperature": 10.0, "task_weight": 0.2}],
+    "pkd": [{}, {"mapping": "last", "final_layer": True}],
+    "alp-kd": [{}, {"final_layer": True}],
+    "rail-kd-l": [
+        {},
+        {"sampling": "step", "projection": "shared", "trained": "student"},
+        {"sampling": "block", "projection": "none", "final_layer": True, "squared": False},
+        {"sampling": "once", "project_teacher": False, "layer_weights": [1.0, 0.5], "pooling": "first"},
+    ],
+    "rail-kd-c": [{}, {"size": 16, "trained": "neither", "final_layer": True}],
+}
+CASES = [pytest.param(name, o, id=f"{name}-{i}") for name, rows in SETTINGS.items() for i, o in enumerate(rows)]
+battery = pytest.mark.parametrize(("name", "options"), CASES)
+START = Progress(seed=0, epoch=0, step=0)
+
+
+def test_every_method_is_in_the_battery() -> None:
+    assert set(SETTINGS) == set(METHODS)
+
+
+def gradients(objective: Objective, source: SignalSource, examples: Examples, parts: list[np.ndarray]) -> tuple:
+    """Loss and gradients of one step over all examples, made in these parts."""
+    objective.zero_grad()
+    counts = float(len(examples)), float(max(1, examples.labelled.sum()))
+    total = 0.0
+    for rows in parts:
+        batch = collate(examples, rows)
+        loss, _ = objective(batch, source.fetch(batch), START, *counts)
+        loss.backward()
+        total += loss.item()
+    return total, {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+
+
+@battery
+@pytest.mark.parametrize("regression", [False, True])
+def test_learns_eight_rows(name: str, options: dict, regression: bool, tmp_path: Path) -> None:
+    teacher, student = teacher_and_student(regression)
+    set_dropout(student, 0.0)
+    with torch.no_grad():  # a teacher that is sure of its answers, so that the best loss is near 0
+        teacher.classifier.weight.mul_(1 if regression else 30)
+    examples = random_examples(8, regression=regression)
+    problem = "regression" if regression else "classification"
+    objective, source = objective_of(name, options, teacher, student, problem)
+    # the teacher's own answers, so that its signals and the labels do not pull apart
+    labels = answers(teacher, examples, regression)
+    examples = replace(examples, labels=labels)
+    before, _ = gradients(objective, source, examples, [np.arange(8)])
+    make_loop(tmp_path, objective, source, examples, epochs=50, lr=3e-3, warmup=0.0, checkpoint_seconds=1e9).run()
+    after, _ = gradients(objective, source, examples, [np.arange(8)])
+    assert after < 0.5 * before
+    if not regression:
+        batch = collate(examples, np.arange(8))
+        objective.eval()
+        assert (objective.student(**batch.inputs).logits.argmax(-1).numpy() == labels).all()
+
+
+def answers(teacher: torch.nn.Module, examples: Examples, regression: bool) -> np.ndarray:
+    with torch.no_grad():
+        logits = teacher(**collate(examples, np.arange(len(examples))).inputs).logits
+    return logits.squeeze(-1).numpy() if regression else logits.argmax(-1).numpy()
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = probability
+
+
+@battery
+def test_declares_all_that_it_uses_and_no_gradient_reaches_the_teacher(name: str, options: dict) -> None:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of(name, options, teacher, student)
+    batch = collate(random_examples(8), np.arange(8))
+    signals = source.fetch(batch)  # the online teacher tells just what was declared
+    declared = objective.requests.teacher
+    assert (signals.logits is not None) == declared.logits
+    assert set(signals.states) == set(declared.hidden)
+    loss, _ = objective(batch, signals, START, 8.0, 8.0)
+    loss.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+
+
+@battery
+def test_online_equals_cached(name: str, options: dict, tmp_path: Path) -> None:
+    teacher, student = teacher_and_student()
+    objective, online = objective_of(name, options, teacher, student)
+    if objective.requests.teacher.empty:
+        pytest.skip("asks the teacher for nothing")
+    examples = random_examples(20)
+    losses = {}
+    for dtype in ("float32", "float16"):
+        key = CacheKey.of("t", ModelShape.of(teacher), examples, objective.requests.teacher, dtype, "fp32")
+        prepare_cache(tmp_path / dtype, key)
+        fill_cache(tmp_path / dtype, key, teacher, examples)
+        losses[dtype], _ = gradients(objective, SignalCache(tmp_path / dtype, key), examples, [np.arange(20)])
+    expected, _ = gradients(objective, online, examples, [np.arange(20)])
+    assert losses["float32"] == pytest.approx(expected, rel=1e-5)
+    assert losses["float16"] == pytest.approx(expected, rel=2e-3)
+
+
+@battery
+def test_one_batch_equals_its_rows_accumulated(name: str, options: dict) -> None:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of(name, options, teacher, student)
+    examples = random_examples(8, unlabelled=3)
+    whole, whole_gradients = gradients(objective, source, examples, [np.arange(8)])
+    parts, parts_gradients = gradients(objective, source, examples, [np.array([i]) for i in range(8)])
+    assert parts == pytest.approx(whole, rel=1e-4)  # τ² = 400 makes rounding larger too
+    assert parts_gradients.keys() == whole_gradients.keys()
+    for key, gradient in whole_gradients.items():
+        torch.testing.assert_close(parts_gradients[key], gradient, rtol=1e-3, atol=1e-5)
+
+
+@battery
+def test_rows_without_labels_get_the_teachers_terms_only(name: str, options: dict) -> None:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of(name, options, teacher, student)
+    examples = random_examples(6, unlabelled=6)
+    batch = collate(examples, np.arange(6))
+    _, terms = objective(batch, source.fetch(batch), START, 6.0, 1.0)
+    values = dict(zip(objective.names, terms.tolist(), strict=True))
+    assert values.pop("task") == 0.0
+    assert all(v > 0 for v in values.values())
+
+
+@battery
+def test_resumed_equals_uninterrupted(name: str, options: dict, tmp_path: Path) -> None:
+    def train(directory: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+        teacher, student = teacher_and_student()
+        set_dropout(student, 0.1)
+        objective, source = objective_of(name, options, teacher, student)
+        loop = make_loop(directory, objective, source, random_examples(40))
+        if stop_at is not None:
+            loop._check_finite = stopper(loop, stop_at)
+            with pytest.raises(KeyboardInterrupt):
+                loop.run()
+        else:
+            loop.run()
+        return {k: v.clone() for k, v in objective.state_dict().items()}
+
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "cut", stop_at=3)
+    resumed = train(tmp_path / "cut")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def stopper(loop: object, step: int):
+    original = loop._check_finite
+
+    def stop(*args: object) -> None:
+        original(*args)
+        if loop.state.step == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@battery
+def test_options_round_trip(name: str, options: dict) -> None:
+    built = method_options(name, options)
+    assert build(METHODS[name].options, flatten(built)) == built
+    assert built.method() == method_options(name, flatten(built)).method()
+
+
+@battery
+def test_filler_rows_do_not_count(name: str, options: dict) -> None:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of(name, options, teacher, student)
+    batch = collate(random_examples(4), np.arange(4), weight=0.0)
+    loss, _ = objective(batch, source.fetch(batch) if name != "none" else Signals(), START, 4.0, 4.0)
+    assert loss.item() == 0.0

@@ -1,0 +1,79 @@
+"""What `--model` may be: run directories, model directories, hub names; and what fingerprints tell apart."""
+
+import pytest
+
+from demiglace.errors import ModelError
+from demiglace.manifest import open_run
+from demiglace.models.loading import fingerprint_model, resolve_model
+from factories import save_tiny
+
+
+def test_a_model_directory_is_itself(tmp_path):
+    save_tiny(tmp_path / "m", num_layers=1)
+    assert resolve_model(tmp_path / "m") == str(tmp_path / "m")
+
+
+def test_a_finished_run_stands_for_its_model(tmp_path):
+    run = open_run(tmp_path / "run", "finetune", {}, {})
+    save_tiny(run.path / "model", num_layers=1)
+    with pytest.raises(ModelError, match="unfinished run"):
+        resolve_model(run.path)
+    run.finish()
+    assert resolve_model(run.path) == str(run.path / "model")
+
+
+def test_a_truncated_run_is_the_model_directory(tmp_path):
+    run = open_run(tmp_path / "run", "truncate", {}, {})
+    save_tiny(run.path, num_layers=1)
+    run.finish()
+    assert resolve_model(run.path) == str(run.path)
+
+
+def test_a_run_or_directory_without_a_model_is_refused(tmp_path):
+    open_run(tmp_path / "run", "evaluate", {}, {}).finish()
+    (tmp_path / "empty").mkdir()
+    for name in ("run", "empty"):
+        with pytest.raises(ModelError, match="holds no model"):
+            resolve_model(tmp_path / name)
+
+
+def test_a_file_is_refused(tmp_path):
+    file = save_tiny(tmp_path, num_layers=1) / "model.safetensors"
+    with pytest.raises(ModelError, match="is a file"):
+        resolve_model(file)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "microsoft/deberta-v3-small", "google/electra_small.v1"])
+def test_hub_names_are_taken_as_they_are(name):
+    assert resolve_model(name) == name
+
+
+@pytest.mark.parametrize("name", ["./m", "../m", "/nowhere/m", "a/b/c", "m/", "~/nowhere", "", "a\\b"])
+def test_paths_that_do_not_exist_are_refused(name):
+    with pytest.raises(ModelError, match="there is no model at" if name else "config.json"):
+        resolve_model(name)
+
+
+def test_a_name_below_an_existing_directory_is_a_path(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="there is no model at runs/teacher"):
+        resolve_model("runs/teacher")
+
+
+def test_the_fingerprint_is_of_weights_config_and_tokenizer_alone(tmp_path):
+    one, other = save_tiny(tmp_path / "a", num_layers=1), save_tiny(tmp_path / "b", num_layers=1)
+    assert fingerprint_model(one) == fingerprint_model(other)
+    (other / "README.md").write_text("notes")
+    assert fingerprint_model(one) == fingerprint_model(other)
+    seen = {fingerprint_model(one), fingerprint_model(save_tiny(tmp_path / "c", num_layers=1, seed=1))}
+    for name in ("config.json", "tokenizer.json"):
+        with (other / name).open("a") as file:
+            file.write("\n")
+        seen.add(fingerprint_model(other))
+    assert len(seen) == 4
+
+
+def test_the_fingerprint_of_an_unreachable_name_is_an_error():
+    with pytest.raises(ModelError, match=r"nobody/nothing could not be loaded.*looked up on the hub"):
+        fingerprint_model("nobody/nothing")

@@ -1,0 +1,213 @@
+"""Truncation: which layers, and that the shallower model computes what the kept layers compute."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AlbertConfig, AlbertModel, AutoModel, AutoModelForCausalLM, Qwen2Config
+
+from demiglace.errors import ConfigError, ModelError
+from demiglace.models.stack import layer_stack
+from demiglace.models.truncate import (
+    STRATEGIES,
+    check_keep,
+    choose_layers,
+    layers_to_keep,
+    truncate_config,
+    truncate_model,
+)
+from factories import ARCHITECTURES, DECODERS, tiny_config, tiny_model
+
+IDS = torch.tensor([[2, 40, 41, 42, 43, 3], [2, 50, 51, 3, 0, 0]])
+MASK = (IDS != 0).long()
+
+
+def hidden_states(model, layers=None):
+    with torch.inference_mode():
+        return model(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states
+
+
+# layers
+
+
+@pytest.mark.parametrize(
+    ("strategy", "n", "m", "kept"),
+    [
+        ("alternate", 12, 6, (0, 2, 4, 6, 8, 10)),
+        ("alternate", 24, 4, (0, 6, 12, 18)),
+        ("alternate", 12, 5, (0, 2, 4, 7, 9)),
+        ("distil", 12, 6, (0, 2, 4, 7, 9, 11)),
+        ("distil", 6, 3, (0, 2, 5)),
+        ("distil", 12, 1, (0,)),
+        ("bottom", 12, 6, (0, 1, 2, 3, 4, 5)),
+        ("top", 12, 6, (6, 7, 8, 9, 10, 11)),
+        ("first-middle-last", 12, 3, (0, 6, 11)),
+        ("first-middle-last", 3, 3, (0, 1, 2)),
+    ],
+)
+def test_strategies_keep_what_their_table_says(strategy, n, m, kept):
+    assert layers_to_keep(strategy, n, m) == kept
+
+
+@given(n=st.integers(1, 48), data=st.data())
+def test_every_strategy_keeps_the_asked_number_of_existing_layers_in_order(n, data):
+    m = data.draw(st.integers(1, n))
+    for strategy in STRATEGIES.keys() - {"first-middle-last"}:
+        keep = layers_to_keep(strategy, n, m)
+        check_keep(keep, n)
+        assert len(keep) == m
+        assert m < n or keep == tuple(range(n))
+
+
+@pytest.mark.parametrize("count", [0, -1, 13])
+def test_impossible_numbers_of_layers_are_refused(count):
+    with pytest.raises(ModelError, match=r"12.*--layers 1 to 12"):
+        layers_to_keep("alternate", 12, count)
+
+
+def test_first_middle_last_keeps_three():
+    with pytest.raises(ModelError, match="3 layers, not 4"):
+        layers_to_keep("first-middle-last", 12, 4)
+
+
+def test_unknown_strategy_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'alternate'"):
+        layers_to_keep("alternating", 12, 6)
+
+
+@pytest.mark.parametrize("keep", [(), (0, 4), (-1, 2), (2, 1), (1, 1)])
+def test_bad_lists_of_layers_are_refused(keep):
+    with pytest.raises(ModelError):
+        check_keep(keep, 4)
+
+
+def test_choosing_layers():
+    assert choose_layers(4, 2, "top", None) == (2, 3)
+    assert choose_layers(4, None, "top", [0, 3]) == (0, 3)
+    assert choose_layers(4, 2, "top", [0, 3]) == (0, 3)
+    with pytest.raises(ConfigError, match="must be given"):
+        choose_layers(4, None, "top", None)
+    with pytest.raises(ConfigError, match="disagree"):
+        choose_layers(4, 3, "top", [0, 3])
+
+
+# models
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_hidden_states_are_the_teachers_up_to_the_first_dropped_layer(arch):
+    teacher = tiny_model(arch)
+    student = truncate_model(teacher, (0, 1, 3))
+    theirs, ours = hidden_states(teacher), hidden_states(student)
+    assert len(ours) == 4
+    torch.testing.assert_close(ours[0], theirs[0])  # embeddings
+    torch.testing.assert_close(ours[1], theirs[1])
+    torch.testing.assert_close(ours[2], theirs[2])
+    assert not torch.allclose(ours[3], theirs[3], atol=1e-3)  # layer 3 on top of layer 1
+    assert not torch.allclose(ours[3], theirs[4], atol=1e-3)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_student_is_the_teacher_without_the_dropped_layers(arch):
+    """Removing the layers from the running teacher gives the same logits: nothing else changed."""
+    teacher = tiny_model(arch)
+    student = truncate_model(teacher, (0, 2))
+    cut = copy.deepcopy(teacher)
+    stack = layer_stack(cut)
+    for layer in (3, 1):
+        del stack[layer]
+    cut.config.num_hidden_layers = 2
+    with torch.inference_mode():
+        expected, got = (
+            m(input_ids=IDS, attention_mask=MASK, use_cache=False)
+            if arch in DECODERS
+            else m(input_ids=IDS, attention_mask=MASK)
+            for m in (cut, student)
+        )
+    torch.testing.assert_close(got.logits, expected.logits)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_config_weights_and_round_trip(arch, tmp_path):
+    teacher = tiny_model(arch)
+    student = truncate_model(teacher, (1, 3))
+    assert type(student) is type(teacher)
+    assert student.config.num_hidden_layers == len(layer_stack(student)) == 2
+    assert teacher.config.num_hidden_layers == len(layer_stack(teacher)) == 4
+    ours = layer_stack(student)[1].state_dict()
+    theirs = layer_stack(teacher)[3].state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    student.save_pretrained(tmp_path)
+    again = type(student).from_pretrained(tmp_path)
+    assert again.config.num_hidden_layers == 2
+    assert all(torch.equal(w, again.state_dict()[k]) for k, w in student.state_dict().items())
+    torch.testing.assert_close(hidden_states(again), hidden_states(student))
+
+
+def test_all_layers_kept_is_an_independent_copy():
+    teacher = tiny_model("bert")
+    student = truncate_model(teacher, range(4))
+    with torch.no_grad():
+        next(iter(student.parameters())).add_(1)
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    assert sum(not torch.equal(ours[k], theirs[k]) for k in theirs) == 1
+
+
+@pytest.mark.parametrize("arch", DECODERS)
+def test_layer_indices_of_decoders_are_their_new_ones(arch):
+    """With a stale index the key-value cache of the second layer would be looked up at the wrong place."""
+    torch.manual_seed(0)
+    teacher = AutoModelForCausalLM.from_config(tiny_config(arch)).eval()
+    student = truncate_model(teacher, (1, 3))
+    indices = [m.layer_idx for m in layer_stack(student).modules() if "layer_idx" in vars(m)]
+    assert set(indices) == {0, 1}
+    with torch.inference_mode():
+        whole = student(input_ids=IDS[:1]).logits
+        begun = student(input_ids=IDS[:1, :4], use_cache=True)
+        rest = student(input_ids=IDS[:1, 4:], past_key_values=begun.past_key_values).logits
+    torch.testing.assert_close(torch.cat([begun.logits, rest], 1), whole)
+
+
+def test_tied_embeddings_stay_tied_in_a_language_model():
+    student = truncate_model(AutoModelForCausalLM.from_config(tiny_config("gpt2")), (0, 2))
+    assert student.lm_head.weight is student.transformer.wte.weight
+
+
+def test_number_format_mode_and_random_state_are_kept():
+    teacher = tiny_model("bert").to(torch.bfloat16).train()
+    before = torch.get_rng_state()
+    student = truncate_model(teacher, (0, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert student.dtype == torch.bfloat16 and student.training
+    assert not truncate_model(teacher.eval(), (0, 2)).training
+
+
+def test_attention_kernel_is_kept():
+    teacher = AutoModel.from_config(tiny_config("bert"), attn_implementation="eager")
+    assert truncate_model(teacher, (0,)).config._attn_implementation == "eager"
+
+
+def test_lists_by_layer_are_cut_and_others_left():
+    config = Qwen2Config(
+        num_hidden_layers=4, layer_types=["full_attention", "sliding_attention"] * 2, use_sliding_window=True
+    )
+    cut = truncate_config(config, (0, 3))
+    assert (cut.num_hidden_layers, cut.layer_types) == (2, ["full_attention", "sliding_attention"])
+    deberta = tiny_config("deberta-v2", num_layers=2)  # two layers, and two kinds of relative attention
+    assert truncate_config(deberta, (1,)).pos_att_type == ["p2c", "c2p"]
+    assert truncate_config(tiny_config("gpt2"), (1,)).n_layer == 1
+
+
+def test_shared_layers_are_refused_by_name():
+    config = AlbertConfig(
+        vocab_size=50,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    with pytest.raises(ModelError, match=r"AlbertModel.*4 separate layers.*shared"):
+        truncate_model(AlbertModel(config), (0, 1))

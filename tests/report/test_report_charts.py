@@ -1,0 +1,98 @@
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_runs import write_demo, write_training
+
+from demiglace.report.charts import charts_of, heat_maps
+from demiglace.report.collect import collect
+from demiglace.report.content import Experiment
+from demiglace.report.plot import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, nice_ticks, thin
+
+NUMBERS = st.floats(-1e6, 1e6)
+
+
+@given(NUMBERS, NUMBERS)
+def test_ticks_cover_the_data_evenly(a: float, b: float) -> None:
+    low, high = min(a, b), max(a, b)
+    ticks = nice_ticks(low, high)
+    slack = 1e-9 * max(abs(low), abs(high), 1e-300)
+    assert ticks[0] <= low + slack and ticks[-1] >= high - slack
+    assert 2 <= len(ticks) <= 5
+    assert all(t < u for t, u in zip(ticks, ticks[1:], strict=False))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.3), (0.0, 0.0), (-2.0, -2.0), (0, 1e-9), (1, 1e12)])
+def test_ticks_of_narrow_and_wide_ranges(low: float, high: float) -> None:
+    ticks = nice_ticks(low, high)
+    assert ticks[0] <= low <= high <= ticks[-1] and ticks[0] < ticks[-1]
+
+
+def test_epochs_get_whole_ticks() -> None:
+    assert all(t == int(t) for t in nice_ticks(1, 3, whole=True))
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=700))
+def test_thinning_keeps_the_mean_and_the_limit(values: list[float]) -> None:
+    thinned = thin(list(enumerate(values)), most=50)
+    assert len(thinned) <= 50
+    if len(values) <= 50:
+        assert [y for _, y in thinned] == values
+    assert min(values) - 1e-9 <= min(y for _, y in thinned) and max(y for _, y in thinned) <= max(values) + 1e-9
+
+
+def test_points_lie_inside_the_axes_and_high_is_up() -> None:
+    drawn = chart("t", "x", [Curve("c", "s1", ((1, 5.0, ""), (2, 9.0, ""), (7, 6.5, "")))], str)
+    assert drawn is not None
+    points = drawn.series[0].points
+    assert all(LEFT <= p.x <= RIGHT and TOP <= p.y <= BOTTOM for p in points)
+    assert points[1].y < points[2].y < points[0].y and points[0].x < points[1].x < points[2].x
+    assert all(math.isfinite(t.at) for t in drawn.x_ticks + drawn.y_ticks)
+
+
+def experiment_of(*paths: Path) -> Experiment:
+    return collect(paths).experiments[0]
+
+
+def test_a_demo_has_all_charts(tmp_path: Path) -> None:
+    charts = charts_of(experiment_of(write_demo(tmp_path)))
+    assert [c.title for c in charts] == [
+        "Accuracy on validation rows",
+        "Accuracy against latency",
+        "Accuracy against size",
+        "Loss of distilled, terms before weighting",
+        "Training loss",
+    ]
+    learning, latency, _, terms, losses = charts
+    assert [s.style for s in learning.series] == ["teacher", "s1", "control"]
+    assert [p.title for p in latency.series[0].points] == ["teacher: 92.8\u00a0%, 14.5\u00a0ms"]
+    assert [s.label for s in terms.series] == ["whole loss", "labels", "soft labels", "layers"]
+    assert [s.label for s in losses.series] == ["teacher", "control"]
+
+
+def test_charts_without_data_are_left_out(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "finetune", {"model": "m"}, 0.9)
+    (run / "log.jsonl").unlink()
+    assert charts_of(experiment_of(run)) == ()
+
+
+def test_a_mapping_is_drawn_only_where_it_changed(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path)
+    (found,) = heat_maps(experiment_of(demo))
+    assert found.title == "distilled, layers" and found.students == (1, 2, 3)
+    assert [label for label, _ in found.rows] == ["epoch 1", "epoch 2", "epoch 3", "epoch 4"]
+    log = demo / "distilled" / "log.jsonl"
+    lines = [line for line in log.read_text().splitlines() if '"mapping"' not in line or '"epoch": 0' in line]
+    log.write_text("\n".join(lines))
+    assert heat_maps(experiment_of(demo)) == ()
+
+
+def test_a_mapping_that_changed_often_is_cut_and_says_so(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "distill", {"teacher": "t", "layers": 3}, 0.9)
+    line = '{"kind": "mapping", "epoch": 0, "step": %d, "term": "layers", "pairs": [[1, %d]]}\n'
+    (run / "log.jsonl").write_text("".join(line % (i, 1 + i % 5) for i in range(100)))
+    (found,) = heat_maps(experiment_of(run))
+    assert len(found.rows) + found.left_out == 100 and len(found.rows) < 30
+    assert found.rows[1][0] == "step 1"

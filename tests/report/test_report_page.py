@@ -1,0 +1,165 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_runs import ROWS, write_demo, write_run, write_training
+
+import demiglace
+from demiglace.cli import config_class_of, parse
+from demiglace.config import build, flatten, options_of
+from demiglace.errors import RunError
+from demiglace.report.collect import collect
+from demiglace.report.commands import command_line
+
+HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}\u202egnp.exe"
+
+
+class _Page(HTMLParser):
+    """Tags, attributes and headings of a page."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+
+def page_of(tmp_path: Path, *runs: Path, title: str = "A title") -> tuple[str, _Page]:
+    file = demiglace.report(runs=list(map(str, runs)), output=tmp_path / "out" / "page.html", title=title)
+    html = file.read_text(encoding="utf-8")
+    return html, _Page(html)
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+def test_the_page_holds_all_sections_in_order(tmp_path: Path) -> None:
+    html, page = page_of(tmp_path, write_demo(tmp_path / "demo"))
+    assert headings(html) == [
+        "Models", "Training and trade-offs", "Layer mapping", "Exported files", "Rows", "Reproduce it",
+    ]  # fmt: skip
+    assert "keeps 98.9\u00a0% of the teacher’s accuracy" in page.text
+    assert page.text.index("keeps 98.9") < page.text.index("Models")
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+
+
+def test_the_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
+    html, page = page_of(tmp_path, write_demo(tmp_path / "demo"))
+    asking = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href", "srcset", "data")]
+    assert asking == ["#answer"]
+    assert "url(" not in html and "@import" not in html and "fetch(" not in html
+    assert "default-src 'none'" in html
+    assert len(html) < 300_000
+
+
+def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "finetune", {"model": "m"}, None, rows={})
+    html, page = page_of(tmp_path, run)
+    assert headings(html) == ["Models", "Reproduce it"]
+    assert "No model of this task has a score yet." in page.text
+
+
+def test_runs_without_a_trained_model_still_make_a_page(tmp_path: Path) -> None:
+    html, page = page_of(tmp_path, write_run(tmp_path / "cut", "truncate", {"model": "m", "layers": 3}))
+    assert headings(html) == ["Reproduce it"]
+    assert "demiglace truncate m --layers 3 -o" in page.text
+
+
+def test_sets_beside_the_task_have_their_table(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    found = {"hans": {"metrics": {"accuracy": 0.61}, "rows": 30000}}
+    write_run(demo / "ood", "evaluate", {"model": str(demo / "distilled"), "data": ["hans"]}, sets=found)
+    html, page = page_of(tmp_path, demo)
+    assert "Other sets" in headings(html) and "61.0\u00a0%" in page.text
+
+
+def hostile_runs(root: Path) -> Path:
+    name = "<b>run</b>\u202e"
+    metrics = {split: {"accuracy": 0.5, HOSTILE: 0.25} for split in ("validation", "test")}
+    run = write_training(
+        root / name,
+        "distill",
+        {"teacher": HOSTILE, "data": HOSTILE, "student": "x" * 10_000, "method_options": {HOSTILE: "\0"}},
+        0.5,
+        task=HOSTILE * 300,
+        metrics=metrics,
+        rows=ROWS | {HOSTILE: 1, "y" * 10_000: 2},
+        drops={HOSTILE: 3},
+    )
+    line = '{"kind": "step", "step": %d, "loss": 1.0, "terms": {"<i>a</i>": 1.0, "%s": 0.5}}\n'
+    (run / "log.jsonl").write_text("".join(line % (i, "z" * 5000) for i in range(9)))
+    (run / "manifest.json").write_text((run / "manifest.json").read_text().replace("Linux", "\\ud800 Linux"))
+    return run
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    html, page = page_of(tmp_path, hostile_runs(tmp_path / "runs"), title=HOSTILE)
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("script") == 1 and "i" not in tags and "b" not in tags
+    assert "alert(1)" in page.text and "49" not in page.text.split("\n")[0]
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+@pytest.mark.parametrize("name", ["teacher", "student", "distilled", "control", "evaluate-control", "export"])
+def test_a_printed_command_is_the_command_that_ran(tmp_path: Path, name: str) -> None:
+    import shlex
+
+    record = next(r for r in collect([write_demo(tmp_path / "the demo")]).records if r.path.name == name)
+    options = options_of(config_class_of(record.stage))
+    words = shlex.split(command_line(record, options))
+    assert words[:2] == ["demiglace", record.stage]
+    config = build(config_class_of(record.stage), parse(words[2:], options))
+    assert flatten(config, deciding_only=True) == record.config
+    assert str(config.output) == str(record.path)
+
+
+def test_a_command_keeps_mappings_lists_and_none(tmp_path: Path) -> None:
+    import shlex
+
+    given = {
+        "teacher": "t", "data": "a b.csv", "keep": (0, 2), "dropout": None, "lr": 3e-5, "allow_pickle": True,
+        "text_columns": ("first", "second"), "method_options": {"sampling": "step", "size": 64, "final": True},
+    }  # fmt: skip
+    run = write_training(tmp_path / "run", "distill", given, 0.9)
+    (record,) = collect([run]).records
+    options = options_of(config_class_of("distill"))
+    config = build(config_class_of("distill"), parse(shlex.split(command_line(record, options))[2:], options))
+    assert flatten(config, deciding_only=True) == record.config
+
+
+def test_the_page_replaces_an_older_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "finetune", {"model": "m"}, 0.9)
+    (tmp_path / "page.html").write_text("older")
+    with pytest.raises(RunError):
+        demiglace.report(runs=[str(tmp_path / "nothing")], output=tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == "older"
+    demiglace.report(runs=[str(run)], output=tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("output", ["taken", "file/page.html"])
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path, output: str) -> None:
+    run = write_training(tmp_path / "run", "finetune", {"model": "m"}, 0.9)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError):
+        demiglace.report(runs=[str(run)], output=tmp_path / output)
+
+
+def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    assert page_of(tmp_path, demo)[0] == page_of(tmp_path, demo)[0]

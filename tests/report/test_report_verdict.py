@@ -1,0 +1,104 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_runs import write_demo, write_training
+
+from demiglace.report.collect import collect
+from demiglace.report.control import noise_of
+from demiglace.report.verdict import Verdict, verdict
+
+
+def verdict_of(*paths: Path) -> Verdict:
+    page = collect(paths)
+    found = verdict(page.experiments[0], page)
+    assert found is not None
+    return found
+
+
+def told(*paths: Path) -> str:
+    found = verdict_of(*paths)
+    return " ".join((found.headline, *found.notes)).replace("\u00a0", " ")
+
+
+def test_the_headline_says_what_is_kept_and_saved(tmp_path: Path) -> None:
+    headline = verdict_of(write_demo(tmp_path)).headline.replace("\u00a0", " ")
+    assert headline == (
+        "The 3-layer student keeps 98.9 % of the teacher’s accuracy (91.8 % against 92.8 %) "
+        "at 76 % of its size and 3.1× lower latency."
+    )
+
+
+@pytest.mark.parametrize(
+    ("student", "control", "words"),
+    [
+        (0.918, 0.915, "91.5 %, 0.3 points less: too little to tell from noise"),
+        (0.918, 0.880, "88.0 %, 3.8 points less: more than the noise of the rows; repeat it with other seeds"),
+        (0.918, 0.922, "92.2 %, 0.4 points more: the distilled student is not better here."),
+        (0.880, 0.922, "92.2 %, 4.2 points more: the distilled student is not better here, by more than the noise"),
+        (0.918, 0.91801, "the same 91.8 %: no gain from the teacher is visible here"),
+    ],
+)
+def test_the_control_is_judged_honestly(tmp_path: Path, student: float, control: float, words: str) -> None:
+    assert words in told(write_demo(tmp_path, student=student, control=control))
+
+
+def test_one_seed_is_said_to_be_one_seed_and_nothing_significant(tmp_path: Path) -> None:
+    text = told(write_demo(tmp_path, student=0.92, control=0.80))
+    assert "one run with one seed: on 3,080 test rows, differences under about 1.4 points are noise" in text
+    assert "significan" not in text
+
+
+def test_the_noise_is_that_of_two_independent_shares() -> None:
+    assert noise_of(0.918, 3080) == pytest.approx(1.96 * math.sqrt(2 * 0.918 * 0.082 / 3080))
+    assert noise_of(1.0, 100) == 0
+
+
+def test_the_int8_file_is_told(tmp_path: Path) -> None:
+    text = told(write_demo(tmp_path))
+    assert "As ONNX int8 it takes 17.6 MB" in text
+    assert "1.6 ms (median, one row at a time) against 14.5 ms for the PyTorch teacher" in text
+    assert "gives the PyTorch student’s label for 99.2 % of the rows checked" in text
+
+
+def test_a_student_above_its_teacher_reaches_more_than_all(tmp_path: Path) -> None:
+    assert "reaches 100.5 % of the teacher’s accuracy" in told(write_demo(tmp_path, student=0.933))
+
+
+def pair(tmp_path: Path, **results: Any) -> list[Path]:
+    teacher = write_training(tmp_path / "t", "finetune", {"model": "m"}, None, layers=6, **results)
+    values = results | {"metrics": {s: {k: v + 0.1 for k, v in m.items()} for s, m in results["metrics"].items()}}
+    return [teacher, write_training(tmp_path / "s", "distill", {"teacher": str(teacher), "layers": 3}, None, **values)]
+
+
+def test_an_error_has_no_share_that_is_kept(tmp_path: Path) -> None:
+    text = told(*pair(tmp_path, problem="regression", metrics={"test": {"mse": 0.3}}))
+    assert "has mean squared error 0.400 against the teacher’s 0.300" in text
+    assert "small differences are noise" in text and "points" not in text
+
+
+def test_scores_on_validation_rows_are_called_so(tmp_path: Path) -> None:
+    text = told(*pair(tmp_path, metrics={"validation": {"accuracy": 0.8}}, bytes=None))
+    assert "1,000 validation rows" in text and "These rows also chose the best epoch" in text
+    assert "with 77 % of its parameters" in text  # no file was measured
+
+
+def test_without_a_student_the_model_itself_is_told(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "finetune", {"model": "m"}, 0.928, layers=6)
+    assert "The 6-layer model reaches 92.8 % accuracy on 3,080 test rows." in told(run)
+
+
+def test_of_several_students_the_validation_rows_choose(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo", student=0.918)
+    options = {"teacher": str(demo / "teacher"), "layers": 3, "method": "pkd"}
+    lucky = {"validation": {"accuracy": 0.80}, "test": {"accuracy": 0.99}}  # better on test only
+    write_training(demo / "pkd", "distill", options, None, metrics=lucky)
+    text = told(demo)
+    assert "keeps 98.9 %" in text
+    assert "Of 2 distilled students this is distilled (rail-kd-l), the best on the validation rows." in text
+
+
+def test_runs_without_scores_have_no_verdict(tmp_path: Path) -> None:
+    page = collect([write_training(tmp_path / "run", "finetune", {"model": "m"}, None)])
+    assert verdict(page.experiments[0], page) is None

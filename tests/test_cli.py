@@ -1,0 +1,238 @@
+"""From words to option values, and the commands' exit codes."""
+
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demiglace import __version__, cli
+from demiglace.config import build, option, options_of
+from demiglace.errors import ConfigError, DataError
+from demiglace.flags import parse
+from demiglace.stages.config import DistillConfig, EvaluateConfig, ReportConfig, TruncateConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """An option of each kind."""
+
+    lr: float = option("learning rate", 1e-4)
+    keep: tuple[int, ...] | None = option("layers", None)
+    columns: tuple[str, ...] | None = option("columns", None)
+    label: str | None = option("label column", None)
+    fast: bool = option("be fast", False)
+    extra: dict[str, Any] = option("anything", {})
+    label_map: dict[str, str | list[str] | None] = option("label names", {})
+    output: Path = option("where to", Path("out"), short="-o")
+
+
+def read(*words: str) -> Options:
+    return build(Options, parse(words, options_of(Options)))
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--lr 1e-3", "lr", 0.001),
+        ("--lr=1e-3", "lr", 0.001),
+        ("--lr -1", "lr", -1.0),
+        ("--lr -.5", "lr", -0.5),
+        ("--lr 1 --lr 2", "lr", 2.0),
+        ("--keep 0,2,5", "keep", (0, 2, 5)),
+        ("--keep 0 2 5 --fast", "keep", (0, 2, 5)),
+        ("--keep [0,2]", "keep", (0, 2)),
+        ("--keep 0 --keep=2", "keep", (0, 2)),
+        ("--keep none", "keep", None),
+        ("--columns 3,no", "columns", ("3", "no")),
+        ("--label 3", "label", "3"),
+        ("--label none", "label", None),
+        ("--label=--x=1", "label", "--x=1"),
+        ("--label=", "label", ""),
+        ("--fast", "fast", True),
+        ("--fast false", "fast", False),
+        ("--fast=true", "fast", True),
+        ("--fast -o a", "output", Path("a")),
+        ("-o=a.b", "output", Path("a.b")),
+        ("--extra.tau 1e-3 --extra.u 3 --extra.how epoch", "extra", {"tau": 0.001, "u": 3, "how": "epoch"}),
+        ("--extra.layers=[1,2]", "extra", {"layers": [1, 2]}),
+        ("--extra {tau:\u00a02,u:\u00a0-1}", "extra", {"tau": 2, "u": -1}),
+        ("--label_map.not-one no --label-map.a.b 1", "label_map", {"not-one": "no", "a.b": "1"}),
+        ("--label-map {0:\u00a01,'no':\u00a0none}", "label_map", {"0": "1", "no": "none"}),
+        ("--label-map {a:\u00a0[b,c],d:\u00a0null}", "label_map", {"a": ["b", "c"], "d": None}),
+    ],
+)
+def test_words_to_values(words, name, value):
+    found = getattr(read(*(w.replace("\u00a0", " ") for w in words.split(" "))), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_items_that_hold_a_comma_are_given_as_a_yaml_list():
+    assert read("--columns", '["a, b", c]').columns == ("a, b", "c")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epoch 3", "unknown option '--epoch'"),
+        ("--colums a", "did you mean '--columns'?"),
+        ("--l 3", "unknown option '--l'"),
+        ("--lr", "--lr needs a value"),
+        ("--label --fast", "--label needs a value (one that begins with a dash is given as --label=VALUE)"),
+        ("--keep --fast", "--keep needs a value"),
+        ("--extra.tau", "--extra.tau needs a value"),
+        ("--config", "--config needs a value"),
+        ("--lr.x 3", "--lr.x was given, but --lr takes a number"),
+        ("--extra {a", "--extra was given '{a'; expected a mapping"),
+        ("--label-map {no:\u00a0x}", "--label-map was given {False: 'x'}; expected a mapping of names to names (with"),
+        ("--extra tau=1", "--extra was given 'tau=1'; expected a mapping"),
+        ("--fast=maybe", "--fast was given 'maybe'; expected true or false"),
+        ("word", "'word' was given, but there is no place for it"),
+        ("--", "unknown option '--'"),
+    ],
+)
+def test_words_that_mean_nothing(words, message):
+    with pytest.raises(ConfigError) as caught:
+        read(*(w.replace("\u00a0", " ") for w in words.split(" ")))
+    assert message in str(caught.value)
+
+
+def test_flags_lie_over_files_wherever_they_stand(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("lr: 1\nkeep: [0, 1]\nextra: {tau: 1, u: 2}\nlabel: a\n")
+    second.write_text("label: b\n")
+    flags = ["--lr", "3", "--keep", "5", "--extra.tau", "4"]
+    files = ["--config", str(first), f"--config={second}"]
+    for words in ([*flags, *files], [*files, *flags], [*flags[:2], *files, *flags[2:]]):
+        assert read(*words) == Options(lr=3.0, keep=(5,), extra={"tau": 4, "u": 2}, label="b")
+
+
+def test_a_wrong_key_in_a_file_names_the_file_and_the_nearest_key(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("label_mp: {a: b}\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: unknown option 'label_mp'; did you mean 'label_map'"):
+        read("--config", str(file))
+
+
+def test_positional_words():
+    truncate = parse(["bert", "--layers", "3", "-o", "out"], options_of(TruncateConfig))
+    assert truncate == {"model": "bert", "layers": "3", "output": "out"}
+    assert parse(["a", "b", "-o", "p", "c"], options_of(ReportConfig))["runs"] == ["a", "b", "c"]
+    with pytest.raises(ConfigError, match="no place for it"):
+        parse(["bert", "roberta"], options_of(TruncateConfig))
+
+
+def test_positional_words_lie_over_files(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("runs: [old]\n")
+    assert parse(["new", "--config", str(file)], options_of(ReportConfig))["runs"] == ["new"]
+
+
+def test_a_command_of_the_issue():
+    words = "--teacher T --layers 3 --strategy alternate --data sst2 --method rail-kd-l --seed 1 -o RUN"
+    config = build(DistillConfig, parse([*words.split(), "--method-options.u", "128"], options_of(DistillConfig)))
+    assert (config.layers, config.training.seed, config.method_options) == (3, 1, {"u": 128})
+    evaluate = parse(["RUN", "--data", "mnli", "mnli:test", "-o", "OUT"], options_of(EvaluateConfig))
+    assert build(EvaluateConfig, evaluate).data == ("mnli", "mnli:test")
+
+
+# --- main ---
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    """Replaces the stage of `truncate` by a function of the test's choice."""
+
+    def install(function):
+        module = types.ModuleType("demiglace.stages.truncate")
+        module.truncate = function
+        monkeypatch.setitem(sys.modules, "demiglace.stages.truncate", module)
+
+    return install
+
+
+TRUNCATE = ["truncate", "bert", "--layers", "3", "-o", "out"]
+
+
+def test_success_is_0_and_the_stage_gets_the_config(stage):
+    seen = []
+    stage(seen.append)
+    assert cli.main(TRUNCATE) == 0
+    assert seen == [TruncateConfig("bert", Path("out"), layers=3)]
+
+
+def test_a_user_error_is_2_and_shows_no_traceback(stage, capsys):
+    def fail(_):
+        raise DataError("rows.csv, line 3: no label.")
+
+    stage(fail)
+    assert cli.main(TRUNCATE) == 2
+    assert capsys.readouterr() == ("", "error: rows.csv, line 3: no label.\n")
+
+
+def test_an_interrupt_is_130(stage, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    stage(interrupt)
+    assert cli.main(TRUNCATE) == 130
+    assert "repeat the same command" in capsys.readouterr().err
+
+
+def test_our_own_fault_is_1_with_a_traceback():
+    code = """
+import sys, types
+module = sys.modules["demiglace.stages.truncate"] = types.ModuleType("demiglace.stages.truncate")
+def truncate(config): raise ZeroDivisionError("ours")
+module.truncate = truncate
+from demiglace.cli import main
+sys.exit(main(["truncate", "bert", "--layers", "3", "-o", "out"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: ours" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["distil"], ["Distill"], ["distill", "--techer", "x"], ["truncate", "m", "m2"]])
+def test_wrong_words_are_2(words, capsys):
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_an_unknown_command_suggests_the_nearest(capsys):
+    cli.main(["distil"])
+    assert "unknown command 'distil'; did you mean 'distill'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_the_overview_lists_all_commands(words, capsys):
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in cli.COMMANDS)
+
+
+def test_the_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_lists_every_option_with_its_default(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for o in options_of(cli.config_class_of(name)):
+        assert f"  {o.name.upper()}\n" in shown if o.positional else f"{o.flag}\n" in shown
+        assert o.help in shown
+    assert f"usage: demiglace {name}" in shown
+
+
+@pytest.mark.parametrize("flag", ["--print_config", "--print-config"])
+def test_print_config_runs_nothing(flag, stage, capsys):
+    stage(lambda config: pytest.fail("the stage ran"))
+    assert cli.main([*TRUNCATE, flag]) == 0
+    assert "layers: 3\n" in capsys.readouterr().out

@@ -1,0 +1,186 @@
+"""The run directory: which states it is met in, and that a crash or a full disk leaves it whole."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demiglace.errors import RunError
+from demiglace.manifest import (
+    fingerprint,
+    machine,
+    open_run,
+    read_json,
+    read_manifest,
+    versions,
+    write_atomically,
+    write_json,
+)
+
+CONFIG = {"lr": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
+INPUTS = {"teacher": "0123", "data": "4567"}
+
+
+def begin(path, config=CONFIG, inputs=INPUTS, stage="distill"):
+    return open_run(path, stage, config, inputs)
+
+
+def test_a_new_directory_is_claimed_and_completed(tmp_path):
+    run = begin(tmp_path / "deep" / "run")
+    assert not run.complete
+    assert read_json(run.path / "run.json")["config"]["data"] == "rows.csv"
+    run.finish(rows={"train": 8})
+    manifest = read_manifest(run.path)
+    assert manifest["stage"] == "distill"
+    assert manifest["inputs"] == INPUTS
+    assert manifest["config"]["keep"] == [0, 2]
+    assert manifest["rows"] == {"train": 8}
+    assert {"versions", "machine"} <= manifest.keys()
+    assert run.manifest == manifest
+
+
+def test_the_same_call_resumes_and_later_finds_it_complete(tmp_path):
+    assert not begin(tmp_path).complete
+    (tmp_path / "checkpoint").mkdir()
+    resumed = begin(tmp_path)
+    assert not resumed.complete
+    resumed.finish()
+    assert begin(tmp_path).complete
+
+
+def test_what_a_kill_in_the_first_moment_leaves_is_taken_up(tmp_path):
+    (tmp_path / "run.json.part").write_text('{"for')
+    (tmp_path / ".lock").touch()
+    assert not begin(tmp_path).complete
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_another_run_is_refused_and_every_differing_key_named(tmp_path):
+    begin(tmp_path)
+    other = CONFIG | {"lr": 2e-4, "method_options": {"tau": 4.0}}
+    with pytest.raises(RunError) as caught:
+        begin(tmp_path, other, INPUTS | {"teacher": "89ab"})
+    message = str(caught.value)
+    assert "lr: 0.0001 there, 0.0002 now" in message
+    assert "method_options.tau: 2.0 there, 4.0 now" in message
+    assert "inputs.teacher: '0123' there, '89ab' now" in message
+    assert "keep" not in message
+    with pytest.raises(RunError, match="stage: 'distill' there, 'finetune' now"):
+        begin(tmp_path, stage="finetune")
+
+
+def test_a_directory_of_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match="no demiglace run"):
+        begin(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is a file"):
+        begin(tmp_path / "file")
+    with pytest.raises(RunError, match="cannot be made"):
+        begin(tmp_path / "file" / "run")
+
+
+def test_a_directory_in_use_by_another_process_is_refused(tmp_path):
+    hold = f"""
+import sys
+from demiglace.manifest import open_run
+run = open_run({str(tmp_path)!r}, "finetune", {{}}, {{}})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "ready\n"
+        with pytest.raises(RunError, match="in use by another process"):
+            begin(tmp_path, {}, {}, "finetune")
+        holder.kill()
+        holder.wait()
+    assert not begin(tmp_path, {}, {}, "finetune").complete  # kill -9 leaves no lock behind
+
+
+@pytest.mark.parametrize("end", ["finish", "drop", "refuse"])
+def test_a_run_that_has_ended_can_be_opened_elsewhere(tmp_path, end):
+    run = begin(tmp_path)
+    if end == "finish":
+        run.finish()
+    elif end == "refuse":
+        del run
+        with pytest.raises(RunError) as kept:  # as a notebook keeps the last error
+            begin(tmp_path, {})
+        assert kept
+    else:
+        del run
+    code = f"from filelock import FileLock; FileLock({str(tmp_path / '.lock')!r}).acquire(timeout=0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_whose_error_is_still_held_can_be_repeated(tmp_path):
+    held = begin(tmp_path)
+    assert not begin(tmp_path).complete
+    assert not held.complete
+
+
+def test_an_unfinished_run_and_no_run_have_no_manifest(tmp_path):
+    begin(tmp_path / "run")
+    with pytest.raises(RunError, match="unfinished run; repeat its command"):
+        read_manifest(tmp_path / "run")
+    with pytest.raises(RunError, match="no run directory"):
+        read_manifest(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1', b"[1]", b"\xff\xfe"])
+def test_damaged_json_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        begin(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch, call):
+    file = tmp_path / "state"
+    write_atomically(file, b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+    with pytest.raises(RunError, match=r"could not be written: No space left on device"):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
+    write_json(tmp_path / "f.json", {"f1": np.float32(0.5), "rows": np.int64(3), "path": Path("a/b"), "é": "ü"})
+    assert json.loads((tmp_path / "f.json").read_text("utf-8")) == {"f1": 0.5, "rows": 3, "path": "a/b", "é": "ü"}
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        write_json(tmp_path / "g.json", {"model": object()})
+    assert not (tmp_path / "g.json").exists()
+
+
+def test_the_fingerprint_is_of_names_and_contents_in_any_order(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"1")
+    b.write_bytes(b"2")
+    first = fingerprint([a, b])
+    assert first == fingerprint([str(b), a])
+    assert len(first) == 16
+    b.write_bytes(b"3")
+    assert fingerprint([a, b]) != first
+    b.write_bytes(b"2")
+    assert fingerprint([a, b.rename(tmp_path / "c")]) != first
+
+
+def test_versions_and_machine_say_what_ran():
+    assert versions()["torch"].startswith("2.")
+    assert {"processor", "cores", "memory_gib", "system", "python"} == machine().keys()

@@ -1,0 +1,82 @@
+"""Small pieces that tests of signals, methods and training share: examples, models and loops without any file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from factories import tiny_model
+from transformers import PreTrainedModel
+
+from demiglace.data.tokenise import Examples
+from demiglace.methods.table import build_method
+from demiglace.models.shape import ModelShape
+from demiglace.models.truncate import truncate_model
+from demiglace.signals.online import OnlineTeacher, SignalSource
+from demiglace.training.config import TrainConfig
+from demiglace.training.loop import Goal, Loop
+from demiglace.training.objective import Objective
+
+CLASSES = 3
+
+
+def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: bool = False) -> Examples:
+    """Rows of 3 to 12 random tokens with labels; the last `unlabelled` have none."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(3, 13, count)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = generator.integers(5, 60, offsets[-1]).astype(np.int32)
+    labels = generator.random(count).astype(np.float32) if regression else generator.integers(0, CLASSES, count)
+    if unlabelled:
+        labels[-unlabelled:] = np.nan if regression else -100
+    return Examples(ids, offsets, np.zeros_like(ids, np.int8), labels, pad_id=0, pad_left=False)
+
+
+def teacher_and_student(
+    regression: bool = False, layers: int = 3, arch: str = "bert"
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A random teacher of 6 layers, and the student cut from it."""
+    teacher = tiny_model(arch, num_layers=6, num_labels=1 if regression else CLASSES)
+    keep = tuple(range(0, 6, 6 // layers))
+    return teacher, truncate_model(teacher, keep)
+
+
+def objective_of(
+    name: str,
+    options: Mapping[str, Any],
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    problem: str = "classification",
+) -> tuple[Objective, SignalSource]:
+    """A method's objective with an online teacher that tells only what the method asked for."""
+    method = build_method(name, options)
+    torch.manual_seed(0)
+    shape = ModelShape.of(teacher)
+    objective = Objective(student, method, shape, problem, "fp32")
+    return objective, OnlineTeacher(teacher, objective.requests.teacher, "fp32")
+
+
+def make_loop(
+    directory: Path,
+    objective: Objective,
+    source: SignalSource | None,
+    examples: Examples,
+    goal: Goal | None = None,
+    **options: Any,
+) -> Loop:
+    """A loop over these examples; options as in `TrainConfig`."""
+    directory.mkdir(exist_ok=True)
+    settings = {"batch_size": 8, "epochs": 2, "lr": 1e-3, "log_steps": 1, "checkpoint_seconds": 0.0} | options
+    lines = [("rows.csv", i + 2) for i in range(len(examples))]
+    return Loop(
+        objective=objective,
+        examples=examples,
+        source=source,
+        goal=goal or Goal(),
+        config=TrainConfig(**settings),
+        directory=directory,
+        accelerator=Accelerator(cpu=True),
+        lines=lines,
+    )
