@@ -2,6 +2,7 @@
 so that standard output holds only what was asked for."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,7 +20,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+_WIDTH_OF_FILES = 120  # where standard error is no terminal
+
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_OF_FILES)
 
 
 def say(message: str) -> None:
@@ -36,7 +39,8 @@ def is_main_process() -> bool:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         unit = task.fields["unit"]
-        return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"– {unit}/s", style="cyan")
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {unit}/s" if speed else f"– {unit}/s", style="cyan", no_wrap=True)
 
 
 @contextmanager

@@ -88,16 +88,14 @@ def test_cells_longer_than_the_csv_modules_limit(tmp_path: Path) -> None:
 def test_tsv_keeps_stray_quotes_and_reads_quoted_cells(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, "a.tsv", 'text\tlabel\n"Stop, he said\ta\n"two ""words"""\tb\n'))
     assert table.columns["text"] == ('"Stop, he said', 'two "words"')
-    table = read_table(write(tmp_path, "b.tsv", 'text\tlabel\n"tab\there\nand line"\ta\nplain\tb\n'))
-    assert table.columns["text"] == ("tab\there\nand line", "plain")
-    assert list(table.lines) == [2, 4]
+    table = read_table(write(tmp_path, "b.tsv", 'text\tlabel\n"a tab\t, a\nline"\ta\nplain\tb\n"two\nlines"\tb\n'))
+    assert table.columns["text"] == ("a tab\t, a\nline", "plain", "two\nlines")
+    assert list(table.lines) == [2, 4, 5]
 
 
 def test_rows_that_cannot_be_read_are_problems_with_their_line(tmp_path: Path) -> None:
     csv = read_table(write(tmp_path, "rows.csv", 'text,label\nok,a\none,two,three\n"x"y,b\nfine,b\n'))
-    assert [(p.kind, p.line) for p in csv.problems] == [("malformed row", 4), ("malformed row", 3)] or [
-        p.line for p in csv.problems
-    ] == [3, 4]
+    assert [(p.kind, p.line) for p in csv.problems] == [("malformed row", 3), ("malformed row", 4)]
     assert csv.columns["text"] == ("ok", "fine")
     lines = ['{"text": "ok"}', '{"text": ', "[1, 2]", "", '{"text": "fine"}']
     jsonl = read_table(write(tmp_path, "rows.jsonl", "\n".join(lines)))
@@ -152,7 +150,7 @@ def test_an_archive_may_have_several_frames(tmp_path: Path, ending: str) -> None
         ("rows.jsonl", b"\n\n", "holds no rows"),
         ("rows.csv", b"text,text\na,b\n", "stands there twice"),
         ("rows.csv", b"text;label\na;b\n", "wants commas"),
-        ("rows.csv", 'text,label\na,b\n"open,c\nd,e\n'.encode(), r"rows.csv:3: a cell opens with \""),
+        ("rows.csv", b'text,label\na,b\n"open,c\nd,e\n', r"rows.csv:3: a cell opens with \""),
         ("rows.csv", "text,label\na,b\n".encode("utf-16"), "is UTF-16"),
         ("rows.parquet", b"nothing of the kind", "cannot be read as Parquet"),
         ("rows.csv.gz", b"", "is empty"),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,14 @@ from demiglace.data.columns import find_columns
 from demiglace.data.config import DataConfig, DataLocation
 from demiglace.data.dataset import fingerprint, load_dataset
 from demiglace.data.label_maps import LabelFit, fit_labels, is_generic, no_fit, normal
-from demiglace.data.labels import encode, label_space, plain_integers
+from demiglace.data.labels import label_space, plain_integers
 from demiglace.data.official import official_splits
 from demiglace.data.reading import read_table
 from demiglace.data.rows import LabelSpace, Split
 from demiglace.data.sources import files_in, missing
 from demiglace.data.splitting import take
 from demiglace.data.tasks import TASKS
-from demiglace.data.user_files import METRICS, in_order, usable
+from demiglace.data.user_files import METRICS, as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 
 _LEFT_OUT = "left out by the label map"
@@ -143,22 +143,21 @@ def _of_file(
 ) -> EvaluationSet:
     table = read_table(path)
     columns = find_columns(list(table.columns), table.file, text_columns, label_column)
-    rows = raw_rows("test", table, columns)
-    names = plain_integers(rows.labels)
-    fit = None if labels.problem == "regression" else _fit_file(names, labels, label_map)
-    faults = check_labels(rows, labels.problem) | check_texts(rows)
-    if fit is not None:
-        faults = check_known(rows, [x for x, n in zip(rows.labels, names, strict=True) if n in fit.ids and x]) | faults
+    read = raw_rows("test", table, columns)
+    rows = replace(read, labels=plain_integers(read.labels))
+    fit = None if labels.problem == "regression" else _fit_file(rows.labels, labels, label_map)
+    faults = (
+        ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.problem) | check_texts(rows)
+    )
     problems = [*table.problems, *in_order(faults)]
     settle(problems, on_bad_rows)
-    good = usable(rows, faults)
     drops = Counter(p.kind for p in problems)
-    space = labels if fit is None else LabelSpace("classification", tuple(fit.ids))
-    split = Split("test", good.texts, good.pairs, encode(plain_integers(good.labels), space), good.lines)
+    metrics, good = METRICS[labels.problem], usable(rows, faults)
     if fit is None:
-        return EvaluationSet(str(path), split, METRICS[labels.problem], labels, None, dict(drops))
-    split, drops[_LEFT_OUT] = _relabel(split, list(fit.ids.values()))
-    return EvaluationSet(str(path), split, METRICS[labels.problem], fit.classes, fit.class_map, dict(+drops))
+        return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
+    found = as_split(good, LabelSpace("classification", tuple(fit.ids)))
+    split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
+    return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops))
 
 
 def _fit_file(names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]) -> LabelFit:

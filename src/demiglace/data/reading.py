@@ -9,15 +9,13 @@ import csv
 import io
 import json
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from demiglace.data.unpacking import read_text
 from demiglace.errors import DataError
-
-_CHUNK = 1 << 20  # compressed bytes unpacked at a time, so that a damaged archive tells how far it can be read
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,11 @@ def _reader_of(path: Path) -> Callable[[Path], Table]:
 
 
 def _csv(path: Path) -> Table:
-    return _cells(path, _text(path), ",")
+    return _cells(path, read_text(path), ",")
 
 
 def _tsv(path: Path) -> Table:
-    text = _text(path)
+    text = read_text(path)
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     tabs = lines[0].count("\t")
     if any(line.count("\t") != tabs for line in lines):
@@ -151,7 +149,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 
 def _jsonl(path: Path) -> Table:
     lines, rows, problems = [], [], []
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line or line.isspace():
             continue
         try:
@@ -186,44 +184,6 @@ def _values(column: Any) -> list[Any]:
     except UnicodeDecodeError:
         raw = column.cast("binary").to_pylist()
         return [None if v is None else v.decode("utf-8", "surrogateescape") for v in raw]
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = _unpacked(path, content, lambda: zlib.decompressobj(wbits=31), zlib.error)
-    elif path.name.lower().endswith(".zst"):
-        import zstandard
-
-        content = _unpacked(path, content, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path} is UTF-16; save it as UTF-8.")
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("utf-8", "surrogateescape")
-
-
-def _unpacked(path: Path, packed: bytes, new: Callable[[], Any], damage: type[Exception]) -> bytes:
-    """Unpack an archive of one or more frames; a damaged or cut-off one tells after which line it ends."""
-    parts: list[bytes] = []
-    unpacker, at = new(), 0
-    try:
-        while at < len(packed):
-            if unpacker.eof:
-                unpacker = new()
-            chunk = packed[at : at + _CHUNK]
-            parts.append(unpacker.decompress(chunk))
-            at += len(chunk) - len(unpacker.unused_data)
-        fault = None if unpacker.eof else "it is cut off"
-    except damage as error:
-        fault = str(error)
-    content = b"".join(parts)
-    if fault and packed:
-        line = content.count(b"\n")
-        raise DataError(f"{path} is damaged after line {line} ({fault}); fetch or compress it again.")
-    return content
 
 
 _TEXT_KINDS: dict[str, Callable[[Path], Table]] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".json": _jsonl}

@@ -12,6 +12,7 @@ from demiglace.data.rows import LabelSpace
 from demiglace.errors import ConfigError, ModelError
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.table import build_method
+from demiglace.models.labels import fits
 from demiglace.models.loading import (
     check_same_vocabulary,
     check_tokenizer,
@@ -55,7 +56,7 @@ def distill(config: DistillConfig) -> Path:
     check_tokenizer(student, tokenizer)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     request = method.requests(*shapes).teacher
-    material = make_material(dataset, config.source, tokenizer)
+    material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
     train(run, _with_source(job, config, run, teacher, request))
     shutil.rmtree(run.path / "signals", ignore_errors=True)
@@ -91,7 +92,7 @@ def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedM
 
 def _check_labels(teacher: PreTrainedModel, labels: LabelSpace) -> None:
     names = label_names_of(teacher)
-    if names != labels.names:
+    if not fits(names, labels.names):
         raise ModelError(
             f"the teacher's labels are {_shown(names)}, the rows' are {_shown(labels.names)}; distil on the data "
             "that the teacher was fine-tuned on, or fine-tune one on these rows with `demiglace finetune`."

@@ -23,7 +23,6 @@ def finetune(config: FinetuneConfig) -> Path:
     if run is None:
         return config.output
     tokenizer = load_tokenizer(config.model)
-    material = make_material(dataset, config.source, tokenizer)
     precision, attention = numeric_choices(config.training, config.model)
     model = load_classifier(
         config.model,
@@ -34,6 +33,7 @@ def finetune(config: FinetuneConfig) -> Path:
         seed=config.training.seed,
     )
     check_tokenizer(model, tokenizer)
+    material = make_material(dataset, config.source, tokenizer, [model])
     method = build_method("none", {})
     job = Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)

@@ -20,7 +20,7 @@ from demiglace.data.rows import Dataset
 from demiglace.data.tokenise import Examples, concatenate, tokenise
 from demiglace.errors import ConfigError, RunError, unknown
 from demiglace.evaluation.metrics import METRICS, compute
-from demiglace.evaluation.predict import predict
+from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.manifest import Run, open_run
 from demiglace.methods.base import Method
 from demiglace.models.loading import load_config, resolve_model
@@ -77,8 +77,13 @@ def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
     return dataset
 
 
-def make_material(dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Material:
-    """Tokenise all splits; unlabelled rows follow the training rows."""
+def make_material(
+    dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
+) -> Material:
+    """Tokenise all splits; unlabelled rows follow the training rows.
+
+    Raises `ConfigError` where a row is longer than one of the models takes.
+    """
     examples = {name: tokenise(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
     lines = list(dataset.splits["train"].lines)
     unlabelled = 0
@@ -88,6 +93,9 @@ def make_material(dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTok
         lines += split.lines
         unlabelled = len(split)
         say(f"and {unlabelled:,} rows without labels")
+    for model in models:
+        for rows in examples.values():
+            check_lengths(model, rows)
     return Material(dataset, examples, lines, unlabelled)
 
 
@@ -174,6 +182,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
         precision=job.precision,
         layers=shape.num_layers,
         parameters=shape.parameters,
+        bytes=(run.path / "model" / "model.safetensors").stat().st_size,
         best_epoch=state.best_epoch,
         metrics=metrics,
         seconds={

@@ -1,0 +1,53 @@
+"""`demiglace tasks` and `demiglace methods`."""
+
+import pytest
+
+from demiglace.config import options_of
+from demiglace.data.tasks import TASKS
+from demiglace.errors import ConfigError
+from demiglace.methods.table import METHODS
+from demiglace.stages.listing import methods, tasks
+
+
+def test_tasks_are_listed_whole_where_the_output_is_piped(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks()
+    out = capsys.readouterr().out
+    for name, task in TASKS.items():
+        line = next(line for line in out.splitlines() if line.split()[1:2] == [name])
+        assert task.title in line
+        assert task.paper in line
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_one_task_in_full(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks(name=name)
+    out = capsys.readouterr().out
+    assert TASKS[name].url in out
+    assert TASKS[name].note in out
+    assert all(label in out for label in TASKS[name].labels)
+
+
+def test_methods_are_listed_with_their_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    methods()
+    out = capsys.readouterr().out
+    for name, row in METHODS.items():
+        assert name in out
+        assert row.paper in out
+        assert row.url in out
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_method_with_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    methods(name=name)
+    out = capsys.readouterr().out
+    assert METHODS[name].title in out
+    for option in options_of(METHODS[name].options):
+        line = next(line for line in out.splitlines() if line.split()[1:2] == [option.name])
+        assert option.help in line
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown task 'sst22'; did you mean 'sst2'"):
+        tasks(name="sst22")
+    with pytest.raises(ConfigError, match="unknown method 'rail-kd'; did you mean 'rail-kd-"):
+        methods(name="rail-kd")
