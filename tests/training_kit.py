@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from factories import tiny_model
 from transformers import PreTrainedModel
 
 from demiglace.data.tokenise import Examples
@@ -18,6 +17,7 @@ from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Goal, Loop
 from demiglace.training.objective import Objective
+from factories import tiny_model
 
 CLASSES = 3
 

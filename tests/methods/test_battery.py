@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 from demiglace.config import build, flatten
 from demiglace.data.batches import collate
@@ -19,6 +18,7 @@ from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
 from demiglace.training.objective import Objective
+from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 # method -> option settings to run the whole battery over; the first is the default
 SETTINGS: dict[str, list[dict]] = {

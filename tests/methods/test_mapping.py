@@ -1,0 +1,90 @@
+"""Which layers meet: the published maps, and the random ones as pure functions of (seed, epoch)."""
+
+from dataclasses import replace
+
+import pytest
+
+from demiglace.errors import ModelError
+from demiglace.methods.base import Progress
+from demiglace.methods.mapping import All, Last, LayerMapping, RandomSorted, Skip
+from demiglace.models.shape import ModelShape
+from factories import tiny_model
+
+START = Progress(seed=0, epoch=0, step=0)
+
+
+def shape(layers: int) -> ModelShape:
+    return replace(ModelShape.of(tiny_model("bert", 2)), num_layers=layers)
+
+
+def chosen(mapping: LayerMapping, teacher: int, student: int, progress: Progress = START) -> tuple[int, ...]:
+    return mapping.choose(mapping.layers(shape(student), shape(teacher)), progress)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "teacher", "student", "expected"),
+    [
+        (Skip(), 12, 6, (2, 4, 6, 8, 10)),  # Sun et al. 2019
+        (Skip(), 24, 6, (4, 8, 12, 16, 20)),
+        (Skip(), 6, 3, (2, 4)),
+        (Skip(final_layer=True), 12, 6, (2, 4, 6, 8, 10, 12)),
+        (Last(), 12, 6, (7, 8, 9, 10, 11)),
+        (Last(final_layer=True), 12, 6, (7, 8, 9, 10, 11, 12)),
+        (All(), 6, 3, (1, 2, 3, 4, 5)),
+        (All(final_layer=True), 4, 2, (1, 2, 3, 4)),
+    ],
+)
+def test_published_maps(mapping: LayerMapping, teacher: int, student: int, expected: tuple[int, ...]) -> None:
+    assert chosen(mapping, teacher, student) == expected
+
+
+@pytest.mark.parametrize("final_layer", [False, True])
+@pytest.mark.parametrize("sampling", ["epoch", "step", "block", "once"])
+def test_draws_are_sorted_distinct_and_in_range(sampling: str, final_layer: bool) -> None:
+    mapping = RandomSorted(sampling, final_layer)
+    seen = set()
+    for epoch in range(200):
+        layers = chosen(mapping, 12, 6, Progress(0, epoch, epoch))
+        assert list(layers) == sorted(set(layers))
+        assert len(layers) == (6 if final_layer else 5)
+        seen |= set(layers)
+    everything = set(range(1, 13 if final_layer else 12))
+    assert seen == everything if sampling != "once" else len(seen) == len(layers)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "same", "different"),
+    [
+        ("epoch", Progress(7, 3, 99), Progress(7, 4, 40)),
+        ("block", Progress(7, 3, 99), Progress(7, 4, 40)),
+        ("step", Progress(7, 3, 40), Progress(7, 3, 41)),
+        ("once", Progress(7, 9, 99), Progress(8, 3, 40)),
+    ],
+)
+def test_a_draw_depends_on_what_it_says(sampling: str, same: Progress, different: Progress) -> None:
+    mapping, here = RandomSorted(sampling), Progress(7, 3, 40)
+    assert chosen(mapping, 24, 6, here) == chosen(mapping, 24, 6, same)
+    assert chosen(mapping, 24, 6, here) != chosen(mapping, 24, 6, different)
+
+
+def test_all_sets_of_layers_are_equally_likely() -> None:
+    mapping, counts = RandomSorted(), {}
+    for epoch in range(4000):
+        drawn = chosen(mapping, 6, 3, Progress(0, epoch, 0))
+        counts[drawn] = counts.get(drawn, 0) + 1
+    assert len(counts) == 10  # 2 of layers 1 to 5
+    assert min(counts.values()) > 320
+    assert max(counts.values()) < 480
+
+
+def test_block_takes_one_layer_of_each_block() -> None:
+    for epoch in range(50):
+        first, second = chosen(RandomSorted("block"), 7, 3, Progress(0, epoch, 0))
+        assert first in (1, 2, 3)
+        assert second in (4, 5, 6)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [(6, 1), (3, 5)])
+def test_too_few_layers_are_an_error(teacher: int, student: int) -> None:
+    with pytest.raises(ModelError, match=f"student of {student} and a teacher of {teacher} layers"):
+        chosen(RandomSorted(), teacher, student)
