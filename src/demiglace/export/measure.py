@@ -21,7 +21,7 @@ from demiglace.errors import ModelError
 from demiglace.export.runners import Inputs, Runner, open_runner
 
 BATCH_SIZES = (1, 32)
-_WARM_UP = 10  # calls before the clock starts: caches, memory arenas, thread pools
+_WARM_UP = 5  # calls before the clock starts: caches, memory arenas, thread pools
 _MB = 1e6
 
 
@@ -43,7 +43,7 @@ def measure(
 ) -> Measurement:
     """Measure an `.onnx` file, or a model directory in PyTorch, on real rows in a fresh process.
 
-    batches: batch size -> batches of that size, run in turn; a batch of B > 1 is timed repeats / 4 times, since
+    batches: batch size -> batches of that size, run in turn; a batch of B > 1 is timed repeats / 5 times, since
     a call takes so much longer. `ModelError` if the process fails, with its last words.
     """
     with TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def _main(artefact: str, file: str, threads: str, repeats: str, *flags: str) -> 
         batches = _unpacked(arrays)
     runner = open_runner(artefact, int(threads), allow_pickle="--allow-pickle" in flags)
     latency = {
-        str(size): latency_ms(runner, several, int(repeats) if size == 1 else max(int(repeats) // 4, 1))
+        str(size): latency_ms(runner, several, int(repeats) if size == 1 else max(int(repeats) // 5, 1))
         for size, several in batches.items()
     }
     result = {"latency_ms": latency, "peak_memory_mb": round(peak_memory(), 1)}

@@ -173,9 +173,9 @@ def _warn(parity: Parity) -> None:
 
 def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int) -> Table:
     """Sizes, latencies (p50 / p95 of a call) and parity of all artefacts."""
-    columns = ["artefact", "parameters", "file MB", "peak memory MB"]
-    columns += [f"batch {size}: p50 / p95 ms" for size in BATCH_SIZES]
-    columns += ["same label", "largest logit difference"]
+    columns = ["", "file\nMB", "peak\nmemory\nMB"]
+    columns += [f"batch {size}\np50/p95\nms" for size in BATCH_SIZES]
+    columns += ["same\nlabel", "largest\nlogit\ndiff."]
     shown = []
     for a in artefacts:
         times = [a["latency_ms"][str(size)] for size in BATCH_SIZES]
@@ -183,10 +183,9 @@ def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int)
         shown.append(
             [
                 a["name"],
-                f"{a['parameters'] / 1e6:,.1f} M",
                 f"{a['bytes'] / 1e6:,.1f}",
                 f"{a['peak_memory_mb']:,.0f}",
-                *(f"{t['p50']:.1f} / {t['p95']:.1f}" for t in times),
+                *(f"{t['p50']:.3g}/{t['p95']:.3g}" for t in times),
                 *(["–", "–"] if parity[0] is None else [f"{parity[0]:.1%}", f"{parity[1]:.2g}"]),
             ]
         )

