@@ -4,7 +4,8 @@
     python benchmarks/glue_methods.py --output runs/glue-methods --summary
 
 The teacher of a task is fine-tuned once and truncated once; `none` is the control. Runs are demiglace runs, so the
-same command goes on after an interruption; several processes may share the work with --shard 1/2 and --shard 2/2.
+same command goes on after an interruption. Several processes may share the work: first --prepare --shard 1/2 and 2/2,
+then --shard 1/2 and 2/2.
 """
 
 import argparse
@@ -28,7 +29,8 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 METHODS = ("none", "vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c")
 TEACHER = {"epochs": 4, "lr": 1e-4}
-STUDENT = {"epochs": 3, "lr": 1e-4}
+STUDENT = {"lr": 1e-4}
+STUDENT_EPOCHS = {"sst2": 3, "mrpc": 2, "rte": 2}
 
 
 def prepare(home: Path, task: str) -> None:
@@ -48,6 +50,7 @@ def train(home: Path, task: str, method: str, seed: int) -> None:
         seed=seed,
         cache=str(home / task / "signals"),
         output=home / task / f"{method}-{seed}",
+        epochs=STUDENT_EPOCHS[task],
         **STUDENT,
         **TASKS[task],
     )
@@ -93,14 +96,20 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="write the results of complete runs")
     args = parser.parse_args()
     if args.summary:
-        config = {"teacher": TEACHER, "student": STUDENT, "tasks": TASKS, "seeds": args.seeds}
+        config = {
+            "teacher": TEACHER,
+            "student": STUDENT,
+            "student epochs": STUDENT_EPOCHS,
+            "tasks": TASKS,
+            "seeds": args.seeds,
+        }
         results = summary(args.output, args.seeds)
         kit.write("glue_methods", config, results)
         print(json.dumps(results, indent=1))
         return
     shard, shards = map(int, args.shard.split("/"))
-    for i, task in enumerate(TASKS):
-        if i % shards == shard - 1 or not args.prepare:
+    if args.prepare or shards == 1:
+        for task in list(TASKS)[shard - 1 :: shards]:
             prepare(args.output, task)
     if not args.prepare:
         runs = list(product(range(args.seeds), TASKS, METHODS))

@@ -15,7 +15,7 @@ from torch import nn
 
 from demiglace.data.rows import Split
 from demiglace.data.tokenise import tokenise
-from demiglace.errors import ModelError, UserError
+from demiglace.errors import ModelError, RunError, UserError
 from demiglace.evaluation.predict import predict
 from demiglace.export import onnx as exporter
 from demiglace.export.onnx import export_onnx, input_names_of, needs_reduced_range, quantize_int8
@@ -143,16 +143,19 @@ def test_failure_names_the_architecture_and_leaves_no_file(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_interruption_leaves_the_old_file(bert, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("cause", "raised"), [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left on device"), RunError)]
+)
+def test_interruption_or_a_full_disk_leaves_the_old_file(bert, tmp_path, monkeypatch, cause, raised):
     import onnxruntime.quantization
 
     def interrupted(graph, draft, **options):
         draft.write_bytes(b"half")
-        raise KeyboardInterrupt
+        raise cause
 
     (tmp_path / "small.onnx").write_bytes(b"old")
     monkeypatch.setattr(onnxruntime.quantization, "quantize_dynamic", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raised):
         quantize_int8(bert[2], tmp_path / "small.onnx")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("small.onnx", b"old")]
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 from pathlib import Path
 
@@ -21,10 +22,12 @@ def test_ticks_cover_the_data_evenly(a: float, b: float) -> None:
     slack = 1e-9 * max(abs(low), abs(high), 1e-300)
     assert ticks[0] <= low + slack and ticks[-1] >= high - slack
     assert 2 <= len(ticks) <= 5
-    assert all(t < u for t, u in zip(ticks, ticks[1:], strict=False))
+    assert all(t < u for t, u in itertools.pairwise(ticks))
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.3, 0.3), (0.0, 0.0), (-2.0, -2.0), (0, 1e-9), (1, 1e12)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.3, 0.3), (0.0, 0.0), (-2.0, -2.0), (0, 1e-9), (0, 5e-324), (-5e-324, 5e-324), (1, 1e12)]
+)
 def test_ticks_of_narrow_and_wide_ranges(low: float, high: float) -> None:
     ticks = nice_ticks(low, high)
     assert ticks[0] <= low <= high <= ticks[-1] and ticks[0] < ticks[-1]

@@ -81,6 +81,7 @@ def test_models_that_saw_the_same_rows_share_a_line(tmp_path: Path) -> None:
         (wording.small(1.94e-6), "1.9e-06"),
         (wording.shorten("a" * 100, 11), "aaaaa…aaaaa"),
         (wording.shorten("short"), "short"),
+        (wording.shorten("a\u202eb\u2066c"), "abc"),
     ],
 )
 def test_quantities_are_written_one_way(written: str, expected: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.errors import ModelError, UserError
+from demiglace.errors import ModelError, RunError, UserError
 
 OPSET = 18  # what the exporter writes itself; other versions are conversions of it
 OUTPUT = "logits"
@@ -130,6 +130,8 @@ def _draft(path: Path) -> Iterator[Path]:
     try:
         yield draft
         draft.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error.strerror or error}; make room there.") from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -23,8 +23,8 @@ def choose_precision(precision: Precision, hidden_size: int, device: torch.devic
 def _cpu_gains_by_bf16() -> bool:
     """Whether products of bf16 matrices are faster than fp32 ones on this processor.
 
-    With AMX they are. With AVX512-BF16 alone they take 0.45 × the time on AMD's Zen 4, but 1.7 × on Intel's Xeons, which
-    claim the same instruction (both measured). A rule and not a measurement, so that a resumed run chooses alike.
+    With AMX they are. With AVX512-BF16 alone they take 0.45 × the time on AMD's Zen 4, but 1.7 × on Intel's Xeons,
+    which claim the same instruction (both measured). A rule and not a measurement: a resumed run must choose alike.
     """
     if torch.cpu._is_amx_tile_supported():
         return True

@@ -112,7 +112,8 @@ def _summary(curves: Sequence[Curve], write_y: Callable[[float], str]) -> str:
 
 def nice_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten) that cover low to high, `most` of them at the most."""
-    span = high - low or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = next(s for s in (high - low, size, 1.0) if s > max(1e-12, 1e-9 * size))  # all but equal: any range around
     power = 10.0 ** math.floor(math.log10(span / most))
     steps = (m * power * scale for scale in (1, 10, 100) for m in (1, 2, 5))
     fits = (s for s in steps if math.ceil(high / s) - math.floor(low / s) < most and (not whole or s >= 1))

@@ -120,7 +120,7 @@ def rows_table(experiment: Experiment) -> Table:
 
 def _name(model: Model) -> str:
     name, role = wording.shorten(model.name), ROLES[model.role]
-    return name if model.role == "model" or role.split()[0] in name.lower() else f"{name} ({role})"
+    return name if model.role == "model" or any(word in name.lower() for word in role.split()) else f"{name} ({role})"
 
 
 def _artefact(artefact: Artefact) -> str:

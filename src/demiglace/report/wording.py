@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MISSING = "–"
+_TURNING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])  # bidirectional controls of Unicode
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 
 
@@ -104,7 +105,11 @@ def times(ratio: float) -> str:
 
 
 def shorten(text: str, length: int = 60) -> str:
-    """The text with its middle left out where it is longer than `length`; paths differ at their ends."""
+    """The text with its middle left out where it is longer than `length`; paths differ at their ends.
+
+    Characters that turn the direction of what follows are left out: they would reach into the words around the text.
+    """
+    text = text.translate(_TURNING)
     if len(text) <= length:
         return text
     head = length // 2

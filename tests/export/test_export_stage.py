@@ -1,0 +1,173 @@
+import importlib
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+from factories import save_tiny
+
+pytest.importorskip("onnxruntime")
+
+from demiglace import export
+from demiglace.errors import ConfigError, ModelError, RunError, UserError
+from demiglace.export.measure import Measurement
+from demiglace.export.onnx import export_onnx
+from demiglace.export.runners import open_runner
+from demiglace.manifest import open_run, read_manifest
+from demiglace.models.loading import load_classifier, load_tokenizer
+
+NAMES = ("bad", "good", "none")
+STAGE = importlib.import_module("demiglace.stages.export")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A model and rows of its kind."""
+    home = tmp_path_factory.mktemp("source")
+    save_tiny(home / "model", num_layers=1, label_names=NAMES)
+    texts = [f"{a} {b}" for a in ("good", "bad", "lost") for b in ("film", "card", "money", "red", "blue")]
+    lines = [f"the {t} is it,{NAMES[i % 3]}" for i, t in enumerate(texts)]
+    (home / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    return home
+
+
+@pytest.fixture(scope="module")
+def exported(source):
+    model = load_classifier(source / "model", None, attention="eager")
+    return export_onnx(model, load_tokenizer(source / "model"), source / "model.onnx")
+
+
+@pytest.fixture
+def no_clock(monkeypatch, exported):
+    """Measuring takes a process for each artefact, exporting seconds; both are tested elsewhere.
+
+    Here the file is a copy of one export, and measuring only tells what it was given.
+    """
+    calls = []
+    monkeypatch.setattr(STAGE, "export_onnx", lambda model, tokenizer, path: shutil.copy(exported, path))
+
+    def measured(artefact, batches, **options):
+        calls.append((artefact, {size: len(several) for size, several in batches.items()}, options))
+        times = {"p50": 1.0, "p95": 2.0}
+        return Measurement({"1": times, "32": times}, 100.0)
+
+    monkeypatch.setattr(STAGE, "measure", measured)
+    return calls
+
+
+def call_of(source, tmp_path, **options):
+    given = {"model": str(source / "model"), "data": str(source / "rows.csv"), "output": tmp_path / "out"}
+    return given | options
+
+
+def test_the_whole_way(source, tmp_path, capsys):
+    teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES)
+    call = call_of(source, tmp_path, quantize="int8", teacher=str(teacher), repeats=2, rows=10)
+    run = export(**call)
+    found = {a["name"]: a for a in read_manifest(run)["artefacts"]}
+    assert list(found) == ["PyTorch teacher", "PyTorch", "ONNX fp32", "ONNX int8"]
+    assert found["ONNX fp32"]["label_agreement"] == 1.0
+    assert 0 < found["ONNX fp32"]["largest_logit_difference"] < 1e-4
+    assert found["ONNX int8"]["largest_logit_difference"] > found["ONNX fp32"]["largest_logit_difference"]
+    assert found["ONNX int8"]["bytes"] == (run / "model.int8.onnx").stat().st_size < found["ONNX fp32"]["bytes"]
+    assert found["PyTorch teacher"]["parameters"] > found["PyTorch"]["parameters"]
+    assert found["PyTorch teacher"]["label_agreement"] is None
+    for artefact in found.values():
+        assert artefact["peak_memory_mb"] > 0 and set(artefact["latency_ms"]) == {"1", "32"}
+    shown = capsys.readouterr().err
+    assert "10 real rows" in shown and "ONNX int8" in shown
+    before = (run / "manifest.json").read_bytes()
+    export(**call)
+    assert "up to date" in capsys.readouterr().err and (run / "manifest.json").read_bytes() == before
+
+
+def test_the_directory_is_usable_alone(source, tmp_path, no_clock):
+    run = export(**call_of(source, tmp_path))
+    assert not (run / "model.int8.onnx").exists() and not list(run.glob("*.part"))
+    tokenizer, config = AutoTokenizer.from_pretrained(run), AutoConfig.from_pretrained(run)
+    logits = open_runner(str(run / "model.onnx"))(
+        dict(tokenizer(["good film", "no"], padding=True, return_tensors="np"))
+    )
+    assert logits.shape == (2, 3) and [config.id2label[i] for i in range(3)] == list(NAMES)
+
+
+def test_rows_of_the_run_by_default(source, tmp_path, no_clock):
+    run = open_run(tmp_path / "run", "finetune", {"data": str(source / "rows.csv"), "validation_fraction": 0.4}, {})
+    save_tiny(run.path / "model", num_layers=1, label_names=NAMES)
+    run.finish()
+    out = export(model=str(run.path), output=tmp_path / "out")
+    assert read_manifest(out)["rows"] == 6  # 0.4 of 15
+    assert [counts for _, counts, _ in no_clock] == [{1: 6, 32: 1}] * 2
+
+
+def test_options_reach_the_measurement(source, tmp_path, no_clock):
+    export(**call_of(source, tmp_path, threads=2, repeats=7))
+    assert [options for *_, options in no_clock] == [{"threads": 2, "repeats": 7, "allow_pickle": False}] * 2
+
+
+def test_plain_model_needs_rows(source, tmp_path):
+    with pytest.raises(ConfigError, match="does not say what rows it was trained on; give --data"):
+        export(model=str(source / "model"), output=tmp_path / "out")
+
+
+def test_broken_parity_is_refused(source, tmp_path, no_clock, monkeypatch):
+    def turned(path, threads=1, allow_pickle=False):
+        run = open_runner(path, threads, allow_pickle)
+        return lambda inputs: -run(inputs)
+
+    monkeypatch.setattr(STAGE, "open_runner", turned)
+    with pytest.raises(UserError, match=r"model.onnx does not say what the PyTorch model says: of 15 rows 0.0%"):
+        export(**call_of(source, tmp_path))
+    assert not (tmp_path / "out" / "manifest.json").exists() and not no_clock
+
+
+def test_int8_that_differs_is_said(source, tmp_path, no_clock, monkeypatch, capsys):
+    plain = STAGE._parity
+    monkeypatch.setattr(
+        STAGE, "_parity", lambda o, f: replace(plain(o, f), label_agreement=0.9 if "int8" in f.name else 1.0)
+    )
+    run = export(**call_of(source, tmp_path, quantize="int8"))
+    assert "same label as the original for only 90.0% of 15 rows" in capsys.readouterr().err
+    assert read_manifest(run)["artefacts"][-1]["label_agreement"] == 0.9
+
+
+def test_interrupted_export_starts_over(source, tmp_path, no_clock, monkeypatch):
+    whole = STAGE.measure
+
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(STAGE, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(**call_of(source, tmp_path))
+    with pytest.raises(RunError, match="unfinished"):
+        read_manifest(tmp_path / "out")
+    monkeypatch.setattr(STAGE, "measure", whole)
+    assert len(read_manifest(export(**call_of(source, tmp_path)))["artefacts"]) == 2
+
+
+def test_missing_library(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"demiglace\[export\]"):
+        export(**call_of(source, tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_model(tmp_path, source):
+    with pytest.raises(ModelError, match="nowhere"):
+        export(**call_of(source, tmp_path, model=str(tmp_path / "nowhere")))
+
+
+def test_regression(source, tmp_path, no_clock, monkeypatch):
+    monkeypatch.setattr(STAGE, "export_onnx", export_onnx)
+    model = save_tiny(tmp_path / "model", num_layers=1, num_labels=1)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,score\n" + "".join(f"{w} film,{i}.5\n" for i, w in enumerate(("good", "bad", "red"))))
+    run = export(model=str(model), data=str(rows), output=tmp_path / "out")
+    assert read_manifest(run)["artefacts"][-1]["label_agreement"] == 1.0
+    assert open_runner(str(run / "model.onnx"))(
+        {k: np.ones((2, 5), dtype=np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
+    ).shape == (2, 1)
