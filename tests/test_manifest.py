@@ -62,6 +62,7 @@ def test_what_a_kill_in_the_first_moment_leaves_is_taken_up(tmp_path):
 
 def test_another_run_is_refused_and_every_differing_key_named(tmp_path):
     begin(tmp_path)
+    (tmp_path / "log.jsonl").touch()
     other = CONFIG | {"lr": 2e-4, "method_options": {"tau": 4.0}}
     with pytest.raises(RunError) as caught:
         begin(tmp_path, other, INPUTS | {"teacher": "89ab"})
@@ -72,6 +73,12 @@ def test_another_run_is_refused_and_every_differing_key_named(tmp_path):
     assert "keep" not in message
     with pytest.raises(RunError, match="stage: 'distill' there, 'finetune' now"):
         begin(tmp_path, stage="finetune")
+
+
+def test_a_claim_without_any_work_yields_to_another_run(tmp_path):
+    begin(tmp_path, CONFIG | {"lr": 2e-4})
+    assert begin(tmp_path).config["lr"] == 1e-4
+    assert read_json(tmp_path / "run.json")["config"]["lr"] == 1e-4
 
 
 def test_a_directory_of_other_files_is_refused_and_left_alone(tmp_path):
@@ -141,6 +148,7 @@ def test_an_unfinished_run_and_no_run_have_no_manifest(tmp_path):
 @pytest.mark.parametrize("content", [b"", b'{"format": 1', b"[1]", b"\xff\xfe"])
 def test_damaged_json_is_named(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
+    (tmp_path / "log.jsonl").touch()
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         begin(tmp_path)
 

@@ -68,7 +68,7 @@ def open_run(path: Path | str, stage: str, config: Mapping[str, Any], inputs: Ma
     claim = path / "run.json"
     lock = _lock(_usable(path))
     try:
-        if claim.exists():
+        if claim.exists() and _begun(path):
             _compare(path, read_json(claim), identity)
         else:
             write_json(claim, identity)
@@ -93,6 +93,11 @@ def _usable(path: Path) -> Path:
     if foreign and not (path / "run.json").exists():
         raise RunError(f"{path} holds files that are no demiglace run; give another --output or empty it.")
     return path
+
+
+def _begun(path: Path) -> bool:
+    """Whether the run there has made anything. A claim alone, as a refused option leaves it, yields to another run."""
+    return any(p.name not in (*_OURS, "run.json") for p in path.iterdir())
 
 
 def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from report_runs import write_demo, write_training
 from demiglace.report.charts import charts_of, heat_maps
 from demiglace.report.collect import collect
 from demiglace.report.content import Experiment
-from demiglace.report.plot import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, nice_ticks, thin
+from demiglace.report.plot import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, nice_ticks, powers_of_ten, thin
 
 NUMBERS = st.floats(-1e6, 1e6)
 
@@ -55,6 +55,22 @@ def test_points_lie_inside_the_axes_and_high_is_up() -> None:
     assert all(math.isfinite(t.at) for t in drawn.x_ticks + drawn.y_ticks)
 
 
+def test_powers_of_ten_cover_the_data() -> None:
+    assert powers_of_ten(0.02, 5.4) == pytest.approx([0.01, 0.1, 1, 10])
+    assert powers_of_ten(1.0, 1.0) == pytest.approx([1, 10])
+    many = powers_of_ten(1e-9, 1e6)
+    assert len(many) <= 7 and many[0] <= 1e-9 and many[-1] >= 1e6
+
+
+@pytest.mark.parametrize(("low", "logarithmic"), [(0.1, True), (3.0, False), (0.0, False), (-0.1, False)])
+def test_losses_are_logarithmic_only_where_they_fall_steeply(low: float, logarithmic: bool) -> None:
+    drawn = chart(
+        "Loss", "step", [Curve("c", "s1", ((1, 10.0, ""), (2, 1.0 + low, ""), (3, low, "")))], str, decades=True
+    )
+    assert drawn is not None and ("log scale" in drawn.title) is logarithmic
+    assert all(TOP <= p.y <= BOTTOM for p in drawn.series[0].points)
+
+
 def experiment_of(*paths: Path) -> Experiment:
     return collect(paths).experiments[0]
 
@@ -65,8 +81,8 @@ def test_a_demo_has_all_charts(tmp_path: Path) -> None:
         "Accuracy on validation rows",
         "Accuracy against latency",
         "Accuracy against size",
-        "Loss of distilled, terms before weighting",
-        "Training loss",
+        "Loss of distilled, terms before weighting (log scale)",
+        "Training loss (log scale)",
     ]
     learning, latency, _, terms, losses = charts
     assert [s.style for s in learning.series] == ["teacher", "s1", "control"]

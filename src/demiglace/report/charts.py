@@ -89,7 +89,7 @@ def _losses(models: Sequence[Model], style: Mapping[str, str]) -> Chart | None:
         if "loss" in m.log.losses
     ]
     title = f"Training loss of {wording.shorten(curves[0].label)}" if len(curves) == 1 else "Training loss"
-    return chart(title, "step", curves, short)
+    return chart(title, "step", curves, short, decades=True)
 
 
 def _terms_of(model: Model) -> Chart | None:
@@ -101,7 +101,7 @@ def _terms_of(model: Model) -> Chart | None:
     if "loss" in model.log.losses:
         whole = tuple((x, y, "") for x, y in thin(model.log.losses["loss"]))
         curves.insert(0, Curve("whole loss", "whole", whole))
-    return chart(f"Loss of {wording.shorten(model.name)}, terms before weighting", "step", curves, short)
+    return chart(f"Loss of {wording.shorten(model.name)}, terms before weighting", "step", curves, short, decades=True)
 
 
 def _against(experiment: Experiment, cost: str) -> Chart | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 54, 340, 10, 184  # the plotting area
 _MOST_POINTS = 160
+_STEEP = 20.0
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,22 @@ def chart(
     *,
     whole_x: bool = False,
     from_zero: bool = False,
+    decades: bool = False,
 ) -> Chart | None:
-    """Scale curves to one pair of axes, `from_zero` that of x; None where there is no curve."""
+    """Scale curves to one pair of axes; None where there is no curve.
+
+    `whole_x`: ticks of x are whole numbers; `from_zero`: x begins at 0; `decades`: y is logarithmic where the values
+    span more than a factor of 20, as losses do whose end would else lie on the axis.
+    """
     if not curves:
         return None
     xs, ys = [x for c in curves for x, _, _ in c.data], [y for c in curves for _, y, _ in c.data]
     x_ticks = nice_ticks(0 if from_zero else min(xs), max(xs), whole=whole_x)
-    y_ticks = nice_ticks(min(ys), max(ys))
-    x_at, y_at = _scale(x_ticks, LEFT, RIGHT), _scale(y_ticks, BOTTOM, TOP)
+    logarithmic = decades and min(ys) > 0 and max(ys) > _STEEP * min(ys)
+    y_ticks = powers_of_ten(min(ys), max(ys)) if logarithmic else nice_ticks(min(ys), max(ys))
+    x_at, y_at = _scale(x_ticks, LEFT, RIGHT), _scale(y_ticks, BOTTOM, TOP, logarithmic)
     return Chart(
-        title,
+        f"{title} (log scale)" if logarithmic else title,
         _summary(curves, write_y),
         x_title,
         tuple(Tick(x_at(x), short(x)) for x in x_ticks),
@@ -95,9 +102,10 @@ def chart(
     )
 
 
-def _scale(ticks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
-    low, high = ticks[0], ticks[-1]
-    return lambda value: start + (end - start) * (value - low) / (high - low)
+def _scale(ticks: Sequence[float], start: float, end: float, logarithmic: bool = False) -> Callable[[float], float]:
+    place = math.log10 if logarithmic else float
+    low, high = place(ticks[0]), place(ticks[-1])
+    return lambda value: start + (end - start) * (place(value) - low) / (high - low)
 
 
 def _summary(curves: Sequence[Curve], write_y: Callable[[float], str]) -> str:
@@ -120,6 +128,13 @@ def nice_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> l
     step = next(fits)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+def powers_of_ten(low: float, high: float, most: int = 6) -> list[float]:
+    """Powers of ten that cover low to high (both positive), every second or third one where they are many."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = math.ceil((last - first) / (most - 1)) or 1
+    return [10.0**i for i in range(first, max(last, first + 1) + step, step)]
 
 
 def thin(data: Sequence[tuple[int, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:

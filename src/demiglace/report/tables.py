@@ -72,7 +72,7 @@ def artefact_table(artefacts: Sequence[Artefact]) -> Table:
     def latency(batch: int, which: str) -> tuple[Column, list[Cell]]:
         found = [a.latency.get(batch) for a in artefacts]
         values = [None if t is None else (t.p50 if which == "p50" else t.p95) for t in found]
-        return _numbers(f"{which}, batch {batch}", values, wording.milliseconds, -1)
+        return _numbers(f"{which}, batch\u00a0{batch}", values, wording.milliseconds, -1)
 
     columns = [
         (Column("Artefact", text=True), [Cell(_artefact(a)) for a in artefacts]),

@@ -10,7 +10,7 @@ import json
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from demiglace.data.batches import Batch
 from demiglace.data.tokenise import Examples
-from demiglace.errors import CacheError
+from demiglace.errors import CacheError, RunError
 from demiglace.manifest import read_json
 from demiglace.models.pooling import Pooling
 from demiglace.models.shape import ModelShape
@@ -112,14 +112,22 @@ def _verify(directory: Path, key: CacheKey, shard: int) -> None:
     remedy = f"remove {directory} and repeat the command; the teacher is then asked again."
     if not file.exists():
         raise CacheError(f"shard {shard} of the signal cache is missing; {remedy}")
-    expected, rows = read_json(file)["crc32"], rows_of(key, shard)
+    expected, rows = read_cache_json(file)["crc32"], rows_of(key, shard)
     for stem, shape in key.shapes.items():
         try:
             array = np.load(directory / f"{stem}.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise CacheError(f"{directory / stem}.npy cannot be read ({error}); {remedy}") from error
         if array.shape != shape or zlib.crc32(array[rows[0] : rows[-1] + 1].tobytes()) != expected[stem]:
             raise CacheError(f"shard {shard} of {stem} in the signal cache is corrupt; {remedy}")
+
+
+def read_cache_json(file: Path) -> dict[str, Any]:
+    """A JSON file of the cache. Raises `CacheError` where it is damaged."""
+    try:
+        return read_json(file)
+    except RunError as error:
+        raise CacheError(f"{file} is damaged; remove {file.parent} and repeat the command.") from error
 
 
 def receipt(directory: Path, shard: int) -> Path:
@@ -139,4 +147,4 @@ def rows_of(key: CacheKey, shard: int) -> np.ndarray:
 
 def capture_seconds(directory: Path, key: CacheKey) -> float:
     """What the teacher's pass took, in whichever run it was made."""
-    return sum(read_json(receipt(directory, s))["seconds"] for s in range(num_shards(key)))
+    return sum(read_cache_json(receipt(directory, s))["seconds"] for s in range(num_shards(key)))

@@ -16,8 +16,8 @@ from demiglace.console import Bar, progress
 from demiglace.data.batches import collate, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError, RunError
-from demiglace.manifest import read_json, write_json
-from demiglace.signals.cache import CacheKey, num_shards, receipt, rows_of
+from demiglace.manifest import write_json
+from demiglace.signals.cache import CacheKey, num_shards, read_cache_json, receipt, rows_of
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, hidden_request
 
@@ -61,7 +61,7 @@ def prepare_cache(directory: Path, key: CacheKey) -> None:
     identity = json.loads(json.dumps(asdict(key)))
     claim = directory / "cache.json"
     if claim.exists():
-        found = read_json(claim)
+        found = read_cache_json(claim)
         differ = [k for k in identity if found.get(k) != identity[k]]
         if differ:
             raise CacheError(
@@ -70,10 +70,13 @@ def prepare_cache(directory: Path, key: CacheKey) -> None:
             )
         return
     _check_disk(directory, key.bytes)
-    directory.mkdir(parents=True, exist_ok=True)
-    for stem, shape in key.shapes.items():
-        np.lib.format.open_memmap(directory / f"{stem}.npy", "w+", np.dtype(key.dtype), shape).flush()
-    write_json(claim, identity)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for stem, shape in key.shapes.items():
+            np.lib.format.open_memmap(directory / f"{stem}.npy", "w+", np.dtype(key.dtype), shape).flush()
+        write_json(claim, identity)
+    except (OSError, RunError) as error:
+        raise _unwritable(directory, error) from error
 
 
 def _check_disk(directory: Path, needed: int) -> None:
@@ -126,8 +129,12 @@ def _write_shard(directory: Path, shard: int, rows: np.ndarray, blocks: dict[str
                 os.fsync(handle.fileno())
         checksums = {stem: zlib.crc32(b.data) for stem, b in blocks.items()}
         write_json(receipt(directory, shard), {"crc32": checksums, "seconds": seconds})
-    except (OSError, RunError) as error:
-        raise CacheError(
-            f"the teacher's signals could not be written to {directory}: {error}; make room there, or give another "
-            "--cache. What was captured before is intact."
-        ) from error
+    except (OSError, EOFError, ValueError, RunError) as error:  # the middle two: the file is not what was laid out
+        raise _unwritable(directory, error) from error
+
+
+def _unwritable(directory: Path, error: Exception) -> CacheError:
+    return CacheError(
+        f"the teacher's signals could not be written to {directory}: {error}; make room there, remove it, or give "
+        "another --cache. What was captured before is intact."
+    )

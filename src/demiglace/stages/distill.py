@@ -1,18 +1,17 @@
 """`demiglace distill`: a student learns from a teacher's signals."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 from transformers import PreTrainedModel
 
 from demiglace.config import command
 from demiglace.data.rows import LabelSpace
-from demiglace.errors import ConfigError, ModelError
+from demiglace.errors import CacheError, ConfigError, ModelError
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.table import build_method
 from demiglace.models.labels import fits
@@ -31,7 +30,7 @@ from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.stages.config import DistillConfig
-from demiglace.stages.fit import Job, make_material, numeric_choices, open_shared, read_rows, train
+from demiglace.stages.fit import Job, check_training, make_material, numeric_choices, open_shared, read_rows, train
 
 
 @command(DistillConfig)
@@ -44,6 +43,7 @@ def distill(config: DistillConfig) -> Path:
     _check_student_choice(config)
     method = build_method(config.method, config.method_options)
     dataset = read_rows(config.source, config.location)
+    check_training(config.training, dataset)
     inputs = {"teacher": fingerprint_model(config.teacher), "data": dataset.fingerprint}
     if config.student:
         inputs["student"] = fingerprint_model(config.student)
@@ -62,7 +62,6 @@ def distill(config: DistillConfig) -> Path:
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
     train(run, _with_source(job, config, run, teacher, request))
-    shutil.rmtree(run.path / "signals", ignore_errors=True)
     return config.output
 
 
@@ -129,12 +128,18 @@ def _with_source(job: Job, config: DistillConfig, run: Run, teacher: PreTrainedM
 def _alone(directory: Path, key: CacheKey, state: PartialState) -> Iterator[None]:
     """Lay out a cache and keep other runs that share it waiting until it is filled."""
     lock = FileLock(directory.with_name(directory.name + ".lock"))
-    if state.is_main_process:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        prepare_cache(directory, key)
-    state.wait_for_everyone()
     try:
+        if state.is_main_process:
+            _acquire(lock)
+            prepare_cache(directory, key)
+        state.wait_for_everyone()
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: BaseFileLock) -> None:
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise CacheError(f"{lock.lock_file} cannot be made ({error.strerror}); give another --cache.") from error

@@ -7,7 +7,7 @@ from demiglace.methods.table import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
 from demiglace.stages.config import FinetuneConfig
-from demiglace.stages.fit import Job, make_material, numeric_choices, open_shared, read_rows, train
+from demiglace.stages.fit import Job, check_training, make_material, numeric_choices, open_shared, read_rows, train
 
 
 @command(FinetuneConfig)
@@ -18,6 +18,7 @@ def finetune(config: FinetuneConfig) -> Path:
     training; interrupted, the same call goes on.
     """
     dataset = read_rows(config.source, config.location)
+    check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
     run = open_shared(config.output, "finetune", config, inputs)
     if run is None:

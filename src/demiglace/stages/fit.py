@@ -29,7 +29,7 @@ from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import SignalSource
 from demiglace.training.config import TrainConfig
-from demiglace.training.loop import Goal, Loop, State, make_accelerator
+from demiglace.training.loop import Goal, Loop, State, check_trackers, make_accelerator
 from demiglace.training.objective import Objective
 
 
@@ -64,9 +64,17 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
     if not state.is_main_process:
         run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
     if run.complete:
+        remove_leftovers(run.path)
         say(f"{output} is up to date.")
         return None
     return run
+
+
+def remove_leftovers(path: Path) -> None:
+    """What a complete run needs no longer; a run that was killed just after its end still has it."""
+    if PartialState().is_main_process:
+        for name in ("checkpoints", "signals"):
+            shutil.rmtree(path / name, ignore_errors=True)
 
 
 def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
@@ -99,12 +107,16 @@ def make_material(
     return Material(dataset, examples, lines, unlabelled)
 
 
+def check_training(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise `ConfigError` for a metric that the task has not or a tracker that is not there; before any work."""
+    if config.metric is not None and config.metric not in dataset.metrics:
+        raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
+    check_trackers(config)
+
+
 def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
-    """The validation metric that chooses the best epoch. Raises `ConfigError` for one that the task has not."""
-    metrics = material.dataset.metrics
-    name = config.metric or metrics[0]
-    if name not in metrics:
-        raise ConfigError(unknown(f"metric of {material.dataset.name}:", name, metrics))
+    """The validation metric that chooses the best epoch."""
+    name = config.metric or material.dataset.metrics[0]
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         return material.metrics("validation", model, precision)
@@ -192,7 +204,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
-    shutil.rmtree(run.path / "checkpoints")
+    remove_leftovers(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
 
 

@@ -20,7 +20,8 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping
     Raises `RunError` where the file cannot be written.
     """
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    header = {"position": json.dumps(dict(position)), "crc32": str(_checksum(plain))}
+    header = {"position": json.dumps(dict(position))}
+    header["crc32"] = str(_checksum(plain, header["position"]))
     draft = file.with_name(file.name + ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, "pt") as handle:
             header = handle.metadata()
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        intact = int(header["crc32"]) == _checksum(tensors)
+        intact = int(header["crc32"]) == _checksum(tensors, header["position"])
         position = json.loads(header["position"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(file, str(error)) from error
@@ -53,13 +54,13 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _damaged(file: Path, reason: str) -> RunError:
     return RunError(
-        f"the checkpoint {file} is damaged ({reason}); remove it and repeat the command to train from the start, or "
-        "restore the file."
+        f"the checkpoint {file} is damaged ({reason}); restore it, or remove {file.parent} and repeat the command to "
+        "train from the start."
     )
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    value = 0
+def _checksum(tensors: Mapping[str, Tensor], position: str) -> int:
+    value = zlib.crc32(position.encode())
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].numpy().data, value)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from demiglace.errors import RunError
+
 
 class RunLog:
     """log.jsonl of a run directory; on all but the main process nothing is written."""
@@ -12,10 +14,17 @@ class RunLog:
         self._file, self._active = file, active
 
     def write(self, kind: str, values: dict[str, Any]) -> None:
-        """Append one record."""
-        if self._active:
+        """Append one record. Raises `RunError` where it cannot be written."""
+        if not self._active:
+            return
+        try:
             with self._file.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"kind": kind} | values) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self._file} could not be written ({error}); make room there and repeat the command: it goes on from "
+                "the last checkpoint."
+            ) from error
 
     @property
     def size(self) -> int:

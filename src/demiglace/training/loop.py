@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from demiglace.console import Bar, progress
 from demiglace.data.batches import collate, epoch_steps, split_by_tokens
 from demiglace.data.tokenise import Examples
-from demiglace.errors import DivergedError
+from demiglace.errors import ConfigError, DivergedError, ModelError, unknown
 from demiglace.methods.base import Progress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
@@ -114,7 +114,7 @@ class Loop:
             for index in range(first, len(plan)):
                 self._step(epoch, plan[index])
                 self._after_step(epoch, plan, index, bar)
-        self._end_epoch(epoch)
+        self._end_epoch(epoch, self._measure(plan[-1]))
 
     def _step(self, epoch: int, rows: np.ndarray) -> None:
         step = self.state.step
@@ -191,18 +191,34 @@ class Loop:
             return
         back = len(table) - 1 - int(bad[0])
         rows = plan[index - back]
-        where = ", ".join(f"{file}:{line}" for file, line in (self._lines[r] for r in rows[:5]))
         loss, norm = table[bad[0]][0], table[bad[0]][-1]
-        raise DivergedError(
-            f"step {self.state.step - back} has loss {loss:g} and gradient norm {norm:g}. Its {len(rows)} rows begin "
-            f"with {where}. Look at those rows, or lower --lr (now {self._config.lr:g}) or set --precision fp32. "
-            f"The last good state is in {self._directory / 'checkpoints'}."
+        raise self._diverged(
+            f"step {self.state.step - back} has loss {loss:g} and gradient norm {norm:g}. Its {len(rows)} rows begin",
+            rows,
         )
 
-    def _end_epoch(self, epoch: int) -> None:
-        begun = time.perf_counter()
+    def _diverged(self, what: str, rows: np.ndarray) -> DivergedError:
+        """The error that says `what` of these rows, and what can be done."""
+        where = ", ".join(f"{file}:{line}" for file, line in (self._lines[r] for r in rows[:5]))
+        kept = f"The last good state is in {self._last.parent}." if self._last.exists() else "No state was kept yet."
+        return DivergedError(
+            f"{what} with {where}. Look at those rows, or give a lower --lr (now {self._config.lr:g}) or "
+            f"--precision fp32, and another --output. {kept}"
+        )
+
+    def _measure(self, rows: np.ndarray) -> dict[str, float]:
+        """The validation metrics now, after the step of these rows."""
         self._tick()
-        metrics = self._goal.evaluate(self._plain.student) if self._goal.evaluate else {}
+        if self._goal.evaluate is None:
+            return {}
+        try:
+            return self._goal.evaluate(self._plain.student)
+        except ModelError as error:  # the last update broke what the loss before it could not yet show
+            raise self._diverged(
+                f"after step {self.state.step}, {error} The step's {len(rows)} rows begin", rows
+            ) from error
+
+    def _end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         state = self.state
         state.history.append(metrics)
         value = metrics.get(self._goal.metric)
@@ -212,7 +228,7 @@ class Loop:
                 save_checkpoint(self._best, self._plain.student.state_dict(), {"epoch": epoch, "value": value})
         patience = self._config.patience
         state.stopped = patience is not None and epoch - state.best_epoch >= patience
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - self._clock
         self._log.write("epoch", {"epoch": epoch, "step": state.step, "metrics": metrics, "seconds": seconds})
         if self._config.track and metrics:
             self._accelerator.log({f"validation.{k}": v for k, v in metrics.items()}, state.step)
@@ -259,17 +275,24 @@ class Loop:
         self._plain.load_state_dict(unprefixed("objective.", tensors))
         restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
         self._log.cut(self.state.log_size)
+        if self.state.best_epoch >= 0:
+            self.best_weights()  # if they are damaged, say so now and not after the training
 
 
-def make_accelerator(config: TrainConfig, directory: Path, run_config: dict[str, Any]) -> Accelerator:
-    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    from demiglace.errors import ConfigError, unknown
+def check_trackers(config: TrainConfig) -> None:
+    """Raise `ConfigError` for a tracker that accelerate does not know or that is not installed."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     for name in config.track or ():
         if name not in LOGGER_TYPE_TO_CLASS:
             raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
+        if name not in get_available_trackers():
+            raise ConfigError(f"--track {name} needs a package that is not installed; install {name}.")
+
+
+def make_accelerator(config: TrainConfig, directory: Path, run_config: dict[str, Any]) -> Accelerator:
+    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself."""
+    check_trackers(config)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",

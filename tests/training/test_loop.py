@@ -1,0 +1,165 @@
+"""The loop: what it optimises, when it stops, what it keeps, and what it does about damage."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_kit import make_loop, objective_of, random_examples, teacher_and_student
+
+from demiglace.errors import ConfigError, DivergedError, RunError
+from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
+from demiglace.training.config import TrainConfig
+from demiglace.training.loop import Goal, make_accelerator
+from demiglace.training.optimiser import learning_rate
+
+ROWS = 40
+
+
+def trained(directory: Path, goal: Goal | None = None, **options: object) -> tuple[torch.nn.Module, object]:
+    """An objective trained with RAIL-KD_l, and the loop's state."""
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("rail-kd-l", {}, teacher, student)
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loop = make_loop(directory, objective, source, random_examples(ROWS), goal, **options)
+    return objective, loop.run()
+
+
+def records(directory: Path, kind: str) -> list[dict]:
+    lines = (directory / "log.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+def scores(values: list[float]) -> Goal:
+    """A goal whose metric takes these values, epoch by epoch."""
+    left = list(values)
+    return Goal(lambda model: {"score": left.pop(0)}, "score", higher_is_better=True)
+
+
+def test_small_forward_passes_do_not_change_the_result(tmp_path: Path) -> None:
+    whole, _ = trained(tmp_path / "whole", batch_tokens=10_000)
+    parts, _ = trained(tmp_path / "parts", batch_tokens=24)
+    for key, weight in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[key], weight, rtol=1e-3, atol=2e-5)
+
+
+def test_log_has_every_step_and_epoch_and_mapping(tmp_path: Path) -> None:
+    trained(tmp_path, log_steps=2)
+    assert [r["step"] for r in records(tmp_path, "step")] == [2, 4, 5, 7, 9, 10]
+    assert [r["epoch"] for r in records(tmp_path, "epoch")] == [0, 1]
+    mappings = records(tmp_path, "mapping")
+    assert [(m["epoch"], m["step"], m["term"]) for m in mappings] == [(0, 0, "layers"), (1, 5, "layers")]
+    assert all([s for s, _ in m["pairs"]] == [1, 2] for m in mappings)
+    step = records(tmp_path, "step")[0]
+    assert set(step["terms"]) == {"task", "kd", "layers"}
+    assert step["loss"] == pytest.approx(sum(step["terms"].values()) / 3, rel=1e-4)
+    assert step["diagnostics"]["layers.feature_variance"] > 0
+
+
+def test_keeps_the_best_epoch(tmp_path: Path) -> None:
+    objective, state = trained(tmp_path, scores([0.2, 0.9, 0.5]), epochs=3)
+    assert (state.best_epoch, state.best_value) == (1, 0.9)
+    best, position = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
+    assert position == {"epoch": 1, "value": 0.9}
+    last = objective.student.state_dict()
+    assert any(not torch.equal(best[k], last[k]) for k in best)
+
+
+def test_lower_can_be_better(tmp_path: Path) -> None:
+    values = [0.5, 0.2, 0.9]
+    goal = Goal(lambda model: {"error": values.pop(0)}, "error", higher_is_better=False)
+    _, state = trained(tmp_path, goal, epochs=3)
+    assert (state.best_epoch, state.best_value) == (1, 0.2)
+
+
+def test_stops_early_without_improvement(tmp_path: Path) -> None:
+    _, state = trained(tmp_path, scores([0.5, 0.4, 0.3, 0.9]), epochs=4, patience=2)
+    assert len(state.history) == 3
+    assert state.stopped
+
+
+def test_divergence_names_step_and_rows_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("vanilla-kd", {}, teacher, student)
+    loop = make_loop(tmp_path, objective, source, random_examples(ROWS), epochs=2)
+    original = objective.forward
+
+    def poisoned(*args: object) -> tuple:
+        loss, terms = original(*args)
+        return (loss * float("nan"), terms) if loop.state.step == 7 else (loss, terms)
+
+    objective.forward = poisoned
+    with pytest.raises(DivergedError, match=r"step 7 has loss nan .*rows\.csv:\d+.*lower --lr"):
+        loop.run()
+    tensors, position = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
+    assert position["step"] == 7  # seven steps were done when the eighth failed
+    assert all(torch.isfinite(t).all() for t in tensors.values())
+
+
+def test_nothing_is_read_off_the_device_within_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Branching on a tensor or .item() every step would make a GPU wait."""
+    counts = {"step": 0}
+    original = torch.Tensor.item
+
+    def counted(tensor: torch.Tensor) -> object:
+        counts["step"] += 1
+        return original(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", counted)
+    trained(tmp_path, log_steps=1000, epochs=1, checkpoint_seconds=1e9)
+    assert counts["step"] <= 5  # once at the epoch's end, and not once a step and parameter
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_checkpoint_is_an_error(tmp_path: Path, damage: str) -> None:
+    trained(tmp_path, epochs=1)
+    file = tmp_path / "checkpoints" / "last.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    before = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"last\.safetensors is damaged .*remove .*checkpoints and repeat"):
+        trained(tmp_path, epochs=1)
+    assert (tmp_path / "log.jsonl").read_bytes() == before
+
+
+def test_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "c.safetensors"
+    save_checkpoint(file, {"a": torch.ones(3)}, {"step": 1})
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("demiglace.training.checkpoint.save_file", full)
+    with pytest.raises(RunError, match=r"No space left on device.*make room"):
+        save_checkpoint(file, {"a": torch.zeros(3)}, {"step": 2})
+    tensors, position = load_checkpoint(file)
+    assert position == {"step": 1}
+    assert tensors["a"].tolist() == [1, 1, 1]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = TrainConfig(lr=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(1.0)
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert 0 < rates[-1] < 0.02
+    assert learning_rate(0, 100, TrainConfig(lr=1.0, warmup=0.0)) == 1.0
+
+
+def test_unknown_tracker_is_suggested(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
+        make_accelerator(TrainConfig(track=("tensorbord",)), tmp_path, {})
+
+
+def test_checkpoint_is_of_no_other_model(tmp_path: Path) -> None:
+    trained(tmp_path, epochs=1)
+    teacher, student = teacher_and_student(layers=2)
+    objective, source = objective_of("rail-kd-l", {}, teacher, student)
+    with pytest.raises((RunError, RuntimeError)):
+        make_loop(tmp_path, objective, source, random_examples(ROWS), epochs=1).run()
