@@ -122,6 +122,7 @@ def test_a_run_that_has_ended_can_be_opened_elsewhere(tmp_path, end):
         run.finish()
     elif end == "refuse":
         del run
+        (tmp_path / "log.jsonl").touch()
         with pytest.raises(RunError) as kept:  # as a notebook keeps the last error
             begin(tmp_path, {})
         assert kept

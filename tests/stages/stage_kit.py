@@ -118,7 +118,12 @@ def damage(file: Path, how: str) -> None:
 
 
 def in_child(line: Sequence[str], prepare: Callable[[], None]) -> int:
-    """Run a command line in a forked process, after `prepare`; its exit code, or minus the signal that killed it.
+    """Run a command line in a forked process, after `prepare`; its exit code, or minus the signal that killed it."""
+    return ended(start(line, prepare))
+
+
+def start(line: Sequence[str], prepare: Callable[[], None]) -> int:
+    """The id of a forked process that runs a command line after `prepare`.
 
     A fork, because a fresh interpreter would spend seconds on importing torch and transformers.
     """
@@ -132,6 +137,11 @@ def in_child(line: Sequence[str], prepare: Callable[[], None]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
+    return child
+
+
+def ended(child: int) -> int:
+    """Wait for a process; its exit code, or minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -1,11 +1,168 @@
-"""Placeholder"""
-import time
+"""kill -9 at chosen moments, then the same command again: the run's end is that of one that nobody disturbed."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage_kit import QUICK, arguments, in_child, records, strike
+
+from demiglace import manifest
 from demiglace.cli import main
-from stage_kit import *
-def test_speed(teacher, rows, tmp_path):
-    t=time.time()
-    assert main(arguments("distill", teacher=teacher, layers=2, output=tmp_path/"r", **rows, **QUICK))==0
-    print("TIME", time.time()-t)
-    t=time.time()
-    assert in_child(arguments("distill", teacher=teacher, layers=2, output=tmp_path/"r2", **rows, **QUICK), lambda: None)==0
-    print("TIME", time.time()-t)
+from demiglace.manifest import read_manifest
+from demiglace.signals import cache, fill
+from demiglace.stages import fit
+from demiglace.training import checkpoint, loop
+from demiglace.training.log import RunLog
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+# 36 rows in steps of 8 make 5 steps an epoch. Every step writes a line of the log and a checkpoint, except that the
+# last one of an epoch is followed by two checkpoints (best and last).
+TRAINING: dict[str, tuple[Any, str, int, bool]] = {
+    "before the first line of the log": (RunLog, "write", 1, False),
+    "after a line of the log": (RunLog, "write", 3, True),
+    "before the first checkpoint": (loop, "save_checkpoint", 1, False),
+    "after a checkpoint": (loop, "save_checkpoint", 3, True),
+    "before a checkpoint's draft is put in place": (checkpoint, "save_file", 4, True),
+    "between the best and the last checkpoint of an epoch": (loop, "save_checkpoint", 5, True),
+    "after an epoch": (loop, "save_checkpoint", 6, True),
+    "during the evaluation of an epoch": (fit, "predict", 2, False),
+    "before RUN/last": (fit, "save_model", 1, False),
+    "while RUN/last is written": (fit, "write_model", 1, True),
+    "while RUN/model is written": (fit, "write_model", 2, True),
+    "during the last evaluation": (fit, "predict", 4, False),
+    "before the manifest": (manifest.Run, "finish", 1, False),
+    "after the manifest": (fit, "remove_leftovers", 1, False),
+}
+CAPTURE: dict[str, tuple[Any, str, int, bool]] = {
+    "before the cache is claimed": (fill, "write_json", 1, False),
+    "before the first shard": (fill, "_write_shard", 1, False),
+    "before a shard's receipt": (fill, "write_json", 3, False),
+    "after a shard": (fill, "_write_shard", 2, True),
+    "after the last shard": (fill, "_write_shard", 3, True),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_shards() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "SHARD_ROWS", 16)
+        yield
+
+
+@pytest.fixture(scope="module")
+def lines(base: Path, teacher: Path, rows: dict[str, str]) -> dict[str, Callable[[Path], list[str]]]:
+    """The command lines under test, by output directory; with dropout and draws, so that all randomness counts."""
+    chance = QUICK | {"dropout": 0.1}
+    draws = {"layers": 2, "method": "rail-kd-l", "method_options": {"sampling": "step"}}
+    return {
+        "finetune": lambda output: arguments("finetune", model=base, output=output, **rows, **chance),
+        "distill": lambda output: arguments("distill", teacher=teacher, output=output, **rows, **chance, **draws),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path, lines: dict[str, Callable[[Path], list[str]]]) -> Callable[[str], Path]:
+    """An undisturbed run of a command."""
+
+    def run(command: str) -> Path:
+        output = home / f"whole-{command}"
+        assert output.exists() or main(lines[command](output)) == 0
+        return output
+
+    return run
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """The same bits of weights, the same metrics and the same log (but for the clock), and nothing left over."""
+    for file in ("model/model.safetensors", "last/model.safetensors", "model/config.json"):
+        assert (run / file).read_bytes() == (whole / file).read_bytes(), file
+    ours, theirs = read_manifest(run), read_manifest(whole)
+    assert (ours["metrics"], ours["best_epoch"]) == (theirs["metrics"], theirs["best_epoch"])
+    for kind in ("step", "mapping", "epoch"):
+        assert [r | {"seconds": 0} for r in records(run, kind)] == [r | {"seconds": 0} for r in records(whole, kind)]
+    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
+@pytest.mark.parametrize("moment", TRAINING)
+def test_a_killed_finetune_ends_as_if_nothing_had_been(
+    moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
+) -> None:
+    owner, name, at, after = TRAINING[moment]
+    line = lines["finetune"](tmp_path / "run")
+    assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
+    assert main(line) == 0
+    assert_same_run(tmp_path / "run", whole("finetune"))
+
+
+@pytest.mark.parametrize("moment", [*CAPTURE, "after a checkpoint", "while RUN/model is written", "after the manifest"])
+def test_a_killed_distill_ends_as_if_nothing_had_been(
+    moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
+) -> None:
+    owner, name, at, after = (CAPTURE | TRAINING)[moment]
+    line = lines["distill"](tmp_path / "run")
+    assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
+    assert main(line) == 0
+    assert_same_run(tmp_path / "run", whole("distill"))
+
+
+def test_shards_that_are_there_are_not_captured_again(
+    tmp_path: Path, lines: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = lines["distill"](tmp_path / "run")
+    assert in_child(line, lambda: strike(fill, "_write_shard", 2, after=True)) == -signal.SIGKILL
+    captured, original = [], fill._write_shard
+
+    def noted(directory: Path, shard: int, *rest: Any) -> None:
+        captured.append(shard)
+        original(directory, shard, *rest)
+
+    monkeypatch.setattr(fill, "_write_shard", noted)
+    assert main(line) == 0
+    assert captured == [2]
+
+
+def test_killed_again_and_again(tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]) -> None:
+    line, kills = lines["finetune"](tmp_path / "run"), 0
+    while (code := in_child(line, lambda: strike(loop, "save_checkpoint", 4))) == -signal.SIGKILL:
+        kills += 1
+    assert code == 0
+    assert kills >= 3
+    assert_same_run(tmp_path / "run", whole("finetune"))
+
+
+def test_killed_in_the_middle_of_a_checkpoint_file(
+    tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
+) -> None:
+    def tear() -> None:
+        original, calls = checkpoint.save_file, []
+
+        def torn(tensors: Any, file: Path, metadata: Any) -> None:
+            original(tensors, file, metadata)
+            calls.append(file)
+            if len(calls) == 4:
+                os.truncate(file, file.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoint.save_file = torn
+
+    line = lines["finetune"](tmp_path / "run")
+    assert in_child(line, tear) == -signal.SIGKILL
+    assert (tmp_path / "run" / "checkpoints" / "last.safetensors.part").exists()
+    assert main(line) == 0
+    assert_same_run(tmp_path / "run", whole("finetune"))
+
+
+@pytest.mark.parametrize("command", ["finetune", "distill"])
+def test_ctrl_c_says_how_to_go_on(
+    command: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = lines[command](tmp_path / "run")
+    interrupt = lambda: strike(RunLog, "write", 5, number=signal.SIGINT)  # noqa: E731
+    assert in_child(line, interrupt) == 130
+    assert "interrupted; repeat the same command" in capfd.readouterr().err
+    assert main(line) == 0
+    assert_same_run(tmp_path / "run", whole(command))

@@ -66,6 +66,14 @@ def split_by_tokens(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int) ->
     return parts
 
 
+def forward_tokens(device: torch.device) -> int:
+    """Padded tokens of one forward pass without gradients: what stays in a CPU's caches, or keeps a GPU busy.
+
+    On a CPU 2,048 tokens ran 2 to 3 times as fast as 16,384 (MiniLM, Xeon).
+    """
+    return 65_536 if device.type == "cuda" else 2_048
+
+
 def sorted_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """All rows by falling length, in batches of at most `batch_tokens` padded tokens: for passes without training."""
     order = np.argsort(-lengths, kind="stable")

@@ -112,13 +112,13 @@ def _verify(directory: Path, key: CacheKey, shard: int) -> None:
     remedy = f"remove {directory} and repeat the command; the teacher is then asked again."
     if not file.exists():
         raise CacheError(f"shard {shard} of the signal cache is missing; {remedy}")
-    expected, rows = read_cache_json(file)["crc32"], rows_of(key, shard)
+    expected, rows = read_cache_json(file).get("crc32", {}), rows_of(key, shard)
     for stem, shape in key.shapes.items():
         try:
             array = np.load(directory / f"{stem}.npy", mmap_mode="r")
         except (OSError, EOFError, ValueError) as error:
             raise CacheError(f"{directory / stem}.npy cannot be read ({error}); {remedy}") from error
-        if array.shape != shape or zlib.crc32(array[rows[0] : rows[-1] + 1].tobytes()) != expected[stem]:
+        if array.shape != shape or zlib.crc32(array[rows[0] : rows[-1] + 1].tobytes()) != expected.get(stem):
             raise CacheError(f"shard {shard} of {stem} in the signal cache is corrupt; {remedy}")
 
 
@@ -147,4 +147,4 @@ def rows_of(key: CacheKey, shard: int) -> np.ndarray:
 
 def capture_seconds(directory: Path, key: CacheKey) -> float:
     """What the teacher's pass took, in whichever run it was made."""
-    return sum(read_cache_json(receipt(directory, s))["seconds"] for s in range(num_shards(key)))
+    return sum(read_cache_json(receipt(directory, s)).get("seconds", 0.0) for s in range(num_shards(key)))

@@ -13,15 +13,13 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import Bar, progress
-from demiglace.data.batches import collate, sorted_batches
+from demiglace.data.batches import collate, forward_tokens, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError, RunError
 from demiglace.manifest import write_json
 from demiglace.signals.cache import CacheKey, num_shards, read_cache_json, receipt, rows_of
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, hidden_request
-
-_CAPTURE_TOKENS = 16384
 
 
 def fill_cache(
@@ -100,7 +98,7 @@ def _capture_shard(
 ) -> None:
     begun, rows = time.perf_counter(), rows_of(key, shard)
     blocks = {stem: np.empty((len(rows), *shape[1:]), key.dtype) for stem, shape in key.shapes.items()}
-    for places in sorted_batches(examples.lengths[rows], _CAPTURE_TOKENS):
+    for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
         batch = collate(examples, rows[places], device)
         signals = source.fetch(batch)
         assert signals.logits is not None

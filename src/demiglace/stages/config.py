@@ -74,7 +74,9 @@ class EvaluateConfig:
     label_column: str | None = option("the label column; found by usual names if not given", None)
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
-    batch_tokens: int = option("largest forward pass in padded tokens", 2048, decides=False, at_least=1)
+    batch_tokens: int | None = option(
+        "largest forward pass in padded tokens; none: as the device likes it", None, decides=False, at_least=1
+    )
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 

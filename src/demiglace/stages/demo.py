@@ -47,7 +47,8 @@ def demo(config: DemoConfig) -> Path:
     _heading(4, "the control: the same student, the same epochs, no teacher")
     finetune(model=str(cut), output=control, epochs=config.student_epochs, **recipe)
     _heading(5, "all three on the test rows")
-    for run in (teacher, student, control):
+    evaluate(model=str(teacher), data=_TASK, output=home / "evaluation-teacher")
+    for run in (student, control):
         evaluate(model=str(run), data=_TASK, teacher=str(teacher), output=home / f"evaluation-{run.name}")
     _heading(6, "export, checked and measured")
     export(model=str(student), teacher=str(teacher), quantize="int8", output=home / "onnx")
@@ -75,7 +76,12 @@ def _heading(number: int, text: str) -> None:
 
 
 def _tables(runs: list[Path]) -> list[Table]:
-    return [table(task, columns, rows) for task, columns, rows in summary_rows(collect(runs))]
+    """The models side by side and what is known of them below one another, so that it fits any terminal."""
+    found = summary_rows(collect(runs))
+    return [
+        table(task, ["", *(r[0] for r in rows)], list(zip(columns, *rows, strict=True))[1:])
+        for task, columns, rows in found
+    ]
 
 
 def _name_files(student: Path, exported: Path, page: Path) -> None:

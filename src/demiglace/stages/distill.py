@@ -56,7 +56,8 @@ def distill(config: DistillConfig) -> Path:
     if config.student:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     teacher, student, precision = _load_models(config, dataset.labels)
-    check_tokenizer(student, tokenizer)
+    for model in (teacher, student):
+        check_tokenizer(model, tokenizer)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     request = method.requests(*shapes).teacher
     material = make_material(dataset, config.source, tokenizer, [teacher, student])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from demiglace.config import command
+from demiglace.errors import ConfigError
 from demiglace.methods.table import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
@@ -17,6 +18,8 @@ def finetune(config: FinetuneConfig) -> Path:
     Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
     training; interrupted, the same call goes on.
     """
+    if config.source.unlabelled:
+        raise ConfigError("--unlabelled rows teach only by a teacher's signals; give them to `demiglace distill`.")
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}

@@ -286,7 +286,7 @@ def check_trackers(config: TrainConfig) -> None:
     for name in config.track or ():
         if name not in LOGGER_TYPE_TO_CLASS:
             raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
-        if name not in get_available_trackers():
+        if name not in [t.value for t in get_available_trackers()]:
             raise ConfigError(f"--track {name} needs a package that is not installed; install {name}.")
 
 

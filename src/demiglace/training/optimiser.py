@@ -21,10 +21,10 @@ def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Linear rise over the first `warmup` share of the steps, then linear fall to 0 at the end."""
-    rise = max(1, round(steps * config.warmup))
-    if step < rise and config.warmup > 0:
+    rise = round(steps * config.warmup)
+    if step < rise:
         return config.lr * (step + 1) / rise
-    return config.lr * max(0.0, (steps - step) / max(1, steps - rise))
+    return config.lr * (steps - step) / (steps - rise)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,296 @@
+"""`distill` end to end: every method and architecture, both sources of signals, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stage_kit import QUICK, RESULTS, arguments, close, records, weights, write_csv, write_rows
+from transformers import AutoModelForSequenceClassification
+
+import demiglace
+from demiglace.cli import main
+from demiglace.manifest import read_manifest
+from demiglace.methods.table import METHODS
+from demiglace.signals import fill
+from demiglace.stages import fit
+from factories import ARCHITECTURES, save_tiny, tiny_tokenizer
+
+LABELS = ("negative", "positive")
+
+
+def run(output: Path, teacher: Path, **options: Any) -> int:
+    """The exit code of `demiglace distill`."""
+    return main(arguments("distill", teacher=teacher, output=output, **options))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    assert run(tmp_path / "run", teacher, layers=2, method=method, **rows, **QUICK) == 0
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest.keys() >= RESULTS
+    assert (manifest["method"], manifest["layers"]) == (method, 2)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.num_hidden_layers == 2
+    assert model.num_parameters() == manifest["parameters"]
+    assert set(weights(tmp_path / "run")) == set(model.state_dict())  # projections stay outside of the student
+    steps = records(tmp_path / "run", "step")
+    assert len(steps) == 10
+    assert all(np.isfinite(s["loss"]) for s in steps)
+    assert ("kd" in steps[0]["terms"]) == (method != "none")
+    mappings = records(tmp_path / "run", "mapping")
+    assert [m["epoch"] for m in mappings] == ([] if method in ("none", "vanilla-kd") else [0, 1])
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {"manifest.json", "run.json", "log.jsonl", "model", "last", ".lock"}
+
+
+def test_no_method_is_plain_fine_tuning(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    assert main([*arguments("truncate", output=tmp_path / "cut", layers=2), str(teacher)]) == 0
+    assert main(arguments("finetune", model=tmp_path / "cut", output=tmp_path / "plain", **rows, **QUICK)) == 0
+    given = rows | QUICK | {"method": "none"}
+    assert run(tmp_path / "run", teacher, layers=2, **given) == 0
+    assert run(tmp_path / "given", teacher, student=tmp_path / "cut", **given) == 0
+    expected = weights(tmp_path / "plain")
+    for name in ("run", "given"):
+        found = weights(tmp_path / name)
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "integers", "regression"])
+def test_every_kind_of_rows(kind: str, tmp_path: Path, base: Path) -> None:
+    given = write_rows(tmp_path / "rows", kind) | QUICK
+    assert main(arguments("finetune", model=base, output=tmp_path / "teacher", **given)) == 0
+    assert run(tmp_path / "run", tmp_path / "teacher", layers=2, **given) == 0
+    ours, teachers = read_manifest(tmp_path / "run"), read_manifest(tmp_path / "teacher")
+    assert (ours["labels"], ours["problem"]) == (teachers["labels"], teachers["problem"])
+    assert ours["metrics"]["test"].keys() == teachers["metrics"]["test"].keys()
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture(arch: str, tmp_path: Path, rows: dict[str, str]) -> None:
+    teacher = save_tiny(tmp_path / "teacher", arch, label_names=LABELS)
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
+    assert read_manifest(tmp_path / "run")["layers"] == 2
+    kept = records(tmp_path / "run", "mapping")[0]["pairs"]
+    assert kept[0][0] == 1
+    assert 1 <= kept[0][1] <= 3
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.id2label == dict(enumerate(LABELS))
+
+
+@pytest.mark.parametrize(("choice", "layers"), [({"layers": 3, "strategy": "top"}, 3), ({"keep": [0, 3]}, 2)])
+def test_the_student_is_cut_as_asked(
+    choice: dict[str, Any], layers: int, tmp_path: Path, teacher: Path, rows: dict[str, str]
+) -> None:
+    start = QUICK | {"lr": 1e-12, "epochs": 1, "method": "vanilla-kd"}  # so little that the layers can be told
+    assert run(tmp_path / "run", teacher, **choice, **rows, **start) == 0
+    ours, theirs = weights(tmp_path / "run"), weights(teacher)
+    keep = choice.get("keep", [1, 2, 3])
+    assert read_manifest(tmp_path / "run")["layers"] == layers
+    for new, old in enumerate(keep):
+        name = "bert.encoder.layer.{}.output.dense.weight"
+        torch.testing.assert_close(ours[name.format(new)], theirs[name.format(old)], rtol=0, atol=1e-6)
+
+
+def test_cached_signals_train_as_the_teacher_itself(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    given = {"layers": 2, "method": "pkd"} | rows | QUICK
+    assert run(tmp_path / "cached", teacher, **given, cache_dtype="float32") == 0
+    assert run(tmp_path / "online", teacher, **given, cache="off") == 0
+    close(tmp_path / "cached", tmp_path / "online", 2e-5)
+    assert read_manifest(tmp_path / "online")["seconds"]["capture"] == 0
+    ours, theirs = (records(tmp_path / name, "step") for name in ("cached", "online"))
+    assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-4)
+
+
+def test_one_cache_serves_several_methods(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"layers": 2, "cache": tmp_path / "cache"} | rows | QUICK
+    assert run(tmp_path / "first", teacher, **given, method="rail-kd-l") == 0
+    held = sorted((tmp_path / "cache").rglob("*.npy"))
+    assert held
+
+    def asked(*args: Any) -> None:
+        raise AssertionError("the teacher was asked again")
+
+    monkeypatch.setattr(fill, "_capture_shard", asked)
+    assert run(tmp_path / "second", teacher, **given, method="rail-kd-c") == 0
+    assert run(tmp_path / "third", teacher, **given | {"epochs": 1, "seed": 5}, method="rail-kd-l") == 0
+    assert sorted((tmp_path / "cache").rglob("*.npy")) == held
+    first, second = (read_manifest(tmp_path / name)["seconds"]["capture"] for name in ("first", "second"))
+    assert first == second  # what the capture took, in whichever run it was made
+
+
+def test_rows_without_labels_get_the_teachers_terms(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    texts = [f"{a} {b} {c}" for a in ("lost", "it") for b in ("a", "the", "red") for c in ("film", "this", "money")]
+    file = write_csv(tmp_path / "more.csv", [{"text": t} for t in texts])
+    given = {"layers": 2, "method": "vanilla-kd", "unlabelled": file} | rows | QUICK
+    assert run(tmp_path / "run", teacher, **given) == 0
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["rows"] == {"train": 36, "validation": 12, "test": 12, "unlabelled": len(texts)}
+    assert len(records(tmp_path / "run", "step")) == 2 * -(-(36 + len(texts)) // 8)
+    mixed = write_csv(tmp_path / "more.csv", [{"text": t + " no"} for t in texts])
+    assert run(tmp_path / "run", teacher, **given | {"unlabelled": mixed}) == 2  # the same file, other rows
+
+
+def test_a_step_of_unlabelled_rows_alone(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    texts = [" ".join(["card", *["red"] * 20, *["blue"] * i]) for i in range(24)]  # longer than all, so by themselves
+    file = write_csv(tmp_path / "more.csv", [{"text": t} for t in texts])
+    given = {"layers": 2, "method": "vanilla-kd", "unlabelled": file} | rows | QUICK
+    assert run(tmp_path / "run", teacher, **given) == 0
+    terms = [r["terms"] for r in records(tmp_path / "run", "step")]
+    assert any(t["task"] == 0 and t["kd"] > 0 for t in terms)
+    assert all(np.isfinite(t["kd"]) for t in terms)
+
+
+def test_another_seed_draws_other_layers_and_the_same_one_the_same(
+    tmp_path: Path, teacher: Path, rows: dict[str, str]
+) -> None:
+    def pairs(seed: int, name: str) -> list[Any]:
+        given = {"layers": 2, "seed": seed, "epochs": 4} | rows
+        assert run(tmp_path / name, teacher, **QUICK | given) == 0
+        return [m["pairs"] for m in records(tmp_path / name, "mapping")]
+
+    assert pairs(1, "one") == pairs(1, "same")
+    assert pairs(2, "two") != pairs(1, "again")
+
+
+def test_method_options_decide_the_run(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"layers": 2, "method": "vanilla-kd"} | rows | QUICK
+    assert run(tmp_path / "run", teacher, **given, method_options={"temperature": 3}) == 0
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert config["method_options"] == {"temperature": 3}
+    assert run(tmp_path / "run", teacher, **given, method_options={"temperature": 4}) == 2
+    assert "method_options.temperature: 3 there, 4 now" in capsys.readouterr().err
+
+
+def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    assert run(tmp_path / "command", teacher, layers=2, **rows, **QUICK) == 0
+    path = demiglace.distill(teacher=str(teacher), layers=2, output=tmp_path / "call", **rows, **QUICK)
+    assert path == tmp_path / "call"
+    ours, theirs = weights(tmp_path / "call"), weights(tmp_path / "command")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_same_command_again_is_up_to_date_without_loading_a_model(
+    tmp_path: Path,
+    teacher: Path,
+    rows: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
+
+    def loaded(*args: Any, **options: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("demiglace.stages.distill.load_classifier", loaded)
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
+    assert run(tmp_path / "run", teacher, layers=3, **rows, **QUICK) == 2
+    assert "layers: 2 there, 3 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "neither was given"),
+        ({"layers": 2, "student": "x"}, "both were given"),
+        ({"keep": [0], "student": "x"}, "both were given"),
+        ({"layers": 2, "method": "rail-kd"}, "unknown method 'rail-kd'; did you mean 'rail-kd-"),
+        ({"layers": 2, "method_options": {"temprature": 2}}, "did you mean 'temperature'"),
+        ({"layers": 2, "method_options": {"temperature": 0}}, "above 0"),
+        ({"layers": 2, "method_options": {"sampling": "weekly"}}, "epoch"),
+        ({"layers": 2, "metric": "acuracy"}, "did you mean 'accuracy'"),
+        ({"layers": 2, "track": "tensorbord"}, "did you mean 'tensorboard'"),
+        ({"layers": 2, "metod": "pkd"}, "did you mean"),
+        ({"layers": 2, "cache_dtype": "float8"}, "float16"),
+    ],
+)
+def test_wrong_options_are_refused_and_nothing_is_written(
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    teacher: Path,
+    rows: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(tmp_path / "run", teacher, **rows, **QUICK, **options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def with_other_words(path: Path) -> Path:
+    """A model whose tokenizer has two ids exchanged."""
+    file = save_tiny(path, num_layers=2, label_names=LABELS) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
+    file.write_text(json.dumps(content))
+    return path
+
+
+def without_head_for(path: Path) -> Path:
+    """A teacher of three other labels."""
+    return save_tiny(path, label_names=("red", "green", "blue"))
+
+
+def too_small(path: Path) -> Path:
+    """A model with fewer embeddings than its tokenizer has ids."""
+    model = AutoModelForSequenceClassification.from_pretrained(save_tiny(path, label_names=LABELS))
+    model.resize_token_embeddings(30)
+    model.save_pretrained(path)
+    tiny_tokenizer(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "role", "message"),
+    [
+        (with_other_words, "student", "different vocabularies: .*'bad' is id"),
+        (without_head_for, "teacher", "the teacher's labels are red, green, blue, the rows' are negative, positive"),
+        (too_small, "teacher", "the tokenizer does not fit the model: it gives ids up to"),
+    ],
+)
+def test_models_that_do_not_go_together_are_refused_and_do_not_bar_the_mended_command(
+    make: Any,
+    role: str,
+    message: str,
+    tmp_path: Path,
+    teacher: Path,
+    rows: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wrong = make(tmp_path / "wrong")
+    models = {"teacher": teacher, "student": save_tiny(tmp_path / "student", num_layers=2, label_names=LABELS)}
+    given = {"output": tmp_path / "run"} | rows | QUICK
+    assert main(arguments("distill", **models | {role: wrong}, **given)) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.json", ".lock"}
+    assert main(arguments("distill", **models, **given)) == 0
+
+
+def test_a_student_that_is_too_small_for_the_method(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", **rows, **QUICK) == 2
+    assert "final_layer=true" in capsys.readouterr().err
+    options = {"final_layer": "true"}
+    assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", method_options=options, **rows, **QUICK) == 0
+
+
+def test_an_interrupted_run_keeps_its_directory(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.Loop, "_end_epoch", interrupted)
+        assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 130
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK | {"lr": 1e-3}) == 2
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0

@@ -1,0 +1,225 @@
+"""`finetune` end to end: every kind of rows, what a run directory holds, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stage_kit import QUICK, RESULTS, arguments, records, weights, write_csv, write_rows
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import demiglace
+from demiglace.cli import main
+from demiglace.errors import DivergedError
+from demiglace.manifest import read_manifest
+from demiglace.stages import fit
+from factories import save_tiny
+
+PROBLEMS = {
+    "classes": ("classification", ["negative", "positive"], "accuracy"),
+    "pairs": ("classification", ["different", "same"], "accuracy"),
+    "integers": ("classification", ["0", "1"], "accuracy"),
+    "regression": ("regression", [], "pearson"),
+}
+
+
+def run(output: Path, model: Path, **options: Any) -> int:
+    """The exit code of `demiglace finetune`."""
+    return main(arguments("finetune", model=model, output=output, **options))
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_a_run_is_complete_and_its_model_loads(kind: str, tmp_path: Path, base: Path) -> None:
+    problem, labels, metric = PROBLEMS[kind]
+    assert run(tmp_path / "run", base, **write_rows(tmp_path / "rows", kind), **QUICK) == 0
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest.keys() >= RESULTS
+    assert (manifest["problem"], manifest["labels"], manifest["method"]) == (problem, labels, "none")
+    assert manifest["rows"] == {"train": 36, "validation": 12, "test": 12}
+    assert manifest["layers"] == 4
+    assert next(iter(manifest["metrics"]["test"])) == metric
+    for which in ("model", "last"):
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / which)
+        assert model.num_parameters() == manifest["parameters"]
+        assert model.config.num_labels == max(1, len(labels))
+        if labels:
+            assert [model.config.id2label[i] for i in range(len(labels))] == labels
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "run" / "model")("the good film")["input_ids"]) == 5
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {"manifest.json", "run.json", "log.jsonl", "model", "last", ".lock"}
+
+
+def test_the_log_tells_every_step_and_epoch(teacher: Path) -> None:
+    steps, epochs = records(teacher, "step"), records(teacher, "epoch")
+    assert [s["step"] for s in steps] == list(range(1, 11))
+    assert {"epoch", "lr", "loss", "terms", "gradient_norm"} <= steps[0].keys()
+    assert steps[0]["terms"].keys() == {"task"}
+    assert [(e["epoch"], e["step"]) for e in epochs] == [(0, 5), (1, 10)]
+    assert epochs[-1]["metrics"].keys() == {"accuracy", "macro_f1"}
+    assert records(teacher, "mapping") == []
+
+
+def test_it_learns(tmp_path: Path, base: Path) -> None:
+    rows = write_rows(tmp_path / "rows", train=160, held_out=40)
+    assert run(tmp_path / "run", base, **rows, **QUICK | {"epochs": 6, "lr": 5e-3}) == 0
+    assert read_manifest(tmp_path / "run")["metrics"]["test"]["accuracy"] >= 0.85
+    losses = [s["loss"] for s in records(tmp_path / "run", "step")]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+
+
+def test_the_same_command_again_is_up_to_date(
+    teacher: Path, base: Path, rows: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in teacher.rglob("*") if p.name != ".lock"}
+    assert run(teacher, base, **rows, **QUICK | {"log_steps": 7, "checkpoint_seconds": 5}) == 0
+    assert f"{teacher} is up to date." in capfd.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in teacher.rglob("*") if p.name != ".lock"} == before
+
+
+def test_another_option_on_the_same_directory_is_refused(
+    teacher: Path, base: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(teacher, base, **rows, **QUICK | {"lr": 3e-3}) == 2
+    error = capsys.readouterr().err
+    assert f"{teacher} holds another run" in error
+    assert "lr: 0.002 there, 0.003 now" in error
+    assert "epochs" not in error
+
+
+def test_foreign_files_are_left_alone(
+    tmp_path: Path, base: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("all my work")
+    assert run(tmp_path, base, **rows, **QUICK) == 2
+    assert "holds files that are no demiglace run" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, base: Path, rows: dict[str, str]) -> None:
+    assert demiglace.finetune(model=str(base), output=tmp_path / "run", **rows, **QUICK) == tmp_path / "run"
+    ours, theirs = weights(tmp_path / "run"), weights(teacher)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
+    """Let the validation accuracies of the epochs be these; later evaluations are true ones."""
+    left, original = list(accuracies), fit.Material.metrics
+    measure = lambda *given: {"accuracy": left.pop(0), "macro_f1": 0.0} if left else original(*given)  # noqa: E731
+    monkeypatch.setattr(fit.Material, "metrics", measure)
+
+
+def test_model_is_the_best_epoch_and_last_the_last(
+    tmp_path: Path, base: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.5, 0.9, 0.7])
+    saved, original = [], fit.Loop._end_epoch
+
+    def end(loop: Any, epoch: int, metrics: Any) -> None:
+        saved.append({k: v.clone() for k, v in loop._plain.student.state_dict().items()})
+        original(loop, epoch, metrics)
+
+    monkeypatch.setattr(fit.Loop, "_end_epoch", end)
+    assert run(tmp_path / "run", base, **rows, **QUICK | {"epochs": 3}) == 0
+    assert read_manifest(tmp_path / "run")["best_epoch"] == 1
+    for which, epoch in (("model", 1), ("last", 2)):
+        found = weights(tmp_path / "run", which)
+        assert all(torch.equal(found[name], saved[epoch][name]) for name in found)
+    assert any(not torch.equal(saved[1][name], saved[2][name]) for name in saved[1])
+
+
+def test_patience_ends_the_run(
+    tmp_path: Path, base: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.6, 0.5, 0.5, 0.9])
+    assert run(tmp_path / "run", base, **rows, **QUICK | {"epochs": 4, "patience": 2}) == 0
+    assert len(records(tmp_path / "run", "epoch")) == 3
+    assert read_manifest(tmp_path / "run")["best_epoch"] == 0
+
+
+def test_trackers_get_their_files(tmp_path: Path, base: Path, rows: dict[str, str]) -> None:
+    pytest.importorskip("tensorboard")
+    assert run(tmp_path / "run", base, **rows, **QUICK, track="tensorboard") == 0
+    events = [p for p in (tmp_path / "run").rglob("events.out.tfevents*") if p.stat().st_size > 200]
+    assert events
+
+
+def test_bad_rows_are_shown_with_their_lines_or_dropped_and_counted(
+    tmp_path: Path, base: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path(rows["data"]).open() as handle:
+        head = [dict(zip(("text", "label"), line.strip().split(","), strict=True)) for line in handle][1:]
+    file = write_csv(tmp_path / "bad.csv", [*head, {"text": "", "label": "positive"}, {"text": "red", "label": ""}])
+    given = rows | {"data": str(file)}
+    assert run(tmp_path / "run", base, **given, **QUICK) == 2
+    error = capsys.readouterr().err
+    assert f"{file}:38" in error
+    assert f"{file}:39" in error
+    assert not (tmp_path / "run").exists()
+    assert run(tmp_path / "run", base, **given, **QUICK, on_bad_rows="drop") == 0
+    assert sum(read_manifest(tmp_path / "run")["drops"].values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "acuracy"}, "unknown metric of data.csv: 'acuracy'; did you mean 'accuracy'"),
+        ({"metric": "pearson"}, "Known: accuracy, macro_f1"),
+        ({"track": "tensorbord"}, "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
+        ({"data": "sst22"}, "sst2"),
+        ({"model": "nowhere/at-all"}, "nowhere/at-all"),
+        ({"learning_rate": 1}, "learning"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_and_nothing_is_written(
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    base: Path,
+    rows: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments("finetune", **{"model": base, "output": tmp_path / "run"} | rows | QUICK | options)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_refused_late_does_not_bar_the_mended_command(
+    tmp_path: Path, base: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [
+        {"text": "red " * 300 + word, "label": label} for word, label in (("good", "positive"), ("bad", "negative"))
+    ]
+    given = rows | {"data": str(write_csv(tmp_path / "long.csv", long * 2)), "on_bad_rows": "drop"}
+    assert run(tmp_path / "run", base, **given, **QUICK, max_length=400) == 2
+    assert "--max-length 256" in capsys.readouterr().err
+    assert run(tmp_path / "run", base, **given, **QUICK, max_length=256) == 0
+
+
+def test_a_nan_in_the_model_stops_the_first_step(
+    tmp_path: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(save_tiny(tmp_path / "whole", num_labels=2))
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight[3, 5] = torch.nan
+    model.save_pretrained(tmp_path / "broken")
+    for file in (tmp_path / "whole").glob("token*"):
+        (tmp_path / "broken" / file.name).write_bytes(file.read_bytes())
+    assert run(tmp_path / "run", tmp_path / "broken", **rows, **QUICK) == 2
+    error = capsys.readouterr().err
+    assert "step 1 has loss nan" in error
+    assert f"{rows['data']}:" in error
+    assert "No state was kept yet" in error
+
+
+@pytest.mark.parametrize("lr", [1e18, 1e30])
+def test_a_mad_learning_rate_stops_and_leaves_the_last_good_state(
+    lr: float, tmp_path: Path, base: Path, rows: dict[str, str]
+) -> None:
+    given = rows | QUICK | {"lr": lr, "warmup": 0.0, "clip": 1e9}
+    with pytest.raises(DivergedError, match=r"step \d+.*data\.csv:\d+.*lower --lr \(now 1e\+"):
+        demiglace.finetune(model=str(base), output=tmp_path / "run", **given)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    with pytest.raises(DivergedError):  # and again, from the same state
+        demiglace.finetune(model=str(base), output=tmp_path / "run", **given)

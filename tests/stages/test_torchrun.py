@@ -1,0 +1,137 @@
+"""Two processes train as one does: gloo on the CPU, at the same global batch."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from accelerate import PartialState
+from accelerate.state import AcceleratorState, GradientState
+from stage_kit import QUICK, arguments, close, ended, in_child, records, start, strike, write_csv, write_rows
+
+from demiglace.cli import main
+from demiglace.manifest import read_manifest
+from demiglace.signals import cache, fill
+from demiglace.stages import fit
+from demiglace.training import loop
+
+# 33 rows in steps of 8 make four whole steps and one of a single row, in which one of two processes has none; forward
+# passes of 24 tokens cut the shares into different numbers of parts.
+UNEVEN = QUICK | {"layers": 2, "batch_tokens": 24, "cache_dtype": "float32", "dropout": 0.0}
+TOLERANCE = 2e-5
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture(scope="module")
+def odd_rows(home: Path) -> dict[str, str]:
+    return write_rows(home / "odd", train=33)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def assert_one_run(run: Path, alone: Path) -> None:
+    """The result of one process, and one log, one manifest, nothing else."""
+    for which in ("model", "last"):
+        close(run, alone, TOLERANCE, which)
+    ours, theirs = records(run, "step"), records(alone, "step")
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+    for key in ("loss", "gradient_norm"):
+        assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=1e-4)
+    assert records(run, "mapping") == records(alone, "mapping")
+    assert read_manifest(run)["metrics"] == read_manifest(alone)["metrics"]
+    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in alone.iterdir())
+
+
+def test_torchrun_with_a_cache(tmp_path: Path, teacher: Path, odd_rows: dict[str, str]) -> None:
+    def line(output: Path) -> list[str]:
+        return arguments("distill", teacher=teacher, output=output, **odd_rows, **UNEVEN)
+
+    assert main(line(tmp_path / "alone")) == 0
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [sys.executable, *launch, "-m", "demiglace", *line(tmp_path / "two")]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_one_run(tmp_path / "two", tmp_path / "alone")
+    assert len(re.findall("epoch 1/2", done.stderr)) == 1  # one process speaks
+
+
+def as_rank(rank: int, port: int, prepare: Callable[[], None]) -> Callable[[], None]:
+    """What makes a forked process one of the two that `torchrun` would start."""
+
+    def become() -> None:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        os.environ.update({k: str(v) for k, v in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        for state in (PartialState, AcceleratorState, GradientState):
+            state._reset_state()
+        prepare()
+
+    return become
+
+
+def on_two(line: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int:
+    """Run a command line on two forked processes, the first after `prepare`; the exit code of the first.
+
+    The other is killed where the first fails, as `torchrun` does.
+    """
+    port = free_port()
+    other = start(line, as_rank(1, port, lambda: None))
+    first = in_child(line, as_rank(0, port, prepare))
+    if first:
+        os.kill(other, signal.SIGKILL)
+    second = ended(other)
+    assert first or second == 0
+    return first
+
+
+@needs_fork
+def test_without_a_cache_and_with_unlabelled_rows(tmp_path: Path, teacher: Path, odd_rows: dict[str, str]) -> None:
+    texts = [" ".join(["card", *["red"] * i]) for i in range(1, 17)]  # 49 rows in all: again one is left over
+    file = write_csv(tmp_path / "more.csv", [{"text": t} for t in texts])
+    given = {"cache": "off", "method": "vanilla-kd", "unlabelled": file} | odd_rows | UNEVEN
+
+    def line(output: Path) -> list[str]:
+        return arguments("distill", teacher=teacher, output=output, **given)
+
+    assert main(line(tmp_path / "alone")) == 0
+    assert on_two(line(tmp_path / "two")) == 0
+    assert_one_run(tmp_path / "two", tmp_path / "alone")
+
+
+@needs_fork
+def test_killed_and_resumed(
+    tmp_path: Path, teacher: Path, odd_rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SHARD_ROWS", 8)
+
+    def line(output: Path) -> list[str]:
+        return arguments("distill", teacher=teacher, output=output, **odd_rows, **UNEVEN | {"dropout": 0.1})
+
+    assert on_two(line(tmp_path / "whole")) == 0
+    again = line(tmp_path / "run")
+    assert on_two(again, lambda: strike(fill, "_write_shard", 2)) == -signal.SIGKILL
+    assert on_two(again, lambda: strike(loop, "save_checkpoint", 8, after=True)) == -signal.SIGKILL
+    assert on_two(again, lambda: strike(fit, "write_model", 2, after=True)) == -signal.SIGKILL
+    assert on_two(again) == 0
+    for which in ("model", "last"):
+        file = f"{which}/model.safetensors"
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert [r["step"] for r in records(tmp_path / "run", "step")] == list(range(1, 11))
+    assert on_two(again) == 0  # up to date
+
+
+@needs_fork
+def test_an_error_of_the_first_process_is_told_once(
+    tmp_path: Path, teacher: Path, odd_rows: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert on_two(arguments("distill", teacher=teacher, output=tmp_path, **odd_rows, **UNEVEN)) == 2
+    assert capfd.readouterr().err.count("holds files that are no demiglace run") == 1

@@ -1,0 +1,60 @@
+"""The examples, run on a tiny model; that they call the commands as they are is checked in test_docs.py."""
+
+import csv
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from demiglace.export.onnx import export_onnx
+from factories import save_tiny, tiny_model, tiny_tokenizer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def run_example(monkeypatch):
+    def run(name: str, *words: str) -> dict:
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+    return run
+
+
+def test_compare_methods_runs(tmp_path, run_example, capsys):
+    model = save_tiny(tmp_path / "tiny", num_layers=4)
+    rows = [f"{color} card {i},{color}" for i in range(20) for color in ("red", "blue")]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    words = f"--data {tmp_path}/rows.csv --model {model} --output {tmp_path}/runs --layers 2 --seeds 2 --epochs 1"
+    run_example("compare_methods.py", *words.split(), "--methods", "none", "rail-kd-l")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["teacher", "none", "rail-kd-l"]
+    assert (tmp_path / "runs" / "rail-kd-l-1" / "manifest.json").is_file()
+
+
+def test_classify_onnx_gives_the_models_own_labels(tmp_path, run_example, capsys):
+    model, tokenizer = tiny_model("bert", num_layers=1), tiny_tokenizer(tmp_path, segments=True)
+    export_onnx(model, tokenizer, tmp_path / "model.onnx")
+    model.config.save_pretrained(tmp_path)
+    texts = ["the card is lost", "a good film and not a bad one"]
+    run_example("classify_onnx.py", str(tmp_path), *texts)
+    logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.detach()
+    expected = [f"{p:6.1%}  LABEL_{i}  {t}" for p, i, t in zip(*logits.softmax(-1).max(-1), texts, strict=True)]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_few_labels_writes_rows_that_do_not_overlap(tmp_path):
+    example = runpy.run_path(str(EXAMPLES / "few_labels.py"))
+    example["write_files"](tmp_path, 1000, seed=0)
+    rows = {name: example_rows(tmp_path / f"{name}.csv") for name in ("labelled", "unlabelled", "test")}
+    assert {name: len(r) for name, r in rows.items()} == {"labelled": 1000, "unlabelled": 8997, "test": 3080}
+    assert len({r["category"] for r in rows["labelled"]}) == 77
+    assert set(rows["unlabelled"][0]) == {"text"}
+    texts = {name: {r["text"].strip() for r in found} for name, found in rows.items()}
+    assert not texts["test"] & (texts["labelled"] | texts["unlabelled"])
+
+
+def example_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
