@@ -30,16 +30,17 @@ def option(
     short: str | None = None,
     decides: bool = True,
     at_least: float | None = None,
+    at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
     """A field of a config: its help text, its default (none = required) and how it is given on the command line.
 
     `decides=False` marks options that do not change the result (where to write, how often to save); runs that
-    differ only in those are the same run. `at_least`, `above` and `below` bound a number, or each of a list.
+    differ only in those are the same run. `at_least`, `at_most`, `above` and `below` bound a number, or each of a list.
     """
     meta = {"help": help, "positional": positional, "short": short, "decides": decides}
-    meta |= {"at_least": at_least, "above": above, "below": below}
+    meta |= {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -62,6 +63,7 @@ class Option:
     short: str | None
     decides: bool
     at_least: float | None
+    at_most: float | None
     above: float | None
     below: float | None
 
@@ -97,7 +99,12 @@ class Option:
     @property
     def expected(self) -> str:
         """Its values in a user's words: ``a number, at least 0 and below 1``."""
-        bounds = (("at least", self.at_least), ("above", self.above), ("below", self.below))
+        bounds = (
+            ("at least", self.at_least),
+            ("at most", self.at_most),
+            ("above", self.above),
+            ("below", self.below),
+        )
         words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
         return f"{describe_type(self.type)}, {words}" if words else describe_type(self.type)
 
@@ -110,6 +117,7 @@ class Option:
         return (
             math.isfinite(number)
             and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
         )

@@ -13,7 +13,6 @@ import pytest
 import torch
 from stage_kit import QUICK, arguments, damage, in_child, strike, weights
 
-from demiglace import manifest
 from demiglace.cli import main
 from demiglace.signals import cache, fill
 from demiglace.stages import fit
@@ -240,22 +239,3 @@ def test_a_log_that_cannot_be_written_is_an_error(
     assert f"{file} could not be written" in capsys.readouterr().err
     assert_goes_on(line, tmp_path / "run", whole)
     assert [json.loads(x)["kind"] for x in file.read_text().splitlines()].count("step") == 10
-
-
-def test_a_run_in_use_is_refused(line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def run_the_same_meanwhile() -> None:
-        original = fit.make_material
-
-        def meanwhile(*args: Any) -> Any:
-            code = in_child(line, manifest.FileLock._instances.clear)
-            if code != 2:
-                raise AssertionError(f"the second process ended with {code}")
-            return original(*args)
-
-        fit.make_material = meanwhile
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "make_material", fit.make_material)
-        patch.setattr("demiglace.stages.distill.make_material", lambda *args: fit.make_material(*args))
-        run_the_same_meanwhile()
-        assert main(line) == 0

@@ -19,7 +19,7 @@ class PKD:
     """
 
     mapping: Literal["skip", "last"] = option("teacher layers: every (n/m)-th, or the last ones", "skip")
-    alpha: float = option("α, the weight of the teacher's logits", 0.5, at_least=0)
+    alpha: float = option("α, the weight of the teacher's logits", 0.5, at_least=0, at_most=1)
     beta: float = option("β, the weight of the hidden states", 0.13, at_least=0)
     temperature: float = option("τ", 5.0, above=0)
     final_layer: bool = option("match the last layers too", False)

@@ -11,7 +11,7 @@ from demiglace.methods.outputs import LogitDistillation, TaskLoss
 class VanillaKD:
     """λ·CE + (1 − λ)·τ²·KL(σ(z_T/τ) ‖ σ(z_S/τ))."""
 
-    task_weight: float = option("λ, the weight of the labels' loss", 0.5, at_least=0)
+    task_weight: float = option("λ, the weight of the labels' loss", 0.5, at_least=0, at_most=1)
     temperature: float = option("τ; papers use 1 to 20", 2.0, above=0)
 
     def method(self) -> Method:

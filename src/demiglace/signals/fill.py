@@ -98,15 +98,16 @@ def _capture_shard(
 ) -> None:
     begun, rows = time.perf_counter(), rows_of(key, shard)
     blocks = {stem: np.empty((len(rows), *shape[1:]), key.dtype) for stem, shape in key.shapes.items()}
-    for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
-        batch = collate(examples, rows[places], device)
-        signals = source.fetch(batch)
-        assert signals.logits is not None
-        blocks["logits"][places] = signals.logits.cpu().numpy()
-        for pooling in key.poolings:
-            hidden = signals.hidden(pooling, range(key.layers + 1))
-            blocks[f"hidden-{pooling}"][places] = hidden.cpu().numpy()
-        bar.advance(len(places))
+    with np.errstate(over="ignore"):  # what does not fit is told below
+        for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
+            batch = collate(examples, rows[places], device)
+            signals = source.fetch(batch)
+            assert signals.logits is not None
+            blocks["logits"][places] = signals.logits.cpu().numpy()
+            for pooling in key.poolings:
+                hidden = signals.hidden(pooling, range(key.layers + 1))
+                blocks[f"hidden-{pooling}"][places] = hidden.cpu().numpy()
+            bar.advance(len(places))
     for stem, block in blocks.items():
         if not np.isfinite(block).all():
             raise CacheError(
