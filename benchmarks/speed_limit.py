@@ -25,8 +25,9 @@ from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training.config import TrainConfig
-from demiglace.training.loop import Goal, Loop
+from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
+from demiglace.training.state import Goal
 
 CONFIG = TrainConfig(epochs=1, batch_size=32, lr=2e-4, checkpoint_seconds=1e9)
 

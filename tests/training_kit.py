@@ -15,8 +15,9 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training.config import TrainConfig
-from demiglace.training.loop import Goal, Loop
+from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
+from demiglace.training.state import Goal
 from factories import tiny_model
 
 CLASSES = 3

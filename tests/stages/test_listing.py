@@ -13,7 +13,7 @@ def test_tasks_are_listed_whole_where_the_output_is_piped(capsys: pytest.Capture
     tasks()
     out = capsys.readouterr().out
     for name, task in TASKS.items():
-        line = next(line for line in out.splitlines() if line.split()[1:2] == [name])
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
         assert task.title in line
         assert task.paper in line
 
@@ -42,7 +42,7 @@ def test_one_method_with_its_options(name: str, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert METHODS[name].title in out
     for option in options_of(METHODS[name].options):
-        line = next(line for line in out.splitlines() if line.split()[1:2] == [option.name])
+        line = next(line for line in out.splitlines() if line.split()[:1] == [option.name])
         assert option.help in line
 
 

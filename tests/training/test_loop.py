@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
 from demiglace.training.config import TrainConfig
-from demiglace.training.loop import Goal, make_accelerator
 from demiglace.training.optimiser import learning_rate
+from demiglace.training.state import Goal
+from demiglace.training.tracking import make_accelerator
+from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 ROWS = 40
 

@@ -30,7 +30,8 @@ from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.stages.config import DistillConfig
-from demiglace.stages.fit import Job, check_training, make_material, numeric_choices, open_shared, read_rows, train
+from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, train
+from demiglace.stages.material import make_material, read_rows
 
 
 @command(DistillConfig)

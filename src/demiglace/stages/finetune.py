@@ -8,7 +8,8 @@ from demiglace.methods.table import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
 from demiglace.stages.config import FinetuneConfig
-from demiglace.stages.fit import Job, check_training, make_material, numeric_choices, open_shared, read_rows, train
+from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, train
+from demiglace.stages.material import make_material, read_rows
 
 
 @command(FinetuneConfig)

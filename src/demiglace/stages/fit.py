@@ -1,8 +1,8 @@
-"""What `finetune` and `distill` share: rows to examples, the loop, and the finished run directory."""
+"""What `finetune` and `distill` share: the opened run directory, the loop, the finished run."""
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import flatten
 from demiglace.console import say
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows import Dataset
-from demiglace.data.tokenise import Examples, concatenate, tokenise
 from demiglace.errors import ConfigError, RunError, unknown
-from demiglace.evaluation.metrics import METRICS, compute
-from demiglace.evaluation.predict import check_lengths, predict
+from demiglace.evaluation.metrics import METRICS
 from demiglace.manifest import Run, open_run
 from demiglace.methods.base import Method
 from demiglace.models.loading import load_config, resolve_model
@@ -28,25 +24,12 @@ from demiglace.models.loading import save_model as write_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import SignalSource
+from demiglace.stages.material import Material
 from demiglace.training.config import TrainConfig
-from demiglace.training.loop import Goal, Loop, State, check_trackers, make_accelerator
+from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
-
-
-@dataclass(frozen=True)
-class Material:
-    """A data set made ready for one tokenizer. lines: where each training example was read, as (file, line)."""
-
-    dataset: Dataset
-    examples: Mapping[str, Examples]
-    lines: Sequence[tuple[str, int]]
-    unlabelled: int
-
-    def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """The data set's metrics of a model on one split."""
-        examples = self.examples[split]
-        logits = predict(model, examples, precision=precision)
-        return compute(self.dataset.metrics, examples.labels, logits, self.dataset.labels.problem)
+from demiglace.training.state import Goal, State
+from demiglace.training.tracking import check_trackers, make_accelerator
 
 
 def device() -> torch.device:
@@ -75,36 +58,6 @@ def remove_leftovers(path: Path) -> None:
     if PartialState().is_main_process:
         for name in ("checkpoints", "signals"):
             shutil.rmtree(path / name, ignore_errors=True)
-
-
-def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
-    """Read and check the rows; the unlabelled ones are read later, when the columns are known."""
-    dataset = load_dataset(source, location)
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    say(f"{dataset.name}: {counts} rows, {dataset.labels.problem}")
-    return dataset
-
-
-def make_material(
-    dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
-) -> Material:
-    """Tokenise all splits; unlabelled rows follow the training rows.
-
-    Raises `ConfigError` where a row is longer than one of the models takes.
-    """
-    examples = {name: tokenise(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
-    lines = list(dataset.splits["train"].lines)
-    unlabelled = 0
-    if source.unlabelled:
-        split = load_unlabelled(source, dataset)
-        examples["train"] = concatenate(examples["train"], tokenise(split, tokenizer, source.max_length))
-        lines += split.lines
-        unlabelled = len(split)
-        say(f"and {unlabelled:,} rows without labels")
-    for model in models:
-        for rows in examples.values():
-            check_lengths(model, rows)
-    return Material(dataset, examples, lines, unlabelled)
 
 
 def check_training(config: TrainConfig, dataset: Dataset) -> None:

@@ -7,21 +7,18 @@ cut off and resumed is the same run.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from demiglace.console import Bar, progress
 from demiglace.data.batches import collate, epoch_steps, split_by_tokens
 from demiglace.data.tokenise import Examples
-from demiglace.errors import ConfigError, DivergedError, ModelError, unknown
+from demiglace.errors import DivergedError, ModelError
 from demiglace.methods.base import Progress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
@@ -30,31 +27,7 @@ from demiglace.training.config import TrainConfig
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective
 from demiglace.training.optimiser import learning_rate, make_optimiser, optimiser_tensors, restore_optimiser
-
-Evaluate = Callable[[PreTrainedModel], dict[str, float]]
-
-
-@dataclass
-class State:
-    """Where a run stands; saved with every checkpoint."""
-
-    step: int = 0
-    log_size: int = 0
-    seconds: float = 0.0
-    rows: int = 0
-    best_epoch: int = -1
-    best_value: float | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    stopped: bool = False
-
-
-@dataclass(frozen=True)
-class Goal:
-    """The validation metric that chooses the best epoch; without `evaluate` the last epoch is the best."""
-
-    evaluate: Evaluate | None = None
-    metric: str = ""
-    higher_is_better: bool = True
+from demiglace.training.state import Goal, State
 
 
 class Loop:
@@ -277,29 +250,3 @@ class Loop:
         self._log.cut(self.state.log_size)
         if self.state.best_epoch >= 0:
             self.best_weights()  # if they are damaged, say so now and not after the training
-
-
-def check_trackers(config: TrainConfig) -> None:
-    """Raise `ConfigError` for a tracker that accelerate does not know or that is not installed."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
-    for name in config.track or ():
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
-        if name not in [t.value for t in get_available_trackers()]:
-            raise ConfigError(f"--track {name} needs a package that is not installed; install {name}.")
-
-
-def make_accelerator(config: TrainConfig, directory: Path, run_config: dict[str, Any]) -> Accelerator:
-    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself."""
-    check_trackers(config)
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision="no",
-        log_with=list(config.track) if config.track else None,
-        project_dir=directory,
-    )
-    if config.track:
-        plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in run_config.items()}
-        accelerator.init_trackers("tracking", plain)
-    return accelerator
