@@ -13,7 +13,7 @@ from demiglace import manifest
 from demiglace.cli import main
 from demiglace.manifest import read_manifest
 from demiglace.signals import cache, fill
-from demiglace.stages import fit
+from demiglace.stages import fit, material
 from demiglace.training import checkpoint, loop
 from demiglace.training.log import RunLog
 
@@ -29,11 +29,11 @@ TRAINING: dict[str, tuple[Any, str, int, bool]] = {
     "before a checkpoint's draft is put in place": (checkpoint, "save_file", 4, True),
     "between the best and the last checkpoint of an epoch": (loop, "save_checkpoint", 5, True),
     "after an epoch": (loop, "save_checkpoint", 6, True),
-    "during the evaluation of an epoch": (fit, "predict", 2, False),
+    "during the evaluation of an epoch": (material, "predict", 2, False),
     "before RUN/last": (fit, "save_model", 1, False),
     "while RUN/last is written": (fit, "write_model", 1, True),
     "while RUN/model is written": (fit, "write_model", 2, True),
-    "during the last evaluation": (fit, "predict", 4, False),
+    "during the last evaluation": (material, "predict", 4, False),
     "before the manifest": (manifest.Run, "finish", 1, False),
     "after the manifest": (fit, "remove_leftovers", 1, False),
 }
