@@ -9,7 +9,6 @@ then --shard 1/2 and 2/2.
 """
 
 import argparse
-import json
 import statistics
 from itertools import product
 from pathlib import Path
@@ -70,7 +69,6 @@ def _task_summary(home: Path, seeds: int) -> dict[str, Any]:
     for method, runs in found.items():
         values = {k: [r["metrics"]["validation"][k] for r in runs] for k in runs[0]["metrics"]["validation"]}
         table[method] = {k: _spread(v) for k, v in values.items()}
-        table[method]["train seconds"] = round(statistics.mean(r["seconds"]["train"] for r in runs), 1)
         if method != "none":
             difference = [a - b for a, b in zip(values[metric], control, strict=True)]
             table[method][f"{metric} over none"] = _spread(difference) | {
@@ -94,6 +92,7 @@ def main() -> None:
     parser.add_argument("--shard", default="1/1", help="this process's share of the runs, such as 1/2")
     parser.add_argument("--prepare", action="store_true", help="only make teachers and students")
     parser.add_argument("--summary", action="store_true", help="write the results of complete runs")
+    parser.add_argument("--note", default="", help="what a reader of the results should know")
     args = parser.parse_args()
     if args.summary:
         config = {
@@ -105,7 +104,6 @@ def main() -> None:
         }
         results = summary(args.output, args.seeds)
         kit.write("glue_methods", config, results)
-        print(json.dumps(results, indent=1))
         return
     shard, shards = map(int, args.shard.split("/"))
     if args.prepare or shards == 1:
