@@ -116,7 +116,7 @@ class DemoConfig:
 
     output: Path = option("directory of the demo's runs", Path("demo"), short="-o", decides=False)
     teacher_epochs: int = option("epochs of the teacher", 3, at_least=1)
-    student_epochs: int = option("epochs of the students", 4, at_least=1)
+    student_epochs: int = option("epochs of the students", 2, at_least=1)
     layers: int = option("layers of the student", 3, at_least=1)
     seed: int = option("seed of every stage", 0, at_least=0)
 
