@@ -51,7 +51,7 @@ def demo(config: DemoConfig) -> Path:
     for run in (student, control):
         evaluate(model=str(run), data=_TASK, teacher=str(teacher), output=home / f"evaluation-{run.name}")
     _heading(6, "export, checked and measured")
-    export(model=str(student), teacher=str(teacher), quantize="int8", output=home / "onnx")
+    export(model=str(student), teacher=str(teacher), quantize="int8", repeats=50, output=home / "onnx")
     runs = [teacher, cut, student, control, *(home / f"evaluation-{r.name}" for r in (teacher, student, control))]
     page = report(
         runs=[*runs, home / "onnx"], output=home / "report.html", title="Banking77: MiniLM in half its layers"
