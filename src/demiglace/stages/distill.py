@@ -30,7 +30,7 @@ from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.stages.config import DistillConfig
-from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, train
+from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
 
 
@@ -63,7 +63,9 @@ def distill(config: DistillConfig) -> Path:
     request = method.requests(*shapes).teacher
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
-    train(run, _with_source(job, config, run, teacher, request))
+    job = _with_source(job, config, run, teacher, request)
+    del teacher  # with a cache nobody asks it again, and training need not hold its weights
+    train(run, job)
     return config.output
 
 
@@ -112,7 +114,7 @@ def _with_source(job: Job, config: DistillConfig, run: Run, teacher: PreTrainedM
     """The job with its source of signals: none, the teacher online, or its answers from the cache."""
     if request.empty:
         return job
-    state = PartialState()
+    state = processes()
     teacher.to(state.device)
     if config.cache == "off":
         return replace(job, source=OnlineTeacher(teacher, request, job.precision))

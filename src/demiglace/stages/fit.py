@@ -32,14 +32,14 @@ from demiglace.training.state import Goal, State
 from demiglace.training.tracking import check_trackers, make_accelerator
 
 
-def device() -> torch.device:
-    """Where this process trains."""
-    return PartialState(cpu=not torch.cuda.is_available()).device
+def processes() -> PartialState:
+    """This process among those of a `torchrun`, and its device."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
     """Open the run directory once for all processes of a `torchrun`; none where it is complete already."""
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = processes()
     identity = flatten(config, deciding_only=True)
     if state.is_main_process:
         run = open_run(output, stage, identity, inputs)
@@ -55,7 +55,7 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
 
 def remove_leftovers(path: Path) -> None:
     """What a complete run needs no longer; a run that was killed just after its end still has it."""
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         for name in ("checkpoints", "signals"):
             shutil.rmtree(path / name, ignore_errors=True)
 
@@ -80,8 +80,9 @@ def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
 def numeric_choices(config: TrainConfig, model: str) -> tuple[str, str]:
     """Precision and attention kernel for training `model`."""
     width = load_config(resolve_model(model)).hidden_size
-    precision = choose_precision(config.precision, width, device())
-    return precision, choose_attention(config.attention, precision, config.dropout or 0.0, device())
+    device = processes().device
+    precision = choose_precision(config.precision, width, device)
+    return precision, choose_attention(config.attention, precision, config.dropout or 0.0, device)
 
 
 @dataclass(frozen=True)
