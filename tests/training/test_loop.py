@@ -3,14 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
 from demiglace.training.config import TrainConfig
-from demiglace.training.optimiser import learning_rate
 from demiglace.training.state import Goal
 from demiglace.training.tracking import make_accelerator
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
@@ -141,16 +139,6 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytes
     assert position == {"step": 1}
     assert tensors["a"].tolist() == [1, 1, 1]
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_learning_rate_rises_and_falls() -> None:
-    config = TrainConfig(lr=1.0, warmup=0.1)
-    rates = [learning_rate(step, 100, config) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert rates[10] == pytest.approx(1.0)
-    assert np.all(np.diff(rates[10:]) < 0)
-    assert 0 < rates[-1] < 0.02
-    assert learning_rate(0, 100, TrainConfig(lr=1.0, warmup=0.0)) == 1.0
 
 
 def test_unknown_tracker_is_suggested(tmp_path: Path) -> None:

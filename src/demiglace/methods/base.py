@@ -1,8 +1,10 @@
 """What a method is: a row of weighted terms. A term says which signals it needs and builds its loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from torch import Tensor, nn
@@ -15,11 +17,25 @@ Problem = Literal["classification", "regression"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands; all randomness of a method is a pure function of it."""
+    """Where training stands; all randomness and every schedule of a method is a pure function of it.
+
+    phase: the number of the method's phase, from 0; phase_epoch: the epochs of that phase done, of phase_epochs;
+    fraction: the share of that phase's steps done, from 0 to below 1.
+    """
 
     seed: int
     epoch: int
     step: int
+    phase: int = 0
+    phase_epoch: int = 0
+    phase_epochs: int = 1
+    fraction: float = 0.0
+
+
+class Augmentation(ABC):
+    """What makes other text of the rows for some of a method's terms, as a choice of options; frozen."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -69,26 +85,45 @@ class Term(ABC):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A term and its factor in the total loss."""
+    """A term and its factor in the total loss; `phase` is the one phase it belongs to, or none for all of them.
+
+    on: the rows' own text, or the text that the method's augmentation made of it.
+    """
 
     weight: float
     term: Term
+    phase: int | None = None
+    on: Literal["text", "perturbed"] = "text"
 
 
 @dataclass(frozen=True)
 class Method:
-    """Weighted terms: the total loss is Σ weight · (mean of the term over the rows it applies to)."""
+    """Weighted terms: the total loss is Σ weight · (mean of the term over the rows it applies to).
+
+    phases: shares of the epochs, one after another; in each only its own terms count, the learning rate rises and
+    falls anew, and the best epoch is looked for in the last. augmentation: what makes the perturbed text.
+    """
 
     terms: tuple[Weighted, ...]
+    phases: tuple[float, ...] = (1.0,)
+    augmentation: Augmentation | None = None
 
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any term listens to the teacher."""
-        return any(not w.term.needs_labels for w in self.terms)
+    def active(self, phase: int) -> tuple[bool, ...]:
+        """Which of the terms count in this phase."""
+        return tuple(w.phase in (None, phase) for w in self.terms)
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
-        """All signals that the terms need."""
-        total = Requests(SignalRequest(), SignalRequest())
-        for w in self.terms:
-            total |= w.term.requests(student, teacher)
-        return total
+    def requests(self, student: ModelShape, teacher: ModelShape, phase: int | None = None) -> Requests:
+        """All signals that the terms need of the rows' text, or those that count in one phase."""
+        return _union(
+            w.term.requests(student, teacher)
+            for w in self.terms
+            if w.on == "text" and (phase is None or w.phase in (None, phase))
+        )
+
+    def perturbed_requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+        """All signals that the terms need of the perturbed text."""
+        return _union(w.term.requests(student, teacher) for w in self.terms if w.on == "perturbed")
+
+
+def _union(requests: Iterable[Requests]) -> Requests:
+    return reduce(or_, requests, Requests(SignalRequest(), SignalRequest()))

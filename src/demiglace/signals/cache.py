@@ -20,7 +20,7 @@ from demiglace.data.batches import Batch
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError, RunError
 from demiglace.manifest import read_json
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals
 
@@ -37,7 +37,7 @@ class CacheKey:
     outputs: int
     layers: int
     width: int
-    poolings: tuple[Pooling, ...]
+    poolings: tuple[State, ...]
     dtype: Literal["float16", "float32"]
     precision: str
 
@@ -93,14 +93,14 @@ class SignalCache:
             _verify(directory, key, shard)
         self._arrays = {stem: np.load(directory / f"{stem}.npy", mmap_mode="r") for stem in key.shapes}
 
-    def fetch(self, batch: Batch) -> Signals:
-        """The captured signals of the batch's rows, on the batch's device."""
+    def fetch(self, batch: Batch, phase: int = 0) -> Signals:
+        """The captured signals of the batch's rows, on the batch's device, the same in every phase."""
         device = batch.input_ids.device
 
         def read(stem: str) -> Tensor:
             return torch.from_numpy(self._arrays[stem][batch.rows]).to(device, non_blocking=True)
 
-        states: dict[tuple[Pooling, int], Tensor] = {}
+        states: dict[tuple[State, int], Tensor] = {}
         for pooling in self._poolings:
             block = read(f"hidden-{pooling}")
             states |= {(pooling, layer): block[:, layer] for layer in range(self._layers + 1)}

@@ -8,22 +8,24 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
-from demiglace.models.pooling import Pooling, pool
+from demiglace.models.pooling import State, pool
 from demiglace.models.stack import layer_stack
-from demiglace.signals.request import SignalRequest, Signals
+from demiglace.signals.request import AttentionInput, SignalRequest, Signals
 
 
 def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Signals:
     """Run the model on a batch and return the requested signals, with gradients where they are enabled."""
-    states: dict[tuple[Pooling, int], Tensor] = {}
+    states: dict[tuple[State, int], Tensor] = {}
+    attention: dict[tuple[AttentionInput, int], Tensor] = {}
     with _hooks(model, request, batch.attention_mask, states):
         logits = model(**batch.inputs).logits
-    return Signals(logits.float() if request.logits else None, states)
+    mask = None if request.cacheable else batch.attention_mask
+    return Signals(logits.float() if request.logits else None, states, attention, mask)
 
 
 @contextmanager
 def _hooks(
-    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[Pooling, int], Tensor]
+    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[State, int], Tensor]
 ) -> Iterator[None]:
     layers = layer_stack(model)
 

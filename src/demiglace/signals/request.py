@@ -2,50 +2,72 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import State
+
+AttentionInput = Literal["query", "key", "value"]
 
 
 @dataclass(frozen=True)
 class SignalRequest:
     """Which signals a model is asked for.
 
-    hidden: (pooling, layer) pairs; layer 0 is the embeddings' output, layer i the output of the i-th layer, taken
-    before any final norm of the model.
+    hidden: (pooling, layer) pairs, "tokens" for every token's state; layer 0 is the embeddings' output, layer i the
+    output of the i-th layer, taken before any final norm of the model. attention: (input, layer) pairs of the vectors
+    that go into the attention of layer i, from which maps and relations are made without asking the model for them.
     """
 
     logits: bool = False
-    hidden: frozenset[tuple[Pooling, int]] = frozenset()
+    hidden: frozenset[tuple[State, int]] = frozenset()
+    attention: frozenset[tuple[AttentionInput, int]] = frozenset()
 
     def __or__(self, other: "SignalRequest") -> "SignalRequest":
-        return SignalRequest(self.logits or other.logits, self.hidden | other.hidden)
+        return SignalRequest(self.logits or other.logits, self.hidden | other.hidden, self.attention | other.attention)
 
     @property
     def empty(self) -> bool:
         """Whether nothing is asked for."""
-        return not self.logits and not self.hidden
+        return not (self.logits or self.hidden or self.attention)
 
     @property
-    def poolings(self) -> tuple[Pooling, ...]:
+    def cacheable(self) -> bool:
+        """Whether it is a few vectors a row, which a disk can hold; what is kept for every token is asked anew."""
+        return not self.attention and "tokens" not in self.poolings
+
+    @property
+    def poolings(self) -> tuple[State, ...]:
         """The poolings that occur, sorted."""
         return tuple(sorted({pooling for pooling, _ in self.hidden}))
 
 
-def hidden_request(pooling: Pooling, layers: Iterable[int]) -> SignalRequest:
-    """A request for these layers' pooled hidden states."""
+def hidden_request(pooling: State, layers: Iterable[int]) -> SignalRequest:
+    """A request for these layers' hidden states, pooled."""
     return SignalRequest(hidden=frozenset((pooling, layer) for layer in layers))
+
+
+def attention_request(inputs: Iterable[AttentionInput], layers: Iterable[int]) -> SignalRequest:
+    """A request for these inputs of these layers' attention."""
+    layers = tuple(layers)
+    return SignalRequest(attention=frozenset((kind, layer) for kind in inputs for layer in layers))
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What a model said of a batch. logits: [B, C]; states: (pooling, layer) to [B, d]."""
+    """What a model said of a batch.
+
+    logits: [B, C]; states: (pooling, layer) to [B, d], or [B, L, d] for "tokens"; attention: (input, layer) to
+    [B, L, d], the heads side by side; mask: [B, L], 1 for real tokens, where anything is kept for every token.
+    """
 
     logits: Tensor | None = None
-    states: dict[tuple[Pooling, int], Tensor] = field(default_factory=dict)
+    states: dict[tuple[State, int], Tensor] = field(default_factory=dict)
+    attention: dict[tuple[AttentionInput, int], Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
 
-    def hidden(self, pooling: Pooling, layers: Sequence[int]) -> Tensor:
-        """The pooled hidden states of these layers in this order, float32 [B, len(layers), d]."""
+    def hidden(self, pooling: State, layers: Sequence[int]) -> Tensor:
+        """The hidden states of these layers in this order, float32 [B, len(layers), d]; "tokens": [B, n, L, d]."""
         return torch.stack([self.states[pooling, layer] for layer in layers], dim=1).float()

@@ -1,8 +1,10 @@
 """`demiglace distill`: a student learns from a teacher's signals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from accelerate import PartialState
@@ -32,6 +34,7 @@ from demiglace.signals.request import SignalRequest
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
+from demiglace.training.timetable import phase_ends
 
 
 @command(DistillConfig)
@@ -43,6 +46,7 @@ def distill(config: DistillConfig) -> Path:
     """
     _check_student_choice(config)
     method = build_method(config.method, config.method_options)
+    phase_ends(config.training.epochs, method.phases)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = {"teacher": fingerprint_model(config.teacher), "data": dataset.fingerprint}
@@ -60,10 +64,10 @@ def distill(config: DistillConfig) -> Path:
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
-    request = method.requests(*shapes).teacher
+    requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
-    job = _with_source(job, config, run, teacher, request)
+    job = _with_source(job, config, run, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
     return config.output
@@ -110,14 +114,17 @@ def _shown(names: tuple[str, ...]) -> str:
     return (", ".join(names[:8]) + more) or "numbers"
 
 
-def _with_source(job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, request: SignalRequest) -> Job:
+def _with_source(
+    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest]
+) -> Job:
     """The job with its source of signals: none, the teacher online, or its answers from the cache."""
-    if request.empty:
+    request = reduce(or_, requests)
+    if request.empty and job.method.augmentation is None:
         return job
     state = processes()
     teacher.to(state.device)
-    if config.cache == "off":
-        return replace(job, source=OnlineTeacher(teacher, request, job.precision))
+    if config.cache == "off" or not request.cacheable:
+        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     rows = job.material.examples["train"]
     key = CacheKey.of(run.inputs["teacher"], job.teacher_shape, rows, request, config.cache_dtype, job.precision)
     root = run.path / "signals" if config.cache == "auto" else Path(config.cache)

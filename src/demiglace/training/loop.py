@@ -26,8 +26,9 @@ from demiglace.training.checkpoint import load_checkpoint, prefixed, save_checkp
 from demiglace.training.config import TrainConfig
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective
-from demiglace.training.optimiser import learning_rate, make_optimiser, optimiser_tensors, restore_optimiser
+from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
 from demiglace.training.state import Goal, State
+from demiglace.training.timetable import Timetable
 
 
 class Loop:
@@ -53,7 +54,7 @@ class Loop:
         self._window: list[Tensor] = []
         self._lengths, self._labelled = examples.lengths, examples.labelled
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
-        self._steps = self._epoch_length * config.epochs
+        self._timetable = Timetable.of(config, objective.phases, self._epoch_length)
         self.state = State()
 
     @property
@@ -67,7 +68,7 @@ class Loop:
     def run(self) -> State:
         """Train to the end, from the last checkpoint where there is one. Raises `DivergedError`, `RunError`."""
         self._resume()
-        while self.state.step < self._steps and not self.state.stopped:
+        while self.state.step < self._timetable.steps and not self.state.stopped:
             self._epoch(self.state.step // self._epoch_length)
         return self.state
 
@@ -94,9 +95,9 @@ class Loop:
         self._seed(step)
         self._plain.train()
         for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate(step, self._steps, self._config)
+            group["lr"] = self._timetable.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
-        total = self._accumulate(rows, Progress(self._config.seed, epoch, step), counts)
+        total = self._accumulate(rows, self._timetable.progress(step), counts)
         norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
         self._optimiser.step()
         self._optimiser.zero_grad()
@@ -115,7 +116,7 @@ class Loop:
         total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
         for i, part in enumerate(parts):
             batch = collate(self._examples, part, self._accelerator.device, weight)
-            signals = self._source.fetch(batch) if self._source else Signals()
+            signals = self._source.fetch(batch, now.phase) if self._source else Signals()
             if i < len(parts) - 1:
                 with self._accelerator.no_sync(self._objective):
                     loss, terms = self._objective(batch, signals, now, *counts)
@@ -195,12 +196,13 @@ class Loop:
         state = self.state
         state.history.append(metrics)
         value = metrics.get(self._goal.metric)
-        if value is None or self._better(value):
+        if value is None or self._better(epoch, value):
             state.best_epoch, state.best_value = epoch, value
             if self._accelerator.is_main_process:
                 save_checkpoint(self._best, self._plain.student.state_dict(), {"epoch": epoch, "value": value})
         patience = self._config.patience
-        state.stopped = patience is not None and epoch - state.best_epoch >= patience
+        waited = epoch - max(state.best_epoch, self._timetable.last_phase)
+        state.stopped = patience is not None and epoch >= self._timetable.last_phase and waited >= patience
         seconds = time.perf_counter() - self._clock
         self._log.write("epoch", {"epoch": epoch, "step": state.step, "metrics": metrics, "seconds": seconds})
         if self._config.track and metrics:
@@ -209,14 +211,15 @@ class Loop:
         self._save()
         self._accelerator.wait_for_everyone()
 
-    def _better(self, value: float) -> bool:
+    def _better(self, epoch: int, value: float) -> bool:
+        """Whether this epoch's model is the best so far; one of an earlier phase never stands against the last's."""
         best = self.state.best_value
-        if best is None:
+        if best is None or self.state.best_epoch < self._timetable.last_phase <= epoch:
             return True
         return value > best if self._goal.higher_is_better else value < best
 
     def _log_mapping(self, epoch: int) -> None:
-        now = Progress(self._config.seed, epoch, self.state.step)
+        now = self._timetable.progress(self.state.step)
         for term, pairs in self._plain.pairs(now).items():
             self._log.write("mapping", {"epoch": epoch, "step": self.state.step, "term": term, "pairs": pairs})
 

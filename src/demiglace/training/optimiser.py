@@ -19,14 +19,6 @@ def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=True)
 
 
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Linear rise over the first `warmup` share of the steps, then linear fall to 0 at the end."""
-    rise = round(steps * config.warmup)
-    if step < rise:
-        return config.lr * (step + 1) / rise
-    return config.lr * (steps - step) / (steps - rise)
-
-
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments and step counts by parameter number, as `restore_optimiser` takes them."""
     state = optimiser.state_dict()["state"]

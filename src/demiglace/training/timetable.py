@@ -1,0 +1,79 @@
+"""When what happens: the phases of a method laid over the epochs of a run, and the learning rate of each step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from demiglace.errors import ConfigError
+from demiglace.methods.base import Progress
+from demiglace.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Epochs of `epoch_steps` steps each; phase i is the epochs from ends[i - 1] to below ends[i]."""
+
+    config: TrainConfig
+    epoch_steps: int
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: TrainConfig, phases: Sequence[float], epoch_steps: int) -> "Timetable":
+        """The epochs shared out among phases in proportion to their shares, at least one to each.
+
+        Raises `ConfigError` where there are fewer epochs than phases.
+        """
+        return cls(config, epoch_steps, phase_ends(config.epochs, phases))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.ends[-1] * self.epoch_steps
+
+    @property
+    def last_phase(self) -> int:
+        """The first epoch of the last phase."""
+        return 0 if len(self.ends) == 1 else self.ends[-2]
+
+    def progress(self, step: int) -> Progress:
+        """Where the run stands when `step` steps are done."""
+        epoch = step // self.epoch_steps
+        phase, first = self._phase(epoch)
+        epochs = self.ends[phase] - first
+        return Progress(
+            seed=self.config.seed,
+            epoch=epoch,
+            step=step,
+            phase=phase,
+            phase_epoch=epoch - first,
+            phase_epochs=epochs,
+            fraction=(step - first * self.epoch_steps) / (epochs * self.epoch_steps),
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Linear rise over the first `warmup` share of a phase's steps, then linear fall to 0 at its end."""
+        phase, first = self._phase(step // self.epoch_steps)
+        done, steps = step - first * self.epoch_steps, (self.ends[phase] - first) * self.epoch_steps
+        rise = round(steps * self.config.warmup)
+        if done < rise:
+            return self.config.lr * (done + 1) / rise
+        return self.config.lr * (steps - done) / (steps - rise)
+
+    def _phase(self, epoch: int) -> tuple[int, int]:
+        """The phase of an epoch, and that phase's first epoch."""
+        phase = next(i for i, end in enumerate(self.ends) if epoch < end)
+        return phase, self.ends[phase - 1] if phase else 0
+
+
+def phase_ends(epochs: int, phases: Sequence[float]) -> tuple[int, ...]:
+    """The epoch before which each phase ends: 10 epochs in shares of .7 and .3 are (7, 10)."""
+    if epochs < len(phases):
+        raise ConfigError(
+            f"the method trains in {len(phases)} phases and --epochs is {epochs}; give at least {len(phases)}."
+        )
+    ends: list[int] = []
+    total, done = sum(phases), 0.0
+    for i, share in enumerate(phases):
+        done += share
+        least, most = (ends[-1] if ends else 0) + 1, epochs - (len(phases) - 1 - i)
+        ends.append(min(max(round(epochs * done / total), least), most))
+    return tuple(ends)
