@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "evaluation": {"data", "models", "errors", "console", "config"},
     "export": BASE | {"models", "evaluation", "data"},
     "report": BASE,
+    "cleaning": BASE,
+    "compare": BASE | {"stages", "evaluation", "export", "methods", "data", "models", "training"},
 }
 MAY_IMPORT["stages"] = {*MAY_IMPORT, "stages"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
