@@ -1,0 +1,95 @@
+"""Metrics as functions of sums over rows, so that a bootstrap of 10,000 samples is one product of matrices.
+
+Every metric here equals its namesake of `metrics.METRICS`; but on a bootstrap sample Spearman's ρ keeps the ranks that
+the rows have in the whole set.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A metric in two steps: features(labels [N], predictions [N]) to [N, K]; value(their sums [..., K]) to [...]."""
+
+    features: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    value: Callable[[np.ndarray], np.ndarray]
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part, dtype=float), where=whole != 0)
+
+
+def _hits(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    return np.stack([labels == predictions, np.ones(len(labels))], axis=1).astype(float)
+
+
+def _confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """True and false positives, and false negatives, of class 1."""
+    own, said = labels == 1, predictions == 1
+    return np.stack([own & said, ~own & said, own & ~said], axis=1).astype(float)
+
+
+def _f1(sums: np.ndarray) -> np.ndarray:
+    hits, extra, missed = np.moveaxis(sums, -1, 0)
+    return _divide(2 * hits, 2 * hits + extra + missed)
+
+
+def _pairs(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """For each class whether the row has it, is said to have it, and both; then 1 [N, 3·C + 1]."""
+    classes = np.union1d(labels, predictions)
+    own, said = labels[:, None] == classes, predictions[:, None] == classes
+    return np.concatenate([own, said, own & said, np.ones((len(labels), 1))], axis=1).astype(float)
+
+
+def _macro_f1(sums: np.ndarray) -> np.ndarray:
+    """The mean over the classes that occur, on either side."""
+    own, said, both = np.split(sums[..., :-1], 3, axis=-1)
+    occurs = own + said > 0
+    return (_divide(2 * both, own + said) * occurs).sum(-1) / np.maximum(1, occurs.sum(-1))
+
+
+def _matthews(sums: np.ndarray) -> np.ndarray:
+    """(c·s − Σ p_k·t_k) / √(s² − Σ p_k²) / √(s² − Σ t_k²) (Gorodkin 2004, R_K)."""
+    own, said, both = np.split(sums[..., :-1], 3, axis=-1)
+    rows = sums[..., -1]
+    agreed = both.sum(-1) * rows - (own * said).sum(-1)
+    spread = (rows**2 - (own**2).sum(-1)) * (rows**2 - (said**2).sum(-1))
+    return _divide(agreed, np.sqrt(np.maximum(spread, 0)))
+
+
+def _moments(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    x, y = labels - labels.mean(), predictions - predictions.mean()
+    return np.stack([np.ones(len(x)), x, y, x * y, x * x, y * y], axis=1)
+
+
+def _correlation(sums: np.ndarray) -> np.ndarray:
+    rows, x, y, xy, xx, yy = np.moveaxis(sums, -1, 0)
+    spread = np.maximum(rows * xx - x * x, 0) * np.maximum(rows * yy - y * y, 0)
+    return _divide(rows * xy - x * y, np.sqrt(spread))
+
+
+def _ranked(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    return _moments(stats.rankdata(labels), stats.rankdata(predictions))
+
+
+def _errors(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    return np.stack([(labels - predictions) ** 2, np.ones(len(labels))], axis=1)
+
+
+def _mean(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+SUMMED: dict[str, Summed] = {
+    "accuracy": Summed(_hits, _mean),
+    "f1": Summed(_confusion, _f1),
+    "macro_f1": Summed(_pairs, _macro_f1),
+    "matthews": Summed(_pairs, _matthews),
+    "pearson": Summed(_moments, _correlation),
+    "spearman": Summed(_ranked, _correlation),
+    "mse": Summed(_errors, _mean),
+}
