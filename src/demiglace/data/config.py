@@ -30,6 +30,11 @@ class DataConfig:
     )
     unlabelled: tuple[str, ...] | None = option("files of rows without labels, for the teacher's loss terms", None)
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
+    tune: bool = option(
+        "hold the validation rows out of the training rows even where there are others, which then stay unseen: for "
+        "choosing options",
+        False,
+    )
     max_rows: int | None = option("use only this many training rows, drawn with the seed 0", None, at_least=1)
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
 

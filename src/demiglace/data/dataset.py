@@ -27,7 +27,9 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     """The rows of a named task or of the user's files, checked, with a validation split.
 
     Raises `DataError` for rows and files that cannot be used and `ConfigError` for options that do not go together.
-    Named tasks come before files of the same name. Rows without labels are read by `load_unlabelled`.
+    Named tasks come before files of the same name. With `tune` the training rows that are then left give a validation
+    split of their own, and nothing else is kept: options are not to be chosen on the rows that results are told of.
+    Rows without labels are read by `load_unlabelled`.
     """
     _check_options(config)
     dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
@@ -37,6 +39,8 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     if config.max_rows is not None:
         splits["train"] = take(splits["train"], draw(len(splits["train"]), config.max_rows))
         _warn_of_absent(splits["train"], dataset.labels)
+    if config.tune:
+        splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction)
     mark = fingerprint(dataset.labels, splits.values())
     return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops))
 

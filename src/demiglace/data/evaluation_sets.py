@@ -19,12 +19,13 @@ from demiglace.data.official import official_splits
 from demiglace.data.reading import read_table
 from demiglace.data.rows import LabelSpace, Split
 from demiglace.data.sources import files_in, missing
-from demiglace.data.splitting import take
+from demiglace.data.splitting import draw, take
 from demiglace.data.tasks import TASKS
 from demiglace.data.user_files import METRICS, as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 
 _LEFT_OUT = "left out by the label map"
+_NOT_DRAWN = "not drawn"
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,39 @@ def load_set(
     label_map: Mapping[str, Any] | None = None,
     text_columns: Sequence[str] | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     on_bad_rows: Literal["error", "drop"] = "error",
 ) -> EvaluationSet:
     """The rows that `spec` names, for a model with these labels.
 
     spec: a file, a folder with a test or validation file, TASK or TASK:SPLIT; without a split, test where its labels
     are public, else validation. label_map: see `label_maps.fit_labels`; without one, equal names, then the task's own
-    map. Integer labels in a file are the model's class ids. Raises `DataError` where rows or labels do not fit.
+    map. Integer labels in a file are the model's class ids. group_column: of a file, the part that each row is of.
+    Raises `DataError` where rows or labels do not fit.
     """
     name, _, split = spec.partition(":")
     if name in TASKS:
         return _of_task(spec, name, split, labels, location, label_map or {})
     path = _file_of(spec)
-    return _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    return found if group_column is None else _grouped(found, path, group_column)
+
+
+def first_rows(found: EvaluationSet, count: int) -> EvaluationSet:
+    """The set with `count` of its rows, drawn with the seed 0 and in their order; the same ones for every model."""
+    if len(found.split) <= count:
+        return found
+    drops = {**found.drops, _NOT_DRAWN: len(found.split) - count}
+    return replace(found, split=take(found.split, draw(len(found.split), count)), drops=drops)
+
+
+def _grouped(found: EvaluationSet, path: Path, column: str) -> EvaluationSet:
+    table = read_table(path)
+    if column not in table.columns:
+        raise DataError(f"{path}: {unknown('column', column, table.columns)}")
+    group_of = dict(zip(table.lines, table.columns[column], strict=True))
+    groups = [str(group_of[line]) for _, line in found.split.lines]
+    return replace(found, split=replace(found.split, groups=groups))
 
 
 def _of_task(
@@ -116,7 +137,7 @@ def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence
 def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
     """Rows with the counted class for each label id, without those that have none; and how many those were."""
     lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
-    counted = Split(rows.name, rows.texts, rows.pairs, lookup[rows.labels], rows.lines)
+    counted = replace(rows, labels=lookup[rows.labels])
     kept = np.flatnonzero(counted.labels >= 0)
     return (counted, 0) if len(kept) == len(rows) else (take(counted, kept), len(rows) - len(kept))
 

@@ -66,7 +66,8 @@ def _split(name: str, table: Table, labels: np.ndarray, task: Task) -> Split:
     if len(texts) != len(task.text_columns):
         raise DataError(f"{table.file} has {len(texts)} text column(s), the task has {len(task.text_columns)}.")
     pairs = texts[1] if len(texts) == 2 else None
-    return Split(name, texts[0], pairs, labels, [(table.file, line) for line in table.lines])
+    groups = [str(g) for g in table.columns[task.groups]] if task.groups in available else None
+    return Split(name, texts[0], pairs, labels, [(table.file, line) for line in table.lines], groups)
 
 
 def _encode(name: str, labels: Sequence[str | None], space: LabelSpace, table: Table) -> np.ndarray:

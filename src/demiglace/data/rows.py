@@ -28,7 +28,8 @@ class Split:
     """Rows of one split.
 
     texts: N first texts; pairs: N second texts, or none; labels: int64 [N] class ids or float32 [N] numbers, with
-    `UNLABELLED` or NaN where a row has none; lines: where each row was read, as (file, line number from 1).
+    `UNLABELLED` or NaN where a row has none; lines: where each row was read, as (file, line number from 1); groups: the
+    part of the set that each row is of, where results are told for the parts too.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Split:
     pairs: Sequence[str] | None
     labels: np.ndarray
     lines: Sequence[tuple[str, int]]
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

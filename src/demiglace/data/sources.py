@@ -53,7 +53,7 @@ def missing(name: str) -> str:
 def read_task(name: str, task: Task, split: str, location: DataLocation) -> Table:
     """One split of a named task, from the package, the data folder or the hub; `DataError` where none has it."""
     stem, hub_split = task.splits[split]
-    folder = _folder(location)
+    folder = data_folder(location)
     for root in (_PACKAGE, folder):
         file = root and _file(root, stem)
         if file:
@@ -66,7 +66,8 @@ def read_task(name: str, task: Task, split: str, location: DataLocation) -> Tabl
     return _from_hub(name, task.hub, hub_split, folder)
 
 
-def _folder(location: DataLocation) -> Path | None:
+def data_folder(location: DataLocation) -> Path | None:
+    """The folder of data sets that is given or named by the environment, if there is one."""
     if location.data_dir is not None and not location.data_dir.is_dir():
         raise DataError(f"--data-dir {location.data_dir} is no folder; give one that holds TASK/SPLIT files.")
     named = os.environ.get("DEMIGLACE_DATA")

@@ -43,4 +43,5 @@ def take(split: Split, rows: np.ndarray, name: str | None = None) -> Split:
         pairs=None if split.pairs is None else [split.pairs[i] for i in picked],
         labels=split.labels[rows],
         lines=[split.lines[i] for i in picked],
+        groups=None if split.groups is None else [split.groups[i] for i in picked],
     )

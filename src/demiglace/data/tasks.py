@@ -23,7 +23,8 @@ class Task:
     training reports on; text_columns: on the hub; metrics: official, the deciding one first; hub: path and
     configuration; sources: for an out-of-domain set, the tasks whose models it is meant for; label_maps: how the labels
     of such a model stand for this set's (the first that fits is used); leave_out: a true-or-false column, whose true
-    rows no model of the source task should be measured on; note: where these are not the official rows.
+    rows no model of the source task should be measured on; groups: a column that names the part of the set that a row
+    is of; note: where these are not the official rows.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Task:
     sources: tuple[str, ...] = ()
     label_maps: tuple[LabelMap, ...] = field(default=())
     leave_out: str | None = None
+    groups: str = ""
     note: str = ""
 
 
@@ -220,6 +222,7 @@ TASKS: dict[str, Task] = {
         ("jhu-cogsci/hans", None),
         sources=("mnli", "rte"),
         label_maps=(_HANS_TO_NLI, _HANS_TO_BINARY),
+        groups="heuristic",
     ),
     "hans_regenerated": Task(
         "HANS, regenerated",
@@ -231,6 +234,7 @@ TASKS: dict[str, Task] = {
         "https://arxiv.org/abs/1902.01007",
         sources=("mnli", "rte"),
         label_maps=(_HANS_TO_NLI, _HANS_TO_BINARY),
+        groups="heuristic",
         note="not the official rows: drawn anew with the authors' generator",
     ),
     "snli": Task(

@@ -62,8 +62,12 @@ class EvaluateConfig:
     """Measure a model on one or more sets of rows, out-of-domain ones included."""
 
     model: str = option("model directory or run directory", positional=True)
-    data: tuple[str, ...] = option("tasks or files to evaluate on, as NAME or NAME:SPLIT")
     output: Path = option("run directory of the results", short="-o", decides=False)
+    data: tuple[str, ...] = option("tasks or files to evaluate on, as NAME or NAME:SPLIT", ())
+    suite: tuple[str, ...] = option(
+        "suites of further sets: ood (of the task that the model was trained on), another task's name, or a YAML file",
+        (),
+    )
     teacher: str | None = option("also report the agreement with this model", None)
     label_map: dict[str, str | list[str] | None] = option(
         "the set's label names to the model's: {entailment: entailment, neutral: not_entailment}", {}
@@ -72,7 +76,11 @@ class EvaluateConfig:
         "the one or two text columns; found by usual names if not given", None
     )
     label_column: str | None = option("the label column; found by usual names if not given", None)
+    group_column: str | None = option(
+        "a column of the files by whose values the results are told apart too, such as a source or a kind", None
+    )
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
+    max_rows: int | None = option("use only this many rows of each set, drawn with the seed 0", None, at_least=1)
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
     batch_tokens: int | None = option(
         "largest forward pass in padded tokens; none: as the device likes it", None, decides=False, at_least=1
@@ -99,6 +107,23 @@ class ExportConfig:
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Run a grid of methods, tasks, students and seeds, shared work once, and summarise what it found."""
+
+    grid: Path = option("YAML file of the grid; see docs/compare.md", positional=True)
+    output: Path = option("directory of all its runs", short="-o", decides=False)
+    engine: Literal["local", "ray"] = option("local: here, one run after another; ray: over a cluster", "local")
+    address: str | None = option("Ray cluster (auto, ray://HOST:PORT); none: one on this machine", None)
+    cpus_per_run: int = option("Ray: processors, and threads, of each run", 1, at_least=1)
+    gpus_per_run: float = option("Ray: GPUs, or the share of one, of each run", 0.0, at_least=0)
+    shard: str | None = option("this process's share of the student runs, as 3/8", None)
+    dry_run: bool = option("print the runs and what they will cost, and write nothing", False)
+    search: Literal["optuna"] | None = option("first search each method's options, as the grid's `search` says", None)
+    no_controls: bool = option("allow a grid without the methods none and vanilla-kd", False)
+    location: DataLocation = group(DataLocation)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command, flatten
 from demiglace.console import console, say, table
-from demiglace.data.evaluation_sets import EvaluationSet, load_set
+from demiglace.data.evaluation_sets import EvaluationSet, first_rows, load_set
 from demiglace.data.label_maps import is_generic, normal
-from demiglace.data.rows import LabelSpace
+from demiglace.data.rows import LabelSpace, Problem
+from demiglace.data.sources import data_folder
+from demiglace.data.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
+from demiglace.data.tasks import TASKS
 from demiglace.data.tokenise import tokenise
-from demiglace.errors import DataError, ModelError
-from demiglace.evaluation.metrics import METRICS, agreement, compute
+from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.manifest import open_run, write_atomically
+from demiglace.evaluation.results import changes, measure
+from demiglace.manifest import open_run, read_json, write_atomically, write_json
 from demiglace.models.labels import describe, label_names_of_config
 from demiglace.models.loading import (
     check_tokenizer,
@@ -44,10 +48,11 @@ class _Loaded:
 
 @command(EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> Path:
-    """Measure a model on each set; with a teacher also how often the two agree.
+    """Measure a model on each set; with a teacher also how often the two agree, and where they do not.
 
-    Returns the run directory: manifest.json with the metrics, and for each set SET.npy with the model's logits, float32
-    [N, C], and SET.labels.npy. Raises `UserError`s before anything is predicted.
+    Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
+    with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
+    with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it predicts.
     """
     path = resolve_model(config.model)
     labels = label_space_of(path)
@@ -62,8 +67,9 @@ def evaluate(config: EvaluateConfig) -> Path:
         return run.path
     logits = _predict(config, config.model, sets, "")
     taught = {} if config.teacher is None else _predict(config, config.teacher, sets, "teacher: ")
-    results = {s.name: _measure(s, logits[s.name], taught.get(s.name), labels) for s in sets}
-    _save(run.path, sets, logits)
+    results = {s.name: measure(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
+    for found in sets:
+        _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
     run.finish(task=sets[0].name, sets=results)
     console.print(results_table(results))
     return run.path
@@ -76,22 +82,60 @@ def label_space_of(model: str) -> LabelSpace:
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
-    sets = [
-        load_set(
-            spec,
-            labels,
-            config.location,
-            label_map=config.label_map,
-            text_columns=config.text_columns,
-            label_column=config.label_column,
-            on_bad_rows=config.on_bad_rows,
-        )
-        for spec in dict.fromkeys(config.data)
-    ]
+    named = {spec: _own(spec, config) for spec in config.data} | _suites(config)
+    if not named:
+        raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
+    sets = [_load_set(name, entry, config, labels) for name, entry in named.items()]
     for found in sets:
         if not len(found.split):
             raise DataError(f"{found.name} has no row left to measure; look at --label-map and --on-bad-rows.")
     return sets
+
+
+def _own(spec: str, config: EvaluateConfig) -> SuiteSet:
+    return SuiteSet(spec, config.label_map, config.text_columns, config.label_column, config.group_column)
+
+
+def _load_set(name: str, entry: SuiteSet, config: EvaluateConfig, labels: LabelSpace) -> EvaluationSet:
+    found = load_set(
+        entry.data,
+        labels,
+        config.location,
+        label_map=entry.label_map,
+        text_columns=entry.text_columns,
+        label_column=entry.label_column,
+        group_column=entry.group_column,
+        on_bad_rows=config.on_bad_rows,
+    )
+    found = replace(found, name=name)
+    return found if config.max_rows is None else first_rows(found, config.max_rows)
+
+
+def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
+    """The sets of all suites that are asked for, by name."""
+    sets: dict[str, SuiteSet] = {}
+    for suite in config.suite:
+        if suite.endswith((".yaml", ".yml")):
+            sets |= read_suite(suite)
+        else:
+            task = _task_of(config) if suite == "ood" else source_of(suite)
+            sets |= named_suite(task, data_folder(config.location))
+    return sets
+
+
+def _task_of(config: EvaluateConfig) -> str:
+    """The task that the model was trained on, by its run's manifest; else the one whose rows are given."""
+    manifest = Path(config.model) / "manifest.json"
+    given = next((spec.partition(":")[0] for spec in config.data if spec.partition(":")[0] in TASKS), "")
+    task = str(read_json(manifest).get("task", given)) if manifest.exists() else given
+    if not task:
+        raise ConfigError(
+            f"--suite ood: {config.model} does not say which task it was trained on; name the suite itself: "
+            f"{', '.join(SUITES)}."
+        )
+    if task not in SUITES:
+        say(f"{task} has no suite of out-of-domain sets.")
+    return task
 
 
 def _check_labels(model: LabelSpace, teacher: LabelSpace, name: str) -> None:
@@ -125,22 +169,13 @@ def _load(name: str, allow_pickle: bool) -> _Loaded:
     return _Loaded(model, tokenizer)
 
 
-def _measure(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, labels: LabelSpace) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "metrics": compute(found.metrics, found.split.labels, logits, labels.problem, found.class_map),
-        "rows": len(found.split),
-        "drops": dict(found.drops),
-    }
-    if taught is not None:
-        result["agreement"] = agreement(logits, taught, labels.problem)
-    return result
-
-
-def _save(directory: Path, sets: Sequence[EvaluationSet], logits: Mapping[str, np.ndarray]) -> None:
-    for found in sets:
-        file = file_name(found.name)
-        write_atomically(directory / f"{file}.npy", _npy(logits[found.name]))
-        write_atomically(directory / f"{file}.labels.npy", _npy(found.split.labels))
+def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, problem: Problem) -> None:
+    predictions = predictions_of(logits, problem, found.class_map)
+    arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
+    for ending, array in arrays.items():
+        write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
+    if taught is not None and problem == "classification":
+        write_json(stem.with_name(f"{stem.name}.changes.json"), changes(found, logits, taught))
 
 
 def _npy(array: np.ndarray) -> bytes:
