@@ -126,7 +126,7 @@ def test_bad_choices_are_refused(options: dict, message: str, model: Path, tmp_p
 def test_rows_are_drawn_alike_for_every_model(model: Path, rows: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other", num_layers=2, label_names=NAMES, seed=1)
     runs = [
-        evaluate(model=str(m), data=[str(rows)], max_rows=4, output=tmp_path / f"run-{m.name}") for m in (model, other)
+        evaluate(model=str(m), data=[str(rows)], max_rows_per_set=4, output=tmp_path / f"run-{m.name}") for m in (model, other)
     ]
     found = [read_manifest(run)["sets"][str(rows)] for run in runs]
     assert [f["rows"] for f in found] == [4, 4]
@@ -141,7 +141,7 @@ def test_the_suite_of_the_models_own_task(data_dir: Path, tmp_path: Path) -> Non
         model=str(model),
         data=["mnli"],
         suite=["ood"],
-        max_rows=60,
+        max_rows_per_set=60,
         data_dir=data_dir,
         output=tmp_path / "run",
     )

@@ -80,7 +80,9 @@ class EvaluateConfig:
         "a column of the files by whose values the results are told apart too, such as a source or a kind", None
     )
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
-    max_rows: int | None = option("use only this many rows of each set, drawn with the seed 0", None, at_least=1)
+    max_rows_per_set: int | None = option(
+        "use only this many rows of each set, drawn with the seed 0", None, at_least=1
+    )
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
     batch_tokens: int | None = option(
         "largest forward pass in padded tokens; none: as the device likes it", None, decides=False, at_least=1
@@ -121,7 +123,7 @@ class CompareConfig:
     gpus_per_run: float = option("Ray: GPUs, or the share of one, of each run", 0.0, at_least=0)
     shard: str | None = option("this process's share of the student runs, as 3/8", None)
     dry_run: bool = option("print the runs and what they will cost, and write nothing", False)
-    search: Literal["optuna"] | None = option("first search each method's options, as the grid's `search` says", None)
+    search: Literal["none", "optuna"] = option("first search each method's options, as the grid's `search` says", "none")
     no_controls: bool = option("allow a grid without the methods none and vanilla-kd", False)
     location: DataLocation = group(DataLocation)
 

@@ -108,7 +108,7 @@ def _load_set(name: str, entry: SuiteSet, config: EvaluateConfig, labels: LabelS
         on_bad_rows=config.on_bad_rows,
     )
     found = replace(found, name=name)
-    return found if config.max_rows is None else first_rows(found, config.max_rows)
+    return found if config.max_rows_per_set is None else first_rows(found, config.max_rows_per_set)
 
 
 def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
