@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 from demiglace.cli import COMMANDS, config_class_of
-from demiglace.config import build, options_of
+from demiglace.compare.check import check_plan
+from demiglace.compare.grid import parse_grid
+from demiglace.compare.plan import make_plan
+from demiglace.config import build, options_of, read_yaml
 from demiglace.data.batches import collate
 from demiglace.errors import ConfigError
 from demiglace.flags import parse
@@ -23,7 +26,8 @@ from training_kit import objective_of, random_examples, teacher_and_student
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+GRIDS = sorted((ROOT / "recipes" / "compare").glob("*.yaml"))
+RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*GRIDS})
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -118,8 +122,8 @@ def test_the_check_of_commands_itself():
 @pytest.mark.parametrize("file", named(DOCS))
 def test_names_in_passing_exist(file):
     text = file.read_text("utf-8")
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    assert set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
     assert set(re.findall(r"`demiglace ([a-z]+)", text)) <= set(COMMANDS)
     for script in re.findall(r"python (examples/\w+\.py|benchmarks/\w+\.py)", text):
         assert (ROOT / script).is_file()
@@ -135,6 +139,9 @@ def test_the_readme_lists_all_commands_and_methods():
 def test_yaml_in_documents_is_accepted(file):
     for block in blocks(file.read_text("utf-8"), "yaml"):
         (command, *_), *_ = command_lines(block)
+        if command == "compare":
+            check_plan(make_plan(parse_grid(yaml.safe_load(block)), Path("runs"), searching="search" in block))
+            continue
         config = build(config_class_of(command), yaml.safe_load(block))
         if command == "distill":
             build_method(config.method, config.method_options)
@@ -149,6 +156,17 @@ def test_recipes_are_accepted(file, monkeypatch):
         config = check_command(words)
         if file.stem == "distill":
             build_method(config.method, config.method_options)
+
+
+@pytest.mark.parametrize("file", named(GRIDS))
+def test_grids_are_accepted(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = command_lines(file.read_text("utf-8"))
+    assert commands[0][:2] == ["compare", str(file.relative_to(ROOT))], "its first line is its command"
+    for words in commands:
+        check_command(words)
+    content = read_yaml(file)
+    check_plan(make_plan(parse_grid(content), Path("runs"), searching="search" in content))
 
 
 @pytest.mark.parametrize("folder", sorted({f.parent.name for f in RECIPES}))

@@ -8,7 +8,7 @@ from typing import Any
 
 from demiglace import __version__
 from demiglace.config import build, options_of, print_yaml
-from demiglace.errors import ConfigError, UserError, unknown
+from demiglace.errors import ConfigError, FailedRunsError, UserError, unknown
 from demiglace.flags import parse
 
 # command -> (module of its stage, name of its config, one line of help); stages are imported only when they run
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "distill": ("demiglace.stages.distill", "DistillConfig", "train a student on a teacher's signals"),
     "evaluate": ("demiglace.stages.evaluate", "EvaluateConfig", "measure a model on sets of rows"),
     "export": ("demiglace.stages.export", "ExportConfig", "write ONNX, check and measure it"),
+    "compare": ("demiglace.stages.compare", "CompareConfig", "methods × tasks × students × seeds, each run once"),
     "report": ("demiglace.stages.report", "ReportConfig", "one HTML page about one or more runs"),
     "methods": ("demiglace.stages.listing", "MethodsConfig", "list the distillation methods, with papers"),
     "tasks": ("demiglace.stages.listing", "TasksConfig", "list the named tasks, with papers"),
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except FailedRunsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return OUR_FAULT
     except KeyboardInterrupt:
         print("\ninterrupted; repeat the same command to go on from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED

@@ -26,6 +26,11 @@ _WIDTH_OF_FILES = 120  # where standard error is no terminal
 console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_OF_FILES)
 
 
+def terminal() -> Console:
+    """A console on what standard error is now, which stays there when standard error is sent to a file later."""
+    return Console(file=sys.stderr, highlight=False, width=None if console.is_terminal else _WIDTH_OF_FILES)
+
+
 def say(message: str) -> None:
     """Print one line, on the main process only."""
     if is_main_process():

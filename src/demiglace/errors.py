@@ -35,6 +35,10 @@ class DivergedError(UserError):
     """Training met a loss or gradient that is not a finite number."""
 
 
+class FailedRunsError(RuntimeError):
+    """Runs of a comparison that ended by a fault of ours; the others ended well, and each one's story is kept."""
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     """Message for a name that is not in a table, with the nearest one that is: ``unknown task 'sst3', …``."""
     names = list(choices)

@@ -23,6 +23,7 @@ from demiglace.errors import RunError
 
 FORMAT = 1
 _OURS = (".lock", "run.json.part")  # may be all that a run cut off in its first moment has left
+_SHARED_SECONDS = 60.0  # a shared directory is locked for moments only
 _VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
 
 
@@ -57,16 +58,19 @@ class Run:
         return manifest
 
 
-def open_run(path: Path | str, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Run:
+def open_run(
+    path: Path | str, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], *, shared: bool = False
+) -> Run:
     """Create the run directory at `path`, or take up the one that an equal call has begun or completed there.
 
-    `config` holds the options that decide the result and `inputs` the fingerprints of what the run reads.
+    `config` holds the options that decide the result and `inputs` the fingerprints of what the run reads. A `shared`
+    directory is not held: several processes may have it open, and look after what they write there themselves.
     Raises `RunError` if the directory holds another run (the differing keys are named) or is in use.
     """
     path = Path(path)
     identity = json.loads(_json(_identity(stage, dict(config), dict(inputs))))
     claim = path / "run.json"
-    lock = _lock(_usable(path))
+    lock = _lock(_usable(path), patience=_SHARED_SECONDS if shared else 0)
     try:
         if claim.exists() and _begun(path):
             _compare(path, read_json(claim), identity)
@@ -76,7 +80,7 @@ def open_run(path: Path | str, stage: str, config: Mapping[str, Any], inputs: Ma
         lock.release()
         raise
     run = Run(path, stage, identity["config"], identity["inputs"], (path / "manifest.json").exists(), lock)
-    if run.complete:
+    if run.complete or shared:
         lock.release()
     return run
 
@@ -118,6 +122,15 @@ def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         )
 
 
+def check_config(path: Path | str, stage: str, config: Mapping[str, Any]) -> None:
+    """Raise `RunError`, as `open_run` does, if the run at `path` is of another stage or other options.
+
+    What it read is not looked at, so this is quick.
+    """
+    found = read_json(Path(path) / "run.json")
+    _compare(Path(path), found, found | json.loads(_json({"stage": stage, "config": dict(config)})))
+
+
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
@@ -125,11 +138,11 @@ def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any
     return [] if old == new else [(name.removeprefix("config."), old, new)]
 
 
-def _lock(path: Path) -> BaseFileLock:
+def _lock(path: Path, patience: float = 0) -> BaseFileLock:
     # one lock object a path: a failed run whose traceback a notebook still holds does not bar its own repetition
     lock = FileLock(path / ".lock", is_singleton=True)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         raise RunError(f"{path} is in use by another process; wait for it or give another --output.") from error
     except OSError as error:

@@ -16,6 +16,7 @@ from demiglace.evaluation.significance import (
     corrected,
     interval,
     mcnemar,
+    mean_interval,
     resampled,
     seed_test,
     verdict,
@@ -89,9 +90,10 @@ def _cells(records: Sequence[Record]) -> list[_Cell]:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation over seeds (n − 1; none for one seed) and the values."""
+    """Mean, standard deviation over seeds (n − 1), the mean's t interval (none of both for one seed), the values."""
     sd = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "sd": sd, "values": list(values)}
+    mean = statistics.fmean(values)
+    return {"mean": mean, "sd": sd, "interval": mean_interval(mean, sd, len(values)), "values": list(values)}
 
 
 def _described(cell: _Cell) -> dict[str, Any]:

@@ -123,7 +123,9 @@ class CompareConfig:
     gpus_per_run: float = option("Ray: GPUs, or the share of one, of each run", 0.0, at_least=0)
     shard: str | None = option("this process's share of the student runs, as 3/8", None)
     dry_run: bool = option("print the runs and what they will cost, and write nothing", False)
-    search: Literal["none", "optuna"] = option("first search each method's options, as the grid's `search` says", "none")
+    search: Literal["none", "optuna"] = option(
+        "first search each method's options, as the grid's `search` says", "none"
+    )
     no_controls: bool = option("allow a grid without the methods none and vanilla-kd", False)
     location: DataLocation = group(DataLocation)
 

@@ -1,0 +1,181 @@
+"""The grid of a comparison, from its YAML: which parts it has, and that every name in it exists."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from demiglace.compare.ranges import Search, read_search
+from demiglace.config import build, option, options_of
+from demiglace.errors import ConfigError, unknown
+from demiglace.methods.table import METHODS
+from demiglace.stages.config import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
+
+Options = Mapping[str, Any]
+CONTROLS = ("none", "vanilla-kd")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_RESERVED = {"tasks": ("logs", "failed", "locks"), "students": ("teacher", "signals"), "methods": ("start",)}
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a grid file holds."""
+
+    tasks: dict[str, Any] = option("label -> options that hold for this task; `data` is the label unless given")
+    students: dict[str, Any] = option("label -> how the teacher is truncated, or {model: DIR}")
+    methods: dict[str, Any] = option("label -> options; `method` is the label unless given")
+    teacher: dict[str, Any] = option("how the teacher of each task is fine-tuned, or {run: DIR}", {})
+    teachers: dict[str, Any] = option("task -> run directory of a teacher that is there already", {})
+    defaults: dict[str, Any] = option("options of every student run; those about rows hold for the teachers too", {})
+    axes: dict[str, Any] = option("option -> values, each combination being a cell of the grid", {})
+    seeds: tuple[int, ...] = option("the seeds of every cell", (0, 1, 2, 3, 4), at_least=0)
+    evaluate: dict[str, Any] = option(
+        "sets: more sets; suites: true for each task's own; files: the user's own; teacher: false to leave it out",
+        {},
+    )
+    export: dict[str, Any] | None = option("options of `demiglace export`, or true", None)
+    search: dict[str, Any] | None = option("trials, ranges, per: what --search optuna looks through", None)
+    controls: bool = option("whether `none` and `vanilla-kd` must be among the methods", True)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A checked grid: label -> options for tasks, students and methods; export: none for no export."""
+
+    tasks: Mapping[str, Options]
+    students: Mapping[str, Options]
+    methods: Mapping[str, Options]
+    teacher: Options
+    defaults: Options
+    axes: Mapping[str, tuple[Any, ...]]
+    seeds: tuple[int, ...]
+    evaluate: Options
+    export: Options | None
+    search: Search | None
+
+
+def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
+    found = dict.fromkeys(o.name for config in configs for o in options_of(config))
+    return tuple(name for name in found if name not in without)
+
+
+# what the grid itself decides: paths, seeds, and what has a section of its own
+_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "tune")
+_SHAPE = ("layers", "strategy", "keep")
+RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *_SHAPE, "data", "method", "method_options"))
+_TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
+_EVALUATE_OPTIONS = (
+    *("sets", "suites", "files", "teacher"),
+    *_names(EvaluateConfig, without=("model", "data", "suite", "output", "data_dir", "teacher")),
+)
+_EXPORT_OPTIONS = _names(ExportConfig, without=("model", "output", "teacher", "data_dir"))
+_ALLOWED = {
+    "tasks": ("data", "teacher", "evaluate", *RUN_OPTIONS),
+    "students": _names(TruncateConfig, without=("output",)),
+    "methods": ("method", "method_options", *RUN_OPTIONS),
+}
+
+
+def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
+    """The grid in the content of a YAML file; controls=False waives the two control methods.
+
+    Raises `ConfigError` for whatever does not exist in it, with the nearest name.
+    """
+    file = build(_File, {**content, "export": _switch(content.get("export"))})
+    parts = {name: _part(name, getattr(file, name)) for name in _ALLOWED}
+    search = None if file.search is None else read_search(file.search, _axis_names(parts["methods"]))
+    grid = Grid(
+        tasks=_with_teachers(parts["tasks"], file.teachers),
+        students=parts["students"],
+        methods=parts["methods"],
+        teacher=_checked("teacher", file.teacher, _TEACHER_OPTIONS),
+        defaults=_checked("defaults", file.defaults, RUN_OPTIONS),
+        axes=_axes(file.axes, parts["methods"]),
+        seeds=file.seeds,
+        evaluate=_checked("evaluate", file.evaluate, _EVALUATE_OPTIONS),
+        export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
+        search=search,
+    )
+    _check(grid, file.controls and controls)
+    return grid
+
+
+def _switch(value: Any) -> Any:
+    """`export: true` is `export: {}`, and false is none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+def _part(section: str, content: Mapping[str, Any]) -> dict[str, Options]:
+    """The labels of a section with their options. Labels become directories."""
+    for label in content:
+        if not _LABEL.fullmatch(label) or label in _RESERVED[section]:
+            raise ConfigError(f"{section}: {label!r} cannot be a label; take letters, digits, '-', '_', '.' and '+'.")
+    if not content:
+        raise ConfigError(f"{section}: nothing was given; at least one is needed.")
+    return {label: _checked(f"{section}.{label}", row, _ALLOWED[section]) for label, row in content.items()}
+
+
+def _checked(place: str, options: Any, allowed: Iterable[str]) -> Options:
+    if not isinstance(options, (dict, type(None))):
+        raise ConfigError(f"{place} was given {options!r}; expected a mapping of option names to values.")
+    plain = {str(k).replace("-", "_"): v for k, v in (options or {}).items()}
+    for name in plain:
+        if name not in allowed:
+            raise ConfigError(f"{place}: {unknown('option', name, allowed)}")
+    return plain
+
+
+def _with_teachers(tasks: Mapping[str, Options], teachers: Mapping[str, Any]) -> dict[str, Options]:
+    """The tasks with their own sections checked, and their ready teachers in them."""
+    for label in teachers:
+        if label not in tasks:
+            raise ConfigError(f"teachers: {unknown('task of this grid', label, tasks)}")
+    ready = {label: {"run": teachers[label]} for label in teachers}
+    return {
+        label: {
+            **options,
+            "teacher": {
+                **_checked(f"tasks.{label}.teacher", options.get("teacher"), _TEACHER_OPTIONS),
+                **ready.get(label, {}),
+            },
+            "evaluate": _checked(f"tasks.{label}.evaluate", options.get("evaluate"), _EVALUATE_OPTIONS),
+        }
+        for label, options in tasks.items()
+    }
+
+
+def _axis_names(methods: Mapping[str, Options]) -> tuple[str, ...]:
+    """What can be an axis or a range: options of the runs, and of the methods with a dot."""
+    rows = (METHODS[n] for label, options in methods.items() if (n := method_name(label, options)) in METHODS)
+    own = dict.fromkeys(f"method_options.{o.name}" for row in rows for o in options_of(row.options))
+    return (*RUN_OPTIONS, *own)
+
+
+def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[str, tuple[Any, ...]]:
+    axes = _checked("axes", content, _axis_names(methods))
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values or any(values.count(v) > 1 for v in values):
+            raise ConfigError(f"axes.{name} was given {values!r}; expected a list of different values.")
+    return {name: tuple(values) for name, values in axes.items()}
+
+
+def method_name(label: str, options: Options) -> str:
+    """The name of the method that a label stands for."""
+    return str(options.get("method", label))
+
+
+def _check(grid: Grid, controls: bool) -> None:
+    for label, options in grid.methods.items():
+        if (name := method_name(label, options)) not in METHODS:
+            raise ConfigError(f"methods.{label}: {unknown('method', name, METHODS)}")
+    missing = [c for c in CONTROLS if c not in grid.methods or method_name(c, grid.methods[c]) != c]
+    if controls and missing:
+        raise ConfigError(
+            f"methods: {' and '.join(missing)} missing; what a method gains is told against these controls. Add "
+            "them, or waive them with --no-controls (or `controls: false` in the grid)."
+        )
+    if len(set(grid.seeds)) != len(grid.seeds):
+        raise ConfigError(f"seeds: {list(grid.seeds)} holds a seed twice.")
+    both = set(grid.axes) & set(grid.search.ranges if grid.search else ())
+    if both:
+        raise ConfigError(f"{', '.join(sorted(both))}: both an axis and a range of the search; choose one of them.")

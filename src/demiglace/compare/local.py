@@ -1,0 +1,30 @@
+"""The steps in this process, one after another; other processes may work on the same directory."""
+
+import time
+
+from demiglace.compare.plan import Plan, Step
+from demiglace.compare.progress import Watcher
+from demiglace.compare.schedule import Schedule
+from demiglace.compare.steps import run_step
+
+_POLL_SECONDS = 0.5
+
+
+def run_local(plan: Plan, schedule: Schedule, watcher: Watcher) -> None:
+    """Run all steps. What another process is at is left for later, and waited for when nothing else is left."""
+    while not schedule.finished:
+        # the first that is free, then look anew: its evaluation comes before the next student
+        if not any(_attempt(plan, step, schedule, watcher) for step in schedule.ready()):
+            time.sleep(_POLL_SECONDS)
+
+
+def _attempt(plan: Plan, step: Step, schedule: Schedule, watcher: Watcher) -> bool:
+    schedule.begin(step)
+    watcher.began(step)
+    outcome = run_step(step, plan.home, wait=False)
+    if outcome is None:
+        schedule.put_back(step)
+        return False
+    schedule.end(step, outcome)
+    watcher.ended(step, outcome)
+    return True

@@ -1,0 +1,192 @@
+"""A grid as steps: every run of it is an ordinary run of a stage, and says which others it needs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from demiglace.compare.cells import (
+    Cell,
+    StudentRun,
+    applies,
+    cell_options,
+    row_options,
+    share,
+    student_runs,
+    teacher_options,
+)
+from demiglace.compare.grid import Grid
+from demiglace.compare.ranges import Range
+from demiglace.config import options_of
+from demiglace.data.suites import SUITES
+from demiglace.errors import ConfigError
+from demiglace.stages.config import TruncateConfig
+
+Stage = Literal["finetune", "truncate", "search", "distill", "evaluate", "export"]
+_OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")
+_OF_TRUNCATION = {o.name for o in options_of(TruncateConfig)}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run. key: its directory below the comparison's; needs: keys of the steps that come before it.
+
+    search: the key of the search whose best options lie over `options`. ranges and trials: of a search alone.
+    """
+
+    key: str
+    stage: Stage
+    task: str
+    options: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    search: str | None = None
+    ranges: Mapping[str, Range | tuple[Any, ...]] = field(default_factory=dict)
+    trials: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a grid in an order that respects their needs, and what they are for."""
+
+    home: Path
+    grid: Grid
+    steps: tuple[Step, ...]
+    runs: tuple[StudentRun, ...]
+
+    def step(self, key: str) -> Step:
+        """The step of a key."""
+        return next(s for s in self.steps if s.key == key)
+
+
+def make_plan(
+    grid: Grid, home: Path, *, searching: bool = False, shard: tuple[int, int] = (1, 1), data_dir: Path | None = None
+) -> Plan:
+    """The plan of a grid, or of the share of a shard: its student runs and all that they need."""
+    layout = _Layout(grid, home, searching, {} if data_dir is None else {"data_dir": str(data_dir)})
+    runs = share(student_runs(grid), *shard)
+    found: dict[str, Step] = {}
+    for task in dict.fromkeys(run.cell.task for run in runs):
+        found |= {s.key: s for s in layout.teacher_steps(task)}
+    for run in runs:
+        found |= {s.key: s for s in layout.steps(run) if s.key not in found}
+    return Plan(home, grid, tuple(found.values()), tuple(runs))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the runs of a grid lie, and their options."""
+
+    grid: Grid
+    home: Path
+    searching: bool
+    location: Mapping[str, Any]
+
+    def at(self, key: str) -> str:
+        """The path of a key."""
+        return str(self.home / key)
+
+    def teacher(self, task: str) -> str:
+        """The path of a task's teacher."""
+        ready = teacher_options(self.grid, task).get("run")
+        return self.at(f"{task}/teacher") if ready is None else str(ready)
+
+    def _after_teacher(self, task: str) -> tuple[str, ...]:
+        return () if "run" in teacher_options(self.grid, task) else (f"{task}/teacher",)
+
+    def teacher_steps(self, task: str) -> Iterator[Step]:
+        """The teacher of a task, its evaluation and its export."""
+        options, needs = teacher_options(self.grid, task), self._after_teacher(task)
+        if needs:
+            if "model" not in options:
+                raise ConfigError(
+                    f"teacher: `model` is missing for {task}; give a model to fine-tune, or {{run: DIR}}."
+                )
+            yield Step(needs[0], "finetune", task, {**options, **self.location, "output": self.at(needs[0])})
+        if self._evaluation(task).get("teacher", True):
+            yield self._evaluate(f"{task}/teacher.evaluation", task, self.teacher(task), needs)
+        if self.grid.export is not None:
+            yield self._export(f"{task}/teacher.export", task, self.teacher(task), needs)
+
+    def steps(self, run: StudentRun) -> Iterator[Step]:
+        """What a student run needs but for its teacher, the run itself, its evaluation and its export."""
+        cell = run.cell
+        start, needs = self._start(cell)
+        if start is not None:
+            yield start
+        search = self._search(cell, needs) if self.searching else None
+        if search is not None:
+            yield from self._shared_starts(search)
+            yield search
+        options = self._distill(cell) | {"seed": run.seed, "output": self.at(run.path)}
+        found = (*needs, *((search.key,) if search else ()))
+        yield Step(run.path, "distill", cell.task, options, found, search.key if search else None)
+        yield self._evaluate(run.evaluation, cell.task, self.at(run.path), (run.path, *self._after_teacher(cell.task)))
+        if self.grid.export is not None and run.seed == self.grid.seeds[0]:
+            yield self._export(run.export, cell.task, self.at(run.path), (run.path,))
+
+    def _start(self, cell: Cell) -> tuple[Step | None, tuple[str, ...]]:
+        """The truncation that a student starts from, none where there is a model; and what a run must wait for."""
+        teacher, key = self._after_teacher(cell.task), f"{cell.task}/{cell.student}/start"
+        options = self.grid.students[cell.student]
+        if "model" in options:
+            return None, teacher
+        shared = {k: v for k, v in row_options(self.grid, cell.task).items() if k in _OF_TRUNCATION}
+        options = {**shared, **options, "model": self.teacher(cell.task), "output": self.at(key)}
+        return Step(key, "truncate", cell.task, options, teacher), (*teacher, key)
+
+    def _distill(self, cell: Cell) -> dict[str, Any]:
+        start = self.grid.students[cell.student].get("model", self.at(f"{cell.task}/{cell.student}/start"))
+        cache = {"cache": self.at(f"{cell.task}/signals")}
+        return {**cache, **cell.options, "teacher": self.teacher(cell.task), "student": str(start), **self.location}
+
+    def _search(self, cell: Cell, needs: tuple[str, ...]) -> Step | None:
+        """The search of a cell's method, on the grid's first task or student where `per` does not name it."""
+        search = self.grid.search
+        assert search is not None
+        ranges = {k: v for k, v in search.ranges.items() if applies(self.grid, cell.method, k)}
+        if not ranges:
+            return None
+        task = cell.task if "task" in search.per else next(iter(self.grid.tasks))
+        student = cell.student if "student" in search.per else next(iter(self.grid.students))
+        base = Cell(task, student, cell.method, {}, cell_options(self.grid, task, cell.method))
+        options = {**self._distill(base), "tune": True, "seed": 0}
+        needed = self._start(base)[1]
+        return Step(f"{base.method_path}/search", "search", task, options, needed, None, ranges, search.trials)
+
+    def _shared_starts(self, search: Step) -> Iterator[Step]:
+        """The teacher and the truncation of a search that lies at another task or student."""
+        task, student, _, _ = search.key.split("/")
+        yield from (s for s in self.teacher_steps(task) if s.key in search.needs)
+        start, _ = self._start(Cell(task, student, ""))
+        if start is not None:
+            yield start
+
+    def _evaluation(self, task: str) -> dict[str, Any]:
+        return {**self.grid.evaluate, **self.grid.tasks[task]["evaluate"]}
+
+    def _evaluate(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
+        rows = row_options(self.grid, task)
+        asked = self._evaluation(task)
+        sets = [reported_set(rows), *_several(asked.get("sets"))]
+        own = [rows["data"]] if asked.get("suites") and rows["data"] in SUITES else []
+        options = {k: v for k, v in rows.items() if k in _OF_EVALUATION}
+        options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
+        options["suite"] = [*own, *_several(asked.get("files"))]
+        taught = {} if model == self.teacher(task) else {"teacher": self.teacher(task)}
+        options = {**options, **self.location, **taught, "model": model, "data": sets, "output": self.at(key)}
+        return Step(key, "evaluate", task, options, needs)
+
+    def _export(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
+        assert self.grid.export is not None
+        options = {**self.grid.export, **self.location, "model": model, "output": self.at(key)}
+        return Step(key, "export", task, options, needs)
+
+
+def _several(value: Any) -> list[Any]:
+    """One value, several or none, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def reported_set(rows: Mapping[str, Any]) -> str:
+    """The rows that a task's results are about, as `demiglace evaluate` names them."""
+    return str(rows.get("test") or rows.get("validation") or rows["data"])

@@ -1,0 +1,70 @@
+"""What a hyper-parameter search looks through: a range for each option, and how many trials it has."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from demiglace.config import build, option
+from demiglace.errors import ConfigError, unknown
+
+_PER = ("task", "student")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included; `log`: by their magnitude. Whole where both ends are."""
+
+    low: float = option("the smallest value")
+    high: float = option("the largest value")
+    log: bool = option("draw by magnitude", False)
+    whole: bool = option("whole numbers only", False)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search: `trials` for every method alike; ranges: option -> `Range`, or the values to choose from.
+
+    per: what has a search of its own; a part that is not named takes the result found on the grid's first one.
+    """
+
+    trials: int
+    ranges: Mapping[str, Range | tuple[Any, ...]]
+    per: tuple[str, ...] = _PER
+
+
+@dataclass(frozen=True)
+class _Section:
+    """The section `search` of a grid."""
+
+    trials: int = option("trials of each method", at_least=1)
+    ranges: dict[str, Any] = option("option -> {low, high, log} or a list of values")
+    per: tuple[str, ...] = option("what has a search of its own: task, student", _PER)
+
+
+def read_search(content: Mapping[str, Any], names: Iterable[str]) -> Search:
+    """The section `search` of a grid; `names` are the options that can have a range. Raises `ConfigError`."""
+    try:
+        section = build(_Section, content)
+        for part in section.per:
+            if part not in _PER:
+                raise ConfigError(unknown("part of a grid in `per`", part, _PER))
+        if not section.ranges:
+            raise ConfigError("ranges: nothing was given; at least one range is needed.")
+        ranges = {key.replace("-", "_"): value for key, value in section.ranges.items()}
+        return Search(section.trials, {k: _range(k, v, names) for k, v in ranges.items()}, section.per)
+    except ConfigError as error:
+        raise ConfigError(f"search: {error}") from error
+
+
+def _range(name: str, value: Any, names: Iterable[str]) -> Range | tuple[Any, ...]:
+    if name not in names:
+        raise ConfigError(unknown("option", name, names))
+    if isinstance(value, list) and value:
+        return tuple(value)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} was given {value!r}; expected a list of values, or {{low: …, high: …}}.")
+    whole = all(isinstance(value.get(end), int) for end in ("low", "high"))
+    found = build(Range, {"whole": whole, **value})
+    if not found.low < found.high or (found.log and found.low <= 0):
+        raise ConfigError(f"{name} was given {value!r}; low must be below high, and above 0 with `log`.")
+    return found

@@ -1,0 +1,82 @@
+"""The steps as tasks of a Ray cluster: an existing one, or one of this machine."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from demiglace.compare.plan import Plan, Step
+from demiglace.compare.progress import Watcher
+from demiglace.compare.schedule import Schedule
+from demiglace.compare.steps import Outcome, run_step
+from demiglace.errors import ConfigError
+
+_POLL_SECONDS = 1.0
+
+
+def run_ray(
+    plan: Plan, schedule: Schedule, watcher: Watcher, *, address: str | None, cpus: int, gpus: float = 0.0
+) -> None:
+    """Run all steps on a cluster, which must see the same files under the same paths.
+
+    address: `auto` or ray://HOST:PORT for an existing cluster, none for one on this machine; cpus, gpus: of each run.
+    Raises `ConfigError` where Ray is not installed or the cluster cannot be reached.
+    """
+    ray = _connect(address, cpus)
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(_run_there)
+    refs: dict[Any, Step] = {}
+    try:
+        while not schedule.finished:
+            for step in schedule.ready():
+                schedule.begin(step)
+                watcher.began(step)
+                refs[remote.remote(step, str(plan.home.absolute()), str(plan.home), str(Path.cwd()))] = step
+            done, _ = ray.wait(list(refs), num_returns=1, timeout=_POLL_SECONDS)
+            for ref in done:
+                step = refs.pop(ref)
+                outcome = _outcome(ray, ref)
+                schedule.end(step, outcome)
+                watcher.ended(step, outcome)
+    finally:
+        for ref in refs:  # an interrupt: a run goes on from its checkpoint when the command is repeated
+            ray.cancel(ref, force=True)
+        ray.shutdown()
+
+
+def _run_there(step: Step, absolute: str, home: str, folder: str) -> Outcome:
+    """In a worker: run a step in the directory where the command was given, so that its paths mean the same."""
+    if not Path(absolute).is_dir():
+        return Outcome(0.0, f"this machine of the cluster has no {absolute}; the runs must be on a shared disk.", True)
+    os.chdir(folder)
+    outcome = run_step(step, Path(home))
+    assert outcome is not None  # it waits
+    return outcome
+
+
+def _outcome(ray: Any, ref: Any) -> Outcome:
+    """What a task said; a worker that died has said nothing."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError as error:
+        return Outcome(0.0, f"its worker ended: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+
+
+def _connect(address: str | None, cpus: int) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError as error:
+        raise ConfigError("--engine ray needs Ray: pip install 'demiglace[ray]', or leave --engine out.") from error
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="error",
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cpus)}},
+            **options,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"--address {address}: no Ray cluster answers there ({error}).") from error
+    return ray

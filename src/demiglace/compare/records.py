@@ -1,0 +1,99 @@
+"""What a comparison found: one record for every student run and every teacher, read from their manifests alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from demiglace.compare.cells import StudentRun, teacher_options
+from demiglace.compare.plan import Plan
+from demiglace.manifest import read_manifest
+
+Record = dict[str, Any]
+
+
+def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
+    """The records of a plan's teachers and student runs.
+
+    A record holds task, student, method (its label), method_name, seed, axes, role (student or teacher); run,
+    evaluation and export (paths below the comparison's, or none; that of a ready teacher as it was given); status
+    (done, failed, skipped, missing) and error; in_domain (the set that the task's results are about, as `evaluate`
+    names it) and metric (its deciding one); sets: name -> what `evaluate` found; parameters, layers, bytes, seconds
+    and, where there is an export, latency_ms by batch size.
+    """
+    found = _Results(plan, status, errors)
+    tasks = dict.fromkeys(run.cell.task for run in plan.runs)
+    return [*(found.teacher(task) for task in tasks), *(found.student(run) for run in plan.runs)]
+
+
+class _Results:
+    def __init__(self, plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]):
+        self._plan, self._status, self._errors = plan, status, errors
+
+    def teacher(self, task: str) -> Record:
+        """The record of a task's teacher."""
+        ready = teacher_options(self._plan.grid, task).get("run")
+        keys = [] if ready else [f"{task}/teacher"]
+        names: Record = {"student": None, "method": "teacher", "method_name": "none", "axes": {}}
+        head = {"task": task, **names, "role": "teacher", "run": str(ready or keys[0])}
+        found = self._record(head, keys, f"{task}/teacher.evaluation", f"{task}/teacher.export")
+        return found | {"seed": teacher_options(self._plan.grid, task).get("seed", 0)}
+
+    def student(self, run: StudentRun) -> Record:
+        """The record of a student run."""
+        cell = run.cell
+        names = {"student": cell.student, "method": cell.method, "method_name": cell.options["method"]}
+        head = {"task": cell.task, **names, "seed": run.seed, "axes": dict(cell.axes), "role": "student"}
+        return self._record(head | {"run": run.path}, [run.path], run.evaluation, run.export)
+
+    def _record(self, head: Record, keys: list[str], evaluation: str, export: str) -> Record:
+        state, error = self._state([*keys, evaluation])
+        trained, measured, exported = (self._manifest(key) for key in (head["run"], evaluation, export))
+        sets = measured.get("sets", {})
+        in_domain = next(iter(sets), None)
+        seconds = trained.get("seconds", {})
+        return head | {
+            "evaluation": evaluation if measured else None,
+            "export": export if exported else None,
+            "status": state,
+            "error": error,
+            "in_domain": in_domain,
+            "metric": next(iter(sets[in_domain]["metrics"])) if in_domain else None,
+            "sets": sets,
+            **{name: trained.get(name) for name in ("parameters", "layers", "bytes", "rows", "precision")},
+            "seconds": {name: seconds.get(name, 0.0) for name in ("capture", "train", "evaluate")},
+            "latency_ms": _latency(exported),
+        }
+
+    def _state(self, keys: list[str]) -> tuple[str, str | None]:
+        """done if all of the steps are; else the first failure, what was skipped, or missing."""
+        states = [self._status[key] for key in keys if key in self._status]
+        if states and all(s == "done" for s in states):
+            return "done", None
+        for key in keys:
+            if key in self._errors:
+                return "failed", self._errors[key]
+        return ("skipped", _cause(keys, self._plan, self._errors)) if "skipped" in states else ("missing", None)
+
+    def _manifest(self, path: str) -> dict[str, Any]:
+        directory = self._plan.home / path
+        if not (directory / "manifest.json").exists():
+            directory = Path(path)  # a ready teacher, as the grid names it
+        return read_manifest(directory) if (directory / "manifest.json").exists() else {}
+
+
+def _cause(keys: list[str], plan: Plan, errors: Mapping[str, str]) -> str:
+    """The failed step that a skipped one waited for."""
+    needs = {s.key: s.needs for s in plan.steps}
+    left = list(keys)
+    while left:
+        key = left.pop()
+        if key in errors:
+            return f"needs {key}, which failed"
+        left += needs.get(key, ())
+    return "needs a run that failed"
+
+
+def _latency(exported: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The latency of what was exported last: the int8 model where there is one, else the fp32 one."""
+    artefacts = exported.get("artefacts")
+    return artefacts[-1]["latency_ms"] if artefacts else None

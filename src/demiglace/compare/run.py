@@ -1,0 +1,123 @@
+"""A comparison from its command to its end: read, check, run what is not done, tell what was found."""
+
+# ruff: noqa: T201  (what --dry-run prints is what was asked for)
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from demiglace.compare.cells import skipped_names
+from demiglace.compare.check import check_plan, files_read
+from demiglace.compare.grid import Grid, parse_grid
+from demiglace.compare.home import claim, identity, reopen
+from demiglace.compare.local import run_local
+from demiglace.compare.plan import Plan, make_plan
+from demiglace.compare.progress import Watcher, watching
+from demiglace.compare.ray_engine import run_ray
+from demiglace.compare.results import steps_done, stories, write_results
+from demiglace.compare.schedule import Schedule
+from demiglace.compare.search import require_optuna
+from demiglace.console import say
+from demiglace.errors import ConfigError, FailedRunsError, RunError
+from demiglace.export.onnx import require_onnx
+from demiglace.stages.config import CompareConfig
+
+
+def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
+    """Run what is not done of the grid with this content, or print it with `dry_run`. Raises as `compare` does."""
+    try:
+        grid = parse_grid(content, controls=not config.no_controls)
+    except ConfigError as error:
+        raise ConfigError(f"{config.grid}: {error}") from error
+    _check(config, grid)
+    whole, plan = (_plan(config, grid, shard) for shard in ((1, 1), _shard(config.shard)))
+    check_plan(whole)
+    read = files_read(whole)
+    if config.dry_run:
+        _print(plan)
+        return
+    claim(config.output, read)
+    schedule = Schedule(plan.steps, steps_done(plan))
+    reopen(config.output)
+    say(
+        f"{config.output}: {len(plan.runs)} student runs, {len(plan.steps)} steps, "
+        f"{schedule.count('done')} of them done already."
+    )
+    with watching(schedule) as watcher:
+        _engine(config)(plan, schedule, watcher)
+    status = _status(whole, schedule)
+    if config.shard is None or all(state == "done" for state in status.values()):
+        errors = {key: outcome.error or "" for key, outcome in schedule.errors.items()}
+        write_results(whole, status, stories(whole) | errors, identity(content, config.search), read)
+    _tell(whole, schedule, status)
+
+
+def _plan(config: CompareConfig, grid: Grid, shard: tuple[int, int]) -> Plan:
+    return make_plan(
+        grid, config.output, searching=config.search != "none", shard=shard, data_dir=config.location.data_dir
+    )
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """`3/8` as (3, 8); all of it is (1, 1)."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise ConfigError(f"--shard was given {text!r}; expected NUMBER/COUNT with NUMBER from 1 to COUNT, as 3/8.")
+    return number, count
+
+
+def _check(config: CompareConfig, grid: Grid) -> None:
+    """What can be known to fail before anything runs, and what a reader of the grid may not expect."""
+    if config.search != "none":
+        if grid.search is None:
+            raise ConfigError(f"--search optuna: {config.grid} has no section `search` with trials and ranges.")
+        require_optuna()
+    elif grid.search is not None:
+        say("the grid's `search` is left alone; give --search optuna to run it.")
+    if grid.export is not None:
+        require_onnx()
+    for label, names in skipped_names(grid).items():
+        say(f"{label} has no option {', '.join(names)}; its runs are made without.")
+
+
+def _engine(config: CompareConfig) -> Callable[[Plan, Schedule, Watcher], None]:
+    if config.engine == "local":
+        return run_local
+    return lambda plan, schedule, watcher: run_ray(
+        plan, schedule, watcher, address=config.address, cpus=config.cpus_per_run, gpus=config.gpus_per_run
+    )
+
+
+def _print(plan: Plan) -> None:
+    """Every step on a line: its stage, its directory, and whether it stands."""
+    done = steps_done(plan)
+    for step in plan.steps:
+        print(f"{'done' if step.key in done else 'run ':<5}{step.stage:<9} {plan.home / step.key}")
+    print(f"{len(plan.runs)} student runs, {len(plan.steps)} steps, {len(done)} of them done.")
+
+
+def _status(whole: Plan, schedule: Schedule) -> dict[str, str]:
+    """The state of every step of the whole grid, those of other shards included."""
+    done = steps_done(whole)
+    return {s.key: "done" if s.key in done else schedule.status.get(s.key, "missing") for s in whole.steps}
+
+
+def _tell(whole: Plan, schedule: Schedule, status: Mapping[str, str]) -> None:
+    """Say what is missing, or raise for what failed."""
+    if schedule.errors:
+        raise _failure(whole.home, schedule)
+    missing = sum(state != "done" for state in status.values())
+    if missing:
+        say(f"this share is done; {missing} of {len(whole.steps)} steps are still missing, for other shards.")
+    else:
+        say(f"{whole.home}: all {len(whole.runs)} student runs are done; results.json and summary.json tell of them.")
+
+
+def _failure(home: Path, schedule: Schedule) -> Exception:
+    count = len(schedule.errors)
+    lines = [f"{count} run{'s' if count > 1 else ''} failed, {schedule.count('skipped')} skipped that need them:"]
+    lines += [f"  {key}: {outcome.error}" for key, outcome in schedule.errors.items()]
+    lines.append(f"{home / 'failed'} keeps each story; repeat the same command to try them again.")
+    kind = RunError if all(outcome.is_user for outcome in schedule.errors.values()) else FailedRunsError
+    return kind("\n".join(lines))

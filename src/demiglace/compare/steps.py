@@ -1,0 +1,126 @@
+"""One step of a plan: whether it is done, its config, running it with its words in a log file of its own."""
+
+import contextlib
+import importlib
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from demiglace.compare.cells import with_values
+from demiglace.compare.plan import Step
+from demiglace.config import build, flatten
+from demiglace.errors import ConfigError, UserError
+from demiglace.manifest import check_config, read_json
+from demiglace.stages import config as configs
+
+_CONFIGS = {
+    "finetune": configs.FinetuneConfig,
+    "truncate": configs.TruncateConfig,
+    "search": configs.DistillConfig,
+    "distill": configs.DistillConfig,
+    "evaluate": configs.EvaluateConfig,
+    "export": configs.ExportConfig,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended. error: none where it is done; is_user: whether the user can mend it."""
+
+    seconds: float
+    error: str | None = None
+    is_user: bool = False
+
+
+def config_of(step: Step, home: Path) -> Any:
+    """The config of a step's stage, with the best options of its search. Raises `ConfigError`, naming the step."""
+    options = dict(step.options)
+    if step.search is not None and (file := best_file(home, step.search)).exists():
+        options = with_values(options, read_json(file)["options"])
+    if step.stage == "search":
+        options["output"] = str(home / step.key)
+    try:
+        return build(_CONFIGS[step.stage], options)
+    except ConfigError as error:
+        raise ConfigError(f"{step.key}: {error}") from error
+
+
+def best_file(home: Path, search: str) -> Path:
+    """Where a search writes the best options that it found."""
+    return home / search / "best.json"
+
+
+def is_done(step: Step, home: Path) -> bool:
+    """Whether a step is complete. Raises `RunError` if its directory holds a run with other options."""
+    if step.stage == "search":
+        file = best_file(home, step.key)
+        return file.exists() and read_json(file)["trials"] >= step.trials
+    directory = home / step.key
+    if not (directory / "run.json").exists():
+        return False
+    check_config(directory, step.stage, flatten(config_of(step, home), deciding_only=True))
+    return (directory / "manifest.json").exists()
+
+
+def run_step(step: Step, home: Path, *, wait: bool = True) -> Outcome | None:
+    """Run one step to its end, or find it done; none if another process has it and `wait` is false.
+
+    Whatever it says goes to logs/KEY.log, and a failure's story to failed/KEY.txt, which a success removes. Raises
+    nothing but what ends the process.
+    """
+    try:
+        with FileLock(_file(home, "locks", step, "lock")).acquire(timeout=-1 if wait else 0):
+            return _attempt(step, home)
+    except Timeout:
+        return None
+
+
+def _attempt(step: Step, home: Path) -> Outcome:
+    begun, story = time.perf_counter(), _file(home, "failed", step, "txt")
+    try:
+        if not is_done(step, home):
+            _run(step, home)
+    except Exception as error:
+        is_user = isinstance(error, UserError)
+        story.write_text(str(error) if is_user else traceback.format_exc(), encoding="utf-8")
+        return Outcome(time.perf_counter() - begun, _in_a_line(error), is_user)
+    story.unlink(missing_ok=True)
+    return Outcome(time.perf_counter() - begun)
+
+
+def _in_a_line(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _file(home: Path, kind: str, step: Step, ending: str) -> Path:
+    file = home / kind / f"{step.key}.{ending}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _run(step: Step, home: Path) -> None:
+    # imported before its words are sent to the file: what logs on import keeps the stream it then finds
+    if step.stage == "search":
+        module = importlib.import_module("demiglace.compare.search")
+        with logged(_file(home, "logs", step, "log")):
+            module.run_search(step, home)
+        return
+    module = importlib.import_module(f"demiglace.stages.{step.stage}")
+    with logged(_file(home, "logs", step, "log")):
+        getattr(module, step.stage)(config_of(step, home))
+
+
+@contextlib.contextmanager
+def logged(file: Path) -> Iterator[None]:
+    """Let all that is printed go to the end of a file. The console of `demiglace.console` follows `sys.stderr`."""
+    with (
+        file.open("a", encoding="utf-8") as handle,
+        contextlib.redirect_stdout(handle),
+        contextlib.redirect_stderr(handle),
+    ):
+        yield

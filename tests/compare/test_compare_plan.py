@@ -1,0 +1,164 @@
+"""A grid as steps: what is shared is there once, and everything comes after what it needs."""
+
+from pathlib import Path
+
+import pytest
+
+from demiglace.compare.check import check_plan, files_read
+from demiglace.compare.grid import parse_grid
+from demiglace.compare.plan import make_plan
+from demiglace.compare.schedule import Schedule
+from demiglace.compare.steps import Outcome
+from demiglace.errors import ConfigError, DataError, ModelError
+
+HOME = Path("runs")
+RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}
+
+
+def plan_of(content, **options):
+    return make_plan(parse_grid(content), HOME, **options)
+
+
+def assert_in_order(plan):
+    seen = set()
+    for step in plan.steps:
+        assert set(step.needs) <= seen, step.key
+        assert step.key not in seen
+        seen.add(step.key)
+
+
+def test_shared_work_is_there_once(content):
+    students = {"half": {"layers": 2}, "third": {"layers": 1}}
+    plan = plan_of(content | {"students": students, "seeds": [0, 1, 2]})
+    stages = [step.stage for step in plan.steps]
+    assert {s: stages.count(s) for s in stages} == {"finetune": 1, "truncate": 2, "distill": 12, "evaluate": 13}
+    assert_in_order(plan)
+    assert plan.step("mood/half/none/seed-2").needs == ("mood/teacher", "mood/half/start")
+    assert {s.options["cache"] for s in plan.steps if s.stage == "distill"} == {"runs/mood/signals"}
+
+
+def test_ready_teachers_and_students_are_not_made(content, place):
+    ready = {"teachers": {"mood": str(place / "base")}, "students": {"own": {"model": str(place / "base")}}}
+    plan = plan_of(content | ready)
+    assert {step.stage for step in plan.steps} == {"distill", "evaluate"}
+    assert plan.step("mood/own/none/seed-0").needs == ()
+    assert plan.step("mood/own/none/seed-0.evaluation").options["teacher"] == str(place / "base")
+    assert files_read(plan).keys() == {"data mood", "teacher mood", "student own"}
+
+
+def test_a_shard_has_what_it_needs(content):
+    plan = plan_of(content, shard=(4, 4))
+    assert [run.path for run in plan.runs] == ["mood/half/vanilla-kd/seed-1"]
+    assert_in_order(plan)
+    assert len(plan.steps) == 5
+
+
+def test_evaluation_takes_the_options_about_rows(content):
+    tasks = {"mood": {**content["tasks"]["mood"], "max_length": 32, "evaluate": {"sets": ["more.csv"]}}}
+    step = plan_of(content | {"tasks": tasks, "evaluate": {"teacher": False}}).step("mood/half/none/seed-0.evaluation")
+    assert step.options["data"] == [content["tasks"]["mood"]["test"], "more.csv"]
+    assert step.options["max_length"] == 32
+    assert "mood/teacher.evaluation" not in [s.key for s in plan_of(content | {"evaluate": {"teacher": False}}).steps]
+
+
+def test_suites_are_those_of_each_task(content):
+    tasks, asked = {"sst2": {}, "cola": {}}, {"suites": True, "files": "own.yaml", "max_rows_per_set": 9}
+    plan = plan_of(content | {"tasks": tasks, "evaluate": asked})
+    options = [plan.step(f"{task}/half/none/seed-0.evaluation").options for task in tasks]
+    assert [o["suite"] for o in options] == [["sst2", "own.yaml"], ["own.yaml"]]
+    assert [o["data"] for o in options] == [["sst2"], ["cola"]]
+    assert all(o["max_rows_per_set"] == 9 for o in options)
+
+
+def test_one_export_a_cell_and_one_of_the_teacher(content):
+    plan = plan_of(content | {"export": {"quantize": "int8"}, "seeds": [3, 4]})
+    keys = [s.key for s in plan.steps if s.stage == "export"]
+    cells = [f"mood/half/{m}/seed-3.export" for m in ("none", "vanilla-kd")]
+    assert keys == ["mood/teacher.export", *cells]
+    assert plan_of(content | {"export": False}).steps == plan_of(content).steps
+
+
+def test_every_method_has_a_search_of_the_same_budget(content):
+    plan = plan_of(content | {"search": {"trials": 5, "ranges": RANGES}}, searching=True)
+    searches = {s.key: s for s in plan.steps if s.stage == "search"}
+    assert searches.keys() == {"mood/half/none/search", "mood/half/vanilla-kd/search"}
+    assert {s.trials for s in searches.values()} == {5}
+    assert list(searches["mood/half/none/search"].ranges) == ["lr"]
+    assert all(s.options["tune"] is True for s in searches.values())
+    run = plan.step("mood/half/none/seed-1")
+    assert run.search == "mood/half/none/search" and run.search in run.needs
+    assert "tune" not in run.options
+    assert_in_order(plan)
+
+
+def test_a_search_that_is_shared_lies_at_the_first_student(content):
+    students = {"half": {"layers": 2}, "third": {"layers": 1}}
+    search = {"trials": 5, "ranges": RANGES, "per": ["task"]}
+    plan = plan_of(content | {"students": students, "search": search}, searching=True, shard=(8, 8))
+    assert plan.runs[0].cell.student == "third"
+    assert plan.step(plan.runs[0].path).search == "mood/half/vanilla-kd/search"
+    assert_in_order(plan)
+
+
+def test_axes_are_no_part_of_a_search(content):
+    search = {"trials": 2, "ranges": {"lr": [1e-4, 1e-3]}}
+    plan = plan_of(content | {"search": search, "axes": {"epochs": [4, 5]}}, searching=True)
+    assert plan.step("mood/half/none/search").options["epochs"] == 1
+    assert plan.step("mood/half/none/epochs=5/seed-0").search == "mood/half/none/search"
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "message"),
+    [
+        ({"defaults": {"lr": -1}}, ConfigError, "mood/half/none/seed-0: --lr was given -1"),
+        ({"methods": {"none": {}, "vanilla-kd": {"method_options": {"tau": 1}}}}, ConfigError, "unknown option 'tau'"),
+        ({"students": {"half": {"layers": 0}}}, ConfigError, "mood/half/start: --layers was given 0"),
+        ({"teacher": {"epochs": 3}}, ConfigError, "teacher: `model` is missing for mood"),
+        ({"tasks": {"gone": {"data": "gone.csv"}}}, DataError, "no file or folder gone.csv"),
+        ({"teacher": {"run": "./gone"}}, ModelError, "no model at ./gone"),
+    ],
+)
+def test_what_cannot_run_is_told_before(content, sections, error, message):
+    with pytest.raises(error) as caught:
+        plan = plan_of(content | sections)
+        check_plan(plan)
+        files_read(plan)
+    assert message in str(caught.value)
+
+
+def test_rows_that_runs_are_trained_on_are_not_reported_on(content):
+    only = {"mood": {"data": content["tasks"]["mood"]["data"]}}
+    with pytest.raises(ConfigError, match="no rows to report on"):
+        files_read(plan_of(content | {"tasks": only}))
+
+
+# the schedule
+
+
+def test_a_failure_takes_only_what_needs_it(content):
+    schedule = Schedule(plan_of(content).steps, set())
+    assert [s.key for s in schedule.ready()] == ["mood/teacher"]
+    for key in ("mood/teacher", "mood/half/start"):
+        schedule.end(schedule.steps[key], Outcome(1.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0"], Outcome(2.0, "broken"))
+    assert schedule.status["mood/half/none/seed-0.evaluation"] == "skipped"
+    ready = [s.key for s in schedule.ready()]
+    assert "mood/half/none/seed-1" in ready and "mood/half/vanilla-kd/seed-0" in ready
+    assert (schedule.count("failed"), schedule.count("skipped")) == (1, 1)
+
+
+def test_a_failed_teacher_skips_everything(content):
+    schedule = Schedule(plan_of(content).steps, set())
+    schedule.end(schedule.steps["mood/teacher"], Outcome(1.0, "broken"))
+    assert schedule.finished
+    assert schedule.count("skipped") == len(schedule.steps) - 1
+
+
+def test_remaining_time_comes_from_runs_alike(content):
+    plan = plan_of(content | {"evaluate": {"teacher": False}})
+    schedule = Schedule(plan.steps, {"mood/teacher", "mood/half/start"})
+    assert schedule.seconds_left() is None
+    schedule.end(schedule.steps["mood/half/none/seed-0"], Outcome(10.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], Outcome(2.0))
+    assert schedule.seconds_left() == 3 * 10.0 + 3 * 2.0
+    assert schedule.seconds_left(workers=2) == 18.0

@@ -1,0 +1,210 @@
+"""A grid from its command to its end: run once, extended, cut off, failing, shared out."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare_kit import compare, grid_of, line_of, made, results, weights_of
+from stage_kit import ended, in_child, start, strike
+
+import demiglace
+from demiglace.compare import run as compare_run
+from demiglace.compare import steps
+from demiglace.data.config import DataConfig, DataLocation
+from demiglace.data.dataset import load_dataset
+from demiglace.errors import ConfigError
+from demiglace.manifest import read_json, read_manifest
+from demiglace.stages import distill as distill_stage
+from demiglace.stages import fit
+from demiglace.training import loop
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture(scope="session")
+def whole(place, tmp_path_factory):
+    """An undisturbed run of the small grid."""
+    home = tmp_path_factory.mktemp("whole") / "runs"
+    assert compare(grid_of(place), home) == 0
+    return home
+
+
+def test_records_tell_of_every_run(whole):
+    records = read_json(whole / "results.json")["records"]
+    assert [(r["role"], r["method"], r["seed"]) for r in records] == [
+        ("teacher", "teacher", 0),
+        *(("student", m, s) for s in (0, 1) for m in ("none", "vanilla-kd")),
+    ]
+    for record in records:
+        assert record["status"] == "done" and record["error"] is None
+        assert read_manifest(whole / record["run"])["parameters"] == record["parameters"]
+        sets = read_manifest(whole / record["evaluation"])["sets"]
+        assert record["sets"] == sets and record["in_domain"] in sets and record["metric"] == "accuracy"
+        assert ("agreement" in sets[record["in_domain"]]) == (record["role"] == "student")
+    assert read_manifest(whole)["stage"] == "compare"
+    assert read_json(whole / "summary.json")
+
+
+def test_a_complete_grid_is_up_to_date(whole, content, capsys, monkeypatch):
+    before = made(whole)
+    monkeypatch.setattr(compare_run, "run_grid", lambda *_: pytest.fail("it ran again"))
+    line = ["compare", str(whole.with_suffix(".yaml")), "-o", str(whole)]
+    assert demiglace.compare(grid=line[1], output=line[3]) == whole
+    assert "is up to date" in capsys.readouterr().err
+    assert made(whole) == before
+
+
+def test_more_seeds_and_methods_extend_it(content, tmp_path):
+    home = tmp_path / "runs"
+    assert compare(content | {"seeds": [0]}, home) == 0
+    before = made(home)
+    methods = {**content["methods"], "rail": {"method": "rail-kd-l"}}
+    assert compare(content | {"methods": methods}, home) == 0
+    after = made(home)
+    assert {k: v for k, v in after.items() if k in before} == before
+    assert len(results(home)) == 6
+    assert read_manifest(home)["config"]["grid"]["seeds"] == [0, 1]
+
+
+def test_other_options_for_runs_that_stand_are_refused(whole, content, capsys):
+    before = made(whole)
+    assert compare(content | {"defaults": content["defaults"] | {"epochs": 2}}, whole) == 2
+    assert "epochs: 1 there, 2 now" in capsys.readouterr().err
+    assert made(whole) == before and (whole / "manifest.json").exists()
+
+
+def test_other_rows_under_the_same_name_are_noticed(content, tmp_path, capsys):
+    rows = tmp_path / "test.csv"
+    rows.write_bytes(Path(content["tasks"]["mood"]["test"]).read_bytes())
+    own = content | {"tasks": {"mood": {**content["tasks"]["mood"], "test": str(rows)}}, "seeds": [0]}
+    assert compare(own, tmp_path / "runs") == 0
+    rows.write_text(rows.read_text() + "a good film,positive\n")
+    assert compare(own, tmp_path / "runs") == 2
+    assert "data mood changed since its runs were made" in capsys.readouterr().err
+
+
+def test_a_directory_of_something_else_is_refused(content, tmp_path, whole, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "thesis.txt").write_text("mine")
+    assert compare(content, tmp_path / "runs") == 2
+    assert compare(content, tmp_path / "runs" / "other") == 0
+    assert "no demiglace run" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(content, tmp_path, capsys):
+    assert compare(content, tmp_path / "runs", dry_run="true") == 0
+    shown = capsys.readouterr().out
+    assert "mood/half/vanilla-kd/seed-1.evaluation" in shown and "4 student runs" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+# failures
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, part: str, error: Exception) -> None:
+    original = distill_stage.distill
+
+    def distill(config: Any) -> Any:
+        if part in str(config.output):
+            raise error
+        return original(config)
+
+    monkeypatch.setattr(distill_stage, "distill", distill)
+
+
+@pytest.mark.parametrize(("error", "code"), [(ConfigError("no such thing"), 2), (ZeroDivisionError("oh"), 1)])
+def test_a_failed_run_takes_no_other_down(error, code, content, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "runs"
+    with monkeypatch.context() as patch:
+        failing(patch, "vanilla-kd/seed-0", error)
+        assert compare(content, home) == code
+    told = capsys.readouterr().err
+    assert "1 run failed, 1 skipped" in told and f"mood/half/vanilla-kd/seed-0: {steps._in_a_line(error)}" in told
+    assert (home / "failed/mood/half/vanilla-kd/seed-0.txt").read_text().strip().endswith(str(error))
+    assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
+    assert str(error) in results(home)[1]["error"]
+    assert not (home / "manifest.json").exists()
+    before = made(home)
+    assert compare(content, home) == 0
+    assert before.items() <= made(home).items()
+    assert [r["status"] for r in results(home)] == ["done"] * 4
+    assert not (home / "failed/mood/half/vanilla-kd/seed-0.txt").exists()
+
+
+def test_an_interrupt_ends_it(content, tmp_path, monkeypatch):
+    home = tmp_path / "runs"
+    with monkeypatch.context() as patch:
+        failing(patch, "none/seed-1", KeyboardInterrupt())
+        assert compare(content, home) == 130
+    assert not (home / "results.json").exists()
+    assert compare(content, home) == 0
+
+
+# kill -9
+
+MOMENTS = {
+    "within a student's training": (loop, "save_checkpoint", 9, True),
+    "before a student's model": (fit, "write_model", 4, False),
+    "between two steps": (compare_run.Schedule, "end", 5, True),
+    "before the results": (compare_run, "write_results", 1, False),
+    "after the results": (compare_run, "write_results", 1, True),
+}
+
+
+@needs_fork
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_comparison_goes_on(moment, content, tmp_path, whole):
+    owner, name, at, after = MOMENTS[moment]
+    home = tmp_path / "runs"
+    line = line_of(content, home)
+    assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
+    before = made(home)
+    assert compare(content, home) == 0
+    assert before.items() <= made(home).items()
+    assert weights_of(home) == weights_of(whole)
+    assert [r["sets"] for r in results(home)] == [r["sets"] for r in results(whole)]
+
+
+# shards
+
+
+def test_shards_one_after_another(content, tmp_path, whole, capsys):
+    home = tmp_path / "runs"
+    for number in (1, 2, 3):
+        assert not (home / "results.json").exists()
+        assert compare(content, home, shard=f"{number}/3") == 0
+        assert ("still missing, for other shards" in capsys.readouterr().err) == (number < 3)
+    assert weights_of(home) == weights_of(whole)
+    assert len(results(home)) == 4 and (home / "manifest.json").exists()
+
+
+@needs_fork
+def test_shards_side_by_side(content, tmp_path, whole):
+    home = tmp_path / "runs"
+    children = [start(line_of(content, home, shard=f"{n}/2"), lambda: None) for n in (1, 2)]
+    assert [ended(child) for child in children] == [0, 0]
+    assert weights_of(home) == weights_of(whole)
+    assert [r["status"] for r in results(home)] == ["done"] * 4
+
+
+@pytest.mark.parametrize("text", ["3", "0/3", "4/3", "a/b"])
+def test_wrong_shards(text, content, tmp_path, capsys):
+    assert compare(content, tmp_path / "runs", shard=text) == 2
+    assert "expected NUMBER/COUNT" in capsys.readouterr().err
+
+
+# rows for tuning
+
+
+@pytest.mark.parametrize("given", [{}, {"max_rows": 20}, {"validation": None, "test": None}])
+def test_tuning_sees_nothing_that_is_reported(content, given):
+    files = content["tasks"]["mood"] | given
+    reported = load_dataset(DataConfig(**files), DataLocation())
+    tuned = load_dataset(DataConfig(**files, tune=True), DataLocation())
+    kept = {*tuned.splits["train"].texts, *tuned.splits["validation"].texts}
+    assert tuned.splits.keys() == {"train", "validation"}
+    assert kept == {*reported.splits["train"].texts}
+    assert not kept & {*reported.splits["validation"].texts}
+    assert tuned.fingerprint != reported.fingerprint

@@ -1,0 +1,85 @@
+"""The search: the same budget for all, on rows that are not reported on, resumed as it was."""
+
+import os
+import signal
+
+import pytest
+from compare_kit import compare, grid_of, line_of, made, results
+from stage_kit import in_child, strike
+
+from demiglace.manifest import read_json, read_manifest
+
+pytest.importorskip("optuna")
+
+from demiglace.compare import search
+
+RANGES = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}, "method_options.temperature": [1, 5]}
+
+
+@pytest.fixture
+def searched(content):
+    return content | {"search": {"trials": 3, "ranges": RANGES}, "seeds": [0]}
+
+
+@pytest.fixture(scope="module")
+def whole(place, tmp_path_factory):
+    """An undisturbed search."""
+    home = tmp_path_factory.mktemp("search") / "runs"
+    assert (
+        compare(grid_of(place) | {"search": {"trials": 3, "ranges": RANGES}, "seeds": [0]}, home, search="optuna") == 0
+    )
+    return home
+
+
+def trials_of(home, method):
+    return sorted((home / "mood/half" / method / "search").glob("trial-*"))
+
+
+def test_every_method_gets_its_trials_and_the_grid_its_best_options(searched, whole):
+    home = whole
+    for record in results(home):
+        method = record["method"]
+        best = read_json(home / "mood/half" / method / "search/best.json")
+        found = [read_manifest(t) for t in trials_of(home, method)]
+        assert len(found) == 3
+        assert best["value"] == max(m["metrics"]["validation"]["accuracy"] for m in found)
+        assert all(m["rows"].keys() == {"train", "validation"} and m["config"]["tune"] for m in found)
+        assert [t.name for t in trials_of(home, method) if (t / "model").exists()] == [f"trial-{best['trial']}"]
+        config = read_manifest(home / record["run"])["config"]
+        assert config["lr"] == best["options"]["lr"] and not config["tune"]
+        assert config["method_options"] == ({"temperature": best["options"]["method_options.temperature"]}
+                                            if method == "vanilla-kd" else {})  # fmt: skip
+    before = made(home)
+    assert compare(searched, home, search="optuna") == 0
+    assert made(home) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("name", "at", "after"), [("distill", 2, False), ("distill", 2, True), ("_finish", 1, False)])
+def test_a_killed_search_is_the_same_search(name, at, after, searched, whole, tmp_path):
+    cut = tmp_path / "cut"
+    kill = lambda: strike(search, name, at, after=after)  # noqa: E731
+    assert in_child(line_of(searched, cut, search="optuna"), kill) == -signal.SIGKILL
+    assert compare(searched, cut, search="optuna") == 0
+    for method in ("none", "vanilla-kd"):
+        one, other = (read_json(home / "mood/half" / method / "search/best.json") for home in (whole, cut))
+        assert one == other
+        assert len(trials_of(cut, method)) == 3
+
+
+def test_other_ranges_are_another_search(searched, whole, capsys):
+    more = {"trials": 4, "ranges": RANGES | {"method_options.temperature": [1, 6]}}
+    assert compare(searched | {"search": more}, whole, search="optuna") == 2
+    assert "was begun with other ranges" in capsys.readouterr().err
+
+
+def test_trials_that_fail_count_and_none_left_is_an_error(searched, tmp_path, capsys):
+    bad = searched | {"defaults": searched["defaults"] | {"metric": "f2"}}
+    assert compare(bad, tmp_path / "runs", search="optuna") == 2
+    told = capsys.readouterr().err
+    assert "none of the 3 trials of mood/half/none/search came to its end" in told and "unknown metric" in told
+
+
+def test_a_search_needs_its_section(content, tmp_path, capsys):
+    assert compare(content, tmp_path / "runs", search="optuna") == 2
+    assert "has no section `search`" in capsys.readouterr().err

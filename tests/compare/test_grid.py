@@ -1,0 +1,132 @@
+"""Grid files: what is refused and how it is said, and the cells that come of them."""
+
+import pytest
+
+from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
+from demiglace.compare.grid import parse_grid
+from demiglace.compare.ranges import Range
+from demiglace.errors import ConfigError
+
+SEARCH = {"trials": 4, "ranges": {"lr": {"low": 1e-5, "high": 5e-4, "log": True}}}
+
+
+def changed(content: dict, **sections) -> dict:
+    return content | sections
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"sedes": [0]}, "unknown option 'sedes'; did you mean 'seeds'"),
+        ({"tasks": {}}, "tasks: nothing was given"),
+        ({"tasks": {"sst2": {"max_row": 3}}}, "tasks.sst2: unknown option 'max_row'; did you mean 'max_rows'"),
+        ({"tasks": {"sst2": 3}}, "tasks.sst2 was given 3; expected a mapping"),
+        ({"tasks": {"sst2": {"teacher": {"modle": "m"}}}}, "tasks.sst2.teacher: unknown option 'modle'"),
+        ({"tasks": {"../sst2": {}}}, "'../sst2' cannot be a label"),
+        ({"tasks": {"logs": {}}}, "'logs' cannot be a label"),
+        ({"students": {"teacher": {"layers": 2}}}, "'teacher' cannot be a label"),
+        ({"students": {"half": {"layer": 2}}}, "students.half: unknown option 'layer'; did you mean 'layers'"),
+        ({"defaults": {"seed": 3}}, "defaults: unknown option 'seed'"),
+        ({"defaults": {"epoch": 3}}, "defaults: unknown option 'epoch'; did you mean 'epochs'"),
+        ({"methods": {"none": {}}}, "vanilla-kd missing"),
+        ({"methods": {"none": {"method": "pkd"}, "vanilla-kd": {}}}, "none missing"),
+        ({"methods": {"rail": {}}}, "methods.rail: unknown method 'rail'; did you mean 'rail-kd"),
+        ({"axes": {"lrr": [1]}}, "axes: unknown option 'lrr'; did you mean 'lr'"),
+        ({"axes": {"method_options.temprature": [1]}}, "did you mean 'method_options.temperature'"),
+        ({"axes": {"lr": 1e-4}}, "axes.lr was given 0.0001; expected a list"),
+        ({"axes": {"lr": [1e-4, 1e-4]}}, "expected a list of different values"),
+        ({"seeds": [0, 0]}, "holds a seed twice"),
+        ({"seeds": [-1]}, "--seeds was given"),
+        ({"teachers": {"sst3": "x"}}, "teachers: unknown task of this grid 'sst3'"),
+        ({"evaluate": {"set": []}}, "evaluate: unknown option 'set'; did you mean 'sets'"),
+        ({"export": {"quantise": "int8"}}, "did you mean 'quantize'"),
+        ({"search": {"trials": 3}}, "search: --ranges must be given"),
+        ({"search": SEARCH | {"ranges": {"lrs": [1]}}}, "search: unknown option 'lrs'"),
+        ({"search": SEARCH | {"ranges": {"lr": {"low": 2, "high": 1}}}}, "low must be below high"),
+        ({"search": SEARCH | {"ranges": {"lr": {"low": 0, "high": 1, "log": True}}}}, "above 0 with `log`"),
+        ({"search": SEARCH | {"ranges": {"lr": 3}}}, "expected a list of values"),
+        ({"search": SEARCH | {"per": ["method"]}}, "unknown part of a grid in `per`"),
+        ({"search": SEARCH | {"trials": 0}}, "--trials was given 0"),
+        ({"search": SEARCH, "axes": {"lr": [1]}}, "lr: both an axis and a range"),
+    ],
+)
+def test_what_is_wrong_in_a_grid_is_named(content, sections, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_grid(changed(content, **sections))
+    assert message in str(caught.value)
+
+
+def test_controls_can_be_waived(content):
+    alone = changed(content, methods={"none": {}})
+    assert list(parse_grid(alone, controls=False).methods) == ["none"]
+    assert list(parse_grid(alone | {"controls": False}).methods) == ["none"]
+
+
+def test_every_combination_is_a_cell(content):
+    axes = {"lr": [1e-4, 5e-5], "method_options.temperature": [1, 2]}
+    grid = parse_grid(changed(content, students={"half": {"layers": 2}, "third": {"layers": 1}}, axes=axes))
+    paths = [cell.path for cell in cells(grid)]
+    assert len(paths) == len(set(paths)) == 2 * (2 + 2 * 2)  # none has no temperature
+    assert "mood/half/none/lr=0.0001" in paths
+    assert "mood/third/vanilla-kd/lr=5e-05/temperature=2" in paths
+    assert skipped_names(grid) == {"none": ["method_options.temperature"]}
+    assert len(student_runs(grid)) == 2 * len(paths)
+
+
+def test_the_nearer_option_wins(content):
+    methods = {"none": {}, "vanilla-kd": {"epochs": 7, "method_options": {"temperature": 3, "kd_weight": 0.5}}}
+    tasks = {"mood": {**content["tasks"]["mood"], "batch_size": 4, "epochs": 5}}
+    axes = {"method_options.temperature": [9]}
+    grid = parse_grid(changed(content, methods=methods, tasks=tasks, axes=axes))
+    none, kd = cells(grid)
+    assert (none.options["epochs"], none.options["batch_size"], none.options["lr"]) == (5, 4, 2e-3)
+    assert kd.options["epochs"] == 7
+    assert kd.options["method_options"] == {"temperature": 9, "kd_weight": 0.5}
+    assert grid.methods["vanilla-kd"]["method_options"]["temperature"] == 3
+
+
+def test_a_label_stands_for_a_method_and_a_task(content):
+    grid = parse_grid(changed(content, methods={**content["methods"], "step": {"method": "rail-kd-l"}}))
+    assert [c.options["method"] for c in cells(grid)] == ["none", "vanilla-kd", "rail-kd-l"]
+    assert cells(parse_grid(changed(content, tasks={"sst2": None})))[0].options["data"] == "sst2"
+
+
+def test_a_teacher_shares_the_rows_and_nothing_else(content):
+    tasks = {"sst2": {"max_rows": 10, "epochs": 9, "teacher": {"lr": 0.5}}, "mrpc": {}}
+    defaults = {"max_length": 64, "epochs": 3}
+    grid = parse_grid(changed(content, tasks=tasks, defaults=defaults, teachers={"mrpc": "ready"}))
+    sst2 = teacher_options(grid, "sst2")
+    assert (sst2["data"], sst2["max_rows"], sst2["max_length"]) == ("sst2", 10, 64)
+    assert (sst2["epochs"], sst2["lr"]) == (1, 0.5)
+    assert teacher_options(grid, "mrpc")["run"] == "ready"
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 40])
+def test_shards_are_parts_of_the_whole(content, count):
+    runs = student_runs(parse_grid(changed(content, seeds=list(range(10)))))
+    parts = [share(runs, number, count) for number in range(1, count + 1)]
+    assert sorted(r.path for part in parts for r in part) == sorted(r.path for r in runs)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_values_with_a_dot_go_into_the_method(content):
+    options = {"lr": 1, "method_options": {"u": 3}}
+    assert with_values(options, {"lr": 2, "method_options.t": 4}) == {"lr": 2, "method_options": {"u": 3, "t": 4}}
+    assert options == {"lr": 1, "method_options": {"u": 3}}
+
+
+def test_values_that_would_share_a_directory_are_refused(content):
+    grid = parse_grid(changed(content, axes={"lr": [0.1234567, 0.12345671]}))
+    with pytest.raises(ConfigError, match=r"several cells would lie at mood/half/none/lr=0\.123457"):
+        cells(grid)
+
+
+def test_ranges(content):
+    ranges = {"lr": {"low": 1e-5, "high": 1e-3}, "batch_size": {"low": 4, "high": 8}, "epochs": [1, 2]}
+    search = parse_grid(changed(content, search={"trials": 2, "ranges": ranges})).search
+    assert search.ranges == {
+        "lr": Range(1e-5, 1e-3),
+        "batch_size": Range(4, 8, whole=True),
+        "epochs": (1, 2),
+    }
+    assert search.per == ("task", "student")
