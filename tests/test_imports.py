@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": BASE,
     "losses": set(),
     "signals": BASE | {"models", "data"},
-    "methods": {"losses", "models", "signals", "config", "errors"},
+    "methods": {"losses", "models", "signals", "config", "convert", "errors"},
     "training": BASE | {"methods", "signals", "data", "models"},
     "evaluation": {"data", "models", "errors", "console", "config"},
     "export": BASE | {"models", "evaluation", "data"},

@@ -54,9 +54,10 @@ def objective_of(
     """A method's objective with an online teacher that tells only what the method asked for."""
     method = build_method(name, options)
     torch.manual_seed(0)
-    shape = ModelShape.of(teacher)
-    objective = Objective(student, method, shape, problem, "fp32")
-    return objective, OnlineTeacher(teacher, objective.requests.teacher, "fp32")
+    shapes = ModelShape.of(student), ModelShape.of(teacher)
+    objective = Objective(student, method, shapes[1], problem, "fp32")
+    requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    return objective, OnlineTeacher(teacher, requests, "fp32")
 
 
 def make_loop(

@@ -6,7 +6,7 @@ import pytest
 
 from demiglace.errors import ModelError
 from demiglace.methods.base import Progress
-from demiglace.methods.mapping import All, Last, LayerMapping, RandomSorted, Skip
+from demiglace.methods.mapping import All, AllToOne, Last, LayerMapping, Listed, RandomSorted, Reverse, Skip
 from demiglace.models.shape import ModelShape
 from factories import tiny_model
 
@@ -88,3 +88,31 @@ def test_block_takes_one_layer_of_each_block() -> None:
 def test_too_few_layers_are_an_error(teacher: int, student: int) -> None:
     with pytest.raises(ModelError, match=f"student of {student} and a teacher of {teacher} layers"):
         chosen(RandomSorted(), teacher, student)
+
+
+def pairs(mapping: LayerMapping, teacher: int, student: int) -> list[tuple[int, int]]:
+    layers = mapping.layers(shape(student), shape(teacher))
+    return list(zip(layers.student, mapping.choose(layers, START), strict=True))
+
+
+def test_maps_for_ablations() -> None:
+    assert pairs(Reverse(), 12, 6) == [(1, 10), (2, 8), (3, 6), (4, 4), (5, 2)]
+    assert pairs(AllToOne(), 12, 6) == [(i, 11) for i in range(1, 6)]
+    assert pairs(AllToOne(teacher_layer=12), 12, 6) == [(i, 12) for i in range(1, 6)]
+    assert pairs(Listed((0, 3), (0, 12)), 12, 6) == [(0, 0), (3, 12)]
+    assert [s for s, _ in pairs(RandomSorted(count=2), 12, 6)] == [2, 5]
+    assert [s for s, _ in pairs(RandomSorted(count=5), 12, 6)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (AllToOne(teacher_layer=13), "names layer 13; that model's layers are 0 .* to 12"),
+        (Listed((1, 2), (3,)), "2 student_layers and 1 teacher_layers"),
+        (Listed((7,), (3,)), "names layer 7; that model's layers are 0 .* to 6"),
+        (RandomSorted(count=6), "give at most 5"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(mapping: LayerMapping, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        mapping.layers(shape(6), shape(12))

@@ -1,61 +1,22 @@
 """The total loss of each method on one batch, against NumPy float64 written from the equations alone."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from reference_kit import ROWS, SECOND, START, Facts, kl, softmax, unit
 
 from demiglace.data.batches import collate
-from demiglace.methods.base import Progress
+from demiglace.methods.table import METHODS
 from training_kit import CLASSES, objective_of, random_examples, teacher_and_student
 
-ROWS = 6
-START = Progress(seed=0, epoch=0, step=0)
 
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def unit(h: np.ndarray) -> np.ndarray:
-    return h / np.linalg.norm(h, axis=-1, keepdims=True)
-
-
-class Facts:
-    """Logits, labels and hidden states of both models on one batch, from transformers' own outputs."""
-
-    def __init__(self, name: str, options: dict):
-        teacher, student = teacher_and_student()
-        examples = random_examples(ROWS)
-        batch = collate(examples, np.arange(ROWS))
-        self.objective, source = objective_of(name, options, teacher, student)
-        loss, _ = self.objective(batch, source.fetch(batch), START, float(ROWS), float(ROWS))
-        self.found = loss.item()
-        self.labels = examples.labels
-        self.mask = batch.attention_mask.numpy().astype(np.float64)
-        with torch.no_grad():
-            s = student(**batch.inputs, output_hidden_states=True)
-            t = teacher(**batch.inputs, output_hidden_states=True)
-        self.z_s, self.z_t = s.logits.double().numpy(), t.logits.double().numpy()
-        self.h_s = [h.double().numpy() for h in s.hidden_states]
-        self.h_t = [h.double().numpy() for h in t.hidden_states]
-
-    def ce(self) -> float:
-        return float(-np.log(softmax(self.z_s)[np.arange(ROWS), self.labels]).mean())
-
-    def kd(self, temperature: float) -> float:
-        p, q = softmax(self.z_t / temperature), softmax(self.z_s / temperature)
-        return float(temperature**2 * (p * np.log(p / q)).sum(-1).mean())
-
-    def mean(self, h: np.ndarray) -> np.ndarray:
-        return (h * self.mask[:, :, None]).sum(1) / self.mask.sum(1, keepdims=True)
-
-    def weights(self, side: str) -> np.ndarray:
-        (layers,) = [t for n, t in zip(self.objective.names, self.objective.terms, strict=True) if n == "layers"]
-        return getattr(layers.projections, side).weight.detach().double().numpy()
-
-    def drawn(self) -> tuple[int, ...]:
-        return tuple(t for _, t in self.objective.pairs(START)["layers"])
+def test_every_method_has_a_reference() -> None:
+    text = "".join(file.read_text("utf-8") for file in Path(__file__).parent.glob("test_*references.py"))
+    assert set(METHODS) - set(re.findall(r'Facts\("([a-z0-9-]+)"', text)) == set()
 
 
 def test_none() -> None:
@@ -110,7 +71,104 @@ def test_rail_kd_concatenated() -> None:
     assert facts.found == pytest.approx(0.2 * facts.ce() + 0.3 * facts.kd(2.0) + 0.5 * rail, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c"])
+@pytest.mark.parametrize("pooling", ["tokens", "mean"])
+def test_distil(pooling: str) -> None:
+    facts = Facts("distil", {"pooling": pooling})
+    own, other = facts.h_s[3], facts.h_t[6]
+    if pooling == "tokens":
+        distance = facts.over_tokens(1 - (unit(own) * unit(other)).sum(-1))
+    else:
+        distance = (1 - (unit(facts.mean(own)) * unit(facts.mean(other))).sum(-1)).mean()
+    assert facts.found == pytest.approx(5 * facts.kd(2.0) + 2 * facts.ce() + distance, rel=1e-4)
+
+
+@pytest.mark.parametrize(("overlapping", "buckets"), [(False, [(1, 2, 3), (4, 5)]), (True, [(1, 2, 3, 4), (4, 5)])])
+def test_ckd(overlapping: bool, buckets: list[tuple[int, ...]]) -> None:
+    facts = Facts("ckd", {"overlapping": overlapping, "task_weight": 0.2, "kd_weight": 0.3, "layer_weight": 0.5})
+    total = 0.0
+    for layer, bucket, linear in zip((1, 2), buckets, facts.term("buckets").maps, strict=True):
+        joined = np.concatenate([facts.mean(facts.h_t[j]) for j in bucket], axis=-1)
+        combined = joined @ linear.weight.detach().double().numpy().T
+        total += ((facts.mean(facts.h_s[layer]) - combined) ** 2).mean()
+    assert facts.found == pytest.approx(0.2 * facts.ce() + 0.3 * facts.kd(2.0) + 0.5 * total, rel=1e-4)
+
+
+@pytest.mark.parametrize(("epoch", "phi"), [(0, 1 / 7), (2, 2 / 7), (13, 1.0)])
+def test_annealing_kd(epoch: int, phi: float) -> None:
+    """Two epochs of 14 for each of seven steps of φ."""
+    facts = Facts("annealing-kd", {"tau_max": 7}, replace(START, phase_epoch=epoch, phase_epochs=14))
+    assert facts.found == pytest.approx(((facts.z_s - phi * facts.z_t) ** 2).mean(-1).mean(), rel=1e-4)
+    second = Facts("annealing-kd", {}, SECOND)
+    assert second.found == pytest.approx(second.ce(), rel=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_continuation_kd(margin: float) -> None:
+    now = replace(START, phase_epoch=4, phase_epochs=10, fraction=0.4)
+    facts = Facts("continuation-kd", {"tau_max": 10, "margin": margin}, now)
+    phi = 0.5  # the fifth of ten steps
+    distance = ((facts.z_s - phi * facts.z_t) ** 2).mean(-1) - margin * phi
+    assert facts.found == pytest.approx(0.4 * facts.ce() + 0.6 * np.maximum(0, distance).mean(), rel=1e-4)
+
+
+def test_universal_kd() -> None:
+    facts = Facts("universal-kd", {"gamma": 0.4, "temperature": 2.0})
+    term = facts.term("pseudo")
+
+    def said(classifiers: torch.nn.Module, states: list[np.ndarray]) -> np.ndarray:
+        weight, bias = (p.detach().double().numpy() for p in (classifiers.weight, classifiers.bias))
+        return np.stack([facts.mean(h) @ w + b for h, w, b in zip(states, weight, bias, strict=True)], axis=1)
+
+    own, other = said(term.student, facts.h_s[1:3]), said(term.teacher, facts.h_t[1:6])
+    mixed = softmax(own @ other.transpose(0, 2, 1)) @ other
+    layers = 4 * kl(softmax(mixed / 2), softmax(own / 2)).sum(1).mean()
+    layers += 4 * kl(softmax(facts.z_t / 2)[:, None], softmax(other / 2)).sum(1).mean()
+    assert facts.found == pytest.approx(0.3 * (facts.ce() + facts.kd(2.0)) + 0.4 * layers, rel=1e-4)
+
+
+def test_rail_annealing() -> None:
+    facts = Facts("rail-annealing", {"kd_weight": 0.3, "layer_weight": 0.7, "tau_max": 4, "size": 8})
+    w_s, w_t = facts.weights("student"), facts.weights("teacher")
+    rail = sum(
+        ((unit(facts.mean(facts.h_s[i]) @ w_s[k]) - unit(facts.mean(facts.h_t[j]) @ w_t[k])) ** 2).sum(-1).mean()
+        for k, (i, j) in enumerate(zip((1, 2), facts.drawn(), strict=True))
+    )
+    # in a phase of one epoch, that epoch is the last, in which φ = 1
+    annealed = ((facts.z_s - facts.z_t) ** 2).mean(-1).mean()
+    assert facts.found == pytest.approx(0.3 * annealed + 0.7 * rail, rel=1e-4)
+    second = Facts("rail-annealing", {}, SECOND)
+    assert second.found == pytest.approx(second.ce(), rel=1e-5)
+
+
+def test_reverse_kl() -> None:
+    facts = Facts("reverse-kl", {"task_weight": 0.3, "temperature": 2.0})
+    p, q = facts.probabilities(2.0)
+    assert facts.found == pytest.approx(0.3 * facts.ce() + 0.7 * 4 * kl(q, p).mean(), rel=1e-4)
+
+
+def test_jsd() -> None:
+    facts = Facts("jsd", {"task_weight": 0.3, "temperature": 2.0, "beta": 0.2})
+    p, q = facts.probabilities(2.0)
+    m = 0.2 * p + 0.8 * q
+    divergence = 0.2 * kl(p, m) + 0.8 * kl(q, m)
+    assert facts.found == pytest.approx(0.3 * facts.ce() + 0.7 * 4 * divergence.mean(), rel=1e-4)
+
+
+def test_skew_kl() -> None:
+    facts = Facts("skew-kl", {"task_weight": 0.3, "temperature": 2.0, "skew": 0.2})
+    p, q = facts.probabilities(2.0)
+    assert facts.found == pytest.approx(0.3 * facts.ce() + 0.7 * 4 * kl(p, 0.2 * p + 0.8 * q).mean(), rel=1e-4)
+
+
+def test_skew_reverse_kl() -> None:
+    facts = Facts("skew-reverse-kl", {"task_weight": 0.3, "temperature": 2.0, "skew": 0.2})
+    p, q = facts.probabilities(2.0)
+    assert facts.found == pytest.approx(0.3 * facts.ce() + 0.7 * 4 * kl(q, 0.8 * p + 0.2 * q).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c", "jsd", "reverse-kl", "distil"]
+)
 def test_regression_takes_squared_errors(name: str) -> None:
     teacher, student = teacher_and_student(regression=True)
     examples = random_examples(ROWS, regression=True)

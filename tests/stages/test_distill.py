@@ -14,12 +14,17 @@ from transformers import AutoModelForSequenceClassification
 import demiglace
 from demiglace.cli import main
 from demiglace.manifest import read_manifest
-from demiglace.methods.table import METHODS
+from demiglace.methods.table import METHODS, build_method
 from demiglace.signals import fill
 from demiglace.stages import fit
+from demiglace.training.objective import unique_names
 from factories import ARCHITECTURES, save_tiny, tiny_tokenizer
 
 LABELS = ("negative", "positive")
+OUTPUTS_ALONE = {  # methods that match no layers
+    *("none", "vanilla-kd", "annealing-kd", "continuation-kd"),
+    *("jsd", "reverse-kl", "skew-kl", "skew-reverse-kl"),
+}
 
 
 def run(output: Path, teacher: Path, **options: Any) -> int:
@@ -40,11 +45,21 @@ def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Pa
     steps = records(tmp_path / "run", "step")
     assert len(steps) == 10
     assert all(np.isfinite(s["loss"]) for s in steps)
-    assert ("kd" in steps[0]["terms"]) == (method != "none")
-    mappings = records(tmp_path / "run", "mapping")
-    assert [m["epoch"] for m in mappings] == ([] if method in ("none", "vanilla-kd") else [0, 1])
+    built = build_method(method, {})
+    assert list(steps[0]["terms"]) == unique_names(built)
+    matched = set() if method in OUTPUTS_ALONE else {0, 1} if len(built.phases) == 1 else {0}
+    assert {m["epoch"] for m in records(tmp_path / "run", "mapping")} == matched
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert names == {"manifest.json", "run.json", "log.jsonl", "model", "last", ".lock"}
+
+
+@pytest.mark.parametrize("method", ["tinybert", "minilmv2"])
+def test_what_is_kept_for_every_token_is_never_cached(
+    method: str, tmp_path: Path, teacher: Path, rows: dict[str, str]
+) -> None:
+    given = {"layers": 2, "method": method, "cache": tmp_path / "cache"} | rows | QUICK
+    assert run(tmp_path / "run", teacher, **given) == 0
+    assert not (tmp_path / "cache").exists()
 
 
 def test_no_method_is_plain_fine_tuning(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:

@@ -1,11 +1,15 @@
 """`demiglace tasks` and `demiglace methods`."""
 
 import pytest
+import yaml
 
 from demiglace.config import options_of
 from demiglace.data.tasks import TASKS
 from demiglace.errors import ConfigError
-from demiglace.methods.table import METHODS
+from demiglace.methods.base import Progress
+from demiglace.methods.compose import compose
+from demiglace.methods.mapping import Layers, RandomSorted
+from demiglace.methods.table import METHODS, build_method
 from demiglace.stages.listing import methods, tasks
 
 
@@ -51,3 +55,24 @@ def test_unknown_names_suggest_the_nearest() -> None:
         tasks(name="sst22")
     with pytest.raises(ConfigError, match="unknown method 'rail-kd'; did you mean 'rail-kd-"):
         methods(name="rail-kd")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_shown_as_yaml_that_composes_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    methods(name=["show", name])
+    assert compose(yaml.safe_load(capsys.readouterr().out)) == build_method(name, {})
+
+
+def test_the_layers_that_meet_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    methods(name=["show", "pkd"], student_layers=3, teacher_layers=6)
+    assert "#   1 ← 2, 2 ← 4\n" in capsys.readouterr().out
+    methods(name=["show", "rail-kd-l"], seed=1)
+    out = capsys.readouterr().out
+    drawn = RandomSorted().choose(Layers((1, 2, 3, 4, 5), tuple(range(1, 12))), Progress(1, 1, 1))
+    assert f"#   epoch 2: {', '.join(f'{i} ← {t}' for i, t in enumerate(drawn, 1))}\n" in out
+
+
+@pytest.mark.parametrize("names", [["show"], ["pkd", "alp-kd"], ["show", "pkd", "alp-kd"]])
+def test_one_method_is_shown_at_a_time(names: list[str]) -> None:
+    with pytest.raises(ConfigError, match="name one method"):
+        methods(name=names)

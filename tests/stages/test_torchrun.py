@@ -107,6 +107,18 @@ def test_without_a_cache_and_with_unlabelled_rows(tmp_path: Path, teacher: Path,
 
 
 @needs_fork
+def test_two_phases_that_use_different_parameters(tmp_path: Path, teacher: Path, odd_rows: dict[str, str]) -> None:
+    given = {"method": "tinybert"} | odd_rows | UNEVEN
+
+    def line(output: Path) -> list[str]:
+        return arguments("distill", teacher=teacher, output=output, **given)
+
+    assert main(line(tmp_path / "alone")) == 0
+    assert on_two(line(tmp_path / "two")) == 0
+    assert_one_run(tmp_path / "two", tmp_path / "alone")
+
+
+@needs_fork
 def test_killed_and_resumed(
     tmp_path: Path, teacher: Path, odd_rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

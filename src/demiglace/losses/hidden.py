@@ -14,9 +14,19 @@ def mean_squared(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean(-1)
 
 
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 − cos(h_S, h_T), between 0 and 2 (DistilBERT, arXiv 1910.01108, sec. 2)."""
+    return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
 def attend(student: Tensor, teacher: Tensor) -> Tensor:
     """For each student layer the teacher layers' states, weighted by their likeness to it.
 
     C_i = Σ_j softmax_j(h_i^S · h_j^T) h_j^T, from [B, m, d] and [B, n, d] to [B, m, d] (ALP-KD, arXiv 2012.14022).
     """
     return (student @ teacher.transpose(1, 2)).softmax(dim=-1) @ teacher
+
+
+def mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Σ mask·v / Σ mask of [B, L] to [B]; what padding holds does not count, and its gradient is exactly zero."""
+    return values.masked_fill(~mask.bool(), 0.0).sum(1) / mask.sum(1).clamp(min=1)

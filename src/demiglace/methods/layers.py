@@ -9,18 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demiglace.errors import ConfigError
-from demiglace.losses.hidden import attend, mean_squared, normalised_squared
+from demiglace.losses.hidden import attend, cosine_distance, mean_over_tokens, mean_squared, normalised_squared
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
 from demiglace.methods.mapping import LayerMapping, Layers
 from demiglace.methods.projection import Projection
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 
-Distance = Literal["normalised-squared", "mse"]
+Distance = Literal["normalised-squared", "mse", "cosine"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "normalised-squared": normalised_squared,
     "mse": mean_squared,
+    "cosine": cosine_distance,
 }
 
 
@@ -29,11 +30,12 @@ class LayerDistillation(Term):
     """Σ_i α_i · distance(W_i^S h̄_i^S, W_i^T h̄_i^T) over the pairs of layers that the mapping makes.
 
     attention: the teacher's part of each pair is a mix of all chosen layers (ALP). layer_weights: α_i, one for each
-    student layer that takes part; none = 1 for all. squared: false takes the square root of each distance.
+    student layer that takes part; none = 1 for all. squared: false takes the square root of each distance. With the
+    pooling `tokens` every token's state is compared with its own, and the mean over real tokens is taken.
     """
 
     mapping: LayerMapping
-    pooling: Pooling
+    pooling: State
     distance: Distance
     projection: Projection = Projection()
     attention: bool = False
@@ -45,6 +47,8 @@ class LayerDistillation(Term):
         """The pooled hidden states of all layers that may meet."""
         layers = self.mapping.layers(student, teacher)
         self.projection.check(student.hidden_size, teacher.hidden_size)
+        if self.pooling == "tokens" and (self.attention or self.projection.kind == "concatenated"):
+            raise ConfigError("pooling=tokens goes neither with attention over layers nor with concatenated layers.")
         if self.layer_weights is not None and len(self.layer_weights) != len(layers.student):
             raise ConfigError(
                 f"layer_weights has {len(self.layer_weights)} numbers; {len(layers.student)} student layers take part."
@@ -77,10 +81,14 @@ class _LayerDistillation(TermLoss):
         )
         if self._term.attention:
             other = attend(own, other)
-        distance = self._distance(own, other)  # [B, m], or [B, 1] where the layers were concatenated
+        distance = self._distance(own, other)  # [B, m], [B, m, L] for tokens, or [B, 1] for concatenated layers
         if not self._term.squared:
             distance = distance.clamp_min(1e-12).sqrt()
         self.diagnostics = {"feature_variance": _variance(own.detach())}
+        if self._term.pooling == "tokens":
+            assert student.mask is not None
+            own_mask = student.mask[:, None].expand(distance.shape).flatten(0, 1)
+            distance = mean_over_tokens(distance.flatten(0, 1), own_mask).view(distance.shape[:2])
         return (distance * self.weights[: distance.shape[1]]).sum(dim=1)
 
     def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:

@@ -81,6 +81,103 @@ class All(LayerMapping):
         return layers.teacher
 
 
+@dataclass(frozen=True)
+class Reverse(LayerMapping):
+    """The layers of `Skip` in reverse: the first student layer meets the last of them (arXiv 2502.04499, sec. 3)."""
+
+    final_layer: bool = False
+
+    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+        """Those layers, falling."""
+        return Skip(self.final_layer).choose(layers, progress)[::-1]
+
+
+@dataclass(frozen=True)
+class AllToOne(LayerMapping):
+    """Every student layer meets the same teacher layer, none = the last that takes part (arXiv 2502.04499, sec. 3)."""
+
+    teacher_layer: int | None = None
+    final_layer: bool = False
+
+    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+        """That layer, once for each student layer."""
+        layer = layers.teacher[-1] if self.teacher_layer is None else self.teacher_layer
+        return (layer,) * len(layers.student)
+
+    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+        """As every mapping's. Raises `ModelError` where the teacher has no such layer."""
+        if self.teacher_layer is not None:
+            _check_layers("teacher_layer", (self.teacher_layer,), teacher.num_layers)
+        found = super().layers(student, teacher)
+        return found if self.teacher_layer is None else Layers(found.student, (self.teacher_layer,))
+
+
+@dataclass(frozen=True)
+class Listed(LayerMapping):
+    """The i-th of these student layers meets the i-th of these teacher layers; layers count from 1, 0 = embeddings."""
+
+    student_layers: tuple[int, ...]
+    teacher_layers: tuple[int, ...]
+    final_layer = True
+
+    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+        """The lists. Raises `ModelError` where they differ in length or name a layer that is not there."""
+        if len(self.student_layers) != len(self.teacher_layers) or not self.student_layers:
+            raise ModelError(
+                f"{len(self.student_layers)} student_layers and {len(self.teacher_layers)} teacher_layers were given; "
+                "one teacher layer is needed for each student layer, and at least one pair."
+            )
+        _check_layers("student_layers", self.student_layers, student.num_layers)
+        _check_layers("teacher_layers", self.teacher_layers, teacher.num_layers)
+        return Layers(self.student_layers, self.teacher_layers)
+
+    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+        """The list."""
+        return self.teacher_layers
+
+
+def _check_layers(option: str, layers: tuple[int, ...], count: int) -> None:
+    missing = [layer for layer in layers if not 0 <= layer <= count]
+    if missing:
+        raise ModelError(f"{option} names layer {missing[0]}; that model's layers are 0 (embeddings) to {count}.")
+
+
+@dataclass(frozen=True)
+class Uniform(LayerMapping):
+    """Every student layer, the last one too, with every (n/m)-th teacher layer (TinyBERT, arXiv 1909.10351, sec. 3)."""
+
+    final_layer = True
+
+    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+        """Student layer i and teacher layer ⌊i·n/m⌋; no other teacher layer is asked for."""
+        layers = super().layers(student, teacher)
+        n, m = teacher.num_layers, student.num_layers
+        return Layers(layers.student, tuple(i * n // m for i in layers.student))
+
+    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+        """Always the same."""
+        return layers.teacher
+
+
+@dataclass(frozen=True)
+class Final(LayerMapping):
+    """The student's last layer and one teacher layer, none = the last (MiniLM, arXiv 2002.10957; MiniLMv2)."""
+
+    teacher_layer: int | None = None
+    final_layer = True
+
+    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+        """One pair. Raises `ModelError` where the teacher has no such layer."""
+        layer = teacher.num_layers if self.teacher_layer is None else self.teacher_layer
+        if not 1 <= layer <= teacher.num_layers:
+            raise ModelError(f"teacher_layer={layer} was given; the teacher's layers are 1 to {teacher.num_layers}.")
+        return Layers((student.num_layers,), (layer,))
+
+    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+        """Always the same."""
+        return layers.teacher
+
+
 Sampling = Literal["epoch", "step", "block", "once"]
 
 
@@ -89,11 +186,23 @@ class RandomSorted(LayerMapping):
     """As many teacher layers as student layers, drawn without replacement and sorted (RAIL-KD, arXiv 2109.10164).
 
     sampling: a new draw every `epoch` (the paper) or `step`; `block`: every epoch one layer out of each of m
-    consecutive blocks of teacher layers; `once`: one draw for the whole training.
+    consecutive blocks of teacher layers; `once`: one draw for the whole training. count: how many student layers take
+    part, spread evenly and the last of them always; none = all.
     """
 
     sampling: Sampling = "epoch"
     final_layer: bool = False
+    count: int | None = None
+
+    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+        """As every mapping's, with `count` of the student's. Raises `ModelError` where it has not as many."""
+        found = super().layers(student, teacher)
+        m = len(found.student)
+        if self.count is None:
+            return found
+        if self.count > m:
+            raise ModelError(f"count={self.count} was given, and {m} student layers can take part; give at most {m}.")
+        return Layers(tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher)
 
     def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
         """A pure function of (seed, epoch), and of the step where each step draws."""

@@ -1,16 +1,35 @@
 """Terms on the models' outputs: the labels' own loss, and the distillation of the logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from demiglace.losses.divergences import forward_kl, squared_error
+from demiglace.losses.divergences import (
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    skew_kl,
+    skew_reverse_kl,
+    squared_error,
+)
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals
 
 _LOGITS = SignalRequest(logits=True)
+Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared"]
+# (student logits, teacher logits, temperature, mix) -> [B]
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
+    "forward-kl": lambda student, teacher, temperature, _: forward_kl(student, teacher, temperature),
+    "reverse-kl": lambda student, teacher, temperature, _: reverse_kl(student, teacher, temperature),
+    "jsd": jensen_shannon,
+    "skew-kl": skew_kl,
+    "skew-reverse-kl": skew_reverse_kl,
+    "squared": lambda student, teacher, _temperature, _: squared_error(student, teacher),
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +62,14 @@ class _TaskLoss(TermLoss):
 
 @dataclass(frozen=True)
 class LogitDistillation(Term):
-    """τ²·KL(teacher ‖ student) at temperature τ; squared error of the outputs on regression."""
+    """A divergence of the two outputs at temperature τ, τ²·KL(teacher ‖ student) unless another one is named.
 
-    temperature: float
+    mix: β of `jsd`, λ of the skewed ones. On regression it is always the squared error of the outputs.
+    """
+
+    temperature: float = 1.0
+    divergence: Divergence = "forward-kl"
+    mix: float = 0.5
     name = "kd"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
@@ -54,16 +78,57 @@ class LogitDistillation(Term):
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """No weights of its own."""
-        return _LogitDistillation(self.temperature, problem)
+        return _LogitDistillation(self, problem)
 
 
 class _LogitDistillation(TermLoss):
-    def __init__(self, temperature: float, problem: Problem):
+    def __init__(self, term: LogitDistillation, problem: Problem):
         super().__init__()
-        self._temperature, self._regression = temperature, problem == "regression"
+        self._term, self._regression = term, problem == "regression"
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         assert student.logits is not None and teacher.logits is not None
         if self._regression:
             return squared_error(student.logits, teacher.logits)
-        return forward_kl(student.logits, teacher.logits, self._temperature)
+        divergence = DIVERGENCES[self._term.divergence]
+        return divergence(student.logits, teacher.logits, self._term.temperature, self._term.mix)
+
+
+@dataclass(frozen=True)
+class AnnealedLogits(Term):
+    """max(0, ‖z_S − φ·z_T‖² / C − m·φ), φ rising from 1/τ_max to 1 in steps from epoch to epoch of the phase.
+
+    Annealing-KD (arXiv 2104.07163, eq. 4) with the margin m = 0, Continuation-KD with one; see `annealing`.
+    """
+
+    steps: int
+    margin: float = 0.0
+    name = "annealed"
+
+    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+        """Both models' logits."""
+        return Requests(_LOGITS, _LOGITS)
+
+    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+        """No weights of its own."""
+        return _AnnealedLogits(self)
+
+
+class _AnnealedLogits(TermLoss):
+    def __init__(self, term: AnnealedLogits):
+        super().__init__()
+        self._term = term
+
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+        assert student.logits is not None and teacher.logits is not None
+        phi = annealing(progress, self._term.steps)
+        return (squared_error(student.logits, phi * teacher.logits) - self._term.margin * phi).clamp_min(0.0)
+
+
+def annealing(progress: Progress, steps: int) -> float:
+    """φ = k/τ_max in the k-th of τ_max equal parts of the phase's epochs; 1 in its last epoch.
+
+    In a phase of fewer epochs than τ_max, φ skips values rather than not reach 1.
+    """
+    part = -(-(progress.phase_epoch + 1) * steps // progress.phase_epochs)
+    return part / steps

@@ -57,7 +57,10 @@ class Projections(nn.Module):
             self.teacher = _Maps(maps, teacher_width * factor, size, trained=choice.trained == "both")
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, m, d_S] and [B, k, d_T] to [B, m, u] and [B, k, u]; with `concatenated` to [B, 1, u] each."""
+        """[B, m, d_S] and [B, k, d_T] to [B, m, u] and [B, k, u]; with `concatenated` to [B, 1, u] each.
+
+        Between m and d there may be an axis of tokens, but not with `concatenated`.
+        """
         if self._concatenated:
             student, teacher = student.flatten(1).unsqueeze(1), teacher.flatten(1).unsqueeze(1)
         return self.student(student), self.teacher(teacher)
@@ -73,4 +76,4 @@ class _Maps(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=trained)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return torch.einsum("bmd,mdu->bmu", hidden, self.weight.expand(hidden.shape[1], -1, -1))
+        return torch.einsum("bm...d,mdu->bm...u", hidden, self.weight.expand(hidden.shape[1], -1, -1))

@@ -5,47 +5,57 @@ Both variants take their options from here; each has its own file with its own c
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config import group, option
 from demiglace.methods.base import Method, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import RandomSorted, Sampling
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.projection import Projection, Trained
-from demiglace.models.pooling import Pooling
+from demiglace.methods.projection import Kind, Projection, Trained
+from demiglace.models.pooling import State
 
 
 @dataclass(frozen=True)
-class RailOptions:
-    """λ1·CE + λ2·KD + λ3·RAIL, the weights and the random mapping."""
+class RailLayerOptions:
+    """RAIL's own part: which layers meet, and how they are compared."""
 
-    task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
-    kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
-    layer_weight: float = option("λ3, the weight of the hidden states", 1 / 3, at_least=0)
-    temperature: float = option("τ; implementations use 1 and 10", 2.0, above=0)
     sampling: Sampling = option("when teacher layers are drawn anew; block: one of each block every epoch", "epoch")
     final_layer: bool = option("let the last layers take part", False)
-    pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
+    count: int | None = option("how many student layers take part; none: all", None, at_least=1)
+    pooling: State = option("mean over real tokens, the first or the last of them, or all tokens one by one", "mean")
     layer_weights: tuple[float, ...] | None = option("α_i of the student layers that take part; none: 1 each", None)
     squared: bool = option("squared distances; false: their roots", True)
     size: int = option("u, the size that hidden states are projected to; 8 to 128 seen", 128, at_least=1)
     trained: Trained = option("whose projections are trained; the others keep their random start", "both")
     project_teacher: bool = option("false: the student is projected to the teacher's width instead", True)
 
-
-def rail_method(options: RailOptions, projection: Projection) -> Method:
-    """The three terms of both variants."""
-    layers = LayerDistillation(
-        mapping=RandomSorted(options.sampling, options.final_layer),
-        pooling=options.pooling,
-        distance="normalised-squared",
-        projection=projection,
-        layer_weights=None if options.layer_weights is None else tuple(options.layer_weights),
-        squared=options.squared,
-    )
-    return Method(
-        (
-            Weighted(options.task_weight, TaskLoss()),
-            Weighted(options.kd_weight, LogitDistillation(options.temperature)),
-            Weighted(options.layer_weight, layers),
+    def term(self, kind: Kind) -> LayerDistillation:
+        """The term on hidden states, with this kind of projection."""
+        return LayerDistillation(
+            mapping=RandomSorted(self.sampling, self.final_layer, self.count),
+            pooling=self.pooling,
+            distance="normalised-squared",
+            projection=Projection(kind, self.size, self.trained, self.project_teacher),
+            layer_weights=None if self.layer_weights is None else tuple(self.layer_weights),
+            squared=self.squared,
         )
-    )
+
+
+@dataclass(frozen=True)
+class RailOptions:
+    """λ1·CE + λ2·KD + λ3·RAIL."""
+
+    task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
+    kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
+    layer_weight: float = option("λ3, the weight of the hidden states", 1 / 3, at_least=0)
+    temperature: float = option("τ; implementations use 1 and 10", 2.0, above=0)
+    layers: RailLayerOptions = group(RailLayerOptions)
+
+    def method(self, kind: Kind) -> Method:
+        """The three terms, with this kind of projection."""
+        return Method(
+            (
+                Weighted(self.task_weight, TaskLoss()),
+                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
+                Weighted(self.layer_weight, self.layers.term(kind)),
+            )
+        )

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from demiglace.config import group
 from demiglace.methods.base import Method
-from demiglace.methods.projection import Projection
-from demiglace.methods.rail_kd import RailOptions, rail_method
+from demiglace.methods.rail_kd import RailOptions
 
 
 @dataclass(frozen=True)
@@ -16,5 +15,4 @@ class RailKDConcatenated:
 
     def method(self) -> Method:
         """The three terms."""
-        choice = Projection("concatenated", self.rail.size, self.rail.trained, self.rail.project_teacher)
-        return rail_method(self.rail, choice)
+        return self.rail.method("concatenated")

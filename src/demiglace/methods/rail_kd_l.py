@@ -5,8 +5,7 @@ from typing import Literal
 
 from demiglace.config import group, option
 from demiglace.methods.base import Method
-from demiglace.methods.projection import Projection
-from demiglace.methods.rail_kd import RailOptions, rail_method
+from demiglace.methods.rail_kd import RailOptions
 
 
 @dataclass(frozen=True)
@@ -20,5 +19,4 @@ class RailKDLayerwise:
 
     def method(self) -> Method:
         """The three terms."""
-        choice = Projection(self.projection, self.rail.size, self.rail.trained, self.rail.project_teacher)
-        return rail_method(self.rail, choice)
+        return self.rail.method(self.projection)

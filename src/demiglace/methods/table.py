@@ -7,11 +7,25 @@ from typing import Any, Protocol
 from demiglace.config import build
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.alp_kd import AlpKD
+from demiglace.methods.annealing_kd import AnnealingKD
 from demiglace.methods.base import Method
+from demiglace.methods.ckd import CombinationKD
+from demiglace.methods.compose import read_method
+from demiglace.methods.continuation_kd import ContinuationKD
+from demiglace.methods.distil import Distil
+from demiglace.methods.jsd import JensenShannon
+from demiglace.methods.minilm import MiniLM
+from demiglace.methods.minilmv2 import MiniLMv2
 from demiglace.methods.none import NoDistillation
 from demiglace.methods.pkd import PKD
+from demiglace.methods.rail_annealing import RailAnnealing
 from demiglace.methods.rail_kd_c import RailKDConcatenated
 from demiglace.methods.rail_kd_l import RailKDLayerwise
+from demiglace.methods.reverse_kl import ReverseKL
+from demiglace.methods.skew_kl import SkewKL
+from demiglace.methods.skew_reverse_kl import SkewReverseKL
+from demiglace.methods.tinybert import TinyBERT
+from demiglace.methods.universal_kd import UniversalKD
 from demiglace.methods.vanilla_kd import VanillaKD
 
 
@@ -44,11 +58,61 @@ _ROWS = (
     ),
     Row("pkd", PKD, "fixed layers, first token", "Sun et al. 2019", "https://arxiv.org/abs/1908.09355"),
     Row(
+        "distil",
+        Distil,
+        "logits, labels, and the last states of tokens by cosine",
+        "Sanh et al. 2019",
+        "https://arxiv.org/abs/1910.01108",
+    ),
+    Row(
+        "tinybert",
+        TinyBERT,
+        "attention, tokens, embeddings; then logits",
+        "Jiao et al. 2020",
+        "https://arxiv.org/abs/1909.10351",
+    ),
+    Row(
+        "minilm",
+        MiniLM,
+        "last attention and value relation; then labels",
+        "Wang et al. 2020",
+        "https://arxiv.org/abs/2002.10957",
+    ),
+    Row("ckd", CombinationKD, "buckets of layers, combined", "Wu et al. 2020", "https://arxiv.org/abs/2010.03034"),
+    Row(
         "alp-kd",
         AlpKD,
         "attention over all layers",
         "Passban et al. 2021",
         "https://arxiv.org/abs/2012.14022",
+    ),
+    Row(
+        "minilmv2",
+        MiniLMv2,
+        "relations of queries, keys and values; then labels",
+        "Wang et al. 2021",
+        "https://arxiv.org/abs/2012.15828",
+    ),
+    Row(
+        "annealing-kd",
+        AnnealingKD,
+        "logits from faint to full; then labels",
+        "Jafari et al. 2021",
+        "https://arxiv.org/abs/2104.07163",
+    ),
+    Row(
+        "universal-kd",
+        UniversalKD,
+        "what classifiers on all layers say",
+        "Wu et al. 2021",
+        "https://aclanthology.org/2021.emnlp-main.603",
+    ),
+    Row(
+        "rail-annealing",
+        RailAnnealing,
+        "random layers and annealed logits; then labels",
+        "Li et al. 2021",
+        "https://arxiv.org/abs/2110.08460",
     ),
     Row(
         "rail-kd-l",
@@ -63,6 +127,29 @@ _ROWS = (
         "random layers, concatenated",
         "Haidar et al. 2022",
         "https://arxiv.org/abs/2109.10164",
+    ),
+    Row(
+        "continuation-kd",
+        ContinuationKD,
+        "annealed logits with a margin, giving way to labels",
+        "Jafari et al. 2022",
+        "https://arxiv.org/abs/2212.05998",
+    ),
+    Row(
+        "jsd",
+        JensenShannon,
+        "logits by a generalised Jensen-Shannon divergence",
+        "Agarwal et al. 2024",
+        "https://arxiv.org/abs/2306.13649",
+    ),
+    Row("reverse-kl", ReverseKL, "logits by the reverse KL", "Gu et al. 2024", "https://arxiv.org/abs/2306.08543"),
+    Row("skew-kl", SkewKL, "logits by a skewed KL", "Ko et al. 2024", "https://arxiv.org/abs/2402.03898"),
+    Row(
+        "skew-reverse-kl",
+        SkewReverseKL,
+        "logits by a skewed reverse KL",
+        "Ko et al. 2024",
+        "https://arxiv.org/abs/2402.03898",
     ),
 )
 METHODS: dict[str, Row] = {row.name: row for row in _ROWS}
@@ -79,5 +166,17 @@ def method_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
 
 
 def build_method(name: str, options: Mapping[str, Any]) -> Method:
-    """The named method with these options."""
-    return method_options(name, options).method()
+    """The named method with these options, or the one that a YAML file composes (see `compose`), which has none.
+
+    Raises `ConfigError` for unknown methods, options and keys.
+    """
+    if not is_file(name):
+        return method_options(name, options).method()
+    if options:
+        raise ConfigError(f"--method-options go with a named method; {name} says everything itself.")
+    return read_method(name)
+
+
+def is_file(name: str) -> bool:
+    """Whether a method is given as a YAML file."""
+    return name.endswith((".yaml", ".yml"))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
+from demiglace.models.attention import attention_form
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -12,7 +14,8 @@ class ModelShape:
 
     architecture: name of its class; num_labels: width of its classification head, 0 without one; max_positions:
     tokens of the longest row it takes, or None if nothing limits them; parameters: all of them, shared ones once;
-    embedding_parameters: those that are looked up and not multiplied with.
+    embedding_parameters: those that are looked up and not multiplied with; attention_size: width of a layer's queries
+    (heads · d_h), 0 where they cannot be read; causal: whether tokens attend only to those up to them.
     """
 
     architecture: str
@@ -24,11 +27,14 @@ class ModelShape:
     max_positions: int | None
     parameters: int
     embedding_parameters: int
+    attention_size: int
+    causal: bool
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "ModelShape":
         """The shape of a model."""
         config, name = model.config, type(model).__name__
+        attention_size, causal = attention_form(model)
         return cls(
             architecture=name,
             num_layers=config.num_hidden_layers,
@@ -39,6 +45,8 @@ class ModelShape:
             max_positions=_max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model),
+            attention_size=attention_size,
+            causal=causal,
         )
 
 

@@ -1,4 +1,5 @@
-"""Reading signals off a forward pass: hidden states are pooled as they appear, so no [B, L, d] outlives its layer."""
+"""Reading signals off a forward pass by hooks: hidden states are pooled as they appear, so that no [B, L, d] outlives
+its layer unless every token is asked for."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,16 +9,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
+from demiglace.models.attention import AttentionInput, attention_taps
 from demiglace.models.pooling import State, pool
 from demiglace.models.stack import layer_stack
-from demiglace.signals.request import AttentionInput, SignalRequest, Signals
+from demiglace.signals.request import SignalRequest, Signals
 
 
 def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Signals:
-    """Run the model on a batch and return the requested signals, with gradients where they are enabled."""
+    """Run the model on a batch and return the requested signals, with gradients where they are enabled.
+
+    Raises `ModelError` where attention inputs are asked for and `models.attention` cannot find them.
+    """
     states: dict[tuple[State, int], Tensor] = {}
     attention: dict[tuple[AttentionInput, int], Tensor] = {}
-    with _hooks(model, request, batch.attention_mask, states):
+    with _hooks(model, request, batch.attention_mask, states, attention):
         logits = model(**batch.inputs).logits
     mask = None if request.cacheable else batch.attention_mask
     return Signals(logits.float() if request.logits else None, states, attention, mask)
@@ -25,9 +30,26 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
 
 @contextmanager
 def _hooks(
-    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[State, int], Tensor]
+    model: PreTrainedModel,
+    request: SignalRequest,
+    mask: Tensor,
+    states: dict[tuple[State, int], Tensor],
+    attention: dict[tuple[AttentionInput, int], Tensor],
 ) -> Iterator[None]:
-    layers = layer_stack(model)
+    handles: list[Any] = []
+    try:
+        handles += _state_hooks(model, request, mask, states)
+        handles += _attention_hooks(model, request, attention)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _state_hooks(
+    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[State, int], Tensor]
+) -> list[Any]:
+    layers = layer_stack(model) if request.hidden else nn.ModuleList()
 
     def keep(layer: int) -> Callable[[Tensor], None]:
         poolings = [p for p, i in sorted(request.hidden) if i == layer]
@@ -41,11 +63,26 @@ def _hooks(
     handles = [_on_output(layers[i - 1], keep(i)) for i in {i for _, i in request.hidden} if i > 0]
     if any(i == 0 for _, i in request.hidden):
         handles.append(_on_input(layers[0], keep(0)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return handles
+
+
+def _attention_hooks(
+    model: PreTrainedModel, request: SignalRequest, attention: dict[tuple[AttentionInput, int], Tensor]
+) -> list[Any]:
+    """Hooks on the linear maps of queries, keys and values: no attention map is asked of the model."""
+
+    if not request.attention:
+        return []
+    taps = attention_taps(model, {layer for _, layer in request.attention})
+
+    def keep(key: tuple[AttentionInput, int]) -> Callable[[Tensor], None]:
+        def store(output: Tensor) -> None:
+            if key not in attention:  # first comes the text; DeBERTa then maps its relative positions likewise
+                attention[key] = taps[key].cut(output)
+
+        return store
+
+    return [_on_output(taps[key].module, keep(key)) for key in sorted(request.attention)]
 
 
 def _on_output(layer: nn.Module, store: Callable[[Tensor], None]) -> Any:

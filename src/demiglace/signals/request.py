@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from demiglace.models.attention import AttentionInput
 from demiglace.models.pooling import State
-
-AttentionInput = Literal["query", "key", "value"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class Signals:
     """What a model said of a batch.
 
     logits: [B, C]; states: (pooling, layer) to [B, d], or [B, L, d] for "tokens"; attention: (input, layer) to
-    [B, L, d], the heads side by side; mask: [B, L], 1 for real tokens, where anything is kept for every token.
+    [B, L, heads · d_h], the heads side by side; mask: [B, L], 1 for real tokens, where anything is kept for every
+    token.
     """
 
     logits: Tensor | None = None

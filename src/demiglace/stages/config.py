@@ -45,7 +45,7 @@ class DistillConfig:
     layers: int | None = option("layers of the student that is cut from the teacher", None, at_least=1)
     strategy: Strategy = option("which of the teacher's layers that student keeps", "alternate")
     keep: tuple[int, ...] | None = option("those layers by 0-based index, instead of --layers", None, at_least=0)
-    method: str = option("a method of `demiglace methods`", "rail-kd-l")
+    method: str = option("a method of `demiglace methods`, or a YAML file that composes one", "rail-kd-l")
     method_options: dict[str, Any] = option("the method's own options, as --method-options.NAME VALUE", {})
     cache: str = option(
         "where the teacher's signals are kept: auto (in the run directory), off, or a directory", "auto"
@@ -68,7 +68,9 @@ class EvaluateConfig:
         "suites of further sets: ood (of the task that the model was trained on), another task's name, or a YAML file",
         (),
     )
-    teacher: str | None = option("also report the agreement with this model", None)
+    teacher: str | None = option(
+        "also report the agreement with this model, or the one that was measured in this run of `evaluate`", None
+    )
     label_map: dict[str, str | list[str] | None] = option(
         "the set's label names to the model's: {entailment: entailment, neutral: not_entailment}", {}
     )
@@ -152,9 +154,13 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class MethodsConfig:
-    """List the distillation methods; name one to see its options and defaults."""
+    """List the distillation methods; `methods NAME` tells one's options, `methods show NAME` writes it as YAML."""
 
-    name: str | None = option("one method to show in full", None, positional=True)
+    name: tuple[str, ...] = option("one method to show in full, or `show` and a method", (), positional=True)
+    student_layers: int = option("show: layers of the student whose mapping is told", 6, at_least=1)
+    teacher_layers: int = option("show: layers of the teacher", 12, at_least=1)
+    epochs: int = option("show: epochs for which a changing mapping is told", 3, at_least=1)
+    seed: int = option("show: seed of a random mapping", 0, at_least=0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from demiglace.config import command
 from demiglace.data.rows import LabelSpace
 from demiglace.errors import CacheError, ConfigError, ModelError
 from demiglace.manifest import Run, fingerprint
-from demiglace.methods.table import build_method
+from demiglace.methods.table import build_method, is_file
 from demiglace.models.labels import fits
 from demiglace.models.loading import (
     check_same_vocabulary,
@@ -50,6 +50,8 @@ def distill(config: DistillConfig) -> Path:
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = {"teacher": fingerprint_model(config.teacher), "data": dataset.fingerprint}
+    if is_file(config.method):
+        inputs["method"] = fingerprint([config.method])
     if config.student:
         inputs["student"] = fingerprint_model(config.student)
     if config.source.unlabelled:

@@ -109,7 +109,7 @@ def train(run: Run, job: Job) -> None:
     torch.manual_seed(job.config.seed)  # the terms' new weights
     problem = job.material.dataset.labels.problem
     objective = Objective(job.student, job.method, job.teacher_shape, problem, job.precision)
-    accelerator = make_accelerator(job.config, run.path, run.config)
+    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=len(job.method.phases) == 1)
     goal = goal_of(job.material, job.config, job.precision)
     loop = Loop(
         objective=objective,

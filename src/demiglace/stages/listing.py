@@ -11,6 +11,7 @@ from demiglace.config import Option, command, options_of
 from demiglace.console import table
 from demiglace.data.tasks import TASKS, Task
 from demiglace.errors import ConfigError, unknown
+from demiglace.methods.show import show_method
 from demiglace.methods.table import METHODS
 from demiglace.stages.config import MethodsConfig, TasksConfig
 
@@ -28,13 +29,18 @@ def tasks(config: TasksConfig) -> None:
 
 @command(MethodsConfig)
 def methods(config: MethodsConfig) -> None:
-    """Print the table of methods, or one method's options. Raises `ConfigError` for an unknown name."""
-    if config.name is None:
+    """Print the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
+    if not config.name:
         rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
         return _print(table("Distillation methods", ("method", "what", "paper", "url"), rows))
-    if config.name not in METHODS:
-        raise ConfigError(unknown("method", config.name, METHODS))
-    row = METHODS[config.name]
+    if config.name[0] == "show" and len(config.name) == 2:
+        shown = show_method(config.name[1], config.student_layers, config.teacher_layers, config.epochs, config.seed)
+        return print(shown, end="")  # noqa: T201  (what was asked for)
+    if len(config.name) > 1 or config.name[0] == "show":
+        raise ConfigError("name one method, or `show` and one method: demiglace methods show rail-kd-l.")
+    if config.name[0] not in METHODS:
+        raise ConfigError(unknown("method", config.name[0], METHODS))
+    row = METHODS[config.name[0]]
     about = f"{row.title} ({', '.join(filter(None, (row.paper, row.url)))})"
     heading = f"{row.name}: {about}\n{row.options.__doc__ or ''}\n\n--method-options.NAME VALUE"
     options = [_option_row(o) for o in options_of(row.options)]

@@ -26,14 +26,16 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put saved moments back. Raises `RunError` where they belong to other parameters."""
+    """Put saved moments back; parameters of a phase that is still to come have none.
+
+    Raises `RunError` where they belong to other parameters.
+    """
     saved = optimiser.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, key = name.split(".")
         state.setdefault(int(number), {})[key] = value
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    fits = all(state[i][m].shape == parameters[i].shape for i in state for m in _MOMENTS)
-    if len(state) not in (0, len(parameters)) or not fits:
+    if not all(i < len(parameters) and state[i][m].shape == parameters[i].shape for i in state for m in _MOMENTS):
         raise RunError("the checkpoint's optimiser state belongs to another model; give another --output.")
     optimiser.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

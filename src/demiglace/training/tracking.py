@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from demiglace.errors import ConfigError, unknown
 from demiglace.training.config import TrainConfig
@@ -21,14 +21,21 @@ def check_trackers(config: TrainConfig) -> None:
             raise ConfigError(f"--track {name} needs a package that is not installed; install {name}.")
 
 
-def make_accelerator(config: TrainConfig, directory: Path, run_config: dict[str, Any]) -> Accelerator:
-    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself."""
+def make_accelerator(
+    config: TrainConfig, directory: Path, run_config: dict[str, Any], all_parameters: bool = True
+) -> Accelerator:
+    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself.
+
+    all_parameters: whether every step uses every parameter. Where not, as in methods of several phases, processes
+    have to look for those that got no gradient before they exchange them, which takes some time.
+    """
     check_trackers(config)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",
         log_with=list(config.track) if config.track else None,
         project_dir=directory,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not all_parameters)],
     )
     if config.track:
         plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in run_config.items()}

@@ -1,0 +1,39 @@
+"""Annealing-KD: Jafari et al. 2021, *Annealing Knowledge Distillation*, arXiv 2104.07163.
+
+Deviation: the squared distance is averaged over the C outputs, as in the authors' code, and not summed.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.outputs import AnnealedLogits, TaskLoss
+
+
+@dataclass(frozen=True)
+class AnnealingOptions:
+    """The two phases of Annealing-KD."""
+
+    tau_max: int = option("τ_max, the number of steps in which φ rises to 1; 7 to 10 seen", 7, at_least=1)
+    annealing_share: float = option(
+        "share of the epochs for the first phase; 10 of 14 to 30 of 40 seen", 0.75, above=0, below=1
+    )
+
+    @property
+    def phases(self) -> tuple[float, float]:
+        """The shares of both phases."""
+        return self.annealing_share, 1 - self.annealing_share
+
+    @property
+    def annealed(self) -> AnnealedLogits:
+        """The term of the first phase."""
+        return AnnealedLogits(self.tau_max)
+
+
+@dataclass(frozen=True)
+class AnnealingKD(AnnealingOptions):
+    """First ‖z_S − φ(t)·z_T‖² with φ rising from 1/τ_max to 1 (eq. 4), then CE (eq. 5); also for regression."""
+
+    def method(self) -> Method:
+        """One term in each phase."""
+        return Method((Weighted(1.0, self.annealed, phase=0), Weighted(1.0, TaskLoss(), phase=1)), self.phases)

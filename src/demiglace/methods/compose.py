@@ -1,0 +1,188 @@
+"""Methods of a user's own: terms, mappings and projections chosen in a YAML file, and named methods in that same form.
+
+    terms:
+    - {term: task, weight: 0.3}
+    - {term: kd, weight: 0.3, temperature: 2, divergence: jsd, mix: 0.1}
+    - {term: layers, weight: 0.4, mapping: {kind: random, sampling: step}, pooling: mean, distance: cosine}
+
+Each term's keys are the fields of its class; `demiglace methods show NAME` prints any named method, ready to edit.
+"""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from demiglace.config import read_yaml
+from demiglace.convert import convert, describe_type
+from demiglace.errors import ConfigError, unknown
+from demiglace.methods.attention import AttentionDistillation
+from demiglace.methods.base import Augmentation, Method, Term, Weighted
+from demiglace.methods.buckets import BucketDistillation
+from demiglace.methods.layers import LayerDistillation
+from demiglace.methods.mapping import (
+    All,
+    AllToOne,
+    Final,
+    Last,
+    LayerMapping,
+    Listed,
+    RandomSorted,
+    Reverse,
+    Skip,
+    Uniform,
+)
+from demiglace.methods.outputs import AnnealedLogits, LogitDistillation, TaskLoss
+from demiglace.methods.pseudo_classifiers import PseudoClassifierDistillation
+from demiglace.methods.schedule import Course, Scheduled
+
+TERMS: dict[str, type[Term]] = {
+    "task": TaskLoss,
+    "kd": LogitDistillation,
+    "annealed": AnnealedLogits,
+    "layers": LayerDistillation,
+    "buckets": BucketDistillation,
+    "pseudo": PseudoClassifierDistillation,
+    "attention": AttentionDistillation,
+}
+MAPPINGS: dict[str, type[LayerMapping]] = {
+    "skip": Skip,
+    "last": Last,
+    "uniform": Uniform,
+    "final": Final,
+    "all": All,
+    "random": RandomSorted,
+    "reverse": Reverse,
+    "all-to-one": AllToOne,
+    "list": Listed,
+}
+AUGMENTATIONS: dict[str, type[Augmentation]] = {}
+_KINDS: dict[type, dict[str, Any]] = {LayerMapping: MAPPINGS, Augmentation: AUGMENTATIONS}
+_ROW = ("term", "weight", "phase", "on", "course")
+
+
+def read_method(file: str) -> Method:
+    """The method in a YAML file. Raises `ConfigError` for whatever does not exist in it, with the nearest name."""
+    try:
+        return compose(read_yaml(file))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def compose(content: Mapping[str, Any]) -> Method:
+    """The method with these `terms`, `phases` and `augmentation`, as `describe_method` writes them."""
+    for key in content:
+        if key not in ("terms", "phases", "augmentation"):
+            raise ConfigError(unknown("key", key, ("terms", "phases", "augmentation")))
+    rows, phases = content.get("terms"), content.get("phases", [1.0])
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"terms was given {rows!r}; expected a list of at least one term.")
+    shares = _value("phases", tuple[float, ...], phases)
+    if not shares or min(shares) <= 0:
+        raise ConfigError(f"phases was given {phases!r}; expected the shares of the epochs, each above 0.")
+    augmentation = content.get("augmentation")
+    made = None if augmentation is None else _object("augmentation", Augmentation, augmentation)
+    terms = tuple(_weighted(f"terms[{i}]", row, len(shares)) for i, row in enumerate(rows))
+    if made is None and any(w.on == "perturbed" for w in terms):
+        raise ConfigError("a term is on perturbed text and there is no augmentation to make it; add one.")
+    return Method(terms, shares, made)
+
+
+def describe_method(method: Method) -> dict[str, Any]:
+    """The method as `compose` reads it, every choice written out."""
+    content: dict[str, Any] = {"terms": [_row(w) for w in method.terms]}
+    if len(method.phases) > 1:
+        content["phases"] = list(method.phases)
+    if method.augmentation is not None:
+        content["augmentation"] = _described(method.augmentation)
+    return content
+
+
+def _weighted(place: str, row: Any, phases: int) -> Weighted:
+    if not isinstance(row, dict) or "term" not in row:
+        raise ConfigError(f"{place} was given {row!r}; expected {{term: NAME, weight: …}}.")
+    if row["term"] not in TERMS:
+        raise ConfigError(f"{place}: {unknown('term', str(row['term']), TERMS)}")
+    own = {k: v for k, v in row.items() if k not in _ROW}
+    term: Term = _build(f"{place} ({row['term']})", TERMS[row["term"]], own, _ROW)
+    course = row.get("course")
+    if course is not None:
+        term = Scheduled(term, _value(f"{place}: course", Course, course))
+    phase = _value(f"{place}: phase", int | None, row.get("phase"))
+    if phase is not None and not 0 <= phase < phases:
+        raise ConfigError(f"{place}: phase {phase} was given; there are {phases}, counted from 0.")
+    on = _value(f"{place}: on", get_type_hints(Weighted)["on"], row.get("on", "text"))
+    return Weighted(_value(f"{place}: weight", float, row.get("weight", 1.0)), term, phase, on)
+
+
+def _build(place: str, kind: Any, values: Mapping[str, Any], also: Sequence[str] = ()) -> Any:
+    """A frozen dataclass from the values of its fields."""
+    hints, made = get_type_hints(kind), {}
+    named = {f.name: f for f in fields(kind)}
+    for key in values:
+        if key not in named:
+            raise ConfigError(f"{place}: {unknown('key', str(key), [*named, *also])}")
+    for name, f in named.items():
+        if name in values:
+            made[name] = _object(f"{place}: {name}", hints[name], values[name])
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{place}: {name} must be given.")
+    return kind(**made)
+
+
+def _object(place: str, kind: Any, value: Any) -> Any:
+    """A value of a field: a choice of several classes by its `kind`, a dataclass, or a plain value."""
+    if isinstance(kind, types.UnionType) and value is None:
+        return None
+    if kind in _KINDS:
+        return _chosen(place, _KINDS[kind], value)
+    if is_dataclass(kind):
+        return _build(place, kind, _mapping(place, value))
+    return _value(place, kind, value)
+
+
+def _chosen(place: str, choices: Mapping[str, Any], value: Any) -> Any:
+    content = dict(_mapping(place, {"kind": value} if isinstance(value, str) else value))
+    kind = str(content.pop("kind", ""))
+    if kind not in choices:
+        raise ConfigError(f"{place}: {unknown('kind', kind, choices)}")
+    return _build(f"{place} ({kind})", choices[kind], content, ("kind",))
+
+
+def _mapping(place: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{place} was given {value!r}; expected a mapping of names to values.")
+    return value
+
+
+def _value(place: str, kind: Any, value: Any) -> Any:
+    try:
+        return convert(kind, value)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ConfigError(f"{place} was given {value!r}; expected {describe_type(kind)}.") from error
+
+
+def _row(w: Weighted) -> dict[str, Any]:
+    course = {"course": w.term.course} if isinstance(w.term, Scheduled) else {}
+    term = w.term.term if isinstance(w.term, Scheduled) else w.term
+    name = next(name for name, kind in TERMS.items() if type(term) is kind)
+    place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.on == "text" else {"on": w.on})
+    return {"term": name, "weight": w.weight} | place | course | _fields(term)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    # a term's name in the log is told only where it is not the usual one
+    told = [f.name for f in fields(value) if f.name != "name" or value.name != f.default]
+    return {name: _described(getattr(value, name)) for name in told}
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_described(v) for v in value]
+    if not is_dataclass(value):
+        return value
+    for choices in _KINDS.values():
+        for name, kind in choices.items():
+            if type(value) is kind:
+                return {"kind": name} | _fields(value)
+    return _fields(value)

@@ -1,0 +1,35 @@
+"""DistilBERT: Sanh et al. 2019, *DistilBERT, a distilled version of BERT*, arXiv 1910.01108; its triple loss.
+
+There it pre-trains a masked language model; here the same three terms serve a classifier, with the labels' loss in the
+place of the language model's. A student that is narrower than the teacher cannot be compared by cosine.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.layers import LayerDistillation
+from demiglace.methods.mapping import Final
+from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.models.pooling import State
+
+
+@dataclass(frozen=True)
+class Distil:
+    """α_ce·τ²·KL + α_task·CE + α_cos·(1 − cos(h^S, h^T)), h the last layers' states of every token."""
+
+    kd_weight: float = option("α_ce, the weight of the teacher's logits", 5.0, at_least=0)
+    task_weight: float = option("α_lm, the weight of the labels' loss", 2.0, at_least=0)
+    cosine_weight: float = option("α_cos, the weight of the hidden states", 1.0, at_least=0)
+    temperature: float = option("τ", 2.0, above=0)
+    pooling: State = option("tokens (the paper; the teacher is asked every epoch), or mean, first, last", "tokens")
+
+    def method(self) -> Method:
+        """The three terms."""
+        return Method(
+            (
+                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
+                Weighted(self.task_weight, TaskLoss()),
+                Weighted(self.cosine_weight, LayerDistillation(Final(), self.pooling, "cosine")),
+            )
+        )

@@ -1,0 +1,36 @@
+"""RAIL-KD with Annealing-KD, as Li et al. 2021 combine them, *A Short Study on Compressing Decoder-Based Language
+Models*, arXiv 2110.08460: RAIL's random layers in the phase in which the logits are annealed.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import group, option
+from demiglace.methods.annealing_kd import AnnealingOptions
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.outputs import TaskLoss
+from demiglace.methods.projection import Kind
+from demiglace.methods.rail_kd import RailLayerOptions
+
+
+@dataclass(frozen=True)
+class RailAnnealing:
+    """First λ1·‖z_S − φ(t)·z_T‖² + λ2·RAIL, φ rising from 1/τ_max to 1; then CE."""
+
+    kd_weight: float = option("λ1, the weight of the teacher's logits", 0.5, at_least=0)
+    layer_weight: float = option("λ2, the weight of the hidden states", 0.5, at_least=0)
+    projection: Kind = option(
+        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all; or none", "per-layer"
+    )
+    annealing: AnnealingOptions = group(AnnealingOptions)
+    layers: RailLayerOptions = group(RailLayerOptions)
+
+    def method(self) -> Method:
+        """Two terms, then one."""
+        return Method(
+            (
+                Weighted(self.kd_weight, self.annealing.annealed, phase=0),
+                Weighted(self.layer_weight, self.layers.term(self.projection), phase=0),
+                Weighted(1.0, TaskLoss(), phase=1),
+            ),
+            self.annealing.phases,
+        )

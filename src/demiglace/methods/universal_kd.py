@@ -1,0 +1,36 @@
+"""Universal-KD: Wu et al. 2021, *Universal-KD: Attention-based Output-Grounded Intermediate Layer Knowledge
+Distillation*, EMNLP 2021.
+
+Deviation: the teacher's classifiers learn from the teacher's own logits, beside the student and in the same run, so
+that rows without labels serve them too; the paper trains them beforehand.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.pseudo_classifiers import PseudoClassifierDistillation
+from demiglace.models.pooling import Pooling
+
+
+@dataclass(frozen=True)
+class UniversalKD:
+    """(1 − γ)/2·(CE + KD) + γ·Σ_i KL(C_i ‖ v_i^S), v the outputs of classifiers on layers, C_i mixed by attention."""
+
+    gamma: float = option("γ, the weight of the layers", 0.5, at_least=0, at_most=1)
+    temperature: float = option("τ", 1.0, above=0)
+    pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
+    final_layer: bool = option("let the last layers take part", False)
+
+    def method(self) -> Method:
+        """The three terms."""
+        layers = PseudoClassifierDistillation(self.pooling, self.temperature, self.final_layer)
+        rest = (1 - self.gamma) / 2
+        return Method(
+            (
+                Weighted(rest, TaskLoss()),
+                Weighted(rest, LogitDistillation(self.temperature)),
+                Weighted(self.gamma, layers),
+            )
+        )
