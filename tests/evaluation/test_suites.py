@@ -126,7 +126,8 @@ def test_bad_choices_are_refused(options: dict, message: str, model: Path, tmp_p
 def test_rows_are_drawn_alike_for_every_model(model: Path, rows: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other", num_layers=2, label_names=NAMES, seed=1)
     runs = [
-        evaluate(model=str(m), data=[str(rows)], max_rows_per_set=4, output=tmp_path / f"run-{m.name}") for m in (model, other)
+        evaluate(model=str(m), data=[str(rows)], max_rows_per_set=4, output=tmp_path / f"run-{m.name}")
+        for m in (model, other)
     ]
     found = [read_manifest(run)["sets"][str(rows)] for run in runs]
     assert [f["rows"] for f in found] == [4, 4]
@@ -148,3 +149,26 @@ def test_the_suite_of_the_models_own_task(data_dir: Path, tmp_path: Path) -> Non
     sets = read_manifest(run)["sets"]
     assert list(sets) == ["mnli", *named_suite("mnli", data_dir)]
     assert set(sets["hans_regenerated"]["groups"]) == {"lexical_overlap", "subsequence", "constituent"}
+
+
+def test_a_teachers_own_evaluation_is_read_again(model: Path, rows: Path, tmp_path: Path) -> None:
+    teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES, seed=5)
+    before = evaluate(model=str(teacher), data=[str(rows)], output=tmp_path / "before")
+    asked = evaluate(model=str(model), teacher=str(teacher), data=[str(rows)], output=tmp_path / "asked")
+    read = evaluate(model=str(model), teacher=str(before), data=[str(rows)], output=tmp_path / "read")
+    found = [read_manifest(run) for run in (asked, read)]
+    assert found[0]["sets"] == found[1]["sets"]
+    assert found[0]["inputs"] == found[1]["inputs"]
+    for file in before.glob("*.npy"):  # so that it is seen to be read
+        if file.stem.endswith(".csv"):
+            np.save(file, -np.load(file))
+    again = evaluate(model=str(model), teacher=str(before), data=[str(rows)], output=tmp_path / "again")
+    assert read_manifest(again)["sets"][str(rows)]["agreement"] != found[0]["sets"][str(rows)]["agreement"]
+
+
+def test_a_teachers_evaluation_of_other_rows_is_asked_for_the_rest(model: Path, rows: Path, tmp_path: Path) -> None:
+    teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES, seed=5)
+    before = evaluate(model=str(teacher), data=[str(rows)], max_rows_per_set=3, output=tmp_path / "before")
+    read = evaluate(model=str(model), teacher=str(before), data=[str(rows)], output=tmp_path / "read")
+    asked = evaluate(model=str(model), teacher=str(teacher), data=[str(rows)], output=tmp_path / "asked")
+    assert read_manifest(read)["sets"] == read_manifest(asked)["sets"]

@@ -97,8 +97,8 @@ def applies(grid: Grid, label: str, name: str) -> bool:
     """Whether the method of a label has the option that an axis or a range is about."""
     if name in RUN_OPTIONS:
         return True
-    row = METHODS[method_name(label, grid.methods[label])]
-    return name.removeprefix(_DOTTED) in [o.name for o in options_of(row.options)]
+    row = METHODS.get(method_name(label, grid.methods[label]))
+    return row is not None and name.removeprefix(_DOTTED) in [o.name for o in options_of(row.options)]
 
 
 def with_values(options: Options, values: Options) -> dict[str, Any]:

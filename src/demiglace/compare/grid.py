@@ -8,7 +8,7 @@ from typing import Any
 from demiglace.compare.ranges import Search, read_search
 from demiglace.config import build, option, options_of
 from demiglace.errors import ConfigError, unknown
-from demiglace.methods.table import METHODS
+from demiglace.methods.table import METHODS, is_file
 from demiglace.stages.config import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 
 Options = Mapping[str, Any]
@@ -166,7 +166,7 @@ def method_name(label: str, options: Options) -> str:
 
 def _check(grid: Grid, controls: bool) -> None:
     for label, options in grid.methods.items():
-        if (name := method_name(label, options)) not in METHODS:
+        if (name := method_name(label, options)) not in METHODS and not is_file(name):
             raise ConfigError(f"methods.{label}: {unknown('method', name, METHODS)}")
     missing = [c for c in CONTROLS if c not in grid.methods or method_name(c, grid.methods[c]) != c]
     if controls and missing:

@@ -172,9 +172,19 @@ class _Layout:
         options = {k: v for k, v in rows.items() if k in _OF_EVALUATION}
         options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
         options["suite"] = [*own, *_several(asked.get("files"))]
-        taught = {} if model == self.teacher(task) else {"teacher": self.teacher(task)}
-        options = {**options, **self.location, **taught, "model": model, "data": sets, "output": self.at(key)}
+        if model != self.teacher(task):
+            options, needs = self._with_teacher(task, options, needs)
+        options = {**options, **self.location, "model": model, "data": sets, "output": self.at(key)}
         return Step(key, "evaluate", task, options, needs)
+
+    def _with_teacher(
+        self, task: str, options: dict[str, Any], needs: tuple[str, ...]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The options with the teacher's own evaluation, whose answers are read again; without one, with its model."""
+        if not self._evaluation(task).get("teacher", True):
+            return {**options, "teacher": self.teacher(task)}, needs
+        key = f"{task}/teacher.evaluation"
+        return {**options, "teacher": self.at(key)}, (*needs, key)
 
     def _export(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
         assert self.grid.export is not None

@@ -66,6 +66,14 @@ def seed_test(method: Sequence[float], control: Sequence[float]) -> float | None
     return float(stats.ttest_rel(method, control).pvalue)
 
 
+def mean_interval(mean: float, sd: float | None, count: int, level: float = LEVEL) -> list[float] | None:
+    """Student's t interval of a mean of `count` values with deviation `sd`; none for one value."""
+    if sd is None:
+        return None
+    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * sd / count**0.5
+    return [mean - half, mean + half]
+
+
 def mcnemar(labels: np.ndarray, method: np.ndarray, control: np.ndarray) -> float:
     """Two-sided p of McNemar's exact test that two models of one seed are right equally often.
 

@@ -25,7 +25,7 @@ from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.results import changes, measure
-from demiglace.manifest import open_run, read_json, write_atomically, write_json
+from demiglace.manifest import open_run, read_json, read_manifest, write_atomically, write_json
 from demiglace.models.labels import describe, label_names_of_config
 from demiglace.models.loading import (
     check_tokenizer,
@@ -58,15 +58,16 @@ def evaluate(config: EvaluateConfig) -> Path:
     labels = label_space_of(path)
     sets = _load_sets(config, labels)
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
-    if config.teacher is not None:
-        _check_labels(labels, label_space_of(config.teacher), config.teacher)
-        inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
+    teacher = None if config.teacher is None else _teacher_of(config.teacher)
+    if teacher is not None:
+        _check_labels(labels, label_space_of(teacher.model), teacher.model)
+        inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
     run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path
     logits = _predict(config, config.model, sets, "")
-    taught = {} if config.teacher is None else _predict(config, config.teacher, sets, "teacher: ")
+    taught = {} if teacher is None else _taught(config, teacher, sets)
     results = {s.name: measure(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
@@ -136,6 +137,38 @@ def _task_of(config: EvaluateConfig) -> str:
     if task not in SUITES:
         say(f"{task} has no suite of out-of-domain sets.")
     return task
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """A teacher to compare with: its model, and the run in which it was evaluated already, if that was given."""
+
+    model: str
+    run: Path | None
+
+
+def _teacher_of(name: str) -> _Teacher:
+    claim = Path(name) / "run.json"
+    if not claim.exists() or read_json(claim).get("stage") != "evaluate":
+        return _Teacher(name, None)
+    return _Teacher(str(read_manifest(Path(name))["config"]["model"]), Path(name))
+
+
+def _taught(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
+    """The teacher's logits by set: those that its own evaluation kept, or asked for now."""
+    if teacher.run is None:
+        return _predict(config, teacher.model, sets, "teacher: ")
+    found = read_manifest(teacher.run)
+    kept = [s for s in sets if _same_rows(config, found, s)]
+    asked = [s for s in sets if s not in kept]
+    logits = {s.name: np.load(teacher.run / f"{file_name(s.name)}.npy") for s in kept}
+    return logits | (_predict(config, teacher.model, asked, "teacher: ") if asked else {})
+
+
+def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
+    """Whether an evaluation was made on the same rows of a set, read in the same way."""
+    same_length = manifest["config"].get("max_length") == config.max_length
+    return same_length and manifest["inputs"].get(f"data {found.name}") == found.fingerprint
 
 
 def _check_labels(model: LabelSpace, teacher: LabelSpace, name: str) -> None:
