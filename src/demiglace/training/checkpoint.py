@@ -19,7 +19,7 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping
 
     Raises `RunError` where the file cannot be written.
     """
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    plain = _unshared(tensors)
     header = {"position": json.dumps(dict(position))}
     header["crc32"] = str(_checksum(plain, header["position"]))
     draft = file.with_name(file.name + ".part")
@@ -35,6 +35,21 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping
             f"the checkpoint {file} could not be written ({error}); make room there and repeat the command: it goes "
             "on from the last checkpoint, which is intact."
         ) from error
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU; copied where one shares memory with another (tied weights), which safetensors refuses.
+
+    Copying all would cost as much memory as model and optimiser take, at the peak of the run.
+    """
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if memory in seen else own
+        seen.add(memory)
+    return plain
 
 
 def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

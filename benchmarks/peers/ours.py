@@ -1,0 +1,81 @@
+"""demiglace: the loop and the signal cache, as `demiglace distill` runs them; the cache is filled within the time."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from accelerate import Accelerator
+from entry import Entry
+from material import Material
+from meter import Meter
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from demiglace.data.tokenise import Examples
+from demiglace.methods.base import Method
+from demiglace.methods.table import build_method
+from demiglace.models.shape import ModelShape
+from demiglace.signals.cache import CacheKey, SignalCache
+from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.online import OnlineTeacher, SignalSource
+from demiglace.training import loop
+from demiglace.training.checkpoint import save_checkpoint
+from demiglace.training.config import TrainConfig
+from demiglace.training.objective import Objective
+from demiglace.training.state import Goal
+
+
+def train(material: Material, entry: Entry, meter: Meter) -> None:
+    """Distil with the method that the entry names."""
+    race, examples = material.race, material.examples(entry.rows(material.race))
+    method = build_method(entry.method, {})
+    config = replace(
+        TrainConfig(), epochs=race.epochs, batch_size=race.batch_size, lr=race.lr, clip=race.clip, seed=race.seed
+    )
+    config = replace(config, checkpoint_seconds=1e9)  # at the end of each epoch only
+    with tempfile.TemporaryDirectory() as directory:
+        models = [material.teacher()]
+        student, shape = material.student(), ModelShape.of(models[0])
+        meter.mark()
+        with meter.capturing():
+            source = _source(method, ModelShape.of(student), models.pop(), examples, entry.precision, Path(directory))
+        objective = Objective(student, method, shape, "classification", entry.precision)
+        lines = [("rows", i) for i in range(len(examples))]
+        run = loop.Loop(objective, examples, source, Goal(), config, Path(directory), Accelerator(cpu=True), lines)
+        with mock.patch.object(loop, "save_checkpoint", _watched(meter)):
+            run.run()
+
+
+def _source(
+    method: Method, student: ModelShape, teacher: PreTrainedModel, examples: Examples, precision: str, directory: Path
+) -> SignalSource | None:
+    """The cache, filled, where the method's signals can be kept; else the teacher."""
+    shape = ModelShape.of(teacher)
+    requests = [method.requests(student, shape, phase).teacher for phase in range(len(method.phases))]
+    request = reduce(or_, requests)
+    if request.empty:
+        return None
+    if not request.cacheable:
+        return OnlineTeacher(teacher, requests, precision)
+    key = CacheKey.of("peers", shape, examples, request, "float16", precision)
+    prepare_cache(directory / "signals", key)
+    fill_cache(directory / "signals", key, teacher, examples)
+    return SignalCache(directory / "signals", key)
+
+
+def _watched(meter: Meter) -> Any:
+    """The loop's own saving; the last thing that it saves is the end of an epoch."""
+
+    timed = meter.timed_saving(save_checkpoint)
+
+    def save(file: Path, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+        timed(file, tensors, position)
+        if file.name == "last.safetensors":
+            meter.mark()
+
+    return save
