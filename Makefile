@@ -12,7 +12,7 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench-peers clean
+.PHONY: help demo test check format cards bench-peers clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -32,6 +32,9 @@ check: $(READY) ## formatting, lint, types, and which room imports which
 format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format -q $(CODE)
 	$(BIN)/ruff check -q --fix $(CODE)
+
+cards: $(READY) ## write the methods' cards anew, docs/methods
+	$(BIN)/python -m demiglace.methods.card docs/methods
 
 bench-peers: $(PEERS)/.ready ## race against other libraries; ARGS="--races sst2_12x256"
 	$(PEERS)/bin/python benchmarks/peers/losses.py

@@ -26,7 +26,7 @@ def show_method(name: str, student_layers: int, teacher_layers: int, epochs: int
 
 def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epochs: int, seed: int) -> list[str]:
     """For every term that matches layers: student layer ← teacher layers, in each epoch if they change."""
-    student, teacher = _shape(student_layers), _shape(teacher_layers)
+    student, teacher = example_shape(student_layers), example_shape(teacher_layers)
     lines = []
     for w in method.terms:
         loss = w.term.build(student, teacher, "classification")
@@ -46,7 +46,7 @@ def _told(pairs: Pairs) -> str:
     return ", ".join(f"{student} ← {' '.join(others)}" for student, others in met.items())
 
 
-def _shape(layers: int) -> ModelShape:
+def example_shape(layers: int) -> ModelShape:
     """A BERT of this depth; its other sizes do not matter here."""
     return ModelShape(
         architecture="BertForSequenceClassification",
