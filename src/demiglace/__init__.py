@@ -10,7 +10,10 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-_STAGES = ("compare", "demo", "distill", "evaluate", "export", "finetune", "methods", "report", "tasks", "truncate")
+_STAGES = (
+    *("clean", "compare", "demo", "distill", "evaluate", "export", "finetune"),
+    *("methods", "plan", "report", "tasks", "truncate"),
+)
 __all__ = ["__version__", *_STAGES]
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -88,3 +89,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
+
+
+def print_table(drawn: Table) -> None:
+    """Print a table on standard output; where that is no terminal, as wide as it is, so that no cell is broken."""
+    for column in drawn.columns:
+        column.justify = "left"
+    out = Console(file=sys.stdout, highlight=False)
+    if not out.is_terminal:
+        widest = Measurement.get(out, out.options.update(max_width=10_000), drawn).maximum
+        out = Console(file=sys.stdout, highlight=False, width=widest)
+    out.print(drawn)

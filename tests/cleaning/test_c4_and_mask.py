@@ -2,14 +2,15 @@
 
 import pytest
 
-from demiglace.cleaning.c4 import C4Options, apply, count_sentences
-from demiglace.cleaning.mask import mask
+from demiglace.cleaning.c4 import C4, count_sentences
+from demiglace.cleaning.mask import Mask, mask
 
 
 def test_a_good_page_stays_without_spaces_at_the_ends_of_lines() -> None:
     lines = ["This is a line.", "Is it one too?", 'He said "yes indeed."', "And here are two. Or are they?"]
-    result = apply("\n".join(f"  {line} " for line in lines))
-    assert (result.text, result.reason, result.sentences, result.lines) == ("\n".join(lines), None, 5, {})
+    page = C4().page("\n".join(f"  {line} " for line in lines))
+    assert (page.text, page.removed, page.forbidden, page.sentences) == ("\n".join(lines), [], False, 5)
+    assert C4()(["\n".join(lines)]).keep.tolist() == [True]
 
 
 @pytest.mark.parametrize(
@@ -25,26 +26,29 @@ def test_a_good_page_stays_without_spaces_at_the_ends_of_lines() -> None:
 )
 def test_lines_are_dropped_for_a_reason(line: str, reason: str) -> None:
     page = "\n".join(["One more good line."] * 6)
-    result = apply(f"{page}\n{line}")
-    assert (result.text, result.reason, result.lines) == (page, None, {reason: 1})
+    outcome = C4()(["", f"{page}\n{line}"])
+    assert (outcome.texts[1], outcome.keep.tolist()) == (page, [False, True])
+    assert [tuple(gone) for gone in outcome.removed] == [(1, 6, reason, line)]
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"), [("Here comes lorem ipsum again.", "lorem ipsum"), ("if (a) { b; } is code.", "curly bracket")]
-)
-def test_pages_are_dropped_for_a_line(line: str, reason: str) -> None:
-    assert apply("One more good line.\n" * 6 + line).reason == reason
+@pytest.mark.parametrize("line", ["Here comes lorem ipsum again.", "if (a) { b; } is code."])
+def test_pages_are_dropped_for_a_line(line: str) -> None:
+    outcome = C4()(["One more good line.\n" * 6 + line, "One more good line.\n" * 6])
+    assert outcome.keep.tolist() == [False, True]
+    assert outcome.measures[0].values.tolist() == [1, 0]
 
 
 def test_a_bracket_in_a_dropped_line_does_not_matter() -> None:
-    assert apply("One more good line.\n" * 6 + "if (a) { b; }").reason is None
+    assert not C4().page("One more good line.\n" * 6 + "if (a) { b; }").forbidden
 
 
 def test_citations_go_and_sentences_are_counted() -> None:
-    result = apply("It was so.[12] Then it was not.[citation needed]\nThree more words.", C4Options(min_sentences=3))
-    assert result.text == "It was so. Then it was not.\nThree more words."
-    assert result.reason is None
-    assert apply("It was so. Then it was not.").reason == "too few sentences"
+    text = "It was so.[12] Then it was not.[citation needed]\nThree more words."
+    page = C4().page(text)
+    assert (page.text, page.sentences) == ("It was so. Then it was not.\nThree more words.", 3)
+    assert C4(min_sentences=3)([text]).keep.tolist() == [True]
+    assert C4(min_sentences=4)([text]).keep.tolist() == [False]
+    assert C4(min_sentences=4)([text]).measures[1].crossed(0) == 4
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,12 @@ def test_addresses_are_masked() -> None:
 def test_what_is_no_address_stays() -> None:
     text = "a @ b, @name, v1.2.3, 1.2.3"
     assert mask(text) == (text, 0, 0)
+
+
+def test_masking_says_which_texts_it_changed() -> None:
+    texts = ["Nothing here.", "a@b.org"]
+    outcome = Mask(email="<mail>")(texts)
+    assert outcome.texts[0] is texts[0]
+    assert outcome.texts[1] == "<mail>"
+    assert outcome.keep.all()
+    assert outcome.measures[0].values.tolist() == [0, 1]

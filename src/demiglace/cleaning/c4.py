@@ -4,8 +4,14 @@ They drop lines, and documents for what is in a line that is left. The word list
 """
 
 import re
-from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from demiglace.cleaning.rule import Measure, Outcome, RemovedLine, Rule
+from demiglace.cleaning.texts import Texts
+from demiglace.config import option
 
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _ENDS = (".", "?", "!", '"', "'")
@@ -15,41 +21,49 @@ _SENTENCE_END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")
 
 
 @dataclass(frozen=True)
-class C4Options:
-    """Thresholds: words in a line, characters in a word of a line, sentences in what is left of a document."""
+class C4(Rule):
+    """Lines that end a sentence and are not about cookies or scripts; documents of enough of them, without code."""
 
-    min_words: int = 3
-    max_word_length: int = 1000
-    min_sentences: int = 5
+    name: ClassVar[str] = "c4"
+
+    min_line_words: int = option("words in a line, at least", 3, at_least=0)
+    max_word_length: int = option("characters in a word of a line, at most", 1000, at_least=1)
+    min_sentences: int = option("sentences in what is left of a document, at least", 5, at_least=0)
+
+    def apply(self, texts: Texts) -> Outcome:
+        """Lines are taken out; what is left is counted."""
+        pages = [self.page(text) for text in texts.texts]
+        removed = [RemovedLine(i, *line) for i, page in enumerate(pages) for line in page.removed]
+        forbidden = Measure("lorem ipsum or curly brackets", np.array([float(p.forbidden) for p in pages]), at_most=0)
+        sentences = Measure("sentences", np.array([float(p.sentences) for p in pages]), self.min_sentences)
+        kept = [old if page.text == old else page.text for page, old in zip(pages, texts.texts, strict=True)]
+        return Outcome(kept, (forbidden, sentences), removed)
+
+    def page(self, text: str) -> "Page":
+        """The rules on one text. Lines are those of `str.splitlines`; spaces at their ends and citations go too."""
+        lower = text.lower()
+        rare = _Rare("javascript" in lower, "lorem ipsum" in lower, any(p in lower for p in _POLICY))
+        kept: list[str] = []
+        removed: list[tuple[int, str, str]] = []
+        for number, raw in enumerate(text.splitlines()):
+            line, reason = _line(raw.strip(), self, rare)
+            if reason in ("lorem ipsum", "curly bracket"):
+                return Page(text, [], True, self.min_sentences)
+            if reason is None:
+                kept.append(line)
+            else:
+                removed.append((number, reason, raw))
+        return Page("\n".join(kept).strip(), removed, False, sum(map(count_sentences, kept)))
 
 
 @dataclass(frozen=True)
-class C4Result:
-    """What is left of a text, or why it is dropped; the lines that went, by reason; and the sentences that are left."""
+class Page:
+    """What is left of a text; the lines that went (number, reason, line); whether it has what drops it; sentences."""
 
     text: str
-    reason: str | None
-    lines: Counter[str]
+    removed: list[tuple[int, str, str]]
+    forbidden: bool
     sentences: int
-
-
-def apply(text: str, options: C4Options = C4Options()) -> C4Result:
-    """The rules on one text. Lines are those of `str.splitlines`; spaces at their ends and citations are removed."""
-    lower = text.lower()
-    rare = _Rare("javascript" in lower, "lorem ipsum" in lower, any(p in lower for p in _POLICY))
-    dropped: Counter[str] = Counter()
-    kept: list[str] = []
-    for raw in text.splitlines():
-        line, reason = _line(raw.strip(), options, rare)
-        if reason in ("lorem ipsum", "curly bracket"):
-            return C4Result("", reason, dropped, 0)
-        if reason is None:
-            kept.append(line)
-        else:
-            dropped[reason] += 1
-    sentences = sum(map(count_sentences, kept))
-    reason = "too few sentences" if sentences < options.min_sentences else None
-    return C4Result("\n".join(kept).strip(), reason, dropped, sentences)
 
 
 @dataclass(frozen=True)
@@ -61,16 +75,16 @@ class _Rare:
     policy: bool
 
 
-def _line(line: str, options: C4Options, rare: _Rare) -> tuple[str, str | None]:
+def _line(line: str, rule: C4, rare: _Rare) -> tuple[str, str | None]:
     """The line without citations, and why it is dropped; the order of the reasons is that of the published code."""
     words = line.split()
-    if len(line) > options.max_word_length and any(len(w) > options.max_word_length for w in words):
+    if len(line) > rule.max_word_length and any(len(w) > rule.max_word_length for w in words):
         return line, "too long word"
     if "[" in line:
         line = _CITATION.sub("", line)
     if not line.endswith(_ENDS) or line.endswith("..."):
         return line, "no end mark"
-    if len(words) < options.min_words:
+    if len(words) < rule.min_line_words:
         return line, "too few words"
     return line, _phrase(line, rare)
 

@@ -4,12 +4,41 @@ Each takes a batch of texts and returns one number for each [N]. Lines are split
 character do not count. A text without any line gets 0 where much is good and inf where little is.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from demiglace.cleaning.repetition import repeated_lines
+from demiglace.cleaning.rule import Measure, Outcome, Rule
 from demiglace.cleaning.texts import TERMINAL, Texts
+from demiglace.config import option
 
 _SHORT = 30
+
+
+@dataclass(frozen=True)
+class FineWebQuality(Rule):
+    """Documents of whole sentences rather than of lists; shares of lines or characters."""
+
+    name: ClassVar[str] = "fineweb-quality"
+
+    min_punctuated_lines: float = option("lines that end a sentence, at least", 0.12, at_least=0, at_most=1)
+    max_short_lines: float = option("lines of at most 30 characters, at most", 0.67, at_least=0, at_most=1)
+    max_duplicate_characters: float = option("characters in lines that stood before, at most", 0.01, at_least=0)
+    max_newlines_per_word: float = option("newlines for each word, at most", 0.3, at_least=0)
+
+    def apply(self, texts: Texts) -> Outcome:
+        """Nothing is changed; four measures are taken."""
+        return Outcome(
+            texts.texts,
+            (
+                Measure("punctuated lines", punctuated_lines(texts), at_least=self.min_punctuated_lines),
+                Measure("short lines", short_lines(texts), at_most=self.max_short_lines),
+                Measure("repeated characters", duplicate_characters(texts), at_most=self.max_duplicate_characters),
+                Measure("newlines per word", newlines_per_word(texts), at_most=self.max_newlines_per_word),
+            ),
+        )
 
 
 def punctuated_lines(texts: Texts) -> np.ndarray:

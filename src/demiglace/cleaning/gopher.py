@@ -4,11 +4,50 @@ Each takes a batch of texts and returns one number for each [N]; a text that has
 a small number would be good.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
+from demiglace.cleaning.rule import Measure, Outcome, Rule
 from demiglace.cleaning.texts import ALPHA, Texts
+from demiglace.config import option
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+
+@dataclass(frozen=True)
+class GopherQuality(Rule):
+    """Documents of a usual length, made of words, with the words that English cannot do without."""
+
+    name: ClassVar[str] = "gopher-quality"
+
+    min_words: int = option("words that are not symbols alone, at least", 50, at_least=0)
+    max_words: int = option("… and at most", 100_000, at_least=1)
+    min_word_length: float = option("their mean length in characters, at least", 3.0, at_least=0)
+    max_word_length: float = option("… and at most", 10.0, at_least=0)
+    max_hashes_per_word: float = option("# for each word, at most", 0.1, at_least=0)
+    max_ellipses_per_word: float = option("... and … for each word, at most", 0.1, at_least=0)
+    max_bullet_lines: float = option("share of lines that begin with a bullet, at most", 0.9, at_least=0, at_most=1)
+    max_ellipsis_lines: float = option("share of lines that end in an ellipsis, at most", 0.3, at_least=0, at_most=1)
+    min_alphabetic_words: float = option("share of words with a letter, at least", 0.8, at_least=0, at_most=1)
+    min_stop_words: int = option("different words of the, be, to, of, and, that, have, with, at least", 2, at_least=0)
+
+    def apply(self, texts: Texts) -> Outcome:
+        """Nothing is changed; eight measures are taken."""
+        return Outcome(
+            texts.texts,
+            (
+                Measure("words", words(texts), self.min_words, self.max_words),
+                Measure("word length", mean_word_length(texts), self.min_word_length, self.max_word_length),
+                Measure("# per word", hashes_per_word(texts), at_most=self.max_hashes_per_word),
+                Measure("ellipses per word", ellipses_per_word(texts), at_most=self.max_ellipses_per_word),
+                Measure("bullet lines", bullet_lines(texts), at_most=self.max_bullet_lines),
+                Measure("ellipsis lines", ellipsis_lines(texts), at_most=self.max_ellipsis_lines),
+                Measure("alphabetic words", alphabetic_words(texts), at_least=self.min_alphabetic_words),
+                Measure("stop words", stop_words(texts), at_least=self.min_stop_words),
+            ),
+        )
 
 
 def words(texts: Texts) -> np.ndarray:

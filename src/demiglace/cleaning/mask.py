@@ -5,6 +5,14 @@ Unlike there, four numbers inside a longer chain of numbers, such as 1.8.8.8.8, 
 
 import ipaddress
 import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from demiglace.cleaning.rule import Measure, Outcome, Rule
+from demiglace.cleaning.texts import Texts
+from demiglace.config import option
 
 EMAIL, IP = "email@example.com", "22.214.171.124"
 _LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -13,13 +21,32 @@ _EMAIL = re.compile(rf"\b{_LOCAL}(?:\.{_LOCAL})*@(?:{_LABEL}\.)+{_LABEL}")
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
 _IP = re.compile(rf"(?<![\d.])(?:{_BYTE}\.){{3}}{_BYTE}(?!\.?\d)")
 
+_MAY_BE_IP = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d")  # begins with a character that is rarer than digits are
+
+
+@dataclass(frozen=True)
+class Mask(Rule):
+    """E-mail addresses and public IP addresses are replaced."""
+
+    name: ClassVar[str] = "mask"
+
+    email: str = option("what stands for an e-mail address", EMAIL)
+    ip: str = option("what stands for an IP address", IP)
+
+    def apply(self, texts: Texts) -> Outcome:
+        """No text is dropped; what was replaced is counted."""
+        masked = [mask(text, self.email, self.ip) for text in texts.texts]
+        found = np.array([counts for _, *counts in masked], float).reshape(-1, 2)
+        measures = (Measure("e-mail addresses", found[:, 0]), Measure("IP addresses", found[:, 1]))
+        kept = [old if new == old else new for (new, *_), old in zip(masked, texts.texts, strict=True)]
+        return Outcome(kept, measures)
+
 
 def mask(text: str, email: str = EMAIL, ip: str = IP) -> tuple[str, int, int]:
     """The text with every e-mail address and every public IPv4 address replaced; and how many of each there were."""
-    emails = 0
+    emails = public = 0
     if "@" in text:
-        text, emails = _EMAIL.subn(email, text)
-    public = 0
+        text, emails = _mask_emails(text, email)
 
     def replaced(found: re.Match[str]) -> str:
         nonlocal public
@@ -28,7 +55,20 @@ def mask(text: str, email: str = EMAIL, ip: str = IP) -> tuple[str, int, int]:
         public += 1
         return ip
 
-    return _IP.sub(replaced, text), emails, public
+    return (_IP.sub(replaced, text) if _MAY_BE_IP.search(text) else text), emails, public
+
+
+def _mask_emails(text: str, email: str) -> tuple[str, int]:
+    """Only the lines with an @ are searched: it takes long."""
+    pieces, count, last, at = [], 0, 0, text.find("@")
+    while at >= 0:
+        start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+        end = len(text) if end < 0 else end
+        line, found = _EMAIL.subn(email, text[start:end])
+        pieces += [text[last:start], line]
+        last, count = end, count + found
+        at = text.find("@", end)
+    return "".join([*pieces, text[last:]]), count
 
 
 def _is_public(address: str) -> bool:

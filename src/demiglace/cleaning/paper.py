@@ -5,13 +5,93 @@ Both work on lines. A line whose key was seen before is dropped, and so is a lin
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html.parser import HTMLParser
+from typing import ClassVar
+
+import numpy as np
+
+from demiglace.cleaning.collection import CollectionRule, Marks, later, marks, without_lines
+from demiglace.cleaning.rule import Outcome, Rule
+from demiglace.cleaning.texts import SPACE, WORD, Hashes, Texts, mixed
 
 _MARKS = re.compile(r"[^\w\s]")
 # to HTMLParser a start tag is "<" and a letter, an end tag begins with "</"; any other "<" is text or a comment
 _MAY_BEGIN_TAG = re.compile(r"<[a-zA-Z/]")
 _ENDS = 4
+
+
+@dataclass(frozen=True)
+class UniqueLines(CollectionRule):
+    """Of lines with equal keys in the whole collection the first one stays."""
+
+    name: ClassVar[str] = "unique-lines"
+
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+        """`line_key` of every line, hashed to 64 bits."""
+        lines = texts.lines
+        return marks(line_keys(texts), documents[lines.owner], np.arange(len(lines.start)) - lines.first[lines.owner])
+
+    def settle(self, keys: Marks) -> Marks:
+        """All but the first of each key."""
+        return later(keys)
+
+    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+        """Lines are taken out; a document of which nothing is left is dropped."""
+        return without_lines(texts, marked, "key seen before")
+
+
+@dataclass(frozen=True)
+class HtmlLines(Rule):
+    """Lines in which an HTML parser finds a tag are taken out."""
+
+    name: ClassVar[str] = "html-lines"
+
+    def apply(self, texts: Texts) -> Outcome:
+        """Lines are taken out; a document of which nothing is left is dropped."""
+        tagged = [(i, n) for i, text in enumerate(texts.texts) for n in tagged_lines(text)]
+        documents, numbers = np.array(tagged, np.int64).reshape(-1, 2).T
+        return without_lines(texts, marks(np.zeros(len(tagged)), documents, numbers), "HTML tag")
+
+
+def tagged_lines(text: str) -> list[int]:
+    """The numbers of the lines with a tag; only those in which one can begin are parsed."""
+    found, line, start = [], 0, 0
+    candidate = _MAY_BEGIN_TAG.search(text)
+    while candidate:
+        begin, end = text.rfind("\n", 0, candidate.start()) + 1, text.find("\n", candidate.start())
+        end = len(text) if end < 0 else end
+        line += text.count("\n", start, begin)
+        if finds_tag(text[begin:end]):
+            found.append(line)
+        start, candidate = begin, _MAY_BEGIN_TAG.search(text, end)
+    return found
+
+
+def line_keys(texts: Texts) -> np.ndarray:
+    """`line_key` of every line of a batch, hashed, uint64 [lines]: of its length and the ends' words, all at once."""
+    lines, spaces, inner = texts.lines, (texts.kinds & SPACE) != 0, (texts.kinds & WORD) != 0
+    letters = texts.codes[inner]
+    before = np.concatenate([[0], np.cumsum(inner)])  # letters before each character
+    first, last = before[lines.start], before[lines.end]
+    # words, without their marks, begin at a letter that is the first behind a space or at the line's start
+    fresh = np.zeros(len(letters) + 1, bool)
+    fresh[first] = True
+    fresh[before[:-1][spaces]] = True
+    begins = np.flatnonzero(fresh[:-1])
+    low, high = np.searchsorted(begins, first), np.searchsorted(begins, last)
+    head_end = _at(begins, np.minimum(low + _ENDS, high), high, last)
+    tail_start = _at(begins, np.maximum(high - _ENDS, low), high, last)
+    hashes = Hashes(letters)
+    ends = hashes.of_two(first, head_end, tail_start, last)
+    plain = texts.within(lines, inner | spaces).astype(np.uint64)
+    return mixed(ends ^ mixed(plain))
+
+
+def _at(begins: np.ndarray, index: np.ndarray, high: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The letter at which a word begins, or the end of the line behind its last one."""
+    return np.where(index < high, np.append(begins, 0)[index], last)
 
 
 def line_key(line: str) -> tuple[int, bytes]:

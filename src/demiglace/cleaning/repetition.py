@@ -5,12 +5,50 @@ only the few texts that repeat much are walked through one n-gram after another,
 """
 
 import re
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.texts import Texts, mixed, ngram_hashes
+from demiglace.cleaning.rule import Measure, Outcome, Rule
+from demiglace.cleaning.texts import Texts, changes, mixed, ngram_hashes, ngrams_at
+from demiglace.config import option
 
 _PARAGRAPHS = re.compile(r"\n{2,}")
+
+
+@dataclass(frozen=True)
+class GopherRepetition(Rule):
+    """Documents that do not say the same again and again. Shares are of lines, paragraphs or characters, at most."""
+
+    name: ClassVar[str] = "gopher-repetition"
+
+    lines: float = option("lines that stood before", 0.3, at_least=0)
+    line_characters: float = option("characters in such lines", 0.2, at_least=0)
+    paragraphs: float = option("paragraphs that stood before", 0.3, at_least=0)
+    paragraph_characters: float = option("characters in such paragraphs", 0.2, at_least=0)
+    top_ngrams: tuple[float, ...] = option(
+        "characters in the most frequent run of 2, 3, … words", (0.2, 0.18, 0.16), at_least=0
+    )
+    duplicate_ngrams: tuple[float, ...] = option(
+        "characters in runs of 5, 6, … words that occurred before", (0.15, 0.14, 0.13, 0.12, 0.11, 0.1), at_least=0
+    )
+
+    def apply(self, texts: Texts) -> Outcome:
+        """Nothing is changed; up to 13 measures are taken."""
+        (line, line_chars), (paragraph, paragraph_chars) = _repeated_lines(texts), _repeated_paragraphs(texts)
+        measures = [
+            Measure("repeated lines", line, at_most=self.lines),
+            Measure("characters in them", line_chars, at_most=self.line_characters),
+            Measure("repeated paragraphs", paragraph, at_most=self.paragraphs),
+            Measure("characters in these", paragraph_chars, at_most=self.paragraph_characters),
+        ]
+        runs = Runs(texts)
+        for n, limit in enumerate(self.top_ngrams, 2):
+            measures.append(Measure(f"most frequent {n} words", top_ngram(texts, n, runs), at_most=limit))
+        for n, limit in enumerate(self.duplicate_ngrams, 5):
+            measures.append(Measure(f"repeated {n} words", duplicate_ngrams(texts, n, limit, runs), at_most=limit))
+        return Outcome(texts.texts, tuple(measures))
 
 
 def duplicate_lines(texts: Texts) -> np.ndarray:
@@ -33,65 +71,102 @@ def duplicate_paragraph_characters(texts: Texts) -> np.ndarray:
     return _repeated_paragraphs(texts)[1]
 
 
-def top_ngram(texts: Texts, n: int) -> np.ndarray:
+class Runs:
+    """Runs of n words that occur more than once in their text, of one batch.
+
+    A run of n + 1 words can only occur again where both runs of n words in it do: so each n looks at few places.
+    """
+
+    def __init__(self, texts: Texts):
+        self.texts = texts
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Their places (words at which they begin), equal ones side by side and in order; and which are the first."""
+        if n not in self._found:
+            self._found[n] = self._search(n)
+        return self._found[n]
+
+    def _search(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        texts = self.texts
+        places = _places(texts, n)
+        if n - 1 in self._found:
+            among = np.zeros(len(texts.words.start) + 1, bool)
+            among[self._found[n - 1][0]] = True
+            places = places[among[places] & among[places + 1]]
+        hashes = mixed(_hashes_at(texts.word_hashes, places, n) ^ mixed(texts.words.owner[places].astype(np.uint64)))
+        # the hash's high bits and the place in the low ones, so that a plain sort, the fastest there is, keeps order
+        bits = np.uint64(max(1, len(places).bit_length()))
+        number = np.arange(len(places), dtype=np.uint64)
+        order = np.sort((hashes >> bits << bits) | number) & ((np.uint64(1) << bits) - np.uint64(1))
+        ordered = hashes[order]
+        same = np.append(~changes(ordered), False)  # as the one before
+        repeated = same[1:] | same[:-1]
+        return places[order[repeated]], ~same[:-1][repeated]
+
+
+def top_ngram(texts: Texts, n: int, runs: Runs | None = None) -> np.ndarray:
     """Characters in the most frequent run of n words, all its occurrences together, over those of the text.
 
     A run's characters are its words' with one space between them. Where several are as frequent, the first counts.
     """
-    hashes, owner = _ngrams(texts, n)
-    order = np.argsort(_by_text(hashes, owner), kind="stable")
-    found = np.zeros(len(texts), np.int64)
-    if not len(order):
-        return found.astype(float)
-    sorted_hashes, sorted_owner = hashes[order], owner[order]
-    begins = np.flatnonzero(_changes(sorted_hashes) | _changes(sorted_owner))
-    counts = np.diff(np.append(begins, len(order)))
-    first, of = order[begins], sorted_owner[begins]
-    # the most frequent one of each text, and of those the one that comes first
-    best = np.lexsort((first, -counts, of))
-    best = best[_changes(of[best])]
-    places = _places(texts, n)[first[best]]
+    places, first = (runs or Runs(texts)).of(n)
+    begins = np.flatnonzero(first)
+    counts, heads = np.diff(np.append(begins, len(places))), places[begins]
+    # where nothing is repeated, the text's first run is the one
+    lone = np.flatnonzero(texts.words.counts >= n)
+    heads, counts = np.append(heads, texts.words.first[lone]), np.append(counts, np.ones(len(lone), np.int64))
+    of = np.searchsorted(texts.words.first, heads, side="right") - 1
+    best = np.lexsort((heads, -counts, of))
+    best = best[changes(of[best])]
     total = np.concatenate([[0], np.cumsum(texts.words.lengths)])
-    found[of[best]] = counts[best] * (total[places + n] - total[places] + n - 1)
+    found = np.zeros(len(texts), np.int64)
+    found[of[best]] = counts[best] * (total[heads[best] + n] - total[heads[best]] + n - 1)
     return _over_length(found, texts)
 
 
-def duplicate_ngrams(texts: Texts, n: int, least: float = 0.0) -> np.ndarray:
+def duplicate_ngrams(texts: Texts, n: int, least: float = 0.0, runs: Runs | None = None) -> np.ndarray:
     """Characters in runs of n words that occurred before, over those of the text.
 
     The text is read from the left; after a run that has occurred before, reading goes on behind it, so that no word
     counts twice. least: where an upper bound is not above it the bound is returned, which costs much less.
     """
-    hashes, owner = _ngrams(texts, n)
-    places = _places(texts, n)
-    again = _seen_before(_by_text(hashes, owner))
-    total = np.concatenate([[0], np.cumsum(texts.words.lengths)])
-    result = _over_length(_covered(texts, places[again], n), texts)
-    for i in np.flatnonzero(result > least):
-        first, last = np.searchsorted(owner, [i, i + 1])
-        result[i] = _walk(hashes[first:last].tolist(), total[places[first] :], n) / max(1, texts.lengths[i])
+    places, first = (runs or Runs(texts)).of(n)
+    again = np.sort(places[~first])
+    result = _over_length(_covered(texts, again, n), texts)
+    above = np.flatnonzero(result > least)
+    if len(above):
+        order = np.argsort(places)
+        places, group = places[order], np.cumsum(first)[order]
+        total = np.concatenate([[0], np.cumsum(texts.words.lengths)])
+        bounds = np.searchsorted(places, texts.words.first)
+        for i in above:
+            part = slice(bounds[i], bounds[i + 1])
+            characters = _walk(places[part].tolist(), group[part].tolist(), total, n)
+            result[i] = characters / max(1, texts.lengths[i])
     return result
 
 
-def _walk(hashes: list[int], total: np.ndarray, n: int) -> int:
+def _walk(places: list[int], groups: list[int], total: np.ndarray, n: int) -> int:
     seen: set[int] = set()
-    characters, i = 0, 0
-    while i < len(hashes):
-        if hashes[i] in seen:
-            characters += int(total[i + n] - total[i])
-            i += n
+    characters = free = 0
+    for place, group in zip(places, groups, strict=True):
+        if place < free:
+            continue
+        if group in seen:
+            characters += int(total[place + n] - total[place])
+            free = place + n
         else:
-            seen.add(hashes[i])
-            i += 1
+            seen.add(group)
     return characters
 
 
 def _covered(texts: Texts, places: np.ndarray, n: int) -> np.ndarray:
-    """Characters of the words that the runs of n words at these places cover, for each text [N]."""
+    """Characters in the words of runs at these places, in order, each word once [N]."""
     words = texts.words
-    edges = np.zeros(len(words.start) + n + 1, np.int32)
-    np.add.at(edges, places, 1)
-    np.add.at(edges, places + n, -1)
+    edges = np.zeros(len(words.start) + 1, np.int32)
+    edges[places] += 1
+    edges[places + n] -= 1
     inside = np.cumsum(edges[: len(words.start)]) > 0
     return words.total(words.lengths * inside)
 
@@ -102,10 +177,9 @@ def _places(texts: Texts, n: int) -> np.ndarray:
     return np.flatnonzero(owner[: len(owner) - n + 1] == owner[n - 1 :]) if len(owner) >= n else np.zeros(0, np.int64)
 
 
-def _ngrams(texts: Texts, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of all runs of n words, and the text of each."""
-    places = _places(texts, n)
-    return ngram_hashes(texts.word_hashes, n)[places], texts.words.owner[places]
+def _hashes_at(words: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
+    """Hashes of n words in a row at these places."""
+    return ngram_hashes(words, n)[places] if len(places) * 4 > len(words) else ngrams_at(words, places, n)
 
 
 def _by_text(hashes: np.ndarray, owner: np.ndarray) -> np.ndarray:
@@ -124,11 +198,6 @@ def _seen_before(keys: np.ndarray) -> np.ndarray:
     among = np.flatnonzero(repeated[slots] == keys)
     _, firsts = np.unique(keys[among], return_index=True)
     return np.delete(among, firsts)
-
-
-def _changes(values: np.ndarray) -> np.ndarray:
-    """Where a value differs from the one before; the first one does."""
-    return np.concatenate([[True], values[1:] != values[:-1]])
 
 
 def _over_length(characters: np.ndarray, texts: Texts) -> np.ndarray:

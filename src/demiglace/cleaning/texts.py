@@ -42,7 +42,7 @@ class Spans:
     end: np.ndarray
     first: np.ndarray
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Characters in each [S]."""
         return self.end - self.start
@@ -52,7 +52,7 @@ class Spans:
         """Pieces of each text [N]."""
         return np.diff(self.first)
 
-    @property
+    @cached_property
     def owner(self) -> np.ndarray:
         """The number of the text that each piece is of [S]."""
         return np.repeat(np.arange(len(self.first) - 1), self.counts)
@@ -144,6 +144,17 @@ class Texts:
         """The words' hashes, uint64 [W]."""
         return self.hashes.of(self.words.start, self.words.end)
 
+    @cached_property
+    def shingle_words(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of the words in lower case, without marks, uint64 [V], and where each text's begin [N + 1].
+
+        What near-duplicates and contamination are found by.
+        """
+        lower = Hashes(_lower()[self.codes])
+        spoken = np.flatnonzero(np.append(self.kinds, 0)[self.words.start] & WORD)
+        first = np.searchsorted(spoken, self.words.first)
+        return lower.of(self.words.start[spoken], self.words.end[spoken]), first
+
 
 class Hashes:
     """Hashes of pieces in constant time: Σ c_j·P^(j − start) mod 2^64, mixed, from sums over prefixes.
@@ -152,13 +163,19 @@ class Hashes:
     """
 
     def __init__(self, codes: np.ndarray):
-        powers, self._inverse = _power_tables(1 << len(codes).bit_length())
+        self._powers, self._inverse = _power_tables(1 << len(codes).bit_length())
         self._sums = np.zeros(len(codes) + 1, np.uint64)
-        np.cumsum(codes * powers[: len(codes)], out=self._sums[1:])
+        np.cumsum(codes * self._powers[: len(codes)], out=self._sums[1:])
 
     def of(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """The hashes of codes[start:end], uint64 [S]."""
         return mixed((self._sums[end] - self._sums[start]) * self._inverse[start])
+
+    def of_two(self, start: np.ndarray, end: np.ndarray, start2: np.ndarray, end2: np.ndarray) -> np.ndarray:
+        """The hashes of codes[start:end] with codes[start2:end2] behind, uint64 [S]."""
+        first = (self._sums[end] - self._sums[start]) * self._inverse[start]
+        second = (self._sums[end2] - self._sums[start2]) * self._inverse[start2] * self._powers[end - start]
+        return mixed(first + second)
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
@@ -170,6 +187,20 @@ def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
         total *= _Q
         total += words[k : len(words) - n + 1 + k]
     return total
+
+
+def ngrams_at(words: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
+    """`ngram_hashes` at some places alone."""
+    total = words[places]
+    for k in range(1, n):
+        total *= _Q
+        total += words[places + k]
+    return total
+
+
+def changes(values: np.ndarray) -> np.ndarray:
+    """Where a value differs from the one before; the first one does."""
+    return np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])
 
 
 def _segment_sums(values: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -195,6 +226,16 @@ def mixed(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+@cache
+def _lower() -> np.ndarray:
+    """Every character in lower case where that is one character, else itself; uint32 [0x110000]."""
+    table = np.arange(_CODES, dtype=np.uint32)
+    for code in range(_CODES):
+        if len(low := chr(code).lower()) == 1:
+            table[code] = ord(low)
+    return table
 
 
 @cache

@@ -1,9 +1,10 @@
 """The options of every command."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from demiglace.cleaning.config import ReadConfig
 from demiglace.config import group, option
 from demiglace.data.config import DataConfig, DataLocation
 from demiglace.training.config import TrainConfig
@@ -57,6 +58,41 @@ class DistillConfig:
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 
+def _same(name: str) -> Any:
+    """The option of that name of `distill`."""
+    found = next(f for f in fields(DistillConfig) if f.name == name)
+    return field(default=found.default, default_factory=found.default_factory, metadata=found.metadata)
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Tell what a run of distill or finetune, given by its own options, will cost, and run and write nothing.
+
+    Models are read by their configs alone, so weights need not be there.
+    """
+
+    teacher: str | None = option("the teacher of `distill`", None)
+    model: str | None = option("or the model of `finetune`", None)
+    output: Path | None = option("run directory, on whose disk the teacher's signals would lie", None, short="-o")
+    student: str | None = _same("student")
+    layers: int | None = _same("layers")
+    strategy: Strategy = _same("strategy")
+    keep: tuple[int, ...] | None = _same("keep")
+    method: str = _same("method")
+    method_options: dict[str, Any] = _same("method_options")
+    cache: str = _same("cache")
+    cache_dtype: Literal["float16", "float32"] = _same("cache_dtype")
+    devices: int = option("processes that share the work", 1, at_least=1)
+    flops: float | None = option(
+        "sustained operations a second of one device, to assume instead of measuring this one", None, above=0
+    )
+    calibration_seconds: float = option("time for measuring this machine's speed", 10.0, above=0)
+    source: DataConfig = group(DataConfig)
+    location: DataLocation = group(DataLocation)
+    training: TrainConfig = group(TrainConfig)
+    allow_pickle: bool = _same("allow_pickle")
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Measure a model on one or more sets of rows, out-of-domain ones included."""
@@ -91,6 +127,27 @@ class EvaluateConfig:
     )
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """Clean training text by rules, and keep the books of all that was dropped or changed."""
+
+    sources: tuple[str, ...] = option(
+        "files, folders, globs or addresses: .txt, .jsonl, .parquet, .html, .warc, .wet, also .gz and .zst",
+        positional=True,
+    )
+    output: Path | None = option("run directory; not needed for --explain", None, short="-o", decides=False)
+    rules: str = option("paper (the two published rules), web, or a YAML file of rules", "web")
+    against: tuple[str, ...] = option("drop documents that hold text of these tasks' evaluation sets, or files", ())
+    format: Literal["parquet", "jsonl"] = option("kind of the shards; jsonl is packed with Zstandard", "parquet")
+    reading: ReadConfig = group(ReadConfig)
+    keep_damaged: bool = option("use damaged and cut-off files up to the damage", False, decides=False)
+    engine: Literal["local", "ray"] = option("this machine's cores, or a Ray cluster", "local", decides=False)
+    address: str | None = option("the Ray cluster; none: the one of this machine", None, decides=False)
+    workers: int | None = option("tasks at once; none: one a core", None, decides=False, at_least=1)
+    explain: bool = option("say what each rule finds in the sources, and drop and write nothing", False, decides=False)
+    location: DataLocation = group(DataLocation)
 
 
 @dataclass(frozen=True)

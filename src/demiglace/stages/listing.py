@@ -1,14 +1,9 @@
 """`demiglace tasks` and `demiglace methods`: what there is, with papers, on standard output."""
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-
 from demiglace.config import Option, command, options_of
-from demiglace.console import table
+from demiglace.console import print_table, table
 from demiglace.data.tasks import TASKS, Task
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.show import show_method
@@ -21,10 +16,10 @@ def tasks(config: TasksConfig) -> None:
     """Print the table of named tasks, or one task in full. Raises `ConfigError` for an unknown name."""
     if config.name is None:
         columns = ("task", "what", "labels", "metrics", "splits", "for models of", "paper")
-        return _print(table("Named tasks", columns, [_task_row(name, task) for name, task in TASKS.items()]))
+        return print_table(table("Named tasks", columns, [_task_row(name, task) for name, task in TASKS.items()]))
     if config.name not in TASKS:
         raise ConfigError(unknown("task", config.name, TASKS))
-    return _print(table(config.name, ("", ""), _task_facts(TASKS[config.name])))
+    return print_table(table(config.name, ("", ""), _task_facts(TASKS[config.name])))
 
 
 @command(MethodsConfig)
@@ -32,7 +27,7 @@ def methods(config: MethodsConfig) -> None:
     """Print the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
     if not config.name:
         rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
-        return _print(table("Distillation methods", ("method", "what", "paper", "url"), rows))
+        return print_table(table("Distillation methods", ("method", "what", "paper", "url"), rows))
     if config.name[0] == "show" and len(config.name) == 2:
         shown = show_method(config.name[1], config.student_layers, config.teacher_layers, config.epochs, config.seed)
         return print(shown, end="")  # noqa: T201  (what was asked for)
@@ -44,7 +39,7 @@ def methods(config: MethodsConfig) -> None:
     about = f"{row.title} ({', '.join(filter(None, (row.paper, row.url)))})"
     heading = f"{row.name}: {about}\n{row.options.__doc__ or ''}\n\n--method-options.NAME VALUE"
     options = [_option_row(o) for o in options_of(row.options)]
-    return _print(table(heading, ("option", "value", "default", "what"), options))
+    return print_table(table(heading, ("option", "value", "default", "what"), options))
 
 
 def _task_row(name: str, task: Task) -> Sequence[str]:
@@ -77,14 +72,3 @@ def _label_count(task: Task) -> str:
 def _option_row(o: Option) -> Sequence[str]:
     default = f"{o.default:.4g}" if isinstance(o.default, float) else str(o.default)
     return o.name, o.expected, "required" if o.required else default, o.help
-
-
-def _print(drawn: Table) -> None:
-    """Print a table on standard output; where that is no terminal, as wide as it is, so that no cell is broken."""
-    for column in drawn.columns:
-        column.justify = "left"
-    out = Console(file=sys.stdout, highlight=False)
-    if not out.is_terminal:
-        widest = Measurement.get(out, out.options.update(max_width=10_000), drawn).maximum
-        out = Console(file=sys.stdout, highlight=False, width=widest)
-    out.print(drawn)

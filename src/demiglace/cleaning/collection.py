@@ -1,0 +1,150 @@
+"""Rules that compare the documents of a whole collection, and those that look for equal documents or lines.
+
+Such a rule gives keys for every batch; keys that are equal are brought together, wherever in the collection they are;
+the rule marks documents or lines by them; and what is marked is taken out when the batches are read again.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from demiglace.cleaning.rule import Measure, Outcome, RemovedLine
+from demiglace.cleaning.texts import Texts, changes, mixed
+from demiglace.config import option
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Keys, or what was marked by them: key, number of the document in the collection, line in it; each [K]."""
+
+    key: np.ndarray
+    document: np.ndarray
+    line: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "Marks":
+        return Marks(self.key[rows], self.document[rows], self.line[rows])
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def sorted_by_key(self) -> "Marks":
+        """In the order of keys, and of documents and lines where those are equal."""
+        return self[np.lexsort((self.line, self.document, self.key))]
+
+
+def marks(key: np.ndarray, document: np.ndarray, line: np.ndarray | None = None) -> Marks:
+    """`Marks` in the kinds they are stored in; without lines, of whole documents."""
+    line = np.zeros(len(key), np.int32) if line is None else line
+    return Marks(key.astype(np.uint64), document.astype(np.uint64), line.astype(np.int32))
+
+
+def joined(parts: Sequence[Marks]) -> Marks:
+    """All marks one after another."""
+    columns = zip(*((p.key, p.document, p.line) for p in parts), strict=True)
+    return marks(*map(np.concatenate, columns)) if parts else marks(*(np.zeros(0) for _ in range(3)))
+
+
+class CollectionRule(ABC):
+    """A rule on a collection; a frozen dataclass whose fields are its thresholds."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+        """The keys of a batch whose texts are these documents of the collection [N], from these sites."""
+
+    @abstractmethod
+    def settle(self, keys: Marks) -> Marks:
+        """What is marked among keys, of which all equal ones are here."""
+
+    def conclude(self, marked: Marks) -> Marks:
+        """What is marked in the whole collection, from what was marked anywhere."""
+        return marked
+
+    @abstractmethod
+    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+        """What becomes of a batch; `marked.document` counts from its first text."""
+
+
+@dataclass(frozen=True)
+class ExactDuplicates(CollectionRule):
+    """Of equal texts the first one stays."""
+
+    name: ClassVar[str] = "exact-duplicates"
+
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+        """The first 64 bits of each text's BLAKE2."""
+        digests = (hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts.texts)
+        return marks(np.frombuffer(b"".join(digests), np.uint64), documents)
+
+    def settle(self, keys: Marks) -> Marks:
+        """All but the first of each key."""
+        return later(keys)
+
+    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+        """What is marked is dropped."""
+        return Outcome(texts.texts, (marked_measure("equal to an earlier one", len(texts), marked),))
+
+
+@dataclass(frozen=True)
+class Boilerplate(CollectionRule):
+    """Lines that stand in many documents of one site: menus, footers, notices. Nothing where no site is known."""
+
+    name: ClassVar[str] = "boilerplate"
+
+    min_documents: int = option("documents of a site that a line has to be in to be taken out", 5, at_least=2)
+    max_characters: int = option("longer lines stay", 300, at_least=1)
+
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+        """Site and line, hashed."""
+        lines = texts.lines
+        first, last, visible = texts.edges
+        known = np.array([bool(s) for s in sites], bool)[lines.owner]
+        rows = np.flatnonzero(visible & known & (lines.lengths <= self.max_characters))
+        site = np.array([int.from_bytes(hashlib.blake2b(s.encode(), digest_size=8).digest()) for s in sites], np.uint64)
+        owner = lines.owner[rows]
+        keys = mixed(texts.hashes.of(first[rows], last[rows] + 1) ^ site[owner])
+        return marks(keys, documents[owner], rows - lines.first[owner])
+
+    def settle(self, keys: Marks) -> Marks:
+        """All lines whose key is in enough different documents."""
+        keys = keys.sorted_by_key()
+        begins = changes(keys.key)
+        group = np.cumsum(begins) - 1
+        documents = np.bincount(group, begins | changes(keys.document)) if len(keys) else np.zeros(0)
+        return keys[documents[group] >= self.min_documents] if len(keys) else keys
+
+    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+        """Lines are taken out; a document of which nothing is left is dropped."""
+        return without_lines(texts, marked, "in many documents of its site")
+
+
+def later(keys: Marks) -> Marks:
+    """All but the first of each key, in the order of documents and lines."""
+    keys = keys.sorted_by_key()
+    return keys[~changes(keys.key)]
+
+
+def marked_measure(name: str, count: int, marked: Marks) -> Measure:
+    """1 for what is marked, which is too much."""
+    values = np.zeros(count)
+    values[marked.document.astype(np.int64)] = 1
+    return Measure(name, values, at_most=0)
+
+
+def without_lines(texts: Texts, marked: Marks, reason: str) -> Outcome:
+    """The texts without the lines that are marked; those of which nothing is left do not keep the bound."""
+    gone: dict[int, set[int]] = {}
+    for document, line in zip(marked.document.tolist(), marked.line.tolist(), strict=True):
+        gone.setdefault(document, set()).add(line)
+    kept, removed = list(texts.texts), []
+    for i in sorted(gone):
+        lines = texts.texts[i].split("\n")
+        removed += [RemovedLine(i, n, reason, lines[n]) for n in sorted(gone[i])]
+        kept[i] = "\n".join(line for n, line in enumerate(lines) if n not in gone[i])
+    left = np.array([float(bool(t.strip())) for t in kept])
+    return Outcome(kept, (Measure("anything left", left, at_least=1),), removed)

@@ -1,0 +1,70 @@
+"""`demiglace clean --explain`: what each rule says of a few documents, dropping none."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rich.table import Table
+
+from demiglace.cleaning.collection import CollectionRule
+from demiglace.cleaning.config import ReadConfig
+from demiglace.cleaning.contamination import Decontamination
+from demiglace.cleaning.documents import Document, Unreadable, read_documents
+from demiglace.cleaning.rule import Measure
+from demiglace.cleaning.ruleset import AnyRule
+from demiglace.cleaning.texts import Texts
+from demiglace.console import print_table, say, table
+
+_MOST = 20
+
+
+def explain(sources: Sequence[str], rules: Sequence[AnyRule], reading: ReadConfig, reference: Sequence[str]) -> None:
+    """Print a table for each of the first documents of the sources, on standard output."""
+    for shown, (source, number, document) in enumerate(_documents(sources, reading)):
+        if shown == _MOST:
+            say(f"The first {_MOST} documents are shown.")
+            break
+        if isinstance(document, Document):
+            print_table(verdict_table(f"{source}, document {number}", list(verdicts(document.text, rules, reference))))
+        else:
+            say(f"{source}, document {number}, is not read: {document.reason}, {document.what}")
+
+
+def _documents(sources: Sequence[str], reading: ReadConfig) -> Iterator[tuple[str, int, Document | Unreadable]]:
+    for source in sources:
+        for number, document in enumerate(read_documents(source, reading)):
+            yield source, number, document
+
+
+def verdicts(text: str, rules: Sequence[AnyRule], reference: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
+    """(rule, what is measured, value, bound, verdict) of each measure; each rule sees what those before it made."""
+    for rule in rules:
+        if isinstance(rule, CollectionRule):
+            yield rule.name, "compares documents", "", "", "known in a whole run only"
+            continue
+        known = rule.with_texts(reference) if isinstance(rule, Decontamination) else rule
+        outcome = known.apply(Texts([text]))
+        yield from ((rule.name, m.name, _number(m.values[0]), _bounds(m), _verdict(m)) for m in outcome.measures)
+        for line in outcome.removed:
+            yield rule.name, f"line {line.line}", line.content[:60], "", f"taken out: {line.reason}"
+        text = outcome.texts[0]
+
+
+def verdict_table(title: str, rows: Sequence[tuple[str, ...]]) -> Table:
+    """The verdicts as a table."""
+    return table(title, ("rule", "measure", "value", "bound", "verdict"), rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "∞"
+
+
+def _bounds(measure: Measure) -> str:
+    low = f"at least {measure.at_least:g}" if measure.at_least is not None else ""
+    high = f"at most {measure.at_most:g}" if measure.at_most is not None else ""
+    return ", ".join(filter(None, (low, high)))
+
+
+def _verdict(measure: Measure) -> str:
+    if measure.at_least is None and measure.at_most is None:
+        return ""
+    return "keep" if measure.within[0] else "DROP"

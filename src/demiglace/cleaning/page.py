@@ -1,0 +1,102 @@
+"""`cleaning.html`: what every rule did, with examples to judge it by. One file, no script, nothing from a network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from demiglace.cleaning import storage
+from demiglace.cleaning.steps import Plan, part_files
+from demiglace.cleaning.tally import EXCERPT, edges_of
+
+_WIDTH, _HEIGHT = 320, 90
+_MEMBERS = 3
+
+
+def write_page(file: Path, plan: Plan, result: Mapping[str, Any]) -> None:
+    """Write the page of a run whose files between the steps are still there."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_resource("demiglace.cleaning", "page.html.j2"))
+    rules = [_rule(plan, name, tally) for name, tally in result["rules"].items()]
+    page = template.render(
+        style=_resource("demiglace.report", "page.css") + _resource("demiglace.cleaning", "page.css"),
+        rules=[r for r in rules if r["name"] != "read"],
+        unread=result["rules"].get("read", {}).get("reasons", {}),
+        clusters=_clusters(plan, result["clusters"]),
+        sources=plan.sources,
+        options=plan.rules,
+    )
+    with storage.whole(file) as draft:
+        draft.write_text(page, "utf-8", "replace")
+
+
+def _resource(package: str, name: str) -> str:
+    return resources.files(package).joinpath(name).read_text("utf-8")
+
+
+def _rule(plan: Plan, name: str, tally: Mapping[str, Any]) -> dict[str, Any]:
+    histograms = [{"name": n, **_histogram(h)} for n, h in tally["histograms"].items()]
+    examples = {side: [_example(plan, e) for e in tally[side]] for side in ("dropped", "kept")}
+    return {**tally, **examples, "name": name, "charts": histograms}
+
+
+def _example(plan: Plan, example: Mapping[str, Any]) -> dict[str, Any]:
+    return {**example, "place": _place(plan, example["document"])}
+
+
+def _place(plan: Plan, document: int) -> str:
+    source, number = storage.source_and_place(document)
+    return f"{plan.sources[source]}, document {number}"
+
+
+def _histogram(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Bars and threshold lines in a box of 320 × 90; counts as square roots, so that rare values are seen too."""
+    edges, counts = edges_of(content["scale"]), content["counts"]
+    most, width = max(1, *counts), _WIDTH / len(counts)
+    bars = [
+        {"x": i * width, "height": _HEIGHT * math.sqrt(c / most), "width": width, "says": _bin(edges, i, c)}
+        for i, c in enumerate(counts)
+        if c
+    ]
+    bounds = [b for b in (content["at_least"], content["at_most"]) if b is not None]
+    lines = [{"x": _position(edges, b) * width, "value": f"{b:g}"} for b in bounds]
+    return {"bars": bars, "lines": lines, "low": f"{edges[0]:g}", "high": f"{edges[-1]:g}", "of": sum(counts)}
+
+
+def _position(edges: Sequence[float], value: float) -> float:
+    """Where a value is, in bins, of which the first and the last hold what is below and above the edges."""
+    if value < edges[0]:
+        return 1.0
+    for i, (low, high) in enumerate(pairwise(edges)):
+        if value <= high:
+            return 1 + i + (value - low) / (high - low)
+    return len(edges) + 1.0
+
+
+def _bin(edges: Sequence[float], i: int, count: int) -> str:
+    if i == 0:
+        return f"below {edges[0]:g}: {count:,}"
+    if i == len(edges):
+        return f"{edges[-1]:g} and above: {count:,}"
+    return f"{edges[i - 1]:.3g} to {edges[i]:.3g}: {count:,}"
+
+
+def _clusters(plan: Plan, clusters: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    wanted = {document for cluster in clusters for document in cluster[: 1 + _MEMBERS]}
+    texts: dict[int, str] = {}
+    for file in part_files(plan) if wanted else ():
+        part = storage.read_part(file)
+        for document, text in zip(part.documents.tolist(), part.texts, strict=True):
+            if document in wanted:
+                texts.setdefault(document, text[:EXCERPT])
+    return [
+        {
+            "size": len(cluster),
+            "members": [{"place": _place(plan, d), "text": texts.get(d, "")} for d in cluster[: 1 + _MEMBERS]],
+        }
+        for cluster in clusters
+    ]

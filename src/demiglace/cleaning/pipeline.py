@@ -1,0 +1,180 @@
+"""Rules one after another on batches of documents, with the books kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from demiglace.cleaning import tally as books
+from demiglace.cleaning.collection import CollectionRule, Marks
+from demiglace.cleaning.rule import Measure, Outcome, Rule
+from demiglace.cleaning.tally import Entry, RuleTally
+from demiglace.cleaning.texts import Texts
+
+BATCH = 1_000_000  # characters that are looked at together
+_SPARSE = 0.6  # of a batch's texts; where fewer are left, the others are let go
+
+
+@dataclass
+class Books:
+    """What is written down of a part: the ledger's rows and each rule's tally."""
+
+    entries: list[Entry] = field(default_factory=list)
+    tallies: dict[str, RuleTally] = field(default_factory=dict)
+
+    def of(self, rule: str) -> RuleTally:
+        """A rule's tally."""
+        return self.tallies.setdefault(rule, RuleTally())
+
+
+@dataclass
+class Batch:
+    """Documents on their way: texts, numbers in the collection, sites, which are still there, words of each."""
+
+    texts: Texts
+    documents: np.ndarray
+    sites: Sequence[str]
+    alive: np.ndarray
+    words: np.ndarray | None = None
+
+    def compact(self) -> "Batch":
+        """Without the documents that were dropped, if they are many."""
+        if self.alive.mean() >= _SPARSE if len(self.alive) else True:
+            return self
+        rows = np.flatnonzero(self.alive).tolist()
+        return Batch(
+            Texts([self.texts.texts[i] for i in rows]),
+            self.documents[rows],
+            [self.sites[i] for i in rows],
+            np.ones(len(rows), bool),
+            None if self.words is None else self.words[rows],
+        )
+
+
+class Marked(Rule):
+    """A collection's rule where it is known what is marked, for the one batch that the marks are of."""
+
+    def __init__(self, rule: CollectionRule, marked: Marks):
+        self.name = rule.name  # type: ignore[misc]
+        self._rule, self._marked = rule, marked
+
+    def apply(self, texts: Texts) -> Outcome:
+        """What becomes of the batch."""
+        return self._rule.apply(texts, self._marked)
+
+
+def batches(texts: Sequence[str]) -> Iterator[slice]:
+    """Pieces of a list of texts of about a million characters."""
+    start = size = 0
+    for i, text in enumerate(texts):
+        size += len(text)
+        if size >= BATCH:
+            yield slice(start, i + 1)
+            start, size = i + 1, 0
+    if start < len(texts):
+        yield slice(start, len(texts))
+
+
+def run_rules(batch: Batch, rules: Sequence[Rule], kept: Books) -> Batch:
+    """What is left of a batch behind all rules, and the books of it."""
+    for rule in rules:
+        batch = _step(batch, rule, kept)
+        if not batch.alive.any():
+            break
+        batch = batch.compact()
+    return batch
+
+
+def _step(batch: Batch, rule: Rule, kept: Books) -> Batch:
+    outcome = rule.apply(batch.texts)
+    old = batch.texts.texts
+    changed = np.array([new is not was for new, was in zip(outcome.texts, old, strict=True)], bool)
+    texts = Texts(outcome.texts) if changed.any() else batch.texts
+    before, after = _words(batch, texts, np.flatnonzero(changed))
+    alive = batch.alive & outcome.keep
+    tally = kept.of(rule.name)
+    for pair, values in ((tally.documents, (batch.alive, alive)), (tally.words, (before * batch.alive, after * alive))):
+        pair[:] = [total + int(v.sum()) for total, v in zip(pair, values, strict=True)]
+    sizes = batch.texts.lengths * batch.alive, texts.lengths * alive
+    tally.characters[:] = [total + int(v.sum()) for total, v in zip(tally.characters, sizes, strict=True)]
+    tally.changed += int((changed & alive).sum())
+    _write_down(batch, rule.name, outcome, changed, alive, kept)
+    return Batch(texts, batch.documents, batch.sites, alive, after)
+
+
+def _words(batch: Batch, texts: Texts, changed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Words of each text before and after, counted anew only where a text has changed."""
+    if batch.words is None:  # behind what mends many texts all are counted once
+        after = texts.words.counts
+        before = after.copy()
+        before[changed] = Texts([batch.texts.texts[i] for i in changed]).words.counts
+        return before, after
+    after = batch.words.copy()
+    after[changed] = Texts([texts.texts[i] for i in changed]).words.counts
+    return batch.words, after
+
+
+def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, alive: np.ndarray, kept: Books) -> None:
+    tally, number = kept.of(rule), batch.documents
+    removed = [line for line in outcome.removed if batch.alive[line.text]]
+    tally.lines += len(removed)
+    kept.entries += [
+        Entry(number[r.text], rule, "removed a line", r.reason, line=r.line, excerpt=books.excerpt(r.content))
+        for r in removed
+    ]
+    tally.reasons.update(r.reason for r in removed)
+    told = {r.text for r in removed}
+    for i in np.flatnonzero(changed & alive):
+        if i not in told:
+            kept.entries.append(_changed(batch, rule, outcome, int(i)))
+    for measure in outcome.measures:
+        _add_histogram(tally, measure, batch.alive)
+    _drops(batch, rule, outcome, alive, kept)
+    _near_misses(batch, rule, outcome, alive, tally)
+
+
+def _changed(batch: Batch, rule: str, outcome: Outcome, i: int) -> Entry:
+    found = {m.name: float(m.values[i]) for m in outcome.measures if m.at_least is None and m.at_most is None}
+    name = next((n for n, value in found.items() if value), "text")
+    return Entry(batch.documents[i], rule, "changed", name, found.get(name), excerpt=books.excerpt(outcome.texts[i]))
+
+
+def _add_histogram(tally: RuleTally, measure: Measure, alive: np.ndarray) -> None:
+    if measure.at_least is None and measure.at_most is None:
+        return
+    new = books.histogram(measure, alive)
+    old = tally.histograms.setdefault(measure.name, {**new, "counts": [0] * len(new["counts"])})
+    old["counts"] = [a + b for a, b in zip(old["counts"], new["counts"], strict=True)]
+
+
+def _drops(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, kept: Books) -> None:
+    """The first bound that is not kept is why a document is dropped."""
+    tally, examples = kept.of(rule), []
+    for i in np.flatnonzero(batch.alive & ~alive):
+        measure = next(m for m in outcome.measures if not m.within[i])
+        value, bound, text = float(measure.values[i]), measure.crossed(int(i)), batch.texts.texts[i]
+        number = int(batch.documents[i])
+        kept.entries.append(Entry(number, rule, "dropped", measure.name, value, bound, excerpt=books.excerpt(text)))
+        tally.reasons[measure.name] += 1
+        examples.append(books.example(books.lot(number, rule), number, text, measure.name, value, bound))
+    tally.dropped = books.least([*tally.dropped, *examples])
+
+
+def _near_misses(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, tally: RuleTally) -> None:
+    """The kept documents that are nearest to a bound; bounds that a rule only says yes or no by have none near."""
+    measures = [m for m in outcome.measures if len(np.unique(m.values[alive])) > 1]
+    if not measures or not alive.any():
+        return
+    nearness, names = books.margins(measures)
+    named = {m.name: m for m in measures}
+    nearest = np.flatnonzero(alive)[np.argsort(nearness[alive], kind="stable")[: books.EXAMPLES]]
+    examples = []
+    for i in nearest:
+        if not np.isfinite(nearness[i]):
+            continue
+        measure, text = named[names[i]], batch.texts.texts[i]
+        bounds = [b for b in (measure.at_least, measure.at_most) if b is not None]
+        bound = min(bounds, key=lambda b: abs(b - measure.values[i]))
+        value = float(measure.values[i])
+        examples.append(books.example(float(nearness[i]), int(batch.documents[i]), text, measure.name, value, bound))
+    tally.kept = books.least([*tally.kept, *examples])

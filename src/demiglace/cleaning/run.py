@@ -1,0 +1,98 @@
+"""A cleaning run from its plan to its results."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demiglace.cleaning import storage
+from demiglace.cleaning.contamination import Decontamination
+from demiglace.cleaning.engine import run_tasks
+from demiglace.cleaning.ruleset import composed
+from demiglace.cleaning.steps import Plan, books_file, conclude, concluded_file, reference_file
+from demiglace.cleaning.tally import RuleTally, lot
+from demiglace.console import progress
+
+_BUCKET = 64_000_000  # bytes of sources, packed or not, for one bucket of keys
+_CLUSTERS = 20
+
+
+def bucket_count(size: int) -> int:
+    """Into how many buckets keys are cut, for sources of so many bytes; what is marked does not depend on it."""
+    return max(1, min(4096, -(-size // _BUCKET)))
+
+
+def prepare(plan: Plan, reference: Iterable[str]) -> None:
+    """Write down the plan, and the runs of words that documents must not share with `reference`."""
+    plan.write()
+    for rule in composed(plan.rules):
+        if isinstance(rule, Decontamination) and not reference_file(plan.work).exists():
+            with storage.whole(reference_file(plan.work)) as draft, draft.open("wb") as stream:
+                np.save(stream, rule.with_texts(reference).runs)
+
+
+def run(plan: Plan, workers: int) -> dict[str, Any]:
+    """Do what is left to do of a plan; returns each rule's tally, the clusters, and how many parts there are."""
+    parts: list[str] = []
+    for number in range(len(plan.segments)):
+        if number == 0:
+            tasks: list[dict[str, Any]] = [{"kind": "read", "source": i} for i in range(len(plan.sources))]
+        else:
+            settle = {"kind": "settle", "segment": number, "parts": parts}
+            _do(plan, f"comparing {number}", [{**settle, "bucket": b} for b in range(plan.buckets)], workers)
+            conclude(plan, number)
+            tasks = [{"kind": "clean", "segment": number, "part": part} for part in parts]
+        _do(plan, f"cleaning {number + 1}/{len(plan.segments)}", tasks, workers)
+        if number == 0:
+            sources = range(len(plan.sources))
+            parts = [p for i in sources for p in storage.read_books(books_file(plan, 0, f"{i:05d}"))["parts"]]
+    return {"rules": _tallies(plan, parts), "clusters": _clusters(plan), "parts": len(parts)}
+
+
+def clear(plan: Plan) -> None:
+    """Remove the files between the steps."""
+    shutil.rmtree(plan.work, ignore_errors=True)
+
+
+def _do(plan: Plan, name: str, tasks: list[dict[str, Any]], workers: int) -> None:
+    with progress(name, len(tasks), "parts") as bar:
+        for _ in run_tasks(plan.directory, tasks, workers):
+            bar.advance(1)
+
+
+def _tallies(plan: Plan, parts: list[str]) -> dict[str, Any]:
+    """What each rule did in all parts, in the order of the rules."""
+    total: dict[str, RuleTally] = {}
+    names = [(0, f"{i:05d}") for i in range(len(plan.sources))]
+    names += [(segment, part) for segment in range(len(plan.segments)) for part in parts]
+    for segment, name in names:
+        for rule, tally in storage.read_books(books_file(plan, segment, name))["rules"].items():
+            total.setdefault(rule, RuleTally()).add(tally)
+    order = ["read", *(row["rule"] for row in plan.rules)]
+    return {rule: total[rule].as_json() for rule in order if rule in total}
+
+
+def _clusters(plan: Plan) -> list[list[int]]:
+    """Some clusters of near-duplicates, as document numbers, the first one being the one that stayed."""
+    found: list[list[int]] = []
+    for number, segment in enumerate(plan.segments):
+        if segment.first is None or not storage.marks_there(concluded_file(plan, number)):
+            continue
+        marked = storage.read_marks(concluded_file(plan, number))
+        firsts = sorted(np.unique(marked.key).tolist(), key=lambda d: lot(d, "clusters"))[:_CLUSTERS]
+        found += [[first, *marked.document[marked.key == first].tolist()] for first in firsts]
+    return found
+
+
+def summary(tallies: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Documents, characters and words of the first rule's input and of the last one's output."""
+    rules = [t for name, t in tallies.items() if name != "read"]
+    names = ("documents", "characters", "words")
+    return {name: [rules[0][name][0], rules[-1][name][1]] if rules else [0, 0] for name in names}
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """The shards of a run, in order."""
+    return sorted((directory / "shards").glob("*.parquet")) + sorted((directory / "shards").glob("*.jsonl.zst"))

@@ -1,0 +1,26 @@
+"""`demiglace clean`: training text through rules."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from demiglace.config import command
+from demiglace.errors import ConfigError
+from demiglace.stages.config import CleanConfig
+
+_LIBRARIES = ("daft", "ftfy", "py3langid", "trafilatura", "fastwarc")
+
+
+@command(CleanConfig)
+def clean(config: CleanConfig) -> Path | None:
+    """Clean documents: shards/ of what is left, ledger/ of what was dropped or changed, cleaning.html to look at.
+
+    Returns the run directory; interrupted, the same call goes on. The result does not depend on the number of workers,
+    the engine or the order of sources. With `explain` it prints what each rule finds instead. Raises `ConfigError`,
+    `DataError` for damaged files, and `RunError`.
+    """
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"cleaning needs {', '.join(missing)}, not installed; run: pip install 'demiglace[clean]'")
+    from demiglace.stages.clean_sources import clean_sources
+
+    return clean_sources(config)

@@ -1,0 +1,83 @@
+"""Unicode repair against ftfy itself, language identification against py3langid itself."""
+
+import ftfy
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from demiglace.cleaning.language import Language, languages, probabilities
+from demiglace.cleaning.repair import _CONFIG, Repair, repair
+from demiglace.errors import ConfigError
+
+BROKEN = [
+    "sÃ³",
+    "â€™",
+    "Ã©",
+    "&amp;",
+    "&lt;b&gt;",
+    "<b>",
+    "\x1b[31m",
+    "\x00",
+    "\x85",
+    "\ufeff",
+    "\ud83d\ude00",
+    "Â ",
+    "œ ",
+]
+PLAIN = ["word ", "é", "“quoted”", "—", "…", "日本", "п", "°", "\n", " ", "& ", "naïve"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(BROKEN + PLAIN), max_size=12).map("".join) | st.text(max_size=30))
+@example("Ã only")
+@example("œ")
+@example("a\x80b")
+@example("<a>\n&amp;")
+@example("&amp;\n<a>")
+def test_repair_is_ftfys(text: str) -> None:
+    assert repair(text)[0] == ftfy.fix_text(text, _CONFIG)
+
+
+def test_what_needs_no_repair_is_the_same_object() -> None:
+    texts = ["Plain text, “quoted” – naïve…\n", "sÃ³"]
+    outcome = Repair()(texts)
+    assert outcome.texts[0] is texts[0]
+    assert outcome.texts[1] == "só"
+    assert outcome.measures[0].values.tolist() == [0, 1]
+    assert outcome.keep.all()
+
+
+TEXTS = [
+    "This is a perfectly ordinary English sentence about the weather.",
+    "Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter.",
+    "Ceci est une phrase française tout à fait ordinaire.",
+    "这是一个关于天气的普通句子。",
+    "SHOUTED ENGLISH WORDS ARE STILL ENGLISH",
+    "",
+    "?",
+]
+
+
+def test_languages_are_py3langids() -> None:
+    one_by_one = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    found = probabilities(TEXTS)
+    for text, row in zip(TEXTS, found, strict=True):
+        name, confidence = one_by_one.classify(text)
+        assert row.max() == pytest.approx(confidence, abs=1e-4)
+        if confidence > 0.1:
+            assert languages()[row.argmax()] == name
+    assert found.sum(1) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_text_does_not_depend_on_those_beside_it() -> None:
+    alone = np.concatenate([probabilities([t]) for t in TEXTS])
+    assert probabilities(TEXTS) == pytest.approx(alone, abs=1e-5)
+
+
+def test_documents_in_wanted_languages_are_kept() -> None:
+    assert Language()(TEXTS[:4]).keep.tolist() == [True, False, False, False]
+    assert Language(languages=("de", "fr"))(TEXTS[:4]).keep.tolist() == [False, True, True, False]
+    with pytest.raises(ConfigError, match="unknown language 'english'"):
+        Language(languages=("english",)).check()
