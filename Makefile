@@ -12,7 +12,7 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format cards bench-peers clean
+.PHONY: help demo test check format cards bench-peers bench-clean clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -40,6 +40,11 @@ bench-peers: $(PEERS)/.ready ## race against other libraries; ARGS="--races sst2
 	$(PEERS)/bin/python benchmarks/peers/losses.py
 	$(PEERS)/bin/python benchmarks/peers/race.py $(ARGS)
 
+bench-clean: $(PEERS)/.ready ## cleaning against datatrove: decisions, quality, speed
+	$(PEERS)/bin/python benchmarks/cleaning/oracle.py
+	$(PEERS)/bin/python benchmarks/cleaning/quality.py
+	$(PEERS)/bin/python benchmarks/cleaning/speed.py $(ARGS)
+
 clean: ## remove the environment and caches; runs stay
 	rm -rf .venv $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
@@ -64,8 +69,8 @@ $(PEERS)/.ready: requirements/torch.txt requirements/dev.txt benchmarks/peers/re
 	"$$python" -m venv $(PEERS)
 	@echo "  1/3 torch" && $(PEERS_PIP) -r requirements/torch.txt
 	@echo "  2/3 the peers, demiglace" && \
-	$(PEERS_PIP) -c requirements/torch.txt -c requirements/dev.txt -r benchmarks/peers/requirements.txt -e .
-	@echo "  3/3 torchdistill" && $(PEERS_PIP) --no-deps torchdistill==1.1.5
+	$(PEERS_PIP) -c requirements/torch.txt -c requirements/dev.txt -r benchmarks/peers/requirements.txt -e '.[clean]'
+	@echo "  3/3 torchdistill, an older xxhash" && $(PEERS_PIP) --no-deps torchdistill==1.1.5 xxhash==3.8.2
 	@touch $@
 
 # Prints the first Python that is new enough and can make environments; says what is missing otherwise.

@@ -28,7 +28,8 @@ def test_lines_are_dropped_for_a_reason(line: str, reason: str) -> None:
     page = "\n".join(["One more good line."] * 6)
     outcome = C4()(["", f"{page}\n{line}"])
     assert (outcome.texts[1], outcome.keep.tolist()) == (page, [False, True])
-    assert [tuple(gone) for gone in outcome.removed] == [(1, 6, reason, line)]
+    gone = outcome.removed
+    assert (gone.text.tolist(), gone.line.tolist(), [*gone.reason], [*gone.content]) == ([1], [6], [reason], [line])
 
 
 @pytest.mark.parametrize("line", ["Here comes lorem ipsum again.", "if (a) { b; } is code."])

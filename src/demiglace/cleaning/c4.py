@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rule import Measure, Outcome, RemovedLine, Rule
+from demiglace.cleaning.rule import Measure, Outcome, Removed, Rule
 from demiglace.cleaning.texts import Texts
 from demiglace.config import option
 
@@ -33,7 +33,9 @@ class C4(Rule):
     def apply(self, texts: Texts) -> Outcome:
         """Lines are taken out; what is left is counted."""
         pages = [self.page(text) for text in texts.texts]
-        removed = [RemovedLine(i, *line) for i, page in enumerate(pages) for line in page.removed]
+        gone = [(i, *line) for i, page in enumerate(pages) for line in page.removed]
+        number, line, reason, content = zip(*gone, strict=True) if gone else ((), (), (), ())
+        removed = Removed(np.array(number, np.int64), np.array(line, np.int64), reason, content)
         forbidden = Measure("lorem ipsum or curly brackets", np.array([float(p.forbidden) for p in pages]), at_most=0)
         sentences = Measure("sentences", np.array([float(p.sentences) for p in pages]), self.min_sentences)
         kept = [old if page.text == old else page.text for page, old in zip(pages, texts.texts, strict=True)]

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rule import Measure, Outcome, RemovedLine
+from demiglace.cleaning.rule import Measure, Outcome, Removed
 from demiglace.cleaning.texts import Texts, changes, mixed
 from demiglace.config import option
 
@@ -138,13 +138,28 @@ def marked_measure(name: str, count: int, marked: Marks) -> Measure:
 
 def without_lines(texts: Texts, marked: Marks, reason: str) -> Outcome:
     """The texts without the lines that are marked; those of which nothing is left do not keep the bound."""
-    gone: dict[int, set[int]] = {}
-    for document, line in zip(marked.document.tolist(), marked.line.tolist(), strict=True):
-        gone.setdefault(document, set()).add(line)
-    kept, removed = list(texts.texts), []
-    for i in sorted(gone):
-        lines = texts.texts[i].split("\n")
-        removed += [RemovedLine(i, n, reason, lines[n]) for n in sorted(gone[i])]
-        kept[i] = "\n".join(line for n, line in enumerate(lines) if n not in gone[i])
+    lines = texts.lines
+    gone = np.zeros(len(lines.start), bool)
+    gone[lines.first[marked.document.astype(np.int64)] + marked.line] = True
+    kept = list(texts.texts)
+    for i in np.unique(marked.document).tolist():
+        mine = slice(lines.first[i], lines.first[i + 1])
+        start, end = lines.start[mine] - texts.first[i], lines.end[mine] - texts.first[i]
+        kept[i] = "\n".join(_runs(texts.texts[i], ~gone[mine], start, end))
     left = np.array([float(bool(t.strip())) for t in kept])
-    return Outcome(kept, (Measure("anything left", left, at_least=1),), removed)
+    return Outcome(kept, (Measure("anything left", left, at_least=1),), _removed(texts, np.flatnonzero(gone), reason))
+
+
+def _runs(text: str, keep: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[str]:
+    """The pieces of a text between lines that are taken out."""
+    edges = np.flatnonzero(np.diff(keep, prepend=False, append=False))
+    first, last = start[edges[::2]].tolist(), end[edges[1::2] - 1].tolist()
+    return [text[a:b] for a, b in zip(first, last, strict=True)]
+
+
+def _removed(texts: Texts, rows: np.ndarray, reason: str) -> Removed:
+    lines = texts.lines
+    owner = lines.owner[rows]
+    start, end = (lines.start[rows] - texts.first[owner]).tolist(), (lines.end[rows] - texts.first[owner]).tolist()
+    content = [texts.texts[i][a:b] for i, a, b in zip(owner.tolist(), start, end, strict=True)]
+    return Removed(owner, rows - lines.first[owner], [reason] * len(rows), content)

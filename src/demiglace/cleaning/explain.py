@@ -44,8 +44,9 @@ def verdicts(text: str, rules: Sequence[AnyRule], reference: Sequence[str] = ())
         known = rule.with_texts(reference) if isinstance(rule, Decontamination) else rule
         outcome = known.apply(Texts([text]))
         yield from ((rule.name, m.name, _number(m.values[0]), _bounds(m), _verdict(m)) for m in outcome.measures)
-        for line in outcome.removed:
-            yield rule.name, f"line {line.line}", line.content[:60], "", f"taken out: {line.reason}"
+        gone = outcome.removed
+        for line, content, reason in zip(gone.line.tolist(), gone.content, gone.reason, strict=True):
+            yield rule.name, f"line {line}", content[:60], "", f"taken out: {reason}"
         text = outcome.texts[0]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from demiglace.cleaning import tally as books
 from demiglace.cleaning.collection import CollectionRule, Marks
 from demiglace.cleaning.rule import Measure, Outcome, Rule
-from demiglace.cleaning.tally import Entry, RuleTally
+from demiglace.cleaning.tally import Entry, Lines, RuleTally
 from demiglace.cleaning.texts import Texts
 
 BATCH = 1_000_000  # characters that are looked at together
@@ -17,9 +17,10 @@ _SPARSE = 0.6  # of a batch's texts; where fewer are left, the others are let go
 
 @dataclass
 class Books:
-    """What is written down of a part: the ledger's rows and each rule's tally."""
+    """What is written down of a part: the ledger's rows, of documents and of lines, and each rule's tally."""
 
     entries: list[Entry] = field(default_factory=list)
+    lines: list[Lines] = field(default_factory=list)
     tallies: dict[str, RuleTally] = field(default_factory=dict)
 
     def of(self, rule: str) -> RuleTally:
@@ -115,18 +116,17 @@ def _words(batch: Batch, texts: Texts, changed: np.ndarray) -> tuple[np.ndarray,
 
 
 def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, alive: np.ndarray, kept: Books) -> None:
-    tally, number = kept.of(rule), batch.documents
-    removed = [line for line in outcome.removed if batch.alive[line.text]]
-    tally.lines += len(removed)
-    kept.entries += [
-        Entry(number[r.text], rule, "removed a line", r.reason, line=r.line, excerpt=books.excerpt(r.content))
-        for r in removed
-    ]
-    tally.reasons.update(r.reason for r in removed)
-    told = {r.text for r in removed}
-    for i in np.flatnonzero(changed & alive):
-        if i not in told:
-            kept.entries.append(_changed(batch, rule, outcome, int(i)))
+    tally, removed = kept.of(rule), outcome.removed
+    rows = np.flatnonzero(batch.alive[removed.text])
+    if len(rows):
+        reasons, excerpts = ([values[i] for i in rows.tolist()] for values in (removed.reason, removed.content))
+        documents = batch.documents[removed.text[rows]]
+        kept.lines.append(Lines(rule, documents, removed.line[rows], reasons, list(map(books.excerpt, excerpts))))
+        tally.lines += len(rows)
+        tally.reasons.update(reasons)
+    told = np.zeros(len(alive), bool)
+    told[removed.text] = True
+    kept.entries += [_changed(batch, rule, outcome, int(i)) for i in np.flatnonzero(changed & alive & ~told)]
     for measure in outcome.measures:
         _add_histogram(tally, measure, batch.alive)
     _drops(batch, rule, outcome, alive, kept)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,13 +32,20 @@ class Measure:
         return self.at_least if low else self.at_most
 
 
-class RemovedLine(NamedTuple):
-    """A line that a rule took out of a text: which text, which of its lines from 0, why, and the line itself."""
+@dataclass(frozen=True)
+class Removed:
+    """Lines that a rule took out [R]: of which text, which of its lines from 0, why, and the lines themselves."""
 
-    text: int
-    line: int
-    reason: str
-    content: str
+    text: np.ndarray
+    line: np.ndarray
+    reason: Sequence[str]
+    content: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+NOTHING = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), (), ())
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Outcome:
 
     texts: Sequence[str]
     measures: tuple[Measure, ...] = ()
-    removed: Sequence[RemovedLine] = ()
+    removed: Removed = NOTHING
 
     @property
     def keep(self) -> np.ndarray:

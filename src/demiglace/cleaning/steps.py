@@ -135,7 +135,7 @@ def _read(plan: Plan, source: int) -> None:
         parts.append(name)
         if not books_file(plan, 0, name).exists():
             _finish(plan, 0, name, part, None)
-    storage.write_ledger(_ledger(plan, 0, f"{source:05d}"), refused.entries, plan.sources)
+    storage.write_ledger(_ledger(plan, 0, f"{source:05d}"), refused, plan.sources)
     storage.write_books(done, refused, parts=parts)
 
 
@@ -208,7 +208,7 @@ def _finish(plan: Plan, number: int, name: str, part: Part, marked: Marks | None
         left.append(_survivors(batch))
     if following:
         storage.write_marks(_keys_file(plan, number + 1, name), joined(keys).sorted_by_key())
-    storage.write_ledger(_ledger(plan, number, name), kept.entries, plan.sources)
+    storage.write_ledger(_ledger(plan, number, name), kept, plan.sources)
     remaining = Part(
         [t for p in left for t in p.texts],
         np.concatenate([np.zeros(0, np.uint64), *(p.documents for p in left)]),

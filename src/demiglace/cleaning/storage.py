@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from demiglace.cleaning.collection import Marks, joined, marks
 from demiglace.cleaning.pipeline import Books
-from demiglace.cleaning.tally import Entry
+from demiglace.cleaning.tally import Entry, Lines
 
 _SOURCE = np.uint64(32)  # a document's number: its source's in the high bits, its place there in the low ones
 _COLUMNS = ("key", "document", "line")
@@ -104,18 +104,36 @@ def _write_json_lines(file: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     file.write_bytes(zstandard.ZstdCompressor().compress(content.encode("utf-8")))
 
 
-def write_ledger(file: Path, entries: Sequence[Entry], sources: Sequence[str]) -> None:
-    """The ledger's rows."""
-    places = [source_and_place(e.document) for e in entries]
-    columns: dict[str, list[Any]] = {
-        "source": [sources[s] for s, _ in places],
-        "number": [n for _, n in places],
-    }
-    for name in ("rule", "action", "reason", "value", "threshold", "line"):
-        columns[name] = [getattr(e, name) for e in entries]
-    columns["excerpt"] = [_storable(e.excerpt) for e in entries]
+def write_ledger(file: Path, books: Books, sources: Sequence[str]) -> None:
+    """The ledger's rows: of documents, and behind them of lines."""
+    tables = [_document_rows(books.entries, sources), *(_line_rows(lines, sources) for lines in books.lines)]
     with whole(file) as draft:
-        pq.write_table(pa.table(columns, _LEDGER), draft, compression="zstd")
+        pq.write_table(pa.concat_tables(tables).combine_chunks(), draft, compression="zstd", compression_level=1)
+
+
+def _document_rows(entries: Sequence[Entry], sources: Sequence[str]) -> pa.Table:
+    source, number = _places(np.array([e.document for e in entries], np.uint64), sources)
+    fields = zip(*entries, strict=True) if entries else ((),) * len(Entry._fields)
+    columns: dict[str, Any] = dict(zip(Entry._fields, map(list, fields), strict=True))
+    columns |= {"source": source, "number": number, "line": [None] * len(entries)}
+    columns["excerpt"] = [_storable(text) for text in columns["excerpt"]]
+    return pa.table([pa.array(columns[f.name], f.type) for f in _LEDGER], _LEDGER)
+
+
+def _line_rows(lines: Lines, sources: Sequence[str]) -> pa.Table:
+    source, number = _places(lines.document, sources)
+    count = len(lines.line)
+    columns = {"source": source, "number": number, "line": lines.line, "reason": lines.reason}
+    columns |= {"rule": [lines.rule] * count, "action": ["removed a line"] * count}
+    columns["excerpt"] = [_storable(text) for text in lines.excerpt]
+    empty = [None] * count
+    return pa.table([pa.array(columns.get(f.name, empty), f.type) for f in _LEDGER], _LEDGER)
+
+
+def _places(documents: np.ndarray, sources: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The source and the place in it of each document."""
+    source = (documents >> _SOURCE).astype(np.int64)
+    return [sources[s] for s in source.tolist()], (documents & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def write_books(file: Path, books: Books, **more: Any) -> None:
@@ -167,6 +185,8 @@ def _column(file: Path, name: str) -> np.ndarray:
 
 def _storable(text: str) -> str:
     """Text that UTF-8 can hold: half characters become the mark for what is unknown."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

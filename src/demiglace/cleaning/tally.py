@@ -18,7 +18,7 @@ _FLOOR, _CEILING = 1e-2, 1e7  # of the logarithmic histograms, which also have a
 
 
 class Entry(NamedTuple):
-    """A row of the ledger. line: a line's number from 0; value and threshold: what was measured."""
+    """What the ledger says of a document; value and threshold: what was measured."""
 
     document: int
     rule: str
@@ -26,8 +26,18 @@ class Entry(NamedTuple):
     reason: str
     value: float | None = None
     threshold: float | None = None
-    line: int | None = None
     excerpt: str = ""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What the ledger says of lines that a rule took out [R]: their documents, numbers from 0, why, and themselves."""
+
+    rule: str
+    document: np.ndarray
+    line: np.ndarray
+    reason: Sequence[str]
+    excerpt: Sequence[str]
 
 
 @dataclass

@@ -231,23 +231,26 @@ def mixed(values: np.ndarray) -> np.ndarray:
 @cache
 def _lower() -> np.ndarray:
     """Every character in lower case where that is one character, else itself; uint32 [0x110000]."""
-    table = np.arange(_CODES, dtype=np.uint32)
-    for code in range(_CODES):
+    table, chars = np.arange(_CODES, dtype=np.uint32), _characters()
+    for code in np.flatnonzero(np.strings.isupper(chars) | np.strings.istitle(chars)).tolist():
         if len(low := chr(code).lower()) == 1:
             table[code] = ord(low)
     return table
 
 
+def _characters() -> np.ndarray:
+    """All characters there are, one a string."""
+    return np.arange(_CODES, dtype=np.uint32).view("U1")
+
+
 @cache
 def _kinds() -> np.ndarray:
     """The flags of every character, uint8 [0x110000]."""
-    flags = np.zeros(_CODES, np.uint8)
-    for code in range(_CODES):
-        char = chr(code)
-        if char.isspace():
-            flags[code] |= SPACE
-        elif char.isalnum() or char == "_":
-            flags[code] |= WORD | (ALPHA if char.isalpha() else 0)
+    chars = _characters()
+    flags = np.where(np.strings.isspace(chars), SPACE, 0).astype(np.uint8)
+    flags |= np.where(np.strings.isalnum(chars), WORD, 0).astype(np.uint8)
+    flags |= np.where(np.strings.isalpha(chars), ALPHA, 0).astype(np.uint8)
+    flags[ord("_")] |= WORD
     for char in _SYMBOLS:
         flags[ord(char)] |= PUNCTUATION
     flags[[int(code, 16) for code in _TERMINALS.split()]] |= PUNCTUATION | TERMINAL
