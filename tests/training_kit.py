@@ -3,17 +3,24 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from demiglace.data.batches import Batch
 from demiglace.data.tokenise import Examples
+from demiglace.methods.base import Progress
+from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
+from demiglace.models.masked_lm import tied_masked_lm
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
+from demiglace.training.adversary import Adversary, Vocabulary
 from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
@@ -21,6 +28,7 @@ from demiglace.training.state import Goal
 from factories import tiny_model
 
 CLASSES = 3
+ADVERSARIES: WeakKeyDictionary[Objective, Adversary] = WeakKeyDictionary()  # of the objectives that have one
 
 
 def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: bool = False) -> Examples:
@@ -56,8 +64,21 @@ def objective_of(
     torch.manual_seed(0)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     objective = Objective(student, method, shapes[1], problem, "fp32")
+    if isinstance(method.augmentation, AdversarialMasking):
+        request, vocabulary = method.perturbed_requests(*shapes).teacher, Vocabulary(mask=4, special=(0, 1, 2, 3, 4))
+        generator = tied_masked_lm(teacher)
+        ADVERSARIES[objective] = Adversary(method.augmentation, generator, teacher, request, vocabulary, "fp32")
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     return objective, OnlineTeacher(teacher, requests, "fp32")
+
+
+def loss_of(
+    objective: Objective, source: SignalSource, batch: Batch, now: Progress, rows: float, labelled: float
+) -> tuple[Tensor, Tensor]:
+    """What the loop does with a batch: hear the teacher on its text and on the perturbed one, and ask the objective."""
+    adversary = ADVERSARIES.get(objective)
+    perturbed = adversary.perturb(batch, now) if adversary and objective.perturbs(now.phase) else None
+    return objective(batch, source.fetch(batch, now.phase), now, rows, labelled, perturbed)  # type: ignore[no-any-return]
 
 
 def make_loop(
@@ -81,4 +102,5 @@ def make_loop(
         directory=directory,
         accelerator=Accelerator(cpu=True),
         lines=lines,
+        adversary=ADVERSARIES.get(objective),
     )

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from demiglace.data.batches import Batch, collate
 from demiglace.methods.base import Progress
 from demiglace.models.stack import layer_stack
-from training_kit import objective_of, random_examples, teacher_and_student
+from training_kit import loss_of, objective_of, random_examples, teacher_and_student
 
 ROWS, HEADS = 6, 4
 START = Progress(seed=0, epoch=0, step=0)
@@ -56,8 +56,7 @@ class Facts:
         examples = random_examples(ROWS)
         batch = collate(examples, np.arange(ROWS))
         self.objective, source = objective_of(name, options, teacher, student)
-        signals = source.fetch(batch, now.phase)
-        loss, _ = self.objective(batch, signals, now, float(ROWS), float(ROWS))
+        loss, _ = loss_of(self.objective, source, batch, now, float(ROWS), float(ROWS))
         self.found = loss.item()
         self.labels = examples.labels
         self.mask = batch.attention_mask.numpy().astype(np.float64)

@@ -21,7 +21,7 @@ from demiglace.training import loop
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal
 from demiglace.training.timetable import phase_ends
-from training_kit import make_loop, objective_of, random_examples, teacher_and_student
+from training_kit import loss_of, make_loop, objective_of, random_examples, teacher_and_student
 
 # method -> option settings to run the whole battery over; the first is the default
 SETTINGS: dict[str, list[dict]] = {
@@ -40,6 +40,9 @@ SETTINGS: dict[str, list[dict]] = {
     "distil": [{}, {"pooling": "mean", "kd_weight": 1.0}],
     "ckd": [{}, {"overlapping": True, "final_layer": True, "pooling": "first"}],
     "annealing-kd": [{}, {"tau_max": 3, "annealing_share": 0.8}],
+    "mate-kd": [{}, {"mask_share": 1.0, "generator_lr": 1e-2, "generator_steps": 1, "student_steps": 2}],
+    "combined-kd": [{}, {"train_generator": False, "tau_max": 3}],
+    "rail-mate": [{}, {"projection": "concatenated", "generator_lr": 1e-2, "student_steps": 12}],
     "universal-kd": [{}, {"gamma": 0.8, "final_layer": True, "temperature": 2.0}],
     "rail-annealing": [{}, {"projection": "concatenated", "sampling": "block"}],
     "continuation-kd": [{}, {"margin": 0.0, "tau_max": 2}],
@@ -73,7 +76,7 @@ def phase_loss(
     total = 0.0
     for rows in parts:
         batch = collate(examples, rows)
-        loss, _ = objective(batch, source.fetch(batch, now.phase), now, *counts)
+        loss, _ = loss_of(objective, source, batch, now, *counts)
         loss.backward()
         total += loss.item()
     return total
@@ -149,7 +152,7 @@ def test_declares_all_that_it_uses_and_no_gradient_reaches_the_teacher(name: str
     for now in starts(objective):
         signals = source.fetch(batch, now.phase)  # the online teacher tells just what was declared
         heard |= SignalRequest(signals.logits is not None, frozenset(signals.states), frozenset(signals.attention))
-        loss, _ = objective(batch, signals, now, 8.0, 8.0)
+        loss, _ = loss_of(objective, source, batch, now, 8.0, 8.0)
         objective.zero_grad()
         loss.backward()
         assert all(p.grad is None for p in teacher.parameters())
@@ -200,7 +203,7 @@ def test_rows_without_labels_get_the_teachers_terms_only(name: str, options: dic
     batch = collate(examples, np.arange(6))
     total = torch.zeros(len(objective.names))
     for now in starts(objective):
-        total += objective(batch, source.fetch(batch, now.phase), now, 6.0, 1.0)[1]
+        total += loss_of(objective, source, batch, now, 6.0, 1.0)[1]
     values = dict(zip(objective.names, total.tolist(), strict=True))
     assert values.pop("task", 0.0) == 0.0
     assert all(v > 0 for v in values.values())
@@ -252,5 +255,5 @@ def test_filler_rows_do_not_count(name: str, options: dict) -> None:
     objective, source = objective_of(name, options, teacher, student)
     batch = collate(random_examples(4), np.arange(4), weight=0.0)
     for now in starts(objective):
-        loss, _ = objective(batch, source.fetch(batch, now.phase), now, 4.0, 4.0)
+        loss, _ = loss_of(objective, source, batch, now, 4.0, 4.0)
         assert loss.item() == 0.0

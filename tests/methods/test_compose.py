@@ -80,7 +80,7 @@ LAYERS = {"term": "layers", "mapping": "skip", "pooling": "mean", "distance": "m
         ({"terms": [{"term": "layers", "mapping": "skip", "pooling": "mean"}]}, "distance must be given"),
         ({"terms": [LAYERS | {"projection": 3}]}, "projection was given 3; expected a mapping"),
         ({"terms": [LAYERS | {"phase": 1}]}, "phase 1 was given; there are 1"),
-        ({"terms": [LAYERS | {"on": "perturbed"}]}, "no augmentation"),
+        ({"terms": [LAYERS | {"input": "perturbed"}]}, "no augmentation"),
         ({"terms": [LAYERS], "phases": [0.5, 0]}, "each above 0"),
         ({"terms": [LAYERS | {"course": "up"}]}, "course was given 'up'"),
     ],

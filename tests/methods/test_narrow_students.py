@@ -14,7 +14,7 @@ from demiglace.methods.mapping import Final, Uniform
 from demiglace.methods.table import METHODS, build_method
 from demiglace.models.shape import ModelShape
 from factories import tiny_config, tiny_model
-from training_kit import CLASSES, objective_of, random_examples
+from training_kit import CLASSES, loss_of, objective_of, random_examples
 
 NARROW = {"none", "vanilla-kd", "rail-kd-l", "rail-kd-c", "tinybert", "minilm", "minilmv2"}
 
@@ -35,7 +35,7 @@ def refusal(name: str, own: PreTrainedModel) -> str | None:
     batch = collate(random_examples(4), np.arange(4))
     for phase in range(len(objective.phases)):
         now = Progress(seed=0, epoch=phase, step=phase, phase=phase, fraction=0.5)
-        loss, _ = objective(batch, source.fetch(batch, phase), now, 4.0, 4.0)
+        loss, _ = loss_of(objective, source, batch, now, 4.0, 4.0)
         loss.backward()
         assert loss.item() > 0
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from demiglace.compare.cells import skipped_names
 from demiglace.compare.check import check_plan, files_read
+from demiglace.compare.cost import grid_cost
 from demiglace.compare.grid import Grid, parse_grid
 from demiglace.compare.home import claim, identity, reopen
 from demiglace.compare.local import run_local
@@ -21,6 +22,7 @@ from demiglace.console import say
 from demiglace.errors import ConfigError, FailedRunsError, RunError
 from demiglace.export.onnx import require_onnx
 from demiglace.stages.config import CompareConfig
+from demiglace.stages.plan import duration, size
 
 
 def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
@@ -95,6 +97,11 @@ def _print(plan: Plan) -> None:
     for step in plan.steps:
         print(f"{'done' if step.key in done else 'run ':<5}{step.stage:<9} {plan.home / step.key}")
     print(f"{len(plan.runs)} student runs, {len(plan.steps)} steps, {len(done)} of them done.")
+    cost = grid_cost(plan, done)
+    print(f"The teachers' signals take {size(cost.cache_bytes)}.")
+    if cost.seconds is not None:
+        parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in cost.seconds.items() if seconds)
+        print(f"Training takes about {duration(sum(cost.seconds.values()))} here, one run after another ({parts}).")
 
 
 def _status(whole: Plan, schedule: Schedule) -> dict[str, str]:

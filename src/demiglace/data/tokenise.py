@@ -1,7 +1,8 @@
 """Texts to token ids: one flat array for a split, no Python object per token."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -72,6 +73,22 @@ def tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
 
 def _flat(rows: list[list[int]], dtype: type) -> np.ndarray:
     return np.concatenate([np.asarray(r, dtype=dtype) for r in rows]) if rows else np.zeros(0, dtype)
+
+
+def select(examples: Examples, rows: Sequence[int] | np.ndarray) -> Examples:
+    """These rows, by number, in this order."""
+    parts = [slice(examples.offsets[i], examples.offsets[i + 1]) for i in rows]
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([array[part] for part in parts])
+
+    return replace(
+        examples,
+        ids=cut(examples.ids),
+        offsets=np.concatenate([[0], np.cumsum(examples.lengths[rows])]),
+        type_ids=None if examples.type_ids is None else cut(examples.type_ids),
+        labels=examples.labels[rows],
+    )
 
 
 def concatenate(first: Examples, second: Examples) -> Examples:

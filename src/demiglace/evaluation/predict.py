@@ -41,8 +41,12 @@ def predict(
 
 def check_lengths(model: PreTrainedModel, examples: Examples) -> None:
     """Raise `ConfigError` if a row has more tokens than the model has positions for."""
-    limit = ModelShape.of(model).max_positions
-    longest = int(examples.lengths.max(initial=0))
+    check_longest(ModelShape.of(model), examples.lengths)
+
+
+def check_longest(shape: ModelShape, lengths: np.ndarray) -> None:
+    """`check_lengths` from a model's shape and the rows' tokens alone."""
+    limit, longest = shape.max_positions, int(lengths.max(initial=0))
     if limit is not None and longest > limit:
         raise ConfigError(
             f"a row has {longest} tokens, and the model takes {limit} at most; give --max-length {limit}."

@@ -32,6 +32,7 @@ from demiglace.methods.mapping import (
     Skip,
     Uniform,
 )
+from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.outputs import AnnealedLogits, LogitDistillation, TaskLoss
 from demiglace.methods.pseudo_classifiers import PseudoClassifierDistillation
 from demiglace.methods.schedule import Course, Scheduled
@@ -56,9 +57,9 @@ MAPPINGS: dict[str, type[LayerMapping]] = {
     "all-to-one": AllToOne,
     "list": Listed,
 }
-AUGMENTATIONS: dict[str, type[Augmentation]] = {}
+AUGMENTATIONS: dict[str, type[Augmentation]] = {"adversarial-masking": AdversarialMasking}
 _KINDS: dict[type, dict[str, Any]] = {LayerMapping: MAPPINGS, Augmentation: AUGMENTATIONS}
-_ROW = ("term", "weight", "phase", "on", "course")
+_ROW = ("term", "weight", "phase", "input", "course")
 
 
 def read_method(file: str) -> Method:
@@ -111,7 +112,7 @@ def _weighted(place: str, row: Any, phases: int) -> Weighted:
     phase = _value(f"{place}: phase", int | None, row.get("phase"))
     if phase is not None and not 0 <= phase < phases:
         raise ConfigError(f"{place}: phase {phase} was given; there are {phases}, counted from 0.")
-    on = _value(f"{place}: on", get_type_hints(Weighted)["on"], row.get("on", "text"))
+    on = _value(f"{place}: input", get_type_hints(Weighted)["on"], row.get("input", "text"))
     return Weighted(_value(f"{place}: weight", float, row.get("weight", 1.0)), term, phase, on)
 
 
@@ -166,7 +167,7 @@ def _row(w: Weighted) -> dict[str, Any]:
     course = {"course": w.term.course} if isinstance(w.term, Scheduled) else {}
     term = w.term.term if isinstance(w.term, Scheduled) else w.term
     name = next(name for name, kind in TERMS.items() if type(term) is kind)
-    place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.on == "text" else {"on": w.on})
+    place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.on == "text" else {"input": w.on})
     return {"term": name, "weight": w.weight} | place | course | _fields(term)
 
 

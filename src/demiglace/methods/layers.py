@@ -84,7 +84,8 @@ class _LayerDistillation(TermLoss):
         distance = self._distance(own, other)  # [B, m], [B, m, L] for tokens, or [B, 1] for concatenated layers
         if not self._term.squared:
             distance = distance.clamp_min(1e-12).sqrt()
-        self.diagnostics = {"feature_variance": _variance(own.detach())}
+        if len(own) > 1:
+            self.diagnostics = {"feature_variance": _variance(own.detach())}
         if self._term.pooling == "tokens":
             assert student.mask is not None
             own_mask = student.mask[:, None].expand(distance.shape).flatten(0, 1)

@@ -10,10 +10,12 @@ from demiglace.methods.alp_kd import AlpKD
 from demiglace.methods.annealing_kd import AnnealingKD
 from demiglace.methods.base import Method
 from demiglace.methods.ckd import CombinationKD
+from demiglace.methods.combined_kd import CombinedKD
 from demiglace.methods.compose import read_method
 from demiglace.methods.continuation_kd import ContinuationKD
 from demiglace.methods.distil import Distil
 from demiglace.methods.jsd import JensenShannon
+from demiglace.methods.mate_kd import MateKD
 from demiglace.methods.minilm import MiniLM
 from demiglace.methods.minilmv2 import MiniLMv2
 from demiglace.methods.none import NoDistillation
@@ -21,6 +23,7 @@ from demiglace.methods.pkd import PKD
 from demiglace.methods.rail_annealing import RailAnnealing
 from demiglace.methods.rail_kd_c import RailKDConcatenated
 from demiglace.methods.rail_kd_l import RailKDLayerwise
+from demiglace.methods.rail_mate import RailMate
 from demiglace.methods.reverse_kl import ReverseKL
 from demiglace.methods.skew_kl import SkewKL
 from demiglace.methods.skew_reverse_kl import SkewReverseKL
@@ -101,11 +104,32 @@ _ROWS = (
         "https://arxiv.org/abs/2104.07163",
     ),
     Row(
+        "mate-kd",
+        MateKD,
+        "logits on the text and on text made to part it from the teacher",
+        "Rashid et al. 2021",
+        "https://arxiv.org/abs/2105.05912",
+    ),
+    Row(
         "universal-kd",
         UniversalKD,
         "what classifiers on all layers say",
         "Wu et al. 2021",
         "https://aclanthology.org/2021.emnlp-main.603",
+    ),
+    Row(
+        "combined-kd",
+        CombinedKD,
+        "annealed logits on text and perturbed text; then labels",
+        "Li et al. 2021",
+        "https://arxiv.org/abs/2110.08460",
+    ),
+    Row(
+        "rail-mate",
+        RailMate,
+        "random layers, and logits on text and perturbed text",
+        "Li et al. 2021",
+        "https://arxiv.org/abs/2110.08460",
     ),
     Row(
         "rail-annealing",

@@ -43,6 +43,7 @@ __all__ = [
     "load_classifier",
     "load_config",
     "load_tokenizer",
+    "load_whole",
     "quiet",
     "resolve_model",
     "save_model",
@@ -71,7 +72,7 @@ def load_classifier(
     path = resolve_model(model)
     config = load_config(path)
     own = label_names_of_config(config)
-    _prepare(config, path, label_names, dropout)
+    prepare_config(config, path, label_names, dropout)
     with seeded(seed):
         loaded, missing = _load(
             AutoModelForSequenceClassification, path, config, torch.float32, attention, allow_pickle
@@ -87,7 +88,13 @@ def load_classifier(
     return loaded
 
 
-def _prepare(config: PreTrainedConfig, path: str, label_names: Sequence[str] | None, dropout: float | None) -> None:
+def prepare_config(
+    config: PreTrainedConfig, path: str, label_names: Sequence[str] | None, dropout: float | None
+) -> None:
+    """Set labels, dropout and padding of a classifier's config, as `load_classifier` describes them.
+
+    Raises `ModelError` for an architecture without a classifier.
+    """
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ModelError(f"{path} is a {config.model_type} model, which transformers cannot load as a text classifier.")
     if label_names is not None:
@@ -124,6 +131,13 @@ def load_as_saved(model: str | Path, *, allow_pickle: bool = False) -> PreTraine
     config = load_config(path)
     with seeded(0):
         loaded, missing = _load(_saved_class(config), path, config, "auto", "sdpa", allow_pickle)
+    _check_complete(path, [k for k in missing if "pooler" not in k])
+    return loaded
+
+
+def load_whole(model_class: Any, path: str) -> PreTrainedModel:
+    """A model of a class of transformers, in float32. Raises `ModelError` where the checkpoint lacks any weight."""
+    loaded, missing = _load(model_class, path, load_config(path), torch.float32, "sdpa", allow_pickle=False)
     _check_complete(path, [k for k in missing if "pooler" not in k])
     return loaded
 

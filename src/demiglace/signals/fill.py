@@ -77,9 +77,14 @@ def prepare_cache(directory: Path, key: CacheKey) -> None:
         raise _unwritable(directory, error) from error
 
 
+def free_disk(directory: Path) -> tuple[int, Path]:
+    """Bytes that are free where a directory is or would be made, and the nearest directory that is there."""
+    existing = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free, existing
+
+
 def _check_disk(directory: Path, needed: int) -> None:
-    existing = next(p for p in (directory, *directory.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    free, existing = free_disk(directory)
     if needed > free * 0.95:
         raise CacheError(
             f"the teacher's signals take {needed / 2**30:.2f} GiB and {existing} has {free / 2**30:.2f} GiB free; "

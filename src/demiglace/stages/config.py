@@ -191,11 +191,12 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """One HTML page about one or more runs."""
+    """One HTML page about one or more runs, or about a comparison."""
 
-    runs: tuple[Path, ...] = option("run directories", positional=True)
+    runs: tuple[Path, ...] = option("run directories, or one of `compare`", positional=True)
     output: Path = option("the page to write", Path("report.html"), short="-o")
     title: str = option("heading of the page", "demiglace report")
+    tables: Path | None = option("also write the tables, as CSV, Markdown, LaTeX and JSON, into this directory", None)
 
 
 @dataclass(frozen=True)

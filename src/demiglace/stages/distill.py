@@ -15,6 +15,7 @@ from demiglace.config import command
 from demiglace.data.rows import LabelSpace
 from demiglace.errors import CacheError, ConfigError, ModelError
 from demiglace.manifest import Run, fingerprint
+from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method, is_file
 from demiglace.models.labels import fits
 from demiglace.models.loading import (
@@ -25,6 +26,7 @@ from demiglace.models.loading import (
     load_classifier,
     load_tokenizer,
 )
+from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import choose_layers, truncate_model
 from demiglace.signals.cache import CacheKey, SignalCache, capture_seconds
@@ -32,8 +34,10 @@ from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.stages.config import DistillConfig
+from demiglace.stages.first_look import look_at_teacher
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
+from demiglace.training.adversary import Adversary, Vocabulary
 from demiglace.training.timetable import phase_ends
 
 
@@ -44,7 +48,7 @@ def distill(config: DistillConfig) -> Path:
     Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
     training; interrupted, the same call goes on.
     """
-    _check_student_choice(config)
+    check_student_choice(config)
     method = build_method(config.method, config.method_options)
     phase_ends(config.training.epochs, method.phases)
     dataset = read_rows(config.source, config.location)
@@ -54,6 +58,9 @@ def distill(config: DistillConfig) -> Path:
         inputs["method"] = fingerprint([config.method])
     if config.student:
         inputs["student"] = fingerprint_model(config.student)
+    generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
+    if generator:
+        inputs["generator"] = fingerprint_model(generator)
     if config.source.unlabelled:
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     run = open_shared(config.output, "distill", config, inputs)
@@ -70,12 +77,15 @@ def distill(config: DistillConfig) -> Path:
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
     job = _with_source(job, config, run, teacher, requests)
+    _look(job, run, teacher)
+    job = _with_adversary(job, shapes, teacher, generator)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
     return config.output
 
 
-def _check_student_choice(config: DistillConfig) -> None:
+def check_student_choice(config: DistillConfig) -> None:
+    """Raise `ConfigError` unless the student is named or to be cut from the teacher, and not both."""
     ways = [bool(config.student), config.layers is not None or config.keep is not None]
     if sum(ways) != 1:
         given = "both were given" if all(ways) else "neither was given"
@@ -135,6 +145,34 @@ def _with_source(
         fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
         state.wait_for_everyone()
     return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
+
+
+def _with_adversary(
+    job: Job, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
+) -> Job:
+    """The job with the generator of its perturbed text and the teacher, who is asked about that text; if it has one."""
+    options = job.method.augmentation
+    if not isinstance(options, AdversarialMasking):
+        return job
+    tokenizer = job.tokenizer
+    if tokenizer.mask_token_id is None:
+        raise ModelError(f"method {job.method_name} masks tokens, and the tokenizer has no mask token.")
+    if generator:
+        check_same_vocabulary(tokenizer, load_tokenizer(generator))
+    model = load_masked_lm(generator) if generator else tied_masked_lm(teacher)
+    request = job.method.perturbed_requests(*shapes).teacher
+    vocabulary = Vocabulary(tokenizer.mask_token_id, tuple(tokenizer.all_special_ids))
+    adversary = Adversary(options, model, teacher, request, vocabulary, job.precision)
+    adversary.to(processes().device)
+    return replace(job, adversary=adversary)
+
+
+def _look(job: Job, run: Run, teacher: PreTrainedModel) -> None:
+    """The first look at a teacher that is asked anything, where the run is new."""
+    is_new = not (run.path / "checkpoints").exists()
+    if job.source is not None and job.config.diagnostics == "on" and is_new and processes().is_main_process:
+        rows = job.material.examples
+        look_at_teacher(teacher, rows["validation"], job.precision, len(rows["train"]))
 
 
 @contextmanager

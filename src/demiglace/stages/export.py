@@ -32,6 +32,7 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.shape import ModelShape
+from demiglace.report.card import write_card
 from demiglace.stages.config import ExportConfig
 from demiglace.stages.evaluate import label_space_of
 
@@ -75,6 +76,7 @@ def export(config: ExportConfig) -> Path:
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, run.path, original, rows))
     run.finish(artefacts=artefacts, rows=len(rows), opset=OPSET, threads=config.threads)
+    write_card(run.path, config.model, export=run.path)
     console.print(artefact_table(artefacts, len(rows), config.threads))
     return run.path
 

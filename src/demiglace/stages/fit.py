@@ -23,8 +23,10 @@ from demiglace.models.loading import load_config, resolve_model
 from demiglace.models.loading import save_model as write_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
+from demiglace.report.card import write_card
 from demiglace.signals.online import SignalSource
 from demiglace.stages.material import Material
+from demiglace.training.adversary import Adversary
 from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
@@ -99,6 +101,7 @@ class Job:
     teacher_shape: ModelShape
     source: SignalSource | None = None
     capture_seconds: float = 0.0
+    adversary: Adversary | None = None
 
 
 def train(run: Run, job: Job) -> None:
@@ -120,6 +123,7 @@ def train(run: Run, job: Job) -> None:
         directory=run.path,
         accelerator=accelerator,
         lines=job.material.lines,
+        adversary=job.adversary,
     )
     state = loop.run()
     if accelerator.is_main_process:
@@ -158,6 +162,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
+    write_card(run.path / "model", run.path)
     remove_leftovers(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
 

@@ -37,4 +37,9 @@ class TrainConfig:
     log_steps: int = option(
         "steps between two lines of the log, and least steps between checkpoints", 20, decides=False, at_least=1
     )
+    diagnostics: Literal["on", "off"] = option(
+        "look at the first steps, and now and then at the gradient of each loss term; changes nothing in the run",
+        "on",
+        decides=False,
+    )
     track: tuple[str, ...] | None = option("trackers that accelerate knows, such as tensorboard", None, decides=False)

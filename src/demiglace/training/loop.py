@@ -16,16 +16,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from demiglace.console import Bar, progress
-from demiglace.data.batches import collate, epoch_steps, split_by_tokens
+from demiglace.data.batches import Batch, collate, epoch_steps, split_by_tokens
 from demiglace.data.tokenise import Examples
 from demiglace.errors import DivergedError, ModelError
 from demiglace.methods.base import Progress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
+from demiglace.training.adversary import Adversary
 from demiglace.training.checkpoint import load_checkpoint, prefixed, save_checkpoint, unprefixed
 from demiglace.training.config import TrainConfig
+from demiglace.training.diagnostics import Diagnostics, shares
 from demiglace.training.log import RunLog
-from demiglace.training.objective import Objective
+from demiglace.training.objective import Objective, Perturbed
 from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
 from demiglace.training.state import Goal, State
 from demiglace.training.timetable import Timetable
@@ -44,13 +46,15 @@ class Loop:
         directory: Path,
         accelerator: Accelerator,
         lines: Sequence[tuple[str, int]],
+        adversary: Adversary | None = None,
     ):
         self._examples, self._source, self._goal, self._config = examples, source, goal, config
         self._directory, self._accelerator, self._lines = directory, accelerator, lines
-        self._plain = objective.to(accelerator.device)
+        self._plain, self._adversary = objective.to(accelerator.device), adversary
         self._optimiser = make_optimiser(objective, config)
         self._objective = accelerator.prepare_model(objective)
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
+        self._diagnostics = Diagnostics(objective, config, self._log, self._hear)
         self._window: list[Tensor] = []
         self._lengths, self._labelled = examples.lengths, examples.labelled
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
@@ -97,7 +101,9 @@ class Loop:
         for group in self._optimiser.param_groups:
             group["lr"] = self._timetable.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
-        total = self._accumulate(rows, self._timetable.progress(step), counts)
+        now = self._timetable.progress(step)
+        self._teach_adversary(rows, now)
+        total = self._accumulate(rows, now, counts)
         norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
         self._optimiser.step()
         self._optimiser.zero_grad()
@@ -108,24 +114,47 @@ class Loop:
 
     def _accumulate(self, rows: np.ndarray, now: Progress, counts: tuple[float, float]) -> Tensor:
         """Forward and backward over this process's share of the step; the sums of loss and terms, [1 + terms]."""
+        parts, weight = self._share(rows)
+        ranks = self._accelerator.num_processes
+        total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
+        for i, part in enumerate(parts):
+            batch, signals, perturbed = self._hear(part, now, weight)
+            if i < len(parts) - 1:
+                with self._accelerator.no_sync(self._objective):
+                    loss, terms = self._objective(batch, signals, now, *counts, perturbed)
+                    (loss * ranks).backward()
+            else:
+                loss, terms = self._objective(batch, signals, now, *counts, perturbed)
+                (loss * ranks).backward()  # the exchange of gradients averages over the processes
+            total += torch.cat([loss.detach().reshape(1), terms])
+        return total
+
+    def _share(self, rows: np.ndarray) -> tuple[list[np.ndarray], float]:
+        """This process's rows of a step, in parts of at most `batch_tokens`; and what they count for."""
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
         share, weight = rows[rank::ranks], 1.0
         if len(share) == 0:  # fewer rows than processes: this one must take part in the exchange all the same
             share, weight = rows[:1], 0.0
-        parts = split_by_tokens(share, self._lengths, self._config.batch_tokens)
-        total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
-        for i, part in enumerate(parts):
-            batch = collate(self._examples, part, self._accelerator.device, weight)
-            signals = self._source.fetch(batch, now.phase) if self._source else Signals()
-            if i < len(parts) - 1:
-                with self._accelerator.no_sync(self._objective):
-                    loss, terms = self._objective(batch, signals, now, *counts)
-                    (loss * ranks).backward()
-            else:
-                loss, terms = self._objective(batch, signals, now, *counts)
-                (loss * ranks).backward()  # the exchange of gradients averages over the processes
-            total += torch.cat([loss.detach().reshape(1), terms])
-        return total
+        return split_by_tokens(share, self._lengths, self._config.batch_tokens), weight
+
+    def _teach_adversary(self, rows: np.ndarray, now: Progress) -> None:
+        """The generator's step, where it is due: on the rows of the student's step that follows."""
+        adversary = self._adversary
+        if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.learns_at(now.step):
+            return
+        parts, weight = self._share(rows)
+        batches = [collate(self._examples, part, self._accelerator.device, weight) for part in parts]
+        adversary.learn(self._plain.student, batches, len(rows), now, self._sum)
+
+    def _sum(self, value: Tensor) -> Tensor:
+        return self._accelerator.reduce(value, "sum")  # type: ignore[no-any-return]
+
+    def _hear(self, rows: np.ndarray, now: Progress, weight: float = 1.0) -> tuple[Batch, Signals, Perturbed | None]:
+        """A batch, and what the teacher says of it and of the text that an augmentation made of it."""
+        batch = collate(self._examples, rows, self._accelerator.device, weight)
+        signals = self._source.fetch(batch, now.phase) if self._source else Signals()
+        perturbs = self._adversary is not None and self._plain.perturbs(now.phase)
+        return batch, signals, self._adversary.perturb(batch, now) if self._adversary and perturbs else None
 
     def _after_step(self, epoch: int, plan: list[np.ndarray], index: int, bar: Bar) -> None:
         bar.advance(len(plan[index]))
@@ -151,13 +180,23 @@ class Loop:
             "lr": self._optimiser.param_groups[0]["lr"],
             "loss": loss,
             "terms": dict(zip(self._plain.names, terms, strict=True)),
+            "shares": shares(self._plain, terms),
             "gradient_norm": norm,
-            "diagnostics": {k: float(v) for k, v in self._plain.diagnostics().items()},
+            "diagnostics": self._findings(),
         }
         self._log.write("step", record)
+        if self._accelerator.is_main_process:
+            self._diagnostics.after_window(
+                record, plan[index], len(table), self._timetable.progress(self.state.step - 1)
+            )
         if self._config.track:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
+
+    def _findings(self) -> dict[str, float]:
+        """What the terms and the generator have to say of their last steps."""
+        found = {k: float(v) for k, v in self._plain.diagnostics().items()}
+        return found | (self._adversary.diagnostics() if self._adversary else {})
 
     def _check_finite(self, table: np.ndarray, plan: list[np.ndarray], index: int) -> None:
         bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
@@ -239,6 +278,7 @@ class Loop:
             self.state.log_size = self._log.size
             tensors = prefixed("objective.", self._plain.state_dict())
             tensors |= prefixed("optimiser.", optimiser_tensors(self._optimiser))
+            tensors |= prefixed("adversary.", self._adversary.tensors() if self._adversary else {})
             save_checkpoint(self._last, tensors, vars(self.state))
         self._saved = time.perf_counter()
 
@@ -250,6 +290,8 @@ class Loop:
         self.state = State(**position)
         self._plain.load_state_dict(unprefixed("objective.", tensors))
         restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
+        if self._adversary:
+            self._adversary.restore(unprefixed("adversary.", tensors))
         self._log.cut(self.state.log_size)
         if self.state.best_epoch >= 0:
             self.best_weights()  # if they are damaged, say so now and not after the training

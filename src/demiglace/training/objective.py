@@ -91,6 +91,19 @@ class Objective(nn.Module):
         weights = batch.weights * batch.labelled if row.term.needs_labels else batch.weights
         return (term(student, teacher, batch.labels, progress) * weights).sum()
 
+    @property
+    def rows(self) -> tuple[Weighted, ...]:
+        """The method's terms with their weights."""
+        return self._rows
+
+    def perturbs(self, phase: int) -> bool:
+        """Whether a term of the phase is on perturbed text."""
+        return any(on and w.on == "perturbed" for on, w in zip(self._active[phase], self._rows, strict=True))
+
+    def active(self, phase: int) -> tuple[bool, ...]:
+        """Which of the terms count in a phase."""
+        return self._active[phase]
+
     def pairs(self, progress: Progress) -> dict[str, list[list[int]]]:
         """The layer pairs of each term that matches layers in this phase, for the log."""
         terms = zip(self.names, self.terms, self._active[progress.phase], strict=True)

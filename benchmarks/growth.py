@@ -1,0 +1,142 @@
+"""How time and cache grow with rows, layers and width, against the formulas of docs/scale.md.
+
+    python benchmarks/growth.py [--most-rows 50000] [--steps 12]
+
+BERT of random weights teaches one of half its layers (RAIL-KD_l, 32 rows a step) on rows of random tokens. Of each
+point the whole capture is timed, and some steps of an epoch with signals read from the cache. The formulas say that
+both take operations / speed, so the speed that is found should not depend on the rows, and little on the model's form.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kit
+import numpy as np
+import torch
+from transformers import BertConfig, PreTrainedModel
+
+from demiglace.data.batches import collate, epoch_steps, sorted_batches
+from demiglace.data.tokenise import Examples
+from demiglace.methods.base import Progress
+from demiglace.methods.table import build_method
+from demiglace.models.cost import BACKWARD, padded_flops
+from demiglace.models.precision import choose_attention, choose_precision
+from demiglace.models.shape import ModelShape
+from demiglace.models.truncate import truncate_config
+from demiglace.models.untrained import random_classifier
+from demiglace.signals.cache import CacheKey, SignalCache
+from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.training.config import TrainConfig
+from demiglace.training.objective import Objective
+from demiglace.training.optimiser import make_optimiser
+
+VOCABULARY, CLASSES, PASS_TOKENS = 8_000, 3, 2_048
+METHOD = build_method("rail-kd-l", {})
+POOLINGS = 1  # that it asks for: the k of docs/scale.md
+
+
+@dataclass(frozen=True)
+class Point:
+    rows: int
+    layers: int
+    width: int
+
+
+def points(most_rows: int) -> Iterator[Point]:
+    """Each of the three grows alone."""
+    yield from (Point(rows, 6, 256) for rows in (1_000, 5_000, 20_000, 50_000) if rows <= most_rows)
+    yield from (Point(min(512, most_rows), layers, 256) for layers in (6, 12, 24))
+    yield from (Point(min(512, most_rows), 6, width) for width in (256, 512, 1024))
+
+
+def random_rows(count: int) -> Examples:
+    """Rows of 20 random tokens on average, log-normal."""
+    generator = np.random.default_rng(0)
+    lengths = np.exp(generator.normal(2.9, 0.45, count)).round().clip(4, 128).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = generator.integers(5, VOCABULARY, offsets[-1]).astype(np.int32)
+    return Examples(ids, offsets, None, generator.integers(0, CLASSES, count), pad_id=0, pad_left=False)
+
+
+def models(point: Point, attention: str) -> tuple[PreTrainedModel, PreTrainedModel]:
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=point.width,
+        num_hidden_layers=point.layers,
+        num_attention_heads=point.width // 64,
+        intermediate_size=4 * point.width,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        num_labels=CLASSES,
+    )
+    half = truncate_config(config, tuple(range(0, point.layers, 2)))
+    return random_classifier(config, kit.CPU, attention), random_classifier(half, kit.CPU, attention)
+
+
+def train_seconds(objective: Objective, cache: SignalCache, examples: Examples, steps: list[np.ndarray]) -> float:
+    """Seconds of these steps, the first of them not counted."""
+    optimiser = make_optimiser(objective.train(), TrainConfig())
+    begun = 0.0
+    for i, rows in enumerate(steps):
+        if i == 1:
+            begun = time.perf_counter()
+        batch = collate(examples, rows)
+        count = float(len(rows))
+        objective(batch, cache.fetch(batch), Progress(seed=0, epoch=0, step=i), count, count)[0].backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    return time.perf_counter() - begun
+
+
+def measure(point: Point, steps: int) -> dict[str, Any]:
+    """The row of the table for one point."""
+    precision = choose_precision("auto", point.width, kit.CPU)
+    attention = choose_attention("auto", precision, 0.0, kit.CPU)
+    teacher, student = models(point, attention)
+    shapes = ModelShape.of(student), ModelShape.of(teacher)
+    examples = random_rows(point.rows)
+    request = METHOD.requests(*shapes).teacher
+    plan = epoch_steps(examples.lengths, 32, 0, 0)[: steps + 1]
+    with tempfile.TemporaryDirectory() as directory:
+        key = CacheKey.of("growth", shapes[1], examples, request, "float16", precision)
+        prepare_cache(Path(directory) / "cache", key)
+        begun = time.perf_counter()
+        fill_cache(Path(directory) / "cache", key, teacher, examples)
+        capture = time.perf_counter() - begun
+        disk = sum(file.stat().st_size for file in Path(directory).rglob("*.npy"))
+        objective = Objective(student, METHOD, shapes[1], "classification", precision)
+        training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, plan)
+    asked = padded_flops(shapes[1], examples.lengths, sorted_batches(examples.lengths, PASS_TOKENS))
+    trained = (1 + BACKWARD) * padded_flops(shapes[0], examples.lengths, plan[1:])
+    rows = sum(map(len, plan[1:]))
+    formula = (CLASSES + POOLINGS * (point.layers + 1) * point.width) * 2
+    return {
+        **vars(point),
+        "precision": precision,
+        "capture_ms_a_row": round(1000 * capture / point.rows, 3),
+        "student_ms_a_row": round(1000 * training / rows, 3),
+        "capture_gflops": round(asked / capture / 1e9, 1),
+        "student_gflops": round(trained / training / 1e9, 1),
+        "cache_bytes_a_row": round(disk / point.rows, 1),
+        "cache_formula": formula,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--most-rows", type=int, default=50_000)
+    parser.add_argument("--steps", type=int, default=12)
+    args = parser.parse_args()
+    measure(Point(256, 6, 256), 2)  # warms up
+    rows = [measure(point, args.steps) for point in points(args.most_rows)]
+    kit.write("growth", vars(args), {"points": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Combined-KD: Li et al. 2021, *A Short Study on Compressing Decoder-Based Language Models*, arXiv 2110.08460: the
+phases of Annealing-KD, the first one on text and on MATE-KD's perturbed text. Deviations as in those two.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import group, option
+from demiglace.methods.annealing_kd import AnnealingOptions
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.masking import AdversarialMasking
+from demiglace.methods.outputs import TaskLoss
+
+
+@dataclass(frozen=True)
+class CombinedKD:
+    """First λ1·‖z_S − φ·z_T‖² on x + λ2·‖z_S − φ·z_T‖² on x', φ rising from 1/τ_max to 1; then CE."""
+
+    kd_weight: float = option("λ1, the weight of the teacher's logits on the text", 0.5, at_least=0)
+    perturbed_weight: float = option("λ2, their weight on the perturbed text", 0.5, at_least=0)
+    annealing: AnnealingOptions = group(AnnealingOptions)
+    masking: AdversarialMasking = group(AdversarialMasking)
+
+    def method(self) -> Method:
+        """Two terms, then one."""
+        annealed = self.annealing.annealed
+        return Method(
+            (
+                Weighted(self.kd_weight, annealed, phase=0),
+                Weighted(self.perturbed_weight, annealed, phase=0, on="perturbed"),
+                Weighted(1.0, TaskLoss(), phase=1),
+            ),
+            self.annealing.phases,
+            self.masking,
+        )

@@ -1,0 +1,38 @@
+"""MATE-KD: Rashid et al. 2021, *MATE-KD: Masked Adversarial TExt, a Companion to Knowledge Distillation*,
+arXiv 2105.05912.
+
+Deviations: a generator step takes the rows of the student's step beside it, where the authors' code gives them rows of
+their own; [CLS], [SEP], padding and their like are neither masked nor filled in; the student learns without dropout in
+generator steps; and where no generator is named, the fine-tuned teacher's own body with its input embeddings as output
+layer stands for a pre-trained masked language model.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import group, option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.masking import AdversarialMasking
+from demiglace.methods.outputs import LogitDistillation, TaskLoss
+
+
+@dataclass(frozen=True)
+class MateKD:
+    """λ1·CE(x) + λ2·τ²KL(T(x) ‖ S(x)) + λ3·τ²KL(T(x') ‖ S(x')), x' refilled by a generator that maximises the last."""
+
+    task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
+    kd_weight: float = option("λ2, the weight of the teacher's logits on the text", 1 / 3, at_least=0)
+    perturbed_weight: float = option("λ3, their weight on the perturbed text", 1 / 3, at_least=0)
+    temperature: float = option("τ", 1.0, above=0)
+    masking: AdversarialMasking = group(AdversarialMasking)
+
+    def method(self) -> Method:
+        """The three terms."""
+        logits = LogitDistillation(self.temperature)
+        return Method(
+            (
+                Weighted(self.task_weight, TaskLoss()),
+                Weighted(self.kd_weight, logits),
+                Weighted(self.perturbed_weight, logits, on="perturbed"),
+            ),
+            augmentation=self.masking,
+        )

@@ -1,0 +1,195 @@
+"""What a run will cost, from shapes, lengths and speeds alone: nothing is loaded, run or written here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Literal
+
+import numpy as np
+
+from demiglace.data.batches import epoch_steps, sorted_batches, split_by_tokens
+from demiglace.methods.base import Method
+from demiglace.models.cost import BACKWARD, Memory, activation_bytes, padded_flops, padded_tokens, training_memory
+from demiglace.models.shape import ModelShape
+from demiglace.signals.cache import CacheKey
+from demiglace.signals.request import SignalRequest
+from demiglace.training.config import TrainConfig
+from demiglace.training.timetable import phase_ends
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine is: sustained operations a second without and with gradients, seconds of an update.
+
+    An update (clipping, AdamW) costs the same however few rows its step has.
+    """
+
+    forward: float
+    training: float
+    update: float = 0.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run as far as its cost goes. pass_tokens: padded tokens of a forward pass without gradients.
+
+    cache: whether the teacher's signals may be kept on disk; devices: processes that share every step.
+    """
+
+    method: Method
+    training: TrainConfig
+    precision: str = "fp32"
+    attention: str = "sdpa"
+    cache: bool = True
+    cache_dtype: Literal["float16", "float32"] = "float16"
+    pass_tokens: int = 2048
+    devices: int = 1
+
+    def requests(self, student: ModelShape, teacher: ModelShape) -> list[SignalRequest]:
+        """What each phase asks of the teacher."""
+        return [self.method.requests(student, teacher, phase).teacher for phase in range(len(self.method.phases))]
+
+    def request(self, student: ModelShape, teacher: ModelShape) -> SignalRequest:
+        """What all phases together ask of the teacher."""
+        return reduce(or_, self.requests(student, teacher))
+
+    def cached(self, student: ModelShape, teacher: ModelShape) -> bool:
+        """Whether the teacher answers once and for all."""
+        request = self.request(student, teacher)
+        return self.cache and request.cacheable and not request.empty and self.method.augmentation is None
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall-clock: the capture, the steps of all epochs, and validation after each of them and at the end."""
+
+    capture: float
+    training: float
+    validation: float
+
+    @property
+    def total(self) -> float:
+        """All of it; start-up, reading and tokenising come on top."""
+        return self.capture + self.training + self.validation
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost. teacher: none where it is asked nothing.
+
+    tokens: real ones of the training rows; padded_tokens: those computed in an epoch. teacher_flops: of asking it about
+    every training row, `teacher_passes` times (1 with a cache); student_flops: of one epoch, forward and backward;
+    validation_flops: of all validation in the run, and of the test rows.
+    """
+
+    teacher: ModelShape | None
+    student: ModelShape
+    rows: int
+    tokens: int
+    padded_tokens: int
+    steps: int
+    epochs: int
+    teacher_flops: int
+    teacher_passes: int
+    student_flops: int
+    validation_flops: int
+    cache_bytes: int
+    memory: Memory
+    seconds: Seconds | None
+
+
+def estimate(
+    teacher: ModelShape | None,
+    student: ModelShape,
+    lengths: Mapping[str, np.ndarray],
+    setup: Setup,
+    speed: Speed | None = None,
+) -> Estimate:
+    """The cost of training `student` on rows of these lengths, by split: "train", and "validation" and "test" if any.
+
+    Arithmetic: F(T) of `models.shape.forward_flops` for every row of every batch as the loop will make it, padding
+    included; the teacher F once a row, the student 3 F an epoch (a backward pass is two forward passes). Seconds:
+    (teacher's + student's operations) / (speed · devices) + updates; every process validates alone. Without a speed
+    no seconds are told.
+    Raises `ConfigError` and `ModelError` where the method does not suit epochs or models.
+    """
+    rows, training = lengths["train"], setup.training
+    steps = epoch_steps(rows, training.batch_size, training.seed, 0)
+    parts = [part for step in steps for part in split_by_tokens(step, rows, training.batch_tokens)]
+    cached = teacher is not None and setup.cached(student, teacher)
+    passes = 0 if teacher is None else 1 if cached else _online_epochs(setup, student, teacher)
+    held = teacher if passes else None
+    texts = 1 if setup.method.augmentation is None else 2  # the rows' own and the perturbed one
+    asked = sorted_batches(rows, setup.pass_tokens) if cached else parts
+    teacher_flops = texts * padded_flops(held, rows, asked) if held else 0
+    student_flops = texts * (1 + BACKWARD) * padded_flops(student, rows, parts)
+    found = Estimate(
+        teacher=held,
+        student=student,
+        rows=len(rows),
+        tokens=int(rows.sum()),
+        padded_tokens=padded_tokens(rows, parts),
+        steps=len(steps),
+        epochs=training.epochs,
+        teacher_flops=teacher_flops,
+        teacher_passes=passes,
+        student_flops=student_flops,
+        validation_flops=_validation_flops(setup, student, lengths),
+        cache_bytes=_cache_bytes(setup, student, held, len(rows)) if cached and held else 0,
+        memory=training_memory(student, _activations(setup, student, rows, parts), held, cached=cached),
+        seconds=None,
+    )
+    return found if speed is None else replace(found, seconds=_seconds(found, speed, setup.devices))
+
+
+def _seconds(found: Estimate, speed: Speed, devices: int) -> Seconds:
+    epoch = found.student_flops / (speed.training * devices) + found.steps * speed.update
+    teaching = found.teacher_flops * found.teacher_passes / (speed.forward * devices)
+    cached = found.cache_bytes > 0
+    return Seconds(
+        capture=teaching if cached else 0.0,
+        training=found.epochs * epoch + (0.0 if cached else teaching),
+        validation=found.validation_flops / speed.forward,
+    )
+
+
+def _online_epochs(setup: Setup, student: ModelShape, teacher: ModelShape) -> int:
+    """Epochs in which a teacher that is not cached is asked anything."""
+    if setup.method.augmentation is not None:
+        return setup.training.epochs
+    ends = phase_ends(setup.training.epochs, setup.method.phases)
+    begins = (0, *ends[:-1])
+    asked = (not request.empty for request in setup.requests(student, teacher))
+    return sum(end - begin for begin, end, is_asked in zip(begins, ends, asked, strict=True) if is_asked)
+
+
+def _cache_bytes(setup: Setup, student: ModelShape, teacher: ModelShape, rows: int) -> int:
+    key = CacheKey(
+        teacher="",
+        tokens="",
+        rows=rows,
+        outputs=teacher.num_labels,
+        layers=teacher.num_layers,
+        width=teacher.hidden_size,
+        poolings=setup.request(student, teacher).poolings,
+        dtype=setup.cache_dtype,
+        precision=setup.precision,
+    )
+    return key.bytes
+
+
+def _activations(setup: Setup, student: ModelShape, lengths: np.ndarray, parts: list[np.ndarray]) -> int:
+    """Of the largest forward pass, or a process's share of it."""
+    sizes = {(-(-len(part) // setup.devices), int(lengths[part].max())) for part in parts}
+    return max(activation_bytes(student, *size, setup.precision, setup.attention) for size in sizes)
+
+
+def _validation_flops(setup: Setup, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
+    """Validation rows after every epoch and, with test rows, once more for the best one."""
+    times = {"validation": setup.training.epochs + 1, "test": 1}
+    return sum(
+        count * padded_flops(student, lengths[name], sorted_batches(lengths[name], setup.pass_tokens))
+        for name, count in times.items()
+        if name in lengths
+    )

@@ -1,0 +1,125 @@
+"""What a planned run is about, from configs of models and the lengths of rows: no weights, no writing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from transformers import PreTrainedConfig
+
+from demiglace.data.batches import forward_tokens
+from demiglace.data.config import DataConfig, DataLocation
+from demiglace.data.dataset import load_unlabelled
+from demiglace.data.rows import Problem, Split
+from demiglace.data.splitting import take
+from demiglace.data.tokenise import tokenise
+from demiglace.evaluation.predict import check_longest
+from demiglace.methods.table import build_method
+from demiglace.models.pooling import State
+from demiglace.models.shape import ModelShape
+from demiglace.models.tokenizer import load_tokenizer
+from demiglace.models.truncate import choose_layers, truncate_config
+from demiglace.models.untrained import classifier_config, shape_of_config
+from demiglace.stages.config import DistillConfig, FinetuneConfig
+from demiglace.stages.distill import check_student_choice
+from demiglace.stages.estimate import Estimate, Setup, Speed, estimate
+from demiglace.stages.fit import numeric_choices, processes
+from demiglace.stages.material import read_rows
+from demiglace.training.config import TrainConfig
+from demiglace.training.timetable import phase_ends
+
+_TOKENISED = 20_000  # rows of a split whose lengths are measured; those of more rows are drawn from them
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A data set as far as cost goes: tokens of each row by split (unlabelled ones among "train"), and its labels."""
+
+    lengths: Mapping[str, np.ndarray]
+    problem: Problem
+    label_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The models of a run, its rows, and how it is to go. teacher: none for `finetune`."""
+
+    teacher: PreTrainedConfig | None
+    student: PreTrainedConfig
+    rows: Rows
+    setup: Setup
+
+    @cached_property
+    def shapes(self) -> tuple[ModelShape | None, ModelShape]:
+        """Teacher's and student's."""
+        return None if self.teacher is None else shape_of_config(self.teacher), shape_of_config(self.student)
+
+    @property
+    def poolings(self) -> tuple[State, ...]:
+        """How the hidden states that the method asks for are pooled."""
+        teacher, student = self.shapes
+        return () if teacher is None else self.setup.request(student, teacher).poolings
+
+    def estimate(self, speed: Speed | None = None) -> Estimate:
+        """What it costs; raises as `stages.estimate.estimate` does."""
+        return estimate(*self.shapes, self.rows.lengths, self.setup, speed)
+
+
+def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 1) -> Subject:
+    """The subject of a run with this config. Raises `ConfigError` and `ModelError` as the run itself would.
+
+    The teacher need not have a head for the rows' labels yet: it is counted with one.
+    """
+    if isinstance(config, FinetuneConfig):
+        model = classifier_config(config.model, rows.label_names, config.training.dropout)
+        return _checked(Subject(None, model, rows, _setup("none", {}, config.training, config.model, devices)))
+    check_student_choice(config)
+    teacher = classifier_config(config.teacher, rows.label_names)
+    student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout)
+    if not config.student:
+        keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
+        student = truncate_config(student, keep)
+    setup = _setup(config.method, config.method_options, config.training, config.teacher, devices)
+    setup = replace(setup, cache=config.cache != "off", cache_dtype=config.cache_dtype)
+    return _checked(Subject(teacher, student, rows, setup))
+
+
+def _checked(subject: Subject) -> Subject:
+    for shape in filter(None, subject.shapes):
+        for lengths in subject.rows.lengths.values():
+            check_longest(shape, lengths)
+    return subject
+
+
+def _setup(method: str, options: Mapping[str, object], training: TrainConfig, model: str, devices: int) -> Setup:
+    made = build_method(method, options)
+    phase_ends(training.epochs, made.phases)
+    precision, attention = numeric_choices(training, model)
+    return Setup(
+        method=made,
+        training=training,
+        precision=precision,
+        attention=attention,
+        pass_tokens=forward_tokens(processes().device),
+        devices=devices,
+    )
+
+
+def read_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
+    """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
+
+    Of a split of more than 20,000 rows as many are tokenised, and the lengths of all are drawn from theirs.
+    """
+    dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
+
+    def lengths(split: Split) -> np.ndarray:
+        generator = np.random.default_rng(0)
+        if len(split) <= _TOKENISED:
+            return tokenise(split, tokenizer, source.max_length).lengths
+        sample = take(split, generator.permutation(len(split))[:_TOKENISED])
+        return generator.choice(tokenise(sample, tokenizer, source.max_length).lengths, len(split))
+
+    found = {name: lengths(split) for name, split in dataset.splits.items()}
+    if source.unlabelled:
+        found["train"] = np.concatenate([found["train"], lengths(load_unlabelled(source, dataset))])
+    return Rows(found, dataset.labels.problem, dataset.labels.names)

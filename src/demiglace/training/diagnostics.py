@@ -1,0 +1,154 @@
+"""What a run tells about its own health: does every loss term teach, does one drown another, do features collapse.
+
+Nothing here changes the run: no weight, no gradient and no random number of it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from demiglace.console import say
+from demiglace.data.batches import Batch
+from demiglace.errors import ModelError
+from demiglace.methods.base import Progress, Term
+from demiglace.methods.outputs import LogitDistillation
+from demiglace.methods.schedule import Scheduled
+from demiglace.models.loading import seeded
+from demiglace.models.stack import layer_stack
+from demiglace.signals.request import Signals
+from demiglace.training.config import TrainConfig
+from demiglace.training.log import RunLog
+from demiglace.training.objective import Objective, Perturbed
+
+_STEPS_BETWEEN = 200  # from one look at the gradients to the next: so they cost less than 1 % of the time
+_ROWS = 8  # rows that such a look takes
+_COLLAPSED = 1e-3  # variance of unit-length features; 1 is the most
+_FAR_APART = 100.0  # times that one weighted term may be another
+
+Hear = Callable[[np.ndarray, Progress], tuple[Batch, Signals, Perturbed | None]]
+
+
+def shares(objective: Objective, values: Sequence[float]) -> dict[str, float]:
+    """Each term's share of the total: |weight · value| / Σ |weight · value|, all 0 where the total is."""
+    parts = [abs(row.weight * value) for row, value in zip(objective.rows, values, strict=True)]
+    total = sum(parts) or 1.0
+    return {name: part / total for name, part in zip(objective.names, parts, strict=True)}
+
+
+def gradient_norms(objective: Objective, terms: Tensor, phase: int) -> tuple[int, dict[str, float]]:
+    """‖∂(weight · term) / ∂W‖₂ for the phase's terms, W the parameters of the last layer that they share.
+
+    terms: those of `Objective.term_values`, unweighted [terms], with their graph. Returns that layer's number, from 1,
+    and the norms by term; where those that reach any layer share none, the first one's. No `grad` is touched.
+    (Chen et al. 2018, GradNorm, arXiv 1711.02257, weigh terms by these.)
+    """
+    layers = _layers(objective.student)
+    flat = [p for layer in layers for p in layer]
+    norms: dict[str, list[float]] = {}
+    for name, row, value, on in zip(objective.names, objective.rows, terms, objective.active(phase), strict=True):
+        if on and value.requires_grad:
+            found = iter(torch.autograd.grad(row.weight * value, flat, retain_graph=True, allow_unused=True))
+            norms[name] = [_norm([next(found) for _ in layer]) for layer in layers]
+    felt = [norm for norm in norms.values() if any(norm)]
+    reached = [i for i in range(len(layers)) if all(norm[i] > 0 for norm in felt)]
+    last = reached[-1] if reached else 0
+    return last + 1, {name: norm[last] for name, norm in norms.items()}
+
+
+def _layers(student: PreTrainedModel) -> list[list[nn.Parameter]]:
+    """The trained parameters of each layer; of the whole model where its layers are not found."""
+    try:
+        blocks: Iterable[nn.Module] = layer_stack(student)
+    except ModelError:
+        blocks = [student]
+    return [[p for p in block.parameters() if p.requires_grad] for block in blocks]
+
+
+def _norm(gradients: Sequence[Tensor | None]) -> float:
+    """Of all of them together."""
+    there = [g.float().norm() for g in gradients if g is not None]
+    return float(torch.stack(there).norm()) if there else 0.0
+
+
+def far_apart(parts: Mapping[str, float]) -> str | None:
+    """A warning where one term's share is more than 100 times another's; terms of no share do not count."""
+    there = {name: part for name, part in parts.items() if part > 0}
+    if not there:
+        return None
+    most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+    times = there[most] / there[least]
+    if times <= _FAR_APART:
+        return None
+    return f"warning: {most} counts {times:,.0f} times as much as {least} in the loss; look at their weights."
+
+
+class Diagnostics:
+    """Looks at a run after each window of its log, on the main process, unless `--diagnostics off`."""
+
+    def __init__(self, objective: Objective, config: TrainConfig, log: RunLog, hear: Hear):
+        self._objective, self._config, self._log, self._hear = objective, config, log, hear
+        self._checked: set[int] = set()
+        self._low: set[str] = set()
+        self._collapsed: set[str] = set()
+
+    def after_window(self, record: Mapping[str, Any], rows: np.ndarray, steps: int, now: Progress) -> None:
+        """Look at a window of `steps` steps: its record in the log, the rows of its last step, and where that was."""
+        if self._config.diagnostics == "off":
+            return
+        end = record["step"]
+        # from a phase's second step on: at the first one, a weight that rises from 0 is still 0
+        is_mixed = len(self._objective.rows) > 1
+        if is_mixed and now.phase not in self._checked and now.phase_epoch == 0 and now.fraction > 0:
+            self._checked.add(now.phase)
+            self._first_steps(record, now)
+        if end <= steps or end // _STEPS_BETWEEN > (end - steps) // _STEPS_BETWEEN:
+            self._gradients(end, rows[:_ROWS], now)
+        self._watch_variance(record["diagnostics"])
+
+    def _first_steps(self, record: Mapping[str, Any], now: Progress) -> None:
+        """Say what each term of the phase is, and warn of one that is 0 and of two that are far apart."""
+        terms, active = record["terms"], self._objective.active(now.phase)
+        rows = {n: row for n, row, on in zip(self._objective.names, self._objective.rows, active, strict=True) if on}
+        parts = {name: record["shares"][name] for name in rows}
+        said = (
+            f"{n} {terms[n]:.4g} ({parts[n]:.1%} of the loss{self._temperature(row.term)})" for n, row in rows.items()
+        )
+        say(f"first steps: {', '.join(said)}")
+        for name in rows:
+            if terms[name] == 0:
+                say(f"warning: {name} is 0 in the first steps, so it teaches nothing.")
+        if warning := far_apart(parts):
+            say(warning)
+
+    def _gradients(self, step: int, rows: np.ndarray, now: Progress) -> None:
+        """Log the terms' gradient norms on these rows, at the present weights."""
+        with seeded(self._config.seed), torch.enable_grad():
+            batch, signals, perturbed = self._hear(rows, now)
+            labelled = max(1.0, float(batch.labelled.sum()))
+            terms = self._objective.term_values(batch, signals, now, float(len(rows)), labelled, perturbed)
+            layer, norms = gradient_norms(self._objective, terms, now.phase)
+        self._log.write("gradients", {"step": step, "layer": layer, "terms": norms})
+
+    def _watch_variance(self, values: Mapping[str, float]) -> None:
+        """Warn once of each term whose features all but agree in two windows running (a few rows may, by chance)."""
+        low = {n for n, value in values.items() if n.endswith("feature_variance") and value < _COLLAPSED}
+        for name in (low & self._low) - self._collapsed:
+            say(
+                f"warning: {name} is {values[name]:.1e}: the projected features of all rows agree, so it teaches "
+                "nothing any more; try a frozen projection or none."
+            )
+            self._collapsed.add(name)
+        self._low = low
+
+    def _temperature(self, term: Term) -> str:
+        """What a term's temperature does to its gradient; nothing where outputs are compared as numbers."""
+        if isinstance(term, Scheduled):
+            return self._temperature(term.term)
+        is_regression = self._objective.student.config.num_labels == 1
+        if not isinstance(term, LogitDistillation) or term.divergence == "squared" or is_regression:
+            return ""
+        return f", τ = {term.temperature:g}, times τ² = {term.temperature**2:g}"

@@ -1,0 +1,131 @@
+"""The estimate against what a run really computes, keeps and asks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from stage_kit import QUICK, arguments
+from torch.utils.flop_counter import FlopCounterMode
+
+from demiglace.cli import main
+from demiglace.errors import ConfigError
+from demiglace.methods.table import build_method
+from demiglace.models.loading import load_classifier
+from demiglace.models.shape import ModelShape
+from demiglace.signals.online import OnlineTeacher
+from demiglace.stages.estimate import Seconds, Setup, Speed, estimate
+from demiglace.training.config import TrainConfig
+from training_kit import make_loop, objective_of, random_examples, teacher_and_student
+
+LENGTHS = {"train": random_examples(60).lengths, "validation": np.array([4, 9]), "test": np.array([12])}
+TRAINING = TrainConfig(epochs=3, batch_size=8, batch_tokens=40)
+
+
+@pytest.fixture(scope="module")
+def shapes() -> tuple[ModelShape, ModelShape]:
+    teacher, student = teacher_and_student()
+    return ModelShape.of(teacher), ModelShape.of(student)
+
+
+def setup_of(method: str, **options) -> Setup:
+    return Setup(build_method(method, {}), replace(TRAINING, **options))
+
+
+def test_operations_are_those_of_a_run(tmp_path, monkeypatch):
+    teacher, student = teacher_and_student()
+    for model in (teacher, student):
+        model.set_attn_implementation("eager")  # the others have no count of their operations
+    objective, source = objective_of("vanilla-kd", {}, teacher, student)
+    examples = random_examples(60)
+    asked = 0
+
+    def fetch(self, batch, phase=0, fetch=OnlineTeacher.fetch):
+        nonlocal asked
+        with FlopCounterMode(display=False) as counter:
+            signals = fetch(self, batch, phase)
+        asked += counter.get_total_flops()
+        return signals
+
+    monkeypatch.setattr(OnlineTeacher, "fetch", fetch)
+    options = {"epochs": 1, "batch_tokens": 40, "diagnostics": "off"}
+    loop = make_loop(tmp_path / "run", objective, source, examples, **options)
+    with FlopCounterMode(display=False) as counter:
+        loop.run()
+    setup = replace(setup_of("vanilla-kd", epochs=1), cache=False)
+    found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": examples.lengths}, setup)
+    # biases, norms and the pooler are few, but of so small a model not nothing
+    assert found.teacher_flops == pytest.approx(asked, rel=0.1)
+    assert found.student_flops == pytest.approx(counter.get_total_flops() - asked, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["vanilla-kd", "rail-kd-l", "pkd"])
+def test_the_cache_has_the_size_that_was_told(method, tmp_path, teacher, rows):
+    given = {"layers": 2, "method": method, "cache": tmp_path / "cache", "output": tmp_path / "run"} | rows | QUICK
+    assert main(arguments("distill", teacher=teacher, **given)) == 0
+    arrays = [np.load(file) for file in (tmp_path / "cache").rglob("*.npy")]
+    shape = ModelShape.of(load_classifier(teacher, None))
+    lengths = {"train": np.full(len(arrays[0]), 5)}
+    found = estimate(shape, replace(shape, num_layers=2), lengths, setup_of(method))
+    assert found.cache_bytes == sum(a.nbytes for a in arrays) > 0
+    assert found.teacher_passes == 1
+
+
+def test_seconds_are_operations_over_speed(shapes):
+    teacher, student = shapes
+    speed = Speed(forward=1e6, training=1e5, update=0.5)
+    found = estimate(teacher, student, LENGTHS, setup_of("pkd"), speed)
+    assert found.steps == 8
+    assert found.seconds == Seconds(
+        capture=found.teacher_flops / 1e6,
+        training=3 * (found.student_flops / 1e5 + 8 * 0.5),
+        validation=found.validation_flops / 1e6,
+    )
+    online = estimate(teacher, student, LENGTHS, replace(setup_of("pkd"), cache=False), speed)
+    assert (online.cache_bytes, online.seconds.capture) == (0, 0)
+    asking = 3 * online.teacher_flops / 1e6
+    assert online.seconds.training == pytest.approx(3 * (online.student_flops / 1e5 + 8 * 0.5) + asking)
+    shared = estimate(teacher, student, LENGTHS, replace(setup_of("pkd"), devices=4), replace(speed, update=0))
+    assert shared.seconds.capture == found.seconds.capture / 4
+    assert shared.seconds.training == pytest.approx((found.seconds.training - 3 * 8 * 0.5) / 4)
+    assert shared.seconds.validation == found.seconds.validation  # every process does all of it
+    assert estimate(teacher, student, LENGTHS, setup_of("pkd")) == replace(found, seconds=None)
+
+
+def test_without_distillation_no_teacher_is_asked(shapes):
+    teacher, student = shapes
+    for given in (teacher, None):
+        found = estimate(given, student, LENGTHS, setup_of("none"), Speed(1e6, 1e6))
+        assert (found.teacher, found.teacher_passes, found.teacher_flops, found.cache_bytes) == (None, 0, 0, 0)
+        assert found.seconds.capture == 0
+        assert found.memory.teacher == found.memory.capture == 0
+
+
+def test_a_teacher_that_is_not_cached_is_asked_in_the_phases_that_need_it(shapes):
+    annealing = replace(setup_of("annealing-kd", epochs=8), cache=False)  # labels alone in the last quarter
+    assert estimate(*shapes, LENGTHS, annealing).teacher_passes == 6
+    assert estimate(*shapes, LENGTHS, replace(setup_of("vanilla-kd", epochs=8), cache=False)).teacher_passes == 8
+
+
+def test_what_is_kept_for_every_token_is_never_cached(shapes):
+    found = estimate(*shapes, LENGTHS, setup_of("distil", epochs=8))
+    assert (found.cache_bytes, found.teacher_passes) == (0, 8)
+    assert found.memory.teacher == 4 * shapes[0].parameters
+
+
+def test_tokens_are_counted_as_the_loop_pads_them(shapes):
+    found = estimate(*shapes, LENGTHS, setup_of("none"))
+    assert (found.rows, found.tokens) == (60, LENGTHS["train"].sum())
+    assert found.tokens <= found.padded_tokens < 60 * LENGTHS["train"].max()
+
+
+def test_what_does_not_suit_is_refused(shapes):
+    with pytest.raises(ConfigError, match="2 phases and --epochs is 1"):
+        estimate(*shapes, LENGTHS, replace(setup_of("annealing-kd", epochs=1), cache=False))
+
+
+def test_the_random_state_is_left_alone(shapes):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    estimate(*shapes, LENGTHS, setup_of("rail-kd-l"))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,229 @@
+"""What a run tells about its health: it is right, it warns where it should, and it changes nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from demiglace.data.batches import collate
+from demiglace.errors import ModelError
+from demiglace.methods.base import Progress
+from demiglace.models.stack import layer_stack
+from demiglace.signals.capture import capture
+from demiglace.signals.request import SignalRequest, hidden_request
+from demiglace.training import diagnostics
+from demiglace.training.diagnostics import far_apart, gradient_norms, shares
+from demiglace.training.loop import Loop
+from training_kit import make_loop, objective_of, random_examples, teacher_and_student
+
+ROWS = 40
+START = Progress(seed=0, epoch=0, step=0)
+
+
+def loop_of(directory: Path, method: str = "rail-kd-l", options: dict | None = None, rows=None, **settings) -> Loop:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of(method, options or {}, teacher, student)
+    return make_loop(directory, objective, source, rows or random_examples(ROWS), **settings)
+
+
+def records(directory: Path, kind: str) -> list[dict]:
+    lines = (directory / "log.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+# shares and norms
+
+
+def test_shares_are_of_the_weighted_terms():
+    objective, _ = objective_of("rail-kd-l", {"task_weight": 0.5, "kd_weight": 0.3, "layer_weight": 0.2}, *pair())
+    assert shares(objective, [2.0, 10.0, 5.0]) == pytest.approx({"task": 0.2, "kd": 0.6, "layers": 0.2})
+    assert shares(objective, [0.0, 0.0, 0.0]) == {"task": 0, "kd": 0, "layers": 0}
+
+
+def pair():
+    return teacher_and_student()
+
+
+def heard(objective, source, rows=8):
+    batch = collate(random_examples(ROWS), np.arange(rows))
+    return batch, source.fetch(batch)
+
+
+def test_norms_are_those_of_the_last_layers_gradients():
+    objective, source = objective_of("vanilla-kd", {"task_weight": 0.25}, *pair())
+    batch, signals = heard(objective, source)
+    layer, norms = gradient_norms(objective, objective.term_values(batch, signals, START, 8.0, 8.0), 0)
+    assert all(p.grad is None for p in objective.parameters())
+    expected = {}
+    for i, (name, weight) in enumerate({"task": 0.25, "kd": 0.75}.items()):
+        objective.zero_grad()
+        (weight * objective.term_values(batch, signals, START, 8.0, 8.0)[i]).backward()
+        last = layer_stack(objective.student)[-1]
+        expected[name] = torch.cat([p.grad.flatten() for p in last.parameters()]).norm().item()
+    assert layer == 3
+    assert norms == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_layer_is_the_last_one_that_all_terms_reach():
+    objective, source = objective_of("vanilla-kd", {}, *pair())
+    batch, _ = heard(objective, source)
+    own = capture(objective.student, batch, hidden_request("mean", [2]) | SignalRequest(logits=True))
+    terms = torch.stack([own.logits.square().sum(), own.states["mean", 2].square().sum()])
+    layer, norms = gradient_norms(objective, terms, 0)
+    assert layer == 2
+    assert min(norms.values()) > 0
+    embeddings = capture(objective.student, batch, hidden_request("mean", [0]) | SignalRequest(logits=True))
+    terms = torch.stack([embeddings.logits.square().sum(), embeddings.states["mean", 0].square().sum()])
+    layer, norms = gradient_norms(objective, terms, 0)
+    assert (layer, norms["kd"]) == (3, 0.0)  # what reaches no layer decides nothing
+    assert norms["task"] > 0
+
+
+def test_terms_of_another_phase_have_no_norm():
+    objective, source = objective_of("annealing-kd", {}, *pair())
+    batch, signals = heard(objective, source)
+    for phase, name in enumerate(("annealed", "task")):
+        now = Progress(seed=0, epoch=0, step=0, phase=phase)
+        values = objective.term_values(batch, signals, now, 8.0, 8.0)
+        assert list(gradient_norms(objective, values, phase)[1]) == [name]
+
+
+# in a run
+
+
+@pytest.mark.parametrize("method", ["rail-kd-l", "distil", "none"])
+def test_weights_are_bit_equal_without(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnostics, "_STEPS_BETWEEN", 2)
+    found = {}
+    for mode in ("on", "off"):
+        loop = loop_of(tmp_path / mode, method, diagnostics=mode)
+        for module in loop._plain.student.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.2
+        loop.run()
+        found[mode] = loop._plain.state_dict()
+    assert len(records(tmp_path / "on", "gradients")) == 6
+    assert records(tmp_path / "off", "gradients") == []
+    assert all(torch.equal(value, found["off"][key]) for key, value in found["on"].items())
+    ours, theirs = (records(tmp_path / mode, "step") for mode in ("on", "off"))
+    assert ours == theirs
+    assert all(sum(r["shares"].values()) == pytest.approx(1) for r in ours)
+
+
+def test_gradients_are_looked_at_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnostics, "_STEPS_BETWEEN", 4)
+    loop_of(tmp_path, epochs=3, log_steps=3, lr=1e-5).run()  # windows end at 3, 5, 8, 10, 13, 15
+    looks = records(tmp_path, "gradients")
+    assert [r["step"] for r in looks] == [3, 5, 8, 13]
+    assert all(set(r["terms"]) == {"task", "kd", "layers"} for r in looks)
+    assert all(min(r["terms"].values()) > 0 for r in looks)
+    assert {r["layer"] for r in looks} == {2}  # the last layer takes no part in RAIL's term
+
+
+def test_a_resumed_run_looks_as_the_whole_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnostics, "_STEPS_BETWEEN", 2)
+    loop_of(tmp_path / "whole").run()
+    cut_off = loop_of(tmp_path / "parts")
+    cut_off._resume()
+    cut_off._epoch(0)
+    loop_of(tmp_path / "parts").run()
+    whole, parts = (records(tmp_path / name, "gradients") for name in ("whole", "parts"))
+    assert whole == parts
+    assert [r["step"] for r in whole] == [1, 2, 4, 6, 8, 10]
+
+
+def test_models_whose_layers_are_not_found_are_looked_at_as_a_whole(tmp_path, monkeypatch):
+    def unknown(model):
+        raise ModelError("no stack")
+
+    monkeypatch.setattr(diagnostics, "layer_stack", unknown)
+    loop_of(tmp_path, "vanilla-kd", epochs=1).run()
+    assert [(r["layer"], set(r["terms"])) for r in records(tmp_path, "gradients")] == [(1, {"task", "kd"})]
+
+
+# what is said
+
+
+def said(capsys) -> list[str]:
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith(("first steps", "warning"))]
+
+
+def test_first_steps_name_every_term_and_the_temperature(tmp_path, capsys):
+    loop_of(tmp_path, options={"temperature": 4.0}, log_steps=5).run()
+    line = said(capsys)[0]
+    assert "task " in line
+    assert "layers " in line
+    assert "of the loss, τ = 4, times τ² = 16)" in line
+
+
+def test_every_phase_has_its_first_steps(tmp_path, capsys):
+    loop_of(tmp_path, "annealing-kd", log_steps=5, epochs=4).run()
+    first, second = said(capsys)
+    assert first.startswith("first steps: annealed ")
+    assert second.startswith("first steps: task ")
+    assert "(100.0% of the loss)" in second
+
+
+def test_numbers_have_no_temperature(tmp_path, capsys):
+    teacher, student = teacher_and_student(regression=True)
+    objective, source = objective_of("vanilla-kd", {}, teacher, student, "regression")
+    make_loop(tmp_path, objective, source, random_examples(ROWS, regression=True), log_steps=5).run()
+    (line,) = said(capsys)
+    assert "τ" not in line
+
+
+def test_a_term_that_is_nothing_is_warned_of(tmp_path, capsys):
+    loop_of(tmp_path, rows=random_examples(ROWS, unlabelled=ROWS), log_steps=5).run()
+    assert "warning: task is 0 in the first steps, so it teaches nothing." in said(capsys)
+
+
+def test_a_weight_that_rises_from_nothing_is_no_warning(tmp_path, capsys):
+    loop_of(tmp_path, "continuation-kd", log_steps=1).run()
+    (line,) = said(capsys)
+    assert "task" in line
+
+
+def test_a_term_that_drowns_another_is_warned_of(tmp_path, capsys):
+    loop_of(tmp_path, options={"layer_weight": 1e5}, log_steps=5).run()
+    _, warning = said(capsys)
+    assert warning.startswith("warning: layers counts ")
+    assert warning.endswith(" in the loss; look at their weights.")
+
+
+@pytest.mark.parametrize(
+    ("parts", "warned"),
+    [({"a": 0.98, "b": 0.02}, False), ({"a": 0.995, "b": 0.005}, True), ({"a": 1.0, "b": 0.0}, False), ({}, False)],
+)
+def test_how_far_apart_is_too_far(parts, warned):
+    assert (far_apart(parts) is not None) == warned
+
+
+def test_collapse_is_warned_of_once(tmp_path, capsys):
+    loop = loop_of(tmp_path, options={"trained": "neither"}, log_steps=1)
+    with torch.no_grad():
+        loop._plain.terms[2].projections.student.weight.fill_(1.0)  # every feature on one line
+    loop.run()
+    warnings = [line for line in said(capsys) if "agree" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: layers.feature_variance is ")
+
+
+def test_one_row_is_no_collapse(tmp_path, capsys):
+    loop_of(tmp_path, batch_tokens=1, log_steps=1).run()
+    assert not [line for line in said(capsys) if "agree" in line]
+
+
+def test_one_term_alone_is_not_spoken_of(tmp_path, capsys):
+    loop_of(tmp_path, "none", log_steps=5).run()
+    assert said(capsys) == []
+    assert records(tmp_path, "step")[0]["shares"] == {"task": 1.0}
+
+
+def test_it_can_be_switched_off(tmp_path, capsys):
+    loop_of(tmp_path, options={"layer_weight": 1e5}, diagnostics="off").run()
+    assert said(capsys) == []
+    assert records(tmp_path, "gradients") == []
