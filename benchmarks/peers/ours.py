@@ -18,16 +18,21 @@ from transformers import PreTrainedModel
 
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Method
+from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
+from demiglace.models.masked_lm import tied_masked_lm
 from demiglace.models.shape import ModelShape
 from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training import loop
+from demiglace.training.adversary import Adversary, Vocabulary
 from demiglace.training.checkpoint import save_checkpoint
 from demiglace.training.config import TrainConfig
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal
+
+BERTS = Vocabulary(mask=103, special=(0, 100, 101, 102, 103))  # of the vocabulary of bert-base-uncased
 
 
 def train(material: Material, entry: Entry, meter: Meter) -> None:
@@ -42,13 +47,26 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
         models = [material.teacher()]
         student, shape = material.student(), ModelShape.of(models[0])
         meter.mark()
+        adversary = _adversary(method, student, models[0], entry.precision)
         with meter.capturing():
             source = _source(method, ModelShape.of(student), models.pop(), examples, entry.precision, Path(directory))
         objective = Objective(student, method, shape, "classification", entry.precision)
         lines = [("rows", i) for i in range(len(examples))]
-        run = loop.Loop(objective, examples, source, Goal(), config, Path(directory), Accelerator(cpu=True), lines)
+        accelerator = Accelerator(cpu=True)
+        run = loop.Loop(
+            objective, examples, source, Goal(), config, Path(directory), accelerator, lines, adversary=adversary
+        )
         with mock.patch.object(loop, "save_checkpoint", _watched(meter)):
             run.run()
+
+
+def _adversary(method: Method, student: PreTrainedModel, teacher: PreTrainedModel, precision: str) -> Adversary | None:
+    """The generator of the methods that have one, and the teacher, which is then kept."""
+    options = method.augmentation
+    if not isinstance(options, AdversarialMasking):
+        return None
+    request = method.perturbed_requests(ModelShape.of(student), ModelShape.of(teacher)).teacher
+    return Adversary(options, tied_masked_lm(teacher), teacher, request, BERTS, precision)
 
 
 def _source(

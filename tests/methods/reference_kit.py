@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from demiglace.data.batches import Batch, collate
 from demiglace.methods.base import Progress
 from demiglace.models.stack import layer_stack
-from training_kit import loss_of, objective_of, random_examples, teacher_and_student
+from training_kit import ADVERSARIES, loss_of, objective_of, random_examples, teacher_and_student
 
 ROWS, HEADS = 6, 4
 START = Progress(seed=0, epoch=0, step=0)
@@ -61,6 +61,10 @@ class Facts:
         self.labels = examples.labels
         self.mask = batch.attention_mask.numpy().astype(np.float64)
         self.student, self.teacher = Model(student, batch), Model(teacher, batch)
+        adversary = ADVERSARIES.get(self.objective)
+        if adversary is not None:  # what both models say of the perturbed text
+            other = adversary.perturb(batch, now).batch
+            self.z_s_other, self.z_t_other = Model(student, other).z, Model(teacher, other).z
         self.z_s, self.z_t, self.h_s, self.h_t = self.student.z, self.teacher.z, self.student.h, self.teacher.h
 
     def ce(self) -> float:

@@ -140,6 +140,35 @@ def test_rail_annealing() -> None:
     assert second.found == pytest.approx(second.ce(), rel=1e-5)
 
 
+def test_mate_kd() -> None:
+    facts = Facts("mate-kd", {"task_weight": 0.2, "kd_weight": 0.3, "perturbed_weight": 0.5, "temperature": 2.0})
+    other = 4 * kl(softmax(facts.z_t_other / 2), softmax(facts.z_s_other / 2)).mean()
+    assert not np.allclose(facts.z_t_other, facts.z_t)
+    assert facts.found == pytest.approx(0.2 * facts.ce() + 0.3 * facts.kd(2.0) + 0.5 * other, rel=1e-4)
+
+
+def test_combined_kd() -> None:
+    now = replace(START, phase_epoch=4, phase_epochs=10)
+    facts = Facts("combined-kd", {"kd_weight": 0.3, "perturbed_weight": 0.7, "tau_max": 10}, now)
+    own, other = (
+        ((s - 0.5 * t) ** 2).mean(-1).mean() for s, t in ((facts.z_s, facts.z_t), (facts.z_s_other, facts.z_t_other))
+    )
+    assert facts.found == pytest.approx(0.3 * own + 0.7 * other, rel=1e-4)
+    second = Facts("combined-kd", {}, SECOND)
+    assert second.found == pytest.approx(second.ce(), rel=1e-5)
+
+
+def test_rail_mate() -> None:
+    facts = Facts("rail-mate", {"size": 8})
+    w_s, w_t = facts.weights("student"), facts.weights("teacher")
+    rail = sum(
+        ((unit(facts.mean(facts.h_s[i]) @ w_s[k]) - unit(facts.mean(facts.h_t[j]) @ w_t[k])) ** 2).sum(-1).mean()
+        for k, (i, j) in enumerate(zip((1, 2), facts.drawn(), strict=True))
+    )
+    other = kl(softmax(facts.z_t_other), softmax(facts.z_s_other)).mean()
+    assert facts.found == pytest.approx((facts.ce() + facts.kd(1.0) + other + rail) / 4, rel=1e-4)
+
+
 def test_reverse_kl() -> None:
     facts = Facts("reverse-kl", {"task_weight": 0.3, "temperature": 2.0})
     p, q = facts.probabilities(2.0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from stage_kit import QUICK, RESULTS, arguments, close, records, weights, write_csv, write_rows
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace
 from demiglace.cli import main
@@ -17,12 +18,13 @@ from demiglace.manifest import read_manifest
 from demiglace.methods.table import METHODS, build_method
 from demiglace.signals import fill
 from demiglace.stages import fit
+from demiglace.training.adversary import Adversary
 from demiglace.training.objective import unique_names
-from factories import ARCHITECTURES, save_tiny, tiny_tokenizer
+from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_tokenizer
 
 LABELS = ("negative", "positive")
 OUTPUTS_ALONE = {  # methods that match no layers
-    *("none", "vanilla-kd", "annealing-kd", "continuation-kd"),
+    *("none", "vanilla-kd", "annealing-kd", "continuation-kd", "mate-kd", "combined-kd"),
     *("jsd", "reverse-kl", "skew-kl", "skew-reverse-kl"),
 }
 
@@ -309,3 +311,51 @@ def test_an_interrupted_run_keeps_its_directory(
         assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 130
     assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK | {"lr": 1e-3}) == 2
     assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
+
+
+@pytest.fixture
+def generator(tmp_path: Path) -> Path:
+    """A masked language model of the tiny vocabulary, its output layer tied to its embeddings."""
+    model = AutoModelForMaskedLM.from_config(tiny_config("bert", num_layers=1))
+    model.save_pretrained(tmp_path / "generator")
+    tiny_tokenizer(tmp_path / "generator", segments=True)
+    return tmp_path / "generator"
+
+
+def test_a_named_generator_is_trained_and_never_saved_with_the_student(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], generator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, original = [], Adversary.learn
+
+    def noted(self: Adversary, *args: Any) -> None:
+        original(self, *args)
+        told.append({k: v.clone() for k, v in self.tensors().items() if k.startswith("generator.")})
+
+    monkeypatch.setattr(Adversary, "learn", noted)
+    options = {"generator": generator, "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
+    assert run(tmp_path / "run", teacher, layers=2, method="mate-kd", method_options=options, **rows, **QUICK) == 0
+    assert len(told) == 5
+    assert any(not torch.equal(told[0][k], told[-1][k]) for k in told[0])
+    plain = tmp_path / "plain"
+    assert run(plain, teacher, layers=2, method="none", **rows, **QUICK) == 0
+    assert weights(tmp_path / "run").keys() == weights(plain).keys()
+
+
+def test_a_generator_of_other_words_is_refused(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], generator: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = with_other_words(tmp_path / "other")
+    options = {"generator": other}
+    assert run(tmp_path / "run", teacher, layers=2, method="mate-kd", method_options=options, **rows, **QUICK) == 2
+    assert "teacher and generator have different vocabularies" in capsys.readouterr().err
+
+
+def test_masking_needs_a_mask(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    maskless = shutil.copytree(teacher / "model", tmp_path / "maskless")
+    tokenizer = AutoTokenizer.from_pretrained(maskless)
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(maskless)
+    assert run(tmp_path / "run", maskless, layers=2, method="mate-kd", **rows, **QUICK) == 2
+    assert "has no mask token; take a teacher" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from demiglace.manifest import read_manifest
 from demiglace.signals import cache, fill
 from demiglace.stages import fit, material
 from demiglace.training import checkpoint, loop
+from demiglace.training.adversary import Adversary
 from demiglace.training.log import RunLog
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -44,6 +45,12 @@ CAPTURE: dict[str, tuple[Any, str, int, bool]] = {
     "after a shard": (fill, "_write_shard", 2, True),
     "after the last shard": (fill, "_write_shard", 3, True),
 }
+# of the generator of `mate-kd`, which takes a step before every other one of the student's
+ADVERSARY: dict[str, tuple[Any, str, int, bool]] = {
+    "before the generator's first step": (Adversary, "learn", 1, False),
+    "in the middle of a generator's step": (Adversary, "_divergence", 3, True),
+    "after a generator's step": (Adversary, "learn", 4, True),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,9 +65,12 @@ def lines(base: Path, teacher: Path, rows: dict[str, str]) -> dict[str, Callable
     """The command lines under test, by output directory; with dropout and draws, so that all randomness counts."""
     chance = QUICK | {"dropout": 0.1}
     draws = {"layers": 2, "method": "rail-kd-l", "method_options": {"sampling": "step"}}
+    often = {"generator_steps": 1, "student_steps": 2, "generator_lr": 1e-3}
+    against = {"layers": 2, "method": "mate-kd", "method_options": often}
     return {
         "finetune": lambda output: arguments("finetune", model=base, output=output, **rows, **chance),
         "distill": lambda output: arguments("distill", teacher=teacher, output=output, **rows, **chance, **draws),
+        "mate-kd": lambda output: arguments("distill", teacher=teacher, output=output, **rows, **chance, **against),
     }
 
 
@@ -107,6 +117,17 @@ def test_a_killed_distill_ends_as_if_nothing_had_been(
     assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
     assert main(line) == 0
     assert_same_run(tmp_path / "run", whole("distill"))
+
+
+@pytest.mark.parametrize("moment", [*ADVERSARY, "after a checkpoint"])
+def test_a_killed_run_against_a_generator_ends_as_if_nothing_had_been(
+    moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
+) -> None:
+    owner, name, at, after = (ADVERSARY | TRAINING)[moment]
+    line = lines["mate-kd"](tmp_path / "run")
+    assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
+    assert main(line) == 0
+    assert_same_run(tmp_path / "run", whole("mate-kd"))
 
 
 def test_shards_that_are_there_are_not_captured_again(

@@ -107,8 +107,11 @@ def test_without_a_cache_and_with_unlabelled_rows(tmp_path: Path, teacher: Path,
 
 
 @needs_fork
-def test_two_phases_that_use_different_parameters(tmp_path: Path, teacher: Path, odd_rows: dict[str, str]) -> None:
-    given = {"method": "tinybert"} | odd_rows | UNEVEN
+@pytest.mark.parametrize("method", ["tinybert", "combined-kd"])
+def test_two_phases_that_use_different_parameters(
+    method: str, tmp_path: Path, teacher: Path, odd_rows: dict[str, str]
+) -> None:
+    given = {"method": method} | odd_rows | UNEVEN
 
     def line(output: Path) -> list[str]:
         return arguments("distill", teacher=teacher, output=output, **given)

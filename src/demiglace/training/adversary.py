@@ -147,17 +147,19 @@ class Adversary:
         self._teacher.to(device)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The generator's weights and its optimiser's moments, for a checkpoint; nothing where it is not trained."""
+        """The generator's weights, its optimiser's moments and its last finding, for a checkpoint; else nothing."""
         if self._optimiser is None:
             return {}
         weights = prefixed("generator.", self._generator.state_dict())
-        return weights | prefixed("optimiser.", optimiser_tensors(self._optimiser))
+        found = {} if self.divergence is None else {"divergence": torch.tensor(self.divergence, dtype=torch.float64)}
+        return weights | prefixed("optimiser.", optimiser_tensors(self._optimiser)) | found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put them back. Raises `RunError` where they belong to another generator."""
         if self._optimiser is not None:
             self._generator.load_state_dict(unprefixed("generator.", tensors))
             restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
+            self.divergence = float(tensors["divergence"]) if "divergence" in tensors else None
 
     def diagnostics(self) -> dict[str, float]:
         """The divergence that the generator's last step found."""

@@ -1,0 +1,218 @@
+"""The generator of MATE-KD: what it perturbs, what it learns, and what it leaves alone."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from demiglace.data.batches import Batch, collate
+from demiglace.errors import ModelError
+from demiglace.losses.divergences import forward_kl
+from demiglace.methods.base import Progress
+from demiglace.methods.masking import AdversarialMasking
+from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
+from demiglace.signals.request import SignalRequest
+from demiglace.training.adversary import Adversary, Vocabulary, _drawn, _logits_of
+from factories import tiny_model
+from training_kit import ADVERSARIES, make_loop, objective_of, random_examples, teacher_and_student
+
+NOW = Progress(seed=0, epoch=0, step=0)
+SPECIAL = (0, 1, 2, 3, 4)
+
+
+def adversary_of(teacher: Any, **options: Any) -> Adversary:
+    masking = AdversarialMasking(**options)
+    return Adversary(
+        masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), Vocabulary(4, SPECIAL), "fp32"
+    )
+
+
+def batch_of(count: int, rows: list[int] | None = None, special: bool = True) -> Batch:
+    examples = random_examples(count)
+    if special:  # the first token of each row is one that must stay
+        examples.ids[examples.offsets[:-1]] = 2
+    return collate(examples, np.arange(count) if rows is None else np.array(rows))
+
+
+def same(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def test_about_the_share_of_the_tokens_is_refilled_and_no_special_one() -> None:
+    teacher, _ = teacher_and_student()
+    batch = batch_of(200)
+    places, _ = adversary_of(teacher, mask_share=0.3)._places(batch, NOW)
+    ordinary = batch.attention_mask.bool() & (batch.input_ids != 2)
+    assert not places[~ordinary].any()
+    assert places[ordinary].float().mean().item() == pytest.approx(0.3, abs=0.04)
+    ids = adversary_of(teacher, mask_share=1.0).perturb(batch, NOW).batch.input_ids
+    assert (ids[~ordinary] == batch.input_ids[~ordinary]).all()
+    assert not torch.isin(ids[ordinary], torch.tensor(SPECIAL)).any()
+    assert (ids[ordinary] != batch.input_ids[ordinary]).float().mean() > 0.9
+
+
+def test_a_rows_text_depends_on_seed_epoch_and_row_alone() -> None:
+    teacher, _ = teacher_and_student()
+    adversary = adversary_of(teacher)
+    whole = adversary.perturb(batch_of(12), NOW).batch
+    part = adversary.perturb(batch_of(12, [7, 2]), replace(NOW, step=99)).batch
+    for i, row in enumerate([7, 2]):
+        size = int(part.attention_mask[i].sum())
+        assert torch.equal(part.input_ids[i, :size], whole.input_ids[row, :size])
+    for other in (replace(NOW, epoch=1), replace(NOW, seed=1)):
+        assert not torch.equal(adversary.perturb(batch_of(12), other).batch.input_ids, whole.input_ids)
+
+
+def test_the_student_hears_what_the_teacher_says_of_the_same_text() -> None:
+    teacher, _ = teacher_and_student()
+    perturbed = adversary_of(teacher).perturb(batch_of(6), NOW)
+    with torch.no_grad():
+        expected = teacher(**perturbed.batch.inputs).logits
+    assert perturbed.teacher.logits is not None
+    torch.testing.assert_close(perturbed.teacher.logits, expected)
+    assert not perturbed.teacher.logits.requires_grad
+
+
+def divergence(adversary: Adversary, student: Any, batch: Batch) -> float:
+    """Mean KL(T ‖ S) over the perturbed text of twenty epochs."""
+    values = []
+    for epoch in range(20):
+        perturbed = adversary.perturb(batch, replace(NOW, epoch=epoch))
+        with torch.no_grad():
+            own = student(**perturbed.batch.inputs).logits
+        values.append(forward_kl(own, perturbed.teacher.logits, 1.0).mean().item())
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_generator_learns_to_part_student_and_teacher(seed: int) -> None:
+    torch.manual_seed(seed)
+    teacher, student = teacher_and_student()
+    with torch.no_grad():  # so that there is something to part
+        teacher.classifier.weight.mul_(20)
+        student.classifier.weight.mul_(20)
+    batch = batch_of(16)
+    trained = adversary_of(teacher, generator_lr=1e-2)
+    random = adversary_of(teacher, train_generator=False)
+    before = divergence(trained, student, batch)
+    assert before == pytest.approx(divergence(random, student, batch))
+    for epoch in range(15):
+        trained.learn(student, [batch], 16.0, replace(NOW, epoch=100 + epoch), same)
+    with torch.no_grad():
+        plain = forward_kl(student(**batch.inputs).logits, teacher(**batch.inputs).logits, 1.0).mean().item()
+    after = divergence(trained, student, batch)
+    assert after > 1.2 * before
+    assert after > plain
+    assert trained.diagnostics()["generator_divergence"] > 0
+
+
+def test_learning_gives_gradients_to_the_generator_alone() -> None:
+    teacher, student = teacher_and_student()
+    adversary = adversary_of(teacher, generator_lr=1e-2)
+    weights = [{n: p.clone() for n, p in m.named_parameters()} for m in (teacher, student, adversary._generator)]
+    student.train()
+    adversary.learn(student, [batch_of(6)], 6.0, NOW, same)
+    assert student.training
+    assert all(p.grad is None for m in (teacher, student) for p in m.parameters())
+    for model, before in zip((teacher, student), weights, strict=False):
+        assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert any(not torch.equal(p, weights[2][n]) for n, p in adversary._generator.named_parameters())
+
+
+def test_a_step_in_parts_is_the_same_step() -> None:
+    teacher, student = teacher_and_student()
+    one, parts = (adversary_of(teacher, generator_lr=1e-2) for _ in range(2))
+    whole_gradients: list[torch.Tensor] = []
+    parts_gradients: list[torch.Tensor] = []
+    one.learn(student, [batch_of(6)], 6.0, NOW, lambda g: whole_gradients.append(g) or g)
+    parts.learn(student, [batch_of(6, [i]) for i in range(6)], 6.0, NOW, lambda g: parts_gradients.append(g) or g)
+    assert one.divergence == pytest.approx(parts.divergence, rel=1e-4)
+    for whole, part in zip(whole_gradients, parts_gradients, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_forwards_the_chosen_tokens_are_hard() -> None:
+    teacher, _ = teacher_and_student()
+    adversary = adversary_of(teacher)
+    logits = torch.randn(7, 60, requires_grad=True)
+    chosen = adversary._straight_through(logits, torch.zeros(7, 60))
+    assert torch.equal(chosen.detach().round().sum(-1), torch.ones(7))
+    torch.testing.assert_close(chosen.detach(), chosen.detach().round())
+    (chosen * torch.randn(7, 60)).sum().backward()
+    assert logits.grad is not None and (logits.grad != 0).all()
+
+
+def test_draws_follow_the_generators_probabilities() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.0, 0.2]).log().expand(20_000, 4)
+    found = _drawn(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
+    assert torch.bincount(found, minlength=4) / 20_000 == pytest.approx([0.5, 0.3, 0.0, 0.2], abs=0.02)
+
+
+def test_noise_makes_draws_follow_the_generators_probabilities() -> None:
+    teacher, _ = teacher_and_student()
+    adversary, batch = adversary_of(teacher, mask_share=1.0), batch_of(60)
+    places, _ = adversary._places(batch, NOW)
+    logits = torch.zeros(int(places.sum()), teacher.config.vocab_size)
+    logits[:, 7] = 5.0
+    chosen = adversary._straight_through(logits, adversary._noise(batch, places, NOW))
+    assert chosen[:, 7].mean().item() == pytest.approx(logits[0].softmax(-1)[7].item(), abs=0.08)
+
+
+@pytest.mark.parametrize("arch", ["bert", "roberta", "distilbert", "electra", "deberta-v2"])
+def test_one_hot_rows_are_read_as_the_tokens_themselves(arch: str) -> None:
+    model, batch = tiny_model(arch), batch_of(6)
+    places = batch.attention_mask.bool()
+    chosen = torch.nn.functional.one_hot(batch.input_ids[places], model.config.vocab_size).float()
+    with torch.no_grad():
+        expected = model(**batch.inputs).logits
+        torch.testing.assert_close(_logits_of(model, batch, places, chosen), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_log_tells_what_the_generators_last_step_found(tmp_path: Path) -> None:
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("mate-kd", {"generator_steps": 1, "student_steps": 3}, teacher, student)
+    adversary, found = ADVERSARIES[objective], {}
+    original = adversary.learn
+
+    def noted(*args: Any) -> None:
+        original(*args)
+        found[args[3].step] = adversary.divergence
+
+    adversary.learn = noted  # type: ignore[method-assign]
+    make_loop(tmp_path, objective, source, random_examples(40)).run()
+    assert list(found) == [0, 3, 6, 9]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    told = [r["diagnostics"]["generator_divergence"] for r in lines if r["kind"] == "step"]
+    assert told == [found[step - step % 3] for step in range(10)]
+
+
+def test_ten_steps_in_a_hundred() -> None:
+    options = AdversarialMasking()
+    assert [s for s in range(300) if options.learns_at(s)] == [*range(10), *range(100, 110), *range(200, 210)]
+    assert not AdversarialMasking(train_generator=False).learns_at(0)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_masked_language_models_predict_at_places(kind: str, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    if kind == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    config = AutoConfig.for_model(kind, vocab_size=60, max_position_embeddings=40, **sizes)
+    model = AutoModelForMaskedLM.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    inputs = {"input_ids": torch.randint(5, 60, (3, 8)), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
+    places = torch.rand(3, 8) < 0.4
+    with torch.no_grad():
+        found = load_masked_lm(str(tmp_path)).eval()(inputs, places)
+        torch.testing.assert_close(found, model(**inputs).logits[places])
+
+
+def test_a_generator_of_another_kind_is_refused(tmp_path: Path) -> None:
+    AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is a gpt2 model; a generator is one of bert, roberta"):
+        load_masked_lm(str(tmp_path))
