@@ -101,6 +101,8 @@ class Boilerplate(CollectionRule):
 
     def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
         """Site and line, hashed."""
+        if not any(sites):
+            return joined([])
         lines = texts.lines
         first, last, visible = texts.edges
         known = np.array([bool(s) for s in sites], bool)[lines.owner]

@@ -64,7 +64,8 @@ def _teacher(method: Method) -> str:
         "the inputs of attention": bool(wanted.attention),
     }
     how = "asked once, its answers kept on disk" if wanted.cacheable else "asked anew for every batch"
-    return f"{', '.join(kind for kind, there in kinds.items() if there)}; {how}."
+    also = ", and anew about the perturbed text of every batch" if method.augmentation is not None else ""
+    return f"{', '.join(kind for kind, there in kinds.items() if there)}; {how}{also}."
 
 
 def _asked(method: Method) -> SignalRequest:

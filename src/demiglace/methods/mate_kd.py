@@ -2,9 +2,10 @@
 arXiv 2105.05912.
 
 Deviations: a generator step takes the rows of the student's step beside it, where the authors' code gives them rows of
-their own; [CLS], [SEP], padding and their like are neither masked nor filled in; the student learns without dropout in
-generator steps; and where no generator is named, the fine-tuned teacher's own body with its input embeddings as output
-layer stands for a pre-trained masked language model.
+their own; [CLS], [SEP], padding and their like are neither masked nor filled in; generator and student are without
+dropout in generator steps; the generator's divergence is at temperature 1 whatever τ is; and where no generator is
+named, the fine-tuned teacher's own body with its input embeddings as output layer stands for a pre-trained masked
+language model. A tokenizer without a mask token, as decoders have, is refused.
 """
 
 from dataclasses import dataclass

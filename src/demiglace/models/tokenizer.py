@@ -75,29 +75,35 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         )
 
 
-def check_same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
-    """Raise `ModelError`, saying how they differ, where two tokenizers do not turn the same text into the same ids."""
-    difference = _difference(teacher, student)
+def check_same_vocabulary(
+    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, role: str = "student"
+) -> None:
+    """Raise `ModelError`, saying how they differ, where two tokenizers do not turn the same text into the same ids.
+
+    role: what the other one's model is to the teacher, for the message.
+    """
+    difference = _difference(teacher, other, role)
     if difference:
+        ways = "a student cut from the teacher, or a pair that shares its tokenizer"
         raise ModelError(
-            f"teacher and student have different vocabularies: {difference}. The student must read the teacher's "
-            "token ids; take a student cut from the teacher, or a pair that shares its tokenizer."
+            f"teacher and {role} have different vocabularies: {difference}. The {role} must read the teacher's "
+            f"token ids; take {ways if role == 'student' else f'a {role} that shares its tokenizer'}."
         )
 
 
-def _difference(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> str:
-    ours, theirs = teacher.get_vocab(), student.get_vocab()
+def _difference(teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, role: str) -> str:
+    ours, theirs = teacher.get_vocab(), other.get_vocab()
     differing = sorted((t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t)), key=str)
     if differing:
         shown = "; ".join(f"{t!r} is {_id(ours, t)} there, {_id(theirs, t)} here" for t in differing[:3])
         sizes = f"{len(ours):,} tokens against {len(theirs):,}"
-        return f"{sizes}, {len(differing):,} of them differ (teacher there, student here: {shown})"
+        return f"{sizes}, {len(differing):,} of them differ (teacher there, {role} here: {shown})"
     for name in _SPECIAL:
-        if getattr(teacher, name) != getattr(student, name):
-            return f"{name} is {getattr(teacher, name)} for the teacher, {getattr(student, name)} for the student"
-    split = teacher.tokenize(_PROBE), student.tokenize(_PROBE)
-    same = teacher(_PROBE)["input_ids"] == student(_PROBE)["input_ids"]
-    return "" if same else f"{_PROBE!r} becomes {split[0]} for the teacher, {split[1]} for the student"
+        if getattr(teacher, name) != getattr(other, name):
+            return f"{name} is {getattr(teacher, name)} for the teacher, {getattr(other, name)} for the {role}"
+    split = teacher.tokenize(_PROBE), other.tokenize(_PROBE)
+    same = teacher(_PROBE)["input_ids"] == other(_PROBE)["input_ids"]
+    return "" if same else f"{_PROBE!r} becomes {split[0]} for the teacher, {split[1]} for the {role}"
 
 
 def _id(vocabulary: dict[str, int], token: str) -> str:

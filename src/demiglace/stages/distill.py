@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from filelock import BaseFileLock, FileLock
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
 from demiglace.data.rows import LabelSpace
@@ -69,6 +69,8 @@ def distill(config: DistillConfig) -> Path:
     tokenizer = load_tokenizer(config.teacher)
     if config.student:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
+    if method.augmentation is not None:
+        _check_masking(config, tokenizer, generator)
     teacher, student, precision = _load_models(config, dataset.labels)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -131,7 +133,7 @@ def _with_source(
 ) -> Job:
     """The job with its source of signals: none, the teacher online, or its answers from the cache."""
     request = reduce(or_, requests)
-    if request.empty and job.method.augmentation is None:
+    if request.empty:
         return job
     state = processes()
     teacher.to(state.device)
@@ -147,6 +149,16 @@ def _with_source(
     return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
 
 
+def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:
+    if tokenizer.mask_token_id is None:
+        raise ModelError(
+            f"method {config.method} masks tokens, and the tokenizer of {config.teacher} has no mask token; take a "
+            "teacher that is a masked language model, such as BERT, or another method."
+        )
+    if generator:
+        check_same_vocabulary(tokenizer, load_tokenizer(generator), "generator")
+
+
 def _with_adversary(
     job: Job, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
 ) -> Job:
@@ -154,14 +166,9 @@ def _with_adversary(
     options = job.method.augmentation
     if not isinstance(options, AdversarialMasking):
         return job
-    tokenizer = job.tokenizer
-    if tokenizer.mask_token_id is None:
-        raise ModelError(f"method {job.method_name} masks tokens, and the tokenizer has no mask token.")
-    if generator:
-        check_same_vocabulary(tokenizer, load_tokenizer(generator))
     model = load_masked_lm(generator) if generator else tied_masked_lm(teacher)
     request = job.method.perturbed_requests(*shapes).teacher
-    vocabulary = Vocabulary(tokenizer.mask_token_id, tuple(tokenizer.all_special_ids))
+    vocabulary = Vocabulary(job.tokenizer.mask_token_id, tuple(job.tokenizer.all_special_ids))
     adversary = Adversary(options, model, teacher, request, vocabulary, job.precision)
     adversary.to(processes().device)
     return replace(job, adversary=adversary)
