@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "evaluation": {"data", "models", "errors", "console", "config"},
     "export": BASE | {"models", "evaluation", "data"},
     "report": BASE,
-    "cleaning": BASE,
+    "cleaning": BASE | {"data"},
     "compare": BASE | {"stages", "evaluation", "export", "methods", "data", "models", "training"},
 }
 MAY_IMPORT["stages"] = {*MAY_IMPORT, "stages"}

@@ -10,8 +10,8 @@ from statistics import mean
 from material import rows, write
 
 from demiglace.cleaning.c4 import C4
-from demiglace.cleaning.documents import _extracted
 from demiglace.cleaning.texts import Texts
+from demiglace.data.documents import _extracted
 
 
 def main() -> None:

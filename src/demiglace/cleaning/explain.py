@@ -6,13 +6,13 @@ import numpy as np
 from rich.table import Table
 
 from demiglace.cleaning.collection import CollectionRule
-from demiglace.cleaning.config import ReadConfig
 from demiglace.cleaning.contamination import Decontamination
-from demiglace.cleaning.documents import Document, Unreadable, read_documents
 from demiglace.cleaning.rule import Measure
 from demiglace.cleaning.ruleset import AnyRule
 from demiglace.cleaning.texts import Texts
 from demiglace.console import print_table, say, table
+from demiglace.data.document_config import ReadConfig
+from demiglace.data.documents import Document, Unreadable, read_documents
 
 _MOST = 20
 

@@ -16,15 +16,15 @@ import numpy as np
 
 from demiglace.cleaning import storage
 from demiglace.cleaning.collection import CollectionRule, Marks, joined
-from demiglace.cleaning.config import ReadConfig
 from demiglace.cleaning.contamination import Decontaminate, Decontamination
-from demiglace.cleaning.documents import DamagedFileError, Document, Unreadable, read_documents
 from demiglace.cleaning.pipeline import Batch, Books, Marked, batches, run_rules
 from demiglace.cleaning.rule import Rule
 from demiglace.cleaning.ruleset import AnyRule, composed
 from demiglace.cleaning.storage import Part
 from demiglace.cleaning.tally import Entry, excerpt
 from demiglace.cleaning.texts import Texts
+from demiglace.data.document_config import ReadConfig
+from demiglace.data.documents import DamagedFileError, Document, Unreadable, read_documents
 from demiglace.errors import UserError
 
 PART = 16_000_000  # characters of a part

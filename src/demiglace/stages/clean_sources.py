@@ -8,7 +8,6 @@ from pathlib import Path
 
 from demiglace.cleaning import run as cleaning
 from demiglace.cleaning.contamination import Decontamination
-from demiglace.cleaning.documents import Document, format_of, read_documents
 from demiglace.cleaning.engine import start
 from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
@@ -16,6 +15,7 @@ from demiglace.cleaning.ruleset import described, rules_of
 from demiglace.cleaning.steps import Plan
 from demiglace.config import flatten
 from demiglace.console import say
+from demiglace.data.documents import Document, format_of, read_documents
 from demiglace.data.sources import read_task
 from demiglace.data.tasks import TASKS
 from demiglace.errors import ConfigError, DataError, unknown

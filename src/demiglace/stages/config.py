@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from demiglace.cleaning.config import ReadConfig
 from demiglace.config import group, option
 from demiglace.data.config import DataConfig, DataLocation
+from demiglace.data.document_config import ReadConfig
 from demiglace.training.config import TrainConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last"]

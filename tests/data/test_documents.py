@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from demiglace.cleaning.config import ReadConfig
-from demiglace.cleaning.documents import DamagedFileError, Document, Unreadable, decoded, format_of, read_documents
+from demiglace.data.document_config import ReadConfig
+from demiglace.data.documents import DamagedFileError, Document, Unreadable, decoded, format_of, read_documents
 from demiglace.errors import DataError
 
 ROWS = [{"text": "One.", "url": "https://a.example/x"}, {"text": "Two\nlines.", "url": None}, {"text": "Drei ü."}]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from demiglace.cleaning.config import ReadConfig
+from demiglace.data.document_config import ReadConfig
 from demiglace.errors import DataError
 
 _CHUNK = 1 << 20
