@@ -12,7 +12,7 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format cards bench-peers bench-clean clean
+.PHONY: help demo test check format report-demo cards bench-peers bench-clean clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -32,6 +32,9 @@ check: $(READY) ## formatting, lint, types, and which room imports which
 format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format -q $(CODE)
 	$(BIN)/ruff check -q --fix $(CODE)
+
+report-demo: $(READY) ## a sample report within a minute, from real runs of tiny models: runs/report-demo/report.html
+	OMP_NUM_THREADS=1 $(BIN)/python examples/report_demo.py $(ARGS)
 
 cards: $(READY) ## write the methods' cards anew, docs/methods
 	$(BIN)/python -m demiglace.methods.card docs/methods

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from demiglace.compare.grid import parse_grid
+from demiglace.compare.plan import make_plan
 from demiglace.export.onnx import export_onnx
 from factories import save_tiny, tiny_model, tiny_tokenizer
 
@@ -58,3 +60,14 @@ def test_few_labels_writes_rows_that_do_not_overlap(tmp_path):
 def example_rows(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle))
+
+
+def test_report_demo_writes_a_grid_of_two_tasks_that_can_be_learnt(tmp_path):
+    example = runpy.run_path(str(EXAMPLES / "report_demo.py"))
+    content = example["grid"](tmp_path)
+    assert [len(content[k]) for k in ("tasks", "methods", "seeds")] == [2, 3, 3]
+    assert len(make_plan(parse_grid(content), tmp_path / "runs").runs) == 18
+    for files in content["tasks"].values():
+        with Path(files["data"]).open(encoding="utf-8", newline="") as opened:
+            labels = [row["label"] for row in csv.DictReader(opened)]
+        assert len(labels) == 800 and all(labels.count(label) > 250 for label in set(labels))

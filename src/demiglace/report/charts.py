@@ -1,10 +1,10 @@
 """Which charts a task's runs give, and the layer mappings that changed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demiglace.report import wording
-from demiglace.report.content import Draw, Experiment, Model
+from demiglace.report.content import Draw, Experiment, Log, Model
 from demiglace.report.plot import Chart, Curve, chart, short, thin
 
 _COLOURS = 5  # of the style sheet, for distilled students and loss terms
@@ -24,22 +24,26 @@ class HeatMap:
 
 def charts_of(experiment: Experiment) -> tuple[Chart, ...]:
     """All charts of a task, those without data left out."""
-    composed = [m for m in experiment.models if len(_terms(m)) > 1]
+    composed = [m for m in experiment.models if len(_terms(m.log)) > 1]
     simple = [m for m in experiment.models if m not in composed]
     found: list[Chart | None] = [_learning(experiment), _against(experiment, "latency"), _against(experiment, "size")]
-    found += [*(_terms_of(m) for m in composed), _losses(simple, styles(experiment.models))]
+    found += [
+        *(loss_terms(wording.shorten(m.name), m.log) for m in composed),
+        _losses(simple, styles(experiment.models)),
+    ]
     return tuple(c for c in found if c is not None)
 
 
 def heat_maps(experiment: Experiment) -> tuple[HeatMap, ...]:
     """A map for each model and loss term whose layer mapping changed while it trained."""
-    found: list[HeatMap] = []
-    for model in experiment.models:
-        for term in dict.fromkeys(d.term for d in model.log.draws):
-            draws = [d for d in model.log.draws if d.term == term]
-            if len({d.pairs for d in draws}) > 1:
-                found.append(_heat_map(f"{wording.shorten(model.name)}, {wording.shorten(term)}", draws))
-    return tuple(found)
+    return tuple(found for m in experiment.models for found in heat_maps_of(wording.shorten(m.name), m.log))
+
+
+def heat_maps_of(name: str, log: Log) -> list[HeatMap]:
+    """A map for each loss term of one run whose layer mapping changed."""
+    terms = {t: [d for d in log.draws if d.term == t] for t in dict.fromkeys(d.term for d in log.draws)}
+    changed = {term: draws for term, draws in terms.items() if len({d.pairs for d in draws}) > 1}
+    return [_heat_map(f"{name}, {wording.shorten(term)}", draws) for term, draws in changed.items()]
 
 
 def _heat_map(title: str, draws: list[Draw]) -> HeatMap:
@@ -50,6 +54,14 @@ def _heat_map(title: str, draws: list[Draw]) -> HeatMap:
         for d in draws[:_MOST_DRAWS]
     ]
     return HeatMap(title, students, tuple(rows), max(t for d in draws for _, t in d.pairs), len(draws) - len(rows))
+
+
+def shared(maps: Sequence[HeatMap]) -> tuple[HeatMap, ...]:
+    """Maps that show the same are one, with all their names: methods with one seed draw the same layers."""
+    titles: dict[HeatMap, list[str]] = {}
+    for found in maps:
+        titles.setdefault(replace(found, title=""), []).append(found.title)
+    return tuple(replace(found, title="; ".join(names)) for found, names in titles.items())
 
 
 def styles(models: Sequence[Model]) -> dict[str, str]:
@@ -77,8 +89,8 @@ def _epoch_points(model: Model, metric: str) -> tuple[tuple[float, float, str], 
     return tuple((epoch, value, f"epoch {epoch}: {wording.score(value, metric)}") for epoch, value in scored.items())
 
 
-def _terms(model: Model) -> list[str]:
-    return [name for name in model.log.losses if name != "loss"]
+def _terms(log: Log) -> list[str]:
+    return [name for name in log.losses if name != "loss"]
 
 
 def _losses(models: Sequence[Model], style: Mapping[str, str]) -> Chart | None:
@@ -92,16 +104,16 @@ def _losses(models: Sequence[Model], style: Mapping[str, str]) -> Chart | None:
     return chart(title, "step", curves, short, decades=True)
 
 
-def _terms_of(model: Model) -> Chart | None:
-    """The loss of one model and the terms that it weighs and adds up."""
+def loss_terms(name: str, log: Log) -> Chart | None:
+    """The loss of one run and the terms that it weighs and adds up."""
     curves = [
-        Curve(wording.shorten(name), f"s{i % _COLOURS + 1}", tuple((x, y, "") for x, y in thin(model.log.losses[name])))
-        for i, name in enumerate(_terms(model))
+        Curve(wording.shorten(term), f"s{i % _COLOURS + 1}", tuple((x, y, "") for x, y in thin(log.losses[term])))
+        for i, term in enumerate(_terms(log))
     ]
-    if "loss" in model.log.losses:
-        whole = tuple((x, y, "") for x, y in thin(model.log.losses["loss"]))
+    if "loss" in log.losses:
+        whole = tuple((x, y, "") for x, y in thin(log.losses["loss"]))
         curves.insert(0, Curve("whole loss", "whole", whole))
-    return chart(f"Loss of {wording.shorten(model.name)}, terms before weighting", "step", curves, short, decades=True)
+    return chart(f"Loss of {name}, terms before weighting", "step", curves, short, decades=True)
 
 
 def _against(experiment: Experiment, cost: str) -> Chart | None:

@@ -29,6 +29,14 @@ def read_log(file: Path) -> Log:
     return Log(_epochs(entries), _losses(entries), _draws(entries), unreadable)
 
 
+def read_epochs(file: Path) -> Mapping[int, Scores]:
+    """The validation scores by epoch alone, without parsing the many lines about steps."""
+    if not file.is_file():
+        return {}
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return _epochs([e for line in lines if '"kind": "step"' not in line and (e := _parse(line)) is not None])
+
+
 def _parse(line: str) -> Mapping[str, Any] | None:
     try:
         entry = json.loads(line)

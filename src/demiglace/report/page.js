@@ -60,8 +60,56 @@ function setUpSorting(table) {
   });
 }
 
+// What a mark says is shown beside it under the pointer, and with the arrow keys once its drawing has the focus.
+function setUpTips(tip) {
+  const show = (mark, where) => {
+    tip.textContent = mark.dataset.tip;
+    tip.hidden = false;
+    const at = mark.getBoundingClientRect();
+    const left = at.left + at.width / 2 - tip.offsetWidth / 2;
+    tip.style.left = `${Math.max(8, Math.min(left, root.clientWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${at.top > tip.offsetHeight + 12 ? at.top - tip.offsetHeight - 8 : at.bottom + 8}px`;
+    where.querySelectorAll(".is-at").forEach((m) => m.classList.remove("is-at"));
+    mark.classList.add("is-at");
+  };
+  const hide = (where) => {
+    tip.hidden = true;
+    where.querySelectorAll(".is-at").forEach((m) => m.classList.remove("is-at"));
+  };
+  document.querySelectorAll(".chart > svg, [data-tips]").forEach((where) => {
+    const marks = [];
+    where.querySelectorAll(".dot > title").forEach((t) => { marks.push(t.parentNode); t.parentNode.dataset.tip = t.textContent; t.remove(); });
+    where.querySelectorAll("[title]").forEach((m) => { marks.push(m); m.dataset.tip = m.title; m.removeAttribute("title"); });
+    if (!marks.length) return;
+    let place = -1;
+    where.tabIndex = 0;
+    where.addEventListener("pointerover", (e) => { const m = e.target.closest("[data-tip]"); if (m) show(m, where); else hide(where); });
+    where.addEventListener("pointerleave", () => hide(where));
+    where.addEventListener("blur", () => hide(where));
+    where.addEventListener("keydown", (e) => {
+      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
+      if (e.key === "Escape") hide(where);
+      if (!by) return;
+      e.preventDefault();
+      const seen = marks.filter((m) => m.checkVisibility());
+      place = (place + by + seen.length) % seen.length;
+      show(seen[place], where);
+    });
+  });
+  addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+}
+
+function openTarget() {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  const closed = target && target.closest("details");
+  if (closed) { closed.open = true; target.scrollIntoView({ block: "center" }); }
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   setUpTheme(document.getElementById("theme"));
+  setUpTips(document.getElementById("tip"));
+  openTarget();
+  addEventListener("hashchange", openTarget);
   document.querySelectorAll("table.sortable").forEach(setUpSorting);
 });
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));

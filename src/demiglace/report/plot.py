@@ -25,12 +25,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A line or a set of marks; `style` is its class: teacher, control, whole, or s1 to s5."""
+    """A line or a set of marks; `style` is its class: teacher, control, whole, front, or s1 to s5.
+
+    shape: of its marks: circle, square, diamond, triangle, or "" for none.
+    """
 
     label: str
     style: str
     points: tuple[Point, ...]
     joined: bool = True
+    shape: str = "circle"
 
     @property
     def path(self) -> str:
@@ -66,6 +70,7 @@ class Curve:
     style: str
     data: tuple[tuple[float, float, str], ...]
     joined: bool = True
+    shape: str = "circle"
 
 
 def chart(
@@ -97,7 +102,8 @@ def chart(
         tuple(Tick(x_at(x), short(x)) for x in x_ticks),
         tuple(Tick(y_at(y), write_y(y)) for y in y_ticks),
         tuple(
-            Series(c.label, c.style, tuple(Point(x_at(x), y_at(y), t) for x, y, t in c.data), c.joined) for c in curves
+            Series(c.label, c.style, tuple(Point(x_at(x), y_at(y), t) for x, y, t in c.data), c.joined, c.shape)
+            for c in curves
         ),
     )
 
@@ -114,7 +120,7 @@ def _summary(curves: Sequence[Curve], write_y: Callable[[float], str]) -> str:
     for c in curves:
         first, last = c.data[0], c.data[-1]
         told = f"from {write_y(first[1])} to {write_y(last[1])}" if c.joined else last[2]
-        clauses.append(f"{c.label} {told}" if c.joined else told)
+        clauses += [f"{c.label} {told}" if c.joined else told] if c.shape else []
     return "; ".join(clauses) + "."
 
 

@@ -23,6 +23,19 @@ def render(page: Page, options: Mapping[str, Sequence[Option]]) -> str:
 
     Every text from the data is escaped, and a content security policy lets only the page's own script run.
     """
+    return template("page.html.j2").render(
+        page=page,
+        title=page.title,
+        experiments=[_experiment(e, page) for e in page.experiments],
+        evaluations=evaluation_table(page.evaluations) if _out_of_task(page) else None,
+        artefacts=artefact_table(page.artefacts) if page.artefacts else None,
+        runs=[_run(r, options) for r in page.records],
+        machine=machine_of([r.manifest for r in page.records]),
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this package, with what `base.html.j2` takes: style, script and its hash, the charts' frame."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("demiglace", "report"),
         autoescape=True,
@@ -32,18 +45,13 @@ def render(page: Page, options: Mapping[str, Sequence[Option]]) -> str:
     )
     environment.filters["shorten"] = wording.shorten
     script = _file("page.js")
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        style=Markup(_file("page.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        experiments=[_experiment(e, page) for e in page.experiments],
-        evaluations=evaluation_table(page.evaluations) if _out_of_task(page) else None,
-        artefacts=artefact_table(page.artefacts) if page.artefacts else None,
-        runs=[_run(r, options) for r in page.records],
-        machine=_machine(page),
-        frame=plot,
-    )
+    shared = {
+        "style": Markup(_file("page.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "frame": plot,
+    }
+    return environment.get_template(name, globals=shared)
 
 
 def _file(name: str) -> str:
@@ -81,7 +89,7 @@ def _run(record: Any, options: Mapping[str, Sequence[Option]]) -> dict[str, Any]
     }
 
 
-def _machine(page: Page) -> str:
+def machine_of(manifests: Sequence[Mapping[str, Any]]) -> str:
     """The processor all runs had in common, or that there were several."""
-    found = {str((r.manifest.get("machine") or {}).get("processor", "")) for r in page.records} - {""}
+    found = {str((m.get("machine") or {}).get("processor", "")) for m in manifests} - {""}
     return found.pop() if len(found) == 1 else ("several machines" if found else "")

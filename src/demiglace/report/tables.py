@@ -20,11 +20,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, the number it sorts by (none: by its text), and whether it is the column's best."""
+    """What a cell shows, the number it sorts by (none: by its text), and whether it is the column's best.
+
+    note: a few words below; quiet: greyed; link: where on the page, or beside it, more is told; anchor: its own name.
+    """
 
     text: str
     value: float | None = None
     best: bool = False
+    note: str = ""
+    quiet: bool = False
+    link: str = ""
+    anchor: str = ""
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,13 @@ def shorten(text: str, length: int = 60) -> str:
 
     Characters that turn the direction of what follows are left out: they would reach into the words around the text.
     """
-    text = text.translate(_TURNING)
+    text = undirected(text)
     if len(text) <= length:
         return text
     head = length // 2
     return f"{text[:head]}…{text[len(text) - (length - head - 1) :]}"
+
+
+def undirected(text: str) -> str:
+    """The text without the characters that turn the direction of what follows."""
+    return text.translate(_TURNING)

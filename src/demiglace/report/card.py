@@ -1,0 +1,160 @@
+"""The model card beside a model: README.md with the metadata of Hugging Face, from manifests alone."""
+
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from demiglace.manifest import read_json, write_atomically
+from demiglace.report import wording
+from demiglace.report.logs import numbers
+
+Manifest = Mapping[str, Any]
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DATASET = re.compile(r"[A-Za-z0-9][\w-]*")  # with a point it is a file, which is none of the Hub
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#|!~$])")
+
+
+def write_card(directory: Path, run: Path | str, export: Path | None = None) -> None:
+    """Write README.md into `directory`.
+
+    run: of the finetune or distill that trained the model, or what else the model was named by; export: the directory
+    of its export, with `manifest.json`. What no manifest tells is left out.
+    """
+    text = model_card(Path(run), {} if export is None else _manifest(export))
+    write_atomically(directory / "README.md", text.encode("utf-8", errors="replace"))
+
+
+def model_card(run: Path, exported: Manifest) -> str:
+    """The card's text: YAML front matter and Markdown; names from data are escaped, local paths are left out."""
+    run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
+    trained = _manifest(run)
+    config = trained.get("config", {})
+    teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
+    environment = jinja2.Environment(  # the card is Markdown: `escaped` does what autoescape would for HTML
+        loader=jinja2.PackageLoader("demiglace", "report"), undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"escaped": escaped, "count": wording.count, "millions": wording.millions}
+    return environment.get_template("card.md.j2").render(
+        metadata=yaml.safe_dump(_metadata(run, trained), sort_keys=False, width=10_000),
+        name=_name(run),
+        stage=trained.get("stage"),
+        task=str(trained.get("task", "")),
+        labels=[str(label) for label in trained.get("labels", ())],
+        regression=trained.get("problem") == "regression",
+        base=_base(run),
+        method=str(trained.get("method") or config.get("method", "")),
+        options=config.get("method_options") or {},
+        layers=trained.get("layers"),
+        teacher_layers=teacher.get("layers"),
+        kept=_kept(config),
+        parameters=trained.get("parameters"),
+        rows=numbers(trained.get("rows")),
+        seed=config.get("seed"),
+        length=config.get("max_length", 128),
+        metrics=_metrics(trained, teacher, _manifest(run.parent.parent / "none" / run.name)),
+        artefacts=[_artefact(a) for a in exported.get("artefacts", ()) if a.get("name") != "PyTorch teacher"],
+        onnx=bool(exported),
+        processor=str((exported.get("machine") or {}).get("processor", "")),
+        versions=trained.get("versions") or {},
+    )
+
+
+def escaped(text: Any) -> str:
+    """A text that Markdown shows as it is, on one line, at most 200 characters long."""
+    one_line = " ".join("".join(c if c.isprintable() else " " for c in wording.undirected(str(text))).split())
+    return _SPECIAL.sub(r"\\\1", html.escape(wording.shorten(one_line, 200), quote=False))
+
+
+def _plain(text: str) -> str:
+    """A name for the metadata: words, points and hyphens of it."""
+    return " ".join(re.sub(r"[^A-Za-z0-9_. -]+", " ", text).split())[:90]
+
+
+def _manifest(run: Path) -> Manifest:
+    file = run / "manifest.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def _name(run: Path) -> str:
+    return wording.shorten("-".join(run.parts[-2:]).strip("/.") or "model", 90)
+
+
+def _base(run: Path) -> str:
+    """What it all began with: from teacher to teacher back to a model that no run made; a path by its end."""
+    reference, seen = str(run), set()
+    while reference not in seen:
+        seen.add(reference)
+        path = Path(reference)
+        config = _manifest(path.parent if path.name == "model" else path).get("config", {})
+        reference = str(config.get("teacher") or config.get("model") or reference)
+    if _is_hub_name(reference):
+        return reference
+    path = Path(reference)
+    return path.parent.name if path.name == "model" else path.name
+
+
+def _is_hub_name(reference: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(reference)) and not Path(reference).exists()
+
+
+def _metadata(run: Path, trained: Manifest) -> dict[str, Any]:
+    base, task = _base(run), str(trained.get("task", ""))
+    found: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
+    if _is_hub_name(base):
+        found["base_model"] = base
+    if _DATASET.fullmatch(task):
+        found["datasets"] = [task]
+    found["tags"] = ["demiglace", *(["knowledge-distillation"] if trained.get("stage") == "distill" else [])]
+    results = _results(task, trained)
+    if results:
+        found["metrics"] = list(dict.fromkeys(m["type"] for r in results for m in r["metrics"]))
+        found["model-index"] = [{"name": _plain(_name(run)), "results": results}]
+    return found
+
+
+def _results(task: str, trained: Manifest) -> list[dict[str, Any]]:
+    name = _plain(task) or "rows"
+    kind = task if _DATASET.fullmatch(task) else "custom"
+    return [
+        {
+            "task": {"type": "text-classification"},
+            "dataset": {"name": name, "type": kind, "split": split},
+            "metrics": [{"type": metric, "value": value} for metric, value in numbers(scores).items()],
+        }
+        for split, scores in (trained.get("metrics") or {}).items()
+        if numbers(scores)
+    ]
+
+
+def _kept(config: Mapping[str, Any]) -> list[int]:
+    """The teacher's layers that the student began with, counted from 0, where a run says so."""
+    truncated = _manifest(Path(str(config["student"]))) if config.get("student") else {}
+    return list(config.get("keep") or truncated.get("keep") or ())
+
+
+def _metrics(trained: Manifest, teacher: Manifest, control: Manifest) -> list[tuple[str, str, str, str, str]]:
+    """Rows of split, metric, and the scores of model, teacher and control (of a comparison, with the same seed)."""
+
+    def of(manifest: Manifest, split: str, metric: str) -> str:
+        value = numbers((manifest.get("metrics") or {}).get(split)).get(metric)
+        return wording.score(value, metric)
+
+    control = {} if trained.get("method") == "none" else control
+    return [
+        (split, wording.measure(metric).title, *(of(m, split, metric) for m in (trained, teacher, control)))
+        for split, scores in (trained.get("metrics") or {}).items()
+        for metric in numbers(scores)
+    ]
+
+
+def _artefact(found: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """A row of file, size, median latency with one row and with 32, and the share of equal labels."""
+    latency = found.get("latency_ms") or {}
+    times = [wording.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
+    agreement = wording.share(wording.finite(found.get("label_agreement")))
+    return str(found.get("name")), wording.megabytes(wording.finite(found.get("bytes"))), times[0], times[1], agreement

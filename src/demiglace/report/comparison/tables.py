@@ -1,0 +1,167 @@
+"""The tables of a comparison: students with methods against tasks, every run, and what is not there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from demiglace.report import wording
+from demiglace.report.comparison import words
+from demiglace.report.comparison.answer import ranked
+from demiglace.report.comparison.content import Comparison, SetResult, Spread
+from demiglace.report.comparison.words import Key
+from demiglace.report.tables import Cell, Column, Table
+
+_MOST_ERROR = 400
+Columns = list[tuple[Column, list[Cell]]]
+
+
+def anchor(comparison: Comparison, key: Key, task: str) -> str:
+    """The name on the page of the first run of a student, method and task; made of numbers, not of their names."""
+    return f"runs-{comparison.keys.index(key)}-{comparison.tasks.index(task)}"
+
+
+def main_table(comparison: Comparison) -> Table:
+    """One row a student and method, the teachers last: scores by task, averages, costs."""
+    order = ranked(comparison)
+    keys = [*order, *(k for k in comparison.keys if k not in order)]
+    columns = _names(comparison, keys)
+    for task, name in _own_sets(comparison):
+        columns.append(_scores(comparison, keys, task, name))
+    columns += [c for c in (_average(comparison, keys, True), _average(comparison, keys, False)) if c is not None]
+    columns += _costs(comparison, keys)
+    kept = [(c, cells) for c, cells in columns if c.text or any(x.value is not None for x in cells)]
+    rows = tuple(zip(*(cells for _, cells in kept), strict=True))
+    marks = ["control" if comparison.control_of(k) else "" for k in keys]
+    return Table(tuple(c for c, _ in kept), rows, (*marks, "teacher"))
+
+
+def _names(comparison: Comparison, keys: list[Key]) -> Columns:
+    def cell(key: Key) -> Cell:
+        return Cell(wording.shorten(key[1], 50), note="control" if comparison.control_of(key) else "")
+
+    found: Columns = [(Column("Method", text=True), [*map(cell, keys), Cell("teacher")])]
+    if len({s for s, _ in keys}) > 1:
+        found.append((Column("Student", text=True), [*(Cell(wording.shorten(s, 40)) for s, _ in keys), Cell("–")]))
+    return found
+
+
+def _own_sets(comparison: Comparison) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((c.task, s.name) for c in comparison.cells for s in c.sets.values() if s.own))
+
+
+def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tuple[Column, list[Cell]]:
+    by_key = {c.key: c for c in comparison.cells if c.task == task and name in c.sets}
+    found = {key: cell.sets[name] for key, cell in by_key.items()}
+    metric = next(iter(found.values())).metric
+    best = _best({key: s.score for key, s in found.items()}, metric)
+
+    def cell(key: Key) -> Cell:
+        if key not in found:
+            return Cell(wording.MISSING)
+        result, owner = found[key], by_key[key]
+        note = _note(result, len(owner.seeds), len(owner.seeds) + len(owner.missing))
+        return Cell(
+            words.mean_and_deviation(result.score, metric),
+            result.score.mean,
+            best=words.points(result.score.mean, metric) == best,
+            note=note,
+            quiet=_undecided(result),
+            link=f"#{anchor(comparison, key, task)}",
+        )
+
+    teacher = comparison.teachers.get(task)
+    taught = teacher.scores.get(name, {}).get(metric) if teacher else None
+    title = f"{words.set_name(name, True, task)} {words.in_full(metric)}"
+    return Column(title), [*map(cell, keys), Cell(words.points(taught, metric), taught)]
+
+
+def _undecided(result: SetResult) -> bool:
+    against = result.against.get("none")
+    return against is not None and against.verdict not in ("better", "worse")
+
+
+def _note(result: SetResult, seeds: int, wanted: int) -> str:
+    """How it differs from no teacher, and on how few seeds that rests."""
+    against = result.against.get("none")
+    missing = f"{seeds} of {wanted} seeds" if seeds < wanted else ""
+    told = "" if against is not None and against.verdict == words.UNKNOWN and missing else words.mark(against)
+    return ", ".join(filter(None, (told, missing)))
+
+
+def _best(found: Mapping[Key, Spread], metric: str) -> str:
+    """How the best mean reads, where there are two that differ."""
+    texts = {words.points(s.mean, metric) for s in found.values()}
+    sign = words.sign(metric)
+    best = max(found.values(), key=lambda s: sign * s.mean, default=None)
+    return words.points(best.mean, metric) if best is not None and len(texts) > 1 else ""
+
+
+def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Column, list[Cell]] | None:
+    if inside and len(comparison.tasks) < 2:
+        return None
+    averages = {key: a for key, a in comparison.averages.items() if set(a.tasks) == set(comparison.tasks)}
+    found = {k: s for k, a in averages.items() if (s := a.in_domain if inside else a.out_of_domain) is not None}
+    if not found:
+        return None
+    best = _best(found, "average")
+
+    def cell(key: Key) -> Cell:
+        if key not in found:
+            return Cell(wording.MISSING)
+        text = words.mean_and_deviation(found[key], "average")
+        return Cell(text, found[key].mean, best=words.points(found[key].mean, "average") == best)
+
+    taught = comparison.teacher_score() if inside else None
+    title = "Average" if inside else "Out of domain, average"
+    return Column(title), [*map(cell, keys), Cell(words.points(taught, "average"), taught)]
+
+
+def _costs(comparison: Comparison, keys: list[Key]) -> Columns:
+    def column(title: str, values: list[float | None], write: object) -> tuple[Column, list[Cell]]:
+        assert callable(write)
+        return Column(title), [Cell(write(v), v) for v in values]
+
+    def spent(key: Key, part: str) -> float:
+        return sum((c.train if part == "train" else c.capture).mean for c in comparison.cells_of(key))
+
+    latencies = [*(comparison.cost(k, "latency") for k in keys), comparison.teacher_cost("latency")]
+    sizes = [*(comparison.cost(k, "size") for k in keys), comparison.teacher_cost("size")]
+    return [
+        column("Latency p50", latencies, wording.milliseconds),
+        column("File size", sizes, wording.megabytes),
+        column("Training, a seed", [*(spent(k, "train") for k in keys), None], wording.seconds),
+    ]
+
+
+def run_table(comparison: Comparison, folder: Path) -> Table:
+    """One row a finished run, with the way to its directory from the page's folder."""
+    rows, columns = [], ("Run", "Task", "Student", "Method", "Seed", "Metric", "Score")
+    for cell in comparison.cells:
+        for i, (seed, run) in enumerate(zip(cell.seeds, cell.runs, strict=True)):
+            score = cell.own.score.values[i]
+            first = anchor(comparison, cell.key, cell.task) if i == 0 else ""
+            names = [Cell(wording.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
+            where = Cell(wording.shorten(run, 90), link=way(comparison.home / run, folder), anchor=first)
+            shown = [Cell(words.in_full(cell.own.metric)), Cell(words.points(score, cell.own.metric), score)]
+            rows.append((where, *names, Cell(str(seed), seed), *shown))
+    return Table(tuple(Column(c, text=c not in ("Seed", "Score")) for c in columns), tuple(rows), ("",) * len(rows))
+
+
+def way(path: Path, folder: Path) -> str:
+    """A relative address: whoever moves page and runs together keeps it."""
+    return "./" + quote(os.path.relpath(path, folder).replace(os.sep, "/") + "/")
+
+
+def missing_table(comparison: Comparison) -> Table:
+    """One row a run that failed, waited for one that did, or was never made."""
+    rows = tuple(
+        (
+            Cell(wording.shorten(m.run, 90)),
+            Cell(wording.shorten(m.status, 20)),
+            Cell(wording.shorten(m.error, _MOST_ERROR) or wording.MISSING),
+        )
+        for m in sorted(comparison.missing, key=lambda m: m.status != "failed")
+    )
+    columns = tuple(Column(c, text=True) for c in ("Run", "What became of it", "Why"))
+    return Table(columns, rows, ("",) * len(rows))

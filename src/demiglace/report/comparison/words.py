@@ -1,0 +1,113 @@
+"""A comparison's numbers and names in words."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+from demiglace.report import wording
+from demiglace.report.comparison.content import LOWER_IS_BETTER, POINTS, Cell, Comparison, Difference, Spread
+
+Key = tuple[str, str]  # student, method
+UNKNOWN = "too few seeds to tell"
+_MARKS = {
+    "better": "↑ better",
+    "worse": "↓ worse",
+    "no significant difference": "not significant",
+    UNKNOWN: "few seeds",
+}
+SHAPES = ("circle", "square", "diamond", "triangle")
+_COLOURS = 5  # of the style sheet
+
+
+def in_points(metric: str) -> bool:
+    """Whether a metric is written in points of 100, as correlations are in the literature on GLUE."""
+    return metric in (*POINTS, "average")
+
+
+def points(value: float | None, metric: str) -> str:
+    """``85.1`` for what has points of 100, else three decimals."""
+    if value is None:
+        return wording.MISSING
+    return f"{100 * value:.1f}" if in_points(metric) else wording.decimal(value)
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference with its sign: ``+1.2``, ``−0.3``."""
+    text = points(abs(value), metric)
+    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+
+
+def mean_and_deviation(spread: Spread, metric: str) -> str:
+    """``85.1 ± 0.4``; the mean alone where there is one seed."""
+    mean = points(spread.mean, metric)
+    return mean if spread.sd is None else f"{mean} ± {points(spread.sd, metric)}"
+
+
+def sign(metric: str) -> int:
+    """1 where higher is better, else −1."""
+    return -1 if metric in LOWER_IS_BETTER else 1
+
+
+def in_full(metric: str) -> str:
+    """A metric inside a sentence: ``average``, ``accuracy``, ``macro-F1``."""
+    return wording.in_sentence(metric)
+
+
+def difference_in_words(found: Difference, metric: str, level: float) -> str:
+    """``+1.2 (95 % interval 0.3 to 2.1)``."""
+    low, high = (points(v, metric).replace("-", "−") for v in found.interval)
+    return f"{signed(found.difference, metric)} ({percent(level)} interval {low} to {high})"
+
+
+def percent(level: float) -> str:
+    """``95 %``."""
+    return f"{100 * level:.0f}\u00a0%"
+
+
+def mark(found: Difference | None) -> str:
+    """What stands under a number: how it differs from the control."""
+    return "" if found is None else _MARKS.get(found.verdict, found.verdict)
+
+
+def name_of(key: Key, comparison: Comparison) -> str:
+    """The method; with its student where there are several."""
+    student, method = (wording.shorten(part, 40) for part in key)
+    return f"{student}, {method}" if len({s for s, _ in comparison.keys}) > 1 else method
+
+
+def set_name(name: str, own: bool, task: str) -> str:
+    """A set as it is shown: of a file its last part, and the task's name where the file is the task's own."""
+    if "/" not in name and "\\" not in name:
+        return wording.shorten(name, 40)
+    return wording.shorten(task if own else PurePath(name).name, 40)
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def count_of(number: int, thing: str) -> str:
+    """``1 task``, ``3 tasks``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def seeds_in_words(cells: Sequence[Cell]) -> str:
+    """How many seeds the means rest on: ``5 seeds``, ``2 to 5 seeds``."""
+    counts = sorted({len(c.seeds) for c in cells})
+    return count_of(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def looks(comparison: Comparison) -> Mapping[Key, tuple[str, str]]:
+    """A colour class and a shape for each student and method: colours tell methods apart, shapes students.
+
+    After five methods the colours come again, in other shapes; the control `none` has a look of its own.
+    """
+    students = list(dict.fromkeys(student for student, _ in comparison.keys))
+    methods = list(dict.fromkeys(k[1] for k in comparison.keys if comparison.control_of(k) != "none"))
+    found: dict[Key, tuple[str, str]] = {}
+    for key in comparison.keys:
+        student, control = students.index(key[0]), comparison.control_of(key) == "none"
+        turn = 0 if control else methods.index(key[1])
+        shape = SHAPES[(student + turn // _COLOURS) % len(SHAPES)]
+        found[key] = ("control" if control else f"s{turn % _COLOURS + 1}", shape)
+    return found

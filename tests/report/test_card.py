@@ -1,0 +1,80 @@
+"""The model card: metadata that Hugging Face reads, what it says, and what it must not let through."""
+
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard
+from report_runs import write_demo, write_run, write_training
+from test_report_page import HOSTILE
+
+from demiglace.manifest import read_manifest
+from demiglace.report.card import escaped, model_card, write_card
+
+
+def read(text: str) -> ModelCard:
+    return ModelCard(text)  # parses the front matter, model-index included; raises where it is not valid
+
+
+def test_the_metadata_reads_back(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    card = read(model_card(demo / "distilled", {}))
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
+    assert card.data.datasets == ["banking77"] and "knowledge-distillation" in card.data.tags
+    found = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert found["test", "accuracy"] == 0.918 and found["validation", "accuracy"] == 0.908
+
+
+def test_it_names_the_base_on_the_hub_and_no_local_path(tmp_path: Path) -> None:
+    teacher = write_training(tmp_path / "teacher", "finetune", {"model": "org/base"}, 0.9, layers=6)
+    student = write_training(tmp_path / "s", "distill", {"teacher": str(teacher), "layers": 3, "method": "pkd"}, 0.8)
+    text = model_card(student / "model", {})
+    assert read(text).data.base_model == "org/base"
+    assert "distilled from a teacher of 6 with the method `pkd`" in text
+    assert str(tmp_path) not in text
+    local = write_training(tmp_path / "own", "finetune", {"model": str(tmp_path / "bert")}, 0.9)
+    assert read(model_card(local, {})).data.base_model is None
+    assert "**Began with:** bert" in model_card(local, {})
+
+
+def test_a_comparison_gives_the_controls_score_and_the_layers_kept(tmp_path: Path) -> None:
+    start = write_run(tmp_path / "start", "truncate", {"model": "m", "layers": 2}, keep=[0, 3])
+    teacher = write_training(tmp_path / "teacher", "finetune", {"model": "m"}, 0.95)
+    for method, accuracy in (("none", 0.7), ("pkd", 0.8)):
+        options = {"teacher": str(teacher), "student": str(start), "method": method}
+        write_training(tmp_path / method / "seed-0", "distill", options, accuracy, method=method)
+    text = model_card(tmp_path / "pkd" / "seed-0", {})
+    assert "| test | Accuracy | 80.0 % | 95.0 % | 70.0 % |" in text
+    assert "layers kept: 0, 3, counted from 0" in text
+    assert "70.0" not in model_card(tmp_path / "none" / "seed-0", {}).split("No teacher |")[0]
+
+
+def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    write_card(demo / "export", str(demo / "distilled"), export=demo / "export")
+    text = (demo / "export" / "README.md").read_text("utf-8")
+    assert read(text).data.eval_results
+    assert "| ONNX int8 | 17.6 MB | 1.6 ms | 32.0 ms | 99.2 % |" in text
+    assert "PyTorch teacher" not in text and 'InferenceSession("model.onnx")' in text
+    assert read_manifest(demo / "export")["artefacts"]
+
+
+def test_a_model_without_a_manifest_has_a_card_too(tmp_path: Path) -> None:
+    text = model_card(tmp_path / "elsewhere", {})
+    assert read(text).data.eval_results is None and "no manifest tells how it was trained" in text
+
+
+def test_hostile_names_change_neither_metadata_nor_page(tmp_path: Path) -> None:
+    name = f"{HOSTILE}\n---\nlicense: mit\n# big | [x](javascript:alert(1))"
+    run = write_training(tmp_path / "run", "finetune", {"model": name}, 0.9, task=name, labels=[name, "b"])
+    text = model_card(run, {})
+    card = read(text)
+    assert card.data.license is None and card.data.datasets is None and card.data.base_model is None
+    assert card.data.eval_results[0].dataset_type == "custom"
+    assert "<script" not in card.text and "\n# big" not in text and "[x](" not in text and "\u202e" not in text
+    assert text.count("\n---\n") == 1
+    yaml.safe_load(text.split("---\n")[1])
+
+
+def test_escaping() -> None:
+    assert escaped("a_b*c|<i>\nd") == r"a\_b\*c\|&lt;i&gt; d"
+    assert len(escaped("x" * 999)) == 200

@@ -1,0 +1,188 @@
+"""The page about a comparison: what it says, in which order, and what it must not say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from comparison_kit import write_comparison
+from report_runs import write_demo
+from test_report_page import HOSTILE, _Page, headings
+
+import demiglace
+from demiglace.compare import summary
+from demiglace.errors import RunError
+from demiglace.report.comparison.answer import answer, chosen
+from demiglace.report.comparison.charts import pareto
+from demiglace.report.comparison.figures import group_figures, seed_figures
+from demiglace.report.comparison.read import is_comparison, read_comparison
+from demiglace.report.comparison.tables import main_table, way
+
+SECTIONS = [
+    "Methods and tasks", "Every seed", "Quality against cost", "Out of domain", "Parts of sets",
+    "What changes against the teacher", "Training", "Layer mapping", "Failed and missing runs", "Runs", "Reproduce it",
+]  # fmt: skip
+FAILED = {"mrpc/half/rail-kd-l/seed-1": ("failed", "OutOfMemoryError: 12 GiB")}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_comparison(tmp_path_factory.mktemp("compare") / "c", seeds=4, missing=FAILED, complete=False)
+
+
+@pytest.fixture(scope="module")
+def page(home: Path) -> str:
+    return demiglace.report(runs=[str(home)], output=home.parent / "page.html").read_text(encoding="utf-8")
+
+
+def one_task(tmp_path: Path, **options) -> Path:
+    return write_comparison(tmp_path / "c", tasks=("sst2",), **options)
+
+
+def test_the_sections_are_in_order_and_the_answer_is_first(page: str) -> None:
+    text = _Page(page).text
+    assert headings(page) == SECTIONS
+    assert text.index("Ship rail-kd-l: an average of") < text.index("Methods and tasks")
+    assert "significantly better on 1 of 2 tasks." in text
+    assert "1 run failed: means are over the seeds there are" in text
+
+
+def test_the_page_asks_for_nothing_outside_itself(page: str) -> None:
+    found = [v or "" for _, a in _Page(page).tags for n, v in a.items() if n in ("src", "href", "srcset", "data")]
+    assert found and all(v.startswith(("#", "./c/")) for v in found)
+    assert "url(" not in page and "@import" not in page and "default-src 'none'" in page
+
+
+def test_every_number_leads_to_its_runs(page: str, home: Path) -> None:
+    tags = _Page(page).tags
+    names = {a["id"] for _, a in tags if "id" in a}
+    assert {a["href"][1:] for tag, a in tags if tag == "a" and a["href"].startswith("#")} <= names
+    ways = [a["href"] for tag, a in tags if tag == "a" and a["href"].startswith("./")]
+    assert len(ways) == 2 * 3 * 4 - 1
+    assert all((home.parent / w / "manifest.json").exists() for w in ways)
+
+
+def test_the_table_says_what_differs_in_words_too(home: Path) -> None:
+    table = main_table(read_comparison(home, "t"))
+    rows = {row[0].text: row for row in table.rows}
+    titles = [c.title for c in table.columns]
+    sst2, average = titles.index("sst2 accuracy"), titles.index("Average")
+    assert (rows["rail-kd-l"][sst2].note, rows["rail-kd-l"][sst2].quiet) == ("↑ better", False)
+    assert (rows["vanilla-kd"][sst2].note, rows["vanilla-kd"][sst2].quiet) == ("not significant", True)
+    assert rows["none"][0].note == rows["vanilla-kd"][0].note == "control"
+    assert rows["rail-kd-l"][titles.index("mrpc accuracy")].note == "not significant, 3 of 4 seeds"
+    assert rows["rail-kd-l"][average].best and not rows["none"][average].best
+    assert table.marks[-1] == "teacher"
+
+
+def test_no_difference_is_called_none(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.71}), "t")
+    told = answer(found)
+    assert "which is no significant difference from no teacher." in told.headline
+    assert "No method is significantly better than no teacher on any task." in told.notes
+    assert "Ship" not in told.headline
+
+
+def test_where_no_teacher_is_best_it_says_so(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, right={"none": 0.8, "vanilla-kd": 0.6}), "t")
+    assert answer(found).headline.startswith("Train without a teacher: none reaches accuracy of 7")
+
+
+def test_two_seeds_tell_nothing(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, seeds=2), "t")
+    assert answer(found).headline.endswith("with too few seeds to tell that from chance.")
+    assert "0 of 1" not in [value for value, _ in answer(found).figures]
+
+
+def test_without_a_control_nothing_is_said_of_the_teacher(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, right={"pkd": 0.8, "alp-kd": 0.7}), "t")
+    assert "no control tells what its teacher added" in answer(found).headline
+
+
+def test_a_method_without_all_tasks_is_not_chosen(tmp_path: Path) -> None:
+    gone = {f"mrpc/half/rail-kd-l/seed-{s}": ("missing", "") for s in range(2)}
+    found = read_comparison(write_comparison(tmp_path / "c", seeds=2, missing=gone), "t")
+    assert found.score(("half", "rail-kd-l")) is None and chosen(found) == ("half", "vanilla-kd")
+
+
+def test_a_comparison_without_a_finished_run_makes_a_page(tmp_path: Path) -> None:
+    gone = {f"sst2/half/none/seed-{s}": ("failed", "boom") for s in range(2)}
+    home = one_task(tmp_path, right={"none": 0.7}, seeds=2, missing=gone)
+    html = demiglace.report(runs=[str(home)], output=tmp_path / "p.html").read_text("utf-8")
+    assert headings(html) == ["Failed and missing runs", "Reproduce it"]
+    assert "No student has a score on every task yet." in html and "boom" in html
+
+
+def test_several_students_are_compared_each_with_its_own_control(tmp_path: Path) -> None:
+    home = one_task(tmp_path, students=("half", "third"), right={"none": 0.7, "pkd": 0.8}, seeds=3)
+    found = read_comparison(home, "t")
+    figures = seed_figures(found)
+    assert [f.title for f in figures] == ["sst2, half", "sst2, third"]
+    assert all(f.reference is not None and len(f.rows) == 2 for f in figures)
+    assert all(len(row.dots) == 3 for f in figures for row in f.rows)
+    assert answer(found).headline.startswith("Ship ")
+    assert [c.title for c in main_table(found).columns][:2] == ["Method", "Student"]
+
+
+def test_parts_of_sets_have_figures(home: Path) -> None:
+    titles = [f.title for f in group_figures(read_comparison(home, "t"))]
+    assert titles[:3] == ["hans: lexical_overlap", "hans: subsequence", "hans: constituent"]
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    places = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.4), (1.0, 0.6), (4.0, 0.9), (2.5, 0.7)]
+    assert pareto(places) == [(1.0, 0.6), (2.5, 0.7), (3.0, 0.9)]
+    assert pareto([(1.0, 0.5), (2.0, 0.3), (3.0, 0.4)], sign=-1) == [(1.0, 0.5), (2.0, 0.3)]
+
+
+def test_ways_are_relative_and_no_address_of_another_kind() -> None:
+    assert way(Path("/a/runs/x y"), Path("/a/out")) == "./../runs/x%20y/"
+    assert way(Path("javascript:alert(1)"), Path()).startswith("./javascript%3A")
+
+
+def test_hostile_texts_are_shown_and_run_nothing(tmp_path: Path) -> None:
+    text = HOSTILE + "x" * 10_000
+    home = one_task(tmp_path, seeds=2, text=text)
+    found = json.loads((home / "summary.json").read_text())
+    found["missing"] = [{"run": HOSTILE, "status": "failed", "error": HOSTILE * 100}]
+    for cell in found["cells"]:
+        cell["method"], cell["student"] = f"{HOSTILE}{cell['method']}", HOSTILE
+    for average in found["averages"]:
+        average["method"], average["student"] = f"{HOSTILE}{average['method']}", HOSTILE
+    (home / "summary.json").write_text(json.dumps(found))
+    html = demiglace.report(runs=[str(home)], output=tmp_path / "p.html", title=HOSTILE).read_text("utf-8")
+    assert [tag for tag, _ in _Page(html).tags].count("script") == 1
+    assert "\u202e" not in html and "49" not in re.findall(r"<title>(.*?)</title>", html)[0]
+    assert "<script>alert" not in html and "x" * 10_000 in html
+
+
+def test_what_is_no_comparison_is_told(tmp_path: Path, home: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    assert is_comparison(home) and not is_comparison(demo)
+    with pytest.raises(RunError, match="give it alone"):
+        demiglace.report(runs=[str(home), str(demo)], output=tmp_path / "p.html")
+    broken = one_task(tmp_path, seeds=1)
+    (broken / "summary.json").write_text('{"cells": [{}]}')
+    with pytest.raises(RunError, match="is not what this version writes"):
+        demiglace.report(runs=[str(broken)], output=tmp_path / "p.html")
+    (broken / "summary.json").unlink()
+    with pytest.raises(RunError, match=r"has no summary\.json yet"):
+        demiglace.report(runs=[str(broken)], output=tmp_path / "p.html")
+
+
+def test_reproduction_names_grid_commands_and_versions(tmp_path: Path, page: str) -> None:
+    home = one_task(tmp_path, seeds=1)
+    html = demiglace.report(runs=[str(home)], output=tmp_path / "p.html").read_text("utf-8")
+    text = _Page(html).text
+    assert f"demiglace compare GRID.yaml -o {home}" in text and "rail-kd-l: {}" in text
+    assert f"-o {home}/sst2/half/none/seed-0" in text and "demiglace" in text.split("Versions")[1]
+    assert "The comparison is not complete yet" in _Page(page).text
+
+
+def test_two_hundred_runs_fit_in_five_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "RESAMPLES", 50)  # how the page is laid out does not hang on the intervals
+    right = {"none": 0.7, "vanilla-kd": 0.71} | {f"method-{i}": 0.72 + i / 100 for i in range(18)}
+    home = write_comparison(tmp_path / "c", right=right, seeds=5, steps=800, rows=4)
+    html = demiglace.report(runs=[str(home)], output=tmp_path / "p.html").read_text("utf-8")
+    assert "200 finished student runs" in html
+    assert len(html.encode()) < 5_000_000
