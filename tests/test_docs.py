@@ -28,7 +28,8 @@ from training_kit import objective_of, random_examples, teacher_and_student
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 GRIDS = sorted((ROOT / "recipes" / "compare").glob("*.yaml"))
-RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*GRIDS})
+METHOD_FILES = sorted((ROOT / "recipes" / "methods").glob("*.yaml"))
+RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*GRIDS} - {*METHOD_FILES})
 CARDS = sorted((ROOT / "docs" / "methods").glob("*.md"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -168,6 +169,14 @@ def test_recipes_are_accepted(file, monkeypatch):
         config = check_command(words)
         if file.stem == "distill":
             build_method(config.method, config.method_options)
+
+
+@pytest.mark.parametrize("file", named(METHOD_FILES))
+def test_methods_of_ones_own_are_accepted(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (words,) = command_lines(file.read_text("utf-8"))
+    assert check_command(words).method == str(file.relative_to(ROOT))
+    build_method(str(file), {})
 
 
 @pytest.mark.parametrize("file", named(GRIDS))
