@@ -142,11 +142,13 @@ def test_the_suite_of_the_models_own_task(data_dir: Path, tmp_path: Path) -> Non
         model=str(model),
         data=["mnli"],
         suite=["ood"],
-        max_rows_per_set=60,
+        suite_rows=60,
+        max_rows_per_set=90,
         data_dir=data_dir,
         output=tmp_path / "run",
     )
     sets = read_manifest(run)["sets"]
+    assert (sets["mnli"]["rows"], sets["snli"]["rows"]) == (90, 60)
     assert list(sets) == ["mnli", *named_suite("mnli", data_dir)]
     assert set(sets["hans_regenerated"]["groups"]) == {"lexical_overlap", "subsequence", "constituent"}
 

@@ -118,6 +118,11 @@ class EvaluateConfig:
         "a column of the files by whose values the results are told apart too, such as a source or a kind", None
     )
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")
+    suite_rows: int | None = option(
+        "use only this many rows of each set of a suite, drawn with the seed 0; the sets of --data are whole",
+        None,
+        at_least=1,
+    )
     max_rows_per_set: int | None = option(
         "use only this many rows of each set, drawn with the seed 0", None, at_least=1
     )

@@ -83,10 +83,13 @@ def label_space_of(model: str) -> LabelSpace:
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
-    named = {spec: _own(spec, config) for spec in config.data} | _suites(config)
-    if not named:
+    own, suites = {spec: _own(spec, config) for spec in config.data}, _suites(config)
+    if not own and not suites:
         raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
-    sets = [_load_set(name, entry, config, labels) for name, entry in named.items()]
+    sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
+    limits = [limit for limit in (config.suite_rows, config.max_rows_per_set) if limit is not None]
+    others = [(name, entry) for name, entry in suites.items() if name not in own]
+    sets += [_load_set(name, entry, config, labels, min(limits, default=None)) for name, entry in others]
     for found in sets:
         if not len(found.split):
             raise DataError(f"{found.name} has no row left to measure; look at --label-map and --on-bad-rows.")
@@ -97,7 +100,9 @@ def _own(spec: str, config: EvaluateConfig) -> SuiteSet:
     return SuiteSet(spec, config.label_map, config.text_columns, config.label_column, config.group_column)
 
 
-def _load_set(name: str, entry: SuiteSet, config: EvaluateConfig, labels: LabelSpace) -> EvaluationSet:
+def _load_set(
+    name: str, entry: SuiteSet, config: EvaluateConfig, labels: LabelSpace, rows: int | None
+) -> EvaluationSet:
     found = load_set(
         entry.data,
         labels,
@@ -109,7 +114,7 @@ def _load_set(name: str, entry: SuiteSet, config: EvaluateConfig, labels: LabelS
         on_bad_rows=config.on_bad_rows,
     )
     found = replace(found, name=name)
-    return found if config.max_rows_per_set is None else first_rows(found, config.max_rows_per_set)
+    return found if rows is None else first_rows(found, rows)
 
 
 def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
