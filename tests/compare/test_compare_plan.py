@@ -42,7 +42,7 @@ def test_ready_teachers_and_students_are_not_made(content, place):
     plan = plan_of(content | ready)
     assert {step.stage for step in plan.steps} == {"distill", "evaluate"}
     assert plan.step("mood/own/none/seed-0").needs == ()
-    assert plan.step("mood/own/none/seed-0.evaluation").options["teacher"] == str(place / "base")
+    assert plan.step("mood/own/none/seed-0.evaluation").options["teacher"] == "runs/mood/teacher.evaluation"
     assert files_read(plan).keys() == {"data mood", "teacher mood", "student own"}
 
 
