@@ -1,6 +1,7 @@
 """Which layers meet: the published maps, and the random ones as pure functions of (seed, epoch)."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -13,6 +14,7 @@ from factories import tiny_model
 START = Progress(seed=0, epoch=0, step=0)
 
 
+@cache
 def shape(layers: int) -> ModelShape:
     return replace(ModelShape.of(tiny_model("bert", 2)), num_layers=layers)
 
