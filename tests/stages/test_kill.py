@@ -97,37 +97,23 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in whole.iterdir())
 
 
-@pytest.mark.parametrize("moment", TRAINING)
-def test_a_killed_finetune_ends_as_if_nothing_had_been(
-    moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
+MOMENTS = TRAINING | CAPTURE | ADVERSARY
+KILLS = {
+    "finetune": list(TRAINING),
+    "distill": [*CAPTURE, "after a checkpoint", "while RUN/model is written", "after the manifest"],
+    "mate-kd": [*ADVERSARY, "after a checkpoint"],
+}
+
+
+@pytest.mark.parametrize(("command", "moment"), [(c, m) for c, moments in KILLS.items() for m in moments])
+def test_a_killed_run_ends_as_if_nothing_had_been(
+    command: str, moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
 ) -> None:
-    owner, name, at, after = TRAINING[moment]
-    line = lines["finetune"](tmp_path / "run")
+    owner, name, at, after = MOMENTS[moment]
+    line = lines[command](tmp_path / "run")
     assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
     assert main(line) == 0
-    assert_same_run(tmp_path / "run", whole("finetune"))
-
-
-@pytest.mark.parametrize("moment", [*CAPTURE, "after a checkpoint", "while RUN/model is written", "after the manifest"])
-def test_a_killed_distill_ends_as_if_nothing_had_been(
-    moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
-) -> None:
-    owner, name, at, after = (CAPTURE | TRAINING)[moment]
-    line = lines["distill"](tmp_path / "run")
-    assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
-    assert main(line) == 0
-    assert_same_run(tmp_path / "run", whole("distill"))
-
-
-@pytest.mark.parametrize("moment", [*ADVERSARY, "after a checkpoint"])
-def test_a_killed_run_against_a_generator_ends_as_if_nothing_had_been(
-    moment: str, tmp_path: Path, lines: dict[str, Any], whole: Callable[[str], Path]
-) -> None:
-    owner, name, at, after = (ADVERSARY | TRAINING)[moment]
-    line = lines["mate-kd"](tmp_path / "run")
-    assert in_child(line, lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL
-    assert main(line) == 0
-    assert_same_run(tmp_path / "run", whole("mate-kd"))
+    assert_same_run(tmp_path / "run", whole(command))
 
 
 def test_shards_that_are_there_are_not_captured_again(

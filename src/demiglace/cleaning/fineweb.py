@@ -11,7 +11,7 @@ import numpy as np
 
 from demiglace.cleaning.repetition import repeated_lines
 from demiglace.cleaning.rule import Measure, Outcome, Rule
-from demiglace.cleaning.texts import TERMINAL, Texts
+from demiglace.cleaning.texts import TERMINAL, Texts, ratio
 from demiglace.config import option
 
 _SHORT = 30
@@ -58,18 +58,14 @@ def duplicate_characters(texts: Texts) -> np.ndarray:
     """The characters in lines that stood in the text before, over all but newlines."""
     _, _, visible = texts.edges
     again = texts.lines.total(texts.lines.lengths * (repeated_lines(texts) & visible))
-    return _ratio(again, texts.lines.total(texts.lines.lengths), empty=np.inf)
+    return ratio(again, texts.lines.total(texts.lines.lengths), empty=np.inf)
 
 
 def newlines_per_word(texts: Texts) -> np.ndarray:
     """Newlines for each word."""
-    return _ratio(texts.lines.counts - 1, texts.words.counts, empty=np.inf)
+    return ratio(texts.lines.counts - 1, texts.words.counts, empty=np.inf)
 
 
 def _share(texts: Texts, flags: np.ndarray, empty: float) -> np.ndarray:
     _, _, visible = texts.edges
-    return _ratio(texts.lines.total(flags), texts.lines.total(visible), empty)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), empty), where=whole > 0)
+    return ratio(texts.lines.total(flags), texts.lines.total(visible), empty)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from demiglace.cleaning.rule import Measure, Outcome, Rule
-from demiglace.cleaning.texts import ALPHA, Texts
+from demiglace.cleaning.texts import ALPHA, Texts, ratio
 from demiglace.config import option
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -58,26 +58,26 @@ def words(texts: Texts) -> np.ndarray:
 def mean_word_length(texts: Texts) -> np.ndarray:
     """Characters in such a word, on average."""
     kept = texts.no_symbols
-    return _ratio(texts.words.total(texts.words.lengths * kept), texts.words.total(kept))
+    return ratio(texts.words.total(texts.words.lengths * kept), texts.words.total(kept))
 
 
 def hashes_per_word(texts: Texts) -> np.ndarray:
     """`#` for each word."""
     found = np.array([t.count("#") for t in texts.texts], np.int64)
-    return _ratio(found, texts.words.counts, empty=np.inf)
+    return ratio(found, texts.words.counts, empty=np.inf)
 
 
 def ellipses_per_word(texts: Texts) -> np.ndarray:
     """`...` and `…` for each word."""
     found = np.array([t.count("...") + t.count("…") for t in texts.texts], np.int64)
-    return _ratio(found, texts.words.counts, empty=np.inf)
+    return ratio(found, texts.words.counts, empty=np.inf)
 
 
 def bullet_lines(texts: Texts) -> np.ndarray:
     """The share of lines that begin with a bullet or a hyphen."""
     first, _, visible = texts.edges
     found = np.isin(_codes(texts)[first], [ord("•"), ord("-")]) & visible
-    return _ratio(texts.lines.total(found), texts.lines.counts)
+    return ratio(texts.lines.total(found), texts.lines.counts)
 
 
 def ellipsis_lines(texts: Texts) -> np.ndarray:
@@ -87,13 +87,13 @@ def ellipsis_lines(texts: Texts) -> np.ndarray:
     dots = [codes[np.maximum(last - k, 0)] == ord(".") for k in range(3)]
     three = dots[0] & dots[1] & dots[2] & (last - 2 >= texts.lines.start)
     found = ((codes[last] == ord("…")) | three) & visible
-    return _ratio(texts.lines.total(found), texts.lines.counts)
+    return ratio(texts.lines.total(found), texts.lines.counts)
 
 
 def alphabetic_words(texts: Texts) -> np.ndarray:
     """The share of words with a letter in them."""
     letters = texts.within(texts.words, (texts.kinds & ALPHA) != 0) > 0
-    return _ratio(texts.words.total(letters), texts.words.counts)
+    return ratio(texts.words.total(letters), texts.words.counts)
 
 
 def stop_words(texts: Texts) -> np.ndarray:
@@ -108,7 +108,3 @@ def stop_words(texts: Texts) -> np.ndarray:
 def _codes(texts: Texts) -> np.ndarray:
     """The characters, and one more to look at where there is none."""
     return np.append(texts.codes, np.uint32(0))
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), float(empty)), where=whole > 0)

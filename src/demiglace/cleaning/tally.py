@@ -77,9 +77,8 @@ def histogram(measure: Measure, alive: np.ndarray) -> dict[str, Any]:
     values = measure.values[alive]
     bounds = [b for b in (measure.at_least, measure.at_most) if b is not None]
     share = all(0 <= b <= 1 for b in bounds) and bool(bounds)
-    edges = np.linspace(0, 1, _BINS + 1) if share else np.geomspace(_FLOOR, _CEILING, _BINS + 1)
-    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=_BINS + 2)
     scale = "share" if share else "log"
+    counts = np.bincount(np.searchsorted(edges_of(scale), values, side="right"), minlength=_BINS + 2)
     return {"scale": scale, "at_least": measure.at_least, "at_most": measure.at_most, "counts": counts.tolist()}
 
 

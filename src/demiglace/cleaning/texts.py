@@ -203,6 +203,11 @@ def changes(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])
 
 
+def ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """part / whole [N], and `empty` where there is no whole."""
+    return np.divide(part, whole, out=np.full(len(whole), float(empty)), where=whole > 0)
+
+
 def _segment_sums(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     kind = np.float64 if np.issubdtype(values.dtype, np.floating) else np.int64
     total = np.concatenate([np.zeros(1, kind), np.cumsum(values, dtype=kind)])

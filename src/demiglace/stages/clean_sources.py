@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from demiglace.cleaning.contamination import Decontamination
 from demiglace.cleaning.engine import start
 from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
-from demiglace.cleaning.ruleset import described, rules_of
+from demiglace.cleaning.ruleset import AnyRule, described, rules_of
 from demiglace.cleaning.steps import Plan
 from demiglace.config import flatten
 from demiglace.console import say
@@ -28,8 +28,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
     rules = rules_of(config.rules, config.against)
     sources = find_sources(config.sources)
     if config.explain:
-        reference = list(_reference(config)) if any(isinstance(r, Decontamination) for r in rules) else []
-        explain(sources, rules, config.reading, reference)
+        explain(sources, rules, config.reading, list(_reference(rules, config)))
         return None
     if config.output is None:
         raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
@@ -55,7 +54,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
         config.format,
         cleaning.bucket_count(size),
     )
-    cleaning.prepare(plan, _reference(config))
+    cleaning.prepare(plan, _reference(rules, config))
     result = cleaning.run(plan, config.workers or os.cpu_count() or 1)
     totals = cleaning.summary(result["rules"])
     write_page(run.path / "cleaning.html", plan, result)
@@ -108,12 +107,9 @@ def _check_reference(name: str) -> None:
         raise ConfigError(f"--against {name}: " + unknown("task", name, TASKS) + "; nor is there such a file.")
 
 
-def _reference(config: CleanConfig) -> Iterator[str]:
+def _reference(rules: Sequence[AnyRule], config: CleanConfig) -> Iterator[str]:
     """The texts that documents must not share: of all sets of tasks but train, and of files."""
-    names = config.against or tuple(
-        name for rule in rules_of(config.rules) if isinstance(rule, Decontamination) for name in rule.against
-    )
-    for name in names:
+    for name in (name for rule in rules if isinstance(rule, Decontamination) for name in rule.against):
         if name not in TASKS:
             yield from (d.text for d in read_documents(name, config.reading) if isinstance(d, Document))
             continue
