@@ -26,6 +26,8 @@ def bucket_count(size: int) -> int:
 
 def prepare(plan: Plan, reference: Iterable[str]) -> None:
     """Write down the plan, and the runs of words that documents must not share with `reference`."""
+    for draft in storage.drafts(Path(plan.directory)):
+        draft.unlink(missing_ok=True)
     plan.write()
     for rule in composed(plan.rules):
         if isinstance(rule, Decontamination) and not reference_file(plan.work).exists():

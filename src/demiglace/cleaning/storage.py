@@ -61,6 +61,11 @@ def whole(file: Path) -> Iterator[Path]:
     draft.replace(file)
 
 
+def drafts(directory: Path) -> list[Path]:
+    """What `whole` leaves below a directory where its process was killed."""
+    return list(directory.glob("*/*.part"))
+
+
 def write_part(file: Path, part: Part) -> None:
     """Documents, for the next step."""
     columns = {
