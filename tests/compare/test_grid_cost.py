@@ -89,3 +89,9 @@ def test_a_dry_run_tells_the_cost(content, tmp_path, capsys):
     assert "finetune " in told[1]
     assert "distill " in told[1]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_student_that_text_will_cut_costs_what_any_of_its_size_does(content):
+    cut = {"layers": 2, "strategy": "greedy", "calibration": ["nowhere.txt"]}
+    expected = cost_of(content | {"students": {"cut": {"layers": 2}}})
+    assert cost_of(content | {"students": {"cut": cut}}) == expected

@@ -1,17 +1,24 @@
 """`demiglace truncate` from a directory to a directory, and on the real MiniLM."""
 
+import json
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from demiglace.cli import main
-from demiglace.errors import ConfigError, ModelError, RunError
+from demiglace.data.batches import collate
+from demiglace.data.calibration import calibration_rows
+from demiglace.data.document_config import ReadConfig
+from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.manifest import read_manifest
-from demiglace.models.loading import load_as_saved, load_classifier, resolve_model
+from demiglace.models.importance import block_influence, greedy, measure_of
+from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer, resolve_model
 from demiglace.models.truncate import STRATEGIES, truncate_model
-from demiglace.stages.config import Strategy
+from demiglace.stages.config import AnyStrategy, Strategy
+from demiglace.stages.importance import SCORED
 from demiglace.stages.truncate import truncate
 from factories import save_tiny, tiny_config, tiny_tokenizer
 
@@ -100,6 +107,7 @@ def test_a_full_disk_is_a_run_error(tmp_path, monkeypatch):
 
 def test_the_options_name_every_strategy():
     assert set(get_args(Strategy)) == STRATEGIES.keys()
+    assert set(get_args(AnyStrategy)) == {*STRATEGIES, *SCORED}
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -125,3 +133,130 @@ def test_the_real_minilm(tmp_path):
     torch.testing.assert_close(ours[0], theirs[0])
     torch.testing.assert_close(ours[1], theirs[1])
     assert not torch.allclose(ours[2], theirs[2], atol=1e-3)
+
+
+# strategies that look at text, and ablations
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A text file, and one of JSON lines."""
+    (tmp_path / "a.txt").write_text("the good film is not bad. " * 40)
+    rows = [json.dumps({"text": f"this card is red {i} and the money is lost"}) for i in range(30)]
+    (tmp_path / "b.jsonl").write_text("\n".join(rows))
+    return (str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl"))
+
+
+def batches_of(path, text, tokens):
+    tokenizer = load_tokenizer(path)
+    rows = calibration_rows(text, ReadConfig(), tokenizer, tokens, 256)
+    return [collate(rows, np.arange(len(rows))).inputs]
+
+
+@pytest.mark.parametrize("arch", ["bert", "gpt2"])
+def test_block_influence_drops_the_lowest(arch, tmp_path, text, capsys):
+    teacher = save_tiny(tmp_path / "teacher", arch)
+    given = {"layers": 2, "strategy": "block-influence", "calibration": text, "calibration_tokens": 300}
+    out = truncate(model=str(teacher), output=tmp_path / "student", **given)
+    manifest = read_manifest(out)
+    model = load_as_saved(teacher)
+    influence = block_influence(model, batches_of(teacher, text, 300))
+    found = manifest["importance"]
+    assert found["layers"] == pytest.approx(influence, abs=1e-6)
+    assert manifest["keep"] == sorted(np.argsort(influence)[2:].tolist())
+    assert 300 <= found["tokens"] <= 556
+    expected = truncate_model(model, manifest["keep"]).state_dict()
+    assert all(torch.equal(load_as_saved(out).state_dict()[k], w) for k, w in expected.items())
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert all(f"{value:.4f}" in said.err for value in influence)
+    truncate(model=str(teacher), output=tmp_path / "student", **given)
+    assert "up to date" in capsys.readouterr().err
+    with pytest.raises(RunError, match="calibration"):
+        truncate(model=str(teacher), output=tmp_path / "student", **given | {"calibration": text[:1]})
+
+
+def test_greedy_on_a_language_model_tells_the_loss_of_each_step(tmp_path, text, capsys):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("llama")).save_pretrained(tmp_path / "m")
+    tiny_tokenizer(tmp_path / "m")
+    given = {"layers": 2, "strategy": "greedy", "calibration": text, "calibration_tokens": 200}
+    out = truncate(model=str(tmp_path / "m"), output=tmp_path / "s", **given)
+    manifest = read_manifest(out)
+    found, model = manifest["importance"], load_as_saved(tmp_path / "m")
+    expected = greedy(model.eval(), batches_of(tmp_path / "m", text, 200), 2, measure_of(model))
+    assert [d["layer"] for d in found["dropped"]] == [r.layer for r in expected]
+    assert [d["loss"] for d in found["dropped"]] == pytest.approx([r.loss for r in expected], rel=1e-5)
+    assert (found["strategy"], found["measure"]) == ("greedy", "loss of the next token")
+    assert found["whole"] == pytest.approx(np.log(len(tiny_tokenizer())), rel=0.5)
+    assert sorted([*manifest["keep"], *(d["layer"] for d in found["dropped"])]) == [0, 1, 2, 3]
+    said = capsys.readouterr().err
+    assert all(f"{d['loss']:.4f}" in said for d in found["dropped"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_in_half_are_scored_in_full_and_stay_as_they_are(dtype, tmp_path, text):
+    teacher = save_tiny(tmp_path / "teacher", "gpt2")
+    load_as_saved(teacher).to(dtype).save_pretrained(teacher)
+    given = {"layers": 2, "strategy": "block-influence", "calibration": text}
+    out = truncate(model=str(teacher), output=tmp_path / "student", **given)
+    assert load_as_saved(out).dtype == dtype
+    influence = block_influence(load_as_saved(teacher).float(), batches_of(teacher, text, 20_000))
+    assert read_manifest(out)["importance"]["layers"] == pytest.approx(influence, abs=1e-6)
+
+
+def test_the_ablations(tmp_path, capsys):
+    teacher = save_tiny(tmp_path / "teacher", "gpt2")
+    ours = load_as_saved(teacher).state_dict()
+    weights = {}
+    for strategy, seed in (("random", 1), ("random", 2), ("embeddings", 1)):
+        out = tmp_path / f"{strategy}-{seed}"
+        truncate(model=str(teacher), output=out, layers=2, strategy=strategy, seed=seed)
+        manifest = read_manifest(out)
+        assert (manifest["keep"], manifest["layers"]) == ([], 2)
+        weights[strategy, seed] = load_as_saved(out).state_dict()
+    assert "no layer's weights kept" in capsys.readouterr().err
+    word = "transformer.wte.weight"
+    assert torch.equal(weights["embeddings", 1][word], ours[word])
+    assert not torch.equal(weights["random", 1][word], ours[word])
+    assert not torch.equal(weights["random", 1][word], weights["random", 2][word])
+    assert not torch.equal(
+        weights["embeddings", 1]["transformer.h.0.mlp.c_fc.weight"], ours["transformer.h.0.mlp.c_fc.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"strategy": "greedy", "layers": 2}, ConfigError, "looks at text; give some files"),
+        ({"strategy": "greedy", "calibration": ("a.txt",)}, ConfigError, "needs --layers"),
+        ({"strategy": "block-influence", "keep": (0, 1), "calibration": ("a.txt",)}, ConfigError, "instead of --keep"),
+        ({"strategy": "top", "layers": 2, "calibration": ("a.txt",)}, ConfigError, "top looks at none"),
+        ({"strategy": "greedy", "layers": 9, "calibration": ("a.txt",)}, ModelError, "the model has 4"),
+        ({"strategy": "random", "keep": (0, 1)}, ConfigError, "keeps no layer's weights"),
+        ({"strategy": "greedy", "layers": 2, "calibration": ("nowhere.txt",)}, DataError, "nowhere.txt does not exist"),
+        ({"strategy": "greedy", "layers": 2, "calibration": ("empty.txt",)}, DataError, "no text.*the files are empty"),
+        (
+            {"strategy": "greedy", "layers": 2, "calibration": ("keys.jsonl",)},
+            DataError,
+            "no text under 'text': 1",
+        ),
+        ({"strategy": "gready", "layers": 2}, ConfigError, "gready"),
+    ],
+)
+def test_text_and_strategies_that_do_not_go_together(options, error, words, tmp_path, monkeypatch):
+    teacher = save_tiny(tmp_path / "teacher")
+    (tmp_path / "a.txt").write_text("a film")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "keys.jsonl").write_text('{"content": "a film"}')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words):
+        truncate(model=str(teacher), output=tmp_path / "student", **options)
+    assert not (tmp_path / "student").exists()
+
+
+def test_greedy_on_the_command_line(tmp_path, text):
+    teacher, out = save_tiny(tmp_path / "teacher"), str(tmp_path / "student")
+    line = ["truncate", str(teacher), "--layers", "3", "--strategy", "greedy", "--calibration", *text, "-o", out]
+    assert main(line) == 0
+    assert len(read_manifest(out)["keep"]) == 3

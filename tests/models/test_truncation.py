@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from transformers import AlbertConfig, AlbertModel, AutoModel, AutoModelForCausalLM, Qwen2Config
 
 from demiglace.errors import ConfigError, ModelError
-from demiglace.models.stack import layer_stack
+from demiglace.models.stack import layer_stack, named_stack
 from demiglace.models.truncate import (
     STRATEGIES,
     check_keep,
     choose_layers,
     layers_to_keep,
+    make_student,
     truncate_config,
     truncate_model,
 )
@@ -211,3 +212,58 @@ def test_shared_layers_are_refused_by_name():
     )
     with pytest.raises(ModelError, match=r"AlbertModel.*4 separate layers.*shared"):
         truncate_model(AlbertModel(config), (0, 1))
+
+
+# ablations
+
+
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "causal"])
+@pytest.mark.parametrize("strategy", ["random", "embeddings"])
+def test_ablations_keep_what_they_say_and_draw_the_rest(arch, strategy):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config("gpt2")) if arch == "causal" else tiny_model(arch)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.5)  # so that no weight is what a new model has
+    name, _ = named_stack(model)
+    before = torch.get_rng_state()
+    one, same, other = (make_student(model, (0, 2), strategy, seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(before, torch.get_rng_state())
+    ours = model.state_dict()
+    for key, weight in one.items():
+        assert torch.equal(weight, same[key])
+        is_layer = key.startswith(name + ".")
+        if strategy == "embeddings" and not is_layer:
+            assert torch.equal(weight, ours[key])
+        elif key in dict(model.named_parameters()):  # and no buffer
+            assert not torch.equal(weight, ours[key])
+            if weight.dim() > 1 and weight.std() > 0:  # norms begin as ones
+                assert not torch.equal(weight, other[key])
+    layers = [k for k, w in one.items() if k.startswith(name + ".0.") and w.dim() > 1]
+    assert layers
+    assert all(not torch.equal(one[k], one[k.replace(name + ".0.", name + ".1.")]) for k in layers)
+
+
+def test_a_new_models_weights_have_its_architectures_scale():
+    drawn = make_student(tiny_model("gpt2", hidden=64), (0, 1), "random", 0)
+    block = layer_stack(drawn)[0]
+    assert block.mlp.c_fc.weight.std().item() == pytest.approx(0.1, rel=0.1)
+    assert block.mlp.c_proj.weight.std().item() == pytest.approx(0.1 / 4**0.5, rel=0.1)  # of 2 · 2 residual branches
+
+
+def test_other_strategies_only_truncate():
+    model = tiny_model("bert")
+    ours, theirs = make_student(model, (0, 2), "top", 5).state_dict(), truncate_model(model, (0, 2)).state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_ablations_keep_the_number_format():
+    model = tiny_model("bert").to(torch.bfloat16)
+    assert make_student(model, (0,), "random", 0).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("strategy", ["random", "embeddings"])
+def test_a_list_of_layers_and_an_ablation_disagree(strategy):
+    assert len(choose_layers(4, 2, strategy, None)) == 2
+    with pytest.raises(ConfigError, match=f"{strategy} keeps no layer's weights"):
+        choose_layers(4, None, strategy, [0, 1])

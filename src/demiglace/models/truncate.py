@@ -1,11 +1,11 @@
 """Truncation: a shallower model out of some of a model's layers.
 
 Embeddings, norms, pooler and head stay as they are; which layers stay is a strategy of Li et al. 2021 (arXiv
-2110.08460) or a list.
+2110.08460), a list, or what `models.importance` finds on text. Their ablations have the same shape and new weights.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -54,7 +54,10 @@ STRATEGIES: dict[str, Callable[[int, int], Keep]] = {
     "bottom": bottom,
     "top": top,
     "first-middle-last": first_middle_last,
+    "random": alternate,  # these two take only the shape of the layers
+    "embeddings": alternate,
 }
+ABLATIONS = ("random", "embeddings")
 
 
 def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
@@ -64,11 +67,16 @@ def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
     """
     if strategy not in STRATEGIES:
         raise ConfigError(unknown("strategy", strategy, STRATEGIES))
+    check_count(keep_count, num_layers)
+    return STRATEGIES[strategy](num_layers, keep_count)
+
+
+def check_count(keep_count: int, num_layers: int) -> None:
+    """Raise `ModelError` unless the model has so many layers to keep."""
     if not 1 <= keep_count <= num_layers:
         raise ModelError(
             f"{keep_count} layers were asked for; the model has {num_layers}: give --layers 1 to {num_layers}."
         )
-    return STRATEGIES[strategy](num_layers, keep_count)
 
 
 def check_keep(keep: Sequence[int], num_layers: int) -> None:
@@ -85,12 +93,17 @@ def check_keep(keep: Sequence[int], num_layers: int) -> None:
 def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
     """What the options --layers, --strategy and --keep mean for a model of `num_layers`; --keep overrides --strategy.
 
-    Raises `ConfigError` where neither --layers nor --keep is given or they disagree, else as `layers_to_keep`.
+    Raises `ConfigError` where neither --layers nor --keep is given, they disagree, or no layer is to be kept of those
+    that --keep names; else as `layers_to_keep`.
     """
     if keep is None:
         if layers is None:
             raise ConfigError("--layers (how many) or --keep (which ones) must be given.")
         return layers_to_keep(strategy, num_layers, layers)
+    if strategy in ABLATIONS:
+        raise ConfigError(
+            f"--strategy {strategy} keeps no layer's weights, and --keep names some; give --layers instead."
+        )
     if layers is not None and layers != len(keep):
         raise ConfigError(f"--layers {layers} and --keep {','.join(map(str, keep))} disagree; give one of them.")
     check_keep(keep, num_layers)
@@ -112,6 +125,29 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
     if model.can_generate():
         student.generation_config = copy.deepcopy(model.generation_config)
     return student
+
+
+def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:
+    """The student that a strategy makes of a model and the layers that it chose.
+
+    random: the shape of `truncate_model`, every weight newly drawn from `seed` as the architecture draws them;
+    embeddings: embeddings, positions, norms outside of the layers, pooler and head copied, the layers drawn from
+    `seed`; all others: `truncate_model`. Raises as that does.
+    """
+    student = truncate_model(model, keep)
+    if strategy in ABLATIONS:
+        name, _ = named_stack(student)
+        fresh = {k: w for k, w in _drawn(student, seed).items() if strategy == "random" or k.startswith(name + ".")}
+        student.load_state_dict(fresh, strict=False)
+    return student
+
+
+def _drawn(model: PreTrainedModel, seed: int) -> Mapping[str, torch.Tensor]:
+    """The weights of a new model of the same config, in float32 before they are copied to any other format."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new: PreTrainedModel = type(model)(truncate_config(model.config, range(model.config.num_hidden_layers)))
+    return new.state_dict()
 
 
 def _kept_weights(model: PreTrainedModel, stack: str, keep: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -2,15 +2,18 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command, flatten
 from demiglace.console import say
+from demiglace.data.calibration import calibration_rows
 from demiglace.errors import ModelError, RunError
-from demiglace.manifest import open_run
+from demiglace.manifest import Run, open_run
 from demiglace.models.loading import (
+    check_tokenizer,
     fingerprint_model,
     load_as_saved,
     load_config,
@@ -19,32 +22,60 @@ from demiglace.models.loading import (
     save_model,
 )
 from demiglace.models.shape import ModelShape
-from demiglace.models.truncate import choose_layers, truncate_model
+from demiglace.models.truncate import ABLATIONS, Keep, choose_layers, make_student
 from demiglace.stages.config import TruncateConfig
+from demiglace.stages.importance import ROW_TOKENS, SCORED, check_calibration, choose_by_text
 
 
 @command(TruncateConfig)
 def truncate(config: TruncateConfig) -> Path:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 
-    Works for classifiers, bare encoders and language models. Raises `ModelError`, `ConfigError` and `RunError`.
+    Works for classifiers, bare encoders and language models. What a strategy that looks at text has found is printed
+    and kept in the manifest. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
     """
     path = resolve_model(config.model)
+    check_calibration(config, _num_layers(path))
+    if config.strategy in SCORED:
+        return _by_text(config, path)
     keep = choose_layers(_num_layers(path), config.layers, config.strategy, config.keep)
-    inputs = {"model": fingerprint_model(path)}
-    run = open_run(config.output, "truncate", flatten(config, deciding_only=True), inputs)
+    run = _open(config, path)
+    if not run.complete:
+        _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), keep)
+    return run.path
+
+
+def _by_text(config: TruncateConfig, path: str) -> Path:
+    model, tokenizer = load_as_saved(path, allow_pickle=config.allow_pickle), load_tokenizer(path)
+    check_tokenizer(model, tokenizer)
+    size = min(ROW_TOKENS, ModelShape.of(model).max_positions or ROW_TOKENS)
+    sources, tokens = config.calibration or (), config.calibration_tokens
+    rows = calibration_rows(sources, config.reading, tokenizer, tokens, size)
+    run = _open(config, path, calibration=rows.fingerprint)
+    if not run.complete:
+        choice = choose_by_text(model, rows, config.strategy, config.layers or 0)
+        choice.show()
+        _finish(run, config, model, choice.keep, importance=choice.found)
+    return run.path
+
+
+def _open(config: TruncateConfig, path: str, **inputs: str) -> Run:
+    run = open_run(
+        config.output, "truncate", flatten(config, deciding_only=True), {"model": fingerprint_model(path), **inputs}
+    )
     if run.complete:
         say(f"{run.path} is up to date.")
-        return run.path
-    model = load_as_saved(path, allow_pickle=config.allow_pickle)
-    student = truncate_model(model, keep)
-    _save(student, load_tokenizer(path), run.path)
+    return run
+
+
+def _finish(run: Run, config: TruncateConfig, model: PreTrainedModel, chosen: Keep, **found: Any) -> None:
+    student = make_student(model, chosen, config.strategy, config.seed)
+    _save(student, load_tokenizer(config.model), run.path)
     before, after = ModelShape.of(model), ModelShape.of(student)
-    run.finish(
-        keep=list(keep), layers=len(keep), parameters=after.parameters, before=asdict(before), after=asdict(after)
-    )
+    keep = () if config.strategy in ABLATIONS else chosen
+    sizes = {"layers": len(chosen), "parameters": after.parameters, "before": asdict(before), "after": asdict(after)}
+    run.finish(keep=list(keep), **sizes, **found)
     say(_summary(run.path, keep, before, after))
-    return run.path
 
 
 def _num_layers(path: str) -> int:
@@ -65,7 +96,8 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path
 
 def _summary(path: Path, keep: tuple[int, ...], before: ModelShape, after: ModelShape) -> str:
     share = after.parameters / before.parameters
+    layers = f"layers {', '.join(map(str, keep))} of {before.num_layers} kept" if keep else "no layer's weights kept"
     return (
-        f"{path}: layers {', '.join(map(str, keep))} of {before.num_layers} kept, "
+        f"{path}: {layers}, "
         f"{after.parameters / 1e6:,.1f} of {before.parameters / 1e6:,.1f} million parameters ({share:.0%})."
     )

@@ -1,0 +1,75 @@
+"""A little text of many files, to look at a model with."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from demiglace.data.document_config import ReadConfig
+from demiglace.data.document_files import corpus_files
+from demiglace.data.documents import Unreadable, read_documents
+from demiglace.data.rows import UNLABELLED
+from demiglace.data.tokenise import Examples
+from demiglace.errors import DataError
+
+_PIECE = 1 << 16  # characters that are tokenised at once
+
+
+def calibration_rows(
+    sources: Sequence[str], reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, tokens: int, row_tokens: int
+) -> Examples:
+    """Rows of at most `row_tokens` tokens, from each file in turn one, from its beginning on, until `tokens` are there.
+
+    Long documents are cut into rows, with the tokenizer's special tokens in each. There are fewer tokens where the
+    files hold fewer. Raises `DataError` where they hold no text at all, or cannot be read.
+    """
+    refused: Counter[str] = Counter()
+    files = [_rows(file, reading, tokenizer, row_tokens, refused) for file in corpus_files(sources)]
+    rows, count = [], 0
+    for row in _in_turn(files):
+        rows.append(row)
+        count += len(row)
+        if count >= tokens:
+            break
+    if not rows:
+        why = ", ".join(f"{reason}: {number}" for reason, number in refused.items()) or "the files are empty"
+        raise DataError(f"--calibration {' '.join(sources)} holds no text to look at ({why}).")
+    return _examples(rows, tokenizer)
+
+
+def _rows(
+    file: str, reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, size: int, refused: Counter[str]
+) -> Iterator[np.ndarray]:
+    for document in read_documents(file, reading):
+        if isinstance(document, Unreadable):
+            refused[document.reason] += 1
+            continue
+        for start in range(0, len(document.text), _PIECE):
+            piece = document.text[start : start + _PIECE]
+            encoded = tokenizer([piece], truncation=True, max_length=size, return_overflowing_tokens=True)
+            yield from (np.asarray(ids, np.int32) for ids in encoded["input_ids"] if ids)
+
+
+def _in_turn(files: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """One of each, then the next of each; a file is opened when its first turn comes."""
+    left = list(files)
+    while left:
+        for file in list(left):
+            row = next(file, None)
+            if row is None:
+                left.remove(file)
+            else:
+                yield row
+
+
+def _examples(rows: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Examples:
+    ids = np.concatenate(rows)
+    return Examples(
+        ids=ids,
+        offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        type_ids=np.zeros(len(ids), np.int8) if "token_type_ids" in tokenizer.model_input_names else None,
+        labels=np.full(len(rows), UNLABELLED),
+        pad_id=tokenizer.pad_token_id,
+        pad_left=tokenizer.padding_side == "left",
+    )
