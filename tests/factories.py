@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
@@ -90,6 +91,23 @@ def tiny_tokenizer(
     return tokenizer
 
 
+def decoder_tokenizer(path: Path | None = None, *, padding_side: str = "right") -> PreTrainedTokenizerFast:
+    """The tiny vocabulary as decoders have it: an end-of-text token, and none to pad, mask, begin or separate with."""
+    core = Tokenizer(WordPiece({t: i for i, t in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="[UNK]",
+        eos_token="[SEP]",
+        model_max_length=MAX_LENGTH,
+        padding_side=padding_side,
+    )
+    if path is not None:
+        tokenizer.save_pretrained(path)
+    return tokenizer
+
+
 def tiny_config(arch: str, num_layers: int = 4, hidden: int = 32) -> PreTrainedConfig:
     """A tiny config: 4 heads, the tiny tokenizer's vocabulary, weights large enough to tell layers apart."""
     vocab = len(VOCABULARY)
@@ -144,6 +162,20 @@ def tiny_model(arch: str, num_layers: int = 4, hidden: int = 32, num_labels: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def save_decoder(
+    path: Path, arch: str = "gpt2", num_layers: int = 4, num_labels: int = 2, padding_side: str = "right", seed: int = 0
+) -> Path:
+    """Save a tiny decoder with `decoder_tokenizer`, a classifier or, with no labels, a language model; its path."""
+    config = tiny_config(arch, num_layers)
+    config.pad_token_id, config.bos_token_id, config.num_labels = None, None, num_labels or 2
+    factory = AutoModelForSequenceClassification if num_labels else AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_model(factory.from_config(config), path)
+    decoder_tokenizer(path, padding_side=padding_side)
+    return path
 
 
 def save_tiny(

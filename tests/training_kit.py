@@ -25,7 +25,7 @@ from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal
-from factories import tiny_model
+from factories import VOCABULARY, tiny_model
 
 CLASSES = 3
 ADVERSARIES: WeakKeyDictionary[Objective, Adversary] = WeakKeyDictionary()  # of the objectives that have one
@@ -65,7 +65,10 @@ def objective_of(
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     objective = Objective(student, method, shapes[1], problem, "fp32")
     if isinstance(method.augmentation, AdversarialMasking):
-        request, vocabulary = method.perturbed_requests(*shapes).teacher, Vocabulary(mask=4, special=(0, 1, 2, 3, 4))
+        request, vocabulary = (
+            method.perturbed_requests(*shapes).teacher,
+            Vocabulary(4, (0, 1, 2, 3, 4), len(VOCABULARY)),
+        )
         generator = tied_masked_lm(teacher)
         ADVERSARIES[objective] = Adversary(method.augmentation, generator, teacher, request, vocabulary, "fp32")
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]

@@ -32,7 +32,7 @@ from demiglace.training.config import TrainConfig
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal
 
-BERTS = Vocabulary(mask=103, special=(0, 100, 101, 102, 103))  # of the vocabulary of bert-base-uncased
+BERTS = Vocabulary(mask=103, special=(0, 100, 101, 102, 103), size=30_522)  # of the vocabulary of bert-base-uncased
 
 
 def train(material: Material, entry: Entry, meter: Meter) -> None:

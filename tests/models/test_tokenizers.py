@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from tokenizers import normalizers
+from tokenizers import ByteLevelBPETokenizer, normalizers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, GPT2Config, GPT2Tokenizer
 
 from demiglace.errors import ModelError
 from demiglace.models.loading import check_same_vocabulary, check_tokenizer, load_tokenizer
-from factories import ARCHITECTURES, save_tiny, tiny_model, tiny_tokenizer
+from factories import ARCHITECTURES, decoder_tokenizer, save_decoder, save_tiny, tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -101,3 +103,63 @@ def test_equal_vocabularies_that_split_differently_are_told_apart():
     student.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     with pytest.raises(ModelError, match="becomes"):
         check_same_vocabulary(tiny_tokenizer(), student)
+
+
+# pairs
+
+
+@pytest.fixture
+def gpt2_directory(tmp_path):
+    """GPT-2's own tokenizer class with a small vocabulary, and a config."""
+    core = ByteLevelBPETokenizer()
+    core.train_from_iterator(["the good film is bad " * 50], vocab_size=300, special_tokens=["<|endoftext|>"])
+    core.save_model(str(tmp_path))
+    vocabulary, merges = str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")
+    GPT2Tokenizer(vocab=vocabulary, merges=merges).save_pretrained(tmp_path / "model")
+    GPT2Config(vocab_size=300).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_gpt2s_pairs_are_kept_apart_also_when_it_is_saved(gpt2_directory, tmp_path):
+    plain = AutoTokenizer.from_pretrained(gpt2_directory)
+    first, second = (plain(text)["input_ids"] for text in ("the film", " is bad"))
+    assert plain("the film", " is bad")["input_ids"] == first + second
+    tokenizer = load_tokenizer(gpt2_directory)
+    expected = [*first, tokenizer.eos_token_id, *second]
+    assert tokenizer("the film", " is bad")["input_ids"] == expected
+    assert tokenizer("the film")["input_ids"] == first
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved")("the film", " is bad")["input_ids"] == expected
+    GPT2Config(vocab_size=300).save_pretrained(tmp_path / "saved")
+    again = load_tokenizer(tmp_path / "saved")
+    assert again("the film", " is bad")["input_ids"] == expected  # one separator, not two
+    check_same_vocabulary(tokenizer, again)
+
+
+def test_what_begins_a_text_stays_where_it_is(tmp_path):
+    save_decoder(tmp_path, "llama", num_layers=1)
+    tokenizer = decoder_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", 2)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.convert_ids_to_tokens(loaded("red", "blue")["input_ids"]) == ["[CLS]", "red", "[SEP]", "blue"]
+    assert loaded.convert_ids_to_tokens(loaded("red")["input_ids"]) == ["[CLS]", "red"]
+
+
+def test_tokenizers_that_separate_pairs_are_left_alone(tmp_path):
+    before = tiny_tokenizer()("red", "blue")["input_ids"]
+    assert load_tokenizer(save_tiny(tmp_path, num_layers=1))("red", "blue")["input_ids"] == before
+
+
+@pytest.mark.parametrize(("arch", "side"), [("gpt2", "right"), ("llama", "left")])
+def test_gpt2_is_padded_on_the_right(arch, side, tmp_path):
+    assert load_tokenizer(save_decoder(tmp_path, arch, padding_side="left")).padding_side == side
+
+
+def test_gpt2_is_given_no_segments(tmp_path):
+    """It would read them as words, and add the embedding of word 0 to every token."""
+    save_tiny(tmp_path, "gpt2", num_layers=1)
+    tiny_tokenizer(tmp_path, segments=True)
+    assert "token_type_ids" not in load_tokenizer(tmp_path)("a", "the")

@@ -18,7 +18,7 @@ from demiglace.methods.masking import AdversarialMasking
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.signals.request import SignalRequest
 from demiglace.training.adversary import Adversary, Vocabulary, _drawn, _logits_of
-from factories import tiny_model
+from factories import ARCHITECTURES, DECODERS, VOCABULARY, tiny_model
 from training_kit import ADVERSARIES, make_loop, objective_of, random_examples, teacher_and_student
 
 NOW = Progress(seed=0, epoch=0, step=0)
@@ -27,9 +27,8 @@ SPECIAL = (0, 1, 2, 3, 4)
 
 def adversary_of(teacher: Any, **options: Any) -> Adversary:
     masking = AdversarialMasking(**options)
-    return Adversary(
-        masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), Vocabulary(4, SPECIAL), "fp32"
-    )
+    vocabulary = Vocabulary(4, SPECIAL, len(VOCABULARY))
+    return Adversary(masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
 
 
 def batch_of(count: int, rows: list[int] | None = None, special: bool = True) -> Batch:
@@ -163,9 +162,11 @@ def test_noise_makes_draws_follow_the_generators_probabilities() -> None:
     assert chosen[:, 7].mean().item() == pytest.approx(logits[0].softmax(-1)[7].item(), abs=0.08)
 
 
-@pytest.mark.parametrize("arch", ["bert", "roberta", "distilbert", "electra", "deberta-v2"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_one_hot_rows_are_read_as_the_tokens_themselves(arch: str) -> None:
     model, batch = tiny_model(arch), batch_of(6)
+    if arch in DECODERS:  # they have no segments
+        batch = replace(batch, token_type_ids=None)
     places = batch.attention_mask.bool()
     chosen = torch.nn.functional.one_hot(batch.input_ids[places], model.config.vocab_size).float()
     with torch.no_grad():
@@ -213,6 +214,6 @@ def test_masked_language_models_predict_at_places(kind: str, tmp_path: Path) -> 
 
 
 def test_a_generator_of_another_kind_is_refused(tmp_path: Path) -> None:
-    AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is a gpt2 model; a generator is one of bert, roberta"):
+    AutoConfig.for_model("deberta-v2", num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is a deberta-v2 model; a generator is a causal one, or one of bert, roberta"):
         load_masked_lm(str(tmp_path))

@@ -8,7 +8,7 @@ from demiglace.methods.base import Augmentation
 
 @dataclass(frozen=True)
 class AdversarialMasking(Augmentation):
-    """A masked language model refills some of a row's tokens so that KL(teacher ‖ student) grows.
+    """A language model refills some of a row's tokens so that KL(teacher ‖ student) grows.
 
     Rashid et al. 2021, arXiv 2105.05912, eq. 3 and algorithm 1. Between its steps the generator is as it is.
     """
@@ -18,7 +18,8 @@ class AdversarialMasking(Augmentation):
     mask_share: float = option("p, the share of tokens that are masked and refilled", 0.3, above=0, at_most=1)
     gumbel_temperature: float = option("temperature of the straight-through Gumbel-softmax", 1.0, above=0)
     generator: str | None = option(
-        "masked language model of the same vocabulary; none: the teacher's body with its embeddings as output layer",
+        "language model of the same vocabulary, masked or causal; none: the teacher's body, its embeddings as output "
+        "layer",
         None,
     )
     train_generator: bool = option("train the generator; false: it refills as it is", True)

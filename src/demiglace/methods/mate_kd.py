@@ -5,7 +5,9 @@ Deviations: a generator step takes the rows of the student's step beside it, whe
 their own; [CLS], [SEP], padding and their like are neither masked nor filled in; generator and student are without
 dropout in generator steps; the generator's divergence is at temperature 1 whatever τ is; and where no generator is
 named, the fine-tuned teacher's own body with its input embeddings as output layer stands for a pre-trained masked
-language model. A tokenizer without a mask token, as decoders have, is refused.
+language model. Decoders have no mask token and need none: a causal generator predicts a place from the state before it,
+which has not seen that place's token. So it refills places without masking any; to the left of each it sees the text as
+it was, where a masked language model sees the other places masked and both sides; and a row's first token stays.
 """
 
 from dataclasses import dataclass

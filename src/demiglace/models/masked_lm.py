@@ -1,4 +1,6 @@
-"""Masked language models that predict at the places that are asked for alone, and not [B, L, V] for all."""
+"""Language models that predict at the places that are asked for alone, and not [B, L, V] for all: those that a
+masked language model sees masked, or, by a causal one, any from the tokens before it.
+"""
 
 import copy
 from collections.abc import Callable
@@ -6,9 +8,10 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from demiglace.errors import ModelError
+from demiglace.models.language import head_of, is_masked
 from demiglace.models.loading import load_config, load_whole, resolve_model
 
 # model type -> what maps hidden states to logits
@@ -23,16 +26,22 @@ _HEADS: dict[str, Callable[[Any], nn.Module]] = {
 
 
 class MaskedLM(nn.Module):
-    """A body and a head; without a head, its own input embeddings turned round."""
+    """A body and a head; without a head, its own input embeddings turned round.
 
-    def __init__(self, body: Any, head: nn.Module | None):
+    causal: the body's state at place t has seen the tokens up to t alone, and so predicts place t + 1. It is never
+    shown what it predicts, and needs no mask there.
+    """
+
+    def __init__(self, body: Any, head: nn.Module | None, causal: bool = False):
         super().__init__()
         self.body: Any = body
         self.head = head
+        self.causal = causal
 
     def forward(self, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
-        """Logits [M, V] at the M places where bool [B, L] is true, in reading order."""
-        hidden = self.body(**inputs).last_hidden_state[places]
+        """Logits [M, V] at the M places where bool [B, L] is true, in reading order; of a causal body never place 0."""
+        states = self.body(**inputs).last_hidden_state
+        hidden = states[places.roll(-1, 1)] if self.causal else states[places]
         if self.head is not None:
             logits: Tensor = self.head(hidden)
             return logits
@@ -40,15 +49,22 @@ class MaskedLM(nn.Module):
 
 
 def load_masked_lm(model: str) -> MaskedLM:
-    """A masked language model from a checkpoint. Raises `ModelError` where it is none, or of a type not known here."""
+    """A language model from a checkpoint, causal or masked.
+
+    Raises `ModelError` where it is none, or masked and of a type not known here.
+    """
     path = resolve_model(model)
-    kind = load_config(path).model_type
+    config = load_config(path)
+    if not is_masked(config):
+        loaded, _ = load_whole(AutoModelForCausalLM, path)
+        return MaskedLM(loaded.base_model, head_of(loaded), causal=True)
+    kind = config.model_type
     if kind not in _HEADS:
-        raise ModelError(f"{model} is a {kind} model; a generator is one of {', '.join(_HEADS)}.")
-    loaded = load_whole(AutoModelForMaskedLM, path)
+        raise ModelError(f"{model} is a {kind} model; a generator is a causal one, or one of {', '.join(_HEADS)}.")
+    loaded, _ = load_whole(AutoModelForMaskedLM, path)
     return MaskedLM(loaded.base_model, _HEADS[kind](loaded))
 
 
 def tied_masked_lm(model: PreTrainedModel) -> MaskedLM:
-    """A masked language model of a copy of another model's body, its embeddings being its output layer."""
-    return MaskedLM(copy.deepcopy(model.base_model), None)
+    """A language model, causal or masked, of a copy of another one's body, its embeddings being its output layer."""
+    return MaskedLM(copy.deepcopy(model.base_model), None, causal=not is_masked(model.config))

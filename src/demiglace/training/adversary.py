@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
@@ -30,10 +30,15 @@ _PLACES, _NOISE = 1, 2  # what a row's random numbers are for
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The token that masks, and those that are neither masked nor filled in, the mask among them."""
+    """The tokens that teacher and student read, from 0 to below `size`.
 
-    mask: int
+    mask: the generator's token that masks, none for a causal one; special: tokens that are neither masked nor filled
+    in, the mask among them.
+    """
+
+    mask: int | None
     special: tuple[int, ...]
+    size: int
 
 
 class Adversary:
@@ -106,9 +111,15 @@ class Adversary:
         return (divergence(own, other, 1.0, 0.0) * batch.weights).sum()
 
     def _logits(self, batch: Batch, places: Tensor) -> Tensor:
-        """The generator's logits at the places, which it sees masked; special tokens are never chosen."""
-        masked = batch.input_ids.masked_fill(places, self._vocabulary.mask)
-        logits: Tensor = self._generator(batch.inputs | {"input_ids": masked}, places)
+        """The generator's logits at the places; special tokens are never chosen.
+
+        It sees all of them masked, or, where it is causal, to the left of each the text as it was.
+        """
+        ids = batch.input_ids
+        if not self._generator.causal:
+            assert self._vocabulary.mask is not None
+            ids = ids.masked_fill(places, self._vocabulary.mask)
+        logits: Tensor = self._generator(batch.inputs | {"input_ids": ids}, places)[:, : self._vocabulary.size]
         barred = torch.tensor(self._vocabulary.special, device=logits.device)
         return logits.index_fill(-1, barred, -torch.inf)
 
@@ -119,7 +130,10 @@ class Adversary:
         return hard + soft - soft.detach()
 
     def _places(self, batch: Batch, now: Progress) -> tuple[Tensor, Tensor]:
-        """Which tokens are masked, bool [B, L]; and a number from 0 to 1 to draw each one's filling by, [M]."""
+        """Which tokens are refilled, bool [B, L]; and a number from 0 to 1 to draw each one's filling by, [M].
+
+        A causal generator has nothing to predict a row's first token from: it stays.
+        """
         ids = batch.input_ids.cpu().numpy()
         real = batch.attention_mask.cpu().numpy().astype(bool)
         places, draws = np.zeros(ids.shape, bool), np.zeros(ids.shape, np.float32)
@@ -128,16 +142,18 @@ class Adversary:
             numbers = _random(now, row, _PLACES).random((int(real[i].sum()), 2), np.float32)
             places[i, real[i]], draws[i, real[i]] = numbers[:, 0] < self.options.mask_share, numbers[:, 1]
         places &= ~np.isin(ids, self._vocabulary.special)
+        if self._generator.causal:
+            places[:, 0] = False
+            places[:, 1:] &= real[:, :-1]
         device = batch.input_ids.device
         return torch.from_numpy(places).to(device), torch.from_numpy(draws[places]).to(device)
 
     def _noise(self, batch: Batch, places: Tensor, now: Progress) -> Tensor:
         """Gumbel noise [M, V]."""
-        size = self._generator.body.config.vocab_size
         parts = []
         for row, count in zip(batch.rows.tolist(), places.sum(1).tolist(), strict=True):
             own = torch.Generator().manual_seed(int(_random(now, row, _NOISE).integers(2**62)))
-            parts.append(torch.rand(count, size, generator=own))
+            parts.append(torch.rand(count, self._vocabulary.size, generator=own))
         uniform = torch.cat(parts).clamp_(1e-20, 1 - 1e-7)
         return (-(-uniform.log()).log()).to(batch.input_ids.device)
 
@@ -178,10 +194,21 @@ def _drawn(logits: Tensor, draws: Tensor) -> Tensor:
 
 
 def _logits_of(model: PreTrainedModel, batch: Batch, places: Tensor, chosen: Tensor) -> Tensor:
-    """What a model says of the batch with `chosen` [M, V], each a mix of tokens, at the places; float32."""
+    """What a model says of the batch with `chosen` [M, V], each a mix of tokens, at the places; float32.
+
+    The mixes are put in where tokens are looked up: from `inputs_embeds` alone a decoder would not know which token of
+    a padded row is the last.
+    """
     table: Any = model.get_input_embeddings()
-    embedded = table(batch.input_ids).detach().clone()
-    embedded[places] = (chosen @ table.weight[: chosen.shape[-1]].detach().float()).to(embedded.dtype)
-    inputs = {k: v for k, v in batch.inputs.items() if k != "input_ids"}
-    logits: Tensor = model(inputs_embeds=embedded, **inputs).logits
+
+    def mix(_table: nn.Module, _args: Any, embedded: Tensor) -> Tensor:
+        mixed = embedded.detach().clone()
+        mixed[places] = (chosen @ table.weight[: chosen.shape[-1]].detach().float()).to(embedded.dtype)
+        return mixed
+
+    handle = table.register_forward_hook(mix)
+    try:
+        logits: Tensor = model(**batch.inputs).logits
+    finally:
+        handle.remove()
     return logits.float()
