@@ -153,7 +153,7 @@ def numbers_of(o: Option, kind: type) -> st.SearchStrategy[Any]:
         return st.integers(min_value=None if low is None else int(low), max_value=10**6)
     return st.floats(
         min_value=low,
-        max_value=o.below,
+        max_value=o.below if o.below is not None else o.at_most,
         exclude_min=o.above is not None,
         exclude_max=o.below is not None,
         allow_nan=False,

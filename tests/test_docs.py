@@ -164,10 +164,11 @@ def test_yaml_in_documents_is_accepted(file):
 def test_recipes_are_accepted(file, monkeypatch):
     monkeypatch.chdir(ROOT)
     name, commands = str(file.relative_to(ROOT)), command_lines(file.read_text("utf-8"))
-    assert commands[0] == [file.stem, "--config", name], "its first line is its command"
+    command = file.stem.rpartition("-")[2]  # paper1-pretrain.yaml is one of pretrain
+    assert commands[0] == [command, "--config", name], "its first line is its command"
     for words in commands:
         config = check_command(words)
-        if file.stem == "distill":
+        if command == "distill":
             build_method(config.method, config.method_options)
 
 
@@ -190,7 +191,7 @@ def test_grids_are_accepted(file, monkeypatch):
     check_plan(make_plan(parse_grid(content), Path("runs"), searching="search" in content))
 
 
-@pytest.mark.parametrize("folder", sorted({f.parent.name for f in RECIPES}))
+@pytest.mark.parametrize("folder", sorted({f.parent.name for f in RECIPES} - {"recipes"}))
 def test_recipes_of_a_task_follow_on_each_other(folder):
     found = {f.stem: yaml.safe_load(f.read_text("utf-8")) for f in RECIPES if f.parent.name == folder}
     finetune, distill, export = (found[stage] for stage in ("finetune", "distill", "export"))

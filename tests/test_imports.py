@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "signals": BASE | {"models", "data"},
     "methods": {"losses", "models", "signals", "config", "convert", "errors"},
     "training": BASE | {"methods", "signals", "data", "models"},
-    "evaluation": {"data", "models", "errors", "console", "config"},
+    "evaluation": {"data", "models", "losses", "errors", "console", "config"},
     "export": BASE | {"models", "evaluation", "data"},
     "report": BASE,
     "cleaning": BASE | {"data"},

@@ -11,8 +11,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 _STAGES = (
-    *("clean", "compare", "demo", "distill", "evaluate", "export", "finetune"),
-    *("methods", "plan", "report", "tasks", "truncate"),
+    *("clean", "compare", "demo", "distill", "evaluate", "export", "finetune", "generate"),
+    *("methods", "plan", "pretrain", "report", "tasks", "tokenizer", "truncate"),
 )
 __all__ = ["__version__", *_STAGES]
 

@@ -15,10 +15,17 @@ from demiglace.flags import parse
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demiglace.stages.demo", "DemoConfig", "the whole way on real data, in minutes"),
     "finetune": ("demiglace.stages.finetune", "FinetuneConfig", "train a teacher, or a student with no teacher"),
+    "tokenizer": ("demiglace.stages.tokenizer", "TokenizerConfig", "train a tokenizer on text"),
+    "pretrain": ("demiglace.stages.pretrain", "PretrainConfig", "train a language model on text"),
     "truncate": ("demiglace.stages.truncate", "TruncateConfig", "keep some of a model's layers"),
-    "distill": ("demiglace.stages.distill", "DistillConfig", "train a student on a teacher's signals"),
+    "distill": (
+        "demiglace.stages.distill",
+        "DistillConfig",
+        "train a student on a teacher's signals, on rows or on text",
+    ),
     "plan": ("demiglace.stages.plan", "PlanConfig", "what such a run will cost, before it is run"),
-    "evaluate": ("demiglace.stages.evaluate", "EvaluateConfig", "measure a model on sets of rows"),
+    "evaluate": ("demiglace.stages.evaluate", "EvaluateConfig", "measure a model on sets of rows, or on text"),
+    "generate": ("demiglace.stages.generate", "GenerateConfig", "let a language model go on with a text"),
     "export": ("demiglace.stages.export", "ExportConfig", "write ONNX, check and measure it"),
     "clean": (
         "demiglace.stages.clean",
@@ -109,7 +116,7 @@ def _help(name: str, config_class: type) -> str:
 def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
-    return "none" if default is None or default == {} else str(default)
+    return "none" if default in (None, "", {}, ()) else str(default)
 
 
 if __name__ == "__main__":

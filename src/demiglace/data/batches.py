@@ -5,40 +5,17 @@ How many rows make a step (`batch_size`) decides the optimisation; how many toke
 (`batch_tokens`) decides only memory: a longer step is split and its gradients accumulated.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from demiglace.data.batch import Batch
+from demiglace.data.blocks import Blocks
 from demiglace.data.tokenise import Examples
 
+__all__ = ["Batch", "collate", "epoch_steps", "forward_tokens", "sorted_batches", "split_by_tokens"]
+
 _POOL = 50  # steps whose rows are sorted together: mixed enough to train on, alike enough to pad little
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of one forward pass.
-
-    input_ids, attention_mask, token_type_ids: int64 [B, L]; labels: [B]; labelled: bool [B]; weights: float32 [B],
-    1 for a row that counts and 0 for a filler; rows: int64 [B] on the CPU, the rows' numbers in their `Examples`.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    token_type_ids: Tensor | None
-    labels: Tensor
-    labelled: Tensor
-    weights: Tensor
-    rows: np.ndarray
-
-    @property
-    def inputs(self) -> dict[str, Tensor]:
-        """What a model's forward takes."""
-        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        if self.token_type_ids is not None:
-            inputs["token_type_ids"] = self.token_type_ids
-        return inputs
 
 
 def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -80,8 +57,19 @@ def sorted_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     return split_by_tokens(order, lengths, batch_tokens)
 
 
-def collate(examples: Examples, rows: np.ndarray, device: torch.device | str = "cpu", weight: float = 1.0) -> Batch:
-    """The batch of these rows, padded to the longest; `weight` is 0 for rows that only fill a rank's place."""
+def collate(
+    examples: Examples | Blocks,
+    rows: np.ndarray,
+    device: torch.device | str = "cpu",
+    weight: float = 1.0,
+    epoch: int = 0,
+) -> Batch:
+    """The batch of these rows; `weight` is 0 for rows that only fill a rank's place.
+
+    Texts are padded to the longest; blocks of tokens need no padding, and may be masked anew each epoch.
+    """
+    if isinstance(examples, Blocks):
+        return examples.batch(rows, device, weight, epoch)
     lengths = examples.lengths[rows]
     width = int(lengths.max())
     places = np.arange(width)[None, :]

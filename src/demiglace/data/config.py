@@ -12,7 +12,7 @@ class DataConfig:
     """Rows to train and evaluate on: a named task, or files of the user's own."""
 
     data: str = option(
-        "a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too) of training rows"
+        "a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too) of training rows", ""
     )
     validation: str | None = option(
         "file of validation rows; without it a part of the training rows is split off", None

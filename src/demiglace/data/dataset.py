@@ -31,6 +31,8 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     split of their own, and nothing else is kept: options are not to be chosen on the rows that results are told of.
     Rows without labels are read by `load_unlabelled`.
     """
+    if not config.data:
+        raise ConfigError("--data must be given.")
     _check_options(config)
     dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
     splits, drops = dict(dataset.splits), Counter(dataset.drops)

@@ -31,7 +31,7 @@ def predict(
     logits = np.empty((len(examples), int(model.config.num_labels or 1)), dtype=np.float32)
     device = next(model.parameters()).device
     tokens = batch_tokens or forward_tokens(device)
-    with _evaluating(model), torch.inference_mode(), autocast(precision, device), _bar(describe, logits) as advance:
+    with evaluating(model), torch.inference_mode(), autocast(precision, device), _bar(describe, logits) as advance:
         for rows in sorted_batches(examples.lengths, tokens):
             output = model(**collate(examples, rows, device).inputs).logits
             logits[rows] = output.float().cpu().numpy()
@@ -54,7 +54,7 @@ def check_longest(shape: ModelShape, lengths: np.ndarray) -> None:
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode, and back to each part's own mode: parts of a model in training may be frozen in eval mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

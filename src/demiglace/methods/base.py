@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals
 
-Problem = Literal["classification", "regression"]
+Problem = Literal["classification", "regression", "language"]
 
 
 @dataclass(frozen=True)

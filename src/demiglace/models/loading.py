@@ -47,6 +47,7 @@ __all__ = [
     "quiet",
     "resolve_model",
     "save_model",
+    "set_dropout",
 ]
 
 
@@ -100,13 +101,15 @@ def prepare_config(
     if label_names is not None:
         set_labels(config, label_names)
     if dropout is not None:
-        _set_dropout(config, dropout)
+        set_dropout(config, dropout)
     if config.pad_token_id is None:  # decoders find the last token of a row by it
         config.pad_token_id = load_tokenizer(path).pad_token_id
 
 
-def _set_dropout(config: PreTrainedConfig, probability: float) -> None:
-    """Architectures name their dropouts differently, but all with "dropout" or ending in "pdrop".
+def set_dropout(config: PreTrainedConfig, probability: float) -> None:
+    """Set every dropout probability of a config.
+
+    Architectures name their dropouts differently, but all with "dropout" or ending in "pdrop".
 
     A value of None stays: it means "the same as another one" (BERT's classifier_dropout).
     """
@@ -135,11 +138,24 @@ def load_as_saved(model: str | Path, *, allow_pickle: bool = False) -> PreTraine
     return loaded
 
 
-def load_whole(model_class: Any, path: str) -> PreTrainedModel:
-    """A model of a class of transformers, in float32. Raises `ModelError` where the checkpoint lacks any weight."""
-    loaded, missing = _load(model_class, path, load_config(path), torch.float32, "sdpa", allow_pickle=False)
-    _check_complete(path, [k for k in missing if "pooler" not in k])
-    return loaded
+def load_whole(
+    model_class: Any,
+    path: str,
+    config: PreTrainedConfig | None = None,
+    *,
+    attention: str = "sdpa",
+    allow_pickle: bool = False,
+    new_head: bool = False,
+) -> tuple[PreTrainedModel, bool]:
+    """A model of a class of transformers, in float32, and whether its head is new, which only `new_head` allows.
+
+    Raises `ModelError` where the checkpoint lacks any other weight.
+    """
+    config = config or load_config(path)
+    loaded, missing = _load(model_class, path, config, torch.float32, attention, allow_pickle)
+    head = [k for k in missing if not k.startswith(loaded.base_model_prefix + ".")]
+    _check_complete(path, [k for k in missing if "pooler" not in k and not (new_head and k in head)])
+    return loaded, bool(head)
 
 
 def _saved_class(config: PreTrainedConfig) -> Any:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
 from demiglace.models.attention import AttentionInput, attention_taps
+from demiglace.models.language import head_input, head_of
 from demiglace.models.pooling import State, pool
 from demiglace.models.stack import layer_stack
 from demiglace.signals.request import SignalRequest, Signals
@@ -18,13 +19,19 @@ from demiglace.signals.request import SignalRequest, Signals
 def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Signals:
     """Run the model on a batch and return the requested signals, with gradients where they are enabled.
 
+    A language model makes no logits: where they are requested, what its head would make them from is kept.
+
     Raises `ModelError` where attention inputs are asked for and `models.attention` cannot find them.
     """
     states: dict[tuple[State, int], Tensor] = {}
     attention: dict[tuple[AttentionInput, int], Tensor] = {}
-    with _hooks(model, request, batch.attention_mask, states, attention):
-        logits = model(**batch.inputs).logits
     mask = None if request.cacheable else batch.attention_mask
+    with _hooks(model, request, batch.attention_mask, states, attention):
+        if head_of(model) is not None:
+            with head_input(model) as found:
+                model(**batch.inputs)
+            return Signals(None, states, attention, mask, found[0] if request.logits else None)
+        logits = model(**batch.inputs).logits
     return Signals(logits.float() if request.logits else None, states, attention, mask)
 
 

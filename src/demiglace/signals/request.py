@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from demiglace.models.attention import AttentionInput
+from demiglace.models.language import HeadInput
 from demiglace.models.pooling import State
 
 
@@ -59,13 +60,14 @@ class Signals:
 
     logits: [B, C]; states: (pooling, layer) to [B, d], or [B, L, d] for "tokens"; attention: (input, layer) to
     [B, L, heads · d_h], the heads side by side; mask: [B, L], 1 for real tokens, where anything is kept for every
-    token.
+    token; head: of a language model in the place of logits, what makes them, hidden [B, L, d].
     """
 
     logits: Tensor | None = None
     states: dict[tuple[State, int], Tensor] = field(default_factory=dict)
     attention: dict[tuple[AttentionInput, int], Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
+    head: HeadInput | None = None
 
     def hidden(self, pooling: State, layers: Sequence[int]) -> Tensor:
         """The hidden states of these layers in this order, float32 [B, len(layers), d]; "tokens": [B, n, L, d]."""

@@ -1,6 +1,5 @@
 """Cleaning from sources to a finished run."""
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,10 +14,11 @@ from demiglace.cleaning.ruleset import AnyRule, described, rules_of
 from demiglace.cleaning.steps import Plan
 from demiglace.config import flatten
 from demiglace.console import say
-from demiglace.data.documents import Document, format_of, read_documents
+from demiglace.data.document_files import find_sources
+from demiglace.data.documents import Document, read_documents
 from demiglace.data.sources import read_task
 from demiglace.data.tasks import TASKS
-from demiglace.errors import ConfigError, DataError, unknown
+from demiglace.errors import ConfigError, unknown
 from demiglace.manifest import fingerprint, open_run
 from demiglace.stages.config import CleanConfig
 
@@ -64,34 +64,6 @@ def clean_sources(config: CleanConfig) -> Path | None:
     cleaning.clear(plan)
     _say_result(run.path, totals)
     return run.path
-
-
-def find_sources(given: tuple[str, ...]) -> list[str]:
-    """All files that the sources name, sorted. Raises `DataError` where there is none, or one of no known kind."""
-    found: set[str] = set()
-    for source in given:
-        if "://" in source:
-            format_of(source)
-            found.add(source)
-        elif Path(source).is_dir():
-            found |= {str(p) for p in sorted(Path(source).rglob("*")) if p.is_file() and _is_known(p.name)}
-        else:
-            matches = [source] if Path(source).exists() else glob.glob(source, recursive=True)  # noqa: PTH207  (absolute patterns too)
-            if not matches:
-                raise DataError(f"{source} does not exist; expected a file, a folder, a glob or an address.")
-            for match in matches:
-                format_of(match)
-            found |= set(matches)
-    if not found:
-        raise DataError(f"{', '.join(given)} holds no file of a known kind.")
-    return sorted(found)
-
-
-def _is_known(name: str) -> bool:
-    try:
-        return bool(format_of(name)) and not name.startswith(".")
-    except DataError:
-        return False
 
 
 def _check_apart(sources: list[str], output: Path) -> None:

@@ -6,10 +6,13 @@ from typing import Any, Literal
 
 from demiglace.config import group, option
 from demiglace.data.config import DataConfig, DataLocation
+from demiglace.data.corpus_config import CorpusConfig
 from demiglace.data.document_config import ReadConfig
 from demiglace.training.config import TrainConfig
 
-Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last"]
+Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "random", "embeddings"]
+TextStrategy = Literal["block-influence", "greedy"]  # they look at text
+AnyStrategy = Literal[Strategy, TextStrategy]
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,24 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class TruncateConfig:
-    """Keep some of a model's layers, and its embeddings, norms, pooler and head."""
+    """Keep some of a model's layers, and its embeddings, norms, pooler and head.
+
+    Strategies by place: alternate, distil, bottom, top, first-middle-last. By what text shows: block-influence drops
+    the layers that turn hidden states least, greedy those whose loss hurts least, one after another. Ablations:
+    embeddings keeps all but the layers, which are new; random keeps nothing but the shape.
+    """
 
     model: str = option("model directory, run directory or hub name", positional=True)
     output: Path = option("directory of the truncated model", short="-o", decides=False)
     layers: int | None = option("how many layers to keep", None, at_least=1)
-    strategy: Strategy = option("which layers to keep", "alternate")
+    strategy: AnyStrategy = option("which layers to keep", "alternate")
     keep: tuple[int, ...] | None = option("the layers to keep by 0-based index, instead of --layers", None, at_least=0)
+    calibration: tuple[str, ...] | None = option(
+        "text for block-influence and greedy: files, folders or globs, .txt, .jsonl, .parquet, also .gz and .zst", None
+    )
+    calibration_tokens: int = option("tokens of it to look at, as many from each file", 20_000, at_least=1)
+    seed: int = option("seed of the new weights of embeddings and random", 0, at_least=0)
+    reading: ReadConfig = group(ReadConfig)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 
@@ -53,6 +67,8 @@ class DistillConfig:
     )
     cache_dtype: Literal["float16", "float32"] = option("number format of the cached signals", "float16")
     source: DataConfig = group(DataConfig)
+    text: CorpusConfig = group(CorpusConfig)
+    masked_share: float = option("masked language models: share of the tokens to predict", 0.15, above=0, below=1)
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
@@ -62,6 +78,40 @@ def _same(name: str) -> Any:
     """The option of that name of `distill`."""
     found = next(f for f in fields(DistillConfig) if f.name == name)
     return field(default=found.default, default_factory=found.default_factory, metadata=found.metadata)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Train a tokenizer: byte-level BPE, which knows every text, with an end-of-text token."""
+
+    action: Literal["train"] = option("train", positional=True)
+    corpus: tuple[str, ...] = option("files, folders or globs of documents: .txt, .jsonl, .parquet, also .gz and .zst")
+    output: Path = option("directory of the tokenizer", short="-o", decides=False)
+    vocab_size: int = option("tokens, the end-of-text token included", 8192, at_least=257)
+    mask_token: bool = option("also a mask token, for masked language models", False)
+    reading: ReadConfig = group(ReadConfig)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Train a language model on text, causal or masked as its architecture is: any checkpoint, or new weights."""
+
+    output: Path = option("run directory", short="-o", decides=False)
+    model: str | None = option("model directory, run directory or hub name to go on from", None)
+    config_of: str | None = option(
+        "or new weights: the config of a kind of model (gpt2, llama, bert, …) or of a model directory", None
+    )
+    tokenizer: str | None = option("directory of the tokenizer of a new model; default: that of --config-of", None)
+    hidden_size: int | None = option("width of a new model", None, at_least=1)
+    num_layers: int | None = option("layers of a new model", None, at_least=1)
+    num_heads: int | None = option("attention heads of a new model; default: 64 wide each", None, at_least=1)
+    intermediate_size: int | None = option(
+        "width inside of its layers; default: 4 times --hidden-size", None, at_least=1
+    )
+    masked_share: float = option("masked models: share of the tokens to predict", 0.15, above=0, below=1)
+    text: CorpusConfig = group(CorpusConfig)
+    training: TrainConfig = group(TrainConfig)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 
 @dataclass(frozen=True)
@@ -127,10 +177,36 @@ class EvaluateConfig:
         "use only this many rows of each set, drawn with the seed 0", None, at_least=1
     )
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
+    corpus: tuple[str, ...] = option(
+        "of a causal language model: text whose perplexity is measured, each file, folder or glob by itself", ()
+    )
+    lambada: str | None = option("of a causal language model: file of texts whose last word is to be predicted", None)
+    block_size: int | None = option("tokens of a window; none: 1024, or what the model takes", None, at_least=2)
+    stride: int | None = option(
+        "new tokens of each window, so that block size − stride stand before each; none: windows do not overlap",
+        None,
+        at_least=1,
+    )
+    reading: ReadConfig = group(ReadConfig)
     batch_tokens: int | None = option(
         "largest forward pass in padded tokens; none: as the device likes it", None, decides=False, at_least=1
     )
     location: DataLocation = group(DataLocation)
+    allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Let a causal language model go on with a text, for a look at what it has learned."""
+
+    model: str = option("model directory, run directory or hub name", positional=True)
+    prompt: tuple[str, ...] = option("texts to go on with; none: the beginning of a document", ("",))
+    new_tokens: int = option("tokens to add, at most", 100, at_least=1)
+    temperature: float = option("0 takes the likeliest token, 1 draws as the model says", 0.8, at_least=0)
+    top_p: float = option(
+        "draw among the likeliest tokens that hold this share of the probability", 0.95, above=0, at_most=1
+    )
+    seed: int = option("decides what is drawn", 0, at_least=0)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 

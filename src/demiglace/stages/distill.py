@@ -14,26 +14,31 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config import command
 from demiglace.data.rows import LabelSpace
 from demiglace.errors import CacheError, ConfigError, ModelError
+from demiglace.evaluation.predict import check_lengths
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method, is_file
 from demiglace.models.labels import fits
+from demiglace.models.language import is_masked
 from demiglace.models.loading import (
     check_same_vocabulary,
     check_tokenizer,
     fingerprint_model,
     label_names_of,
     load_classifier,
+    load_config,
     load_tokenizer,
+    resolve_model,
 )
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.models.shape import ModelShape
-from demiglace.models.truncate import choose_layers, truncate_model
+from demiglace.models.truncate import choose_layers, make_student
 from demiglace.signals.cache import CacheKey, SignalCache, capture_seconds
 from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.stages.config import DistillConfig
+from demiglace.stages.distill_text import distill_text
 from demiglace.stages.first_look import look_at_teacher
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
@@ -45,10 +50,14 @@ from demiglace.training.timetable import phase_ends
 def distill(config: DistillConfig) -> Path:
     """Train a student on a teacher's signals with one of the methods of `demiglace methods`.
 
+    The student learns a task from rows (`data`), or to be a language model from text (`corpus`).
+
     Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
     training; interrupted, the same call goes on.
     """
     check_student_choice(config)
+    if config.text.corpus:
+        return distill_text(config)
     method = build_method(config.method, config.method_options)
     phase_ends(config.training.epochs, method.phases)
     dataset = read_rows(config.source, config.location)
@@ -110,7 +119,8 @@ def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedM
     )
     if not config.student:
         count = ModelShape.of(teacher).num_layers
-        student = truncate_model(student, choose_layers(count, config.layers, config.strategy, config.keep))
+        keep = choose_layers(count, config.layers, config.strategy, config.keep)
+        student = make_student(student, keep, config.strategy, config.training.seed)
     return teacher, student, precision
 
 
@@ -150,13 +160,16 @@ def _with_source(
 
 
 def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:
-    if tokenizer.mask_token_id is None:
-        raise ModelError(
-            f"method {config.method} masks tokens, and the tokenizer of {config.teacher} has no mask token; take a "
-            "teacher that is a masked language model, such as BERT, or another method."
-        )
+    """Raise `ModelError` unless the generator has the teacher's vocabulary and, if it is not causal, a mask token."""
+    own = load_tokenizer(generator) if generator else tokenizer
     if generator:
-        check_same_vocabulary(tokenizer, load_tokenizer(generator), "generator")
+        check_same_vocabulary(tokenizer, own, "generator", but_mask=True)
+    if own.mask_token_id is None and is_masked(load_config(resolve_model(generator or config.teacher))):
+        remedy = "generator" if generator else "teacher"
+        raise ModelError(
+            f"method {config.method} masks tokens, and the tokenizer of {generator or config.teacher} has no mask "
+            f"token; take a {remedy} that has one, such as BERT, or that is causal, such as GPT-2; or another method."
+        )
 
 
 def _with_adversary(
@@ -168,7 +181,9 @@ def _with_adversary(
         return job
     model = load_masked_lm(generator) if generator else tied_masked_lm(teacher)
     request = job.method.perturbed_requests(*shapes).teacher
-    vocabulary = Vocabulary(job.tokenizer.mask_token_id, tuple(job.tokenizer.all_special_ids))
+    check_lengths(model.body, job.material.examples["train"])
+    mask = (load_tokenizer(generator) if generator else job.tokenizer).mask_token_id
+    vocabulary = Vocabulary(mask, tuple(job.tokenizer.all_special_ids), len(job.tokenizer))
     adversary = Adversary(options, model, teacher, request, vocabulary, job.precision)
     adversary.to(processes().device)
     return replace(job, adversary=adversary)

@@ -36,6 +36,7 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.stages.config import EvaluateConfig
+from demiglace.stages.evaluate_text import evaluate_text
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class _Loaded:
 def evaluate(config: EvaluateConfig) -> Path:
     """Measure a model on each set; with a teacher also how often the two agree, and where they do not.
 
+    With `corpus` or `lambada` it is a language model that is measured on text, see `stages.evaluate_text`.
+
     Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
     with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
     with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it predicts.
     """
+    if config.corpus or config.lambada:
+        return evaluate_text(config)
     path = resolve_model(config.model)
     labels = label_space_of(path)
     sets = _load_sets(config, labels)

@@ -16,7 +16,6 @@ from demiglace.config import flatten
 from demiglace.console import say
 from demiglace.data.rows import Dataset
 from demiglace.errors import ConfigError, RunError, unknown
-from demiglace.evaluation.metrics import METRICS
 from demiglace.manifest import Run, open_run
 from demiglace.methods.base import Method
 from demiglace.models.loading import load_config, resolve_model
@@ -30,6 +29,7 @@ from demiglace.training.adversary import Adversary
 from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
+from demiglace.training.optimiser import freeze
 from demiglace.training.state import Goal, State
 from demiglace.training.tracking import check_trackers, make_accelerator
 
@@ -58,7 +58,7 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
 def remove_leftovers(path: Path) -> None:
     """What a complete run needs no longer; a run that was killed just after its end still has it."""
     if processes().is_main_process:
-        for name in ("checkpoints", "signals"):
+        for name in ("checkpoints", "signals", "tokens"):
             shutil.rmtree(path / name, ignore_errors=True)
 
 
@@ -71,17 +71,17 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
 
 def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
     """The validation metric that chooses the best epoch."""
-    name = config.metric or material.dataset.metrics[0]
+    name = config.metric or next(iter(material.choices))
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         return material.metrics("validation", model, precision)
 
-    return Goal(evaluate, name, METRICS[name].higher_is_better)
+    return Goal(evaluate, name, material.choices[name])
 
 
-def numeric_choices(config: TrainConfig, model: str) -> tuple[str, str]:
-    """Precision and attention kernel for training `model`."""
-    width = load_config(resolve_model(model)).hidden_size
+def numeric_choices(config: TrainConfig, model: str | int) -> tuple[str, str]:
+    """Precision and attention kernel for training `model`, a model or the hidden size of a new one."""
+    width = model if isinstance(model, int) else load_config(resolve_model(model)).hidden_size
     device = processes().device
     precision = choose_precision(config.precision, width, device)
     return precision, choose_attention(config.attention, precision, config.dropout or 0.0, device)
@@ -109,9 +109,9 @@ def train(run: Run, job: Job) -> None:
 
     RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
     """
+    freeze(job.student, job.config.freeze)
     torch.manual_seed(job.config.seed)  # the terms' new weights
-    problem = job.material.dataset.labels.problem
-    objective = Objective(job.student, job.method, job.teacher_shape, problem, job.precision)
+    objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
     accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=len(job.method.phases) == 1)
     goal = goal_of(job.material, job.config, job.precision)
     loop = Loop(
@@ -140,14 +140,8 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
     splits = [s for s in ("validation", "test") if s in job.material.examples]
     metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
     shape = ModelShape.of(job.student)
-    dataset = job.material.dataset
-    rows = {name: len(split) for name, split in dataset.splits.items()}
     run.finish(
-        task=dataset.name,
-        problem=dataset.labels.problem,
-        labels=list(dataset.labels.names),
-        rows=rows | ({"unlabelled": job.material.unlabelled} if job.material.unlabelled else {}),
-        drops=dict(dataset.drops),
+        **job.material.facts,
         method=job.method_name,
         precision=job.precision,
         layers=shape.num_layers,
@@ -162,7 +156,8 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
-    write_card(run.path / "model", run.path)
+    if job.material.problem != "language":  # the card is one of a classifier
+        write_card(run.path / "model", run.path)
     remove_leftovers(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
 

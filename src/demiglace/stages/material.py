@@ -1,7 +1,8 @@
-"""Rows made ready to be trained on: read, checked, tokenised."""
+"""What is trained on, made ready: rows read, checked and tokenised, or a corpus as blocks of tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -10,18 +11,68 @@ from demiglace.data.config import DataConfig, DataLocation
 from demiglace.data.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows import Dataset
 from demiglace.data.tokenise import Examples, concatenate, tokenise
-from demiglace.evaluation.metrics import compute
+from demiglace.evaluation.metrics import METRICS, compute
 from demiglace.evaluation.predict import check_lengths, predict
+from demiglace.methods.base import Problem
+
+
+class Material(Protocol):
+    """Examples to train and to measure on, whatever they are."""
+
+    @property
+    def problem(self) -> Problem:
+        """What is to be predicted."""
+
+    @property
+    def examples(self) -> Mapping[str, Any]:
+        """By split, as `training.loop` takes them."""
+
+    @property
+    def lines(self) -> Sequence[tuple[str, int]]:
+        """Where each training example was read, as (file, line)."""
+
+    @property
+    def choices(self) -> Mapping[str, bool]:
+        """The metrics that can choose the best epoch, the usual one first, and whether higher is better."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+
+    def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
+        """The metrics of a model on one split."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """A data set made ready for one tokenizer. lines: where each training example was read, as (file, line)."""
+class RowMaterial:
+    """A data set made ready for one tokenizer."""
 
     dataset: Dataset
     examples: Mapping[str, Examples]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
+
+    @property
+    def problem(self) -> Problem:
+        """Classification or regression."""
+        return self.dataset.labels.problem
+
+    @property
+    def choices(self) -> Mapping[str, bool]:
+        """The data set's metrics."""
+        return {name: METRICS[name].higher_is_better for name in self.dataset.metrics}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The task, its labels, and its rows by split."""
+        rows = {name: len(split) for name, split in self.dataset.splits.items()}
+        return {
+            "task": self.dataset.name,
+            "problem": self.problem,
+            "labels": list(self.dataset.labels.names),
+            "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
+            "drops": dict(self.dataset.drops),
+        }
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """The data set's metrics of a model on one split."""
@@ -40,7 +91,7 @@ def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
 
 def make_material(
     dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
-) -> Material:
+) -> RowMaterial:
     """Tokenise all splits; unlabelled rows follow the training rows.
 
     Raises `ConfigError` where a row is longer than one of the models takes.
@@ -57,4 +108,4 @@ def make_material(
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
-    return Material(dataset, examples, lines, unlabelled)
+    return RowMaterial(dataset, examples, lines, unlabelled)

@@ -22,9 +22,13 @@ class TrainConfig:
         "share of the steps over which the learning rate rises from 0; then it falls to 0", 0.06, at_least=0, below=1
     )
     weight_decay: float = option("AdamW's weight decay (not on biases and norms)", 0.01, at_least=0)
+    adam_epsilon: float = option("AdamW's ε, added to the root of the second moment", 1e-8, above=0)
     clip: float = option("largest gradient norm", 1.0, above=0)
     dropout: float | None = option(
         "dropout in the trained model; none keeps what its config says", 0.0, at_least=0, below=1
+    )
+    freeze: tuple[str, ...] = option(
+        "weights that are not trained, by a part of their names, such as wpe (GPT-2's positions)", ()
     )
     seed: int = option("decides the order of the rows, dropout, new weights and random layer mappings", 0, at_least=0)
     precision: Literal["auto", "bf16", "fp32"] = option("auto: bf16 autocast where the hardware has it", "auto")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from demiglace.console import Bar, progress
 from demiglace.data.batches import Batch, collate, epoch_steps, split_by_tokens
+from demiglace.data.blocks import Blocks
 from demiglace.data.tokenise import Examples
 from demiglace.errors import DivergedError, ModelError
 from demiglace.methods.base import Progress
@@ -39,7 +40,7 @@ class Loop:
     def __init__(
         self,
         objective: Objective,
-        examples: Examples,
+        examples: Examples | Blocks,
         source: SignalSource | None,
         goal: Goal,
         config: TrainConfig,
@@ -143,7 +144,7 @@ class Loop:
         if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.learns_at(now.step):
             return
         parts, weight = self._share(rows)
-        batches = [collate(self._examples, part, self._accelerator.device, weight) for part in parts]
+        batches = [collate(self._examples, part, self._accelerator.device, weight, now.epoch) for part in parts]
         adversary.learn(self._plain.student, batches, len(rows), now, self._sum)
 
     def _sum(self, value: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ class Loop:
 
     def _hear(self, rows: np.ndarray, now: Progress, weight: float = 1.0) -> tuple[Batch, Signals, Perturbed | None]:
         """A batch, and what the teacher says of it and of the text that an augmentation made of it."""
-        batch = collate(self._examples, rows, self._accelerator.device, weight)
+        batch = collate(self._examples, rows, self._accelerator.device, weight, now.epoch)
         signals = self._source.fetch(batch, now.phase) if self._source else Signals()
         perturbs = self._adversary is not None and self._plain.perturbs(now.phase)
         return batch, signals, self._adversary.perturb(batch, now) if self._adversary and perturbs else None

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
 from demiglace.methods.base import Method, Problem, Progress, Requests, TermLoss, Weighted
+from demiglace.methods.tokens import is_of_tokens, token_terms
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 from demiglace.signals.capture import capture
@@ -26,7 +27,8 @@ class Perturbed:
 class Objective(nn.Module):
     """Σ over terms of weight · (sum over rows of the term's loss) / (the step's count of rows it applies to).
 
-    Terms of another phase than the present one are left out, and so are the signals that only they need.
+    Terms of another phase than the present one are left out, and so are the signals that only they need. A language
+    model's terms on outputs are made together, token by token (`methods.tokens`), and a row's loss is their mean.
     """
 
     def __init__(self, student: PreTrainedModel, method: Method, teacher: ModelShape, problem: Problem, precision: str):
@@ -42,6 +44,8 @@ class Objective(nn.Module):
         self.names = unique_names(method)
         self._rows = method.terms
         self._precision = precision
+        is_language = problem == "language"
+        self._of_tokens = [is_language and is_of_tokens(w.term.requests(shape, teacher)) for w in method.terms]
 
     def forward(
         self,
@@ -56,9 +60,15 @@ class Objective(nn.Module):
 
         `rows` and `labelled` count the whole step, over all its forward passes and processes, so that parts add up.
         """
-        values = self.term_values(batch, teacher, progress, rows, labelled, perturbed)
+        heard = self._heard(batch, teacher, progress, perturbed)
+        values = self._row_terms(heard, batch, progress, rows, labelled)
         weights = values.new_tensor([w.weight for w in self._rows])
-        return (values * weights).sum(), values.detach()
+        loss, values = (values * weights).sum(), values.detach()
+        together = self._token_terms_of(progress.phase)
+        if together:
+            of_tokens, values[together] = self._token_terms(together, weights.tolist(), heard, batch, progress, rows)
+            loss = loss + of_tokens
+        return loss, values
 
     def term_values(
         self,
@@ -69,20 +79,68 @@ class Objective(nn.Module):
         labelled: float,
         perturbed: Perturbed | None = None,
     ) -> Tensor:
-        """The unweighted terms [terms], with gradients."""
-        device, active = batch.input_ids.device, self._active[progress.phase]
-        with autocast(self._precision, device):
+        """The unweighted terms [terms], each with its own gradient, for a look at them."""
+        heard = self._heard(batch, teacher, progress, perturbed)
+        values = list(self._row_terms(heard, batch, progress, rows, labelled))
+        for i in self._token_terms_of(progress.phase):
+            values[i], _ = self._token_terms([i], [1.0] * len(values), heard, batch, progress, rows)
+        return torch.stack(values)
+
+    def _heard(
+        self, batch: Batch, teacher: Signals, progress: Progress, perturbed: Perturbed | None
+    ) -> dict[str, tuple[Signals, Signals]]:
+        """What student and teacher say of the text, and of the perturbed one."""
+        with autocast(self._precision, batch.input_ids.device):
             heard = {"text": (capture(self.student, batch, self._phases[progress.phase]), teacher)}
             if perturbed is not None:
                 heard["perturbed"] = capture(self.student, perturbed.batch, self._perturbed), perturbed.teacher
-        with torch.autocast(device.type, enabled=False):
+        return heard
+
+    def _row_terms(
+        self,
+        heard: Mapping[str, tuple[Signals, Signals]],
+        batch: Batch,
+        progress: Progress,
+        rows: float,
+        labelled: float,
+    ) -> Tensor:
+        """The unweighted terms [terms] with gradients; 0 for those of another phase and those made token by token."""
+        on = [a and not t for a, t in zip(self._active[progress.phase], self._of_tokens, strict=True)]
+        with torch.autocast(batch.input_ids.device.type, enabled=False):
             parts = [
                 self._part(term, w, *heard[w.on], batch, progress) / (labelled if w.term.needs_labels else rows)
-                if on
+                if counts
                 else batch.weights.new_zeros(())
-                for term, w, on in zip(self.terms, self._rows, active, strict=True)
+                for term, w, counts in zip(self.terms, self._rows, on, strict=True)
             ]
         return torch.stack(parts)
+
+    def _token_terms_of(self, phase: int) -> list[int]:
+        return [i for i, on in enumerate(self._active[phase]) if on and self._of_tokens[i]]
+
+    def _token_terms(
+        self,
+        which: list[int],
+        weights: list[float],
+        heard: Mapping[str, tuple[Signals, Signals]],
+        batch: Batch,
+        progress: Progress,
+        rows: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Σ weight · term over these terms, with its gradient, and the terms themselves."""
+        student, teacher = (signals.head for signals in heard["text"])
+        assert student is not None
+        share = batch.weights / (rows * batch.labels.shape[1])
+        with autocast(self._precision, batch.input_ids.device):
+            return token_terms(
+                [_term(self.terms[i]) for i in which],
+                [weights[i] for i in which],
+                student.at(batch.places),
+                None if teacher is None else teacher.at(batch.places),
+                batch.labels.flatten(),
+                share[:, None].expand(batch.labels.shape).flatten(),
+                progress,
+            )
 
     @staticmethod
     def _part(

@@ -1,9 +1,11 @@
 """AdamW, its learning rate, and its state as plain tensors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from demiglace.errors import RunError
+from demiglace.errors import ConfigError, RunError
 from demiglace.training.config import TrainConfig
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -16,7 +18,18 @@ def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, eps=config.adam_epsilon, fused=True)
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> None:
+    """Train no weight of a model whose name holds one of these parts. Raises `ConfigError` for a part of no name."""
+    for part in parts:
+        found = [p for name, p in model.named_parameters() if part in name]
+        if not found:
+            names = ", ".join(list(dict(model.named_parameters()))[:6])
+            raise ConfigError(f"--freeze {part}: no weight's name holds it; the first ones are {names}, …")
+        for parameter in found:
+            parameter.requires_grad_(False)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,166 @@
+"""How well a language model predicts text: perplexity by token and by word, bits per byte, last words."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.console import progress
+from demiglace.data.batch import Batch
+from demiglace.data.batches import collate, forward_tokens
+from demiglace.data.blocks import Blocks
+from demiglace.data.corpus import Corpus
+from demiglace.errors import DataError
+from demiglace.evaluation.predict import evaluating
+from demiglace.losses.language import chunk_size, next_token_losses
+from demiglace.models.language import HeadInput, head_input
+from demiglace.models.precision import autocast
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens from `begin` to below `end` are predicted, of which those from `first` on count."""
+
+    begin: int
+    end: int
+    first: int
+
+
+def windows(tokens: int, size: int, stride: int) -> list[Window]:
+    """Windows of at most `size` tokens that count every token once, each with at least size − stride before it.
+
+    stride = size: blocks that do not overlap; a token then has from 0 to size − 1 tokens of its block before it.
+    """
+    found, done = [], 0
+    while done < tokens:
+        begin = max(0, done - (size - stride))
+        end = min(begin + size, tokens)
+        found.append(Window(begin, end, done))
+        done = end
+    return found
+
+
+def perplexity(
+    model: PreTrainedModel, corpus: Corpus, end: int, size: int, stride: int, describe: str | None = None
+) -> dict[str, float]:
+    """What a causal language model makes of a corpus, each token being predicted once.
+
+    end: the end-of-text token, which stands before the first token and is what parts the documents. Returns loss (nats
+    a token) and perplexity = exp(loss), ends of text included; of the text alone, so that tokenizers can be compared,
+    word_perplexity = exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes,
+    words and tokens_per_second. fp32.
+    """
+    plan, total, of_text = windows(len(corpus), size, stride), 0.0, 0.0
+    device, begun = next(model.parameters()).device, time.perf_counter()
+    with evaluating(model), torch.inference_mode(), progress(describe or "predicting", len(corpus), "tokens") as bar:
+        for group in _alike(plan, max(1, forward_tokens(device) // size)):
+            rows = np.stack([_with_token_before(corpus, w, end) for w in group])
+            losses, targets = _token_losses(model, torch.from_numpy(rows).to(device))
+            counts = torch.stack([torch.arange(w.begin, w.end) >= w.first for w in group]).to(device)
+            total += float(losses[counts].double().sum())
+            of_text += float(losses[counts & (targets != end)].double().sum())
+            bar.advance(sum(w.end - w.first for w in group))
+    seconds = max(time.perf_counter() - begun, 1e-9)
+    return {
+        "loss": total / len(corpus),
+        "perplexity": _exp(total / len(corpus)),
+        "word_perplexity": _exp(of_text / max(1, corpus.words)),
+        "bits_per_byte": of_text / math.log(2) / max(1, corpus.bytes),
+        "tokens": len(corpus),
+        "documents": corpus.documents,
+        "bytes": corpus.bytes,
+        "words": corpus.words,
+        "tokens_per_second": sum(w.end - w.begin for w in plan) / seconds,
+    }
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def _alike(plan: Sequence[Window], most: int) -> Iterator[list[Window]]:
+    """Windows of one length, `most` at a time."""
+    group: list[Window] = []
+    for window in plan:
+        if group and (len(group) == most or window.end - window.begin != group[0].end - group[0].begin):
+            yield group
+            group = []
+        group.append(window)
+    if group:
+        yield group
+
+
+def _with_token_before(corpus: Corpus, window: Window, end: int) -> np.ndarray:
+    if window.begin:
+        return corpus.read(window.begin - 1, window.end)
+    return np.concatenate([[end], corpus.read(0, window.end)])
+
+
+def _token_losses(model: PreTrainedModel, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and targets [B, L] of token ids [B, L + 1]."""
+    with head_input(model) as found:
+        model(input_ids=rows[:, :-1], attention_mask=torch.ones_like(rows[:, :-1]))
+    return _losses(found[0].at(None), rows[:, 1:]), rows[:, 1:]
+
+
+def _losses(output: HeadInput, targets: Tensor) -> Tensor:
+    chunk = chunk_size(len(output.weight), targets.device.type)
+    return next_token_losses(output, targets.flatten(), chunk).view(targets.shape)
+
+
+def block_loss(model: PreTrainedModel, blocks: Blocks, precision: str) -> dict[str, float]:
+    """loss, in nats, and perplexity of what is to be predicted in blocks; for choosing among epochs of one run."""
+    device, total = next(model.parameters()).device, 0.0
+    most = max(1, forward_tokens(device) // blocks.size)
+    with evaluating(model), torch.inference_mode(), autocast(precision, device):
+        for start in range(0, len(blocks), most):
+            batch = collate(blocks, np.arange(start, min(start + most, len(blocks))), device)
+            total += float(_batch_losses(model, batch).double().sum())
+    loss = total / (len(blocks) * blocks.targets)
+    return {"loss": loss, "perplexity": _exp(loss)}
+
+
+def _batch_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
+    with head_input(model) as found:
+        model(**batch.inputs)
+    return _losses(found[0].at(batch.places), batch.labels)
+
+
+def last_words(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int
+) -> Mapping[str, float]:
+    """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): predict the last word of a text.
+
+    accuracy: the share of texts of whose last word every token is the most likely one, given the true ones before it;
+    perplexity: exp of the mean loss of a word, as in Radford et al. 2019. The context is cut at its front to `size`
+    tokens. Raises `DataError` for a text of fewer than two words.
+    """
+    device, right, total = next(model.parameters()).device, 0, 0.0
+    with evaluating(model), torch.inference_mode(), progress("last words", len(texts), "texts") as bar:
+        for text in texts:
+            row, count = _last_word(tokenizer, text, size)
+            ids = torch.tensor([row[:-1]], device=device)
+            with head_input(model) as found:
+                model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            output = found[0].at(torch.arange(len(row) - 1 - count, len(row) - 1, device=device)[None])
+            targets = torch.tensor(row[-count:], device=device)
+            logits = torch.nn.functional.linear(output.hidden, output.weight, output.bias)
+            right += int((logits.argmax(-1) == targets).all())
+            total += float(_losses(output, targets).double().sum())
+            bar.advance(1)
+    return {"accuracy": right / len(texts), "perplexity": _exp(total / len(texts)), "texts": len(texts)}
+
+
+def _last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> tuple[list[int], int]:
+    """The token ids of a text, cut at its front, and how many of them are its last word's."""
+    context, _, word = text.rstrip().rpartition(" ")
+    if not context:
+        raise DataError(f"{text[:60]!r} has no last word to predict: fewer than two words.")
+    before = tokenizer(context, add_special_tokens=False)["input_ids"]
+    after = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+    return [*before, *after][-(size + 1) :], len(after)

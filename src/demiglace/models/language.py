@@ -1,0 +1,195 @@
+"""Language models, causal and masked: loading and making them, and their outputs without [B, L, V] logits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from demiglace.console import say
+from demiglace.errors import ConfigError, ModelError
+from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
+from demiglace.models.loading import load_whole, quiet, seeded, set_dropout
+
+
+@dataclass(frozen=True)
+class HeadInput:
+    """What a language model's head makes logits from: hidden [..., d], weight [V, d], bias [V] or none."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def at(self, places: Tensor | None) -> "HeadInput":
+        """One token after another, hidden [N, d]: of all places [B, L], or of these in each row, int64 [B, K]."""
+        hidden = self.hidden
+        if places is not None:
+            hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+        return HeadInput(hidden.flatten(0, -2), self.weight, self.bias)
+
+
+def head_of(model: PreTrainedModel) -> nn.Linear | None:
+    """The layer that makes a language model's logits; none for a model that is no language model."""
+    head: Any = model.get_output_embeddings()
+    return head if isinstance(head, nn.Linear) else None
+
+
+@contextmanager
+def head_input(model: PreTrainedModel) -> Iterator[list[HeadInput]]:
+    """Inside, a language model's forward puts what its head is given into the list, and makes no logits."""
+    head, found = head_of(model), list[HeadInput]()
+    assert head is not None
+
+    def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        found.append(HeadInput(args[0], head.weight, head.bias))
+        return (args[0][:, :0],)  # no token is left to make logits of
+
+    handle = head.register_forward_pre_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def is_masked(config: PreTrainedConfig) -> bool:
+    """Whether a model is a masked language model and not a causal one, by its class, else by its architecture.
+
+    Raises `ModelError` for an architecture that has neither.
+    """
+    named = (config.architectures or [""])[0]
+    if named.endswith("ForMaskedLM"):
+        return True
+    if named.endswith(("ForCausalLM", "LMHeadModel")):
+        return False
+    kind = type(config)
+    if kind in MODEL_FOR_MASKED_LM_MAPPING:
+        return True
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return False
+    raise ModelError(f"a {config.model_type} model cannot be a language model in transformers.")
+
+
+def load_language_model(
+    model: str, *, dropout: float | None = None, attention: str = "sdpa", allow_pickle: bool = False, seed: int = 0
+) -> PreTrainedModel:
+    """A causal or masked language model in fp32 and eval mode, its dropout set where one is given.
+
+    An encoder without a masked head gets a new one, drawn from `seed`, and the user is told. Raises `ModelError` for
+    what `load_whole` refuses, and for a model whose logits are not its head's alone.
+    """
+    path = resolve_model(model)
+    config = load_config(path)
+    masked = is_masked(config)
+    if dropout is not None:
+        set_dropout(config, dropout)
+    model_class: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    with seeded(seed):
+        loaded, is_new = load_whole(
+            model_class, path, config, attention=attention, allow_pickle=allow_pickle, new_head=masked
+        )
+    if is_new:
+        say("The head of the masked language model is new: the model has none.")
+    return checked(loaded, path)
+
+
+def new_language_model(
+    config_of: str,
+    tokenizer: PreTrainedTokenizerBase,
+    sizes: dict[str, int | None],
+    *,
+    positions: int,
+    dropout: float | None = None,
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A language model of a kind (gpt2, llama, bert, …) or of another model's config, with weights drawn from `seed`.
+
+    sizes: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, those of them that are not none;
+    heads are 64 wide and the intermediate size is 4 · d where d is given and they are not. The vocabulary is the
+    tokenizer's. positions: the longest row, at least. Raises `ConfigError` for sizes that do not go together, and
+    `ModelError` as `is_masked` does.
+    """
+    config = _sized(_config_named(config_of), sizes, positions)
+    config.vocab_size = len(tokenizer)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, getattr(tokenizer, name))
+    if dropout is not None:
+        set_dropout(config, dropout)
+    model_class: Any = AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
+    kernel = None if attention == "sdpa" else attention
+    try:
+        with seeded(seed), quiet():
+            model = model_class.from_config(
+                config, attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
+            )
+    except LOAD_ERRORS as error:
+        raise ConfigError(
+            f"no model can be made of {config_of} in these sizes: {' '.join(str(error).split())}"
+        ) from error
+    return checked(model.eval(), config_of)
+
+
+def _config_named(config_of: str) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.for_model(config_of)
+    except ValueError:
+        config = load_config(resolve_model(config_of))
+    return config
+
+
+def _sized(config: PreTrainedConfig, sizes: dict[str, int | None], positions: int) -> PreTrainedConfig:
+    """The config in these sizes, whatever it calls them."""
+    given = {name: size for name, size in sizes.items() if size is not None}
+    if "hidden_size" in given:
+        width = given["hidden_size"]
+        given.setdefault("num_attention_heads", max(1, width // 64))
+        given.setdefault("intermediate_size", 4 * width)
+        if width % given["num_attention_heads"]:
+            raise ConfigError(
+                f"--hidden-size {width} cannot be shared out among {given['num_attention_heads']} heads; give "
+                "--num-heads a divisor of it."
+            )
+    values = config.to_dict()
+    for name in ("head_dim", "num_key_value_heads"):  # Llama's kin derive them from the others where they are not said
+        if given and name in values:
+            given[name] = given["num_attention_heads"] if name.startswith("num") else None  # type: ignore[assignment]
+    if (getattr(config, "max_position_embeddings", None) or positions) < positions:
+        given["max_position_embeddings"] = positions
+    names = {"intermediate_size": "n_inner"} if "n_inner" in values else {}
+    for name, size in given.items():
+        values[config.attribute_map.get(name, names.get(name, name))] = size
+    return type(config).from_dict(values)
+
+
+def checked(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The model, if its logits are what its head makes of its hidden states; else `ModelError`.
+
+    Some models cap or scale their logits behind the head, which the losses, reading the head's input, would not see.
+    """
+    head = head_of(model)
+    if head is None:
+        raise ModelError(f"{name} is a {type(model).__name__}, which has no head of a language model.")
+    ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        with head_input(model) as found:
+            model(**inputs)
+        same = torch.allclose(logits, head(found[0].hidden), rtol=1e-3, atol=1e-3)
+    if not same:
+        raise ModelError(
+            f"{name} is a {type(model).__name__}, which changes its logits behind the head; that is not supported."
+        )
+    return model

@@ -1,0 +1,83 @@
+"""`demiglace distill --corpus`: a small language model learns from a large one, on text."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from demiglace.errors import ConfigError, ModelError
+from demiglace.manifest import fingerprint
+from demiglace.methods.base import Method
+from demiglace.methods.table import build_method, is_file
+from demiglace.models.language import is_masked, load_language_model
+from demiglace.models.loading import check_same_vocabulary, fingerprint_model
+from demiglace.models.shape import ModelShape
+from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.models.truncate import choose_layers, make_student
+from demiglace.signals.online import OnlineTeacher
+from demiglace.stages.config import DistillConfig
+from demiglace.stages.corpus_material import block_size, check_training, corpus_inputs, make_blocks, masking_of
+from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train
+from demiglace.training.timetable import phase_ends
+
+
+def distill_text(config: DistillConfig) -> Path:
+    """Train a language model on a teacher's signals; the teacher is asked for every batch.
+
+    Terms on logits are taken token by token and never make all [B, L, V] of them; terms on hidden states compare
+    blocks, pooled as the method says, or their tokens. Returns the run directory as `distill` does.
+    """
+    method = _method(config)
+    phase_ends(config.training.epochs, method.phases)
+    check_training(config.training)
+    inputs = corpus_inputs(config.text) | {"teacher": fingerprint_model(config.teacher)}
+    if config.student:
+        inputs["student"] = fingerprint_model(config.student)
+    if is_file(config.method):
+        inputs["method"] = fingerprint([config.method])
+    run = open_shared(config.output, "distill", config, inputs)
+    if run is None:
+        return config.output
+    tokenizer = load_text_tokenizer(config.teacher)
+    if config.student:
+        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student))
+    teacher, student, precision = _load_models(config)
+    for model in (teacher, student):
+        check_ids(model, tokenizer)
+    size = block_size(config.text, [teacher, student])
+    shapes = ModelShape.of(student), ModelShape.of(teacher)
+    requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
+    material = make_blocks(config.text, size, tokenizer, masking, run.path)
+    source = None
+    if any(not r.empty for r in requests):
+        source = OnlineTeacher(teacher.to(processes().device), requests, precision)  # type: ignore[arg-type]
+    train(run, Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1], source))
+    return config.output
+
+
+def _method(config: DistillConfig) -> Method:
+    if config.source.data:
+        raise ConfigError("--data and --corpus were both given; the student learns a task, or to be a language model.")
+    method = build_method(config.method, config.method_options)
+    if method.augmentation is not None:
+        raise ConfigError(f"method {config.method} rewrites the rows of a task; for --corpus take another method.")
+    return method
+
+
+def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedModel, str]:
+    training = config.training
+    precision, attention = numeric_choices(training, config.teacher)
+    teacher = load_language_model(config.teacher, attention=attention, allow_pickle=config.allow_pickle)
+    student = load_language_model(
+        config.student or config.teacher,
+        dropout=training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=training.seed,
+    )
+    if is_masked(teacher.config) != is_masked(student.config):
+        raise ModelError("teacher and student are a causal and a masked language model; they predict different tokens.")
+    if not config.student:
+        keep = choose_layers(ModelShape.of(teacher).num_layers, config.layers, config.strategy, config.keep)
+        student = make_student(student, keep, config.strategy, training.seed)
+    return teacher, student, precision

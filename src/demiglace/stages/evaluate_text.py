@@ -1,0 +1,120 @@
+"""`demiglace evaluate --corpus`: how well a language model predicts text."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config import flatten
+from demiglace.console import console, say, table
+from demiglace.data.corpus import end_of_text, load_corpus
+from demiglace.data.document_files import corpus_files
+from demiglace.data.documents import Document, read_documents
+from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.evaluation.perplexity import last_words, perplexity
+from demiglace.manifest import Run, fingerprint, open_run
+from demiglace.models.language import is_masked, load_language_model
+from demiglace.models.loading import fingerprint_model
+from demiglace.models.shape import ModelShape
+from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.stages.config import EvaluateConfig
+
+_USUAL_BLOCK = 1024
+
+
+def evaluate_text(config: EvaluateConfig) -> Path:
+    """Perplexity on each corpus, and the last words of LAMBADA.
+
+    Returns the run directory: manifest.json with the protocol and `evaluation.perplexity`'s results by corpus.
+    """
+    if config.data or config.suite or config.teacher:
+        raise ConfigError("--corpus and --lambada measure a language model; they go with neither --data nor --teacher.")
+    texts = {name: corpus_files([name]) for name in config.corpus}
+    inputs = {"model": fingerprint_model(config.model)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
+    if config.lambada:
+        inputs["lambada"] = fingerprint([config.lambada])
+    run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
+    if run.complete:
+        say(f"{run.path} is up to date.")
+        return run.path
+    tokenizer = load_text_tokenizer(config.model)
+    model = load_language_model(config.model, allow_pickle=config.allow_pickle)
+    if is_masked(model.config):
+        raise ModelError(f"{config.model} is a masked language model; perplexity is measured of causal ones.")
+    check_ids(model, tokenizer)
+    size, stride = _window(config, model)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type] # its decorator
+    results = _corpora(run, config, texts, model, tokenizer, size, stride)
+    if config.lambada:
+        results[config.lambada] = dict(last_words(model, tokenizer, _texts(config.lambada, config), size))
+    overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
+    protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
+    run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
+    shutil.rmtree(run.path / "tokens", ignore_errors=True)
+    console.print(_table(results, protocol))
+    return run.path
+
+
+def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
+    limit = ModelShape.of(model).max_positions
+    size = config.block_size or min(_USUAL_BLOCK, limit or _USUAL_BLOCK)
+    if limit is not None and size > limit:
+        raise ConfigError(
+            f"--block-size {size} is longer than the {limit} tokens that the model takes; give --block-size {limit}."
+        )
+    stride = config.stride or size
+    if stride > size:
+        raise ConfigError(f"--stride {stride} is longer than the window of {size} tokens; some would never be read.")
+    return size, stride
+
+
+def _corpora(
+    run: Run,
+    config: EvaluateConfig,
+    texts: Mapping[str, list[str]],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    size: int,
+    stride: int,
+) -> dict[str, dict[str, Any]]:
+    end = end_of_text(tokenizer)
+    found = {}
+    for name, files in texts.items():
+        corpus = load_corpus(run.path / "tokens", files, tokenizer, config.reading)
+        scores = perplexity(model, corpus, end, size, stride, Path(name).name)
+        found[name] = scores | ({"left_out": dict(corpus.left_out)} if corpus.left_out else {})
+    return found
+
+
+def _texts(file: str, config: EvaluateConfig) -> list[str]:
+    texts = [d.text for d in read_documents(file, config.reading) if isinstance(d, Document)]
+    if not texts:
+        raise DataError(f"--lambada {file} holds no text; look at --text-key and --unit.")
+    return texts
+
+
+def _table(results: Mapping[str, Mapping[str, Any]], protocol: str) -> Table:
+    columns = {
+        "perplexity": "perplexity",
+        "word_perplexity": "by word",
+        "bits_per_byte": "bits per byte",
+        "accuracy": "last words right",
+        "tokens_per_second": "tokens/s",
+    }
+    used = {key: title for key, title in columns.items() if any(key in r for r in results.values())}
+    rows = [
+        [name, f"{r.get('tokens', r.get('texts')):,}", *(_shown(key, r.get(key)) for key in used)]
+        for name, r in results.items()
+    ]
+    return table(f"Evaluation: {protocol}", ["text", "tokens (texts)", *used.values()], rows)
+
+
+def _shown(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    forms = {"accuracy": "{:.2%}", "tokens_per_second": "{:,.0f}", "bits_per_byte": "{:.4f}"}
+    return forms.get(key, "{:,.2f}").format(value)

@@ -1,0 +1,106 @@
+"""`demiglace pretrain`: a language model on text."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config import command
+from demiglace.errors import ConfigError
+from demiglace.manifest import fingerprint
+from demiglace.methods.table import build_method
+from demiglace.models.language import load_language_model, new_language_model
+from demiglace.models.loading import fingerprint_model
+from demiglace.models.shape import ModelShape
+from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.stages.config import PretrainConfig
+from demiglace.stages.corpus_material import (
+    USUAL_BLOCK,
+    block_size,
+    check_training,
+    corpus_inputs,
+    make_blocks,
+    masking_of,
+)
+from demiglace.stages.fit import Job, numeric_choices, open_shared, train
+
+_SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+
+
+@command(PretrainConfig)
+def pretrain(config: PretrainConfig) -> Path:
+    """Train a causal or masked language model on the blocks of a corpus.
+
+    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
+    training; interrupted, the same call goes on.
+    """
+    _check_choice(config)
+    check_training(config.training)
+    inputs = corpus_inputs(config.text)
+    if config.model:
+        inputs["model"] = fingerprint_model(config.model)
+    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
+    if config.tokenizer:
+        inputs["tokenizer"] = fingerprint(sorted(p for p in Path(config.tokenizer).glob("*.json")))
+    run = open_shared(config.output, "pretrain", config, inputs)
+    if run is None:
+        return config.output
+    model, precision = _model(config, tokenizer)
+    check_ids(model, tokenizer)
+    size = block_size(config.text, [model])
+    masking = masking_of(model, tokenizer, config.masked_share, config.training.seed)
+    material = make_blocks(config.text, size, tokenizer, masking, run.path)
+    method = build_method("none", {})
+    train(run, Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model)))
+    return config.output
+
+
+def _check_choice(config: PretrainConfig) -> None:
+    if bool(config.model) == bool(config.config_of):
+        given = "both were given" if config.model else "neither was given"
+        raise ConfigError(f"the model is either --model, to go on from, or --config-of, to begin anew; {given}.")
+    sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
+    if config.model and (sizes or config.tokenizer):
+        more = ["--tokenizer"] if config.tokenizer else []
+        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--config-of); --model has its own.")
+    if config.config_of and not config.tokenizer and not Path(config.config_of).is_dir():
+        raise ConfigError(
+            f"--config-of {config.config_of} is a kind of model and brings no tokenizer; give --tokenizer DIRECTORY, "
+            "such as one of `demiglace tokenizer train`."
+        )
+
+
+def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
+    """The model in training, and the precision to train it in."""
+    training = config.training
+    if config.model:
+        precision, attention = numeric_choices(training, config.model)
+        model = load_language_model(
+            config.model,
+            dropout=training.dropout,
+            attention=attention,
+            allow_pickle=config.allow_pickle,
+            seed=training.seed,
+        )
+        return model, precision
+    sizes = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+
+    def made(attention: str) -> PreTrainedModel:
+        return new_language_model(
+            str(config.config_of),
+            tokenizer,
+            sizes,
+            positions=config.text.block_size or USUAL_BLOCK,
+            dropout=training.dropout,
+            attention=attention,
+            seed=training.seed,
+        )
+
+    model = made("sdpa")
+    precision, attention = numeric_choices(training, int(model.config.hidden_size))
+    model.set_attn_implementation(attention)
+    return model, precision

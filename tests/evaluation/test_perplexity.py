@@ -1,0 +1,111 @@
+"""Perplexity against a plain computation, the windows' promise, and last words."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from demiglace.data.blocks import Masking, all_blocks
+from demiglace.data.corpus import Corpus, load_corpus
+from demiglace.data.document_config import ReadConfig
+from demiglace.errors import DataError
+from demiglace.evaluation.perplexity import block_loss, last_words, perplexity, windows
+from text_kit import byte_tokenizer, sentences, tiny_lm, write_jsonl
+
+TOKENIZER = byte_tokenizer(mask=True)
+END = TOKENIZER.eos_token_id
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    file = write_jsonl(tmp_path / "a.jsonl", [*sentences(6), "two words é"])
+    return load_corpus(tmp_path / "tokens", [str(file)], TOKENIZER, ReadConfig())
+
+
+@pytest.mark.parametrize(("tokens", "size", "stride"), [(10, 4, 4), (10, 4, 1), (9, 3, 2), (3, 8, 8), (8, 8, 3)])
+def test_windows_count_every_token_once(tokens: int, size: int, stride: int) -> None:
+    plan = windows(tokens, size, stride)
+    counted = [t for w in plan for t in range(w.first, w.end)]
+    assert counted == list(range(tokens))
+    assert all(0 < w.end - w.begin <= size for w in plan)
+    assert all(w.first - w.begin >= min(size - stride, w.first) for w in plan)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+@pytest.mark.parametrize("stride", [20, 7])
+def test_perplexity_is_the_plain_one(corpus: Corpus, arch: str, stride: int) -> None:
+    model, size = tiny_lm(arch, len(TOKENIZER)), 20
+    tokens = corpus.read(0, len(corpus))
+    total = text = 0.0
+    for window in windows(len(tokens), size, stride):
+        row = [END, *tokens][window.begin : window.end]
+        logits = model(input_ids=torch.tensor([row])).logits[0].double()
+        losses = F.cross_entropy(logits, torch.tensor(tokens[window.begin : window.end]), reduction="none")
+        for place, loss in zip(range(window.begin, window.end), losses.tolist(), strict=True):
+            if place >= window.first:
+                total += loss
+                text += loss * (tokens[place] != END)
+    found = perplexity(model, corpus, END, size, stride)
+    assert found["loss"] == pytest.approx(total / len(tokens), rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(total / len(tokens)), rel=1e-5)
+    assert found["word_perplexity"] == pytest.approx(math.exp(text / corpus.words), rel=1e-4)
+    assert found["bits_per_byte"] == pytest.approx(text / math.log(2) / corpus.bytes, rel=1e-5)
+    assert found["tokens"] == len(tokens)
+
+
+def test_bits_per_byte_of_a_model_that_knows_nothing(corpus: Corpus) -> None:
+    model = tiny_lm("gpt2", len(TOKENIZER))
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    found = perplexity(model, corpus, END, 16, 16)
+    assert found["perplexity"] == pytest.approx(len(TOKENIZER), rel=1e-5)
+    assert found["bits_per_byte"] == pytest.approx(math.log2(len(TOKENIZER)), rel=1e-5)  # a token is a byte here
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "bert"])
+def test_block_loss_is_the_mean_over_what_is_predicted(corpus: Corpus, arch: str) -> None:
+    model = tiny_lm(arch, len(TOKENIZER))
+    masking = Masking(0.25, TOKENIZER.mask_token_id, (0, len(TOKENIZER)), 0) if arch == "bert" else None
+    blocks = all_blocks(corpus, 16, masking)
+    batch = blocks.batch(np.arange(len(blocks)), "cpu", 1.0, 0)
+    logits = model(**batch.inputs).logits
+    if batch.places is not None:
+        logits = logits[torch.arange(len(logits))[:, None], batch.places]
+    expected = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()).item()
+    found = block_loss(model, blocks, "fp32")
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
+
+
+def test_last_words_of_a_model_that_has_learned_them() -> None:
+    model, text = tiny_lm("gpt2", len(TOKENIZER)), "the cat sat on the mat"
+    ids = torch.tensor([TOKENIZER(text)["input_ids"]])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        loss = F.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = last_words(model.eval(), TOKENIZER, [text, "the cat sat on the dog"], 64)
+    assert found["accuracy"] == 0.5
+
+
+def test_last_words_are_the_plain_ones() -> None:
+    model, texts = tiny_lm("gpt2", len(TOKENIZER)), sentences(4, seed=5)
+    losses, right = [], 0
+    for text in texts:
+        context, word = text.rsplit(" ", 1)
+        before, after = (TOKENIZER(t)["input_ids"] for t in (context, " " + word))
+        logits = model(input_ids=torch.tensor([before + after[:-1]])).logits[0, -len(after) :]
+        losses.append(F.cross_entropy(logits, torch.tensor(after), reduction="sum").item())
+        right += logits.argmax(-1).tolist() == after
+    found = last_words(model, TOKENIZER, texts, 250)
+    assert found["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+    assert found["accuracy"] == right / len(texts) and found["texts"] == 4
+
+
+def test_a_text_of_one_word_has_no_last_one() -> None:
+    with pytest.raises(DataError, match="fewer than two words"):
+        last_words(tiny_lm("gpt2", len(TOKENIZER)), TOKENIZER, ["word"], 8)

@@ -1,0 +1,107 @@
+"""Language models: their heads' input, new ones in any size, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2LMHeadModel
+
+from demiglace.errors import ConfigError, ModelError
+from demiglace.models.language import checked, head_input, head_of, is_masked, load_language_model, new_language_model
+from demiglace.models.loading import save_model
+from factories import save_tiny, tiny_config, tiny_model, tiny_tokenizer
+from text_kit import byte_tokenizer, save_lm, tiny_lm
+
+ARCHITECTURES = ("gpt2", "llama", "bert", "roberta", "distilbert")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_head_makes_the_logits_of_its_input(arch: str) -> None:
+    model, ids = tiny_lm(arch, 50), torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+    logits = model(input_ids=ids).logits
+    with head_input(model) as found:
+        empty = model(input_ids=ids).logits
+    output = found[0]
+    bias = 0 if output.bias is None else output.bias
+    torch.testing.assert_close(output.hidden @ output.weight.T + bias, logits)
+    assert empty.shape[1] == 0 and model(input_ids=ids).logits.shape == logits.shape
+    places = torch.tensor([[1, 5], [0, 6]])
+    torch.testing.assert_close(output.at(places).hidden, output.hidden[torch.arange(2)[:, None], places].flatten(0, 1))
+    torch.testing.assert_close(output.at(None).hidden, output.hidden.flatten(0, 1))
+
+
+def test_a_classifier_has_no_such_head() -> None:
+    assert head_of(tiny_model("gpt2")) is None
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama", "bert", "distilbert"])
+def test_new_models_in_any_size(arch: str) -> None:
+    tokenizer = byte_tokenizer(mask=True)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+
+    def made(seed: int) -> dict[str, torch.Tensor]:
+        model = new_language_model(arch, tokenizer, sizes, positions=700, dropout=0.0, seed=seed)
+        assert model.config.num_hidden_layers == 3 and model.config.hidden_size == 48
+        assert model.config.vocab_size == len(tokenizer) and model.config.max_position_embeddings >= 700
+        assert is_masked(model.config) == (arch in ("bert", "distilbert"))
+        return dict(model.state_dict())
+
+    one, same, other = made(1), made(1), made(2)
+    assert all(torch.equal(one[k], same[k]) for k in one)
+    assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+def test_widths_without_more_words() -> None:
+    model = new_language_model("llama", byte_tokenizer(), {"hidden_size": 192}, positions=16)
+    assert (model.config.num_attention_heads, model.config.intermediate_size) == (3, 768)
+    with pytest.raises(ConfigError, match=r"--hidden-size 100 cannot be shared out among 3 heads"):
+        new_language_model("gpt2", byte_tokenizer(), {"hidden_size": 100, "num_attention_heads": 3}, positions=16)
+
+
+def test_a_model_directory_lends_its_config(tmp_path: Path) -> None:
+    model = new_language_model(str(save_lm(tmp_path / "lm")), byte_tokenizer(), {"num_hidden_layers": 2}, positions=16)
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (32, 2)
+
+
+def test_checkpoints_of_all_kinds_become_language_models(tmp_path: Path) -> None:
+    saved = save_lm(tmp_path / "lm")
+    loaded, original = load_language_model(str(saved)), tiny_lm("gpt2", len(byte_tokenizer()), 4)
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(loaded(input_ids=ids).logits, original(input_ids=ids).logits)
+    classifier = save_tiny(tmp_path / "classifier", "gpt2")
+    assert isinstance(load_language_model(str(classifier)), GPT2LMHeadModel)
+
+
+def test_an_encoder_gets_a_new_head_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = save_tiny(tmp_path / "encoder", "bert")
+    one, same = (load_language_model(str(encoder), seed=4) for _ in range(2))
+    assert "head of the masked language model is new" in capsys.readouterr().err
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    save_model(one, tmp_path / "masked")
+    tiny_tokenizer(tmp_path / "masked")
+    load_language_model(str(tmp_path / "masked"))
+    assert "is new" not in capsys.readouterr().err
+
+
+def test_logits_that_change_behind_the_head_are_refused() -> None:
+    config = Gemma2Config(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=0.1,
+        initializer_range=1.0,
+    )
+    with pytest.raises(ModelError, match="changes its logits behind the head"):
+        checked(Gemma2ForCausalLM(config).eval(), "gemma")
+
+
+def test_what_cannot_be_a_language_model() -> None:
+    config = tiny_config("bert")
+    config.architectures = ["BertForSequenceClassification"]
+    assert is_masked(config)
+    with pytest.raises(ModelError, match="no head of a language model"):
+        checked(tiny_model("bert"), "a classifier")

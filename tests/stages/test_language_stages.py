@@ -1,0 +1,303 @@
+"""tokenizer, pretrain, distill --corpus, evaluate --corpus and generate, each from its command line."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from stage_kit import arguments, close, in_child, records, strike, weights
+from transformers import AutoTokenizer
+
+import demiglace
+from demiglace.cli import main
+from demiglace.config import read_yaml
+from demiglace.data import corpus as corpora
+from demiglace.data.batches import epoch_steps
+from demiglace.data.blocks import all_blocks
+from demiglace.data.document_config import ReadConfig
+from demiglace.manifest import read_manifest
+from demiglace.models.language import load_language_model
+from demiglace.training import loop
+from text_kit import byte_tokenizer, save_lm, sentences, write_jsonl
+
+RECIPES = Path(__file__).parent.parent.parent / "recipes"
+QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "lr": 1e-2, "log_steps": 1, "checkpoint_seconds": 0}
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64}
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("text")
+    return {
+        "corpus": str(write_jsonl(home / "train.jsonl", sentences(40))),
+        "validation_corpus": str(write_jsonl(home / "validation.jsonl", sentences(8, seed=1))),
+    }
+
+
+@pytest.fixture(scope="session")
+def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_lm(tmp_path_factory.mktemp("lm") / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer")
+    byte_tokenizer(path, mask=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory, lm: Path, text: dict[str, str]) -> Path:
+    output = tmp_path_factory.mktemp("teacher") / "run"
+    assert main(arguments("pretrain", model=lm, output=output, **text, **QUICK)) == 0
+    return output
+
+
+def losses(run: Path) -> list[float]:
+    return [r["metrics"]["loss"] for r in records(run, "epoch")]
+
+
+def test_a_tokenizer_is_trained_and_says_every_text(tmp_path: Path, text: dict[str, str]) -> None:
+    line = arguments("tokenizer", corpus=text["corpus"], vocab_size=270, output=tmp_path / "t", mask_token="true")
+    assert main([*line[:1], "train", *line[1:]]) == 0
+    trained = AutoTokenizer.from_pretrained(tmp_path / "t")
+    assert len(trained) == 270 and trained.eos_token_id == 0 and trained.mask_token_id == 1
+    for said in ("the cat sat", "naïve 🎈", "\x00\n"):
+        assert trained.decode(trained(said)["input_ids"]) == said
+    assert len(trained("the cat")["input_ids"]) < len("the cat")
+    assert main([*line[:1], "train", *line[1:]]) == 0
+
+
+def test_what_a_tokenizer_cannot_be_trained_on(
+    tmp_path: Path, text: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = write_jsonl(tmp_path / "empty.jsonl", [" "])
+    for corpus, size, said in ((text["corpus"], 5000, "tokens and no more"), (empty, 300, "holds no text")):
+        line = arguments("tokenizer", corpus=corpus, vocab_size=size, output=tmp_path / str(size))
+        assert main([*line[:1], "train", *line[1:]]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama", "bert"])
+def test_a_new_model_learns(tmp_path: Path, tokenizer: Path, text: dict[str, str], arch: str) -> None:
+    new = {"config_of": arch, "tokenizer": tokenizer, **SIZES}
+    assert main(arguments("pretrain", **new, output=tmp_path / "run", **text, **QUICK | {"epochs": 3, "lr": 3e-3})) == 0
+    said = read_manifest(tmp_path / "run")
+    assert said["metrics"]["validation"]["loss"] < losses(tmp_path / "run")[0] < 5.6
+    assert (
+        said["layers"] == 2
+        and said["corpus"]["documents"] == 40
+        and said["rows"]["train"] * 16 == said["tokens"]["train"]
+    )
+    assert not (tmp_path / "run" / "tokens").exists() and not (tmp_path / "run" / "checkpoints").exists()
+    load_language_model(str(tmp_path / "run"))
+
+
+def test_without_validation_text_the_last_blocks_are_held_out(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
+    given = {"model": lm, "corpus": text["corpus"], "epochs": 1}
+    assert main(arguments("pretrain", **given, output=tmp_path / "all", block_size=16)) == 0
+    said = read_manifest(tmp_path / "all")
+    whole = (said["corpus"]["tokens"] - 1) // 16
+    assert said["rows"] == {"train": whole - max(1, whole // 100), "validation": max(1, whole // 100)}
+    assert main(arguments("pretrain", **given, output=tmp_path / "some", block_size=16, max_tokens=320)) == 0
+    assert read_manifest(tmp_path / "some")["rows"]["train"] == 20
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_killed_run_resumes_inside_the_epoch(tmp_path: Path, lm: Path, text: dict[str, str], at: int) -> None:
+    line = arguments("pretrain", model=lm, output=tmp_path / "cut", **text, **QUICK, dropout=0.1)
+    whole = arguments("pretrain", model=lm, output=tmp_path / "whole", **text, **QUICK, dropout=0.1)
+    assert main(whole) == 0
+    assert in_child(line, lambda: strike(loop, "save_checkpoint", at, after=True)) < 0
+    assert main(line) == 0
+    close(tmp_path / "cut", tmp_path / "whole", 0.0)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_killed_while_tokenising(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
+    line = arguments("pretrain", model=lm, output=tmp_path / "cut", **text, **QUICK)
+    assert in_child(line, lambda: strike(corpora, "_write")) < 0
+    assert main(line) == 0
+
+
+def test_token_files_can_be_shared(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
+    for name in ("one", "two"):
+        line = arguments("pretrain", model=lm, output=tmp_path / name, **text, **QUICK, token_files=tmp_path / "tokens")
+        assert main(line) == 0
+    assert len(list(tmp_path.glob("tokens/*/corpus.json"))) == 2
+    assert main(arguments("pretrain", model=lm, output=tmp_path / "own", **text, **QUICK)) == 0
+    close(tmp_path / "own", tmp_path / "two", 0.0)
+
+
+METHODS = ("none", "vanilla-kd", "distil", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "rail-kd-l", "rail-kd-c")
+OTHERS = ("pkd", "alp-kd", "ckd", "tinybert", "minilm", "minilmv2", "annealing-kd", "continuation-kd")
+
+
+@pytest.mark.parametrize("method", [*METHODS, *OTHERS])
+def test_a_student_learns_by_any_method(tmp_path: Path, teacher: Path, text: dict[str, str], method: str) -> None:
+    run = tmp_path / "run"
+    student = {"teacher": teacher, "layers": 2, "method": method}
+    assert main(arguments("distill", **student, output=run, **text, **QUICK | {"epochs": 3})) == 0
+    said = read_manifest(run)
+    assert said["layers"] == 2 and said["problem"] == "language" and said["method"] == method
+    assert losses(run)[-1] < losses(run)[0] or method in ("annealing-kd", "tinybert")
+    if method != "none":
+        shares = records(run, "step")[-1]["shares"]
+        assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_masked_student_learns(tmp_path: Path, text: dict[str, str]) -> None:
+    teacher, gentle = tmp_path / "teacher", QUICK | {"lr": 3e-3}
+    assert main(arguments("pretrain", model=save_lm(tmp_path / "bert", "bert"), output=teacher, **text, **gentle)) == 0
+    run, given = tmp_path / "run", {"teacher": teacher, "method": "distil", "layers": 2}
+    assert main(arguments("distill", **given, output=run, **text, **gentle)) == 0
+    assert losses(run)[-1] < losses(run)[0] and records(run, "step")[-1]["terms"]["kd"] > 0
+
+
+def test_two_forward_passes_are_one(tmp_path: Path, teacher: Path, text: dict[str, str]) -> None:
+    given = {"teacher": teacher, "layers": 2, "method": "distil", **text, **QUICK, "epochs": 1}
+    for name, tokens in (("whole", 8192), ("parts", 40)):
+        assert main(arguments("distill", **given, output=tmp_path / name, batch_tokens=tokens)) == 0
+    whole, parts = (records(tmp_path / name, "step") for name in ("whole", "parts"))
+    assert len(whole) == len(parts) > 10
+    for key in ("loss", "gradient_norm"):
+        assert [r[key] for r in whole] == pytest.approx([r[key] for r in parts], rel=2e-4)
+
+
+def test_pretraining_is_a_bare_loop(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
+    """The same losses as transformers' own logits, torch's cross-entropy and AdamW give on the same batches."""
+    run = tmp_path / "run"
+    given = QUICK | {"epochs": 1, "lr": 1e-3, "warmup": 0.0, "weight_decay": 0.0}
+    assert main(arguments("pretrain", model=lm, output=run, **text, **given, token_files=tmp_path / "tokens")) == 0
+    tokenizer, model = AutoTokenizer.from_pretrained(lm), load_language_model(str(lm)).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    corpus = corpora.load_corpus(tmp_path / "tokens", [text["corpus"]], tokenizer, ReadConfig())
+    blocks = all_blocks(corpus, 16)
+    plan = epoch_steps(blocks.lengths, 8, 0, 0)
+    optimiser, found = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0), []
+    for step, rows in enumerate(plan):
+        optimiser.param_groups[0]["lr"] = 1e-3 * (len(plan) - step) / len(plan)
+        batch = blocks.batch(rows, "cpu", 1.0, 0)
+        loss = F.cross_entropy(model(**batch.inputs).logits.flatten(0, 1), batch.labels.flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        found.append(loss.item())
+    assert [r["loss"] for r in records(run, "step")] == pytest.approx(found, rel=1e-4)
+
+
+def test_perplexity_from_the_command_line(
+    tmp_path: Path, teacher: Path, text: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, lambada = tmp_path / "run", write_jsonl(tmp_path / "lambada.jsonl", sentences(3))
+    given = {"corpus": [text["corpus"], text["validation_corpus"]], "lambada": lambada, "block_size": 16}
+    line = ["evaluate", str(teacher), *arguments("evaluate", **given, output=run)[1:]]
+    assert main(line) == 0
+    said = read_manifest(run)
+    assert "do not overlap, 16 tokens" in said["protocol"] and not (run / "tokens").exists()
+    found = said["sets"][text["validation_corpus"]]
+    assert found["bits_per_byte"] < 4 and found["tokens_per_second"] > 0
+    assert said["sets"][str(lambada)]["texts"] == 3
+    main([*line, "--stride", "4", "--output", str(tmp_path / "slid")])
+    slid = read_manifest(tmp_path / "slid")
+    assert "4 tokens apart" in slid["protocol"]
+    assert slid["sets"][text["corpus"]]["perplexity"] != found["perplexity"]
+    capsys.readouterr()
+    assert main(line) == 0 and "up to date" in capsys.readouterr().err
+
+
+def test_generated_text_is_the_seeds(lm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["generate", str(lm), "--prompt", "the cat", "--new-tokens", "8", "--temperature", "1"]
+    assert main([*line, "--seed", "1"]) == 0 and main([*line, "--seed", "1"]) == 0
+    one, again = capsys.readouterr().err.strip().split("\n")[:2]
+    assert one == again and one.startswith("the cat")
+    assert demiglace.generate(model=str(lm), prompt=["the"], temperature=0.0, new_tokens=4)[0].startswith("the")
+
+
+PAPER = ("truncate", "pretrain", "evaluate", "distill")
+
+
+def test_the_recipes_of_paper_1_run(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
+    """All four in their order, with a tiny GPT-2 in the place of the real one and no step so large."""
+    tiny = {"corpus": [text["corpus"]], "block_size": 16, "epochs": 1, "token_files": str(tmp_path / "tokens")}
+    changed = {
+        "truncate": {"model": str(lm), "layers": 2},
+        "pretrain": {"model": str(tmp_path / "truncate"), **tiny},
+        "evaluate": {"model": str(tmp_path / "pretrain"), "corpus": [text["corpus"]], "block_size": 16},
+        "distill": {"teacher": str(lm), "layers": 2, **tiny},
+    }
+    for stage in PAPER:
+        recipe = read_yaml(RECIPES / f"paper1-{stage}.yaml")
+        assert recipe["output"].startswith("runs/paper1/")
+        getattr(demiglace, stage)(**recipe | changed[stage] | {"output": str(tmp_path / stage)})
+    frozen = "transformer.wpe.weight"
+    assert torch.equal(weights(tmp_path / "distill")[frozen], load_language_model(str(lm)).state_dict()[frozen])
+    assert not torch.equal(weights(tmp_path / "pretrain")[frozen], weights(tmp_path / "distill")[frozen])
+
+
+BAD = [
+    ("pretrain", {"freeze": "wpx"}, "no weight's name holds it"),
+    ("pretrain", {"corpus": None}, "--corpus must be given"),
+    ("pretrain", {"model": None}, "neither was given"),
+    ("pretrain", {"config_of": "gpt2"}, "both were given"),
+    ("pretrain", {"num_layers": 2}, "--num-layers: only for a new model"),
+    ("pretrain", {"model": None, "config_of": "gpt2"}, "brings no tokenizer"),
+    ("pretrain", {"block_size": 999}, "longer than the 256 tokens"),
+    ("pretrain", {"block_size": 200, "corpus": "{short}"}, "fewer than one block"),
+    ("pretrain", {"corpus": "{binary}"}, "binary 1"),
+    ("pretrain", {"corpus": "{empty}"}, "no document to read"),
+    ("pretrain", {"corpus": "missing.txt"}, "does not exist"),
+    ("pretrain", {"metric": "accuracy"}, "unknown metric"),
+    ("distill", {"data": "rows.csv"}, "--data and --corpus"),
+    ("distill", {"method": "mate-kd"}, "rewrites the rows"),
+    ("distill", {"layers": 9}, "9 layers were asked for"),
+    ("distill", {"layers": None, "student": "{other}"}, "different vocabularies"),
+    ("distill", {"layers": None, "student": "{masked}"}, "different vocabularies|causal and a masked"),
+    ("evaluate", {"data": "sst2"}, "neither --data nor --teacher"),
+    ("evaluate", {"stride": 99, "block_size": 16}, "longer than the window"),
+    ("evaluate", {"block_size": 999}, "longer than the 256 tokens"),
+    ("evaluate", {"model": "{masked}"}, "is a masked language model"),
+    ("evaluate", {"lambada": "{empty}"}, "holds no text"),
+]
+
+
+@pytest.mark.parametrize(("command", "changed", "said"), BAD, ids=[f"{c}-{i}" for i, (c, *_) in enumerate(BAD)])
+def test_bad_input(
+    tmp_path: Path,
+    lm: Path,
+    text: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    changed: dict[str, object],
+    said: str,
+) -> None:
+    places = {
+        "{short}": write_jsonl(tmp_path / "short.jsonl", ["a few words"]),
+        "{binary}": write_jsonl(tmp_path / "binary.jsonl", ["\0\1\2"]),
+        "{empty}": write_jsonl(tmp_path / "empty.jsonl", [" "]),
+        "{masked}": tmp_path / "bert",
+        "{other}": tmp_path / "other",
+    }
+    save_lm(tmp_path / "bert", "bert")
+    save_lm(tmp_path / "other")
+    byte_tokenizer(tmp_path / "other", mask=True)
+    usual = {"pretrain": {"model": lm}, "distill": {"teacher": lm, "layers": 2}, "evaluate": {"model": lm}}[command]
+    options = {"corpus": text["corpus"], "output": tmp_path / "run"} | usual | changed
+    options = {k: places.get(str(v), v) for k, v in options.items()}
+    model = options.pop("model", None) if command == "evaluate" else None
+    line = arguments(command, **options)
+    assert main(line if model is None else [command, str(model), *line[1:]]) == 2
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_weights_move(teacher: Path, lm: Path) -> None:
+    before = json.loads((teacher / "manifest.json").read_text())["config"]["model"]
+    moved = weights(teacher)["transformer.h.0.mlp.c_fc.weight"]
+    start = load_language_model(before).state_dict()["transformer.h.0.mlp.c_fc.weight"]
+    assert str(lm) == before and not torch.equal(moved, start)
