@@ -13,12 +13,17 @@ import pytest
 from accelerate import PartialState
 from accelerate.state import AcceleratorState, GradientState
 from stage_kit import QUICK, arguments, close, ended, in_child, records, start, strike, write_csv, write_rows
+from torch import nn
+from torch.optim import Optimizer
 
 from demiglace.cli import main
 from demiglace.manifest import read_manifest
+from demiglace.models.language import load_language_model
 from demiglace.signals import cache, fill
 from demiglace.stages import fit
 from demiglace.training import loop
+from demiglace.training.config import TrainConfig
+from text_kit import save_lm, sentences, write_jsonl
 
 # 33 rows in steps of 8 make four whole steps and one of a single row, in which one of two processes has none; forward
 # passes of 24 tokens cut the shares into different numbers of parts.
@@ -150,3 +155,62 @@ def test_an_error_of_the_first_process_is_told_once(
     (tmp_path / "thesis.tex").touch()
     assert on_two(arguments("distill", teacher=teacher, output=tmp_path, **odd_rows, **UNEVEN)) == 2
     assert capfd.readouterr().err.count("holds files that are no demiglace run") == 1
+
+
+@needs_fork
+@pytest.mark.parametrize("command", ["pretrain", "distill"])
+def test_language_models(command: str, tmp_path: Path) -> None:
+    model, corpus = save_lm(tmp_path / "lm"), write_jsonl(tmp_path / "text.jsonl", sentences(12))
+    given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "distil"}
+    # steps of 3 blocks: one process has two of them, the other one
+    given |= {"corpus": corpus, "block_size": 16, "max_tokens": 320} | QUICK | {"batch_size": 3, "epochs": 1}
+
+    def line(output: Path) -> list[str]:
+        return arguments(command, output=output, **given)
+
+    assert main(line(tmp_path / "alone")) == 0
+    assert on_two(line(tmp_path / "two")) == 0
+    ours, theirs = (records(tmp_path / name, "step") for name in ("two", "alone"))
+    assert len(ours) == len(theirs) == 7
+    for key in ("loss", "gradient_norm"):
+        assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=1e-3)
+
+
+def note_shares(file: Path) -> None:
+    """Let the process write down which share of the numbers of the optimised weights it holds."""
+    make = loop.make_optimiser
+
+    def noted(module: nn.Module, config: TrainConfig) -> Optimizer:
+        held = sum(p.to_local().numel() for p in module.parameters())
+        file.write_text(str(held / sum(p.numel() for p in module.parameters())))
+        return make(module, config)
+
+    loop.make_optimiser = noted
+
+
+@needs_fork
+@pytest.mark.parametrize("command", ["pretrain", "distill"])
+def test_a_model_shared_out_among_processes(command: str, tmp_path: Path) -> None:
+    """FSDP: the same run as one process's, also killed inside the epoch and resumed, each time with a whole model."""
+    model, corpus = save_lm(tmp_path / "lm"), write_jsonl(tmp_path / "text.jsonl", sentences(12))
+    given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "rail-kd-l"}
+    given |= {"corpus": corpus, "block_size": 16, "max_tokens": 320}
+    given |= QUICK | {"batch_size": 6, "batch_tokens": 32, "lr": 1e-3}
+
+    def line(output: Path, sharding: str = "full") -> list[str]:
+        return arguments(command, output=output, sharding=sharding, **given)
+
+    assert main(line(tmp_path / "alone", "none")) == 0
+    assert on_two(line(tmp_path / "two"), lambda: note_shares(tmp_path / "share")) == 0
+    assert 0.4 < float((tmp_path / "share").read_text()) < 0.7  # weights are cut by their first axis
+    assert on_two(line(tmp_path / "cut"), lambda: strike(loop, "save_checkpoint", 2, after=True)) == -signal.SIGKILL
+    assert on_two(line(tmp_path / "cut")) == 0
+    for name in ("two", "cut"):
+        ours, theirs = (records(tmp_path / n, "step") for n in (name, "alone"))
+        assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+        for key in ("loss", "gradient_norm"):
+            assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=1e-3)
+        assert read_manifest(tmp_path / name)["metrics"]["validation"] == pytest.approx(
+            read_manifest(tmp_path / "alone")["metrics"]["validation"], rel=1e-3
+        )
+        load_language_model(str(tmp_path / name))

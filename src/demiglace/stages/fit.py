@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,8 @@ def train(run: Run, job: Job) -> None:
 
     RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
     """
+    if job.adversary is not None and job.config.sharding != "none":
+        raise ConfigError(f"method {job.method_name} rewrites text by the whole student; give --sharding none.")
     freeze(job.student, job.config.freeze)
     torch.manual_seed(job.config.seed)  # the terms' new weights
     objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
@@ -125,9 +127,9 @@ def train(run: Run, job: Job) -> None:
         lines=job.material.lines,
         adversary=job.adversary,
     )
-    state = loop.run()
+    state, student = loop.run(), loop.student()
     if accelerator.is_main_process:
-        _complete(run, job, loop, state)
+        _complete(run, replace(job, student=student), loop, state)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -33,6 +33,11 @@ class TrainConfig:
     seed: int = option("decides the order of the rows, dropout, new weights and random layer mappings", 0, at_least=0)
     precision: Literal["auto", "bf16", "fp32"] = option("auto: bf16 autocast where the hardware has it", "auto")
     attention: Literal["auto", "eager", "sdpa"] = option("attention kernel; auto: the faster one here", "auto")
+    sharding: Literal["none", "full"] = option(
+        "under torchrun: none (each process holds the model) or full (FSDP: weights, gradients, moments shared out)",
+        "none",
+        decides=False,
+    )
     patience: int | None = option("stop after this many epochs without a better validation metric", None, at_least=1)
     metric: str | None = option("validation metric that chooses the best epoch; default: the task's first", None)
     checkpoint_seconds: float = option(

@@ -8,12 +8,15 @@ cut off and resumed is the same run.
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from demiglace.console import Bar, progress
 from demiglace.data.batches import Batch, collate, epoch_steps, split_by_tokens
@@ -30,6 +33,7 @@ from demiglace.training.diagnostics import Diagnostics, shares
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, Perturbed
 from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
+from demiglace.training.sharding import gathered, load, shard, unsharded_copy, whole, without_exchange
 from demiglace.training.state import Goal, State
 from demiglace.training.timetable import Timetable
 
@@ -52,8 +56,12 @@ class Loop:
         self._examples, self._source, self._goal, self._config = examples, source, goal, config
         self._directory, self._accelerator, self._lines = directory, accelerator, lines
         self._plain, self._adversary = objective.to(accelerator.device), adversary
-        self._optimiser = make_optimiser(objective, config)
-        self._objective = accelerator.prepare_model(objective)
+        self._sharded = config.sharding == "full" and accelerator.num_processes > 1
+        self._copy = unsharded_copy(objective.student) if self._sharded else objective.student
+        if self._sharded:
+            shard(objective, objective.student, accelerator.device)
+        self._objective = objective if self._sharded else accelerator.prepare_model(objective)
+        self._optimiser = make_optimiser(objective, config)  # behind `shard`, which makes other parameters
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
         self._diagnostics = Diagnostics(objective, config, self._log, self._hear)
         self._window: list[Tensor] = []
@@ -80,6 +88,12 @@ class Loop:
     def best_weights(self) -> dict[str, Tensor]:
         """The student's weights of the best epoch."""
         return load_checkpoint(self._best)[0]
+
+    def student(self) -> PreTrainedModel:
+        """The student as it is now, whole; all processes have to ask."""
+        if self._sharded:
+            self._copy.load_state_dict(gathered(self._plain.student.state_dict()))
+        return self._copy
 
     def _epoch(self, epoch: int) -> None:
         plan = epoch_steps(self._lengths, self._config.batch_size, self._config.seed, epoch)
@@ -109,7 +123,7 @@ class Loop:
         self._optimiser.step()
         self._optimiser.zero_grad()
         assert norm is not None
-        self._window.append(torch.cat([total, norm.detach().reshape(1).float()]))
+        self._window.append(torch.cat([total, whole(norm.detach()).reshape(1).float()]))
         self.state.step += 1
         self.state.rows += len(rows)
 
@@ -121,7 +135,7 @@ class Loop:
         for i, part in enumerate(parts):
             batch, signals, perturbed = self._hear(part, now, weight)
             if i < len(parts) - 1:
-                with self._accelerator.no_sync(self._objective):
+                with self._unsynced():
                     loss, terms = self._objective(batch, signals, now, *counts, perturbed)
                     (loss * ranks).backward()
             else:
@@ -129,6 +143,12 @@ class Loop:
                 (loss * ranks).backward()  # the exchange of gradients averages over the processes
             total += torch.cat([loss.detach().reshape(1), terms])
         return total
+
+    def _unsynced(self) -> AbstractContextManager[None]:
+        """Inside, the gradients are this process's alone."""
+        if self._sharded:
+            return without_exchange(self._objective)
+        return self._accelerator.no_sync(self._objective)  # type: ignore[no-any-return]
 
     def _share(self, rows: np.ndarray) -> tuple[list[np.ndarray], float]:
         """This process's rows of a step, in parts of at most `batch_tokens`; and what they count for."""
@@ -164,8 +184,15 @@ class Loop:
             return
         loss = self._flush(epoch, plan, index)
         bar.advance(0, f"loss {loss:.4f}")
-        if not is_last and time.perf_counter() - self._saved >= self._config.checkpoint_seconds:
+        if not is_last and self._is_save_due():
             self._save()
+
+    def _is_save_due(self) -> bool:
+        """Whether a checkpoint is to be written now; of a sharded model all processes have to agree on it."""
+        is_due = time.perf_counter() - self._saved >= self._config.checkpoint_seconds
+        if not self._sharded:
+            return is_due
+        return bool(broadcast(torch.tensor([is_due], device=self._accelerator.device, dtype=torch.int))[0])
 
     def _flush(self, epoch: int, plan: list[np.ndarray], index: int) -> float:
         """Read the window's losses off the device, check them, log their mean; returns the mean loss."""
@@ -186,7 +213,7 @@ class Loop:
             "diagnostics": self._findings(),
         }
         self._log.write("step", record)
-        if self._accelerator.is_main_process:
+        if self._accelerator.is_main_process and not self._sharded:
             self._diagnostics.after_window(
                 record, plan[index], len(table), self._timetable.progress(self.state.step - 1)
             )
@@ -226,7 +253,7 @@ class Loop:
         if self._goal.evaluate is None:
             return {}
         try:
-            return self._goal.evaluate(self._plain.student)
+            return self._goal.evaluate(self.student())
         except ModelError as error:  # the last update broke what the loss before it could not yet show
             raise self._diverged(
                 f"after step {self.state.step}, {error} The step's {len(rows)} rows begin", rows
@@ -238,8 +265,9 @@ class Loop:
         value = metrics.get(self._goal.metric)
         if value is None or self._better(epoch, value):
             state.best_epoch, state.best_value = epoch, value
+            weights = self.student().state_dict()
             if self._accelerator.is_main_process:
-                save_checkpoint(self._best, self._plain.student.state_dict(), {"epoch": epoch, "value": value})
+                save_checkpoint(self._best, weights, {"epoch": epoch, "value": value})
         patience = self._config.patience
         waited = epoch - max(state.best_epoch, self._timetable.last_phase)
         state.stopped = patience is not None and epoch >= self._timetable.last_phase and waited >= patience
@@ -274,11 +302,11 @@ class Loop:
         self._clock = now
 
     def _save(self) -> None:
+        tensors = prefixed("objective.", gathered(self._plain.state_dict()))
+        tensors |= prefixed("optimiser.", gathered(optimiser_tensors(self._optimiser)))
         if self._accelerator.is_main_process:
             self._tick()
             self.state.log_size = self._log.size
-            tensors = prefixed("objective.", self._plain.state_dict())
-            tensors |= prefixed("optimiser.", optimiser_tensors(self._optimiser))
             tensors |= prefixed("adversary.", self._adversary.tensors() if self._adversary else {})
             save_checkpoint(self._last, tensors, vars(self.state))
         self._saved = time.perf_counter()
@@ -289,7 +317,7 @@ class Loop:
             return
         tensors, position = load_checkpoint(self._last)
         self.state = State(**position)
-        self._plain.load_state_dict(unprefixed("objective.", tensors))
+        load(self._plain, unprefixed("objective.", tensors))
         restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))
