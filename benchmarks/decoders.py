@@ -1,0 +1,156 @@
+"""Paper 1 (Li et al. 2021, arXiv 2110.08460) on a small scale: one teacher, its truncations, two distillations.
+
+    python benchmarks/decoders.py --output runs/decoders
+
+Every step is a command of demiglace on a run directory, so the script goes on where it was cut off. It writes
+benchmarks/results/decoders.json; docs/results/decoders.md tells what came of it. The students' fine-tuning on tasks is
+recipes/compare/decoders.yaml, which reads the students from runs/decoders.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import demiglace
+from demiglace.manifest import machine, read_manifest, write_json
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("DEMIGLACE_DATA", ROOT.parent / "shared" / "data"))
+RESULTS = ROOT / "benchmarks" / "results" / "decoders.json"
+CORPORA = ("books", "docs_plain", "encyclopedic", "tinystories")
+TRUNCATIONS = ("alternate", "distil", "bottom", "top", "block-influence", "random")
+TRAINING = {"block_size": 256, "batch_size": 32, "batch_tokens": 2048, "epochs": 1, "validation_blocks": 128}
+TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 2_000_000
+PLAIN = {"lr": 5e-4}
+# DistilGPT2's recipe: weights and temperature are those of the method `distil`
+DISTIL = {"lr": 5e-4, "warmup": 0.05, "weight_decay": 0.0, "adam_epsilon": 1e-6, "clip": 5.0, "freeze": ["wpe"]}
+
+
+@dataclass(frozen=True)
+class Student:
+    """How a student came to be: its first weights, and what it was then trained on."""
+
+    name: str
+    start: str
+    method: str | None = None  # none: the plain loss of a language model
+    tokens: int = STUDENT_TOKENS
+
+
+STUDENTS = (
+    *(Student(f"{start}-plain", start) for start in TRUNCATIONS),
+    Student("distilgpt2", "distil", "distil"),
+    Student("alternate-kd", "alternate", "vanilla-kd"),
+)
+
+
+def texts(split: str) -> list[str]:
+    """The files of that split of all corpora."""
+    return [str(DATA / corpus / f"{split}.jsonl.zst") for corpus in CORPORA]
+
+
+def make_teacher(home: Path) -> Path:
+    """A tokenizer of 8,192 tokens and a GPT-2 of 12 layers of width 256, from new weights."""
+    demiglace.tokenizer(action="train", corpus=texts("train"), vocab_size=8192, output=home / "tokenizer")
+    return demiglace.pretrain(
+        config_of="gpt2",
+        hidden_size=256,
+        num_layers=12,
+        tokenizer=str(home / "tokenizer"),
+        corpus=texts("train"),
+        validation_corpus=texts("validation"),
+        max_tokens=TEACHER_TOKENS,
+        token_files=str(home / "tokens"),
+        lr=1e-3,
+        output=home / "teacher",
+        **TRAINING,
+    )
+
+
+def make_start(home: Path, teacher: Path, strategy: str) -> Path:
+    """Six of the teacher's layers."""
+    chosen = {"calibration": texts("validation")} if strategy == "block-influence" else {}
+    start = home / "starts" / strategy
+    return demiglace.truncate(model=str(teacher), layers=6, strategy=strategy, output=start, **chosen)
+
+
+def make_student(home: Path, teacher: Path, student: Student) -> Path:
+    """A student, trained."""
+    start = make_start(home, teacher, student.start)
+    shared: dict[str, Any] = TRAINING | {
+        "corpus": texts("train"),
+        "validation_corpus": texts("validation"),
+        "max_tokens": student.tokens,
+        "token_files": str(home / "tokens"),
+        "output": home / "students" / student.name,
+    }
+    if student.method is None:
+        return demiglace.pretrain(model=str(start), **shared, **PLAIN)
+    more = DISTIL if student.method == "distil" else PLAIN
+    return demiglace.distill(teacher=str(teacher), student=str(start), method=student.method, **shared, **more)
+
+
+def at_equal_time(home: Path) -> Student:
+    """The plain student once more, with as many tokens as it would have read in the time of DistilGPT2's recipe."""
+    seconds = {n: read_manifest(home / "students" / n)["seconds"]["train"] for n in ("alternate-plain", "distilgpt2")}
+    tokens = round(STUDENT_TOKENS * seconds["distilgpt2"] / seconds["alternate-plain"], -5)
+    return Student("alternate-plain-equal-time", "alternate", None, int(tokens))
+
+
+def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
+    """Zero-shot, and on WikiText-2's test text after two passes over its validation text."""
+    wikitext, stories = DATA / "wikitext2", DATA / "tinystories" / "validation.jsonl.zst"
+    held_back = [str(wikitext / "test.jsonl.zst"), str(stories), str(DATA / "books" / "test.jsonl.zst")]
+    lambada = str(DATA / "lambada" / "test.jsonl.zst")
+    asked = {"block_size": 256, "lambada": lambada}
+    zero_shot = demiglace.evaluate(model=str(model), corpus=held_back, output=home / "scores" / name, **asked)
+    tuned = demiglace.pretrain(
+        model=str(model),
+        corpus=[str(wikitext / "validation.jsonl.zst")],
+        lr=2e-4,
+        output=home / "tuned" / name,
+        **TRAINING | {"epochs": 2},
+    )
+    after = demiglace.evaluate(
+        model=str(tuned), corpus=held_back[:1], block_size=256, output=home / "tuned-scores" / name
+    )
+    return {"zero_shot": _short(zero_shot), "fine_tuned": _short(after)}
+
+
+def _short(run: Path) -> dict[str, Any]:
+    names = ("perplexity", "word_perplexity", "bits_per_byte", "accuracy")
+    return {
+        "/".join(Path(text).parts[-2:]): {n: round(scores[n], 4) for n in names if n in scores}
+        for text, scores in read_manifest(run)["sets"].items()
+    }
+
+
+def record(home: Path, name: str, model: Path) -> dict[str, Any]:
+    """What the results say of one model."""
+    said = read_manifest(model)
+    facts = {"tokens": said["tokens"]["train"], "seconds": said["seconds"]["train"], "parameters": said["parameters"]}
+    return {"name": name, **facts, "loss": said["metrics"]["validation"]["loss"], **measure(home, name, model)}
+
+
+def main() -> None:
+    """Make what is not made yet, and write the results after every model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/decoders"))
+    home = parser.parse_args().output
+    teacher = make_teacher(home)
+    rows = [record(home, "teacher", teacher)]
+    students = [*STUDENTS]
+    while students:
+        student = students.pop(0)
+        rows.append(record(home, student.name, make_student(home, teacher, student)))
+        write_json(RESULTS, {"date": str(date.today()), "machine": machine(), "models": rows})
+        if student is STUDENTS[-1]:
+            students.append(at_equal_time(home))
+    print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
