@@ -1,10 +1,13 @@
 """Rules that compare documents: equal keys, boilerplate, near-duplicates, contamination."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demiglace.cleaning import storage
 from demiglace.cleaning.collection import Boilerplate, CollectionRule, ExactDuplicates, joined, marks
 from demiglace.cleaning.contamination import Decontamination
 from demiglace.cleaning.near_duplicates import NearDuplicates, shingles
@@ -138,3 +141,21 @@ def test_documents_that_hold_test_text_are_dropped() -> None:
     outcome = rule(["He said: One, two, THREE four five! Then left.", "one two three four 5", "too short", ""])
     assert outcome.keep.tolist() == [False, True, True, True]
     assert outcome.measures[0].values.tolist() == [1, 0, 0, 0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(*(st.integers(0, 3) for _ in range(3))), max_size=12))
+def test_marks_are_sorted_by_key_document_and_line(rows: list[tuple[int, int, int]]) -> None:
+    given_rows = sorted(rows, key=lambda row: row[1:]) if len(rows) % 2 else rows  # in the order of documents, or not
+    found = marks(*np.array(given_rows, np.int64).reshape(-1, 3).T).sorted_by_key()
+    assert list(zip(found.key.tolist(), found.document.tolist(), found.line.tolist(), strict=True)) == sorted(rows)
+
+
+def test_parts_are_read_as_written_but_for_half_characters(tmp_path: Path) -> None:
+    file, numbers = tmp_path / "part.parquet", np.array([3, 5, 2**40], np.uint64)
+    storage.write_part(file, storage.Part(["half \ud800", "é\n", ""], numbers, ["a", "", "a"], np.array([2, 1, 0])))
+    part = storage.read_part(file)
+    assert (part.texts, part.sites) == (["half ?", "é\n", ""], ["a", "", "a"])
+    assert (part.documents.tolist(), part.words.tolist()) == (numbers.tolist(), [2, 1, 0])
+    assert storage.texts_of(file, {5, 2**40, 7}) == {5: "é\n", 2**40: ""}
+    assert storage.texts_of(file, {7}) == {}

@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from demiglace.cleaning import language
 from demiglace.cleaning.language import Language, languages, probabilities
-from demiglace.cleaning.repair import _CONFIG, Repair, repair
+from demiglace.cleaning.repair import _CONFIG, Repair
 from demiglace.errors import ConfigError
 
 BROKEN = [
@@ -37,7 +38,7 @@ PLAIN = ["word ", "é", "“quoted”", "—", "…", "日本", "п", "°", "\n"
 @example("<a>\n&amp;")
 @example("&amp;\n<a>")
 def test_repair_is_ftfys(text: str) -> None:
-    assert repair(text)[0] == ftfy.fix_text(text, _CONFIG)
+    assert Repair()([text]).texts[0] == ftfy.fix_text(text, _CONFIG)
 
 
 def test_what_needs_no_repair_is_the_same_object() -> None:
@@ -74,6 +75,25 @@ def test_languages_are_py3langids() -> None:
 def test_a_text_does_not_depend_on_those_beside_it() -> None:
     alone = np.concatenate([probabilities([t]) for t in TEXTS])
     assert probabilities(TEXTS) == pytest.approx(alone, abs=1e-5)
+
+
+def test_pieces_find_what_one_walk_over_all_bytes_finds() -> None:
+    model, state, expected = language._model(), 0, []
+    content = b"\xff".join(" ".join(TEXTS[k:]).encode() for k in range(len(TEXTS)))
+    for byte in content:
+        state = int(model.next_state[model.row[state] + byte])
+        expected.append(int(model.feature[state]))
+    assert language._walk(content).tolist() == expected
+    assert len(content) > 10 * language._PIECE
+
+
+def test_no_feature_is_longer_than_the_way_into_a_piece() -> None:
+    model, unseen, new, depth = language._model(), np.ones(len(language._model().row), bool), np.zeros(1, np.int64), -1
+    while len(new):  # the states first reached by one byte, by two, ...
+        unseen[new] = False
+        behind = np.unique(model.next_state[model.row[new][:, None] + np.arange(256)])
+        new, depth = behind[unseen[behind]], depth + 1
+    assert depth == language._DEPTH
 
 
 def test_documents_in_wanted_languages_are_kept() -> None:

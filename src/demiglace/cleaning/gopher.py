@@ -92,16 +92,19 @@ def ellipsis_lines(texts: Texts) -> np.ndarray:
 
 def alphabetic_words(texts: Texts) -> np.ndarray:
     """The share of words with a letter in them."""
-    letters = texts.within(texts.words, (texts.kinds & ALPHA) != 0) > 0
+    letters = texts.any_in(texts.words, (texts.kinds & ALPHA) != 0)
     return ratio(texts.words.total(letters), texts.words.counts)
 
 
 def stop_words(texts: Texts) -> np.ndarray:
     """How many different of eight English stop words occur, in lower case."""
-    hashes, wanted = texts.word_hashes, Texts(STOP_WORDS).word_hashes
-    owner, found = texts.words.owner, np.zeros((len(texts), len(STOP_WORDS)), bool)
-    for i, value in enumerate(wanted):
-        found[owner[hashes == value], i] = True
+    words, codes, found = texts.words, texts.codes, np.zeros((len(texts), len(STOP_WORDS)), bool)
+    initials = codes[words.start]
+    for i, word in enumerate(STOP_WORDS):
+        rows = np.flatnonzero((initials == ord(word[0])) & (words.lengths == len(word)))
+        for k, letter in enumerate(word[1:], 1):
+            rows = rows[codes[words.start[rows] + k] == ord(letter)]
+        found[words.owner[rows], i] = True
     return found.sum(1)
 
 

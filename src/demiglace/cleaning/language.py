@@ -1,6 +1,7 @@
 """Which language a text is in, by py3langid's model (Lui and Baldwin 2012), for a whole batch at once.
 
-py3langid walks an automaton over one text's bytes after another; here all texts of a batch take each step together.
+py3langid walks an automaton over one text's bytes after another. Its state depends on the last few bytes alone, so here
+the bytes of all texts are cut into short pieces that are walked together.
 """
 
 import unicodedata
@@ -10,6 +11,7 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from scipy.sparse import csr_array
 
@@ -17,6 +19,10 @@ from demiglace.cleaning.rule import Measure, Outcome, Rule
 from demiglace.cleaning.texts import Texts
 from demiglace.config import option
 from demiglace.errors import ConfigError, unknown
+
+_BREAK = b"\xff"  # never in UTF-8, so that no feature goes on behind it
+_DEPTH = 6  # bytes of the longest feature: what stands before them does not matter
+_PIECE = 64
 
 
 @dataclass(frozen=True)
@@ -89,27 +95,25 @@ def _encoded(text: str) -> bytes:
 
 def _features(encoded: Sequence[bytes]) -> csr_array:
     """log(1 + how often) of each feature in each text, sparse [N, features]."""
-    model, lengths = _model(), np.array([len(e) for e in encoded], np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    letters = _columns([encoded[i] for i in order], lengths[order])
-    active = np.searchsorted(-lengths[order], -np.arange(letters.shape[0]), side="left")
-    state, seen, rows = np.zeros(len(encoded), np.int64), [], []
-    for step, count in enumerate(active):
-        state = model.next_state[model.row[state[:count]] + letters[step, :count]].astype(np.int64)
-        feature = model.feature[state]
-        hit = np.flatnonzero(feature >= 0)
-        seen.append(feature[hit])
-        rows.append(order[hit])
-    shape = (len(encoded), len(model.weights))
-    columns, owners = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in (seen, rows))
-    counts = csr_array((np.ones(len(columns), np.float32), (owners, columns)), shape=shape)
+    found = _walk(_BREAK.join(encoded) + _BREAK)
+    ends = np.cumsum([len(e) + 1 for e in encoded])
+    places = np.flatnonzero(found >= 0)
+    owners = np.searchsorted(ends, places, side="right")
+    shape = (len(encoded), len(_model().weights))
+    counts = csr_array((np.ones(len(places), np.float32), (owners, found[places])), shape=shape)
     counts.sum_duplicates()
     counts.data = np.log1p(counts.data)
     return counts
 
 
-def _columns(encoded: Sequence[bytes], lengths: np.ndarray) -> np.ndarray:
-    """The texts' bytes side by side, the first bytes of all in the first row; uint8 [longest, N]."""
-    width = int(lengths.max(initial=0))
-    flat = np.frombuffer(b"".join(e.ljust(width, b"\0") for e in encoded), np.uint8)
-    return np.ascontiguousarray(flat.reshape(len(encoded), width).T) if width else np.zeros((0, len(encoded)), np.uint8)
+def _walk(content: bytes) -> np.ndarray:
+    """The feature that ends at each byte, or -1; int64 [bytes]."""
+    model, pieces = _model(), -(-len(content) // _PIECE)
+    padded = np.frombuffer((_BREAK * _DEPTH + content).ljust(_DEPTH + pieces * _PIECE, _BREAK), np.uint8)
+    letters = np.ascontiguousarray(sliding_window_view(padded, _DEPTH + _PIECE)[::_PIECE].T)
+    state, found = np.zeros(pieces, np.int64), np.empty((_PIECE, pieces), np.int64)
+    for step, letter in enumerate(letters):
+        state = model.next_state.take(model.row.take(state) + letter)
+        if step >= _DEPTH:  # before that a piece only finds out where it is
+            model.feature.take(state, out=found[step - _DEPTH], mode="clip")
+    return found.T.ravel()[: len(content)]

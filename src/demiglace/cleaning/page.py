@@ -88,15 +88,16 @@ def _bin(edges: Sequence[float], i: int, count: int) -> str:
 def _clusters(plan: Plan, clusters: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     wanted = {document for cluster in clusters for document in cluster[: 1 + _MEMBERS]}
     texts: dict[int, str] = {}
-    for file in part_files(plan) if wanted else ():
-        part = storage.read_part(file)
-        for document, text in zip(part.documents.tolist(), part.texts, strict=True):
-            if document in wanted:
-                texts.setdefault(document, text[:EXCERPT])
+    for file in part_files(plan):
+        if wanted <= texts.keys():
+            break
+        texts |= storage.texts_of(file, wanted - texts.keys())
     return [
         {
             "size": len(cluster),
-            "members": [{"place": _place(plan, d), "text": texts.get(d, "")} for d in cluster[: 1 + _MEMBERS]],
+            "members": [
+                {"place": _place(plan, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
+            ],
         }
         for cluster in clusters
     ]

@@ -71,22 +71,24 @@ def tagged_lines(text: str) -> list[int]:
 
 def line_keys(texts: Texts) -> np.ndarray:
     """`line_key` of every line of a batch, hashed, uint64 [lines]: of its length and the ends' words, all at once."""
-    lines, spaces, inner = texts.lines, (texts.kinds & SPACE) != 0, (texts.kinds & WORD) != 0
-    letters = texts.codes[inner]
-    before = np.concatenate([[0], np.cumsum(inner)])  # letters before each character
-    first, last = before[lines.start], before[lines.end]
+    lines, inner = texts.lines, (texts.kinds & WORD) != 0
+    letters, others = texts.codes[inner], np.flatnonzero(~inner)
+    rank = np.flatnonzero(texts.kinds[others] & SPACE)
+    spaces = others[rank]
+    # from places among all characters to places among letters
+    first, last = (edge - np.searchsorted(others, edge) for edge in (lines.start, lines.end))
     # words, without their marks, begin at a letter that is the first behind a space or at the line's start
     fresh = np.zeros(len(letters) + 1, bool)
     fresh[first] = True
-    fresh[before[:-1][spaces]] = True
+    fresh[spaces - rank] = True
     begins = np.flatnonzero(fresh[:-1])
     low, high = np.searchsorted(begins, first), np.searchsorted(begins, last)
     head_end = _at(begins, np.minimum(low + _ENDS, high), high, last)
     tail_start = _at(begins, np.maximum(high - _ENDS, low), high, last)
     hashes = Hashes(letters)
     ends = hashes.of_two(first, head_end, tail_start, last)
-    plain = texts.within(lines, inner | spaces).astype(np.uint64)
-    return mixed(ends ^ mixed(plain))
+    plain = last - first + np.searchsorted(spaces, lines.end) - np.searchsorted(spaces, lines.start)
+    return mixed(ends ^ mixed(plain.astype(np.uint64)))
 
 
 def _at(begins: np.ndarray, index: np.ndarray, high: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class Batch:
     documents: np.ndarray
     sites: Sequence[str]
     alive: np.ndarray
-    words: np.ndarray | None = None
+    words: np.ndarray
 
     def compact(self) -> "Batch":
         """Without the documents that were dropped, if they are many."""
@@ -48,7 +48,7 @@ class Batch:
             self.documents[rows],
             [self.sites[i] for i in rows],
             np.ones(len(rows), bool),
-            None if self.words is None else self.words[rows],
+            self.words[rows],
         )
 
 
@@ -91,7 +91,7 @@ def _step(batch: Batch, rule: Rule, kept: Books) -> Batch:
     old = batch.texts.texts
     changed = np.array([new is not was for new, was in zip(outcome.texts, old, strict=True)], bool)
     texts = Texts(outcome.texts) if changed.any() else batch.texts
-    before, after = _words(batch, texts, np.flatnonzero(changed))
+    before, after = batch.words, _words(batch.words, texts, np.flatnonzero(changed))
     alive = batch.alive & outcome.keep
     tally = kept.of(rule.name)
     for pair, values in ((tally.documents, (batch.alive, alive)), (tally.words, (before * batch.alive, after * alive))):
@@ -103,23 +103,18 @@ def _step(batch: Batch, rule: Rule, kept: Books) -> Batch:
     return Batch(texts, batch.documents, batch.sites, alive, after)
 
 
-def _words(batch: Batch, texts: Texts, changed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words of each text before and after, counted anew only where a text has changed."""
-    if batch.words is None:  # behind what mends many texts all are counted once
-        after = texts.words.counts
-        before = after.copy()
-        before[changed] = Texts([batch.texts.texts[i] for i in changed]).words.counts
-        return before, after
-    after = batch.words.copy()
+def _words(before: np.ndarray, texts: Texts, changed: np.ndarray) -> np.ndarray:
+    """Words of each text, counted anew only where a text has changed."""
+    after = before.copy()
     after[changed] = Texts([texts.texts[i] for i in changed]).words.counts
-    return batch.words, after
+    return after
 
 
 def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, alive: np.ndarray, kept: Books) -> None:
     tally, removed = kept.of(rule), outcome.removed
     rows = np.flatnonzero(batch.alive[removed.text])
     if len(rows):
-        reasons, excerpts = ([values[i] for i in rows.tolist()] for values in (removed.reason, removed.content))
+        reasons, excerpts = (_some(values, rows) for values in (removed.reason, removed.content))
         documents = batch.documents[removed.text[rows]]
         kept.lines.append(Lines(rule, documents, removed.line[rows], reasons, list(map(books.excerpt, excerpts))))
         tally.lines += len(rows)
@@ -131,6 +126,10 @@ def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, 
         _add_histogram(tally, measure, batch.alive)
     _drops(batch, rule, outcome, alive, kept)
     _near_misses(batch, rule, outcome, alive, tally)
+
+
+def _some(values: Sequence[str], rows: np.ndarray) -> Sequence[str]:
+    return values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
 
 
 def _changed(batch: Batch, rule: str, outcome: Outcome, i: int) -> Entry:
@@ -165,14 +164,13 @@ def _near_misses(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, t
     measures = [m for m in outcome.measures if len(np.unique(m.values[alive])) > 1]
     if not measures or not alive.any():
         return
-    nearness, names = books.margins(measures)
-    named = {m.name: m for m in measures}
+    nearness, which = books.margins(measures)
     nearest = np.flatnonzero(alive)[np.argsort(nearness[alive], kind="stable")[: books.EXAMPLES]]
     examples = []
     for i in nearest:
         if not np.isfinite(nearness[i]):
             continue
-        measure, text = named[names[i]], batch.texts.texts[i]
+        measure, text = measures[which[i]], batch.texts.texts[i]
         bounds = [b for b in (measure.at_least, measure.at_most) if b is not None]
         bound = min(bounds, key=lambda b: abs(b - measure.values[i]))
         value = float(measure.values[i])

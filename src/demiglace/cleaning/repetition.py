@@ -4,7 +4,6 @@ Each takes a batch of texts and returns a fraction for each [N]. What repeats is
 only the few texts that repeat much are walked through one n-gram after another, as the definition has it.
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +12,6 @@ import numpy as np
 from demiglace.cleaning.rule import Measure, Outcome, Rule
 from demiglace.cleaning.texts import Texts, changes, mixed, ngram_hashes, ngrams_at
 from demiglace.config import option
-
-_PARAGRAPHS = re.compile(r"\n{2,}")
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,7 @@ class Runs:
 
     def __init__(self, texts: Texts):
         self.texts = texts
+        self.total = np.concatenate([[0], np.cumsum(texts.words.lengths)])  # characters in the words before each
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +108,8 @@ def top_ngram(texts: Texts, n: int, runs: Runs | None = None) -> np.ndarray:
 
     A run's characters are its words' with one space between them. Where several are as frequent, the first counts.
     """
-    places, first = (runs or Runs(texts)).of(n)
+    runs = runs or Runs(texts)
+    places, first = runs.of(n)
     begins = np.flatnonzero(first)
     counts, heads = np.diff(np.append(begins, len(places))), places[begins]
     # where nothing is repeated, the text's first run is the one
@@ -119,9 +118,8 @@ def top_ngram(texts: Texts, n: int, runs: Runs | None = None) -> np.ndarray:
     of = np.searchsorted(texts.words.first, heads, side="right") - 1
     best = np.lexsort((heads, -counts, of))
     best = best[changes(of[best])]
-    total = np.concatenate([[0], np.cumsum(texts.words.lengths)])
     found = np.zeros(len(texts), np.int64)
-    found[of[best]] = counts[best] * (total[heads[best] + n] - total[heads[best]] + n - 1)
+    found[of[best]] = counts[best] * (runs.total[heads[best] + n] - runs.total[heads[best]] + n - 1)
     return _over_length(found, texts)
 
 
@@ -131,18 +129,17 @@ def duplicate_ngrams(texts: Texts, n: int, least: float = 0.0, runs: Runs | None
     The text is read from the left; after a run that has occurred before, reading goes on behind it, so that no word
     counts twice. least: where an upper bound is not above it the bound is returned, which costs much less.
     """
-    places, first = (runs or Runs(texts)).of(n)
-    again = np.sort(places[~first])
-    result = _over_length(_covered(texts, again, n), texts)
+    runs = runs or Runs(texts)
+    places, first = runs.of(n)
+    result = _over_length(_covered(runs, np.sort(places[~first]), n), texts)
     above = np.flatnonzero(result > least)
     if len(above):
         order = np.argsort(places)
         places, group = places[order], np.cumsum(first)[order]
-        total = np.concatenate([[0], np.cumsum(texts.words.lengths)])
         bounds = np.searchsorted(places, texts.words.first)
         for i in above:
             part = slice(bounds[i], bounds[i + 1])
-            characters = _walk(places[part].tolist(), group[part].tolist(), total, n)
+            characters = _walk(places[part].tolist(), group[part].tolist(), runs.total, n)
             result[i] = characters / max(1, texts.lengths[i])
     return result
 
@@ -161,14 +158,11 @@ def _walk(places: list[int], groups: list[int], total: np.ndarray, n: int) -> in
     return characters
 
 
-def _covered(texts: Texts, places: np.ndarray, n: int) -> np.ndarray:
+def _covered(runs: Runs, places: np.ndarray, n: int) -> np.ndarray:
     """Characters in the words of runs at these places, in order, each word once [N]."""
-    words = texts.words
-    edges = np.zeros(len(words.start) + 1, np.int32)
-    edges[places] += 1
-    edges[places + n] -= 1
-    inside = np.cumsum(edges[: len(words.start)]) > 0
-    return words.total(words.lengths * inside)
+    fresh = np.maximum(places, np.append(0, places + n)[:-1])  # behind the run before
+    owner = np.searchsorted(runs.texts.words.first, places, side="right") - 1
+    return np.bincount(owner, runs.total[places + n] - runs.total[fresh], len(runs.texts))
 
 
 def _places(texts: Texts, n: int) -> np.ndarray:
@@ -227,7 +221,7 @@ def _repeated_paragraphs(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     shares = np.zeros((len(texts), 2))
     for i, text in enumerate(texts.texts):
         if "\n\n" in text:
-            pieces = _PARAGRAPHS.split(text.strip())
+            pieces = [piece.lstrip("\n") for piece in text.strip().split("\n\n") if piece] or [""]
             distinct = set(pieces)
             shares[i, 0] = 1 - len(distinct) / len(pieces)
             shares[i, 1] = (sum(map(len, pieces)) - sum(map(len, distinct))) / len(text)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ class Measure:
     at_least: float | None = None
     at_most: float | None = None
 
-    @property
+    @cached_property
     def within(self) -> np.ndarray:
         """Which texts keep the bounds, bool [N]."""
         low = True if self.at_least is None else self.values >= self.at_least

@@ -193,12 +193,9 @@ def _finish(plan: Plan, number: int, name: str, part: Part, marked: Marks | None
     left: list[Part] = []
     keys: list[Marks] = []
     for piece in batches(part.texts):
-        batch = Batch(
-            Texts(part.texts[piece]),
-            part.documents[piece],
-            part.sites[piece],
-            np.ones(piece.stop - piece.start, bool),
-        )
+        texts = Texts(part.texts[piece])
+        words = texts.words.counts if part.words is None else part.words[piece]
+        batch = Batch(texts, part.documents[piece], part.sites[piece], np.ones(len(texts), bool), words)
         rules: Sequence[Rule] = segment.rules
         if segment.first and marked is not None:
             rules = (Marked(segment.first, _within(marked, batch.documents)), *rules)
@@ -213,6 +210,7 @@ def _finish(plan: Plan, number: int, name: str, part: Part, marked: Marks | None
         [t for p in left for t in p.texts],
         np.concatenate([np.zeros(0, np.uint64), *(p.documents for p in left)]),
         [s for p in left for s in p.sites],
+        np.concatenate([np.zeros(0, np.int64), *(p.words for p in left if p.words is not None)]),
     )
     if last:
         ending = "parquet" if plan.output == "parquet" else "jsonl.zst"
@@ -238,7 +236,8 @@ def _keys(rule: CollectionRule, batch: Batch) -> Marks:
 
 def _survivors(batch: Batch) -> Part:
     rows = np.flatnonzero(batch.alive).tolist()
-    return Part([batch.texts.texts[i] for i in rows], batch.documents[rows], [batch.sites[i] for i in rows])
+    texts, sites = ([values[i] for i in rows] for values in (batch.texts.texts, batch.sites))
+    return Part(texts, batch.documents[rows], sites, batch.words[rows])
 
 
 def _settle(plan: Plan, segment: int, bucket: int, parts: Sequence[str]) -> None:

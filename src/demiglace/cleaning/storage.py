@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +35,12 @@ _LEDGER = pa.schema(
 
 @dataclass(frozen=True)
 class Part:
-    """Documents: texts, numbers in the collection, sites."""
+    """Documents: texts, numbers in the collection, sites; and the texts' words, where they are counted."""
 
     texts: list[str]
     documents: np.ndarray
     sites: list[str]
+    words: np.ndarray | None = None
 
 
 def document_number(source: int, place: int) -> int:
@@ -71,17 +72,27 @@ def write_part(file: Path, part: Part) -> None:
     columns = {
         "document": pa.array(part.documents, pa.uint64()),
         "site": pa.array(part.sites, pa.string()).dictionary_encode(),
-        "text": pa.array([_storable(t) for t in part.texts], pa.large_string()),
+        "words": pa.array(part.words, pa.int64()),
+        "text": _strings(part.texts, pa.large_string()),
     }
     with whole(file) as draft:
-        pq.write_table(pa.table(columns), draft, compression="zstd", compression_level=1)
+        # it is read once or twice: texts are not looked through for equal ones, and packed fast
+        pq.write_table(pa.table(columns), draft, compression="lz4", use_dictionary=["site"], write_statistics=False)
 
 
 def read_part(file: Path) -> Part:
     """Documents of the step before."""
     table = pq.read_table(file)
-    documents = table["document"].to_numpy().astype(np.uint64)
-    return Part(table["text"].to_pylist(), documents, table["site"].to_pylist())
+    documents, words = (table[name].to_numpy() for name in ("document", "words"))
+    return Part(table["text"].to_pylist(), documents, table["site"].to_pylist(), words)
+
+
+def texts_of(file: Path, documents: Iterable[int]) -> dict[int, str]:
+    """The texts of those of some documents that are in a file of `write_part`, which is not read if none is."""
+    there = pq.read_table(file, columns=["document"])["document"].to_numpy()
+    rows = np.flatnonzero(np.isin(there, np.fromiter(documents, np.uint64)))
+    texts = pq.read_table(file, columns=["text"])["text"].take(rows).to_pylist() if len(rows) else []
+    return dict(zip(there[rows].tolist(), texts, strict=True))
 
 
 def write_shard(file: Path, part: Part, sources: Sequence[str], kind: str) -> None:
@@ -121,7 +132,7 @@ def _document_rows(entries: Sequence[Entry], sources: Sequence[str]) -> pa.Table
     fields = zip(*entries, strict=True) if entries else ((),) * len(Entry._fields)
     columns: dict[str, Any] = dict(zip(Entry._fields, map(list, fields), strict=True))
     columns |= {"source": source, "number": number, "line": [None] * len(entries)}
-    columns["excerpt"] = [_storable(text) for text in columns["excerpt"]]
+    columns["excerpt"] = _strings(columns["excerpt"], pa.string())
     return pa.table([pa.array(columns[f.name], f.type) for f in _LEDGER], _LEDGER)
 
 
@@ -129,16 +140,16 @@ def _line_rows(lines: Lines, sources: Sequence[str]) -> pa.Table:
     source, number = _places(lines.document, sources)
     count = len(lines.line)
     columns = {"source": source, "number": number, "line": lines.line, "reason": lines.reason}
-    columns |= {"rule": [lines.rule] * count, "action": ["removed a line"] * count}
-    columns["excerpt"] = [_storable(text) for text in lines.excerpt]
-    empty = [None] * count
-    return pa.table([pa.array(columns.get(f.name, empty), f.type) for f in _LEDGER], _LEDGER)
+    columns |= {"rule": pa.repeat(lines.rule, count), "action": pa.repeat("removed a line", count)}
+    columns["excerpt"] = _strings(lines.excerpt, pa.string())
+    empty = {name: pa.nulls(count, _LEDGER.field(name).type) for name in ("value", "threshold")}
+    return pa.table(columns | empty, _LEDGER)
 
 
-def _places(documents: np.ndarray, sources: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def _places(documents: np.ndarray, sources: Sequence[str]) -> tuple[pa.Array, np.ndarray]:
     """The source and the place in it of each document."""
-    source = (documents >> _SOURCE).astype(np.int64)
-    return [sources[s] for s in source.tolist()], (documents & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    source = pa.array(sources, pa.string()).take(pa.array(documents >> _SOURCE))
+    return source, (documents & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def write_books(file: Path, books: Books, **more: Any) -> None:
@@ -186,6 +197,14 @@ def _column(file: Path, name: str) -> np.ndarray:
     path = file.with_suffix(f".{name}.npy")
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
+
+
+def _strings(texts: Sequence[str], kind: pa.DataType) -> pa.Array:
+    """Texts as a column, half characters replaced."""
+    try:
+        return pa.array(texts, kind)
+    except UnicodeEncodeError:
+        return pa.array(list(map(_storable, texts)), kind)
 
 
 def _storable(text: str) -> str:

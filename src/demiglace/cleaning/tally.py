@@ -5,6 +5,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,10 +83,11 @@ def histogram(measure: Measure, alive: np.ndarray) -> dict[str, Any]:
     return {"scale": scale, "at_least": measure.at_least, "at_most": measure.at_most, "counts": counts.tolist()}
 
 
-def edges_of(scale: str) -> list[float]:
+@cache
+def edges_of(scale: str) -> tuple[float, ...]:
     """The borders of a histogram's bins."""
     edges = np.linspace(0, 1, _BINS + 1) if scale == "share" else np.geomspace(_FLOOR, _CEILING, _BINS + 1)
-    return [float(e) for e in edges]
+    return tuple(float(e) for e in edges)
 
 
 def example(
@@ -112,17 +114,17 @@ def excerpt(text: str) -> str:
     return text[:_LEDGER_EXCERPT]
 
 
-def margins(measures: Sequence[Measure]) -> tuple[np.ndarray, list[str]]:
-    """How near each text is to the nearest bound, relative to that bound [N], and which measure's bound it is."""
-    best, names = np.full(len(measures[0].values), np.inf), [""] * len(measures[0].values)
-    for measure in measures:
+def margins(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:
+    """How near each text is to the nearest bound, relative to that bound [N], and which measure's bound it is [N]."""
+    best, which = np.full(len(measures[0].values), np.inf), np.zeros(len(measures[0].values), np.int64)
+    for number, measure in enumerate(measures):
         for bound in (measure.at_least, measure.at_most):
             if bound is None:
                 continue
             margin = np.abs(measure.values - bound) / max(abs(bound), 1e-9)
-            for i in np.flatnonzero(margin < best):
-                best[i], names[i] = margin[i], measure.name
-    return best, names
+            nearer = margin < best
+            best[nearer], which[nearer] = margin[nearer], number
+    return best, which
 
 
 def _plain(number: float | None) -> float | None:

@@ -81,7 +81,7 @@ class Texts:
     @cached_property
     def kinds(self) -> np.ndarray:
         """What each character is, as the flags SPACE, WORD, ALPHA, PUNCTUATION, TERMINAL; uint8 [C]."""
-        return _kinds()[self.codes]
+        return _kinds().take(self.codes, mode="clip")
 
     @cached_property
     def words(self) -> Spans:
@@ -101,7 +101,7 @@ class Texts:
     @cached_property
     def no_symbols(self) -> np.ndarray:
         """Which words have a character that is no symbol, bool [W]."""
-        return self.within(self.words, (self.kinds & PUNCTUATION) == 0) > 0
+        return self.any_in(self.words, (self.kinds & PUNCTUATION) == 0)
 
     @cached_property
     def lines(self) -> Spans:
@@ -119,20 +119,19 @@ class Texts:
     @cached_property
     def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each line its first and its last visible character, and whether it has any [lines]."""
-        visible = np.append(np.flatnonzero((self.kinds & SPACE) == 0), 0)
-        after = np.searchsorted(visible[:-1], self.lines.start)
-        before = np.searchsorted(visible[:-1], self.lines.end) - 1
-        return visible[after], visible[before], before >= after
+        words = self.words
+        after = np.searchsorted(words.start, self.lines.start)
+        before = np.searchsorted(words.start, self.lines.end)
+        return np.append(words.start, 0)[after], np.append(words.end, 1)[before - 1] - 1, before > after
 
-    def count(self, flags: np.ndarray) -> np.ndarray:
-        """How many characters of each text are flagged, from bool [C] to int64 [N]."""
-        return _segment_sums(flags, self.first)
-
-    def within(self, spans: Spans, flags: np.ndarray) -> np.ndarray:
-        """How many flagged characters are in each piece [S]."""
-        total = np.zeros(len(flags) + 1, np.int32)
-        np.cumsum(flags, dtype=np.int32, out=total[1:])
-        return total[spans.end] - total[spans.start]
+    def any_in(self, spans: Spans, flags: np.ndarray) -> np.ndarray:
+        """Which pieces have a flagged character, bool [S], no piece empty; most need only their first one looked at."""
+        found = flags[spans.start]
+        rest = np.flatnonzero(~found & (spans.lengths > 1))
+        if len(rest):
+            borders = np.stack([spans.start[rest], spans.end[rest]], 1).ravel()
+            found[rest] = np.logical_or.reduceat(np.append(flags, False), borders)[::2]
+        return found
 
     @cached_property
     def hashes(self) -> "Hashes":
