@@ -123,7 +123,7 @@ def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
 def _short(run: Path) -> dict[str, Any]:
     names = ("perplexity", "word_perplexity", "bits_per_byte", "accuracy")
     return {
-        "/".join(Path(text).parts[-2:]): {n: round(scores[n], 4) for n in names if n in scores}
+        "/".join(Path(text).parts[-2:]): {n: round(scores["metrics"][n], 4) for n in names if n in scores["metrics"]}
         for text, scores in read_manifest(run)["sets"].items()
     }
 

@@ -201,14 +201,17 @@ def test_perplexity_from_the_command_line(
     said = read_manifest(run)
     assert "do not overlap, 16 tokens" in said["protocol"] and not (run / "tokens").exists()
     found = said["sets"][text["validation_corpus"]]
-    assert found["bits_per_byte"] < 4 and found["tokens_per_second"] > 0
+    assert found["metrics"]["bits_per_byte"] < 4 and found["tokens_per_second"] > 0
     assert said["sets"][str(lambada)]["texts"] == 3
     main([*line, "--stride", "4", "--output", str(tmp_path / "slid")])
     slid = read_manifest(tmp_path / "slid")
     assert "4 tokens apart" in slid["protocol"]
-    assert slid["sets"][text["corpus"]]["perplexity"] != found["perplexity"]
+    assert slid["sets"][text["corpus"]]["metrics"] != found["metrics"]
     capsys.readouterr()
     assert main(line) == 0 and "up to date" in capsys.readouterr().err
+    assert main(["report", str(teacher), str(run), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "pre-training" in page and "Bits per byte" in page and f"{found['metrics']['bits_per_byte']:.3f}" in page
 
 
 def test_generated_text_is_the_seeds(lm: Path, capsys: pytest.CaptureFixture[str]) -> None:

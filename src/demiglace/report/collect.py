@@ -26,7 +26,7 @@ def collect(paths: Sequence[Path], title: str = "demiglace report") -> Page:
     names = unique_names([r.path for r in records])
     evaluations = tuple(e for r in records if r.stage == "evaluate" for e in _evaluations(r, records, names))
     artefacts = tuple(a for r in records if r.stage == "export" for a in _artefacts(r, records, names))
-    models = [_model(r, records, names) for r in records if r.stage in ("finetune", "distill")]
+    models = [_model(r, records, names) for r in records if r.stage in ("finetune", "pretrain", "distill")]
     measured = [_measured(m, models, evaluations, artefacts) for m in models]
     return Page(title, _experiments(measured), evaluations, artefacts, records)
 
@@ -138,7 +138,8 @@ def _model(record: Record, records: Sequence[Record], names: Mapping[Path, str])
 def _method(record: Record, role: Role) -> str:
     if role == "control":
         return "no teacher"
-    return "fine-tuning" if record.stage == "finetune" else str(record.config.get("method", ""))
+    named = {"finetune": "fine-tuning", "pretrain": "pre-training"}
+    return named.get(record.stage) or str(record.config.get("method", ""))
 
 
 def _measured(

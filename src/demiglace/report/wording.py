@@ -27,6 +27,9 @@ _MEASURES = {
     "spearman": Measure("Spearman ρ"),
     "mse": Measure("Mean squared error", higher_is_better=False),
     "loss": Measure("Loss", higher_is_better=False),
+    "perplexity": Measure("Perplexity", higher_is_better=False),
+    "word_perplexity": Measure("Perplexity by word", higher_is_better=False),
+    "bits_per_byte": Measure("Bits per byte", higher_is_better=False),
 }
 
 

@@ -24,6 +24,14 @@ from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.stages.config import EvaluateConfig
 
 _USUAL_BLOCK = 1024
+# and how the table calls them
+METRICS = {
+    "loss": "",
+    "perplexity": "perplexity",
+    "word_perplexity": "by word",
+    "bits_per_byte": "bits per byte",
+    "accuracy": "last words right",
+}
 
 
 def evaluate_text(config: EvaluateConfig) -> Path:
@@ -50,7 +58,7 @@ def evaluate_text(config: EvaluateConfig) -> Path:
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type] # its decorator
     results = _corpora(run, config, texts, model, tokenizer, size, stride)
     if config.lambada:
-        results[config.lambada] = dict(last_words(model, tokenizer, _texts(config.lambada, config), size))
+        results[config.lambada] = _result(last_words(model, tokenizer, _texts(config.lambada, config), size))
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
     protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
     run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
@@ -86,8 +94,16 @@ def _corpora(
     for name, files in texts.items():
         corpus = load_corpus(run.path / "tokens", files, tokenizer, config.reading)
         scores = perplexity(model, corpus, end, size, stride, Path(name).name)
-        found[name] = scores | ({"left_out": dict(corpus.left_out)} if corpus.left_out else {})
+        found[name] = _result(scores) | ({"left_out": dict(corpus.left_out)} if corpus.left_out else {})
     return found
+
+
+def _result(scores: Mapping[str, float]) -> dict[str, Any]:
+    """The scores as metrics, beside what they were measured on."""
+    metrics = {name: scores[name] for name in METRICS if name in scores}
+    return {"rows": scores.get("documents", scores.get("texts")), "metrics": metrics} | {
+        name: value for name, value in scores.items() if name not in metrics
+    }
 
 
 def _texts(file: str, config: EvaluateConfig) -> list[str]:
@@ -98,17 +114,12 @@ def _texts(file: str, config: EvaluateConfig) -> list[str]:
 
 
 def _table(results: Mapping[str, Mapping[str, Any]], protocol: str) -> Table:
-    columns = {
-        "perplexity": "perplexity",
-        "word_perplexity": "by word",
-        "bits_per_byte": "bits per byte",
-        "accuracy": "last words right",
-        "tokens_per_second": "tokens/s",
-    }
-    used = {key: title for key, title in columns.items() if any(key in r for r in results.values())}
+    flat = {name: result | result["metrics"] for name, result in results.items()}
+    columns = METRICS | {"tokens_per_second": "tokens/s"}
+    used = {key: title for key, title in columns.items() if title and any(key in r for r in flat.values())}
     rows = [
         [name, f"{r.get('tokens', r.get('texts')):,}", *(_shown(key, r.get(key)) for key in used)]
-        for name, r in results.items()
+        for name, r in flat.items()
     ]
     return table(f"Evaluation: {protocol}", ["text", "tokens (texts)", *used.values()], rows)
 
