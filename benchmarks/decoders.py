@@ -24,6 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "decoders.json"
 CORPORA = ("books", "docs_plain", "encyclopedic", "tinystories")
 TRUNCATIONS = ("alternate", "distil", "bottom", "top", "block-influence", "random")
 TRAINING = {"block_size": 256, "batch_size": 32, "batch_tokens": 2048, "epochs": 1, "validation_blocks": 128}
+WIDTH, LAYERS, VOCABULARY = 256, 12, 8192
 TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 2_000_000
 PLAIN = {"lr": 5e-4}
 # DistilGPT2's recipe: weights and temperature are those of the method `distil`
@@ -53,12 +54,12 @@ def texts(split: str) -> list[str]:
 
 
 def make_teacher(home: Path) -> Path:
-    """A tokenizer of 8,192 tokens and a GPT-2 of 12 layers of width 256, from new weights."""
-    demiglace.tokenizer(action="train", corpus=texts("train"), vocab_size=8192, output=home / "tokenizer")
+    """A tokenizer, and a GPT-2 from new weights."""
+    demiglace.tokenizer(action="train", corpus=texts("train"), vocab_size=VOCABULARY, output=home / "tokenizer")
     return demiglace.pretrain(
         config_of="gpt2",
-        hidden_size=256,
-        num_layers=12,
+        hidden_size=WIDTH,
+        num_layers=LAYERS,
         tokenizer=str(home / "tokenizer"),
         corpus=texts("train"),
         validation_corpus=texts("validation"),
@@ -71,10 +72,10 @@ def make_teacher(home: Path) -> Path:
 
 
 def make_start(home: Path, teacher: Path, strategy: str) -> Path:
-    """Six of the teacher's layers."""
+    """Half of the teacher's layers."""
     chosen = {"calibration": texts("validation")} if strategy == "block-influence" else {}
     start = home / "starts" / strategy
-    return demiglace.truncate(model=str(teacher), layers=6, strategy=strategy, output=start, **chosen)
+    return demiglace.truncate(model=str(teacher), layers=LAYERS // 2, strategy=strategy, output=start, **chosen)
 
 
 def make_student(home: Path, teacher: Path, student: Student) -> Path:
@@ -96,8 +97,8 @@ def make_student(home: Path, teacher: Path, student: Student) -> Path:
 def at_equal_time(home: Path) -> Student:
     """The plain student once more, with as many tokens as it would have read in the time of DistilGPT2's recipe."""
     seconds = {n: read_manifest(home / "students" / n)["seconds"]["train"] for n in ("alternate-plain", "distilgpt2")}
-    tokens = round(STUDENT_TOKENS * seconds["distilgpt2"] / seconds["alternate-plain"], -5)
-    return Student("alternate-plain-equal-time", "alternate", None, int(tokens))
+    tokens = STUDENT_TOKENS * seconds["distilgpt2"] / seconds["alternate-plain"]
+    return Student("alternate-plain-equal-time", "alternate", None, round(tokens))
 
 
 def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
     wikitext, stories = DATA / "wikitext2", DATA / "tinystories" / "validation.jsonl.zst"
     held_back = [str(wikitext / "test.jsonl.zst"), str(stories), str(DATA / "books" / "test.jsonl.zst")]
     lambada = str(DATA / "lambada" / "test.jsonl.zst")
-    asked = {"block_size": 256, "lambada": lambada}
+    asked = {"block_size": TRAINING["block_size"], "lambada": lambada}
     zero_shot = demiglace.evaluate(model=str(model), corpus=held_back, output=home / "scores" / name, **asked)
     tuned = demiglace.pretrain(
         model=str(model),
@@ -115,7 +116,7 @@ def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
         **TRAINING | {"epochs": 2},
     )
     after = demiglace.evaluate(
-        model=str(tuned), corpus=held_back[:1], block_size=256, output=home / "tuned-scores" / name
+        model=str(tuned), corpus=held_back[:1], block_size=TRAINING["block_size"], output=home / "tuned-scores" / name
     )
     return {"zero_shot": _short(zero_shot), "fine_tuned": _short(after)}
 

@@ -1,0 +1,60 @@
+"""The script of paper 1's experiment, from raw text to its results, on next to nothing."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from demiglace.manifest import read_manifest
+from text_kit import sentences
+
+SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "decoders.py"
+STUDENTS = ("alternate-plain", "block-influence-plain", "random-plain", "distilgpt2")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spec = importlib.util.spec_from_file_location("decoders", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "decoders", module)
+    spec.loader.exec_module(module)
+    for i, corpus in enumerate((*module.CORPORA, "wikitext2", "lambada")):
+        for j, split in enumerate(("train", "validation", "test")):
+            packed(tmp_path / "data" / corpus / f"{split}.jsonl.zst", sentences(12, seed=3 * i + j))
+    tiny = {
+        "DATA": tmp_path / "data",
+        "RESULTS": tmp_path / "results.json",
+        "WIDTH": 64,
+        "LAYERS": 4,
+        "VOCABULARY": 262,
+    }
+    tiny |= {"TEACHER_TOKENS": 600, "STUDENT_TOKENS": 300}
+    tiny |= {"STUDENTS": tuple(s for s in module.STUDENTS if s.name in STUDENTS)}
+    tiny |= {"TRAINING": module.TRAINING | {"block_size": 16, "batch_size": 8, "validation_blocks": 4}}
+    for name, value in tiny.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", ["decoders.py", "--output", str(tmp_path / "runs")])
+    return module
+
+
+def packed(file: Path, texts: list[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps({"text": t}) + "\n" for t in texts)
+    file.write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
+
+
+def test_every_model_is_made_and_measured(experiment, tmp_path: Path) -> None:
+    experiment.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["models"]
+    assert [r["name"] for r in rows] == ["teacher", *STUDENTS, "alternate-plain-equal-time"]
+    for row in rows:
+        assert row["zero_shot"]["wikitext2/test.jsonl.zst"]["bits_per_byte"] > 0
+        assert row["fine_tuned"]["wikitext2/test.jsonl.zst"]["perplexity"] > 1
+        assert row["zero_shot"]["lambada/test.jsonl.zst"].keys() == {"perplexity", "accuracy"}
+    distilled = read_manifest(tmp_path / "runs" / "students" / "distilgpt2")["config"]
+    assert (distilled["method"], distilled["freeze"], distilled["clip"]) == ("distil", ["wpe"], 5.0)
+    assert rows[-1]["tokens"] > 0
