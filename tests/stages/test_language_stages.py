@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import ModelCard
 from stage_kit import arguments, close, in_child, records, strike, weights
 from transformers import AutoTokenizer
 
@@ -81,7 +82,9 @@ def test_what_a_tokenizer_cannot_be_trained_on(
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "bert"])
-def test_a_new_model_learns(tmp_path: Path, tokenizer: Path, text: dict[str, str], arch: str) -> None:
+def test_a_new_model_learns(
+    tmp_path: Path, tokenizer: Path, text: dict[str, str], arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new = {"config_of": arch, "tokenizer": tokenizer, **SIZES}
     assert main(arguments("pretrain", **new, output=tmp_path / "run", **text, **QUICK | {"epochs": 3, "lr": 3e-3})) == 0
     said = read_manifest(tmp_path / "run")
@@ -93,6 +96,12 @@ def test_a_new_model_learns(tmp_path: Path, tokenizer: Path, text: dict[str, str
     )
     assert not (tmp_path / "run" / "tokens").exists() and not (tmp_path / "run" / "checkpoints").exists()
     load_language_model(str(tmp_path / "run"))
+    card = ModelCard.load(tmp_path / "run" / "model" / "README.md")
+    assert card.data.pipeline_tag == ("fill-mask" if arch == "bert" else "text-generation")
+    assert "A language model of 2 layers, trained on text." in card.text
+    made: dict[str, object] = {}
+    monkeypatch.chdir(tmp_path / "run" / "model")
+    exec(card.text.split("```python")[1].split("```")[0], made)
 
 
 def test_without_validation_text_the_last_blocks_are_held_out(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:

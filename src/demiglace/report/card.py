@@ -46,6 +46,9 @@ def model_card(run: Path, exported: Manifest) -> str:
         task=str(trained.get("task", "")),
         labels=[str(label) for label in trained.get("labels", ())],
         regression=trained.get("problem") == "regression",
+        language=_is_language_model(trained),
+        masked=_is_masked(run),
+        tokens=numbers(trained.get("tokens")).get("train"),
         base=_base(run),
         method=str(trained.get("method") or config.get("method", "")),
         options=config.get("method_options") or {},
@@ -102,27 +105,45 @@ def _is_hub_name(reference: str) -> bool:
     return bool(_HUB_NAME.fullmatch(reference)) and not Path(reference).exists()
 
 
+def _is_language_model(trained: Manifest) -> bool:
+    return trained.get("problem") == "language"
+
+
+def _is_masked(run: Path) -> bool:
+    """Whether a run's model is a masked language model, by the class that its config names."""
+    config = run / "model" / "config.json"
+    named = read_json(config).get("architectures") if config.is_file() else None
+    return str((named or [""])[0]).endswith("ForMaskedLM")
+
+
+def _kind(run: Path, trained: Manifest) -> str:
+    """What Hugging Face calls such a model's task."""
+    if not _is_language_model(trained):
+        return "text-classification"
+    return "fill-mask" if _is_masked(run) else "text-generation"
+
+
 def _metadata(run: Path, trained: Manifest) -> dict[str, Any]:
     base, task = _base(run), str(trained.get("task", ""))
-    found: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-classification"}
+    found: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _kind(run, trained)}
     if _is_hub_name(base):
         found["base_model"] = base
     if _DATASET.fullmatch(task):
         found["datasets"] = [task]
     found["tags"] = ["demiglace", *(["knowledge-distillation"] if trained.get("stage") == "distill" else [])]
-    results = _results(task, trained)
+    results = _results(task, trained, _kind(run, trained))
     if results:
         found["metrics"] = list(dict.fromkeys(m["type"] for r in results for m in r["metrics"]))
         found["model-index"] = [{"name": _plain(_name(run)), "results": results}]
     return found
 
 
-def _results(task: str, trained: Manifest) -> list[dict[str, Any]]:
+def _results(task: str, trained: Manifest, model_kind: str) -> list[dict[str, Any]]:
     name = _plain(task) or "rows"
     kind = task if _DATASET.fullmatch(task) else "custom"
     return [
         {
-            "task": {"type": "text-classification"},
+            "task": {"type": model_kind},
             "dataset": {"name": name, "type": kind, "split": split},
             "metrics": [{"type": metric, "value": value} for metric, value in numbers(scores).items()],
         }

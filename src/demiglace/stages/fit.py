@@ -158,8 +158,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
-    if job.material.problem != "language":  # the card is one of a classifier
-        write_card(run.path / "model", run.path)
+    write_card(run.path / "model", run.path)
     remove_leftovers(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
 
