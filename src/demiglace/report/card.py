@@ -94,6 +94,8 @@ def _base(run: Path) -> str:
         seen.add(reference)
         path = Path(reference)
         config = _manifest(path.parent if path.name == "model" else path).get("config", {})
+        if config.get("config_of"):
+            return f"new weights ({Path(str(config['config_of'])).name})"
         reference = str(config.get("teacher") or config.get("model") or reference)
     if _is_hub_name(reference):
         return reference
