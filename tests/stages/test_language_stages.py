@@ -99,7 +99,7 @@ def test_a_new_model_learns(
     card = ModelCard.load(tmp_path / "run" / "model" / "README.md")
     assert card.data.pipeline_tag == ("fill-mask" if arch == "bert" else "text-generation")
     assert "A language model of 2 layers, trained on text." in card.text
-    assert f"**Began with:** new weights ({arch})" in card.text
+    assert f"**Began with:** a new {arch}" in card.text
     made: dict[str, object] = {}
     monkeypatch.chdir(tmp_path / "run" / "model")
     exec(card.text.split("```python")[1].split("```")[0], made)

@@ -95,7 +95,7 @@ def _base(run: Path) -> str:
         path = Path(reference)
         config = _manifest(path.parent if path.name == "model" else path).get("config", {})
         if config.get("config_of"):
-            return f"new weights ({Path(str(config['config_of'])).name})"
+            return f"a new {Path(str(config['config_of'])).name}"
         reference = str(config.get("teacher") or config.get("model") or reference)
     if _is_hub_name(reference):
         return reference
