@@ -85,7 +85,9 @@ def test_finetuning_is_planned_too(base, rows, capsys):
 
 def test_every_option_of_a_run_is_one_of_the_plan():
     known = {o.name: (o.type, o.default) for o in options_of(PlanConfig)}
-    of_text = {o.name for o in options_of(CorpusConfig)} | {"masked_share"}  # plans are of runs on rows
+    of_text = {o.name for o in options_of(CorpusConfig)} | {
+        *("masked_share", "cache_tokens", "cached_per_token")  # plans are of runs on rows
+    }
     for kind in (DistillConfig, FinetuneConfig):
         for o in options_of(kind):
             if o.name not in ("teacher", "model", "output", *of_text):

@@ -15,9 +15,10 @@ from demiglace.losses.divergences import (
     skew_reverse_kl,
     squared_error,
 )
+from demiglace.losses.sparse import sparse_kl
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
 from demiglace.models.shape import ModelShape
-from demiglace.signals.request import SignalRequest, Signals
+from demiglace.signals.request import SignalRequest, Signals, SparseTargets
 
 _LOGITS = SignalRequest(logits=True)
 Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared"]
@@ -64,7 +65,9 @@ class _TaskLoss(TermLoss):
 class LogitDistillation(Term):
     """A divergence of the two outputs at temperature τ, τ²·KL(teacher ‖ student) unless another one is named.
 
-    mix: β of `jsd`, λ of the skewed ones. On regression it is always the squared error of the outputs.
+    mix: β of `jsd`, λ of the skewed ones. On regression it is always the squared error of the outputs. Where some
+    tokens are all that is known of the teacher, it is `losses.sparse`, which stands for KL(teacher ‖ student) and for
+    no other divergence.
     """
 
     temperature: float = 1.0
@@ -87,6 +90,9 @@ class _LogitDistillation(TermLoss):
         self._term, self._regression = term, problem == "regression"
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+        if isinstance(told := teacher.head, SparseTargets):
+            assert student.logits is not None and self._term.divergence == "forward-kl"
+            return sparse_kl(student.logits, told.ids, told.weights, told.entropy, self._term.temperature)
         assert student.logits is not None and teacher.logits is not None
         if self._regression:
             return squared_error(student.logits, teacher.logits)

@@ -1,16 +1,9 @@
-"""The teacher asked once: its logits and the pooled hidden states of all its layers, on disk, one row after another.
+"""The teacher asked once: its logits and the pooled hidden states of all its layers, on disk, one row after another."""
 
-A cache is a directory named after what it holds (teacher weights, tokens, poolings, number format), so one folder can
-serve many runs. Rows are captured in shards of consecutive rows; a shard counts once its receipt with checksums
-stands beside it, so a capture that was cut off goes on with the first shard that has none.
-"""
-
-import hashlib
-import json
-import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,10 +11,9 @@ from torch import Tensor
 
 from demiglace.data.batches import Batch
 from demiglace.data.tokenise import Examples
-from demiglace.errors import CacheError, RunError
-from demiglace.manifest import read_json
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
+from demiglace.signals.layout import bytes_of, name_of, open_arrays
 from demiglace.signals.request import SignalRequest, Signals
 
 SHARD_ROWS = 4096
@@ -29,7 +21,9 @@ SHARD_ROWS = 4096
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Everything the cached numbers depend on. teacher and tokens are fingerprints."""
+    """Everything the cached numbers depend on; a `signals.layout.Layout`. teacher and tokens are fingerprints."""
+
+    online: ClassVar[str] = "--cache off"
 
     teacher: str
     tokens: str
@@ -67,20 +61,28 @@ class CacheKey:
     @property
     def name(self) -> str:
         """The cache's directory name."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return name_of(self)
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """File stem to array shape: logits [N, C], and for each pooling [N, layers + 1, d]."""
-        hidden: dict[str, tuple[int, ...]] = {
-            f"hidden-{p}": (self.rows, self.layers + 1, self.width) for p in self.poolings
-        }
-        return {"logits": (self.rows, self.outputs)} | hidden
+    def identity(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard."""
+        return SHARD_ROWS
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The logits [N, C], and the hidden states."""
+        hidden = hidden_arrays(self.rows, self.layers, self.width, self.poolings, self.dtype)
+        return {"logits": ((self.rows, self.outputs), self.dtype)} | hidden
 
     @property
     def bytes(self) -> int:
         """Size on disk: N · (C + poolings · (layers + 1) · d) numbers."""
-        return sum(int(np.prod(s)) for s in self.shapes.values()) * np.dtype(self.dtype).itemsize
+        return bytes_of(self)
 
 
 class SignalCache:
@@ -88,63 +90,30 @@ class SignalCache:
 
     def __init__(self, directory: Path, key: CacheKey):
         """Open and verify a complete cache. Raises `CacheError` where a shard is missing or corrupt."""
-        self._poolings, self._layers = key.poolings, key.layers
-        for shard in range(num_shards(key)):
-            _verify(directory, key, shard)
-        self._arrays = {stem: np.load(directory / f"{stem}.npy", mmap_mode="r") for stem in key.shapes}
+        self._poolings = key.poolings
+        self._arrays = open_arrays(directory, key)
 
     def fetch(self, batch: Batch, phase: int = 0) -> Signals:
         """The captured signals of the batch's rows, on the batch's device, the same in every phase."""
-        device = batch.input_ids.device
-
-        def read(stem: str) -> Tensor:
-            return torch.from_numpy(self._arrays[stem][batch.rows]).to(device, non_blocking=True)
-
-        states: dict[tuple[State, int], Tensor] = {}
-        for pooling in self._poolings:
-            block = read(f"hidden-{pooling}")
-            states |= {(pooling, layer): block[:, layer] for layer in range(self._layers + 1)}
-        return Signals(read("logits").float(), states)
+        logits = torch.from_numpy(self._arrays["logits"][batch.rows])
+        states = read_states(self._arrays, self._poolings, batch)
+        return Signals(logits.to(batch.input_ids.device, non_blocking=True).float(), states)
 
 
-def _verify(directory: Path, key: CacheKey, shard: int) -> None:
-    file = receipt(directory, shard)
-    remedy = f"remove {directory} and repeat the command; the teacher is then asked again."
-    if not file.exists():
-        raise CacheError(f"shard {shard} of the signal cache is missing; {remedy}")
-    expected, rows = read_cache_json(file).get("crc32", {}), rows_of(key, shard)
-    for stem, shape in key.shapes.items():
-        try:
-            array = np.load(directory / f"{stem}.npy", mmap_mode="r")
-        except (OSError, EOFError, ValueError) as error:
-            raise CacheError(f"{directory / stem}.npy cannot be read ({error}); {remedy}") from error
-        if array.shape != shape or zlib.crc32(array[rows[0] : rows[-1] + 1].tobytes()) != expected.get(stem):
-            raise CacheError(f"shard {shard} of {stem} in the signal cache is corrupt; {remedy}")
+def hidden_arrays(
+    rows: int, layers: int, width: int, poolings: Sequence[State], dtype: str
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """For each pooling the hidden states of all layers: file stem to shape [N, layers + 1, d] and number format."""
+    return {f"hidden-{p}": ((rows, layers + 1, width), dtype) for p in poolings}
 
 
-def read_cache_json(file: Path) -> dict[str, Any]:
-    """A JSON file of the cache. Raises `CacheError` where it is damaged."""
-    try:
-        return read_json(file)
-    except RunError as error:
-        raise CacheError(f"{file} is damaged; remove {file.parent} and repeat the command.") from error
-
-
-def receipt(directory: Path, shard: int) -> Path:
-    """The file that marks a shard as captured and holds its checksums and seconds."""
-    return directory / f"shard-{shard:05d}.json"
-
-
-def num_shards(key: CacheKey) -> int:
-    """How many shards the rows make."""
-    return -(-key.rows // SHARD_ROWS)
-
-
-def rows_of(key: CacheKey, shard: int) -> np.ndarray:
-    """The row numbers of a shard."""
-    return np.arange(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, key.rows))
-
-
-def capture_seconds(directory: Path, key: CacheKey) -> float:
-    """What the teacher's pass took, in whichever run it was made."""
-    return sum(read_cache_json(receipt(directory, s)).get("seconds", 0.0) for s in range(num_shards(key)))
+def read_states(
+    arrays: Mapping[str, np.ndarray], poolings: Sequence[State], batch: Batch
+) -> dict[tuple[State, int], Tensor]:
+    """The hidden states of the batch's rows, (pooling, layer) to [B, d], on the batch's device."""
+    states: dict[tuple[State, int], Tensor] = {}
+    for pooling in poolings:
+        block = torch.from_numpy(arrays[f"hidden-{pooling}"][batch.rows])
+        block = block.to(batch.input_ids.device, non_blocking=True)
+        states |= {(pooling, layer): block[:, layer] for layer in range(block.shape[1])}
+    return states

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import zlib
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,14 @@ from demiglace.data.batches import collate, forward_tokens, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError, RunError
 from demiglace.manifest import write_json
-from demiglace.signals.cache import CacheKey, num_shards, read_cache_json, receipt, rows_of
+from demiglace.models.pooling import State
+from demiglace.signals.cache import CacheKey
+from demiglace.signals.layout import Layout, bytes_of, num_shards, read_cache_json, receipt, rows_of
 from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.request import SignalRequest, hidden_request
+from demiglace.signals.request import SignalRequest, Signals, hidden_request
+
+# the rows of a shard, and where to tell how many of them are done -> what goes into each array
+Capture = Callable[[np.ndarray, Bar], dict[str, np.ndarray]]
 
 
 def fill_cache(
@@ -34,29 +39,46 @@ def fill_cache(
 
     Raises `CacheError` where a signal is too large for the number format or cannot be written.
     """
-    source = OnlineTeacher(teacher, _all_layers(key), key.precision)
-    todo = [s for s in range(rank, num_shards(key), ranks) if not receipt(directory, s).exists()]
-    if not todo:
-        return
-    rows = sum(len(rows_of(key, s)) for s in todo)
-    with progress("asking the teacher", rows, "rows") as bar:
-        for shard in todo:
-            _capture_shard(directory, key, shard, source, examples, teacher.device, bar)
+    source = OnlineTeacher(teacher, all_layers(key.poolings, key.layers), key.precision)
+
+    def capture(rows: np.ndarray, bar: Bar) -> dict[str, np.ndarray]:
+        return _capture_shard(key, rows, source, examples, teacher.device, bar)
+
+    fill_shards(directory, key, capture, rank, ranks)
 
 
-def _all_layers(key: CacheKey) -> SignalRequest:
+def all_layers(poolings: Iterable[State], layers: int) -> SignalRequest:
+    """The logits, and the hidden states of all layers under these poolings."""
     request = SignalRequest(logits=True)
-    for pooling in key.poolings:
-        request |= hidden_request(pooling, range(key.layers + 1))
+    for pooling in poolings:
+        request |= hidden_request(pooling, range(layers + 1))
     return request
 
 
-def prepare_cache(directory: Path, key: CacheKey) -> None:
+def fill_shards(directory: Path, key: Layout, capture: Capture, rank: int = 0, ranks: int = 1) -> None:
+    """Capture and write this process's share of the shards that are not there; raises `CacheError` as `fill_cache`."""
+    todo = [s for s in range(rank, num_shards(key), ranks) if not receipt(directory, s).exists()]
+    if not todo:
+        return
+    with progress("asking the teacher", sum(len(rows_of(key, s)) for s in todo), "rows") as bar:
+        for shard in todo:
+            begun, rows = time.perf_counter(), rows_of(key, shard)
+            with np.errstate(over="ignore"):  # what does not fit is told below
+                blocks = capture(rows, bar)
+            for stem, block in blocks.items():
+                if not np.isfinite(block).all():
+                    raise CacheError(
+                        f"the teacher's {stem} do not fit {block.dtype} (or are no numbers); try --cache-dtype float32."
+                    )
+            _write_shard(directory, shard, rows, blocks, time.perf_counter() - begun)
+
+
+def prepare_cache(directory: Path, key: Layout) -> None:
     """Lay out the files of an empty cache, by one process, before any fills it.
 
     Raises `CacheError` where the disk has no room or the directory belongs to another capture.
     """
-    identity = json.loads(json.dumps(asdict(key)))
+    identity = json.loads(json.dumps(key.identity))
     claim = directory / "cache.json"
     if claim.exists():
         found = read_cache_json(claim)
@@ -67,11 +89,11 @@ def prepare_cache(directory: Path, key: CacheKey) -> None:
                 "remove it or give another --cache."
             )
         return
-    _check_disk(directory, key.bytes)
+    _check_disk(directory, key)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for stem, shape in key.shapes.items():
-            np.lib.format.open_memmap(directory / f"{stem}.npy", "w+", np.dtype(key.dtype), shape).flush()
+        for stem, (shape, dtype) in key.arrays.items():
+            np.lib.format.open_memmap(directory / f"{stem}.npy", "w+", np.dtype(dtype), shape).flush()
         write_json(claim, identity)
     except (OSError, RunError) as error:
         raise _unwritable(directory, error) from error
@@ -83,42 +105,35 @@ def free_disk(directory: Path) -> tuple[int, Path]:
     return shutil.disk_usage(existing).free, existing
 
 
-def _check_disk(directory: Path, needed: int) -> None:
-    free, existing = free_disk(directory)
+def _check_disk(directory: Path, key: Layout) -> None:
+    needed, (free, existing) = bytes_of(key), free_disk(directory)
     if needed > free * 0.95:
         raise CacheError(
             f"the teacher's signals take {needed / 2**30:.2f} GiB and {existing} has {free / 2**30:.2f} GiB free; "
-            "give --cache a directory on a larger disk, or --cache off to ask the teacher for every batch."
+            f"give --cache a directory on a larger disk, or {key.online} to ask the teacher for every batch."
         )
 
 
 def _capture_shard(
-    directory: Path,
-    key: CacheKey,
-    shard: int,
-    source: OnlineTeacher,
-    examples: Examples,
-    device: torch.device,
-    bar: Bar,
+    key: CacheKey, rows: np.ndarray, source: OnlineTeacher, examples: Examples, device: torch.device, bar: Bar
+) -> dict[str, np.ndarray]:
+    blocks = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
+    for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
+        batch = collate(examples, rows[places], device)
+        signals = source.fetch(batch)
+        assert signals.logits is not None
+        blocks["logits"][places] = signals.logits.cpu().numpy()
+        put_states(blocks, places, signals, key.poolings, key.layers)
+        bar.advance(len(places))
+    return blocks
+
+
+def put_states(
+    blocks: dict[str, np.ndarray], places: np.ndarray, signals: Signals, poolings: Iterable[State], layers: int
 ) -> None:
-    begun, rows = time.perf_counter(), rows_of(key, shard)
-    blocks = {stem: np.empty((len(rows), *shape[1:]), key.dtype) for stem, shape in key.shapes.items()}
-    with np.errstate(over="ignore"):  # what does not fit is told below
-        for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
-            batch = collate(examples, rows[places], device)
-            signals = source.fetch(batch)
-            assert signals.logits is not None
-            blocks["logits"][places] = signals.logits.cpu().numpy()
-            for pooling in key.poolings:
-                hidden = signals.hidden(pooling, range(key.layers + 1))
-                blocks[f"hidden-{pooling}"][places] = hidden.cpu().numpy()
-            bar.advance(len(places))
-    for stem, block in blocks.items():
-        if not np.isfinite(block).all():
-            raise CacheError(
-                f"the teacher's {stem} do not fit {key.dtype} (or are no numbers); try --cache-dtype float32."
-            )
-    _write_shard(directory, shard, rows, blocks, time.perf_counter() - begun)
+    """Put a batch's hidden states of all layers to these places of a shard."""
+    for pooling in poolings:
+        blocks[f"hidden-{pooling}"][places] = signals.hidden(pooling, range(layers + 1)).cpu().numpy()
 
 
 def _write_shard(directory: Path, shard: int, rows: np.ndarray, blocks: dict[str, np.ndarray], seconds: float) -> None:

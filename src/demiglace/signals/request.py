@@ -55,19 +55,42 @@ def attention_request(inputs: Iterable[AttentionInput], layers: Iterable[int]) -
 
 
 @dataclass(frozen=True)
+class SparseTargets:
+    """Some tokens in the place of a distribution over all of them.
+
+    ids: int64 [..., K], a token may be there several times; weights: float32 [..., K], which add up to 1; entropy:
+    float32 [...], in nats, of the distribution that they stand for.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    entropy: Tensor
+
+    def at(self, places: Tensor | None) -> "SparseTargets":
+        """One distribution after another, [N, K]. They are of all places of a row, so none can be named."""
+        assert places is None
+        return SparseTargets(self.ids.flatten(0, -2), self.weights.flatten(0, -2), self.entropy.flatten())
+
+    def __getitem__(self, part: slice) -> "SparseTargets":
+        """Some of the distributions."""
+        return SparseTargets(self.ids[part], self.weights[part], self.entropy[part])
+
+
+@dataclass(frozen=True)
 class Signals:
     """What a model said of a batch.
 
     logits: [B, C]; states: (pooling, layer) to [B, d], or [B, L, d] for "tokens"; attention: (input, layer) to
     [B, L, heads · d_h], the heads side by side; mask: [B, L], 1 for real tokens, where anything is kept for every
-    token; head: of a language model in the place of logits, what makes them, hidden [B, L, d].
+    token; head: of a language model in the place of logits, what makes them, hidden [B, L, d], or what is left of them
+    in a cache, [B, L, K].
     """
 
     logits: Tensor | None = None
     states: dict[tuple[State, int], Tensor] = field(default_factory=dict)
     attention: dict[tuple[AttentionInput, int], Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
-    head: HeadInput | None = None
+    head: HeadInput | SparseTargets | None = None
 
     def hidden(self, pooling: State, layers: Sequence[int]) -> Tensor:
         """The hidden states of these layers in this order, float32 [B, len(layers), d]; "tokens": [B, n, L, d]."""

@@ -68,6 +68,12 @@ class DistillConfig:
     cache_dtype: Literal["float16", "float32"] = option("number format of the cached signals", "float16")
     source: DataConfig = group(DataConfig)
     text: CorpusConfig = group(CorpusConfig)
+    cache_tokens: Literal["none", "sampled", "top-k"] = option(
+        "with --corpus, which tokens of the teacher's distribution --cache keeps: none (the teacher is asked for every "
+        "batch), sampled (drawn from it: unbiased) or top-k (its likeliest: biased, for comparison)",
+        "none",
+    )
+    cached_per_token: int = option("how many of them for each predicted token", 12, at_least=1)
     masked_share: float = option("masked language models: share of the tokens to predict", 0.15, above=0, below=1)
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)

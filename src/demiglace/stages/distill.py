@@ -1,19 +1,16 @@
 """`demiglace distill`: a student learns from a teacher's signals."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from accelerate import PartialState
-from filelock import BaseFileLock, FileLock
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
 from demiglace.data.rows import LabelSpace
-from demiglace.errors import CacheError, ConfigError, ModelError
+from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.masking import AdversarialMasking
@@ -33,10 +30,12 @@ from demiglace.models.loading import (
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import choose_layers, make_student
-from demiglace.signals.cache import CacheKey, SignalCache, capture_seconds
-from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.cache import CacheKey, SignalCache
+from demiglace.signals.fill import fill_cache
+from demiglace.signals.layout import capture_seconds
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
+from demiglace.stages.cache_files import alone, cache_root
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.distill_text import distill_text
 from demiglace.stages.first_look import look_at_teacher
@@ -58,6 +57,8 @@ def distill(config: DistillConfig) -> Path:
     check_student_choice(config)
     if config.text.corpus:
         return distill_text(config)
+    if config.cache_tokens != "none":
+        raise ConfigError(f"--cache-tokens {config.cache_tokens} is for --corpus; rows are cached whole, by --cache.")
     method = build_method(config.method, config.method_options)
     phase_ends(config.training.epochs, method.phases)
     dataset = read_rows(config.source, config.location)
@@ -151,9 +152,8 @@ def _with_source(
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     rows = job.material.examples["train"]
     key = CacheKey.of(run.inputs["teacher"], job.teacher_shape, rows, request, config.cache_dtype, job.precision)
-    root = run.path / "signals" if config.cache == "auto" else Path(config.cache)
-    directory = root / key.name
-    with _alone(directory, key, state):
+    directory = cache_root(config, run) / key.name
+    with alone(directory, key, state):
         fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
         state.wait_for_everyone()
     return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
@@ -195,24 +195,3 @@ def _look(job: Job, run: Run, teacher: PreTrainedModel) -> None:
     if job.source is not None and job.config.diagnostics == "on" and is_new and processes().is_main_process:
         rows = job.material.examples
         look_at_teacher(teacher, rows["validation"], job.precision, len(rows["train"]))
-
-
-@contextmanager
-def _alone(directory: Path, key: CacheKey, state: PartialState) -> Iterator[None]:
-    """Lay out a cache and keep other runs that share it waiting until it is filled."""
-    lock = FileLock(directory.with_name(directory.name + ".lock"))
-    try:
-        if state.is_main_process:
-            _acquire(lock)
-            prepare_cache(directory, key)
-        state.wait_for_everyone()
-        yield
-    finally:
-        lock.release()
-
-
-def _acquire(lock: BaseFileLock) -> None:
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise CacheError(f"{lock.lock_file} cannot be made ({error.strerror}); give another --cache.") from error

@@ -1,11 +1,16 @@
 """`demiglace distill --corpus`: a small language model learns from a large one, on text."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from demiglace.data.blocks import Blocks
 from demiglace.errors import ConfigError, ModelError
-from demiglace.manifest import fingerprint
+from demiglace.manifest import Run, fingerprint
 from demiglace.methods.base import Method
 from demiglace.methods.table import build_method, is_file
 from demiglace.models.language import is_masked, load_language_model
@@ -14,6 +19,9 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.models.truncate import choose_layers, make_student
 from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest
+from demiglace.signals.token_cache import Telling
+from demiglace.stages.cached_tokens import telling_of, token_cache
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.corpus_material import block_size, check_training, corpus_inputs, make_blocks, masking_of
 from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train
@@ -21,7 +29,7 @@ from demiglace.training.timetable import phase_ends
 
 
 def distill_text(config: DistillConfig) -> Path:
-    """Train a language model on a teacher's signals; the teacher is asked for every batch.
+    """Train a language model on a teacher's signals; the teacher is asked for every batch, or once (`cached_tokens`).
 
     Terms on logits are taken token by token and never make all [B, L, V] of them; terms on hidden states compare
     blocks, pooled as the method says, or their tokens. Returns the run directory as `distill` does.
@@ -43,16 +51,49 @@ def distill_text(config: DistillConfig) -> Path:
     teacher, student, precision = _load_models(config)
     for model in (teacher, student):
         check_ids(model, tokenizer)
+    telling = telling_of(config, method, student, teacher)
     size = block_size(config.text, [teacher, student])
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    if any(r.logits for r in requests):
+        _check_outputs(*shapes)
     masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
-    source = None
-    if any(not r.empty for r in requests):
-        source = OnlineTeacher(teacher.to(processes().device), requests, precision)  # type: ignore[arg-type]
-    train(run, Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1], source))
+    job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
+    job = _with_source(job, config, run, teacher, requests, telling)
+    del teacher  # with a cache nobody asks it again, and training need not hold its weights
+    train(run, job)
     return config.output
+
+
+def _check_outputs(student: ModelShape, teacher: ModelShape) -> None:
+    """Raise `ModelError` where the two models' logits are not of the same width: one table may be padded."""
+    if student.vocab_size != teacher.vocab_size:
+        raise ModelError(
+            f"the student has outputs for {student.vocab_size:,} tokens and the teacher for {teacher.vocab_size:,}, so "
+            "that they cannot be compared; pad one model's embeddings and head to the size of the other's."
+        )
+
+
+def _with_source(
+    job: Job,
+    config: DistillConfig,
+    run: Run,
+    teacher: PreTrainedModel,
+    requests: Sequence[SignalRequest],
+    telling: Telling | None,
+) -> Job:
+    """The job with its source of signals: none, the teacher online, or the tokens that were kept of what it said."""
+    request = reduce(or_, requests)
+    if request.empty:
+        return job
+    teacher.to(processes().device)  # type: ignore[arg-type]
+    if telling is None:
+        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
+    blocks = job.material.examples["train"]
+    assert isinstance(blocks, Blocks)
+    source, seconds = token_cache(config, run, teacher, blocks, telling, request, job.precision)
+    return replace(job, source=source, capture_seconds=seconds)
 
 
 def _method(config: DistillConfig) -> Method:

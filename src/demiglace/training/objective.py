@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from demiglace.data.batches import Batch
 from demiglace.methods.base import Method, Problem, Progress, Requests, TermLoss, Weighted
 from demiglace.methods.tokens import is_of_tokens, token_terms
+from demiglace.models.language import HeadInput
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 from demiglace.signals.capture import capture
@@ -129,7 +130,7 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Σ weight · term over these terms, with its gradient, and the terms themselves."""
         student, teacher = (signals.head for signals in heard["text"])
-        assert student is not None
+        assert isinstance(student, HeadInput)
         share = batch.weights / (rows * batch.labels.shape[1])
         with autocast(self._precision, batch.input_ids.device):
             return token_terms(

@@ -1,0 +1,69 @@
+"""A language model's teacher asked once: the cache of `distill --corpus --cache-tokens`."""
+
+from transformers import PreTrainedModel
+
+from demiglace.console import say
+from demiglace.data.blocks import Blocks
+from demiglace.errors import ConfigError
+from demiglace.manifest import Run
+from demiglace.methods.base import Method
+from demiglace.methods.tokens import sparse_temperature
+from demiglace.models.language import is_masked
+from demiglace.models.shape import ModelShape
+from demiglace.signals.layout import capture_seconds
+from demiglace.signals.request import SignalRequest
+from demiglace.signals.token_cache import Telling, TokenCache, TokenKey
+from demiglace.signals.token_fill import fill_token_cache
+from demiglace.stages.cache_files import alone, cache_root
+from demiglace.stages.config import DistillConfig
+from demiglace.stages.fit import processes
+
+_SEED = 0  # and not the run's, so that runs of all seeds share one cache
+
+
+def telling_of(
+    config: DistillConfig, method: Method, student: PreTrainedModel, teacher: PreTrainedModel
+) -> Telling | None:
+    """Which tokens are to be kept; none where the teacher is asked for every batch.
+
+    Raises `ConfigError` for a method or model that cannot learn from them, and options that contradict each other.
+    """
+    kind, count, shape = config.cache_tokens, config.cached_per_token, ModelShape.of(teacher)
+    if kind == "none":
+        return None
+    if config.cache == "off":
+        raise ConfigError(f"--cache off keeps nothing, and --cache-tokens {kind} asks for a cache; leave one out.")
+    if is_masked(student.config):
+        raise ConfigError(
+            f"--cache-tokens {kind} is for causal models: what a masked one predicts is drawn anew every epoch. Leave "
+            "it out; the teacher is then asked for every batch."
+        )
+    if kind == "top-k" and count > shape.vocab_size:
+        raise ConfigError(f"--cached-per-token {count}: the teacher has only {shape.vocab_size:,} tokens.")
+    temperature = sparse_temperature(config.method, method, ModelShape.of(student), shape)
+    if kind == "top-k":
+        say(
+            "warning: --cache-tokens top-k is biased: the student learns that there are no tokens but the "
+            f"{count} likeliest ones; sampled is not."
+        )
+    return Telling(kind, count, temperature, _SEED)
+
+
+def token_cache(
+    config: DistillConfig,
+    run: Run,
+    teacher: PreTrainedModel,
+    blocks: Blocks,
+    telling: Telling,
+    request: SignalRequest,
+    precision: str,
+) -> tuple[TokenCache, float]:
+    """The filled cache, and the seconds that its filling took in whichever run; raises `CacheError`s."""
+    state = processes()
+    shape, weights = ModelShape.of(teacher), run.inputs["teacher"]
+    key = TokenKey.of(weights, shape, blocks, telling, request, config.cache_dtype, precision)
+    directory = cache_root(config, run) / key.name
+    with alone(directory, key, state):
+        fill_token_cache(directory, key, teacher, blocks, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+    return TokenCache(directory, key), capture_seconds(directory, key)
