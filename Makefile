@@ -12,7 +12,7 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format report-demo cards bench-peers bench-clean clean
+.PHONY: help demo test check format report-demo cards bench-peers bench-clean bench-language clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -47,6 +47,9 @@ bench-clean: $(PEERS)/.ready ## cleaning against datatrove: decisions, quality, 
 	$(PEERS)/bin/python benchmarks/cleaning/oracle.py
 	$(PEERS)/bin/python benchmarks/cleaning/quality.py
 	$(PEERS)/bin/python benchmarks/cleaning/speed.py $(ARGS)
+
+bench-language: $(PEERS)/.ready ## language models against plain PyTorch and TRL: memory, speed
+	$(PEERS)/bin/python benchmarks/language.py $(ARGS)
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf .venv $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

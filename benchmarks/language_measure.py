@@ -1,0 +1,169 @@
+"""One measurement of `language.py`, told on the last line: a side's CPU time and memory, or two sides in turns.
+
+python language_measure.py WHAT SHAPE NUMBER CORE      SHAPE in JSON; NUMBER of steps or rounds
+"""
+
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from language_sides import CLIP, LR, SIDES, Case
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from demiglace.data.batches import Batch
+from demiglace.methods.table import build_method
+from demiglace.models.shape import ModelShape
+from demiglace.training import loop
+from demiglace.training.config import TrainConfig
+from demiglace.training.objective import Objective
+from demiglace.training.state import Goal
+
+_CONFIG = TrainConfig(
+    epochs=1, lr=LR, warmup=0.0, weight_decay=0.0, clip=CLIP, checkpoint_seconds=1e9, diagnostics="off"
+)
+
+
+class Stepper:
+    """One side's student, loss and optimiser."""
+
+    def __init__(self, name: str, case: Case, teacher: PreTrainedModel):
+        self.student = case.student(teacher)
+        self._loss = SIDES[name](teacher, self.student)
+        self._optimiser = torch.optim.AdamW(self.student.parameters(), lr=LR, fused=True)
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """The loss; the gradients are then the parameters'."""
+        loss = self._loss(batch)
+        loss.backward()
+        return loss.detach()
+
+    def update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), CLIP)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+
+
+def pair(case: Case, steps: int) -> dict[str, Any]:
+    """Plain and ours, step by step in turns after one step each: CPU-seconds; how far apart the first step's are."""
+    teacher = case.teacher()
+    sides = {name: Stepper(name, case, teacher) for name in ("plain", "ours")}
+    batches = case.batches()
+    found = {"agreement": _agreement(*sides.values(), next(batches)), "plain": [], "ours": []}
+    for side in sides.values():
+        side.update()
+    for i, batch in enumerate(islice(batches, steps)):
+        for name in list(sides)[:: 1 if i % 2 else -1]:
+            begun = time.process_time()
+            sides[name].gradients(batch)
+            sides[name].update()
+            found[name].append(time.process_time() - begun)
+    return found
+
+
+def _agreement(first: Stepper, second: Stepper, batch: Batch) -> dict[str, float]:
+    """Both losses, and ‖g − g'‖ / ‖g‖, the largest of any parameter."""
+    losses = [float(side.gradients(batch)) for side in (first, second)]
+    pairs = zip(first.student.parameters(), second.student.parameters(), strict=True)
+    apart = [float((a.grad - b.grad).norm() / a.grad.norm()) for a, b in pairs]
+    return {"plain loss": losses[0], "our loss": losses[1], "largest relative difference of a gradient": max(apart)}
+
+
+def alone(case: Case, name: str, steps: int) -> dict[str, Any]:
+    """One side with the process to itself: MiB at the peak above those at rest, CPU-seconds of all steps but one."""
+    if name == "TRL GKD":
+        from language_trl import gkd
+
+        run = gkd(case, steps + 1)
+    else:
+        run = partial(_stepping, Stepper(name, case, case.teacher()), case, steps + 1)
+    gc.collect()
+    rest = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    seconds = run()
+    return {"resting MiB": rest, "peak MiB": _resident("VmHWM") - rest, "seconds": seconds[1:]}
+
+
+def _stepping(side: Stepper, case: Case, steps: int) -> list[float]:
+    seconds = []
+    begun = time.process_time()
+    for batch in islice(case.batches(), steps):
+        side.gradients(batch)
+        side.update()
+        seconds.append(time.process_time() - begun)
+        begun = time.process_time()
+    return seconds
+
+
+def _resident(field: str) -> float:
+    """A number of /proc/self/status, in MiB; Linux alone has it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def training(case: Case, rounds: int) -> dict[str, Any]:
+    """Epochs of our loop and of a bare one, in turns after one each: CPU-seconds, and each one's mean loss."""
+    found: dict[str, Any] = {"ours": [], "bare": [], "losses": {}}
+    for i in range(rounds + 1):
+        for name in ("ours", "bare")[:: 1 if i % 2 else -1]:
+            student = case.student(case.teacher())
+            begun = time.process_time()
+            found["losses"][name] = looped(case, student) if name == "ours" else bare(case, student)
+            found[name] += [time.process_time() - begun] if i else []
+    return found
+
+
+def looped(case: Case, student: PreTrainedModel) -> float:
+    """The mean loss of an epoch of our loop. Nothing is saved, and no look taken at the gradients: both are due in so
+    many seconds or steps, and an epoch of a few would pay for one of hundreds."""
+    config = replace(_CONFIG, batch_size=case.rows, batch_tokens=case.tokens, seed=case.seed, log_steps=case.steps)
+    objective = Objective(student, build_method("none", {}), ModelShape.of(student), "language", "fp32")
+    with tempfile.TemporaryDirectory() as directory, mock.patch.object(loop, "save_checkpoint"):
+        run = loop.Loop(
+            objective, case.blocks, None, Goal(), config, Path(directory), Accelerator(cpu=True), case.blocks.lines
+        )
+        run.run()
+        lines = (Path(directory) / "log.jsonl").read_text().splitlines()
+    return next(record["loss"] for record in map(json.loads, lines) if record["kind"] == "step")
+
+
+def bare(case: Case, student: PreTrainedModel) -> float:
+    """The mean loss of an epoch of a hand-written loop."""
+    optimiser = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=0.0, fused=True)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (case.steps - step) / case.steps)
+    losses = []
+    for batch in islice(case.batches(), case.steps):
+        logits = student(input_ids=batch.input_ids).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), CLIP)
+        optimiser.step()
+        falling.step()
+        optimiser.zero_grad()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def main() -> None:
+    what, case, number, core = sys.argv[1], Case(**json.loads(sys.argv[2])), int(sys.argv[3]), int(sys.argv[4])
+    if core >= 0:
+        os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    kinds = {"pair": pair, "training": training}
+    print(json.dumps(kinds[what](case, number) if what in kinds else alone(case, what, number)))
+
+
+if __name__ == "__main__":
+    main()
