@@ -14,6 +14,7 @@ from demiglace.cli import main
 from demiglace.errors import DivergedError
 from demiglace.manifest import read_manifest
 from demiglace.stages import fit
+from demiglace.stages.material import RowMaterial
 from factories import save_tiny
 
 PROBLEMS = {
@@ -104,9 +105,9 @@ def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, base: Path,
 
 def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
     """Let the validation accuracies of the epochs be these; later evaluations are true ones."""
-    left, original = list(accuracies), fit.Material.metrics
+    left, original = list(accuracies), RowMaterial.metrics
     measure = lambda *given: {"accuracy": left.pop(0), "macro_f1": 0.0} if left else original(*given)  # noqa: E731
-    monkeypatch.setattr(fit.Material, "metrics", measure)
+    monkeypatch.setattr(RowMaterial, "metrics", measure)
 
 
 def test_model_is_the_best_epoch_and_last_the_last(
