@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -149,9 +150,9 @@ def last_words(
                 model(input_ids=ids, attention_mask=torch.ones_like(ids))
             output = found[0].at(torch.arange(len(row) - 1 - count, len(row) - 1, device=device)[None])
             targets = torch.tensor(row[-count:], device=device)
-            logits = torch.nn.functional.linear(output.hidden, output.weight, output.bias)
+            logits = F.linear(output.hidden, output.weight, output.bias)
             right += int((logits.argmax(-1) == targets).all())
-            total += float(_losses(output, targets).double().sum())
+            total += float(F.cross_entropy(logits, targets, reduction="sum"))
             bar.advance(1)
     return {"accuracy": right / len(texts), "perplexity": _exp(total / len(texts)), "texts": len(texts)}
 

@@ -103,18 +103,17 @@ def check_training(config: TrainConfig) -> None:
     check_trackers(config)
 
 
-def block_size(config: CorpusConfig, models: Sequence[PreTrainedModel]) -> int:
-    """Tokens of a block. Raises `ConfigError` where it is longer than one of the models takes."""
+def block_size(asked: int | None, models: Sequence[PreTrainedModel], usual: int = USUAL_BLOCK) -> int:
+    """Tokens of a block: as asked, or as usual. Raises `ConfigError` where a model takes fewer."""
     limits = [ModelShape.of(model).max_positions for model in models]
     limit = min((n for n in limits if n is not None), default=None)
-    if config.block_size is None:
-        return min(USUAL_BLOCK, limit or USUAL_BLOCK)
-    if limit is not None and config.block_size > limit:
+    if asked is None:
+        return min(usual, limit or usual)
+    if limit is not None and asked > limit:
         raise ConfigError(
-            f"--block-size {config.block_size} is longer than the {limit} tokens that the model takes; give "
-            f"--block-size {limit}."
+            f"--block-size {asked} is longer than the {limit} tokens that the model takes; give --block-size {limit}."
         )
-    return config.block_size
+    return asked
 
 
 def make_blocks(

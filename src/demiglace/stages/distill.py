@@ -14,7 +14,7 @@ from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.table import build_method, is_file
+from demiglace.methods.table import build_method
 from demiglace.models.labels import fits
 from demiglace.models.language import is_masked
 from demiglace.models.loading import (
@@ -29,7 +29,6 @@ from demiglace.models.loading import (
 )
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.models.shape import ModelShape
-from demiglace.models.truncate import choose_layers, make_student
 from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache
 from demiglace.signals.layout import capture_seconds
@@ -41,6 +40,7 @@ from demiglace.stages.distill_text import distill_text
 from demiglace.stages.first_look import look_at_teacher
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
+from demiglace.stages.student import cut_student, teaching_inputs
 from demiglace.training.adversary import Adversary, Vocabulary
 from demiglace.training.timetable import phase_ends
 
@@ -63,11 +63,7 @@ def distill(config: DistillConfig) -> Path:
     phase_ends(config.training.epochs, method.phases)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
-    inputs = {"teacher": fingerprint_model(config.teacher), "data": dataset.fingerprint}
-    if is_file(config.method):
-        inputs["method"] = fingerprint([config.method])
-    if config.student:
-        inputs["student"] = fingerprint_model(config.student)
+    inputs = teaching_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
         inputs["generator"] = fingerprint_model(generator)
@@ -119,9 +115,7 @@ def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedM
         seed=config.training.seed,
     )
     if not config.student:
-        count = ModelShape.of(teacher).num_layers
-        keep = choose_layers(count, config.layers, config.strategy, config.keep)
-        student = make_student(student, keep, config.strategy, config.training.seed)
+        student = cut_student(config, student)
     return teacher, student, precision
 
 

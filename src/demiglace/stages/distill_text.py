@@ -10,14 +10,13 @@ from transformers import PreTrainedModel
 
 from demiglace.data.blocks import Blocks
 from demiglace.errors import ConfigError, ModelError
-from demiglace.manifest import Run, fingerprint
+from demiglace.manifest import Run
 from demiglace.methods.base import Method
-from demiglace.methods.table import build_method, is_file
+from demiglace.methods.table import build_method
 from demiglace.models.language import is_masked, load_language_model
-from demiglace.models.loading import check_same_vocabulary, fingerprint_model
+from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
-from demiglace.models.truncate import choose_layers, make_student
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.token_cache import Telling
@@ -25,6 +24,7 @@ from demiglace.stages.cached_tokens import telling_of, token_cache
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.corpus_material import block_size, check_training, corpus_inputs, make_blocks, masking_of
 from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train
+from demiglace.stages.student import cut_student, teaching_inputs
 from demiglace.training.timetable import phase_ends
 
 
@@ -37,12 +37,7 @@ def distill_text(config: DistillConfig) -> Path:
     method = _method(config)
     phase_ends(config.training.epochs, method.phases)
     check_training(config.training)
-    inputs = corpus_inputs(config.text) | {"teacher": fingerprint_model(config.teacher)}
-    if config.student:
-        inputs["student"] = fingerprint_model(config.student)
-    if is_file(config.method):
-        inputs["method"] = fingerprint([config.method])
-    run = open_shared(config.output, "distill", config, inputs)
+    run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | teaching_inputs(config))
     if run is None:
         return config.output
     tokenizer = load_text_tokenizer(config.teacher)
@@ -52,7 +47,7 @@ def distill_text(config: DistillConfig) -> Path:
     for model in (teacher, student):
         check_ids(model, tokenizer)
     telling = telling_of(config, method, student, teacher)
-    size = block_size(config.text, [teacher, student])
+    size = block_size(config.text.block_size, [teacher, student])
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     if any(r.logits for r in requests):
@@ -119,6 +114,5 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
     if is_masked(teacher.config) != is_masked(student.config):
         raise ModelError("teacher and student are a causal and a masked language model; they predict different tokens.")
     if not config.student:
-        keep = choose_layers(ModelShape.of(teacher).num_layers, config.layers, config.strategy, config.keep)
-        student = make_student(student, keep, config.strategy, training.seed)
+        student = cut_student(config, student)
     return teacher, student, precision

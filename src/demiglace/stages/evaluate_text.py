@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,14 +13,13 @@ from demiglace.console import console, say, table
 from demiglace.data.corpus import end_of_text, load_corpus
 from demiglace.data.document_files import corpus_files
 from demiglace.data.documents import Document, read_documents
-from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.perplexity import last_words, perplexity
 from demiglace.manifest import Run, fingerprint, open_run
-from demiglace.models.language import is_masked, load_language_model
 from demiglace.models.loading import fingerprint_model
-from demiglace.models.shape import ModelShape
-from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.stages.causal import load_causal
 from demiglace.stages.config import EvaluateConfig
+from demiglace.stages.corpus_material import block_size
 
 _USUAL_BLOCK = 1024
 # and how the table calls them
@@ -49,13 +47,8 @@ def evaluate_text(config: EvaluateConfig) -> Path:
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path
-    tokenizer = load_text_tokenizer(config.model)
-    model = load_language_model(config.model, allow_pickle=config.allow_pickle)
-    if is_masked(model.config):
-        raise ModelError(f"{config.model} is a masked language model; perplexity is measured of causal ones.")
-    check_ids(model, tokenizer)
+    model, tokenizer = load_causal(config.model, config.allow_pickle)
     size, stride = _window(config, model)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type] # its decorator
     results = _corpora(run, config, texts, model, tokenizer, size, stride)
     if config.lambada:
         results[config.lambada] = _result(last_words(model, tokenizer, _texts(config.lambada, config), size))
@@ -68,12 +61,7 @@ def evaluate_text(config: EvaluateConfig) -> Path:
 
 
 def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
-    limit = ModelShape.of(model).max_positions
-    size = config.block_size or min(_USUAL_BLOCK, limit or _USUAL_BLOCK)
-    if limit is not None and size > limit:
-        raise ConfigError(
-            f"--block-size {size} is longer than the {limit} tokens that the model takes; give --block-size {limit}."
-        )
+    size = block_size(config.block_size, [model], _USUAL_BLOCK)
     stride = config.stride or size
     if stride > size:
         raise ConfigError(f"--stride {stride} is longer than the window of {size} tokens; some would never be read.")

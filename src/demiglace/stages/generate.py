@@ -5,11 +5,10 @@ import torch
 from demiglace.config import command
 from demiglace.console import say
 from demiglace.data.corpus import end_of_text
-from demiglace.errors import ConfigError, ModelError
-from demiglace.models.language import is_masked, load_language_model
+from demiglace.errors import ConfigError
 from demiglace.models.loading import quiet
 from demiglace.models.shape import ModelShape
-from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.stages.causal import load_causal
 from demiglace.stages.config import GenerateConfig
 
 
@@ -20,13 +19,8 @@ def generate(config: GenerateConfig) -> list[str]:
     Raises `ModelError` for a model that is no causal language model, and `ConfigError` for a prompt that leaves no
     room for a new token.
     """
-    tokenizer = load_text_tokenizer(config.model)
-    model = load_language_model(config.model, allow_pickle=config.allow_pickle)
-    if is_masked(model.config):
-        raise ModelError(f"{config.model} is a masked language model, which does not write text.")
-    check_ids(model, tokenizer)
+    model, tokenizer = load_causal(config.model, config.allow_pickle)
     end, limit = end_of_text(tokenizer), ModelShape.of(model).max_positions
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type] # its decorator
     drawn = {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
     texts = []
     for prompt in config.prompt:

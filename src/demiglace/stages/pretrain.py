@@ -46,7 +46,7 @@ def pretrain(config: PretrainConfig) -> Path:
         return config.output
     model, precision = _model(config, tokenizer)
     check_ids(model, tokenizer)
-    size = block_size(config.text, [model])
+    size = block_size(config.text.block_size, [model])
     masking = masking_of(model, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     method = build_method("none", {})
