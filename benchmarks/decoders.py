@@ -1,6 +1,7 @@
 """Paper 1 (Li et al. 2021, arXiv 2110.08460) on a small scale: one teacher, its truncations, two distillations.
 
     python benchmarks/decoders.py --output runs/decoders
+    python benchmarks/decoders.py --only distilgpt2 alternate-kd        # make these alone, beside another process
 
 Every step is a command of demiglace on a run directory, so the script goes on where it was cut off. It writes
 benchmarks/results/decoders.json; docs/results/decoders.md tells what came of it. The students' fine-tuning on tasks is
@@ -8,12 +9,14 @@ recipes/compare/decoders.yaml, which reads the students from runs/decoders.
 """
 
 import argparse
-import json
 import os
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
 
 import demiglace
 from demiglace.manifest import machine, read_manifest, write_json
@@ -25,8 +28,11 @@ CORPORA = ("books", "docs_plain", "encyclopedic", "tinystories")
 TRUNCATIONS = ("alternate", "distil", "bottom", "top", "block-influence", "random")
 TRAINING = {"block_size": 256, "batch_size": 32, "batch_tokens": 2048, "epochs": 1, "validation_blocks": 128}
 WIDTH, LAYERS, VOCABULARY = 256, 12, 8192
-TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 2_000_000
+TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 1_000_000
+STUDYING = {"batch_size": 16}  # twice the steps that the teacher's batches would leave
 PLAIN = {"lr": 5e-4}
+# of windows or texts: what another text of the same kind would give; another training is not in it
+RESAMPLING: dict[str, Any] = {"n_resamples": 2000, "method": "percentile", "vectorized": True, "rng": 0}
 # DistilGPT2's recipe: weights and temperature are those of the method `distil`
 DISTIL = {"lr": 5e-4, "warmup": 0.05, "weight_decay": 0.0, "adam_epsilon": 1e-6, "clip": 5.0, "freeze": ["wpe"]}
 
@@ -45,6 +51,15 @@ STUDENTS = (
     *(Student(f"{start}-plain", start) for start in TRUNCATIONS),
     Student("distilgpt2", "distil", "distil"),
     Student("alternate-kd", "alternate", "vanilla-kd"),
+)
+# (a, b): how much the loss of a is above that of b
+COMPARED = (
+    *((f"{start}-plain", "alternate-plain") for start in TRUNCATIONS if start != "alternate"),
+    ("alternate-plain", "distilgpt2"),
+    ("alternate-plain-equal-time", "distilgpt2"),
+    ("distilgpt2", "distil-plain"),
+    ("alternate-kd", "alternate-plain"),
+    ("alternate-kd", "alternate-plain-equal-time"),
 )
 
 
@@ -81,13 +96,17 @@ def make_start(home: Path, teacher: Path, strategy: str) -> Path:
 def make_student(home: Path, teacher: Path, student: Student) -> Path:
     """A student, trained."""
     start = make_start(home, teacher, student.start)
-    shared: dict[str, Any] = TRAINING | {
-        "corpus": texts("train"),
-        "validation_corpus": texts("validation"),
-        "max_tokens": student.tokens,
-        "token_files": str(home / "tokens"),
-        "output": home / "students" / student.name,
-    }
+    shared: dict[str, Any] = (
+        TRAINING
+        | STUDYING
+        | {
+            "corpus": texts("train"),
+            "validation_corpus": texts("validation"),
+            "max_tokens": student.tokens,
+            "token_files": str(home / "tokens"),
+            "output": home / "students" / student.name,
+        }
+    )
     if student.method is None:
         return demiglace.pretrain(model=str(start), **shared, **PLAIN)
     more = DISTIL if student.method == "distil" else PLAIN
@@ -103,30 +122,69 @@ def at_equal_time(home: Path) -> Student:
 
 def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
     """Zero-shot, and on WikiText-2's test text after two passes over its validation text."""
-    wikitext, stories = DATA / "wikitext2", DATA / "tinystories" / "validation.jsonl.zst"
-    held_back = [str(wikitext / "test.jsonl.zst"), str(stories), str(DATA / "books" / "test.jsonl.zst")]
-    lambada = str(DATA / "lambada" / "test.jsonl.zst")
-    asked = {"block_size": TRAINING["block_size"], "lambada": lambada}
-    zero_shot = demiglace.evaluate(model=str(model), corpus=held_back, output=home / "scores" / name, **asked)
+    asked = {"block_size": TRAINING["block_size"], "lambada": str(DATA / "lambada" / "test.jsonl.zst")}
+    zero_shot = demiglace.evaluate(model=str(model), corpus=held_back(), output=home / "scores" / name, **asked)
     tuned = demiglace.pretrain(
         model=str(model),
-        corpus=[str(wikitext / "validation.jsonl.zst")],
+        corpus=[str(DATA / "wikitext2" / "validation.jsonl.zst")],
         lr=2e-4,
         output=home / "tuned" / name,
         **TRAINING | {"epochs": 2},
     )
     after = demiglace.evaluate(
-        model=str(tuned), corpus=held_back[:1], block_size=TRAINING["block_size"], output=home / "tuned-scores" / name
+        model=str(tuned),
+        corpus=held_back()[:1],
+        block_size=TRAINING["block_size"],
+        output=home / "tuned-scores" / name,
     )
     return {"zero_shot": _short(zero_shot), "fine_tuned": _short(after)}
 
 
+def held_back() -> list[str]:
+    """Texts that no model was trained on."""
+    files = ("wikitext2/test", "tinystories/validation", "books/test")
+    return [str(DATA / f"{name}.jsonl.zst") for name in files]
+
+
 def _short(run: Path) -> dict[str, Any]:
     names = ("perplexity", "word_perplexity", "bits_per_byte", "accuracy")
-    return {
-        "/".join(Path(text).parts[-2:]): {n: round(scores["metrics"][n], 4) for n in names if n in scores["metrics"]}
+    found = {
+        label(text): {n: round(scores["metrics"][n], 4) for n in names if n in scores["metrics"]}
         for text, scores in read_manifest(run)["sets"].items()
     }
+    for scores, stem in zip(found.values(), (*"123"[: len(found)], "lambada"), strict=False):
+        losses, counts = parts(run, stem)
+        interval = bootstrap((losses, counts), mean, paired=True, **RESAMPLING).confidence_interval
+        scores["perplexity_95"] = [round(float(np.exp(end)), 4) for end in interval]
+    return found
+
+
+def label(text: str) -> str:
+    """A text's corpus and split."""
+    return "/".join(Path(text).parts[-2:])
+
+
+def parts(run: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
+    """Losses, in nats, of each window of a text and its tokens; of each last word of LAMBADA and 1."""
+    losses = np.load(run / f"{stem}-losses.npy")
+    return losses, np.ones(len(losses)) if stem == "lambada" else np.load(run / f"{stem}-tokens.npy")
+
+
+def mean(losses: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The loss of a token."""
+    return np.asarray(losses.sum(axis) / counts.sum(axis))
+
+
+def difference(home: Path, one: str, other: str) -> dict[str, Any]:
+    """How much the mean loss of one model is above another's, nats, with its 95 % interval, by text."""
+    found: dict[str, Any] = {"model": one, "against": other}
+    sources = [("scores", stem) for stem in ("1", "2", "3", "lambada")] + [("tuned-scores", "1")]
+    names = [*map(label, held_back()), "lambada/test.jsonl.zst", f"{label(held_back()[0])}, fine-tuned"]
+    for (folder, stem), name in zip(sources, names, strict=True):
+        (losses, counts), (others, _) = (parts(home / folder / model, stem) for model in (one, other))
+        ends = bootstrap((losses - others, counts), mean, paired=True, **RESAMPLING).confidence_interval
+        found[name] = [round(float(v), 4) for v in (mean(losses - others, counts), *ends)]
+    return found
 
 
 def record(home: Path, name: str, model: Path) -> dict[str, Any]:
@@ -140,17 +198,23 @@ def main() -> None:
     """Make what is not made yet, and write the results after every model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/decoders"))
-    home = parser.parse_args().output
-    teacher = make_teacher(home)
+    parser.add_argument("--only", nargs="+", metavar="STUDENT", choices=[s.name for s in STUDENTS])
+    args = parser.parse_args()
+    home, teacher = args.output, make_teacher(args.output)
+    if args.only:
+        for student in (s for s in STUDENTS if s.name in args.only):
+            record(home, student.name, make_student(home, teacher, student))
+        return
     rows = [record(home, "teacher", teacher)]
     students = [*STUDENTS]
     while students:
         student = students.pop(0)
         rows.append(record(home, student.name, make_student(home, teacher, student)))
-        write_json(RESULTS, {"date": str(date.today()), "machine": machine(), "models": rows})
-        if student is STUDENTS[-1]:
+        if student == STUDENTS[-1]:
             students.append(at_equal_time(home))
-    print(json.dumps(rows, indent=2))
+        names = {row["name"] for row in rows}
+        compared = [difference(home, a, b) for a, b in COMPARED if {a, b} <= names]
+        write_json(RESULTS, {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from demiglace.manifest import read_manifest
 from text_kit import sentences
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "decoders.py"
+TEXT = "books/test.jsonl.zst"
 STUDENTS = ("alternate-plain", "block-influence-plain", "random-plain", "distilgpt2")
 
 
@@ -49,12 +51,21 @@ def packed(file: Path, texts: list[str]) -> None:
 
 def test_every_model_is_made_and_measured(experiment, tmp_path: Path) -> None:
     experiment.main()
-    rows = json.loads((tmp_path / "results.json").read_text())["models"]
+    found = json.loads((tmp_path / "results.json").read_text())
+    rows = found["models"]
     assert [r["name"] for r in rows] == ["teacher", *STUDENTS, "alternate-plain-equal-time"]
     for row in rows:
         assert row["zero_shot"]["wikitext2/test.jsonl.zst"]["bits_per_byte"] > 0
         assert row["fine_tuned"]["wikitext2/test.jsonl.zst"]["perplexity"] > 1
-        assert row["zero_shot"]["lambada/test.jsonl.zst"].keys() == {"perplexity", "accuracy"}
+        assert row["zero_shot"]["lambada/test.jsonl.zst"].keys() == {"perplexity", "accuracy", "perplexity_95"}
+        low, high = row["zero_shot"]["books/test.jsonl.zst"]["perplexity_95"]
+        assert low < row["zero_shot"]["books/test.jsonl.zst"]["perplexity"] < high
     distilled = read_manifest(tmp_path / "runs" / "students" / "distilgpt2")["config"]
     assert (distilled["method"], distilled["freeze"], distilled["clip"]) == ("distil", ["wpe"], 5.0)
     assert rows[-1]["tokens"] > 0
+    for pair in found["compared"]:
+        one, other = (next(r for r in rows if r["name"] == pair[side]) for side in ("model", "against"))
+        ratio = one["zero_shot"][TEXT]["perplexity"] / other["zero_shot"][TEXT]["perplexity"]
+        difference, low, high = pair[TEXT]
+        assert low <= difference <= high and difference == pytest.approx(math.log(ratio), abs=1e-3)
+    assert {"model": "alternate-plain", "against": "distilgpt2"}.items() <= found["compared"][-2].items()

@@ -48,7 +48,10 @@ def test_perplexity_is_the_plain_one(corpus: Corpus, arch: str, stride: int) -> 
             if place >= window.first:
                 total += loss
                 text += loss * (tokens[place] != END)
-    found = perplexity(model, corpus, END, size, stride)
+    result = perplexity(model, corpus, END, size, stride)
+    found, parts = result.scores, result.parts
+    assert parts["losses"].sum() / parts["tokens"].sum() == pytest.approx(found["loss"])
+    assert parts["tokens"].tolist() == [w.end - w.first for w in windows(len(tokens), size, stride)]
     assert found["loss"] == pytest.approx(total / len(tokens), rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(total / len(tokens)), rel=1e-5)
     assert found["word_perplexity"] == pytest.approx(math.exp(text / corpus.words), rel=1e-4)
@@ -59,7 +62,7 @@ def test_perplexity_is_the_plain_one(corpus: Corpus, arch: str, stride: int) -> 
 def test_bits_per_byte_of_a_model_that_knows_nothing(corpus: Corpus) -> None:
     model = tiny_lm("gpt2", len(TOKENIZER))
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
-    found = perplexity(model, corpus, END, 16, 16)
+    found = perplexity(model, corpus, END, 16, 16).scores
     assert found["perplexity"] == pytest.approx(len(TOKENIZER), rel=1e-5)
     assert found["bits_per_byte"] == pytest.approx(math.log2(len(TOKENIZER)), rel=1e-5)  # a token is a byte here
 
@@ -89,7 +92,7 @@ def test_last_words_of_a_model_that_has_learned_them() -> None:
         loss.backward()
         optimiser.step()
     found = last_words(model.eval(), TOKENIZER, [text, "the cat sat on the dog"], 64)
-    assert found["accuracy"] == 0.5
+    assert found.scores["accuracy"] == 0.5 and found.parts["right"].tolist() == [True, False]
 
 
 def test_last_words_are_the_plain_ones() -> None:
@@ -101,7 +104,9 @@ def test_last_words_are_the_plain_ones() -> None:
         logits = model(input_ids=torch.tensor([before + after[:-1]])).logits[0, -len(after) :]
         losses.append(F.cross_entropy(logits, torch.tensor(after), reduction="sum").item())
         right += logits.argmax(-1).tolist() == after
-    found = last_words(model, TOKENIZER, texts, 250)
+    result = last_words(model, TOKENIZER, texts, 250)
+    found = result.scores
+    assert result.parts["losses"] == pytest.approx(losses, rel=1e-4)
     assert found["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
     assert found["accuracy"] == right / len(texts) and found["texts"] == 4
 

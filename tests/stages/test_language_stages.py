@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -212,7 +213,9 @@ def test_perplexity_from_the_command_line(
     assert "do not overlap, 16 tokens" in said["protocol"] and not (run / "tokens").exists()
     found = said["sets"][text["validation_corpus"]]
     assert found["metrics"]["bits_per_byte"] < 4 and found["tokens_per_second"] > 0
-    assert said["sets"][str(lambada)]["texts"] == 3
+    losses, tokens = (np.load(run / f"2-{part}.npy") for part in ("losses", "tokens"))
+    assert losses.sum() / tokens.sum() == pytest.approx(found["metrics"]["loss"])
+    assert said["sets"][str(lambada)]["texts"] == 3 == len(np.load(run / "lambada-right.npy"))
     main([*line, "--stride", "4", "--output", str(tmp_path / "slid")])
     slid = read_manifest(tmp_path / "slid")
     assert "4 tokens apart" in slid["protocol"]

@@ -46,30 +46,38 @@ def windows(tokens: int, size: int, stride: int) -> list[Window]:
     return found
 
 
+@dataclass(frozen=True)
+class Found:
+    """How well texts are predicted: the scores, and what they were summed from, one number for each window or text."""
+
+    scores: Mapping[str, float]
+    parts: Mapping[str, np.ndarray]
+
+
 def perplexity(
     model: PreTrainedModel, corpus: Corpus, end: int, size: int, stride: int, describe: str | None = None
-) -> dict[str, float]:
+) -> Found:
     """What a causal language model makes of a corpus, each token being predicted once.
 
-    end: the end-of-text token, which stands before the first token and is what parts the documents. Returns loss (nats
+    end: the end-of-text token, which stands before the first token and is what parts the documents. Scores: loss (nats
     a token) and perplexity = exp(loss), ends of text included; of the text alone, so that tokenizers can be compared,
     word_perplexity = exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes,
-    words and tokens_per_second. fp32.
+    words and tokens_per_second. fp32. Parts: losses, the sum of each window in nats, float64, and its tokens.
     """
-    plan, total, of_text = windows(len(corpus), size, stride), 0.0, 0.0
+    plan, sums, of_text = windows(len(corpus), size, stride), [], 0.0
     device, begun = next(model.parameters()).device, time.perf_counter()
     with evaluating(model), torch.inference_mode(), progress(describe or "predicting", len(corpus), "tokens") as bar:
         for group in _alike(plan, max(1, forward_tokens(device) // size)):
             rows = np.stack([_with_token_before(corpus, w, end) for w in group])
             losses, targets = _token_losses(model, torch.from_numpy(rows).to(device))
             counts = torch.stack([torch.arange(w.begin, w.end) >= w.first for w in group]).to(device)
-            total += float(losses[counts].double().sum())
+            sums += (losses.double() * counts).sum(1).tolist()
             of_text += float(losses[counts & (targets != end)].double().sum())
             bar.advance(sum(w.end - w.first for w in group))
-    seconds = max(time.perf_counter() - begun, 1e-9)
-    return {
-        "loss": total / len(corpus),
-        "perplexity": _exp(total / len(corpus)),
+    seconds, loss = max(time.perf_counter() - begun, 1e-9), sum(sums) / len(corpus)
+    scores = {
+        "loss": loss,
+        "perplexity": _exp(loss),
         "word_perplexity": _exp(of_text / max(1, corpus.words)),
         "bits_per_byte": of_text / math.log(2) / max(1, corpus.bytes),
         "tokens": len(corpus),
@@ -78,6 +86,7 @@ def perplexity(
         "words": corpus.words,
         "tokens_per_second": sum(w.end - w.begin for w in plan) / seconds,
     }
+    return Found(scores, {"losses": np.array(sums), "tokens": np.array([w.end - w.first for w in plan])})
 
 
 def _exp(value: float) -> float:
@@ -132,16 +141,15 @@ def _batch_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
     return _losses(found[0].at(batch.places), batch.labels)
 
 
-def last_words(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int
-) -> Mapping[str, float]:
+def last_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int) -> Found:
     """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): predict the last word of a text.
 
     accuracy: the share of texts of whose last word every token is the most likely one, given the true ones before it;
     perplexity: exp of the mean loss of a word, as in Radford et al. 2019. The context is cut at its front to `size`
-    tokens. Raises `DataError` for a text of fewer than two words.
+    tokens. Parts: losses of each last word in nats, float64, and whether it was right. Raises `DataError` for a text of
+    fewer than two words.
     """
-    device, right, total = next(model.parameters()).device, 0, 0.0
+    device, right, losses = next(model.parameters()).device, [], []
     with evaluating(model), torch.inference_mode(), progress("last words", len(texts), "texts") as bar:
         for text in texts:
             row, count = _last_word(tokenizer, text, size)
@@ -151,10 +159,11 @@ def last_words(
             output = found[0].at(torch.arange(len(row) - 1 - count, len(row) - 1, device=device)[None])
             targets = torch.tensor(row[-count:], device=device)
             logits = F.linear(output.hidden, output.weight, output.bias)
-            right += int((logits.argmax(-1) == targets).all())
-            total += float(F.cross_entropy(logits, targets, reduction="sum"))
+            right.append(bool((logits.argmax(-1) == targets).all()))
+            losses.append(float(F.cross_entropy(logits, targets, reduction="sum")))
             bar.advance(1)
-    return {"accuracy": right / len(texts), "perplexity": _exp(total / len(texts)), "texts": len(texts)}
+    scores = {"accuracy": sum(right) / len(texts), "perplexity": _exp(sum(losses) / len(texts)), "texts": len(texts)}
+    return Found(scores, {"losses": np.array(losses), "right": np.array(right)})
 
 
 def _last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> tuple[list[int], int]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,7 +15,7 @@ from demiglace.data.corpus import end_of_text, load_corpus
 from demiglace.data.document_files import corpus_files
 from demiglace.data.documents import Document, read_documents
 from demiglace.errors import ConfigError, DataError
-from demiglace.evaluation.perplexity import last_words, perplexity
+from demiglace.evaluation.perplexity import Found, last_words, perplexity
 from demiglace.manifest import Run, fingerprint, open_run
 from demiglace.models.loading import fingerprint_model
 from demiglace.stages.causal import load_causal
@@ -35,7 +36,9 @@ METRICS = {
 def evaluate_text(config: EvaluateConfig) -> Path:
     """Perplexity on each corpus, and the last words of LAMBADA.
 
-    Returns the run directory: manifest.json with the protocol and `evaluation.perplexity`'s results by corpus.
+    Returns the run directory: manifest.json with the protocol and `evaluation.perplexity`'s scores by text, and what
+    they were summed from, for intervals and paired tests: N-losses.npy and N-tokens.npy of the N-th corpus by window,
+    lambada-losses.npy and lambada-right.npy by text.
     """
     if config.data or config.suite or config.teacher:
         raise ConfigError("--corpus and --lambada measure a language model; they go with neither --data nor --teacher.")
@@ -51,7 +54,9 @@ def evaluate_text(config: EvaluateConfig) -> Path:
     size, stride = _window(config, model)
     results = _corpora(run, config, texts, model, tokenizer, size, stride)
     if config.lambada:
-        results[config.lambada] = _result(last_words(model, tokenizer, _texts(config.lambada, config), size))
+        found = last_words(model, tokenizer, _texts(config.lambada, config), size)
+        _save(run, "lambada", found)
+        results[config.lambada] = _result(found.scores)
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
     protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
     run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
@@ -78,12 +83,18 @@ def _corpora(
     stride: int,
 ) -> dict[str, dict[str, Any]]:
     end = end_of_text(tokenizer)
-    found = {}
-    for name, files in texts.items():
+    results = {}
+    for number, (name, files) in enumerate(texts.items(), 1):
         corpus = load_corpus(run.path / "tokens", files, tokenizer, config.reading)
-        scores = perplexity(model, corpus, end, size, stride, Path(name).name)
-        found[name] = _result(scores) | ({"left_out": dict(corpus.left_out)} if corpus.left_out else {})
-    return found
+        found = perplexity(model, corpus, end, size, stride, Path(name).name)
+        _save(run, str(number), found)
+        results[name] = _result(found.scores) | ({"left_out": dict(corpus.left_out)} if corpus.left_out else {})
+    return results
+
+
+def _save(run: Run, stem: str, found: Found) -> None:
+    for name, values in found.parts.items():
+        np.save(run.path / f"{stem}-{name}.npy", values)
 
 
 def _result(scores: Mapping[str, float]) -> dict[str, Any]:
