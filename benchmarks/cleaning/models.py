@@ -4,7 +4,7 @@
 
 The raw text is noisy_web, c4_sample and docs_raw with noise planted in it (`planted`). Half of the teacher's layers go
 on training on the raw text, on what `--rules paper` leaves of it and on what `--rules web` leaves, with as many tokens
-each; and once more on raw and paper with the time that cleaning by `web` took on top, as tokens. Every step is a command
+each; and once more on raw and paper with the time that cleaning by `web` took on top, as tokens. Every step is a call
 of demiglace on a run directory, so the script goes on where it was cut off; it writes results/cleaning_models.json.
 """
 
