@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,23 @@ def test_the_recipes_of_paper_1_run(tmp_path: Path, lm: Path, text: dict[str, st
     assert not torch.equal(weights(tmp_path / "pretrain")[frozen], weights(tmp_path / "distill")[frozen])
 
 
+def test_a_new_models_shape_and_tokenizer_tell_runs_apart(
+    tmp_path: Path, lm: Path, text: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    like, tokenizer = tmp_path / "like", tmp_path / "tokenizer"
+    shutil.copytree(lm, like)
+    byte_tokenizer(tokenizer)
+    line = arguments(
+        "pretrain", config_of=like, tokenizer=tokenizer, output=tmp_path / "run", epochs=1, block_size=16, **text
+    )
+    assert main(line) == 0
+    (tokenizer / "manifest.json").write_text("{}")  # what is no part of a tokenizer
+    assert main(line) == 0 and "up to date" in capsys.readouterr().err
+    config = json.loads((like / "config.json").read_text())
+    (like / "config.json").write_text(json.dumps(config | {"n_layer": 1}))
+    assert main(line) == 2 and "inputs.config of" in capsys.readouterr().err
+
+
 BAD = [
     ("pretrain", {"freeze": "wpx"}, "no weight's name holds it"),
     ("pretrain", {"corpus": None}, "--corpus must be given"),
@@ -268,6 +286,7 @@ BAD = [
     ("pretrain", {"corpus": "{binary}"}, "binary 1"),
     ("pretrain", {"corpus": "{empty}"}, "no document to read"),
     ("pretrain", {"corpus": "missing.txt"}, "does not exist"),
+    ("pretrain", {"corpus": "s3://bucket/text.jsonl"}, "is an address; a corpus is read from files of this machine"),
     ("pretrain", {"metric": "accuracy"}, "unknown metric"),
     ("distill", {"data": "rows.csv"}, "--data and --corpus"),
     ("distill", {"method": "mate-kd"}, "rewrites the rows"),
@@ -279,6 +298,7 @@ BAD = [
     ("evaluate", {"block_size": 999}, "longer than the 256 tokens"),
     ("evaluate", {"model": "{masked}"}, "is a masked language model"),
     ("evaluate", {"lambada": "{empty}"}, "holds no text"),
+    ("evaluate", {"lambada": "missing.jsonl"}, "missing.jsonl does not exist"),
 ]
 
 

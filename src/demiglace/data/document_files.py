@@ -37,5 +37,11 @@ def _is_known(name: str) -> bool:
 
 
 def corpus_files(given: Sequence[str]) -> list[str]:
-    """`find_sources`, of which a run directory of `clean` means its shards."""
+    """`find_sources` of this machine, of which a run directory of `clean` means its shards."""
+    for source in given:
+        if "://" in source:
+            raise DataError(
+                f"{source} is an address; a corpus is read from files of this machine. Download it, or let `demiglace "
+                "clean` read it and give its run directory."
+            )
     return find_sources([str(Path(g) / "shards") if (Path(g) / "shards").is_dir() else g for g in given])

@@ -64,6 +64,17 @@ def fingerprint_model(model: str | Path) -> str:
         raise load_error(path, error) from error
 
 
+def fingerprint_tokenizer(directory: str | Path) -> str:
+    """What tells a tokenizer from all others: SHA-256 of its files (16 hex digits)."""
+    return fingerprint(_glob(Path(directory), _TOKENIZER))
+
+
+def fingerprint_config(model: str | Path) -> str:
+    """As `fingerprint_model`, of a model directory's config and tokenizer alone."""
+    path = Path(resolve_model(model))
+    return fingerprint([path / "config.json", *_glob(path, _TOKENIZER)])
+
+
 def weight_files(path: Path) -> list[Path]:
     """The files of weights in a model directory: safetensors, or pickles where there are no safetensors."""
     return _glob(path, _SAFE) or _glob(path, _PICKLED)

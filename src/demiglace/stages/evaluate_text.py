@@ -1,7 +1,7 @@
 """`demiglace evaluate --corpus`: how well a language model predicts text."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,9 @@ def evaluate_text(config: EvaluateConfig) -> Path:
         raise ConfigError("--corpus and --lambada measure a language model; they go with neither --data nor --teacher.")
     texts = {name: corpus_files([name]) for name in config.corpus}
     inputs = {"model": fingerprint_model(config.model)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
-    if config.lambada:
-        inputs["lambada"] = fingerprint([config.lambada])
+    lambada = corpus_files([config.lambada]) if config.lambada else []
+    if lambada:
+        inputs["lambada"] = fingerprint(lambada)
     run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
@@ -54,7 +55,7 @@ def evaluate_text(config: EvaluateConfig) -> Path:
     size, stride = _window(config, model)
     results = _corpora(run, config, texts, model, tokenizer, size, stride)
     if config.lambada:
-        found = last_words(model, tokenizer, _texts(config.lambada, config), size)
+        found = last_words(model, tokenizer, _texts(lambada, config), size)
         _save(run, "lambada", found)
         results[config.lambada] = _result(found.scores)
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
@@ -105,10 +106,10 @@ def _result(scores: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def _texts(file: str, config: EvaluateConfig) -> list[str]:
-    texts = [d.text for d in read_documents(file, config.reading) if isinstance(d, Document)]
+def _texts(files: Sequence[str], config: EvaluateConfig) -> list[str]:
+    texts = [d.text for f in files for d in read_documents(f, config.reading) if isinstance(d, Document)]
     if not texts:
-        raise DataError(f"--lambada {file} holds no text; look at --text-key and --unit.")
+        raise DataError(f"--lambada {config.lambada} holds no text; look at --text-key and --unit.")
     return texts
 
 

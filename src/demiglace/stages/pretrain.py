@@ -6,10 +6,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
 from demiglace.errors import ConfigError
-from demiglace.manifest import fingerprint
 from demiglace.methods.table import build_method
+from demiglace.models.files import fingerprint_config, fingerprint_model, fingerprint_tokenizer
 from demiglace.models.language import load_language_model, new_language_model
-from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.stages.config import PretrainConfig
@@ -40,7 +39,9 @@ def pretrain(config: PretrainConfig) -> Path:
         inputs["model"] = fingerprint_model(config.model)
     tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
     if config.tokenizer:
-        inputs["tokenizer"] = fingerprint(sorted(p for p in Path(config.tokenizer).glob("*.json")))
+        inputs["tokenizer"] = fingerprint_tokenizer(config.tokenizer)
+    if config.config_of and Path(config.config_of).is_dir():
+        inputs["config of"] = fingerprint_config(config.config_of)
     run = open_shared(config.output, "pretrain", config, inputs)
     if run is None:
         return config.output
