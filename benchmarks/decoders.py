@@ -4,12 +4,13 @@
     python benchmarks/decoders.py --only distilgpt2 alternate-kd        # make these alone, beside another process
 
 Every step is a command of demiglace on a run directory, so the script goes on where it was cut off. It writes
-benchmarks/results/decoders.json; docs/results/decoders.md tells what came of it. The students' fine-tuning on tasks is
-recipes/compare/decoders.yaml, which reads the students from runs/decoders.
+benchmarks/results/decoders.json and its tables, decoders.md; docs/results/decoders.md tells what came of it. The
+students' fine-tuning on tasks is recipes/compare/decoders.yaml, which reads the students from runs/decoders.
 """
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -194,6 +195,34 @@ def record(home: Path, name: str, model: Path) -> dict[str, Any]:
     return {"name": name, **facts, "loss": said["metrics"]["validation"]["loss"], **measure(home, name, model)}
 
 
+def tables(found: Mapping[str, Any]) -> str:
+    """The results in Markdown: every model, and the comparisons."""
+    rows = found["models"]
+    texts = list(rows[0]["zero_shot"])
+    head = ["model", "tokens", "training, s", *(f"{t}: perplexity (95 %), bits/byte" for t in texts[:-1])]
+    lines = [[*head, "LAMBADA right, perplexity", "WikiText-2 fine-tuned"]]
+    for row in rows:
+        (*plain, lambada), tuned = row["zero_shot"].values(), row["fine_tuned"][texts[0]]
+        cells = [f"{_perplexity(s)}, {s['bits_per_byte']:.3f}" for s in plain]
+        last = f"{lambada['accuracy']:.2%}, {_perplexity(lambada)}"
+        lines.append([row["name"], f"{row['tokens']:,}", f"{row['seconds']:,.0f}", *cells, last, _perplexity(tuned)])
+    compared = [["model", "against", *(k for k in found["compared"][0] if k not in ("model", "against"))]]
+    for pair in found["compared"]:
+        cells = [v if isinstance(v, str) else "{:+.3f} ({:+.3f} to {:+.3f})".format(*v) for v in pair.values()]
+        compared.append(cells)
+    return f"{_table(lines)}\n{_table(compared)}"
+
+
+def _perplexity(scores: Mapping[str, Any]) -> str:
+    low, high = scores["perplexity_95"]
+    return f"{scores['perplexity']:,.1f} ({low:,.1f} to {high:,.1f})"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in ruled)
+
+
 def main() -> None:
     """Make what is not made yet, and write the results after every model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,7 +243,10 @@ def main() -> None:
             students.append(at_equal_time(home))
         names = {row["name"] for row in rows}
         compared = [difference(home, a, b) for a, b in COMPARED if {a, b} <= names]
-        write_json(RESULTS, {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared})
+        found = {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared}
+        write_json(RESULTS, found)
+        if compared:
+            RESULTS.with_suffix(".md").write_text(tables(found), "utf-8")
 
 
 if __name__ == "__main__":

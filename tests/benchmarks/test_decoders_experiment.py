@@ -69,3 +69,6 @@ def test_every_model_is_made_and_measured(experiment, tmp_path: Path) -> None:
         difference, low, high = pair[TEXT]
         assert low <= difference <= high and difference == pytest.approx(math.log(ratio), abs=1e-3)
     assert {"model": "alternate-plain", "against": "distilgpt2"}.items() <= found["compared"][-2].items()
+    tables = (tmp_path / "results.md").read_text("utf-8")
+    assert f"| {rows[-1]['name']} | {rows[-1]['tokens']:,} |" in tables
+    assert f"{found['compared'][0][TEXT][0]:+.3f} (" in tables
