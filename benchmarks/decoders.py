@@ -121,10 +121,14 @@ def at_equal_time(home: Path) -> Student:
     return Student("alternate-plain-equal-time", "alternate", None, round(tokens))
 
 
-def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
-    """Zero-shot, and on WikiText-2's test text after two passes over its validation text."""
+def zero_shot(home: Path, name: str, model: Path) -> dict[str, Any]:
+    """On texts that nothing was trained on, and LAMBADA."""
     asked = {"block_size": TRAINING["block_size"], "lambada": str(DATA / "lambada" / "test.jsonl.zst")}
-    zero_shot = demiglace.evaluate(model=str(model), corpus=held_back(), output=home / "scores" / name, **asked)
+    return _short(demiglace.evaluate(model=str(model), corpus=held_back(), output=home / "scores" / name, **asked))
+
+
+def fine_tuned(home: Path, name: str, model: Path) -> dict[str, Any]:
+    """On WikiText-2's test text, after two passes over its validation text."""
     tuned = demiglace.pretrain(
         model=str(model),
         corpus=[str(DATA / "wikitext2" / "validation.jsonl.zst")],
@@ -132,13 +136,13 @@ def measure(home: Path, name: str, model: Path) -> dict[str, Any]:
         output=home / "tuned" / name,
         **TRAINING | {"epochs": 2},
     )
-    after = demiglace.evaluate(
+    run = demiglace.evaluate(
         model=str(tuned),
         corpus=held_back()[:1],
         block_size=TRAINING["block_size"],
         output=home / "tuned-scores" / name,
     )
-    return {"zero_shot": _short(zero_shot), "fine_tuned": _short(after)}
+    return _short(run)
 
 
 def held_back() -> list[str]:
@@ -158,6 +162,11 @@ def _short(run: Path) -> dict[str, Any]:
         interval = bootstrap((losses, counts), mean, paired=True, **RESAMPLING).confidence_interval
         scores["perplexity_95"] = [round(float(np.exp(end)), 4) for end in interval]
     return found
+
+
+def measured() -> list[str]:
+    """What models are compared on."""
+    return [*map(label, held_back()), "lambada/test.jsonl.zst", f"{label(held_back()[0])}, fine-tuned"]
 
 
 def label(text: str) -> str:
@@ -180,11 +189,12 @@ def difference(home: Path, one: str, other: str) -> dict[str, Any]:
     """How much the mean loss of one model is above another's, nats, with its 95 % interval, by text."""
     found: dict[str, Any] = {"model": one, "against": other}
     sources = [("scores", stem) for stem in ("1", "2", "3", "lambada")] + [("tuned-scores", "1")]
-    names = [*map(label, held_back()), "lambada/test.jsonl.zst", f"{label(held_back()[0])}, fine-tuned"]
-    for (folder, stem), name in zip(sources, names, strict=True):
-        (losses, counts), (others, _) = (parts(home / folder / model, stem) for model in (one, other))
-        ends = bootstrap((losses - others, counts), mean, paired=True, **RESAMPLING).confidence_interval
-        found[name] = [round(float(v), 4) for v in (mean(losses - others, counts), *ends)]
+    for (folder, stem), name in zip(sources, measured(), strict=True):
+        runs = [home / folder / model for model in (one, other)]
+        if all((run / "manifest.json").exists() for run in runs):
+            (losses, counts), (others, _) = (parts(run, stem) for run in runs)
+            ends = bootstrap((losses - others, counts), mean, paired=True, **RESAMPLING).confidence_interval
+            found[name] = [round(float(v), 4) for v in (mean(losses - others, counts), *ends)]
     return found
 
 
@@ -192,7 +202,18 @@ def record(home: Path, name: str, model: Path) -> dict[str, Any]:
     """What the results say of one model."""
     said = read_manifest(model)
     facts = {"tokens": said["tokens"]["train"], "seconds": said["seconds"]["train"], "parameters": said["parameters"]}
-    return {"name": name, **facts, "loss": said["metrics"]["validation"]["loss"], **measure(home, name, model)}
+    loss = said["metrics"]["validation"]["loss"]
+    return {"name": name, **facts, "loss": loss, "zero_shot": zero_shot(home, name, model)}
+
+
+def write(home: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The results so far."""
+    names = {row["name"] for row in rows}
+    compared = [difference(home, a, b) for a, b in COMPARED if {a, b} <= names]
+    found = {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared}
+    write_json(RESULTS, found)
+    if compared:
+        RESULTS.with_suffix(".md").write_text(tables(found), "utf-8")
 
 
 def tables(found: Mapping[str, Any]) -> str:
@@ -202,14 +223,15 @@ def tables(found: Mapping[str, Any]) -> str:
     head = ["model", "tokens", "training, s", *(f"{t}: perplexity (95 %), bits/byte" for t in texts[:-1])]
     lines = [[*head, "LAMBADA right, perplexity", "WikiText-2 fine-tuned"]]
     for row in rows:
-        (*plain, lambada), tuned = row["zero_shot"].values(), row["fine_tuned"][texts[0]]
+        *plain, lambada = row["zero_shot"].values()
         cells = [f"{_perplexity(s)}, {s['bits_per_byte']:.3f}" for s in plain]
         last = f"{lambada['accuracy']:.2%}, {_perplexity(lambada)}"
-        lines.append([row["name"], f"{row['tokens']:,}", f"{row['seconds']:,.0f}", *cells, last, _perplexity(tuned)])
-    compared = [["model", "against", *(k for k in found["compared"][0] if k not in ("model", "against"))]]
+        tuned = _perplexity(row["fine_tuned"][texts[0]]) if "fine_tuned" in row else "–"
+        lines.append([row["name"], f"{row['tokens']:,}", f"{row['seconds']:,.0f}", *cells, last, tuned])
+    compared = [["model", "against", *measured()]]
     for pair in found["compared"]:
-        cells = [v if isinstance(v, str) else "{:+.3f} ({:+.3f} to {:+.3f})".format(*v) for v in pair.values()]
-        compared.append(cells)
+        cells = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*pair[text]) if text in pair else "–" for text in measured()]
+        compared.append([pair["model"], pair["against"], *cells])
     return f"{_table(lines)}\n{_table(compared)}"
 
 
@@ -234,19 +256,18 @@ def main() -> None:
         for student in (s for s in STUDENTS if s.name in args.only):
             record(home, student.name, make_student(home, teacher, student))
         return
-    rows = [record(home, "teacher", teacher)]
+    models, rows = {"teacher": teacher}, [record(home, "teacher", teacher)]
     students = [*STUDENTS]
     while students:
         student = students.pop(0)
-        rows.append(record(home, student.name, make_student(home, teacher, student)))
+        models[student.name] = make_student(home, teacher, student)
+        rows.append(record(home, student.name, models[student.name]))
         if student == STUDENTS[-1]:
             students.append(at_equal_time(home))
-        names = {row["name"] for row in rows}
-        compared = [difference(home, a, b) for a, b in COMPARED if {a, b} <= names]
-        found = {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared}
-        write_json(RESULTS, found)
-        if compared:
-            RESULTS.with_suffix(".md").write_text(tables(found), "utf-8")
+        write(home, rows)
+    for row in rows:
+        row["fine_tuned"] = fine_tuned(home, row["name"], models[row["name"]])
+        write(home, rows)
 
 
 if __name__ == "__main__":
