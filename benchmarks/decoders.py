@@ -166,12 +166,12 @@ def _short(run: Path) -> dict[str, Any]:
 
 def measured() -> list[str]:
     """What models are compared on."""
-    return [*map(label, held_back()), "lambada/test.jsonl.zst", f"{label(held_back()[0])}, fine-tuned"]
+    return [*map(label, held_back()), "lambada/test", f"{label(held_back()[0])}, fine-tuned"]
 
 
 def label(text: str) -> str:
     """A text's corpus and split."""
-    return "/".join(Path(text).parts[-2:])
+    return "/".join(Path(text).parts[-2:]).removesuffix(".jsonl.zst")
 
 
 def parts(run: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
@@ -236,8 +236,8 @@ def tables(found: Mapping[str, Any]) -> str:
 
 
 def _perplexity(scores: Mapping[str, Any]) -> str:
-    low, high = scores["perplexity_95"]
-    return f"{scores['perplexity']:,.1f} ({low:,.1f} to {high:,.1f})"
+    shown = [f"{v:,.1f}" if v < 1e4 else f"{v:.2g}" for v in (scores["perplexity"], *scores["perplexity_95"])]
+    return "{} ({} to {})".format(*shown)
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
