@@ -157,8 +157,8 @@ def _short(run: Path) -> dict[str, Any]:
         label(text): {n: round(scores["metrics"][n], 4) for n in names if n in scores["metrics"]}
         for text, scores in read_manifest(run)["sets"].items()
     }
-    for scores, stem in zip(found.values(), (*"123"[: len(found)], "lambada"), strict=False):
-        losses, counts = parts(run, stem)
+    for number, scores in enumerate(found.values(), 1):
+        losses, counts = parts(run, "lambada" if "accuracy" in scores else str(number))
         interval = bootstrap((losses, counts), mean, paired=True, **RESAMPLING).confidence_interval
         scores["perplexity_95"] = [round(float(np.exp(end)), 4) for end in interval]
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import collate
@@ -76,24 +77,14 @@ def test_goes_on_where_it_was_cut_off(
     whole = filled(tmp_path / "whole", teacher, examples)
     key = key_of(teacher, examples)
     prepare_cache(tmp_path / "cut", key)
-    original = fill._write_shard
-
-    def cut_off(directory: Path, shard: int, *rest: object) -> None:
-        if shard == 1:
-            raise KeyboardInterrupt
-        original(directory, shard, *rest)
-
-    monkeypatch.setattr(fill, "_write_shard", cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off_at(monkeypatch, 1):
         fill_cache(tmp_path / "cut", key, teacher, examples)
-    monkeypatch.setattr(fill, "_write_shard", original)
     with pytest.raises(CacheError, match="shard 1 of the signal cache is missing"):
         SignalCache(tmp_path / "cut", key)
     first = (tmp_path / "cut" / "shard-00000.json").stat().st_mtime_ns
     fill_cache(tmp_path / "cut", key, teacher, examples)
     assert (tmp_path / "cut" / "shard-00000.json").stat().st_mtime_ns == first  # not captured again
-    for file in (tmp_path / "whole").glob("*.npy"):
-        assert file.read_bytes() == (tmp_path / "cut" / file.name).read_bytes()
+    assert_equal_arrays(tmp_path / "whole", tmp_path / "cut")
     assert whole == key
 
 
@@ -106,8 +97,7 @@ def test_several_processes_share_the_work(tmp_path: Path, teacher: PreTrainedMod
         SignalCache(tmp_path / "two", key)
     fill_cache(tmp_path / "two", key, teacher, examples, rank=0, ranks=2)
     SignalCache(tmp_path / "two", key)
-    for file in (tmp_path / "one").glob("*.npy"):
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+    assert_equal_arrays(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import collate
@@ -260,8 +261,7 @@ def test_draws_are_the_same_in_any_batches_chunks_processes_and_choice_of_blocks
     with pytest.raises(CacheError, match="shard 0 of the signal cache is missing"):
         TokenCache(tmp_path / "two", key)
     fill_token_cache(tmp_path / "two", key, teacher, blocks, rank=0, ranks=2)
-    for file in (tmp_path / "one").glob("*.npy"):
-        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+    assert_equal_arrays(tmp_path / "one", tmp_path / "two")
     monkeypatch.setattr(token_fill, "forward_tokens", lambda device: 1)
     monkeypatch.setitem(token_fill._CHUNK_NUMBERS, "cpu", 1)
     few = replace(blocks, numbers=blocks.numbers[[1, 5, 8]])
@@ -280,25 +280,15 @@ def test_goes_on_where_it_was_cut_off(
     blocks = blocks_of()
     key = filled(tmp_path / "whole", teacher, blocks)
     prepare_cache(tmp_path / "cut", key)
-    original = fill._write_shard
-
-    def cut_off(directory: Path, shard: int, *rest: object) -> None:
-        if shard == 1:
-            raise KeyboardInterrupt
-        original(directory, shard, *rest)
-
-    monkeypatch.setattr(fill, "_write_shard", cut_off)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off_at(monkeypatch, 1):
         fill_token_cache(tmp_path / "cut", key, teacher, blocks)
-    monkeypatch.setattr(fill, "_write_shard", original)
     with pytest.raises(CacheError, match="shard 1 of the signal cache is missing"):
         TokenCache(tmp_path / "cut", key)
     first = (tmp_path / "cut" / "shard-00000.json").stat().st_mtime_ns
     fill_token_cache(tmp_path / "cut", key, teacher, blocks)
     assert (tmp_path / "cut" / "shard-00000.json").stat().st_mtime_ns == first  # not captured again
     assert len(list((tmp_path / "cut").glob("shard-*.json"))) == 3
-    for file in (tmp_path / "whole").glob("*.npy"):
-        assert file.read_bytes() == (tmp_path / "cut" / file.name).read_bytes()
+    assert_equal_arrays(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "other numbers"])

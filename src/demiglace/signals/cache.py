@@ -1,9 +1,9 @@
 """The teacher asked once: its logits and the pooled hidden states of all its layers, on disk, one row after another."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ from demiglace.data.batches import Batch
 from demiglace.data.tokenise import Examples
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
-from demiglace.signals.layout import bytes_of, name_of, open_arrays
+from demiglace.signals.layout import Layout, open_arrays
 from demiglace.signals.request import SignalRequest, Signals
 
 SHARD_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class CacheKey:
-    """Everything the cached numbers depend on; a `signals.layout.Layout`. teacher and tokens are fingerprints."""
+class CacheKey(Layout):
+    """Everything the cached numbers depend on. teacher and tokens are fingerprints."""
 
     online: ClassVar[str] = "--cache off"
 
@@ -59,30 +59,15 @@ class CacheKey:
         )
 
     @property
-    def name(self) -> str:
-        """The cache's directory name."""
-        return name_of(self)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
-
-    @property
     def shard_rows(self) -> int:
         """Rows of a shard."""
         return SHARD_ROWS
 
     @property
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """The logits [N, C], and the hidden states."""
+        """The logits [N, C], and the hidden states: N · (C + poolings · (layers + 1) · d) numbers."""
         hidden = hidden_arrays(self.rows, self.layers, self.width, self.poolings, self.dtype)
         return {"logits": ((self.rows, self.outputs), self.dtype)} | hidden
-
-    @property
-    def bytes(self) -> int:
-        """Size on disk: N · (C + poolings · (layers + 1) · d) numbers."""
-        return bytes_of(self)
 
 
 class SignalCache:

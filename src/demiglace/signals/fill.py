@@ -19,7 +19,7 @@ from demiglace.errors import CacheError, RunError
 from demiglace.manifest import write_json
 from demiglace.models.pooling import State
 from demiglace.signals.cache import CacheKey
-from demiglace.signals.layout import Layout, bytes_of, num_shards, read_cache_json, receipt, rows_of
+from demiglace.signals.layout import Layout, num_shards, read_cache_json, receipt, rows_of
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
 
@@ -106,7 +106,7 @@ def free_disk(directory: Path) -> tuple[int, Path]:
 
 
 def _check_disk(directory: Path, key: Layout) -> None:
-    needed, (free, existing) = bytes_of(key), free_disk(directory)
+    needed, (free, existing) = key.bytes, free_disk(directory)
     if needed > free * 0.95:
         raise CacheError(
             f"the teacher's signals take {needed / 2**30:.2f} GiB and {existing} has {free / 2**30:.2f} GiB free; "

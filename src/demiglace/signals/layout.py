@@ -8,9 +8,11 @@ capture that was cut off goes on with the first shard that has none.
 import hashlib
 import json
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,36 +20,37 @@ from demiglace.errors import CacheError, RunError
 from demiglace.manifest import read_json
 
 
-class Layout(Protocol):
-    """What a cache is made of. online: the option that does without it."""
+class Layout(ABC):
+    """What a cache is made of; a frozen dataclass of all that the numbers depend on. online: the option that does
+    without it; rows: how many there are."""
 
     online: ClassVar[str]
+    rows: int
 
     @property
-    def rows(self) -> int:
-        """How many rows there are."""
-
-    @property
+    @abstractmethod
     def shard_rows(self) -> int:
-        """How many of them make a shard."""
+        """How many of the rows make a shard."""
 
     @property
+    @abstractmethod
     def arrays(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """File stem to the shape and number format of an array."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that the numbers depend on."""
+        """All fields."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return] # every layout is a dataclass
 
+    @property
+    def name(self) -> str:
+        """The cache's directory name."""
+        return hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:16]
 
-def name_of(key: Layout) -> str:
-    """The cache's directory name."""
-    return hashlib.sha256(json.dumps(key.identity).encode()).hexdigest()[:16]
-
-
-def bytes_of(key: Layout) -> int:
-    """Size on disk."""
-    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in key.arrays.values())
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays.values())
 
 
 def open_arrays(directory: Path, key: Layout) -> dict[str, np.ndarray]:

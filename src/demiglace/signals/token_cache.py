@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from demiglace.data.blocks import Blocks
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
 from demiglace.signals.cache import hidden_arrays, read_states
-from demiglace.signals.layout import name_of, open_arrays
+from demiglace.signals.layout import Layout, open_arrays
 from demiglace.signals.request import SignalRequest, Signals, SparseTargets
 from demiglace.signals.sparse import Kind
 
@@ -33,8 +33,8 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class TokenKey:
-    """Everything the cached tokens depend on; a `signals.layout.Layout`. teacher and blocks are fingerprints."""
+class TokenKey(Layout):
+    """Everything the cached tokens depend on. teacher and blocks are fingerprints."""
 
     online: ClassVar[str] = "--cache-tokens none"
 
@@ -76,16 +76,6 @@ class TokenKey:
             dtype=dtype,
             precision=precision,
         )
-
-    @property
-    def name(self) -> str:
-        """The cache's directory name."""
-        return name_of(self)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
 
     @property
     def shard_rows(self) -> int:
