@@ -28,7 +28,7 @@ from demiglace.models.cost import BACKWARD, padded_flops
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config
-from demiglace.models.untrained import random_classifier
+from demiglace.models.untrained import random_model
 from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
 from demiglace.training.config import TrainConfig
@@ -75,7 +75,7 @@ def models(point: Point, attention: str) -> tuple[PreTrainedModel, PreTrainedMod
         num_labels=CLASSES,
     )
     half = truncate_config(config, tuple(range(0, point.layers, 2)))
-    return random_classifier(config, kit.CPU, attention), random_classifier(half, kit.CPU, attention)
+    return random_model(config, kit.CPU, attention), random_model(half, kit.CPU, attention)
 
 
 def train_seconds(objective: Objective, cache: SignalCache, examples: Examples, steps: list[np.ndarray]) -> float:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from demiglace.models.cost import activation_bytes, padded_flops, padded_tokens, training_memory
+from demiglace.models.cost import activation_bytes, padded_flops, padded_tokens, passes_of, training_memory
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape, forward_flops
 from factories import tiny_model
@@ -51,9 +51,9 @@ def test_activations_are_those_that_autograd_keeps(attention, precision, rows, t
 
 def test_rows_are_counted_as_long_as_the_longest_beside_them():
     shape, lengths = ModelShape.of(tiny_model("bert")), np.array([3, 5, 4])
-    parts = [np.array([0, 1]), np.array([2])]
-    assert padded_tokens(lengths, parts) == 2 * 5 + 4
-    assert padded_flops(shape, lengths, parts) == 2 * forward_flops(shape, 5) + forward_flops(shape, 4)
+    passes = passes_of(lengths, [np.array([0, 1]), np.array([2])])
+    assert padded_tokens(passes) == 2 * 5 + 4
+    assert padded_flops(shape, passes) == 2 * forward_flops(shape, 5) + forward_flops(shape, 4)
 
 
 def test_a_teacher_is_held_beside_the_student_or_before_it():

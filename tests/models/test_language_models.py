@@ -7,7 +7,15 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2LMHeadModel
 
 from demiglace.errors import ConfigError, ModelError
-from demiglace.models.language import checked, head_input, head_of, is_masked, load_language_model, new_language_model
+from demiglace.models.language import (
+    checked,
+    head_input,
+    head_of,
+    is_masked,
+    load_language_model,
+    new_language_config,
+    new_language_model,
+)
 from demiglace.models.loading import save_model
 from factories import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 from text_kit import byte_tokenizer, save_lm, tiny_lm
@@ -38,9 +46,10 @@ def test_a_classifier_has_no_such_head() -> None:
 def test_new_models_in_any_size(arch: str) -> None:
     tokenizer = byte_tokenizer(mask=True)
     sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+    config = new_language_config(arch, tokenizer, sizes, positions=700, dropout=0.0)
 
     def made(seed: int) -> dict[str, torch.Tensor]:
-        model = new_language_model(arch, tokenizer, sizes, positions=700, dropout=0.0, seed=seed)
+        model = new_language_model(config, arch, seed=seed)
         assert model.config.num_hidden_layers == 3 and model.config.hidden_size == 48
         assert model.config.vocab_size == len(tokenizer) and model.config.max_position_embeddings >= 700
         assert is_masked(model.config) == (arch in ("bert", "distilbert"))
@@ -52,15 +61,16 @@ def test_new_models_in_any_size(arch: str) -> None:
 
 
 def test_widths_without_more_words() -> None:
-    model = new_language_model("llama", byte_tokenizer(), {"hidden_size": 192}, positions=16)
-    assert (model.config.num_attention_heads, model.config.intermediate_size) == (3, 768)
+    config = new_language_config("llama", byte_tokenizer(), {"hidden_size": 192}, positions=16)
+    assert (config.num_attention_heads, config.intermediate_size) == (3, 768)
     with pytest.raises(ConfigError, match=r"--hidden-size 100 cannot be shared out among 3 heads"):
-        new_language_model("gpt2", byte_tokenizer(), {"hidden_size": 100, "num_attention_heads": 3}, positions=16)
+        new_language_config("gpt2", byte_tokenizer(), {"hidden_size": 100, "num_attention_heads": 3}, positions=16)
 
 
 def test_a_model_directory_lends_its_config(tmp_path: Path) -> None:
-    model = new_language_model(str(save_lm(tmp_path / "lm")), byte_tokenizer(), {"num_hidden_layers": 2}, positions=16)
-    assert (model.config.hidden_size, model.config.num_hidden_layers) == (32, 2)
+    lm = str(save_lm(tmp_path / "lm"))
+    config = new_language_config(lm, byte_tokenizer(), {"num_hidden_layers": 2}, positions=16)
+    assert (config.hidden_size, config.num_hidden_layers) == (32, 2)
 
 
 def test_checkpoints_of_all_kinds_become_language_models(tmp_path: Path) -> None:

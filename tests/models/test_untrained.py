@@ -8,7 +8,7 @@ import torch
 from demiglace.errors import ModelError
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config, truncate_model
-from demiglace.models.untrained import classifier_config, random_classifier, shape_of_config
+from demiglace.models.untrained import classifier_config, random_model, shape_of_config
 from factories import ARCHITECTURES, save_tiny, tiny_model
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_random_weights_are_random_and_leave_the_generator_alone():
     config = tiny_model("bert").config
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    model = random_classifier(config, CPU, "eager")
+    model = random_model(config, CPU, "eager")
     assert torch.equal(torch.get_rng_state(), before)
     assert not model.training
     assert model.config._attn_implementation == "eager"

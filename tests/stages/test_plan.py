@@ -10,12 +10,11 @@ from stage_kit import QUICK, arguments, write_rows
 import demiglace
 from demiglace.cli import main
 from demiglace.config import build, options_of, read_yaml
-from demiglace.data.corpus_config import CorpusConfig
 from demiglace.methods.table import METHODS
 from demiglace.stages import plan as plan_stage
 from demiglace.stages import subject as subject_module
 from demiglace.stages.calibrate import calibrate
-from demiglace.stages.config import DistillConfig, FinetuneConfig, PlanConfig
+from demiglace.stages.config import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.stages.plan import duration, run_of
 from demiglace.stages.subject import read_lengths, subject_of
 from factories import ARCHITECTURES, save_tiny
@@ -85,12 +84,9 @@ def test_finetuning_is_planned_too(base, rows, capsys):
 
 def test_every_option_of_a_run_is_one_of_the_plan():
     known = {o.name: (o.type, o.default) for o in options_of(PlanConfig)}
-    of_text = {o.name for o in options_of(CorpusConfig)} | {
-        *("masked_share", "cache_tokens", "cached_per_token")  # plans are of runs on rows
-    }
-    for kind in (DistillConfig, FinetuneConfig):
+    for kind in (DistillConfig, FinetuneConfig, PretrainConfig):
         for o in options_of(kind):
-            if o.name not in ("teacher", "model", "output", *of_text):
+            if o.name not in ("teacher", "model", "output"):
                 assert known[o.name] == (o.type, o.default)
 
 
@@ -162,8 +158,8 @@ def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher": None}, "plan takes --teacher, as distill does, or --model, as finetune does; neither was given"),
-        ({"model": "x"}, "both were given"),
+        ({"teacher": None}, "or --config-of, as pretrain does; given: none of them."),
+        ({"model": "x"}, "given: --teacher, --model."),
         ({"teacher": "/nowhere/at/all"}, "there is no model at /nowhere/at/all"),
         ({"layers": None}, "neither was given"),
         ({"layers": 9}, "9 layers were asked for; the model has 4"),

@@ -163,6 +163,11 @@ def _tokenise_file(
     _write(home / f"{number:05d}-{shard:05d}", np.concatenate(held), books, last=True)
 
 
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> int:
+    """Tokens of these documents, an end of text behind each."""
+    return sum(len(ids) + 1 for ids in _encode(tokenizer, texts))
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterable[list[int]]:
     if not texts:
         return []

@@ -58,6 +58,7 @@ def example_shape(layers: int) -> ModelShape:
         max_positions=512,
         parameters=0,
         embedding_parameters=0,
+        head_parameters=0,
         attention_size=768,
         causal=False,
     )

@@ -1,6 +1,7 @@
 """What training and asking a model costs, from its shape alone: arithmetic and memory."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,22 @@ from demiglace.models.shape import ModelShape, forward_flops
 BACKWARD = 2  # a backward pass takes the product with each weight twice: for its gradient and for its input's
 _FP32, _BF16 = 4, 2
 
-
-def padded_tokens(lengths: np.ndarray, parts: Iterable[np.ndarray]) -> int:
-    """Tokens computed over forward passes of these rows, each padded to its longest: Σ B · max(T)."""
-    return sum(len(part) * int(lengths[part].max()) for part in parts)
+Passes = Mapping[tuple[int, int], int]  # forward passes by size: (rows, tokens of each) -> how many of them
 
 
-def padded_flops(shape: ModelShape, lengths: np.ndarray, parts: Sequence[np.ndarray]) -> int:
-    """Floating-point operations of forward passes over these rows, each padded to its longest."""
-    return sum(len(part) * forward_flops(shape, int(lengths[part].max())) for part in parts)
+def passes_of(lengths: np.ndarray, parts: Iterable[np.ndarray]) -> Passes:
+    """The forward passes of these rows, each padded to its longest."""
+    return Counter((len(part), int(lengths[part].max())) for part in parts)
+
+
+def padded_tokens(passes: Passes) -> int:
+    """Tokens that the passes compute, padding included."""
+    return sum(rows * tokens * count for (rows, tokens), count in passes.items())
+
+
+def padded_flops(shape: ModelShape, passes: Passes, predicted: float = 1.0) -> int:
+    """Floating-point operations of the passes; predicted: share of the tokens that a language model's head is for."""
+    return sum(rows * forward_flops(shape, tokens, predicted) * count for (rows, tokens), count in passes.items())
 
 
 def activation_bytes(shape: ModelShape, rows: int, tokens: int, precision: str, attention: str) -> int:
@@ -31,7 +39,7 @@ def activation_bytes(shape: ModelShape, rows: int, tokens: int, precision: str, 
     2205.05198, 4.1, who count dropout's masks too). BERT and its kin keep this to within a tenth; activation functions
     and attention that are put together of simple operations (GPT-2, Llama, DeBERTa) up to twice as much.
     """
-    in_layer = (shape.parameters - shape.embedding_parameters) / shape.num_layers
+    in_layer = (shape.parameters - shape.embedding_parameters - shape.head_parameters) / shape.num_layers
     scores = shape.num_heads * tokens if attention == "eager" else 0
     numbers = 4 * shape.hidden_size + in_layer / shape.hidden_size + scores
     if precision == "bf16":
@@ -40,6 +48,15 @@ def activation_bytes(shape: ModelShape, rows: int, tokens: int, precision: str, 
     else:
         each, copies = _FP32 * numbers, 0
     return int(rows * tokens * shape.num_layers * each) + copies
+
+
+def head_bytes(shape: ModelShape, chunk: int) -> int:
+    """Bytes of making a language model's loss `chunk` tokens at a time: the head's gradient, and a chunk's logits.
+
+    Of those there are the student's and the teacher's, their probabilities and the gradient, in fp32; see
+    `losses.language`. 0 for a model that is no language model.
+    """
+    return _FP32 * (shape.head_parameters + 5 * chunk * shape.vocab_size) if shape.head_parameters else 0
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,15 @@ def is_masked(config: PreTrainedConfig) -> bool:
     raise ModelError(f"a {config.model_type} model cannot be a language model in transformers.")
 
 
+def language_config(model: str, dropout: float | None = None) -> PreTrainedConfig:
+    """The config of a language model, its dropout set where one is given. Raises `ModelError` as `is_masked` does."""
+    config = load_config(resolve_model(model))
+    is_masked(config)
+    if dropout is not None:
+        set_dropout(config, dropout)
+    return config
+
+
 def load_language_model(
     model: str, *, dropout: float | None = None, attention: str = "sdpa", allow_pickle: bool = False, seed: int = 0
 ) -> PreTrainedModel:
@@ -89,32 +98,31 @@ def load_language_model(
     An encoder without a masked head gets a new one, drawn from `seed`, and the user is told. Raises `ModelError` for
     what `load_whole` refuses, and for a model whose logits are not its head's alone.
     """
-    path = resolve_model(model)
-    config = load_config(path)
+    path, config = resolve_model(model), language_config(model, dropout)
     masked = is_masked(config)
-    if dropout is not None:
-        set_dropout(config, dropout)
-    model_class: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     with seeded(seed):
         loaded, is_new = load_whole(
-            model_class, path, config, attention=attention, allow_pickle=allow_pickle, new_head=masked
+            language_class(config), path, config, attention=attention, allow_pickle=allow_pickle, new_head=masked
         )
     if is_new:
         say("The head of the masked language model is new: the model has none.")
     return checked(loaded, path)
 
 
-def new_language_model(
+def language_class(config: PreTrainedConfig) -> Any:
+    """The class that makes language models of a config."""
+    return AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
+
+
+def new_language_config(
     config_of: str,
     tokenizer: PreTrainedTokenizerBase,
     sizes: dict[str, int | None],
     *,
     positions: int,
     dropout: float | None = None,
-    attention: str = "sdpa",
-    seed: int = 0,
-) -> PreTrainedModel:
-    """A language model of a kind (gpt2, llama, bert, …) or of another model's config, with weights drawn from `seed`.
+) -> PreTrainedConfig:
+    """The config of a new language model of a kind (gpt2, llama, bert, …) or after another model's.
 
     sizes: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, those of them that are not none;
     heads are 64 wide and the intermediate size is 4 · d where d is given and they are not. The vocabulary is the
@@ -122,23 +130,31 @@ def new_language_model(
     `ModelError` as `is_masked` does.
     """
     config = _sized(_config_named(config_of), sizes, positions)
+    is_masked(config)
     config.vocab_size = len(tokenizer)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, getattr(tokenizer, name))
     if dropout is not None:
         set_dropout(config, dropout)
-    model_class: Any = AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
+    return config
+
+
+def new_language_model(
+    config: PreTrainedConfig, name: str, *, attention: str = "sdpa", seed: int = 0
+) -> PreTrainedModel:
+    """A language model of a config, with weights drawn from `seed`; name: what the config was made after.
+
+    Raises `ConfigError` for sizes that do not go together.
+    """
     kernel = None if attention == "sdpa" else attention
     try:
         with seeded(seed), quiet():
-            model = model_class.from_config(
+            model = language_class(config).from_config(
                 config, attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
             )
     except LOAD_ERRORS as error:
-        raise ConfigError(
-            f"no model can be made of {config_of} in these sizes: {' '.join(str(error).split())}"
-        ) from error
-    return checked(model.eval(), config_of)
+        raise ConfigError(f"no model can be made of {name} in these sizes: {' '.join(str(error).split())}") from error
+    return checked(model.eval(), name)
 
 
 def _config_named(config_of: str) -> PreTrainedConfig:

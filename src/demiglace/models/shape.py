@@ -14,8 +14,10 @@ class ModelShape:
 
     architecture: name of its class; num_labels: width of its classification head, 0 without one; max_positions:
     tokens of the longest row it takes, or None if nothing limits them; parameters: all of them, shared ones once;
-    embedding_parameters: those that are looked up and not multiplied with; attention_size: width of a layer's queries
-    (heads · d_h), 0 where they cannot be read; causal: whether tokens attend only to those up to them.
+    embedding_parameters: those that are looked up and not multiplied with; head_parameters: those that make a language
+    model's logits, 0 where it is none, and no embeddings even where they are shared with them; attention_size: width
+    of a layer's queries (heads · d_h), 0 where they cannot be read; causal: whether tokens attend only to those up to
+    them.
     """
 
     architecture: str
@@ -27,6 +29,7 @@ class ModelShape:
     max_positions: int | None
     parameters: int
     embedding_parameters: int
+    head_parameters: int
     attention_size: int
     causal: bool
 
@@ -35,6 +38,7 @@ class ModelShape:
         """The shape of a model."""
         config, name = model.config, type(model).__name__
         attention_size, causal = attention_form(model)
+        head = model.get_output_embeddings()
         return cls(
             architecture=name,
             num_layers=config.num_hidden_layers,
@@ -44,7 +48,8 @@ class ModelShape:
             num_labels=len(config.id2label or {}) if name.endswith("ForSequenceClassification") else 0,
             max_positions=_max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
-            embedding_parameters=_embedding_parameters(model),
+            embedding_parameters=_embedding_parameters(model, head),
+            head_parameters=sum(p.numel() for p in head.parameters()) if head is not None else 0,
             attention_size=attention_size,
             causal=causal,
         )
@@ -60,17 +65,21 @@ def _max_positions(model: PreTrainedModel) -> int | None:
     return rows - max(unused, default=0)
 
 
-def _embedding_parameters(model: PreTrainedModel) -> int:
+def _embedding_parameters(model: PreTrainedModel, head: nn.Module | None) -> int:
     tables = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    if head is not None:
+        tables.pop(id(head.weight), None)
     return sum(weight.numel() for weight in tables.values())
 
 
-def forward_flops(shape: ModelShape, tokens: int) -> int:
+def forward_flops(shape: ModelShape, tokens: int, predicted: float = 1.0) -> int:
     """Floating-point operations of one forward pass over a row of `tokens` tokens (a multiply-add counts as two).
 
-    2 · (P − E) · T + 4 · n · d · T²: every parameter P that is no looked-up embedding E is multiplied once a token,
-    and in each of n layers of width d the scores Q·Kᵀ and their product with V take 2 · d · T² each. Norms, softmax
-    and a language-model head that shares the embeddings are left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
+    2 · (P − E − H) · T + 4 · n · d · T² + 2 · H · p · T: every parameter P that is no looked-up embedding E is
+    multiplied once a token, and in each of n layers of width d the scores Q·Kᵀ and their product with V take 2 · d · T²
+    each. A language model's head H makes logits for the share p of the tokens, those it predicts. Norms and softmax are
+    left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
     """
-    dense = 2 * (shape.parameters - shape.embedding_parameters) * tokens
-    return dense + 4 * shape.num_layers * shape.hidden_size * tokens**2
+    body = shape.parameters - shape.embedding_parameters - shape.head_parameters
+    attention = 4 * shape.num_layers * shape.hidden_size * tokens**2
+    return 2 * body * tokens + attention + round(2 * shape.head_parameters * predicted * tokens)

@@ -1,13 +1,15 @@
-"""Classifiers from a config alone: their exact shape without weights, or with random ones to time."""
+"""Models from a config alone: their exact shape without weights, or with random ones to time."""
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from demiglace.models.files import LOAD_ERRORS, load_config, load_error, resolve_model
+from demiglace.models.language import language_class
 from demiglace.models.loading import prepare_config, quiet, seeded
 from demiglace.models.shape import ModelShape
 
@@ -23,18 +25,21 @@ def classifier_config(model: str | Path, label_names: Sequence[str], dropout: fl
     return config
 
 
-def shape_of_config(config: PreTrainedConfig) -> ModelShape:
-    """The exact shape of a classifier of this config; nothing is allocated."""
-    return ModelShape.of(random_classifier(config, torch.device("meta")))
+def shape_of_config(config: PreTrainedConfig, *, language: bool = False) -> ModelShape:
+    """The exact shape of a classifier, or a language model, of this config; nothing is allocated."""
+    return ModelShape.of(random_model(config, torch.device("meta"), language=language))
 
 
-def random_classifier(config: PreTrainedConfig, device: torch.device, attention: str = "sdpa") -> PreTrainedModel:
-    """A classifier of this config in fp32 and eval mode, with random weights."""
+def random_model(
+    config: PreTrainedConfig, device: torch.device, attention: str = "sdpa", *, language: bool = False
+) -> PreTrainedModel:
+    """A classifier, or a language model, of this config in fp32 and eval mode, with random weights."""
+    kind: Any = language_class(config) if language else AutoModelForSequenceClassification
     # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)
     kernel = None if attention == "sdpa" else attention
     try:
         with seeded(0), quiet(), device:
-            model = AutoModelForSequenceClassification.from_config(
+            model: PreTrainedModel = kind.from_config(
                 copy.deepcopy(config), attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
             )
     except LOAD_ERRORS as error:

@@ -8,7 +8,6 @@ from demiglace.errors import ConfigError
 from demiglace.manifest import Run
 from demiglace.methods.base import Method
 from demiglace.methods.tokens import sparse_temperature
-from demiglace.models.language import is_masked
 from demiglace.models.shape import ModelShape
 from demiglace.signals.layout import capture_seconds
 from demiglace.signals.request import SignalRequest
@@ -22,25 +21,25 @@ _SEED = 0  # and not the run's, so that runs of all seeds share one cache
 
 
 def telling_of(
-    config: DistillConfig, method: Method, student: PreTrainedModel, teacher: PreTrainedModel
+    config: DistillConfig, method: Method, student: ModelShape, teacher: ModelShape, *, masked: bool
 ) -> Telling | None:
-    """Which tokens are to be kept; none where the teacher is asked for every batch.
+    """Which tokens are to be kept; none where the teacher is asked for every batch. masked: the kind of both models.
 
     Raises `ConfigError` for a method or model that cannot learn from them, and options that contradict each other.
     """
-    kind, count, shape = config.cache_tokens, config.cached_per_token, ModelShape.of(teacher)
+    kind, count = config.cache_tokens, config.cached_per_token
     if kind == "none":
         return None
     if config.cache == "off":
         raise ConfigError(f"--cache off keeps nothing, and --cache-tokens {kind} asks for a cache; leave one out.")
-    if is_masked(student.config):
+    if masked:
         raise ConfigError(
             f"--cache-tokens {kind} is for causal models: what a masked one predicts is drawn anew every epoch. Leave "
             "it out; the teacher is then asked for every batch."
         )
-    if kind == "top-k" and count > shape.vocab_size:
-        raise ConfigError(f"--cached-per-token {count}: the teacher has only {shape.vocab_size:,} tokens.")
-    temperature = sparse_temperature(config.method, method, ModelShape.of(student), shape)
+    if kind == "top-k" and count > teacher.vocab_size:
+        raise ConfigError(f"--cached-per-token {count}: the teacher has only {teacher.vocab_size:,} tokens.")
+    temperature = sparse_temperature(config.method, method, student, teacher)
     if kind == "top-k":
         say(
             "warning: --cache-tokens top-k is biased: the student learns that there are no tokens but the "

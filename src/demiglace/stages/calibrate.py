@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -10,14 +11,16 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch, collate, epoch_steps, sorted_batches, split_by_tokens
+from demiglace.data.blocks import Blocks, Masking, all_blocks
+from demiglace.data.corpus import Corpus
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Progress
-from demiglace.models.cost import BACKWARD, padded_flops
+from demiglace.models.cost import BACKWARD, Passes, padded_flops, passes_of
 from demiglace.models.loading import seeded
-from demiglace.models.untrained import random_classifier
+from demiglace.models.untrained import random_model
 from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.request import SignalRequest, Signals
-from demiglace.stages.estimate import Speed
+from demiglace.signals.request import SignalRequest, Signals, SparseTargets
+from demiglace.stages.estimate import Speed, teacher_head_flops
 from demiglace.stages.fit import processes
 from demiglace.stages.subject import Subject
 from demiglace.training.objective import Objective, Perturbed
@@ -26,6 +29,7 @@ from demiglace.training.optimiser import make_optimiser
 T = TypeVar("T")
 _FORWARD_SHARE = 0.3  # of the seconds, for forward passes without gradients
 _ROWS = 50_000  # from which the steps are taken
+_TOKENS = 4_000_000  # of a corpus
 
 
 def calibrate(subject: Subject, seconds: float = 10.0) -> Speed:
@@ -36,26 +40,38 @@ def calibrate(subject: Subject, seconds: float = 10.0) -> Speed:
     """
     device = processes().device
     examples = _made_up(subject)
-    teacher = random_classifier(subject.teacher or subject.student, device, subject.setup.attention)
-    student = random_classifier(subject.student, device, subject.setup.attention)
+    teacher, student = (
+        random_model(config, device, subject.setup.attention, language=subject.is_language)
+        for config in (subject.teacher or subject.student, subject.student)
+    )
     with seeded(0):  # dropout, and the terms' own weights
         forward = _forward_speed(subject, teacher, examples, seconds * _FORWARD_SHARE)
         training, update = _training_speed(subject, teacher, student, examples, seconds * (1 - _FORWARD_SHARE))
     return Speed(forward, training, update)
 
 
-def _made_up(subject: Subject) -> Examples:
+def _made_up(subject: Subject) -> Examples | Blocks:
     """Random tokens in rows of the training rows' lengths."""
     lengths = subject.rows.lengths["train"][:_ROWS]
     generator = np.random.default_rng(0)
+    if subject.is_language:
+        size, words = int(lengths[0]), subject.student.vocab_size
+        count = min(len(lengths), max(subject.setup.training.batch_size, _TOKENS // size))
+        tokens = generator.integers(0, words, count * size + 1).astype(np.uint32)
+        share = subject.setup.predicted
+        masking = Masking(share, mask_id=0, vocabulary=(0, words), seed=0) if share < 1 else None
+        return all_blocks(Corpus((tokens,), ("made up",), 1, 0, 0, {}, ""), size, masking)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = generator.integers(0, subject.student.vocab_size, offsets[-1]).astype(np.int32)
     labels = np.zeros(len(lengths), np.float32 if subject.rows.problem == "regression" else np.int64)
     return Examples(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 
-def _forward_speed(subject: Subject, model: PreTrainedModel, examples: Examples, seconds: float) -> float:
-    """Operations a second of a teacher at work; of the student's validation where there is no teacher."""
+def _forward_speed(subject: Subject, model: PreTrainedModel, examples: Examples | Blocks, seconds: float) -> float:
+    """Operations a second of a teacher at work; of the student's validation where there is no teacher.
+
+    A language model's logits are no part of it: they are made with the losses.
+    """
     setup, lengths = subject.setup, examples.lengths
     teacher, student = subject.shapes
     request = SignalRequest(logits=True)
@@ -70,11 +86,11 @@ def _forward_speed(subject: Subject, model: PreTrainedModel, examples: Examples,
         with watch:
             source.fetch(batch)
     shape, done = teacher or student, [batches[i] for i in itertools.islice(itertools.cycle(order), watch.laps)]
-    return _rate([padded_flops(shape, lengths, [batch]) for batch in done], watch.seconds)
+    return _rate([padded_flops(shape, passes_of(lengths, [batch]), 0.0) for batch in done], watch.seconds)
 
 
 def _training_speed(
-    subject: Subject, teacher: PreTrainedModel, student: PreTrainedModel, examples: Examples, seconds: float
+    subject: Subject, teacher: PreTrainedModel, student: PreTrainedModel, examples: Examples | Blocks, seconds: float
 ) -> tuple[float, float]:
     """Operations a second of forward and backward passes, and seconds of an update."""
     setup, (other, shape) = subject.setup, subject.shapes
@@ -90,7 +106,7 @@ def _training_speed(
             signals, perturbed = said.of(batch, now.phase)
             with passes:
                 objective(batch, signals, now, rows, rows, perturbed)[0].backward()
-            flops.append((1 + BACKWARD) * said.texts * padded_flops(shape, examples.lengths, [part]))
+            flops.append(said.flops(passes_of(examples.lengths, [part])))
         with updates:
             torch.nn.utils.clip_grad_norm_(objective.parameters(), setup.training.clip)
             optimiser.step()
@@ -102,6 +118,7 @@ class _Teaching:
     """What the method's terms hear of a teacher, of the rows' text and of a perturbed one of the same length."""
 
     def __init__(self, subject: Subject, model: PreTrainedModel):
+        self._subject = subject
         other, shape = subject.shapes
         method, precision = subject.setup.method, subject.setup.precision
         self.texts = 1 if method.augmentation is None else 2
@@ -110,15 +127,31 @@ class _Teaching:
             self._text = OnlineTeacher(model, subject.setup.requests(shape, other), precision)
             self._perturbed = OnlineTeacher(model, method.perturbed_requests(shape, other).teacher, precision)
 
+    def flops(self, passes: Passes) -> int:
+        """Operations of the student's passes, forward and backward, and of the teacher's logits beside them."""
+        teacher, shape = self._subject.shapes
+        found = (1 + BACKWARD) * self.texts * padded_flops(shape, passes, self._subject.setup.predicted)
+        return found + (teacher_head_flops(self._subject.setup, shape, teacher, passes) if teacher else 0)
+
     def of(self, batch: Batch, phase: int) -> tuple[Signals, Perturbed | None]:
         """The teacher's signals of a batch."""
         if self._text is None or self._perturbed is None:
             return Signals(), None
         perturbed = Perturbed(batch, self._perturbed.fetch(batch)) if self.texts > 1 else None
-        return self._text.fetch(batch, phase), perturbed
+        signals = self._text.fetch(batch, phase)
+        if self._subject.setup.telling is not None and signals.head is not None:
+            signals = replace(signals, head=_some_tokens(batch, self._subject.setup.telling.count))
+        return signals, perturbed
 
 
-def _steps(subject: Subject, examples: Examples) -> list[list[np.ndarray]]:
+def _some_tokens(batch: Batch, count: int) -> SparseTargets:
+    """What a cache of tokens would say of a batch, as far as its cost goes."""
+    ids = batch.labels[..., None].expand(*batch.labels.shape, count)
+    entropy = torch.zeros_like(batch.labels, dtype=torch.float32)
+    return SparseTargets(ids, torch.full_like(ids, 1 / count, dtype=torch.float32), entropy)
+
+
+def _steps(subject: Subject, examples: Examples | Blocks) -> list[list[np.ndarray]]:
     """The forward passes of each step of an epoch, one process's share of them."""
     setup, lengths = subject.setup, examples.lengths
     plan = epoch_steps(lengths, setup.training.batch_size, setup.training.seed, 0)

@@ -80,9 +80,9 @@ class DistillConfig:
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 
-def _same(name: str) -> Any:
-    """The option of that name of `distill`."""
-    found = next(f for f in fields(DistillConfig) if f.name == name)
+def _same(name: str, kind: type = DistillConfig) -> Any:
+    """The option of that name of another command."""
+    found = next(f for f in fields(kind) if f.name == name)
     return field(default=found.default, default_factory=found.default_factory, metadata=found.metadata)
 
 
@@ -122,13 +122,14 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """Tell what a run of distill or finetune, given by its own options, will cost, and run and write nothing.
+    """Tell what a run of distill, finetune or pretrain, given by its own options, will cost; run and write nothing.
 
-    Models are read by their configs alone, so weights need not be there.
+    Models are read by their configs alone, so weights need not be there; of a large corpus only a part is read.
     """
 
     teacher: str | None = option("the teacher of `distill`", None)
-    model: str | None = option("or the model of `finetune`", None)
+    model: str | None = option("or the model of `finetune`; with --corpus, of `pretrain`", None)
+    config_of: str | None = option("or what a new model of `pretrain` is made after", None)
     output: Path | None = option("run directory, on whose disk the teacher's signals would lie", None, short="-o")
     student: str | None = _same("student")
     layers: int | None = _same("layers")
@@ -138,12 +139,21 @@ class PlanConfig:
     method_options: dict[str, Any] = _same("method_options")
     cache: str = _same("cache")
     cache_dtype: Literal["float16", "float32"] = _same("cache_dtype")
+    cache_tokens: Literal["none", "sampled", "top-k"] = _same("cache_tokens")
+    cached_per_token: int = _same("cached_per_token")
+    masked_share: float = _same("masked_share")
+    tokenizer: str | None = _same("tokenizer", PretrainConfig)
+    hidden_size: int | None = _same("hidden_size", PretrainConfig)
+    num_layers: int | None = _same("num_layers", PretrainConfig)
+    num_heads: int | None = _same("num_heads", PretrainConfig)
+    intermediate_size: int | None = _same("intermediate_size", PretrainConfig)
     devices: int = option("processes that share the work", 1, at_least=1)
     flops: float | None = option(
         "sustained operations a second of one device, to assume instead of measuring this one", None, above=0
     )
     calibration_seconds: float = option("time for measuring this machine's speed", 10.0, above=0)
     source: DataConfig = group(DataConfig)
+    text: CorpusConfig = group(CorpusConfig)
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _same("allow_pickle")

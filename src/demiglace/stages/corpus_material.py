@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.console import say
 from demiglace.data.blocks import Blocks, Masking, all_blocks
@@ -81,12 +81,12 @@ def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
     return inputs
 
 
-def masking_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, share: float, seed: int) -> Masking | None:
-    """How a masked model's text is masked; none for a causal model.
+def masking_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, share: float, seed: int) -> Masking | None:
+    """How the text of a masked model of this config is masked; none for a causal one.
 
     Raises `ModelError` for a masked model whose tokenizer has no mask token.
     """
-    if not is_masked(model.config):
+    if not is_masked(config):
         return None
     if tokenizer.mask_token_id is None:
         raise ModelError(
@@ -103,10 +103,9 @@ def check_training(config: TrainConfig) -> None:
     check_trackers(config)
 
 
-def block_size(asked: int | None, models: Sequence[PreTrainedModel], usual: int = USUAL_BLOCK) -> int:
+def block_size(asked: int | None, shapes: Sequence[ModelShape], usual: int = USUAL_BLOCK) -> int:
     """Tokens of a block: as asked, or as usual. Raises `ConfigError` where a model takes fewer."""
-    limits = [ModelShape.of(model).max_positions for model in models]
-    limit = min((n for n in limits if n is not None), default=None)
+    limit = min((s.max_positions for s in shapes if s.max_positions is not None), default=None)
     if asked is None:
         return min(usual, limit or usual)
     if limit is not None and asked > limit:
@@ -128,28 +127,32 @@ def make_blocks(
         validation = all_blocks(held, size, masking)
         validation = replace(validation, numbers=validation.numbers[: config.validation_blocks])
     else:
-        blocks, validation = _split(blocks, min(config.validation_blocks, max(1, len(blocks) // 100)))
-    if config.max_tokens is not None:
-        blocks = _drawn(blocks, config.max_tokens)
+        train = len(blocks) - blocks_held_back(len(blocks), size, config)
+        validation = replace(blocks, numbers=blocks.numbers[train:])
+        blocks = replace(blocks, numbers=blocks.numbers[:train])
+    count = blocks_to_train_on(len(blocks), size, config)
+    if count < len(blocks):
+        drawn = np.random.default_rng(0).permutation(len(blocks))[:count]
+        blocks = replace(blocks, numbers=blocks.numbers[np.sort(drawn)])
     material = CorpusMaterial(corpus, {"train": blocks, "validation": validation})
     _say(material)
     return material
 
 
-def _split(blocks: Blocks, held: int) -> tuple[Blocks, Blocks]:
-    """All but the last blocks, and those."""
-    if len(blocks) <= held:
+def blocks_held_back(blocks: int, size: int, config: CorpusConfig) -> int:
+    """How many of a corpus' blocks are not trained on but validated on. Raises `DataError` where none would be left."""
+    held = min(config.validation_blocks, max(1, blocks // 100))
+    if blocks <= held:
         raise DataError(
-            f"the corpus fills {len(blocks)} block of {blocks.size} tokens, and one is needed to validate on; give "
-            "more text, a --validation-corpus or a smaller --block-size."
+            f"the corpus fills {blocks} block of {size} tokens, and one is needed to validate on; give more text, a "
+            "--validation-corpus or a smaller --block-size."
         )
-    return replace(blocks, numbers=blocks.numbers[:-held]), replace(blocks, numbers=blocks.numbers[-held:])
+    return held
 
 
-def _drawn(blocks: Blocks, tokens: int) -> Blocks:
-    count = max(1, min(len(blocks), tokens // blocks.size))
-    drawn = np.random.default_rng(0).permutation(len(blocks))[:count]
-    return replace(blocks, numbers=blocks.numbers[np.sort(drawn)])
+def blocks_to_train_on(blocks: int, size: int, config: CorpusConfig) -> int:
+    """How many of so many blocks --max-tokens lets in."""
+    return blocks if config.max_tokens is None else max(1, min(blocks, config.max_tokens // size))
 
 
 def _say(material: CorpusMaterial) -> None:

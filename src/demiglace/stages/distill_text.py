@@ -6,7 +6,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.data.blocks import Blocks
 from demiglace.errors import ConfigError, ModelError
@@ -34,7 +34,7 @@ def distill_text(config: DistillConfig) -> Path:
     Terms on logits are taken token by token and never make all [B, L, V] of them; terms on hidden states compare
     blocks, pooled as the method says, or their tokens. Returns the run directory as `distill` does.
     """
-    method = _method(config)
+    method = text_method(config)
     phase_ends(config.training.epochs, method.phases)
     check_training(config.training)
     run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | teaching_inputs(config))
@@ -46,13 +46,12 @@ def distill_text(config: DistillConfig) -> Path:
     teacher, student, precision = _load_models(config)
     for model in (teacher, student):
         check_ids(model, tokenizer)
-    telling = telling_of(config, method, student, teacher)
-    size = block_size(config.text.block_size, [teacher, student])
     shapes = ModelShape.of(student), ModelShape.of(teacher)
+    check_outputs(method, *shapes)
+    telling = telling_of(config, method, *shapes, masked=is_masked(student.config))
+    size = block_size(config.text.block_size, shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
-    if any(r.logits for r in requests):
-        _check_outputs(*shapes)
-    masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
+    masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
     job = _with_source(job, config, run, teacher, requests, telling)
@@ -61,9 +60,9 @@ def distill_text(config: DistillConfig) -> Path:
     return config.output
 
 
-def _check_outputs(student: ModelShape, teacher: ModelShape) -> None:
-    """Raise `ModelError` where the two models' logits are not of the same width: one table may be padded."""
-    if student.vocab_size != teacher.vocab_size:
+def check_outputs(method: Method, student: ModelShape, teacher: ModelShape) -> None:
+    """Raise `ModelError` where logits are compared that are not of the same width: one table may be padded."""
+    if method.requests(student, teacher).teacher.logits and student.vocab_size != teacher.vocab_size:
         raise ModelError(
             f"the student has outputs for {student.vocab_size:,} tokens and the teacher for {teacher.vocab_size:,}, so "
             "that they cannot be compared; pad one model's embeddings and head to the size of the other's."
@@ -91,13 +90,20 @@ def _with_source(
     return replace(job, source=source, capture_seconds=seconds)
 
 
-def _method(config: DistillConfig) -> Method:
+def text_method(config: DistillConfig) -> Method:
+    """The method. Raises `ConfigError` for one that rewrites rows, and where rows were given beside the corpus."""
     if config.source.data:
         raise ConfigError("--data and --corpus were both given; the student learns a task, or to be a language model.")
     method = build_method(config.method, config.method_options)
     if method.augmentation is not None:
         raise ConfigError(f"method {config.method} rewrites the rows of a task; for --corpus take another method.")
     return method
+
+
+def check_same_kind(teacher: PreTrainedConfig, student: PreTrainedConfig) -> None:
+    """Raise `ModelError` unless both are causal or both are masked language models."""
+    if is_masked(teacher) != is_masked(student):
+        raise ModelError("teacher and student are a causal and a masked language model; they predict different tokens.")
 
 
 def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedModel, str]:
@@ -111,8 +117,7 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
         allow_pickle=config.allow_pickle,
         seed=training.seed,
     )
-    if is_masked(teacher.config) != is_masked(student.config):
-        raise ModelError("teacher and student are a causal and a masked language model; they predict different tokens.")
+    check_same_kind(teacher.config, student.config)
     if not config.student:
         student = cut_student(config, student)
     return teacher, student, precision

@@ -1,5 +1,6 @@
 """What a run will cost, from shapes, lengths and speeds alone: nothing is loaded, run or written here."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -10,10 +11,22 @@ import numpy as np
 
 from demiglace.data.batches import epoch_steps, sorted_batches, split_by_tokens
 from demiglace.methods.base import Method
-from demiglace.models.cost import BACKWARD, Memory, activation_bytes, padded_flops, padded_tokens, training_memory
+from demiglace.models.cost import (
+    BACKWARD,
+    Memory,
+    Passes,
+    activation_bytes,
+    head_bytes,
+    padded_flops,
+    padded_tokens,
+    passes_of,
+    training_memory,
+)
 from demiglace.models.shape import ModelShape
 from demiglace.signals.cache import CacheKey
+from demiglace.signals.layout import Layout
 from demiglace.signals.request import SignalRequest
+from demiglace.signals.token_cache import Telling, TokenKey
 from demiglace.training.config import TrainConfig
 from demiglace.training.timetable import phase_ends
 
@@ -34,7 +47,9 @@ class Speed:
 class Setup:
     """A run as far as its cost goes. pass_tokens: padded tokens of a forward pass without gradients.
 
-    cache: whether the teacher's signals may be kept on disk; devices: processes that share every step.
+    cache: whether the teacher's signals may be kept on disk; devices: processes that share every step. Of language
+    models, predicted: share of the tokens that are predicted; telling: which of the teacher's tokens are kept, if any;
+    chunk: tokens whose logits live at a time.
     """
 
     method: Method
@@ -45,6 +60,9 @@ class Setup:
     cache_dtype: Literal["float16", "float32"] = "float16"
     pass_tokens: int = 2048
     devices: int = 1
+    predicted: float = 1.0
+    telling: Telling | None = None
+    chunk: int = 1
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> list[SignalRequest]:
         """What each phase asks of the teacher."""
@@ -109,38 +127,78 @@ def estimate(
     """The cost of training `student` on rows of these lengths, by split: "train", and "validation" and "test" if any.
 
     Arithmetic: F(T) of `models.shape.forward_flops` for every row of every batch as the loop will make it, padding
-    included; the teacher F once a row, the student 3 F an epoch (a backward pass is two forward passes). Seconds:
-    (teacher's + student's operations) / (speed · devices) + updates; every process validates alone. Without a speed
-    no seconds are told.
+    included; the teacher F once a row, the student 3 F an epoch (a backward pass is two forward passes). The logits of
+    a language model's teacher that is online are made beside the student's, and count with them. Seconds: (teacher's +
+    student's operations) / (speed · devices) + updates; every process validates alone. Without a speed no seconds are
+    told.
     Raises `ConfigError` and `ModelError` where the method does not suit epochs or models.
     """
     rows, training = lengths["train"], setup.training
-    steps = epoch_steps(rows, training.batch_size, training.seed, 0)
-    parts = [part for step in steps for part in split_by_tokens(step, rows, training.batch_tokens)]
+    steps, passes = epoch_passes(rows, training)
     cached = teacher is not None and setup.cached(student, teacher)
-    passes = 0 if teacher is None else 1 if cached else _online_epochs(setup, student, teacher)
-    held = teacher if passes else None
+    times = 0 if teacher is None else 1 if cached else _online_epochs(setup, student, teacher)
+    held = teacher if times else None
     texts = 1 if setup.method.augmentation is None else 2  # the rows' own and the perturbed one
-    asked = sorted_batches(rows, setup.pass_tokens) if cached else parts
-    teacher_flops = texts * padded_flops(held, rows, asked) if held else 0
-    student_flops = texts * (1 + BACKWARD) * padded_flops(student, rows, parts)
+    learning = texts * (1 + BACKWARD) * padded_flops(student, passes, setup.predicted)
+    asking = 0
+    if held is not None:
+        learning += teacher_head_flops(setup, student, held, passes)
+        asked, share = (_without_gradients(rows, setup), 1.0) if cached else (passes, 0.0)
+        asking = texts * padded_flops(held, asked, share)
     found = Estimate(
         teacher=held,
         student=student,
         rows=len(rows),
         tokens=int(rows.sum()),
-        padded_tokens=padded_tokens(rows, parts),
-        steps=len(steps),
+        padded_tokens=padded_tokens(passes),
+        steps=steps,
         epochs=training.epochs,
-        teacher_flops=teacher_flops,
-        teacher_passes=passes,
-        student_flops=student_flops,
+        teacher_flops=asking,
+        teacher_passes=times,
+        student_flops=learning,
         validation_flops=_validation_flops(setup, student, lengths),
-        cache_bytes=_cache_bytes(setup, student, held, len(rows)) if cached and held else 0,
-        memory=training_memory(student, _activations(setup, student, rows, parts), held, cached=cached),
+        cache_bytes=_cache_key(setup, student, held, rows).bytes if cached and held else 0,
+        memory=training_memory(student, _activations(setup, student, passes), held, cached=cached),
         seconds=None,
     )
     return found if speed is None else replace(found, seconds=_seconds(found, speed, setup.devices))
+
+
+def teacher_head_flops(setup: Setup, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
+    """Operations of a language model's logits that a teacher who is online makes beside the student's."""
+    if setup.telling is not None or not setup.request(student, teacher).logits:
+        return 0
+    return padded_flops(teacher, passes, setup.predicted) - padded_flops(teacher, passes, 0.0)
+
+
+def epoch_passes(lengths: np.ndarray, training: TrainConfig) -> tuple[int, Passes]:
+    """How many steps an epoch of these rows has, and their forward passes with gradients."""
+    if _is_even(lengths):
+        whole, rest = divmod(len(lengths), training.batch_size)
+        full, last = (_even_passes(n, int(lengths[0]), training.batch_tokens) for n in (training.batch_size, rest))
+        return whole + bool(rest), Counter({size: n * whole for size, n in full.items()}) + last
+    steps = epoch_steps(lengths, training.batch_size, training.seed, 0)
+    parts = (part for step in steps for part in split_by_tokens(step, lengths, training.batch_tokens))
+    return len(steps), passes_of(lengths, parts)
+
+
+def _without_gradients(lengths: np.ndarray, setup: Setup) -> Passes:
+    """The forward passes of asking a model once about every row."""
+    if _is_even(lengths):
+        return _even_passes(len(lengths), int(lengths[0]), setup.pass_tokens)
+    return passes_of(lengths, sorted_batches(lengths, setup.pass_tokens))
+
+
+def _is_even(lengths: np.ndarray) -> bool:
+    """Whether all rows are of one length, as blocks of text are, of which there may be too many to plan one by one."""
+    return len(lengths) > 0 and lengths.min() == lengths.max()
+
+
+def _even_passes(rows: int, tokens: int, most: int) -> Counter[tuple[int, int]]:
+    """Rows of one length, cut as `split_by_tokens` cuts them."""
+    together = max(1, most // tokens)
+    whole, rest = divmod(rows, together)
+    return +Counter({(together, tokens): whole}) + Counter({(rest, tokens): 1} if rest else {})
 
 
 def _seconds(found: Estimate, speed: Speed, devices: int) -> Seconds:
@@ -164,32 +222,48 @@ def _online_epochs(setup: Setup, student: ModelShape, teacher: ModelShape) -> in
     return sum(end - begin for begin, end, is_asked in zip(begins, ends, asked, strict=True) if is_asked)
 
 
-def _cache_bytes(setup: Setup, student: ModelShape, teacher: ModelShape, rows: int) -> int:
-    key = CacheKey(
+def _cache_key(setup: Setup, student: ModelShape, teacher: ModelShape, lengths: np.ndarray) -> Layout:
+    """What is kept of the teacher, without its fingerprints."""
+    poolings = setup.request(student, teacher).poolings
+    if setup.telling is not None:
+        return TokenKey(
+            teacher="",
+            blocks="",
+            rows=len(lengths),
+            size=int(lengths[0]),
+            vocabulary=teacher.vocab_size,
+            telling=setup.telling,
+            layers=teacher.num_layers,
+            width=teacher.hidden_size,
+            poolings=poolings,
+            dtype=setup.cache_dtype,
+            precision=setup.precision,
+        )
+    return CacheKey(
         teacher="",
         tokens="",
-        rows=rows,
+        rows=len(lengths),
         outputs=teacher.num_labels,
         layers=teacher.num_layers,
         width=teacher.hidden_size,
-        poolings=setup.request(student, teacher).poolings,
+        poolings=poolings,
         dtype=setup.cache_dtype,
         precision=setup.precision,
     )
-    return key.bytes
 
 
-def _activations(setup: Setup, student: ModelShape, lengths: np.ndarray, parts: list[np.ndarray]) -> int:
-    """Of the largest forward pass, or a process's share of it."""
-    sizes = {(-(-len(part) // setup.devices), int(lengths[part].max())) for part in parts}
-    return max(activation_bytes(student, *size, setup.precision, setup.attention) for size in sizes)
+def _activations(setup: Setup, student: ModelShape, passes: Passes) -> int:
+    """Of the largest forward pass, or a process's share of it, and of a language model's logits."""
+    sizes = {(-(-rows // setup.devices), tokens) for rows, tokens in passes}
+    of_layers = max(activation_bytes(student, *size, setup.precision, setup.attention) for size in sizes)
+    return of_layers + head_bytes(student, setup.chunk)
 
 
 def _validation_flops(setup: Setup, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
     """Validation rows after every epoch and, with test rows, once more for the best one."""
     times = {"validation": setup.training.epochs + 1, "test": 1}
     return sum(
-        count * padded_flops(student, lengths[name], sorted_batches(lengths[name], setup.pass_tokens))
+        count * padded_flops(student, _without_gradients(lengths[name], setup), setup.predicted)
         for name, count in times.items()
         if name in lengths
     )

@@ -18,6 +18,7 @@ from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.perplexity import Found, last_words, perplexity
 from demiglace.manifest import Run, fingerprint, open_run
 from demiglace.models.loading import fingerprint_model
+from demiglace.models.shape import ModelShape
 from demiglace.stages.causal import load_causal
 from demiglace.stages.config import EvaluateConfig
 from demiglace.stages.corpus_material import block_size
@@ -67,7 +68,7 @@ def evaluate_text(config: EvaluateConfig) -> Path:
 
 
 def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
-    size = block_size(config.block_size, [model], _USUAL_BLOCK)
+    size = block_size(config.block_size, [ModelShape.of(model)], _USUAL_BLOCK)
     stride = config.stride or size
     if stride > size:
         raise ConfigError(f"--stride {stride} is longer than the window of {size} tokens; some would never be read.")

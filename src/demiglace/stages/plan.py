@@ -14,25 +14,26 @@ from demiglace.models.cost import Memory
 from demiglace.models.shape import ModelShape
 from demiglace.signals.fill import free_disk
 from demiglace.stages.calibrate import calibrate
-from demiglace.stages.config import DistillConfig, FinetuneConfig, PlanConfig
+from demiglace.stages.config import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.stages.estimate import Estimate, Speed
 from demiglace.stages.fit import processes
 from demiglace.stages.subject import Subject, read_lengths, subject_of
+from demiglace.stages.text_subject import text_subject
 
 C = TypeVar("C")
+Planned = DistillConfig | FinetuneConfig | PretrainConfig
 
 
 @command(PlanConfig)
 def plan(config: PlanConfig) -> Estimate:
-    """Print and return what a run of `distill` or `finetune` with these options costs; nothing is written.
+    """Print and return what a run of `distill`, `finetune` or `pretrain` with these options costs; nothing is written.
 
-    Needs the models' configs, not their weights, the teacher's tokenizer and the rows. The speed is measured on this
-    machine, or `flops` a second are assumed; where the models do not fit its memory, no time is told. Raises
+    Needs the models' configs, not their weights, a tokenizer, and the rows or the corpus. The speed is measured on
+    this machine, or `flops` a second are assumed; where the models do not fit its memory, no time is told. Raises
     `UserError`s as the run itself would.
     """
     wanted = run_of(config)
-    rows = read_lengths(wanted.source, wanted.location, str(config.teacher or config.model))
-    subject = subject_of(wanted, rows, config.devices)
+    subject = _subject(wanted, config.devices)
     assumed = None if config.flops is None else Speed(config.flops, config.flops)
     speed = assumed or speed_here(subject, config.calibration_seconds)
     found = subject.estimate(speed)
@@ -41,12 +42,27 @@ def plan(config: PlanConfig) -> Estimate:
     return found
 
 
-def run_of(config: PlanConfig) -> DistillConfig | FinetuneConfig:
-    """The config of the run that is planned. Raises `ConfigError` unless a teacher or a model is given, not both."""
-    if bool(config.teacher) == bool(config.model):
-        given = "both were given" if config.model else "neither was given"
-        raise ConfigError(f"plan takes --teacher, as distill does, or --model, as finetune does; {given}.")
-    return _as(DistillConfig, config) if config.teacher else _as(FinetuneConfig, config)
+def run_of(config: PlanConfig) -> Planned:
+    """The config of the run that is planned. Raises `ConfigError` unless it is that of one command."""
+    given = [name for name in ("teacher", "model", "config_of") if getattr(config, name)]
+    if len(given) != 1:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "none of them"
+        raise ConfigError(
+            "plan takes --teacher, as distill does, or --model, as finetune and pretrain do, or --config-of, as "
+            f"pretrain does; given: {named}."
+        )
+    if config.teacher:
+        return _as(DistillConfig, config)
+    if config.config_of or config.text.corpus:
+        return _as(PretrainConfig, config)
+    return _as(FinetuneConfig, config)
+
+
+def _subject(wanted: Planned, devices: int) -> Subject:
+    if isinstance(wanted, PretrainConfig) or (isinstance(wanted, DistillConfig) and wanted.text.corpus):
+        return text_subject(wanted, devices)
+    model = wanted.model if isinstance(wanted, FinetuneConfig) else wanted.teacher
+    return subject_of(wanted, read_lengths(wanted.source, wanted.location, model), devices)
 
 
 def _as(kind: type[C], config: PlanConfig) -> C:
@@ -70,8 +86,8 @@ def free_memory() -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def _signals_at(config: DistillConfig | FinetuneConfig) -> Path:
-    if isinstance(config, FinetuneConfig) or config.cache in ("auto", "off"):
+def _signals_at(config: Planned) -> Path:
+    if not isinstance(config, DistillConfig) or config.cache in ("auto", "off"):
         return config.output
     return Path(config.cache)
 
@@ -81,12 +97,11 @@ def describe(found: Estimate, subject: Subject, speed: Speed | None, signals: Pa
     facts = {
         "teacher": "asked nothing" if found.teacher is None else _model(found.teacher),
         "student": _model(found.student) + _share(found),
-        "rows": f"{found.rows:,} for training, {found.tokens / found.rows:.1f} tokens each, "
-        f"{found.padded_tokens / found.rows:.1f} with padding",
+        "blocks" if subject.is_language else "rows": _rows(found, subject),
         "steps": f"{found.steps:,} an epoch, {found.epochs} epochs",
         "teacher FLOPs": _teacher_flops(found),
         "student FLOPs": f"{found.student_flops:.3g} an epoch, the backward pass twice the forward one",
-        "cache": _cache(found, signals),
+        "cache": _cache(found, signals, "block" if subject.is_language else "row"),
         "memory": _memory(found.memory),
         "speed": _speed_line(subject, speed),
         "time": _time(found),
@@ -97,7 +112,16 @@ def describe(found: Estimate, subject: Subject, speed: Speed | None, signals: Pa
 def _model(shape: ModelShape) -> str:
     return (
         f"{shape.architecture}, {shape.num_layers} layers of {shape.hidden_size}, {shape.parameters:,} parameters, "
-        f"{shape.embedding_parameters:,} of them embeddings"
+        f"{shape.embedding_parameters:,} of them only looked up"
+    )
+
+
+def _rows(found: Estimate, subject: Subject) -> str:
+    if subject.is_language:
+        return f"{found.rows:,} for training, {found.tokens // found.rows} tokens each, {found.tokens:,} in all"
+    return (
+        f"{found.rows:,} for training, {found.tokens / found.rows:.1f} tokens each, "
+        f"{found.padded_tokens / found.rows:.1f} with padding"
     )
 
 
@@ -112,13 +136,13 @@ def _teacher_flops(found: Estimate) -> str:
     return f"{found.teacher_flops:.3g} {times}"
 
 
-def _cache(found: Estimate, signals: Path) -> str:
+def _cache(found: Estimate, signals: Path, row: str) -> str:
     if not found.cache_bytes:
         return "none" if found.teacher is None else "none, the teacher answers anew for every batch"
     free, place = free_disk(signals)
     short = "" if found.cache_bytes <= free else "; too little: give --cache DIR on a larger disk, or --cache off"
     return (
-        f"{size(found.cache_bytes)} ({found.cache_bytes / found.rows:,.0f} B a row); "
+        f"{size(found.cache_bytes)} ({found.cache_bytes / found.rows:,.0f} B a {row}); "
         f"{size(free)} free at {place}{short}"
     )
 

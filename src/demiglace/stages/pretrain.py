@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
 from demiglace.errors import ConfigError
 from demiglace.methods.table import build_method
 from demiglace.models.files import fingerprint_config, fingerprint_model, fingerprint_tokenizer
-from demiglace.models.language import load_language_model, new_language_model
+from demiglace.models.language import (
+    language_config,
+    load_language_model,
+    new_language_config,
+    new_language_model,
+)
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.stages.config import PretrainConfig
@@ -32,7 +37,7 @@ def pretrain(config: PretrainConfig) -> Path:
     Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
     training; interrupted, the same call goes on.
     """
-    _check_choice(config)
+    check_model_choice(config)
     check_training(config.training)
     inputs = corpus_inputs(config.text)
     if config.model:
@@ -47,15 +52,16 @@ def pretrain(config: PretrainConfig) -> Path:
         return config.output
     model, precision = _model(config, tokenizer)
     check_ids(model, tokenizer)
-    size = block_size(config.text.block_size, [model])
-    masking = masking_of(model, tokenizer, config.masked_share, config.training.seed)
+    size = block_size(config.text.block_size, [ModelShape.of(model)])
+    masking = masking_of(model.config, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     method = build_method("none", {})
     train(run, Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model)))
     return config.output
 
 
-def _check_choice(config: PretrainConfig) -> None:
+def check_model_choice(config: PretrainConfig) -> None:
+    """Raise `ConfigError` unless a model is to be gone on with or to be made anew, with what either needs."""
     if bool(config.model) == bool(config.config_of):
         given = "both were given" if config.model else "neither was given"
         raise ConfigError(f"the model is either --model, to go on from, or --config-of, to begin anew; {given}.")
@@ -70,38 +76,33 @@ def _check_choice(config: PretrainConfig) -> None:
         )
 
 
-def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
-    """The model in training, and the precision to train it in."""
-    training = config.training
+def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The config of the model in training. Raises `ConfigError` and `ModelError` where there can be none."""
     if config.model:
-        precision, attention = numeric_choices(training, config.model)
-        model = load_language_model(
-            config.model,
-            dropout=training.dropout,
-            attention=attention,
-            allow_pickle=config.allow_pickle,
-            seed=training.seed,
-        )
-        return model, precision
+        return language_config(config.model, config.training.dropout)
     sizes = {
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.intermediate_size,
     }
+    positions = config.text.block_size or USUAL_BLOCK
+    return new_language_config(
+        str(config.config_of), tokenizer, sizes, positions=positions, dropout=config.training.dropout
+    )
 
-    def made(attention: str) -> PreTrainedModel:
-        return new_language_model(
-            str(config.config_of),
-            tokenizer,
-            sizes,
-            positions=config.text.block_size or USUAL_BLOCK,
-            dropout=training.dropout,
-            attention=attention,
-            seed=training.seed,
-        )
 
-    model = made("sdpa")
-    precision, attention = numeric_choices(training, int(model.config.hidden_size))
-    model.set_attn_implementation(attention)
+def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
+    """The model in training, and the precision to train it in."""
+    training, made = config.training, model_config(config, tokenizer)
+    precision, attention = numeric_choices(training, made.hidden_size)
+    if not config.model:
+        return new_language_model(made, str(config.config_of), attention=attention, seed=training.seed), precision
+    model = load_language_model(
+        config.model,
+        dropout=training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=training.seed,
+    )
     return model, precision

@@ -10,10 +10,11 @@ from transformers import PreTrainedConfig
 from demiglace.data.batches import forward_tokens
 from demiglace.data.config import DataConfig, DataLocation
 from demiglace.data.dataset import load_unlabelled
-from demiglace.data.rows import Problem, Split
+from demiglace.data.rows import Split
 from demiglace.data.splitting import take
 from demiglace.data.tokenise import tokenise
 from demiglace.evaluation.predict import check_longest
+from demiglace.methods.base import Problem
 from demiglace.methods.table import build_method
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
@@ -42,7 +43,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Subject:
-    """The models of a run, its rows, and how it is to go. teacher: none for `finetune`."""
+    """The models of a run, its rows, and how it is to go. teacher: none for `finetune` and `pretrain`."""
 
     teacher: PreTrainedConfig | None
     student: PreTrainedConfig
@@ -52,7 +53,13 @@ class Subject:
     @cached_property
     def shapes(self) -> tuple[ModelShape | None, ModelShape]:
         """Teacher's and student's."""
-        return None if self.teacher is None else shape_of_config(self.teacher), shape_of_config(self.student)
+        student = shape_of_config(self.student, language=self.is_language)
+        return None if self.teacher is None else shape_of_config(self.teacher, language=self.is_language), student
+
+    @property
+    def is_language(self) -> bool:
+        """Whether it is on a corpus; its rows are then blocks of one length."""
+        return self.rows.problem == "language"
 
     @property
     def poolings(self) -> tuple[State, ...]:
@@ -72,14 +79,14 @@ def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int 
     """
     if isinstance(config, FinetuneConfig):
         model = classifier_config(config.model, rows.label_names, config.training.dropout)
-        return _checked(Subject(None, model, rows, _setup("none", {}, config.training, config.model, devices)))
+        return _checked(Subject(None, model, rows, setup_of("none", {}, config.training, config.model, devices)))
     check_student_choice(config)
     teacher = classifier_config(config.teacher, rows.label_names)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout)
     if not config.student:
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
-    setup = _setup(config.method, config.method_options, config.training, config.teacher, devices)
+    setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
     setup = replace(setup, cache=config.cache != "off", cache_dtype=config.cache_dtype)
     return _checked(Subject(teacher, student, rows, setup))
 
@@ -91,7 +98,10 @@ def _checked(subject: Subject) -> Subject:
     return subject
 
 
-def _setup(method: str, options: Mapping[str, object], training: TrainConfig, model: str, devices: int) -> Setup:
+def setup_of(
+    method: str, options: Mapping[str, object], training: TrainConfig, model: str | int, devices: int
+) -> Setup:
+    """How a run goes whose numeric choices are those of `model`, a model or the hidden size of a new one."""
     made = build_method(method, options)
     phase_ends(training.epochs, made.phases)
     precision, attention = numeric_choices(training, model)
