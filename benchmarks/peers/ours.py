@@ -1,7 +1,7 @@
 """demiglace: the loop and the signal cache, as `demiglace distill` runs them; the cache is filled within the time."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from entry import Entry
 from material import Material
 from meter import Meter
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from demiglace.data.tokenise import Examples
@@ -42,7 +41,6 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
     config = replace(
         TrainConfig(), epochs=race.epochs, batch_size=race.batch_size, lr=race.lr, clip=race.clip, seed=race.seed
     )
-    config = replace(config, checkpoint_seconds=1e9)  # at the end of each epoch only
     with tempfile.TemporaryDirectory() as directory:
         models = [material.teacher()]
         student, shape = material.student(), ModelShape.of(models[0])
@@ -56,7 +54,10 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
         run = loop.Loop(
             objective, examples, source, Goal(), config, Path(directory), accelerator, lines, adversary=adversary
         )
-        with mock.patch.object(loop, "save_checkpoint", _watched(meter)):
+        with (
+            mock.patch.object(loop, "save_checkpoint", meter.timed_saving(save_checkpoint)),
+            mock.patch.object(run, "_end_epoch", _watched(run._end_epoch, meter)),
+        ):
             run.run()
 
 
@@ -86,14 +87,11 @@ def _source(
     return SignalCache(directory / "signals", key)
 
 
-def _watched(meter: Meter) -> Any:
-    """The loop's own saving; the last thing that it saves is the end of an epoch."""
+def _watched(end_epoch: Callable[..., None], meter: Meter) -> Callable[..., None]:
+    """The end of an epoch, and a mark there."""
 
-    timed = meter.timed_saving(save_checkpoint)
+    def ended(*args: Any) -> None:
+        end_epoch(*args)
+        meter.mark()
 
-    def save(file: Path, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
-        timed(file, tensors, position)
-        if file.name == "last.safetensors":
-            meter.mark()
-
-    return save
+    return ended

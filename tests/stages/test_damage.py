@@ -66,7 +66,7 @@ def cut_off(line: list[str]) -> None:
 @pytest.mark.parametrize(
     ("which", "how"),
     # without a last checkpoint at all, a run begins anew
-    [*itertools.product(("last", "best"), ("cut", "end", "position", "empty")), ("best", "gone")],
+    [*itertools.product(("last", "best-0"), ("cut", "end", "position", "empty")), ("best-0", "gone")],
 )
 def test_a_damaged_checkpoint_is_named_and_can_be_restored(
     which: str,
@@ -106,7 +106,7 @@ def test_drafts_that_were_left_over_are_ignored(
     line: list[str], tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
     cut_off(line)
-    for name in ("checkpoints/last.safetensors.part", "checkpoints/best.safetensors.part", "manifest.json.part"):
+    for name in ("checkpoints/last.safetensors.part", "checkpoints/best-0.safetensors.part", "manifest.json.part"):
         (tmp_path / "run" / name).write_bytes(b"half")
     (tmp_path / "run" / "model.part").mkdir()
     (tmp_path / "run" / "model.part" / "foreign.bin").touch()

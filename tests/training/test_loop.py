@@ -9,6 +9,7 @@ import torch
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
 from demiglace.training.config import TrainConfig
+from demiglace.training.loop import Loop
 from demiglace.training.state import Goal
 from demiglace.training.tracking import make_accelerator
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
@@ -61,10 +62,30 @@ def test_log_has_every_step_and_epoch_and_mapping(tmp_path: Path) -> None:
 def test_keeps_the_best_epoch(tmp_path: Path) -> None:
     objective, state = trained(tmp_path, scores([0.2, 0.9, 0.5]), epochs=3)
     assert (state.best_epoch, state.best_value) == (1, 0.9)
-    best, position = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
+    best, position = load_checkpoint(tmp_path / "checkpoints" / "best-1.safetensors")
     assert position == {"epoch": 1, "value": 0.9}
     last = objective.student.state_dict()
     assert any(not torch.equal(best[k], last[k]) for k in best)
+
+
+def test_epochs_shorter_than_the_time_between_checkpoints_have_none(tmp_path: Path) -> None:
+    trained(tmp_path, scores([0.2, 0.5, 0.9, 0.3]), epochs=4, checkpoint_seconds=1e9)
+    assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["best-2.safetensors"]
+    _, state = trained(tmp_path, scores([0.2, 0.5, 0.9, 0.3]), epochs=4, checkpoint_seconds=0)  # from the start
+    assert (state.best_epoch, len(state.history)) == (2, 4)
+    assert {f.name for f in (tmp_path / "checkpoints").iterdir()} == {"best-2.safetensors", "last.safetensors"}
+
+
+def test_the_best_epoch_that_a_checkpoint_goes_back_to_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loop, "_is_save_due", lambda loop: loop.state.step == 5)  # the end of the first epoch
+    with pytest.raises(IndexError):
+        trained(tmp_path, scores([0.2, 0.9]), epochs=3)
+    home = tmp_path / "checkpoints"
+    assert {f.name for f in home.iterdir()} == {"best-0.safetensors", "best-1.safetensors", "last.safetensors"}
+    kept, _ = load_checkpoint(home / "best-0.safetensors")
+    _, state = trained(tmp_path, scores([0.1, 0.1]), epochs=3)  # as where a GPU does not repeat itself to the last bit
+    assert state.best_epoch == 0
+    assert all(torch.equal(t, kept[k]) for k, t in load_checkpoint(home / "best-0.safetensors")[0].items())
 
 
 def test_lower_can_be_better(tmp_path: Path) -> None:

@@ -69,14 +69,14 @@ class Loop:
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
         self._timetable = Timetable.of(config, objective.phases, self._epoch_length)
         self.state = State()
+        self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch  # of the last checkpoint
 
     @property
     def _last(self) -> Path:
         return self._directory / "checkpoints" / "last.safetensors"
 
-    @property
-    def _best(self) -> Path:
-        return self._directory / "checkpoints" / "best.safetensors"
+    def _best(self, epoch: int) -> Path:
+        return self._directory / "checkpoints" / f"best-{epoch}.safetensors"
 
     def run(self) -> State:
         """Train to the end, from the last checkpoint where there is one. Raises `DivergedError`, `RunError`."""
@@ -87,7 +87,7 @@ class Loop:
 
     def best_weights(self) -> dict[str, Tensor]:
         """The student's weights of the best epoch."""
-        return load_checkpoint(self._best)[0]
+        return load_checkpoint(self._best(self.state.best_epoch))[0]
 
     def student(self) -> PreTrainedModel:
         """The student as it is now, whole; all processes have to ask."""
@@ -98,7 +98,7 @@ class Loop:
     def _epoch(self, epoch: int) -> None:
         plan = epoch_steps(self._lengths, self._config.batch_size, self._config.seed, epoch)
         first = self.state.step - epoch * self._epoch_length
-        self._clock = self._saved = time.perf_counter()
+        self._clock = time.perf_counter()
         if first == 0:
             self._log_mapping(epoch)
         done = sum(map(len, plan[:first]))
@@ -264,10 +264,7 @@ class Loop:
         state.history.append(metrics)
         value = metrics.get(self._goal.metric)
         if value is None or self._better(epoch, value):
-            state.best_epoch, state.best_value = epoch, value
-            weights = self.student().state_dict()
-            if self._accelerator.is_main_process:
-                save_checkpoint(self._best, weights, {"epoch": epoch, "value": value})
+            self._keep_as_best(epoch, value)
         patience = self._config.patience
         waited = epoch - max(state.best_epoch, self._timetable.last_phase)
         state.stopped = patience is not None and epoch >= self._timetable.last_phase and waited >= patience
@@ -276,8 +273,19 @@ class Loop:
         if self._config.track and metrics:
             self._accelerator.log({f"validation.{k}": v for k, v in metrics.items()}, state.step)
         self._clock = time.perf_counter()
-        self._save()
+        if self._is_save_due():  # where epochs are short, a checkpoint of each would cost more than a lost epoch does
+            self._save()
         self._accelerator.wait_for_everyone()
+
+    def _keep_as_best(self, epoch: int, value: float | None) -> None:
+        """Write the weights; those of the best epoch before stay as long as the last checkpoint goes back to them."""
+        before = self.state.best_epoch
+        self.state.best_epoch, self.state.best_value = epoch, value
+        weights = self.student().state_dict()
+        if self._accelerator.is_main_process:
+            save_checkpoint(self._best(epoch), weights, {"epoch": epoch, "value": value})
+            if before != self._saved_best:
+                self._best(before).unlink(missing_ok=True)
 
     def _better(self, epoch: int, value: float) -> bool:
         """Whether this epoch's model is the best so far; one of an earlier phase never stands against the last's."""
@@ -309,7 +317,9 @@ class Loop:
             self.state.log_size = self._log.size
             tensors |= prefixed("adversary.", self._adversary.tensors() if self._adversary else {})
             save_checkpoint(self._last, tensors, vars(self.state))
-        self._saved = time.perf_counter()
+            if self._saved_best not in (-1, self.state.best_epoch):
+                self._best(self._saved_best).unlink(missing_ok=True)
+        self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch
 
     def _resume(self) -> None:
         if not self._last.exists():
@@ -322,5 +332,6 @@ class Loop:
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))
         self._log.cut(self.state.log_size)
+        self._saved_best = self.state.best_epoch
         if self.state.best_epoch >= 0:
             self.best_weights()  # if they are damaged, say so now and not after the training
