@@ -4,6 +4,7 @@ import pytest
 
 from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
 from demiglace.compare.grid import parse_grid
+from demiglace.compare.plan import make_plan
 from demiglace.compare.ranges import Range
 from demiglace.errors import ConfigError
 
@@ -48,6 +49,14 @@ def changed(content: dict, **sections) -> dict:
         ({"search": SEARCH | {"per": ["method"]}}, "unknown part of a grid in `per`"),
         ({"search": SEARCH | {"trials": 0}}, "--trials was given 0"),
         ({"search": SEARCH, "axes": {"lr": [1]}}, "lr: both an axis and a range"),
+        ({"skip": {"haf": ["none"]}}, "skip: unknown task or student 'haf'; did you mean 'half'"),
+        ({"skip": {"half": ["rial-kd-l"]}}, "skip.half: unknown method of this grid 'rial-kd-l'"),
+        ({"skip": {"half": "none"}}, "skip.half: none is a control"),
+        ({"students": {"mood": {"layers": 2}}, "skip": {"mood": ["none"]}}, "'mood' is both"),
+        (
+            {"methods": {"none": {}}, "controls": False, "skip": {"half": ["none"]}},
+            "no method would be run on mood and half",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_grid_is_named(content, sections, message):
@@ -71,6 +80,27 @@ def test_every_combination_is_a_cell(content):
     assert "mood/third/vanilla-kd/lr=5e-05/temperature=2" in paths
     assert skipped_names(grid) == {"none": ["method_options.temperature"]}
     assert len(student_runs(grid)) == 2 * len(paths)
+
+
+def test_methods_can_be_left_out_of_a_task_or_a_student(content):
+    methods = {**content["methods"], "pkd": {}, "mate-kd": {}}
+    students = {"half": {"layers": 2}, "third": {"layers": 1}}
+    tasks = {"mood": content["tasks"]["mood"], "sst2": {}}
+    sections = {"methods": methods, "students": students, "tasks": tasks}
+    skip = {"third": ["pkd", "mate-kd"], "sst2": "mate-kd"}
+    grid = parse_grid(changed(content, **sections, skip=skip))
+    left = {cell.path for cell in cells(grid)}
+    whole = {cell.path for cell in cells(parse_grid(changed(content, **sections)))}
+    gone = {"mood/third/pkd", "mood/third/mate-kd", "sst2/third/pkd", "sst2/third/mate-kd", "sst2/half/mate-kd"}
+    assert whole - left == gone and left < whole
+
+
+def test_a_shared_search_is_on_the_first_place_that_has_the_method(content, tmp_path):
+    sections = {"students": {"half": {"layers": 2}, "third": {"layers": 1}}, "search": SEARCH | {"per": ["task"]}}
+    methods = {**content["methods"], "pkd": {}}
+    grid = parse_grid(changed(content, **sections, methods=methods, skip={"half": ["pkd"]}))
+    searches = [step.key for step in make_plan(grid, tmp_path, searching=True).steps if step.stage == "search"]
+    assert searches == ["mood/half/none/search", "mood/half/vanilla-kd/search", "mood/third/pkd/search"]
 
 
 def test_the_nearer_option_wins(content):

@@ -67,6 +67,7 @@ def cells(grid: Grid) -> list[Cell]:
     found = [
         cell
         for task, student, method in itertools.product(grid.tasks, grid.students, grid.methods)
+        if grid.has(task, student, method)
         for cell in _cells_of(grid, task, student, method)
     ]
     paths = [cell.path.lower() for cell in found]

@@ -1,5 +1,6 @@
 """The grid of a comparison, from its YAML: which parts it has, and that every name in it exists."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class _File:
     teachers: dict[str, Any] = option("task -> run directory of a teacher that is there already", {})
     defaults: dict[str, Any] = option("options of every student run; those about rows hold for the teachers too", {})
     axes: dict[str, Any] = option("option -> values, each combination being a cell of the grid", {})
+    skip: dict[str, Any] = option("label of a task or a student -> methods that are not run there", {})
     seeds: tuple[int, ...] = option("the seeds of every cell", (0, 1, 2, 3, 4), at_least=0)
     evaluate: dict[str, Any] = option(
         "sets: more sets; suites: true for each task's own; files: the user's own; teacher: false to leave it out",
@@ -40,7 +42,10 @@ class _File:
 
 @dataclass(frozen=True)
 class Grid:
-    """A checked grid: label -> options for tasks, students and methods; export: none for no export."""
+    """A checked grid: label -> options for tasks, students and methods; export: none for no export.
+
+    skip: label of a task or a student -> the methods that are not run there.
+    """
 
     tasks: Mapping[str, Options]
     students: Mapping[str, Options]
@@ -52,6 +57,11 @@ class Grid:
     evaluate: Options
     export: Options | None
     search: Search | None
+    skip: Mapping[str, tuple[str, ...]]
+
+    def has(self, task: str, student: str, method: str) -> bool:
+        """Whether a method is run on a task and a student."""
+        return method not in (*self.skip.get(task, ()), *self.skip.get(student, ()))
 
 
 def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
@@ -95,6 +105,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         evaluate=_checked("evaluate", file.evaluate, _EVALUATE_OPTIONS),
         export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
         search=search,
+        skip={label: tuple(_several(methods)) for label, methods in file.skip.items()},
     )
     _check(grid, file.controls and controls)
     return grid
@@ -174,8 +185,32 @@ def _check(grid: Grid, controls: bool) -> None:
             f"methods: {' and '.join(missing)} missing; what a method gains is told against these controls. Add "
             "them, or waive them with --no-controls (or `controls: false` in the grid)."
         )
+    _check_skip(grid, controls)
     if len(set(grid.seeds)) != len(grid.seeds):
         raise ConfigError(f"seeds: {list(grid.seeds)} holds a seed twice.")
     both = set(grid.axes) & set(grid.search.ranges if grid.search else ())
     if both:
         raise ConfigError(f"{', '.join(sorted(both))}: both an axis and a range of the search; choose one of them.")
+
+
+def _check_skip(grid: Grid, controls: bool) -> None:
+    places = (*grid.tasks, *grid.students)
+    for label, methods in grid.skip.items():
+        if places.count(label) != 1:
+            fault = unknown("task or student", label, places) if label not in places else f"{label!r} is both"
+            raise ConfigError(f"skip: {fault}; expected the label of a task or a student of this grid.")
+        for method in methods:
+            if method not in grid.methods:
+                raise ConfigError(f"skip.{label}: {unknown('method of this grid', method, grid.methods)}")
+            if controls and method in CONTROLS:
+                raise ConfigError(
+                    f"skip.{label}: {method} is a control, which the other methods are told against. Leave it in, or "
+                    "waive the controls with --no-controls (or `controls: false` in the grid)."
+                )
+    for task, student in itertools.product(grid.tasks, grid.students):
+        if not any(grid.has(task, student, method) for method in grid.methods):
+            raise ConfigError(f"skip: no method would be run on {task} and {student}; leave one in.")
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,5 +1,6 @@
 """A grid as steps: every run of it is an ordinary run of a stage, and says which others it needs."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,14 +141,16 @@ class _Layout:
         return {**cache, **cell.options, "teacher": self.teacher(cell.task), "student": str(start), **self.location}
 
     def _search(self, cell: Cell, needs: tuple[str, ...]) -> Step | None:
-        """The search of a cell's method, on the grid's first task or student where `per` does not name it."""
+        """The search of a cell's method, on its first task or student in the grid where `per` does not name it."""
         search = self.grid.search
         assert search is not None
         ranges = {k: v for k, v in search.ranges.items() if applies(self.grid, cell.method, k)}
         if not ranges:
             return None
-        task = cell.task if "task" in search.per else next(iter(self.grid.tasks))
-        student = cell.student if "student" in search.per else next(iter(self.grid.students))
+        tasks = [cell.task] if "task" in search.per else self.grid.tasks
+        students = [cell.student] if "student" in search.per else self.grid.students
+        places = itertools.product(tasks, students)
+        task, student = next(place for place in places if self.grid.has(*place, cell.method))
         base = Cell(task, student, cell.method, {}, cell_options(self.grid, task, cell.method))
         options = {**self._distill(base), "tune": True, "seed": 0}
         needed = self._start(base)[1]
