@@ -3,10 +3,10 @@
     python benchmarks/forecast.py [--rows 4000] [--epochs 2] [--tokens 300000] [--only cached text]
 
 MiniLM (6 × 384) with an untrained head for Banking77 teaches half of its layers (results/forecast.json). A GPT-2
-(12 × 256) with random weights teaches its half on made-up text, asked for every batch or once for a cache of tokens, and
-one is trained alone (results/forecast_text.json). Time is that of asking the teacher and of training, as the finished
-run's manifest tells it; memory the peak of a process of its own, less what Python and its libraries had before. Only on
-an idle machine do the times mean anything.
+(12 × 256) with random weights teaches its half on made-up text, asked for every batch or once for a cache of tokens,
+and one is trained alone (results/forecast_text.json). Time is that of asking the teacher and of training, as the
+finished run's manifest tells it; memory the peak of a process of its own, less what Python and its libraries had
+before. Only on an idle machine do the times mean anything.
 """
 
 import argparse

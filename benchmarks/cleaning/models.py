@@ -31,6 +31,7 @@ TASKS = {"sst2": 2000, "mrpc": 2000}
 TUNING = {"epochs": 2, "lr": 3e-4}
 SITES = 20  # rules that look at the pages of a site find them
 TEXTS = ("raw", "paper", "web")
+EQUAL_TIME = ", equal time"  # behind a text's name
 # shares of the documents that each kind of noise meets
 NOISE = {"boilerplate": 0.3, "markup": 0.15, "mojibake": 0.05, "spam": 0.1, "copies": 0.1, "near copies": 0.1}
 MENU = [
@@ -193,8 +194,11 @@ def main() -> None:
         if not todo and len(found) == 1 + len(SEEDS) * len(TEXTS):
             speed = np.median([row["tokens"] / row["seconds"] for row in found[1:]])
             for plain, saved in (("raw", cleaning["web"]), ("paper", cleaning["web"] - cleaning["paper"])):
-                todo += [(f"{plain}, equal time", s, TOKENS + round(float(speed * saved))) for s in SEEDS]
+                todo += [(f"{plain}{EQUAL_TIME}", s, TOKENS + round(float(speed * saved))) for s in SEEDS]
         facts = {"noise": noise, "cleaning_seconds": cleaning, "models": found, "compared": compared(found)}
+        of_equal_time = [row for row in found if row["text"] == "web" or row["text"].endswith(EQUAL_TIME)]
+        if f"raw{EQUAL_TIME}" in {row["text"] for row in of_equal_time}:
+            facts["compared at equal time"] = compared(of_equal_time, f"raw{EQUAL_TIME}")
         write("cleaning_models", facts)
 
 

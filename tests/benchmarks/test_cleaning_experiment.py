@@ -68,3 +68,7 @@ def test_every_model_is_made_and_compared(experiment, tmp_path: Path, monkeypatc
     assert found["interval"][0] < found["difference"] < found["interval"][1] < 0
     assert written["compared"]["web"]["sst2"]["p"] > 0.05
     assert np.isclose(written["compared"]["raw, equal time"]["sst2"]["difference"], 0)
+    assert list(written["compared at equal time"]) == ["web", "paper, equal time"]
+    at_equal_tokens, at_equal_time = (written[k]["web"]["sst2"] for k in ("compared", "compared at equal time"))
+    assert at_equal_time["interval"] == at_equal_tokens["interval"]
+    assert at_equal_time["p"] < at_equal_tokens["p"]  # fewer comparisons to correct for
