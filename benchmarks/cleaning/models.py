@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from demiglace.manifest import read_manifest, write_json
 LAYERS, TOKENS, SEEDS = 6, 500_000, (0, 1, 2)
 TRAINING = {"block_size": 256, "batch_size": 16, "batch_tokens": 2048, "epochs": 1, "lr": 5e-4}
 HELD_BACK = ("books/test", "docs_plain/validation", "tinystories/validation", "wikitext2/test")
+# docs_raw holds pages of docs_plain: of those held back, only what shares no 13 words in a row with the raw text
+UNSEEN = "docs_plain, unseen"
 TASKS = {"sst2": 2000, "mrpc": 2000}
 TUNING = {"epochs": 2, "lr": 3e-4}
 SITES = 20  # rules that look at the pages of a site find them
@@ -134,14 +136,28 @@ def train(home: Path, start: Path, name: str, corpus: Path, seed: int, tokens: i
 def measure(home: Path, name: str, model: Path, seed: int) -> dict[str, Any]:
     """Perplexity and bits per byte on clean text that nothing was trained on, and two tasks."""
     files = {held: str(data_folder() / f"{held}.jsonl.zst") for held in HELD_BACK}
-    scores = demiglace.evaluate(
-        model=str(model), corpus=[*files.values()], block_size=TRAINING["block_size"], output=home / "scores" / name
-    )
-    sets = read_manifest(scores)["sets"]
-    found = {
-        held: {m: sets[file]["metrics"][m] for m in ("perplexity", "bits_per_byte")} for held, file in files.items()
-    }
+    found = scored(model, files, home / "scores" / name)
+    found |= scored(model, {UNSEEN: str(unseen(home))}, home / "scores" / f"{name}-unseen")
     return {"held_back": found, "tasks": {task: tuned(home, name, model, task, seed) for task in TASKS}}
+
+
+def scored(model: Path, files: Mapping[str, str], output: Path) -> dict[str, dict[str, float]]:
+    """Perplexity and bits per byte on each of these corpora."""
+    size = TRAINING["block_size"]
+    sets = read_manifest(
+        demiglace.evaluate(model=str(model), corpus=[*files.values()], block_size=size, output=output)
+    )["sets"]
+    return {n: {m: sets[file]["metrics"][m] for m in ("perplexity", "bits_per_byte")} for n, file in files.items()}
+
+
+def unseen(home: Path) -> Path:
+    """What is held back of docs_plain and shares no run of words with the raw text."""
+    rules = home / "unseen.yaml"
+    rules.write_text(f"rules:\n- {{rule: decontamination, against: ['{home / 'raw.jsonl.zst'}']}}\n", "utf-8")
+    sources = [str(data_folder() / "docs_plain" / f"{split}.jsonl.zst") for split in ("validation", "test")]
+    found = demiglace.clean(sources=sources, rules=str(rules), output=home / "unseen")
+    assert found is not None
+    return found
 
 
 def tuned(home: Path, name: str, model: Path, task: str, seed: int) -> float:

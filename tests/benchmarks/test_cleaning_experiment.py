@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from text_kit import sentences
 
@@ -72,3 +74,20 @@ def test_every_model_is_made_and_compared(experiment, tmp_path: Path, monkeypatc
     at_equal_tokens, at_equal_time = (written[k]["web"]["sst2"] for k in ("compared", "compared at equal time"))
     assert at_equal_time["interval"] == at_equal_tokens["interval"]
     assert at_equal_time["p"] < at_equal_tokens["p"]  # fewer comparisons to correct for
+
+
+def test_what_the_raw_text_holds_is_not_measured(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [" ".join(f"word{i * 100 + j}" for j in range(40)) for i in range(4)]
+    for split, texts in (("validation", pages[:2]), ("test", pages[2:])):
+        write_packed(tmp_path / "data" / "docs_plain" / f"{split}.jsonl.zst", texts)
+    write_packed(tmp_path / "home" / "raw.jsonl.zst", [f"before {pages[1]} behind", " ".join(pages[2].split()[:12])])
+    monkeypatch.setattr(experiment, "data_folder", lambda: tmp_path / "data")
+    left = experiment.unseen(tmp_path / "home")
+    texts = [text for file in (left / "shards").iterdir() for text in pq.read_table(file)["text"].to_pylist()]
+    assert sorted(texts) == sorted([pages[0], *pages[2:]])
+
+
+def write_packed(file: Path, texts: list[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    file.write_bytes(zstandard.compress(lines.encode()))
