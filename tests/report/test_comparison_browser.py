@@ -12,6 +12,7 @@ from test_report_page import HOSTILE
 import demiglace
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 FAILED = {"mrpc/half/rail-kd-l/seed-1": ("failed", "OutOfMemoryError: 12 GiB")}
 
 
@@ -102,7 +103,10 @@ def test_marks_speak_under_the_pointer_and_with_the_arrow_keys(browser: Any, pag
     page, _ = opened(browser, pages["plain"])
     tip = page.locator("#tip")
     assert tip.is_hidden()
-    page.locator(".strips .mean").first.hover()
+    mark = page.locator(".strips .mean").first
+    mark.scroll_into_view_if_needed()
+    page.evaluate(TWO_FRAMES)  # behind the scrolling, which hides what is shown
+    mark.hover()
     assert tip.is_visible() and tip.inner_text().startswith("none: mean ")
     page.locator(".strips .plot").first.focus()
     page.keyboard.press("ArrowRight")
