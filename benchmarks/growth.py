@@ -24,7 +24,7 @@ from demiglace.data.batches import collate, epoch_steps, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Progress
 from demiglace.methods.table import build_method
-from demiglace.models.cost import BACKWARD, padded_flops
+from demiglace.models.cost import BACKWARD, padded_flops, passes_of
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config
@@ -112,8 +112,9 @@ def measure(point: Point, steps: int) -> dict[str, Any]:
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*.npy"))
         objective = Objective(student, METHOD, shapes[1], "classification", precision)
         training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, plan)
-    asked = padded_flops(shapes[1], examples.lengths, sorted_batches(examples.lengths, PASS_TOKENS))
-    trained = (1 + BACKWARD) * padded_flops(shapes[0], examples.lengths, plan[1:])
+    lengths = examples.lengths
+    asked = padded_flops(shapes[1], passes_of(lengths, sorted_batches(lengths, PASS_TOKENS)))
+    trained = (1 + BACKWARD) * padded_flops(shapes[0], passes_of(lengths, plan[1:]))
     rows = sum(map(len, plan[1:]))
     formula = (CLASSES + POOLINGS * (point.layers + 1) * point.width) * 2
     return {

@@ -1,5 +1,6 @@
 """What a planned run on a corpus is about, from configs of models and the beginnings of its files."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,7 @@ def _of_pretrain(config: PretrainConfig, devices: int) -> Subject:
     tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
     model = model_config(config, tokenizer)
     setup = setup_of("none", {}, config.training, model.hidden_size, devices)
-    return _subject(None, model, config, tokenizer, setup)
+    return _subject(None, model, config, tokenizer, setup, [_checked_shape(model, tokenizer)])
 
 
 def _of_distill(config: DistillConfig, devices: int) -> Subject:
@@ -70,7 +71,7 @@ def _of_distill(config: DistillConfig, devices: int) -> Subject:
     check_outputs(setup.method, *shapes)
     telling = telling_of(config, setup.method, *shapes, masked=is_masked(student))
     setup = replace(setup, cache=telling is not None, telling=telling, cache_dtype=config.cache_dtype)
-    return _subject(teacher, student, config, tokenizer, setup)
+    return _subject(teacher, student, config, tokenizer, setup, shapes)
 
 
 def _subject(
@@ -79,8 +80,8 @@ def _subject(
     config: DistillConfig | PretrainConfig,
     tokenizer: PreTrainedTokenizerBase,
     setup: Setup,
+    shapes: Sequence[ModelShape],
 ) -> Subject:
-    shapes = [_checked_shape(model, tokenizer) for model in (student, teacher) if model is not None]
     size = block_size(config.text.block_size, shapes)
     masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
     predicted = 1.0 if masking is None else max(1, round(masking.share * size)) / size
