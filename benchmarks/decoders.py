@@ -1,7 +1,7 @@
 """Paper 1 (Li et al. 2021, arXiv 2110.08460) on a small scale: one teacher, its truncations, two distillations.
 
     python benchmarks/decoders.py --output runs/decoders
-    python benchmarks/decoders.py --only distilgpt2 alternate-kd        # make these alone, beside another process
+    python benchmarks/decoders.py --only distilgpt2 alternate-kd-seed-1   # make these alone, beside another process
 
 Every step is a command of demiglace on a run directory, so the script goes on where it was cut off. It writes
 benchmarks/results/decoders.json and its tables, decoders.md; docs/results/decoders.md tells what came of it. The
@@ -9,9 +9,10 @@ students' fine-tuning on tasks is recipes/compare/decoders.yaml, which reads the
 """
 
 import argparse
+import itertools
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 import demiglace
+from demiglace.evaluation.significance import corrected, mean_interval, seed_test
 from demiglace.manifest import machine, read_manifest, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +48,17 @@ class Student:
     start: str
     method: str | None = None  # none: the plain loss of a language model
     tokens: int = STUDENT_TOKENS
+    seed: int = 0
+
+    @property
+    def run(self) -> str:
+        """The name of its directories."""
+        return run_name(self.name, self.seed)
+
+
+def run_name(name: str, seed: int) -> str:
+    """The directory of a student of that seed."""
+    return f"{name}-seed-{seed}" if seed else name
 
 
 STUDENTS = (
@@ -53,14 +66,18 @@ STUDENTS = (
     Student("distilgpt2", "distil", "distil"),
     Student("alternate-kd", "alternate", "vanilla-kd"),
 )
+EQUAL_TIME = "alternate-plain-equal-time"
+# those that a claim is about, made again with these seeds: another order of the blocks, other dropout
+SEEDED = ("alternate-plain", "distil-plain", "distilgpt2", "alternate-kd", EQUAL_TIME)
+SEEDS = (1, 2)
 # (a, b): how much the loss of a is above that of b
 COMPARED = (
     *((f"{start}-plain", "alternate-plain") for start in TRUNCATIONS if start != "alternate"),
     ("alternate-plain", "distilgpt2"),
-    ("alternate-plain-equal-time", "distilgpt2"),
+    (EQUAL_TIME, "distilgpt2"),
     ("distilgpt2", "distil-plain"),
     ("alternate-kd", "alternate-plain"),
-    ("alternate-kd", "alternate-plain-equal-time"),
+    ("alternate-kd", EQUAL_TIME),
 )
 
 
@@ -105,7 +122,8 @@ def make_student(home: Path, teacher: Path, student: Student) -> Path:
             "validation_corpus": texts("validation"),
             "max_tokens": student.tokens,
             "token_files": str(home / "tokens"),
-            "output": home / "students" / student.name,
+            "seed": student.seed,
+            "output": home / "students" / student.run,
         }
     )
     if student.method is None:
@@ -118,7 +136,15 @@ def at_equal_time(home: Path) -> Student:
     """The plain student once more, with as many tokens as it would have read in the time of DistilGPT2's recipe."""
     seconds = {n: read_manifest(home / "students" / n)["seconds"]["train"] for n in ("alternate-plain", "distilgpt2")}
     tokens = STUDENT_TOKENS * seconds["distilgpt2"] / seconds["alternate-plain"]
-    return Student("alternate-plain-equal-time", "alternate", None, round(tokens))
+    return Student(EQUAL_TIME, "alternate", None, round(tokens))
+
+
+def students(home: Path) -> Iterator[Student]:
+    """Every student in turn; those behind the first ones want the first ones' time."""
+    yield from STUDENTS
+    named = {s.name: s for s in (*STUDENTS, at_equal_time(home))}
+    yield named[EQUAL_TIME]
+    yield from (replace(named[name], seed=seed) for seed in SEEDS for name in SEEDED)
 
 
 def zero_shot(home: Path, name: str, model: Path) -> dict[str, Any]:
@@ -198,6 +224,25 @@ def difference(home: Path, one: str, other: str) -> dict[str, Any]:
     return found
 
 
+def over_seeds(home: Path, names: set[str]) -> list[dict[str, Any]]:
+    """Differences of seeded pairs, nats, by text: each seed's, the mean, its 95 % t interval, Holm's p of a t-test.
+
+    Seeds of which not all models are there yet are left out.
+    """
+    seeds = [seed for seed in (0, *SEEDS) if {run_name(name, seed) for name in SEEDED} <= names]
+    found: list[dict[str, Any]] = []
+    for one, other in (pair for pair in COMPARED if {*pair} <= {*SEEDED} and len(seeds) > 1):
+        each = [difference(home, run_name(one, seed), run_name(other, seed)) for seed in seeds]
+        for text in measured()[:-1]:  # only the first seed's models are fine-tuned
+            values = [row[text][0] for row in each]
+            average, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+            ends = mean_interval(average, deviation, len(values)) or []
+            facts = {"seeds": values, "mean": round(average, 4), "interval": [round(end, 4) for end in ends]}
+            found.append({"model": one, "against": other, "text": text} | facts)
+    p = corrected([seed_test(row["seeds"], [0.0] * len(seeds)) for row in found])
+    return [row | {"p": value} for row, value in zip(found, p, strict=True)]
+
+
 def record(home: Path, name: str, model: Path) -> dict[str, Any]:
     """What the results say of one model."""
     said = read_manifest(model)
@@ -211,13 +256,14 @@ def write(home: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     names = {row["name"] for row in rows}
     compared = [difference(home, a, b) for a, b in COMPARED if {a, b} <= names]
     found = {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared}
+    found["over seeds"] = over_seeds(home, names)
     write_json(RESULTS, found)
     if compared:
         RESULTS.with_suffix(".md").write_text(tables(found), "utf-8")
 
 
 def tables(found: Mapping[str, Any]) -> str:
-    """The results in Markdown: every model, and the comparisons."""
+    """The results in Markdown: every model, the comparisons, and those over seeds."""
     rows = found["models"]
     texts = list(rows[0]["zero_shot"])
     head = ["model", "tokens", "training, s", *(f"{t}: perplexity (95 %), bits/byte" for t in texts[:-1])]
@@ -232,7 +278,16 @@ def tables(found: Mapping[str, Any]) -> str:
     for pair in found["compared"]:
         cells = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*pair[text]) if text in pair else "–" for text in measured()]
         compared.append([pair["model"], pair["against"], *cells])
-    return f"{_table(lines)}\n{_table(compared)}"
+    return "\n".join(_table(t) for t in (lines, compared, _of_seeds(found["over seeds"])) if len(t) > 1)
+
+
+def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A line for each pair: the mean difference over seeds on each text, its interval and p."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        said = "{:+.3f} ({:+.3f} to {:+.3f}), p {:.2g}".format(row["mean"], *row["interval"], row["p"])
+        cells.setdefault((row["model"], row["against"]), []).append(said)
+    return [["model", "against", *measured()[:-1]], *([*pair, *said] for pair, said in cells.items())]
 
 
 def _perplexity(scores: Mapping[str, Any]) -> str:
@@ -249,25 +304,25 @@ def main() -> None:
     """Make what is not made yet, and write the results after every model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/decoders"))
-    parser.add_argument("--only", nargs="+", metavar="STUDENT", choices=[s.name for s in STUDENTS])
+    again = [run_name(name, seed) for seed in SEEDS for name in SEEDED]
+    names = [*(s.name for s in STUDENTS), EQUAL_TIME, *again]
+    parser.add_argument("--only", nargs="+", metavar="STUDENT", choices=names, help="make and measure these alone")
     args = parser.parse_args()
     home, teacher = args.output, make_teacher(args.output)
     if args.only:
-        for student in (s for s in STUDENTS if s.name in args.only):
-            record(home, student.name, make_student(home, teacher, student))
+        for student in itertools.islice(students(home), 1 + max(map(names.index, args.only))):
+            if student.run in args.only:
+                record(home, student.run, make_student(home, teacher, student))
         return
     models, rows = {"teacher": teacher}, [record(home, "teacher", teacher)]
-    students = [*STUDENTS]
-    while students:
-        student = students.pop(0)
-        models[student.name] = make_student(home, teacher, student)
-        rows.append(record(home, student.name, models[student.name]))
-        if student == STUDENTS[-1]:
-            students.append(at_equal_time(home))
+    for student in students(home):
+        models[student.run] = make_student(home, teacher, student)
+        rows.append(record(home, student.run, models[student.run]))
         write(home, rows)
     for row in rows:
-        row["fine_tuned"] = fine_tuned(home, row["name"], models[row["name"]])
-        write(home, rows)
+        if row["name"] not in again:
+            row["fine_tuned"] = fine_tuned(home, row["name"], models[row["name"]])
+            write(home, rows)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         evaluate=_checked("evaluate", file.evaluate, _EVALUATE_OPTIONS),
         export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
         search=search,
-        skip={label: tuple(_several(methods)) for label, methods in file.skip.items()},
+        skip={label: tuple(several(methods)) for label, methods in file.skip.items()},
     )
     _check(grid, file.controls and controls)
     return grid
@@ -212,5 +212,6 @@ def _check_skip(grid: Grid, controls: bool) -> None:
             raise ConfigError(f"skip: no method would be run on {task} and {student}; leave one in.")
 
 
-def _several(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def several(value: Any) -> list[Any]:
+    """One value, several or none, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]

@@ -16,7 +16,7 @@ from demiglace.compare.cells import (
     student_runs,
     teacher_options,
 )
-from demiglace.compare.grid import Grid
+from demiglace.compare.grid import Grid, several
 from demiglace.compare.ranges import Range
 from demiglace.config import options_of
 from demiglace.data.suites import SUITES
@@ -170,11 +170,11 @@ class _Layout:
     def _evaluate(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
         rows = row_options(self.grid, task)
         asked = self._evaluation(task)
-        sets = [reported_set(rows), *_several(asked.get("sets"))]
+        sets = [reported_set(rows), *several(asked.get("sets"))]
         own = [rows["data"]] if asked.get("suites") and rows["data"] in SUITES else []
         options = {k: v for k, v in rows.items() if k in _OF_EVALUATION}
         options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
-        options["suite"] = [*own, *_several(asked.get("files"))]
+        options["suite"] = [*own, *several(asked.get("files"))]
         if model != self.teacher(task):
             options, needs = self._with_teacher(task, options, needs)
         options = {**options, **self.location, "model": model, "data": sets, "output": self.at(key)}
@@ -193,11 +193,6 @@ class _Layout:
         assert self.grid.export is not None
         options = {**self.grid.export, **self.location, "model": model, "output": self.at(key)}
         return Step(key, "export", task, options, needs)
-
-
-def _several(value: Any) -> list[Any]:
-    """One value, several or none, as a list."""
-    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def reported_set(rows: Mapping[str, Any]) -> str:
