@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from demiglace.compare.summary import summarise
-from demiglace.compare.tables import latex, markdown, result_tables, write_tables
-from demiglace.evaluation.significance import mcnemar, seed_test
+from demiglace.compare.table_files import long_csv, write_tables
+from demiglace.compare.tables import latex, markdown, result_tables
+from demiglace.evaluation.significance import corrected, mcnemar, seed_test
 
 SEEDS = (0, 1, 2, 3, 4)
 RIGHT = {"none": 0.70, "vanilla-kd": 0.72, "rail & co": 0.85}  # share of rows that a method gets right
@@ -104,13 +105,66 @@ def test_differences_from_both_controls(summary: dict[str, Any], tmp_path: Path)
     assert cell(summary, "rte", "none")["sets"]["rte"]["against"].keys() == {"vanilla-kd"}
 
 
-def test_p_is_corrected_for_the_comparisons_of_a_set(summary: dict[str, Any]) -> None:
-    tests = [
-        c["sets"]["sst2"]["against"]["none"] for c in summary["cells"] if c["task"] == "sst2" and c["method"] != "none"
-    ]
-    low, high = sorted(tests, key=lambda t: t["p"])
-    assert low["p_corrected"] == pytest.approx(min(1, 2 * low["p"]))
-    assert high["p_corrected"] == pytest.approx(max(high["p"], low["p_corrected"]))
+def against(summary: dict[str, Any], task: str, method: str, name: str, control: str = "none") -> dict[str, Any]:
+    return cell(summary, task, method)["sets"][name]["against"][control]
+
+
+def test_p_is_corrected_over_the_methods_and_tasks_of_a_student(summary: dict[str, Any]) -> None:
+    others = ("vanilla-kd", "rail & co")
+    own = [against(summary, task, m, task) for task in ("sst2", "rte") for m in others]
+    outside = [against(summary, task, m, f"adv_{task}") for task in ("sst2", "rte") for m in others]
+    averages = [a["against"]["in_domain"]["none"] for a in summary["averages"] if a["method"] in others]
+    for family in (own, outside, averages):
+        assert [t["p_corrected"] for t in family] == pytest.approx(corrected([t["p"] for t in family]))
+    assert own[1]["p_corrected"] > 2 * own[1]["p"]
+
+
+def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_path: Path) -> None:
+    of = {a["method"]: a for a in summary["averages"]}
+    ours, theirs = (of[m]["in_domain"]["values"] for m in ("rail & co", "none"))
+    found = of["rail & co"]["against"]["in_domain"]["none"]
+    assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
+    assert found["p"] == pytest.approx(seed_test(ours, theirs)) and found["verdict"] == "better"
+    single = against(summary, "sst2", "rail & co", "sst2")
+    width, single_width = (t["ci"][1] - t["ci"][0] for t in (found, single))
+    assert found["ci"][0] < found["difference"] < found["ci"][1] and width < single_width  # two tasks, twice the rows
+    assert of["none"]["against"]["in_domain"].keys() == {"vanilla-kd"}
+    lost = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "none")]
+    assert "none" not in next(a for a in summarise(lost, tmp_path)["averages"] if a["method"] == "rail & co")[
+        "against"
+    ].get("in_domain", {})
+
+
+def test_the_control_is_the_method_of_that_label(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    short = [record(tmp_path, "rte", "none-short", s, method_name="none") for s in SEEDS]
+    found = summarise(short + rows, tmp_path)
+    ours, theirs = (cell(found, "rte", m)["sets"]["rte"]["metrics"]["accuracy"]["mean"] for m in ("rail & co", "none"))
+    assert against(found, "rte", "rail & co", "rte")["difference"] == pytest.approx(ours - theirs)
+    assert [c["method"] for c in found["cells"] if c["control"]] == ["none", "vanilla-kd"]
+    assert "none" in cell(found, "rte", "none-short")["sets"]["rte"]["against"]
+    alone = summarise(short + [r for r in rows if r["method"] != "none"], tmp_path)
+    assert "none" in cell(alone, "rte", "rail & co")["sets"]["rte"]["against"]  # nothing else is without a teacher
+
+
+def test_two_validation_sets_of_a_task_are_no_other_domain(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "mnli", m, s) for m in RIGHT for s in SEEDS]
+    for r in rows:
+        r["sets"] = {"mnli": r["sets"]["mnli"], "mnli:validation_mismatched": r["sets"]["mnli"]}
+        home = tmp_path / r["evaluation"]
+        for kind in ("labels", "predictions"):
+            np.save(home / f"mnli-validation_mismatched.{kind}.npy", np.load(home / f"mnli.{kind}.npy"))
+    found = summarise(rows, tmp_path)
+    assert all(a["out_of_domain"] is None for a in found["averages"])
+    assert [t.title for t in result_tables(found)] == ["half: in domain", "half: cost"]
+
+
+def test_an_axis_may_be_a_list(tmp_path: Path) -> None:
+    values = (["wpe"], [])
+    rows = [record(tmp_path, "rte", m, s, axes={"freeze": v}) for m in RIGHT for s in SEEDS for v in values]
+    found = summarise(rows, tmp_path)
+    assert [c["axes"]["freeze"] for c in found["cells"] if c["method"] == "none"] == [["wpe"], []]
+    assert all(a["in_domain"] for a in found["averages"])
 
 
 def test_equal_methods_are_not_told_apart(tmp_path: Path) -> None:
@@ -165,10 +219,17 @@ def test_files_of_tables(summary: dict[str, Any], tmp_path: Path) -> None:
     files = {f.name: f.read_text() for f in write_tables(summary, tmp_path / "tables")}
     assert json.loads(files["summary.json"]) == summary
     rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
-    assert len(rows) == 2 * 2 * (
-        1 + 1 + 2
-    )  # tasks, sets, and the controls that none, vanilla-kd and rail stand against
-    assert {r["verdict"] for r in rows if r["method"] == "rail & co" and r["against"] == "none"} == {"better"}
+    students = [r for r in rows if r["method"] in RIGHT and r["set"] != "average"]
+    assert len(students) == 2 * 2 * (1 + 1 + 2)  # tasks, sets, and the controls that each method stands against
+    assert {r["verdict"] for r in students if r["method"] == "rail & co" and r["against"] == "none"} == {"better"}
+    first = students[0]
+    assert list(map(float, first["values"].split())) == pytest.approx(
+        cell(summary, "sst2", "none")["sets"]["sst2"]["metrics"]["accuracy"]["values"]
+    )
+    assert len(first["mcnemar"].split()) == len(SEEDS) and first["layers"] == "3" and first["axes"] == ""
+    assert len([r for r in rows if r["method"] == "teacher"]) == 2 * 2
+    averages = [r for r in rows if r["set"] == "average" and r["method"] == "rail & co"]
+    assert next((r["in_domain"], r["against"], r["verdict"]) for r in averages) == ("True", "none", "better")
     text = files["tables.md"]
     best = cell(summary, "sst2", "rail & co")["sets"]["sst2"]["metrics"]["accuracy"]
     assert f"**{100 * best['mean']:.1f} ± {100 * best['sd']:.1f} ↑**" in text
@@ -176,10 +237,42 @@ def test_files_of_tables(summary: dict[str, Any], tmp_path: Path) -> None:
     assert r"rail \& co" in files["tables.tex"] and "NaN" not in files["summary.json"]
 
 
+def test_a_table_shows_every_metric_of_a_task_and_what_it_cost(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "mrpc", m, s) for m in RIGHT for s in SEEDS]
+    for r in rows:
+        r["sets"]["mrpc"]["metrics"]["f1"] = 0.5 + r["seed"] / 100
+        r["sets"]["mrpc"]["groups"] = {"short": {"metrics": {"accuracy": 0.25}}}
+        r["latency_ms"] = {"1": {"p50": 1.25}}
+    summary = summarise(rows, tmp_path)
+    inside, outside, cost = result_tables(summary)
+    assert inside.columns == ("method", "mrpc (accuracy, 400 rows)", "mrpc (f1, 400 rows)", "average")
+    assert inside.rows[1][2].text == "52.0 ± 1.6" and len(outside.columns) == 3
+    assert cost.columns == (
+        *("method", "mrpc: training, s", "teacher's capture, s"),
+        *("parameters", "MB", "latency, ms"),
+    )
+    assert [e.text for e in cost.rows[0]] == ["none (control)", "4", "1", "10", "0.0", "1.2"]
+    lines = list(csv.DictReader(io.StringIO(long_csv(summary))))
+    assert [r["mean"] for r in lines if r["group"] == "short" and r["method"] == "none"] == ["0.25"]
+    assert {r["against"] for r in lines if r["metric"] == "f1"} == {""}
+
+
+def test_an_average_over_fewer_tasks_is_not_shown(tmp_path: Path) -> None:
+    rows = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "rail & co")]
+    table = result_tables(summarise(rows, tmp_path))[0]
+    last = {row[0].text: row[-1] for row in table.rows}
+    assert last["rail & co"].text == "–" and last["vanilla-kd (control)"].best
+
+
 def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     for r in rows:
         r["method"] = r["method"].replace("rail & co", "a|b\n\\end{table}_%")
+        r["in_domain"], sets = "<i>a|b", r["sets"]
+        r["sets"] = {"<i>a|b": sets["rte"]}
+        for file in (tmp_path / r["evaluation"]).glob("rte.*"):
+            file.with_name(file.name.replace("rte", "i-a-b")).write_bytes(file.read_bytes())
     tables = result_tables(summarise(rows, tmp_path))
     assert all(line.count("|") - line.count("\\|") in (0, 4) for line in markdown(tables[0]).splitlines()[2:6])
+    assert "<i>" not in markdown(tables[0])
     assert r"a|b" in latex(tables[0]) and r"\textbackslash{}end\{table\}\_\%" in latex(tables[0])

@@ -48,6 +48,13 @@ def test_a_comparison_gives_the_controls_score_and_the_layers_kept(tmp_path: Pat
     assert "70.0" not in model_card(tmp_path / "none" / "seed-0", {}).split("No teacher |")[0]
 
 
+def test_the_control_of_a_grids_axis_is_that_of_the_same_value(tmp_path: Path) -> None:
+    for method, rate, accuracy in (("none", 0.1, 0.6), ("none", 0.2, 0.7), ("pkd", 0.2, 0.8)):
+        run = tmp_path / "sst2" / "half" / method / f"lr={rate}" / "seed-0"
+        write_training(run, "distill", {"teacher": str(tmp_path / "t"), "method": method}, accuracy, method=method)
+    assert "| test | Accuracy | 80.0 % | – | 70.0 % |" in model_card(run, {})
+
+
 def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
     demo = write_demo(tmp_path / "demo")
     write_card(demo / "export", str(demo / "distilled"), export=demo / "export")

@@ -78,6 +78,16 @@ def test_the_same_command_again_is_up_to_date(
     assert {p: p.stat().st_mtime_ns for p in teacher.rglob("*") if p.name != ".lock"} == before
 
 
+def test_a_card_that_a_kill_kept_from_being_written_is_written_by_the_next_call(
+    teacher: Path, base: Path, rows: dict[str, str]
+) -> None:
+    card = teacher / "model" / "README.md"
+    text = card.read_text("utf-8")
+    card.unlink()
+    assert run(teacher, base, **rows, **QUICK) == 0
+    assert card.read_text("utf-8") == text
+
+
 def test_another_option_on_the_same_directory_is_refused(
     teacher: Path, base: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,24 +1,14 @@
-"""A comparison's summary as tables: methods by tasks, in Markdown and LaTeX, and every number as CSV and JSON."""
+"""A comparison's summary as tables, methods by tasks, in Markdown and LaTeX."""
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+import html
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from demiglace.manifest import write_atomically
 
 _SIGNS = {"better": "↑", "worse": "↓"}
 _PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 _LATEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "×": r"$\times$"}
-_COLUMNS = (
-    *("student", "task", "set", "in_domain", "method", "axes", "control", "metric", "rows", "seeds", "mean", "sd"),
-    *("against", "difference", "ci_low", "ci_high", "p", "p_corrected", "verdict"),
-    *("agreement", "ece", "worst_class_f1", "parameters", "bytes", "capture_seconds", "train_seconds", "run"),
-)
 
 
 @dataclass(frozen=True)
@@ -40,56 +30,84 @@ class ResultTable:
     rows: tuple[tuple[Entry, ...], ...]
 
 
-def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Write tables.md, tables.tex, results.csv and summary.json into a directory; return their paths."""
-    directory.mkdir(parents=True, exist_ok=True)
-    found = result_tables(summary)
-    contents = {
-        "tables.md": "\n".join(map(markdown, found)),
-        "tables.tex": "\n".join(map(latex, found)),
-        "results.csv": long_csv(summary),
-        "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
-    }
-    for name, content in contents.items():
-        write_atomically(directory / name, content.encode("utf-8", errors="replace"))
-    return [directory / name for name in contents]
-
-
 def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
-    """For each student a table of the tasks' own sets, and one of the out-of-domain sets where there are any."""
-    students = dict.fromkeys(c["student"] for c in summary["cells"])
-    made = [_result_table(summary, student, inside) for student in students for inside in (True, False)]
+    """For each student the tasks' own sets, the out-of-domain sets where there are any, and the costs."""
+    made = []
+    for student in dict.fromkeys(c["student"] for c in summary["cells"]):
+        made += [_result_table(summary, student, inside) for inside in (True, False)] + [_costs(summary, student)]
     return [table for table in made if table.columns]
 
 
 def _result_table(summary: Mapping[str, Any], student: str, inside: bool) -> ResultTable:
     cells = [c for c in summary["cells"] if c["student"] == student]
-    sets = list(dict.fromkeys((c["task"], name) for c in cells for name in c["sets"] if _inside(c, name) == inside))
+    shown = dict.fromkeys((c["task"], *each) for c in cells for each in _metrics_of(c, inside))
     labels = list(dict.fromkeys(map(label, cells)))
-    columns = [[_taught(summary, *key), *_column(cells, labels, *key)] for key in sets]
-    columns.append([Entry("–", quiet=True), *_average_column(summary, student, labels, inside)])
+    columns = [[_taught(summary, *key), *_column(cells, labels, *key)] for key in shown]
+    columns.append([Entry("–", quiet=True), *_average_column(summary, cells, labels, inside)])
     names = [Entry("teacher", quiet=True), *(Entry(_marked(x, cells)) for x in labels)]
-    titles = [_title(cells, *key) for key in sets]
+    titles = [_title(cells, *key) for key in shown]
     where = "in domain" if inside else "out of domain"
     return ResultTable(
         f"{student}: {where}",
         _caption(summary, cells),
-        ("method", *titles, "average") if sets else (),
+        ("method", *titles, "average") if shown else (),
         tuple(zip(names, *columns, strict=True)),
     )
 
 
-def _inside(cell: Mapping[str, Any], name: str) -> bool:
+def _metrics_of(cell: Mapping[str, Any], inside: bool) -> Iterator[tuple[str, str]]:
+    """Sets and metrics to show: all of a task's own sets, GLUE's official ones, and the deciding one of others."""
+    for name, found in cell["sets"].items():
+        if is_inside(cell, name) == inside:
+            yield from ((name, metric) for metric in (found["metrics"] if inside else [found["metric"]]))
+
+
+def _costs(summary: Mapping[str, Any], student: str) -> ResultTable:
+    """Training time by task, the teacher's capture over all tasks, and what the student weighs and takes."""
+    cells = [c for c in summary["cells"] if c["student"] == student]
+    tasks, labels = list(dict.fromkeys(c["task"] for c in cells)), list(dict.fromkeys(map(label, cells)))
+    rows = []
+    for name in labels:
+        of = {c["task"]: c for c in cells if label(c) == name}
+        trained = [f"{of[t]['train_seconds']['mean']:,.0f}" if t in of else "–" for t in tasks]
+        first = next(iter(of.values()))
+        capture = sum(c["capture_seconds"]["mean"] for c in of.values())
+        milliseconds = latency_of(first)
+        rest = [f"{capture:,.0f}", f"{first['parameters']:,}", f"{first['bytes'] / 1e6:,.1f}"]
+        rows.append([_marked(name, cells), *trained, *rest, "–" if milliseconds is None else f"{milliseconds:.1f}"])
+    titles = [*(f"{_short(t)}: training, s" for t in tasks), "teacher's capture, s", "parameters", "MB", "latency, ms"]
+    return ResultTable(
+        f"{student}: cost",
+        "Seconds of training are means over seeds. The teacher's answers are captured once a task for all runs that "
+        "can read the same ones; the column has the seconds of the captures that a method used, summed over the tasks. "
+        "Latency: median of one row with the exported fp32 model, where there is one.",
+        ("method", *titles),
+        tuple(tuple(map(Entry, row)) for row in rows),
+    )
+
+
+def latency_of(cell: Mapping[str, Any]) -> float | None:
+    """Milliseconds of one row, the median; None where nothing was exported."""
+    found = ((cell["latency_ms"] or {}).get("1") or {}).get("p50")
+    return None if found is None else float(found)
+
+
+def is_inside(cell: Mapping[str, Any], name: str) -> bool:
+    """Whether a set is one of the task itself."""
     return name.split(":")[0] == cell["in_domain"].split(":")[0]
 
 
 def label(cell: Mapping[str, Any]) -> str:
     """The name of a method with its axes: ``rail-kd-l, lr 0.0001``."""
-    axes = [
+    return ", ".join([cell["method"], *axes_of(cell)])
+
+
+def axes_of(cell: Mapping[str, Any]) -> list[str]:
+    """The axes of a cell in words."""
+    return [
         f"{k.removeprefix('method_options.')} {v:g}" if isinstance(v, float) else f"{k} {v}"
         for k, v in cell["axes"].items()
     ]
-    return ", ".join([cell["method"], *axes])
 
 
 def _marked(name: str, cells: Sequence[Mapping[str, Any]]) -> str:
@@ -97,26 +115,35 @@ def _marked(name: str, cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{name} (control)" if control else name
 
 
-def _title(cells: Sequence[Mapping[str, Any]], task: str, name: str) -> str:
+def _title(cells: Sequence[Mapping[str, Any]], task: str, name: str, metric: str) -> str:
     found = next(c["sets"][name] for c in cells if c["task"] == task and name in c["sets"])
-    return f"{name} ({found['metric'].replace('_', '-')}, {found['rows']:,} rows)"
+    return f"{_short(name)} ({metric.replace('_', '-')}, {found['rows']:,} rows)"
 
 
-def _column(cells: Sequence[Mapping[str, Any]], labels: Sequence[str], task: str, name: str) -> list[Entry]:
-    """The entries of all methods on one set."""
+def _short(name: str) -> str:
+    """A set's name; of a file, without its directory."""
+    return name.rsplit("/", 1)[-1]
+
+
+def _column(
+    cells: Sequence[Mapping[str, Any]], labels: Sequence[str], task: str, name: str, metric: str
+) -> list[Entry]:
+    """The entries of all methods in one metric of a set."""
     by_label = {label(c): c["sets"].get(name) for c in cells if c["task"] == task}
     found = [by_label.get(x) for x in labels]
-    means = [f["metrics"][f["metric"]]["mean"] for f in found if f]
-    lower = any(f and f["metric"] == "mse" for f in found)
-    best = min(means) if lower else max(means)
-    return [Entry("–") if f is None else _entry(f, best) for f in found]
+    means = [f["metrics"][metric]["mean"] for f in found if f]
+    best = min(means) if metric == "mse" else max(means)
+    return [Entry("–") if f is None else _entry(f, metric, best) for f in found]
 
 
-def _entry(found: Mapping[str, Any], best: float | None) -> Entry:
-    values = found["metrics"][found["metric"]]
-    against = found["against"].get("none")
+def _entry(found: Mapping[str, Any], metric: str, best: float) -> Entry:
+    against = found["against"].get("none") if metric == found["metric"] else None
+    return _signed(metric, found["metrics"][metric], best, against)
+
+
+def _signed(metric: str, values: Mapping[str, Any], best: float, against: Mapping[str, Any] | None) -> Entry:
     sign = _SIGNS.get(against["verdict"], "") if against else ""
-    text = score_text(found["metric"], values) + (f" {sign}" if sign else "")
+    text = score_text(metric, values) + (f" {sign}" if sign else "")
     return Entry(text, values["mean"] == best, against is not None and not sign)
 
 
@@ -129,20 +156,23 @@ def score_text(metric: str, values: Mapping[str, Any]) -> str:
     return f"{mean} ± {values['sd'] * factor:.1f}" if factor == 100 else f"{mean} ± {values['sd']:.3f}"
 
 
-def _taught(summary: Mapping[str, Any], task: str, name: str) -> Entry:
-    found = summary["teachers"].get(task, {}).get("sets", {}).get(name)
-    if not found:
-        return Entry("–", quiet=True)
-    metric, value = next(iter(found["metrics"].items()))
-    return Entry(score_text(metric, {"mean": value, "sd": None}), quiet=True)
+def _taught(summary: Mapping[str, Any], task: str, name: str, metric: str) -> Entry:
+    scores = summary["teachers"].get(task, {}).get("sets", {}).get(name, {}).get("metrics", {})
+    return Entry(score_text(metric, {"mean": scores[metric], "sd": None}) if metric in scores else "–", quiet=True)
 
 
-def _average_column(summary: Mapping[str, Any], student: str, labels: Sequence[str], inside: bool) -> list[Entry]:
-    key = "in_domain" if inside else "out_of_domain"
-    by_label = {label(a): a[key] for a in summary["averages"] if a["student"] == student}
-    found = [by_label.get(x) for x in labels]
-    means = [v["mean"] for v in found if v]
-    return [Entry("–") if v is None else Entry(score_text("accuracy", v), v["mean"] == max(means)) for v in found]
+def _average_column(
+    summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], labels: Sequence[str], inside: bool
+) -> list[Entry]:
+    """Averages over all of the student's tasks; a mean over fewer of them compares with nothing."""
+    key, tasks = "in_domain" if inside else "out_of_domain", {c["task"] for c in cells}
+    whole = {label(a): a for a in summary["averages"] if a["student"] == cells[0]["student"] and {*a["tasks"]} == tasks}
+    found = [whole[x] if x in whole and whole[x][key] else None for x in labels]
+    best = max((a[key]["mean"] for a in found if a), default=0.0)
+    return [
+        Entry("–") if a is None else _signed("accuracy", a[key], best, a.get("against", {}).get(key, {}).get("none"))
+        for a in found
+    ]
 
 
 def _caption(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
@@ -150,24 +180,27 @@ def _caption(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return (
         f"Mean ± standard deviation over {counted} seeds; best mean in bold. ↑ and ↓: better and worse than `none` "
-        f"by a paired t-test over seeds with {summary['correction'].capitalize()}'s correction (p < "
-        f"{summary['alpha']:g}) and a paired bootstrap interval of {summary['level']:.0%} over rows and seeds "
-        f"({summary['resamples']:,} samples) that leaves out 0. No arrow: no significant difference, or fewer than "
-        f"{summary['least_seeds']} seeds."
+        f"by a paired t-test over seeds with {summary['correction'].capitalize()}'s correction over all methods and "
+        f"sets of the table (of the averages: over all averages; p < {summary['alpha']:g}) and a paired bootstrap "
+        f"interval of {summary['level']:.0%} over rows and seeds ({summary['resamples']:,} samples) that leaves out 0. "
+        f"No arrow: no significant difference, fewer than {summary['least_seeds']} seeds, or a task's second metric, "
+        "which is not tested."
     )
 
 
 def markdown(table: ResultTable) -> str:
     """A table in GitHub's Markdown."""
 
-    def cell(entry: Entry) -> str:
-        text = entry.text.replace("|", "\\|").replace("\n", " ")
-        return f"**{text}**" if entry.best else text
+    def plain(text: str) -> str:
+        return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
-    lines = [table.columns, ["---", *("---:" for _ in table.columns[1:])]]
+    def cell(entry: Entry) -> str:
+        return f"**{plain(entry.text)}**" if entry.best else plain(entry.text)
+
+    lines = [[plain(c) for c in table.columns], ["---", *("---:" for _ in table.columns[1:])]]
     lines += [[cell(e) for e in row] for row in table.rows]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"### {table.title}\n\n{body}\n\n{table.caption}\n"
+    return f"### {plain(table.title)}\n\n{body}\n\n{table.caption}\n"
 
 
 def latex(table: ResultTable) -> str:
@@ -190,38 +223,3 @@ def latex(table: ResultTable) -> str:
 
 def _escaped(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in text)
-
-
-def long_csv(summary: Mapping[str, Any]) -> str:
-    """Every set of every cell, one line for each control it is compared with (one without, where there is none)."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for cell in summary["cells"]:
-        for name, found in cell["sets"].items():
-            writer.writerows(_lines(cell, name, found))
-    return out.getvalue()
-
-
-def _lines(cell: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    values = found["metrics"][found["metric"]]
-    means = {e: found[e]["mean"] for e in ("agreement", "ece", "worst_class_f1") if e in found}
-    base = {
-        **{k: cell[k] for k in ("student", "task", "method", "control", "parameters", "bytes")},
-        "set": name,
-        "in_domain": _inside(cell, name),
-        "axes": label(cell),
-        "metric": found["metric"],
-        "rows": found["rows"],
-        "seeds": len(cell["seeds"]),
-        "mean": values["mean"],
-        "sd": values["sd"],
-        **{k: cell[k]["mean"] for k in ("capture_seconds", "train_seconds")},
-        "run": " ".join(cell["runs"]),
-    }
-    tests = [
-        {"against": control, "ci_low": t["ci"][0], "ci_high": t["ci"][1]}
-        | {k: t[k] for k in ("difference", "p", "p_corrected", "verdict")}
-        for control, t in found["against"].items()
-    ]
-    return [base | means | test for test in tests or [{}]]

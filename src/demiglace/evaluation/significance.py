@@ -17,13 +17,13 @@ Verdict = Literal["better", "worse", "no significant difference", "too few seeds
 
 
 def resampled(
-    metric: str, labels: np.ndarray, predictions: Sequence[np.ndarray], resamples: int = RESAMPLES
+    metric: str, labels: np.ndarray, predictions: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
     """The metric of every model on bootstrap samples of the rows, the same samples for all, [resamples, models].
 
-    labels: [N]; predictions: for each model class ids or numbers [N]. The generator's seed is fixed.
+    labels: [N]; predictions: for each model class ids or numbers [N]. seed: of the samples drawn.
     """
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     features = [SUMMED[metric].features(labels, p) for p in predictions]
     widths = np.cumsum([f.shape[1] for f in features])[:-1]
     together = np.concatenate(features, axis=1).astype(np.float32)
@@ -57,12 +57,15 @@ def _row_weights(generator: np.random.Generator, rows: int, count: int) -> np.nd
 
 
 def seed_test(method: Sequence[float], control: Sequence[float]) -> float | None:
-    """Two-sided p of a paired t-test over seeds; none for fewer than two pairs, 1 where all differences are 0."""
+    """Two-sided p of a paired t-test over seeds; 1 where all differences are 0.
+
+    None for fewer than two pairs, and where all differences are one other number: such seeds tell nothing of chance.
+    """
     if len(method) < 2:
         return None
     differences = np.subtract(method, control)
     if np.ptp(differences) == 0:  # no deviation: the test is not defined
-        return 1.0 if differences[0] == 0 else 0.0
+        return 1.0 if differences[0] == 0 else None
     return float(stats.ttest_rel(method, control).pvalue)
 
 

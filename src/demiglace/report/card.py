@@ -59,7 +59,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
         length=config.get("max_length", 128),
-        metrics=_metrics(trained, teacher, _manifest(run.parent.parent / "none" / run.name)),
+        metrics=_metrics(trained, teacher, _control(run)),
         artefacts=[_artefact(a) for a in exported.get("artefacts", ()) if a.get("name") != "PyTorch teacher"],
         onnx=bool(exported),
         processor=str((exported.get("machine") or {}).get("processor", "")),
@@ -81,6 +81,13 @@ def _plain(text: str) -> str:
 def _manifest(run: Path) -> Manifest:
     file = run / "manifest.json"
     return read_json(file) if file.is_file() else {}
+
+
+def _control(run: Path) -> Manifest:
+    """The run of a comparison without a teacher, of the same axes and seed: TASK/STUDENT/none[/AXIS=VALUE]/seed-N."""
+    for method in [p for p in run.parents if (p.parent / "none").is_dir()][:1]:
+        return _manifest(method.parent / "none" / run.relative_to(method))
+    return {}
 
 
 def _name(run: Path) -> str:

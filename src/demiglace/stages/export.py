@@ -69,6 +69,8 @@ def export(config: ExportConfig) -> Path:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
     run = open_run(config.output, "export", flatten(config, deciding_only=True), inputs)
     if run.complete:
+        if not (run.path / "README.md").exists():  # killed just before it
+            write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
         return run.path
     original = _load(config, path, tokenizer, examples)

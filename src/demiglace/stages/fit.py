@@ -50,6 +50,8 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
         run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
     if run.complete:
         remove_leftovers(run.path)
+        if state.is_main_process and not (run.path / "model" / "README.md").exists():  # killed just before it
+            write_card(run.path / "model", run.path)
         say(f"{output} is up to date.")
         return None
     return run

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from demiglace.compare import tables as comparison_tables
+from demiglace.compare import table_files as comparison_tables
 from demiglace.config import command, options_of
 from demiglace.console import say
 from demiglace.errors import RunError
