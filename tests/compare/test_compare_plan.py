@@ -1,15 +1,19 @@
 """A grid as steps: what is shared is there once, and everything comes after what it needs."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.grid import parse_grid
+from demiglace.compare.home import claim
 from demiglace.compare.plan import make_plan
 from demiglace.compare.schedule import Schedule
-from demiglace.compare.steps import Outcome
-from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.compare.steps import Outcome, config_of, is_done
+from demiglace.data.suites import read_suite
+from demiglace.errors import ConfigError, DataError, ModelError, RunError
+from demiglace.manifest import write_json
 
 HOME = Path("runs")
 RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}
@@ -59,6 +63,36 @@ def test_evaluation_takes_the_options_about_rows(content):
     assert step.options["data"] == [content["tasks"]["mood"]["test"], "more.csv"]
     assert step.options["max_length"] == 32
     assert "mood/teacher.evaluation" not in [s.key for s in plan_of(content | {"evaluate": {"teacher": False}}).steps]
+
+
+def test_students_are_evaluated_on_rows_as_long_as_their_training_rows(content):
+    methods = {**content["methods"], "short": {"method": "none", "max_length": 32}}
+    plan = plan_of(content | {"methods": methods, "defaults": {"max_length": 64}})
+    lengths = {key: plan.step(f"mood/{key}.evaluation").options["max_length"]
+               for key in ("teacher", "half/none/seed-0", "half/short/seed-0")}  # fmt: skip
+    assert lengths == {"teacher": 64, "half/none/seed-0": 64, "half/short/seed-0": 32}
+    plan = plan_of(content | {"axes": {"max_length": [16, 32]}})
+    assert plan.step("mood/half/none/max_length=16/seed-0.evaluation").options["max_length"] == 16
+    assert "max_length" not in plan.step("mood/teacher.evaluation").options
+
+
+def test_a_length_that_was_searched_for_holds_for_the_evaluation_too(content, tmp_path):
+    search = {"trials": 1, "ranges": {"max_length": [16, 32], "lr": [1e-3, 2e-3]}}
+    plan = make_plan(parse_grid(content | {"search": search}), tmp_path, searching=True)
+    write_best(tmp_path, "mood/half/none/search", options={"max_length": 16, "lr": 2e-3})
+    run, evaluation = (config_of(plan.step(f"mood/half/none/seed-0{end}"), tmp_path) for end in ("", ".evaluation"))
+    assert run.source.max_length == evaluation.max_length == 16
+    assert run.training.lr == 2e-3
+
+
+def test_rows_held_out_for_tuning_are_held_out_from_the_teacher_too(content):
+    tasks = {"mood": {**content["tasks"]["mood"], "tune": True}, "sst2": {}}
+    plan = plan_of(content | {"tasks": tasks})
+    tuned = {s.key for s in plan.steps if s.options.get("tune")}
+    assert tuned == {s.key for s in plan.steps if s.task == "mood" and s.stage in ("finetune", "distill")}
+    everywhere = plan_of(content | {"defaults": {"tune": True}})
+    assert [s.options.get("tune") for s in everywhere.steps if s.stage in ("finetune", "distill")] == [True] * 5
+    check_plan(everywhere)
 
 
 def test_suites_are_those_of_each_task(content):
@@ -116,6 +150,8 @@ def test_axes_are_no_part_of_a_search(content):
         ({"teacher": {"epochs": 3}}, ConfigError, "teacher: `model` is missing for mood"),
         ({"tasks": {"gone": {"data": "gone.csv"}}}, DataError, "no file or folder gone.csv"),
         ({"teacher": {"run": "./gone"}}, ModelError, "no model at ./gone"),
+        ({"evaluate": {"sets": ["gone.csv"]}}, DataError, "no file or folder gone.csv"),
+        ({"evaluate": {"files": "gone.yaml"}}, ConfigError, "gone.yaml could not be read"),
     ],
 )
 def test_what_cannot_run_is_told_before(content, sections, error, message):
@@ -124,6 +160,66 @@ def test_what_cannot_run_is_told_before(content, sections, error, message):
         check_plan(plan)
         files_read(plan)
     assert message in str(caught.value)
+
+
+SUITE = "films: {data: films.csv, label_map: {good: positive, bad: negative}}\nimdb: imdb\n"
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "own.yaml", "films.csv", "more.csv", "bare.csv"])
+def test_no_file_of_a_grid_may_change_under_its_runs(name, content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {"mine.yaml": "terms: [{term: task}]\n", "own.yaml": SUITE, "films.csv": "text,label\na,good\n",
+             "more.csv": "text,label\na,positive\n", "bare.csv": "text\na\n"}  # fmt: skip
+    for file, text in files.items():
+        Path(file).write_text(text)
+    asked = {"evaluate": {"sets": ["more.csv", "imdb"], "files": "own.yaml"}, "defaults": {"unlabelled": ["bare.csv"]}}
+    plan = plan_of(content | asked | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
+    claim(Path("runs"), files_read(plan))
+    claim(Path("runs"), files_read(plan))
+    Path(name).write_text(files[name] + ("\n" if name.endswith("yaml") else "b,good\n"))
+    thing = {"mine.yaml": "method mine", "own.yaml": "suite own.yaml", "films.csv": "suite own.yaml",
+             "more.csv": "set more.csv", "bare.csv": "unlabelled bare.csv"}[name]  # fmt: skip
+    with pytest.raises(RunError, match=f"runs: {thing} changed since its runs were made"):
+        claim(Path("runs"), files_read(plan))
+
+
+def test_runs_of_earlier_versions_may_read_more_than_they_told(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("terms: [{term: task}]\n")
+    read = files_read(plan_of(content | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}}))
+    claim(Path("runs"), {"data mood": read["data mood"]})
+    assert claim(Path("runs"), read).keys() == {"data mood", "method mine"}
+
+
+def test_the_suite_in_the_document_is_one(tmp_path):
+    text = (Path(__file__).parents[2] / "docs/compare.md").read_text("utf-8")
+    (tmp_path / "own.yaml").write_text(re.search(r"^```yml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1])
+    suite = read_suite(tmp_path / "own.yaml")
+    assert {s.data.partition(":")[0] for s in suite.values()} >= {"snli"} and len(suite) == 3
+
+
+# what a search was begun with
+
+
+def write_best(home, search, **content):
+    (home / search).mkdir(parents=True)
+    write_json(home / search / "best.json", content)
+
+
+def test_the_searches_of_earlier_versions_stand_unless_their_ranges_or_trials_change(content, tmp_path):
+    def step(**search):
+        section = {"trials": 3, "ranges": RANGES} | search
+        plan = make_plan(parse_grid(content | {"search": section}), tmp_path, searching=True)
+        return plan.step("mood/half/none/search")
+
+    there = {"low": 1e-5, "high": 5e-4, "log": False, "whole": False}
+    write_best(tmp_path, "mood/half/none/search", trials=3, options={"lr": 1e-4}, ranges={"lr": there})
+    assert is_done(step(), tmp_path)
+    assert not is_done(step(trials=4), tmp_path)
+    with pytest.raises(RunError, match="trials: 3 there, 2 now"):
+        is_done(step(trials=2), tmp_path)
+    with pytest.raises(RunError, match=r"ranges: .*'high': 0.0005.* there, .*'high': 0.001.* now"):
+        is_done(step(ranges={"lr": {"low": 1e-5, "high": 1e-3}}), tmp_path)
 
 
 def test_rows_that_runs_are_trained_on_are_not_reported_on(content):
@@ -161,4 +257,5 @@ def test_remaining_time_comes_from_runs_alike(content):
     schedule.end(schedule.steps["mood/half/none/seed-0"], Outcome(10.0))
     schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], Outcome(2.0))
     assert schedule.seconds_left() == 3 * 10.0 + 3 * 2.0
-    assert schedule.seconds_left(workers=2) == 18.0
+    schedule.workers = 2
+    assert schedule.seconds_left() == 18.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_kit import compare, grid_of, line_of, made, results, weights_of
+from compare_kit import QUICK, compare, grid_of, line_of, made, results, weights_of
 from stage_kit import ended, in_child, start, strike
 
 import demiglace
@@ -45,6 +45,15 @@ def test_records_tell_of_every_run(whole):
         assert ("agreement" in sets[record["in_domain"]]) == (record["role"] == "student")
     assert read_manifest(whole)["stage"] == "compare"
     assert read_json(whole / "summary.json")
+
+
+def test_results_tell_of_the_command(whole, content, tmp_path):
+    assert read_json(whole / "results.json")["config"] == read_manifest(whole)["config"]
+    one = content | {"methods": {"none": {}}, "seeds": [0], "defaults": QUICK | {"metric": "f2"}}
+    assert compare(one, tmp_path / "runs", no_controls="true", data_dir=tmp_path) == 2  # no run comes to its end
+    config = read_json(tmp_path / "runs" / "results.json")["config"]
+    assert config == {"grid": one, "search": "none", "no_controls": True, "data_dir": str(tmp_path)}
+    assert not (tmp_path / "runs" / "manifest.json").exists()
 
 
 def test_a_complete_grid_is_up_to_date(whole, content, capsys, monkeypatch):
@@ -172,12 +181,27 @@ def test_a_killed_comparison_goes_on(moment, content, tmp_path, whole):
 
 def test_shards_one_after_another(content, tmp_path, whole, capsys):
     home = tmp_path / "runs"
-    for number in (1, 2, 3):
-        assert not (home / "results.json").exists()
+    for number, missing in ((1, 2), (2, 1), (3, 0)):  # of four runs, the first shard has two
+        assert not (home / "manifest.json").exists()
         assert compare(content, home, shard=f"{number}/3") == 0
         assert ("still missing, for other shards" in capsys.readouterr().err) == (number < 3)
+        assert [r["status"] for r in results(home)].count("missing") == missing
+        assert read_json(home / "summary.json")["cells"]
     assert weights_of(home) == weights_of(whole)
     assert len(results(home)) == 4 and (home / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_failed_run_of_a_shard_is_told_whichever_ends_last(last, content, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "runs"
+    failing(monkeypatch, "vanilla-kd/seed-0", ConfigError("no such thing"))
+    codes = {n: compare(content, home, shard=f"{n}/2") for n in (3 - last, last)}
+    assert codes == {1: 0, 2: 2}  # the second shard has that run
+    assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
+    assert results(home)[1]["error"] == "no such thing"
+    assert len(read_json(home / "summary.json")["missing"]) == 1 and not (home / "manifest.json").exists()
+    told = "2 steps of other shards failed, or need one that did" in capsys.readouterr().err
+    assert told == (last == 1)
 
 
 @needs_fork
@@ -196,6 +220,21 @@ def test_wrong_shards(text, content, tmp_path, capsys):
 
 
 # rows for tuning
+
+
+def test_a_tuned_grid_chooses_its_epochs_on_rows_that_are_not_reported(content, tmp_path):
+    files = {k: v for k, v in content["tasks"]["mood"].items() if k != "test"}
+    grid = content | {"methods": {"none": {}}, "controls": False, "seeds": [0]}
+    told = {}
+    for tune in (True, False):
+        home = tmp_path / str(tune)
+        assert compare(grid | {"tasks": {"mood": files | {"tune": tune}}}, home) == 0
+        told[tune] = read_json(home / "results.json")["records"]
+        assert [r["epoch_chosen_on_reported_rows"] for r in told[tune]] == [not tune] * 2
+    assert all(r["in_domain"] == files["validation"] and r["sets"][r["in_domain"]]["rows"] == 12 for r in told[True])
+    # the teacher and the student hold out the same rows of the 36
+    assert {tuple(r["rows"].items()) for r in told[True]} == {(("train", 32), ("validation", 4))}
+    assert {tuple(r["rows"].items()) for r in told[False]} == {(("train", 36), ("validation", 12))}
 
 
 @pytest.mark.parametrize("given", [{}, {"max_rows": 20}, {"validation": None, "test": None}])

@@ -1,10 +1,11 @@
 """The search: the same budget for all, on rows that are not reported on, resumed as it was."""
 
 import os
+import shutil
 import signal
 
 import pytest
-from compare_kit import compare, grid_of, line_of, made, results
+from compare_kit import QUICK, compare, grid_of, line_of, made, results
 from stage_kit import in_child, strike
 
 from demiglace.manifest import read_json, read_manifest
@@ -67,10 +68,38 @@ def test_a_killed_search_is_the_same_search(name, at, after, searched, whole, tm
         assert len(trials_of(cut, method)) == 3
 
 
-def test_other_ranges_are_another_search(searched, whole, capsys):
-    more = {"trials": 4, "ranges": RANGES | {"method_options.temperature": [1, 6]}}
-    assert compare(searched | {"search": more}, whole, search="optuna") == 2
-    assert "was begun with other ranges" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"search": {"trials": 3, "ranges": RANGES | {"lr": [1e-3, 2e-3]}}}, "none/search was begun as another search"),
+        ({"search": {"trials": 2, "ranges": RANGES}}, "trials: 3 there, 2 now"),
+        ({"defaults": QUICK | {"weight_decay": 0.1}}, "weight_decay: 0.01 there, 0.1 now"),
+        (
+            {"search": {"trials": 4, "ranges": RANGES}},
+            "best options of 3 trials, and mood/half/none/search is to have 4",
+        ),
+    ],
+)
+def test_another_search_is_refused_before_anything_runs(sections, message, searched, whole, capsys):
+    before = made(whole)
+    methods = {**searched["methods"], "pkd": {}}
+    assert compare(searched | {"methods": methods} | sections, whole, search="optuna") == 2
+    told = capsys.readouterr().err
+    assert message in told and "another --output" in told
+    assert made(whole) == before and not (whole / "mood/half/pkd").exists()
+
+
+def test_trials_can_grow_once_no_run_has_the_best_of_fewer(content, tmp_path):
+    home, grid = tmp_path / "runs", content | {"methods": {"none": {}}, "controls": False, "seeds": [0]}
+    few, more = (grid | {"search": {"trials": n, "ranges": {"lr": RANGES["lr"]}}} for n in (1, 2))
+    assert compare(few, home, search="optuna") == 0
+    assert compare(more, home, search="optuna") == 2
+    for run in (home / "mood/half/none").glob("seed-0*"):
+        shutil.rmtree(run)
+    first = made(home)
+    assert compare(more, home, search="optuna") == 0
+    assert len(trials_of(home, "none")) == 2 and first.items() <= made(home).items()
+    assert compare(few, home, search="optuna") == 2
 
 
 def test_trials_that_fail_count_and_none_left_is_an_error(searched, tmp_path, capsys):

@@ -88,6 +88,7 @@ def test_a_dry_run_tells_the_cost(content, tmp_path, capsys):
     assert told[1].startswith("Training takes about ")
     assert "finetune " in told[1]
     assert "distill " in told[1]
+    assert told[1].endswith("; evaluation and export come on top.")
     assert not (tmp_path / "runs").exists()
 
 

@@ -72,7 +72,7 @@ class Differences:
                 if named and tasks and tasks == [c.task for c in other.having(own)] and seeds and _is_base(base, first):
                     scores = [a.scores(own, seeds) for a in (average, other)]
                     samples = [self._samples.mean(a.having(own), seeds, own) for a in (average, other)]
-                    result, where = _paired(seeds, *scores, *samples), IN_DOMAIN if own else OUT_OF_DOMAIN
+                    result, where = _paired(seeds, scores, samples), IN_DOMAIN if own else OUT_OF_DOMAIN
                     self.of_average[average.key, where, control] = result
                     self._families[first.student, control, where, "average"].append((result, True))
 
@@ -146,21 +146,16 @@ def _difference(cell: Outcome, control: Outcome, name: str, predictions: _Predic
     scores = [[c.runs[s]["sets"][name]["metrics"][predictions.metric] for s in seeds] for c in (cell, control)]
     classes = np.issubdtype(predictions.labels.dtype, np.integer)
     tests = [mcnemar(predictions.labels, predictions.of(cell, s), predictions.of(control, s)) for s in seeds]
-    found = _paired(seeds, *scores, *(predictions.values(c, seeds) for c in (cell, control)))
+    found = _paired(seeds, scores, [predictions.values(c, seeds) for c in (cell, control)])
     return found | {"mcnemar": tests if classes else None}
 
 
-def _paired(
-    seeds: Sequence[int],
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    our_samples: np.ndarray,
-    their_samples: np.ndarray,
-) -> Result:
-    """How far scores lie above others, both by seed and, of bootstrap samples, [resamples, seeds]."""
+def _paired(seeds: Sequence[int], scores: Sequence[Sequence[float]], samples: Sequence[np.ndarray]) -> Result:
+    """How far ours lie above the control's, from both' scores by seed and on bootstrap samples [resamples, seeds]."""
+    ours, theirs = scores
     return {
         "seeds": list(seeds),
         "difference": statistics.fmean(np.subtract(ours, theirs).tolist()),
-        "ci": list(interval(our_samples, their_samples)),
+        "ci": list(interval(samples[0], samples[1])),
         "p": seed_test(ours, theirs),
     }

@@ -1,16 +1,19 @@
 """What is wrong with a plan, told before any of its runs begins."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from demiglace.compare.cells import row_options, teacher_options
+from demiglace.compare.grid import method_name, several
 from demiglace.compare.plan import Plan, reported_set
 from demiglace.compare.steps import config_of
 from demiglace.config import build
 from demiglace.data.config import DataConfig
-from demiglace.data.sources import files_of
+from demiglace.data.sources import files_in, files_of, missing
+from demiglace.data.suites import read_suite
 from demiglace.data.tasks import TASKS
-from demiglace.errors import ConfigError
-from demiglace.methods.table import build_method
+from demiglace.errors import ConfigError, DataError
+from demiglace.methods.table import build_method, is_file
 from demiglace.models.files import resolve_model, weight_files
 from demiglace.stages.config import DistillConfig
 from demiglace.training.timetable import phase_ends
@@ -28,7 +31,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def files_read(plan: Plan) -> dict[str, list[Path]]:
-    """What of the user's own a plan reads, and its files: rows, ready teachers and students.
+    """What of the user's own a plan reads, and its files: rows, ready teachers and students, methods, sets and suites.
 
     Raises `DataError` and `ModelError` for what is not there, and `ConfigError` for files of which none is to be
     reported on.
@@ -43,7 +46,33 @@ def files_read(plan: Plan) -> dict[str, list[Path]]:
     for label in dict.fromkeys(run.cell.student for run in plan.runs):
         if "model" in grid.students[label]:
             found[f"student {label}"] = _files_of_model(grid.students[label]["model"])
-    return found
+    for label in dict.fromkeys(run.cell.method for run in plan.runs):
+        if is_file(name := method_name(label, grid.methods[label])):
+            found[f"method {label}"] = [Path(name)]
+    return found | dict(_further_rows(plan))
+
+
+def _further_rows(plan: Plan) -> Iterator[tuple[str, list[Path]]]:
+    """Rows without labels; sets in files, and suites with the files they name, that models are measured on."""
+    for file in dict.fromkeys(file for step in plan.steps for file in several(step.options.get("unlabelled"))):
+        yield f"unlabelled {file}", _files_of_set(file)
+    evaluations = [step.options for step in plan.steps if step.stage == "evaluate"]
+    for spec in dict.fromkeys(spec for options in evaluations for spec in options["data"][1:]):
+        yield f"set {spec}", _files_of_set(spec)
+    for suite in dict.fromkeys(suite for options in evaluations for suite in options["suite"]):
+        if is_file(suite):
+            sets = read_suite(suite).values()
+            yield f"suite {suite}", [Path(suite), *(file for s in sets for file in _files_of_set(s.data))]
+
+
+def _files_of_set(spec: str) -> list[Path]:
+    """The files of a set, of which one is read; nothing of a named task."""
+    path = Path(spec)
+    if spec.partition(":")[0] in TASKS:
+        return []
+    if not path.exists():
+        raise DataError(missing(spec))
+    return list(files_in(path).values()) if path.is_dir() else [path]
 
 
 def _files_of_rows(task: str, rows: dict) -> list[Path]:

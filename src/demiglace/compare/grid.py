@@ -72,6 +72,7 @@ def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 # what the grid itself decides: paths, seeds, and what has a section of its own
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "tune")
 _SHAPE = ("layers", "strategy", "keep")
+_SHARED = ("tune",)  # for a whole task: its teacher and its students must hold out the same rows
 RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *_SHAPE, "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
 _EVALUATE_OPTIONS = (
@@ -80,10 +81,20 @@ _EVALUATE_OPTIONS = (
 )
 _EXPORT_OPTIONS = _names(ExportConfig, without=("model", "output", "teacher", "data_dir"))
 _ALLOWED = {
-    "tasks": ("data", "teacher", "evaluate", *RUN_OPTIONS),
+    "tasks": ("data", "teacher", "evaluate", *_SHARED, *RUN_OPTIONS),
     "students": _names(TruncateConfig, without=("output",)),
     "methods": ("method", "method_options", *RUN_OPTIONS),
 }
+# where the values of an option that is no axis are written instead
+_ELSEWHERE = (
+    ("`seeds`", ("seed",)),
+    ("`methods`, a label for each", ("method",)),
+    ("`students`, a label for each, as {two: {layers: 2}, three: {layers: 3}}", ("student", *_ALLOWED["students"])),
+    (
+        "`tasks`, a label for each, as {a: {data: sst2, teacher: {lr: 0.0001}}, b: {data: sst2, evaluate: {…}}}",
+        ("data", "evaluate", *_SHARED, *_TEACHER_OPTIONS, *_EVALUATE_OPTIONS),
+    ),
+)
 
 
 def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
@@ -99,7 +110,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         students=parts["students"],
         methods=parts["methods"],
         teacher=_checked("teacher", file.teacher, _TEACHER_OPTIONS),
-        defaults=_checked("defaults", file.defaults, RUN_OPTIONS),
+        defaults=_checked("defaults", file.defaults, (*_SHARED, *RUN_OPTIONS)),
         axes=_axes(file.axes, parts["methods"]),
         seeds=file.seeds,
         evaluate=_checked("evaluate", file.evaluate, _EVALUATE_OPTIONS),
@@ -163,11 +174,21 @@ def _axis_names(methods: Mapping[str, Options]) -> tuple[str, ...]:
 
 
 def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[str, tuple[Any, ...]]:
-    axes = _checked("axes", content, _axis_names(methods))
+    allowed = _axis_names(methods)
+    for name in content:
+        if name not in allowed and (place := _place_of(name)) is not None:
+            raise ConfigError(f"axes: {name} cannot be an axis; give its values in {place}.")
+    axes = _checked("axes", content, allowed)
     for name, values in axes.items():
         if not isinstance(values, list) or not values or any(values.count(v) > 1 for v in values):
             raise ConfigError(f"axes.{name} was given {values!r}; expected a list of different values.")
     return {name: tuple(values) for name, values in axes.items()}
+
+
+def _place_of(name: str) -> str | None:
+    """Where in a grid an option is decided that is no axis, by its name or `SECTION.NAME`; none where there is none."""
+    first = name.partition(".")[0]
+    return next((place for place, names in _ELSEWHERE if first in names), None)
 
 
 def method_name(label: str, options: Options) -> str:

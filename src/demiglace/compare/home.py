@@ -19,7 +19,10 @@ Files = Mapping[str, Sequence[Path]]
 
 
 def identity(content: Mapping[str, Any], search: str) -> dict[str, Any]:
-    """A grid as the manifest has it: the content of its file, and what searched for its options."""
+    """A grid as the manifest has it: the content of its file, and what searched for its options.
+
+    Its manifest may have more options of the command beside them.
+    """
     return json.loads(json.dumps({"grid": dict(content), "search": search}, default=str))
 
 
@@ -28,7 +31,7 @@ def stands(home: Path, config: Mapping[str, Any]) -> bool:
     if not (home / "manifest.json").exists():
         return False
     manifest = read_manifest(home)
-    if manifest["stage"] != STAGE or manifest["config"] != config:
+    if manifest["stage"] != STAGE or {**manifest["config"], **config} != manifest["config"]:
         return False
     done = all((home / key / name).exists() for key, name in manifest["steps"].items())
     return done and all(_mark(manifest["read"].get(k, ())) == mark for k, mark in manifest["inputs"].items())

@@ -24,7 +24,7 @@ from demiglace.errors import ConfigError
 from demiglace.stages.config import TruncateConfig
 
 Stage = Literal["finetune", "truncate", "search", "distill", "evaluate", "export"]
-_OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")
+OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")
 _OF_TRUNCATION = {o.name for o in options_of(TruncateConfig)}
 
 
@@ -32,7 +32,8 @@ _OF_TRUNCATION = {o.name for o in options_of(TruncateConfig)}
 class Step:
     """One run. key: its directory below the comparison's; needs: keys of the steps that come before it.
 
-    search: the key of the search whose best options lie over `options`. ranges and trials: of a search alone.
+    search: the key of the search whose best options lie over `options`, as far as the stage has them. ranges and
+    trials: of a search alone.
     """
 
     key: str
@@ -104,7 +105,10 @@ class _Layout:
                 )
             yield Step(needs[0], "finetune", task, {**options, **self.location, "output": self.at(needs[0])})
         if self._evaluation(task).get("teacher", True):
-            yield self._evaluate(f"{task}/teacher.evaluation", task, self.teacher(task), needs)
+            rows = row_options(self.grid, task)
+            options = self._evaluation_options(task, rows) | {"model": self.teacher(task)}
+            key = f"{task}/teacher.evaluation"
+            yield Step(key, "evaluate", task, options | {"output": self.at(key)}, needs)
         if self.grid.export is not None:
             yield self._export(f"{task}/teacher.export", task, self.teacher(task), needs)
 
@@ -121,7 +125,7 @@ class _Layout:
         options = self._distill(cell) | {"seed": run.seed, "output": self.at(run.path)}
         found = (*needs, *((search.key,) if search else ()))
         yield Step(run.path, "distill", cell.task, options, found, search.key if search else None)
-        yield self._evaluate(run.evaluation, cell.task, self.at(run.path), (run.path, *self._after_teacher(cell.task)))
+        yield self._evaluate_student(run, search)
         if self.grid.export is not None and run.seed == self.grid.seeds[0]:
             yield self._export(run.export, cell.task, self.at(run.path), (run.path,))
 
@@ -167,27 +171,29 @@ class _Layout:
     def _evaluation(self, task: str) -> dict[str, Any]:
         return {**self.grid.evaluate, **self.grid.tasks[task]["evaluate"]}
 
-    def _evaluate(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
-        rows = row_options(self.grid, task)
-        asked = self._evaluation(task)
-        sets = [reported_set(rows), *several(asked.get("sets"))]
-        own = [rows["data"]] if asked.get("suites") and rows["data"] in SUITES else []
-        options = {k: v for k, v in rows.items() if k in _OF_EVALUATION}
-        options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
-        options["suite"] = [*own, *several(asked.get("files"))]
-        if model != self.teacher(task):
-            options, needs = self._with_teacher(task, options, needs)
-        options = {**options, **self.location, "model": model, "data": sets, "output": self.at(key)}
-        return Step(key, "evaluate", task, options, needs)
+    def _evaluate_student(self, run: StudentRun, search: Step | None) -> Step:
+        """The evaluation of a student run, on rows read as in its training.
 
-    def _with_teacher(
-        self, task: str, options: dict[str, Any], needs: tuple[str, ...]
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The options with the teacher's own evaluation, whose answers are read again; without one, with its model."""
-        if not self._evaluation(task).get("teacher", True):
-            return {**options, "teacher": self.teacher(task)}, needs
-        key = f"{task}/teacher.evaluation"
-        return {**options, "teacher": self.at(key)}, (*needs, key)
+        The teacher's answers are read from its own evaluation; where that is left out, the teacher itself is asked.
+        """
+        task, teacher = run.cell.task, self.teacher(run.cell.task)
+        needs = (run.path, *self._after_teacher(task))
+        if self._evaluation(task).get("teacher", True):
+            needs = (*needs, f"{task}/teacher.evaluation")
+            teacher = self.at(needs[-1])
+        options = self._evaluation_options(task, run.cell.options) | {"teacher": teacher, "model": self.at(run.path)}
+        options["output"] = self.at(run.evaluation)
+        found = search and set(OF_EVALUATION) & search.ranges.keys() - self._evaluation(task).keys()
+        return Step(run.evaluation, "evaluate", task, options, needs, search.key if search and found else None)
+
+    def _evaluation_options(self, task: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of an evaluation but for its models and its place; rows: how the model's rows were read."""
+        asked, shared = self._evaluation(task), row_options(self.grid, task)
+        sets = [reported_set(shared), *several(asked.get("sets"))]
+        own = [shared["data"]] if asked.get("suites") and shared["data"] in SUITES else []
+        options = {k: v for k, v in rows.items() if k in OF_EVALUATION}
+        options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
+        return {**options, **self.location, "suite": [*own, *several(asked.get("files"))], "data": sets}
 
     def _export(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
         assert self.grid.export is not None

@@ -30,12 +30,12 @@ class Watcher(Protocol):
 
 
 @contextmanager
-def watching(schedule: Schedule, workers: int = 1) -> Iterator[Watcher]:
+def watching(schedule: Schedule) -> Iterator[Watcher]:
     """A watcher on standard error: a live table at a terminal, else plain lines."""
     if not shared.console.is_terminal:
-        yield Lines(schedule, workers)
+        yield Lines(schedule)
         return
-    screen = LiveTable(schedule, workers)
+    screen = LiveTable(schedule)
     # the runs' own words are sent to files meanwhile; the table keeps the terminal
     with Live(
         console=shared.terminal(), get_renderable=screen.draw, refresh_per_second=2, redirect_stdout=False,
@@ -47,8 +47,8 @@ def watching(schedule: Schedule, workers: int = 1) -> Iterator[Watcher]:
 class Lines:
     """One line for each step that ended."""
 
-    def __init__(self, schedule: Schedule, workers: int):
-        self._schedule, self._workers = schedule, workers
+    def __init__(self, schedule: Schedule):
+        self._schedule = schedule
         self._console = shared.terminal()
 
     def began(self, step: Step) -> None:
@@ -58,17 +58,15 @@ class Lines:
         """Its number, key, how it ended, and the time that remains."""
         over = len(self._schedule.steps) - self._schedule.count("pending") - self._schedule.count("running")
         how = f"done in {duration(outcome.seconds)}" if outcome.error is None else f"FAILED: {outcome.error}"
-        left = _left(self._schedule, self._workers)
-        self._console.print(
-            f"[{over}/{len(self._schedule.steps)}] {step.key}: {how}; {left}", markup=False, soft_wrap=True
-        )
+        line = f"[{over}/{len(self._schedule.steps)}] {step.key}: {how}; {_left(self._schedule)}"
+        self._console.print(line, markup=False, soft_wrap=True)
 
 
 class LiveTable:
     """A row for each task: how many of its runs are done, running, failed, skipped and to come."""
 
-    def __init__(self, schedule: Schedule, workers: int):
-        self._schedule, self._workers = schedule, workers
+    def __init__(self, schedule: Schedule):
+        self._schedule = schedule
         self._begun = time.perf_counter()
 
     def began(self, step: Step) -> None:
@@ -81,7 +79,7 @@ class LiveTable:
         """The table as of now."""
         schedule = self._schedule
         passed = duration(time.perf_counter() - self._begun)
-        drawn = Table(title=f"{passed} passed, {_left(schedule, self._workers)}", title_justify="left", box=box.SIMPLE)
+        drawn = Table(title=f"{passed} passed, {_left(schedule)}", title_justify="left", box=box.SIMPLE)
         drawn.add_column("task")
         for status in _SHOWN:
             drawn.add_column("to come" if status == "pending" else status, justify="right", style=_STYLES[status])
@@ -97,8 +95,8 @@ def _counts(schedule: Schedule, task: str) -> list[int]:
     return [mine.count(status) for status in _SHOWN]
 
 
-def _left(schedule: Schedule, workers: int) -> str:
-    seconds = schedule.seconds_left(workers)
+def _left(schedule: Schedule) -> str:
+    seconds = schedule.seconds_left()
     return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,32 @@ def run_ray(
     """
     ray = _connect(address, cpus)
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(_run_there)
-    refs: dict[Any, Step] = {}
+    refs: dict[str, Any] = {}  # by step key, in the order in which they were handed over
     try:
         while not schedule.finished:
             for step in schedule.ready():
-                schedule.begin(step)
-                watcher.began(step)
-                refs[remote.remote(step, str(plan.home.absolute()), str(plan.home), str(Path.cwd()))] = step
-            done, _ = ray.wait(list(refs), num_returns=1, timeout=_POLL_SECONDS)
-            for ref in done:
-                step = refs.pop(ref)
-                outcome = _outcome(ray, ref)
+                if step.key not in refs:
+                    refs[step.key] = remote.remote(step, str(plan.home.absolute()), str(plan.home), str(Path.cwd()))
+            schedule.workers = _room(ray.cluster_resources(), cpus, gpus)
+            for step in (schedule.steps[key] for key in islice(refs, schedule.workers)):  # the others wait in a queue
+                if schedule.status[step.key] == "pending":
+                    schedule.begin(step)
+                    watcher.began(step)
+            done, _ = ray.wait(list(refs.values()), num_returns=1, timeout=_POLL_SECONDS)
+            for step in [schedule.steps[key] for key, ref in refs.items() if ref in done]:
+                outcome = _outcome(ray, refs.pop(step.key))
                 schedule.end(step, outcome)
                 watcher.ended(step, outcome)
     finally:
-        for ref in refs:  # an interrupt: a run goes on from its checkpoint when the command is repeated
+        for ref in refs.values():  # an interrupt: a run goes on from its checkpoint when the command is repeated
             ray.cancel(ref, force=True)
         ray.shutdown()
+
+
+def _room(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """How many runs a cluster of these resources has room for at once; at least one."""
+    rooms = [resources.get("CPU", 0.0) / cpus, *([resources.get("GPU", 0.0) / gpus] if gpus else [])]
+    return max(1, int(min(rooms)))
 
 
 def _run_there(step: Step, absolute: str, home: str, folder: str) -> Outcome:
@@ -58,7 +69,8 @@ def _outcome(ray: Any, ref: Any) -> Outcome:
     try:
         return ray.get(ref)
     except ray.exceptions.RayError as error:
-        return Outcome(0.0, f"its worker ended: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        first = str(error).strip().partition("\n")[0]
+        return Outcome(0.0, f"its worker ended: {type(error).__name__}: {first}")
 
 
 def _connect(address: str | None, cpus: int) -> Any:
@@ -69,14 +81,19 @@ def _connect(address: str | None, cpus: int) -> Any:
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray: pip install 'demiglace[ray]', or leave --engine out.") from error
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    # the cluster's machines have an environment of their own; data sets are to come from where they do here
+    variables = {"OMP_NUM_THREADS": str(cpus), "DEMIGLACE_DATA": os.environ.get("DEMIGLACE_DATA", "")}
     try:
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level="error",
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cpus)}},
+            runtime_env={"env_vars": variables},
             **options,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"--address {address}: no Ray cluster answers there ({error}).") from error
+        place = (
+            f"--address {address}: no Ray cluster answers there" if address else "no Ray cluster could be started here"
+        )
+        raise ConfigError(f"{place} ({error}).") from error
     return ray

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.cells import StudentRun, teacher_options
+from demiglace.compare.cells import StudentRun, row_options, teacher_options
 from demiglace.compare.plan import Plan
 from demiglace.manifest import read_manifest
 
 Record = dict[str, Any]
+_EXPORTED = "ONNX "  # before the precision in the names of artefacts; the others are PyTorch models measured beside
 
 
 def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
@@ -17,8 +18,10 @@ def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) ->
     A record holds task, student, method (its label), method_name, seed, axes, role (student or teacher); run,
     evaluation and export (paths below the comparison's, or none; that of a ready teacher as it was given); status
     (done, failed, skipped, missing) and error; in_domain (the set that the task's results are about, as `evaluate`
-    names it) and metric (its deciding one); sets: name -> what `evaluate` found; parameters, layers, bytes, seconds
-    and, where there is an export, latency_ms by batch size.
+    names it) and metric (its deciding one); sets: name -> what `evaluate` found; parameters, layers, bytes, seconds;
+    epoch_chosen_on_reported_rows: whether the best epoch was chosen on the rows that in_domain is about; artefacts: of
+    its export, each with precision (fp32 or int8), bytes, latency_ms by batch size and agreement, the share of rows on
+    which it gives the label that the run's model gives; latency_ms: that of the fp32 one, none without an export.
     """
     found = _Results(plan, status, errors)
     tasks = dict.fromkeys(run.cell.task for run in plan.runs)
@@ -47,7 +50,9 @@ class _Results:
 
     def _record(self, head: Record, keys: list[str], evaluation: str, export: str) -> Record:
         state, error = self._state([*keys, evaluation])
-        trained, measured, exported = (self._manifest(key) for key in (head["run"], evaluation, export))
+        measured, exported = (_manifest(self._plan.home / key) for key in (evaluation, export))
+        trained = _manifest(self._plan.home / head["run"] if keys else Path(head["run"]))  # a ready teacher as given
+        artefacts = [_artefact(a) for a in exported.get("artefacts", ()) if a["name"].startswith(_EXPORTED)]
         sets = measured.get("sets", {})
         in_domain = next(iter(sets), None)
         seconds = trained.get("seconds", {})
@@ -61,7 +66,9 @@ class _Results:
             "sets": sets,
             **{name: trained.get(name) for name in ("parameters", "layers", "bytes", "rows", "precision")},
             "seconds": {name: seconds.get(name, 0.0) for name in ("capture", "train", "evaluate")},
-            "latency_ms": _latency(exported),
+            "epoch_chosen_on_reported_rows": _chosen_on_reported(trained, row_options(self._plan.grid, head["task"])),
+            "latency_ms": next((a["latency_ms"] for a in artefacts if a["precision"] == "fp32"), None),
+            "artefacts": artefacts,
         }
 
     def _state(self, keys: list[str]) -> tuple[str, str | None]:
@@ -74,11 +81,21 @@ class _Results:
                 return "failed", self._errors[key]
         return ("skipped", _cause(keys, self._plan, self._errors)) if "skipped" in states else ("missing", None)
 
-    def _manifest(self, path: str) -> dict[str, Any]:
-        directory = self._plan.home / path
-        if not (directory / "manifest.json").exists():
-            directory = Path(path)  # a ready teacher, as the grid names it
-        return read_manifest(directory) if (directory / "manifest.json").exists() else {}
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    return read_manifest(directory) if (directory / "manifest.json").exists() else {}
+
+
+def _chosen_on_reported(trained: Mapping[str, Any], rows: Mapping[str, Any]) -> bool:
+    """Whether a run's validation rows are those that its task is reported on, which are the test rows where it has any.
+
+    trained: its manifest; rows: the task's options. Not so of a ready teacher that was trained on other files.
+    """
+    config = trained.get("config", {})
+    same = all(config.get(name) == rows.get(name) for name in ("data", "validation"))
+    if not same or config.get("tune") or rows.get("test"):
+        return False
+    return "rows" in trained and (rows.get("validation") is not None or "test" not in trained["rows"])
 
 
 def _cause(keys: list[str], plan: Plan, errors: Mapping[str, str]) -> str:
@@ -93,7 +110,10 @@ def _cause(keys: list[str], plan: Plan, errors: Mapping[str, str]) -> str:
     return "needs a run that failed"
 
 
-def _latency(exported: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The latency of what was exported last: the int8 model where there is one, else the fp32 one."""
-    artefacts = exported.get("artefacts")
-    return artefacts[-1]["latency_ms"] if artefacts else None
+def _artefact(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "precision": found["name"].removeprefix(_EXPORTED),
+        "bytes": found["bytes"],
+        "latency_ms": found["latency_ms"],
+        "agreement": found["label_agreement"],
+    }

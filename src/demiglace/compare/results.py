@@ -1,21 +1,36 @@
 """What is written when a comparison ends: results.json, summary.json, and the manifest if nothing is missing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from demiglace.compare.home import STAGE, Files, claim
-from demiglace.compare.plan import Plan
+from demiglace.compare.plan import Plan, Step
 from demiglace.compare.records import records
-from demiglace.compare.steps import is_done
+from demiglace.compare.steps import best_file, is_done
 from demiglace.compare.summary import summarise
-from demiglace.manifest import Run, write_json
+from demiglace.errors import RunError
+from demiglace.manifest import Run, read_json, write_json
 
 
 def steps_done(plan: Plan) -> set[str]:
     """The keys of the steps that stand. Raises `RunError` if one of their directories holds a run of other options."""
-    return {step.key for step in plan.steps if is_done(step, plan.home)}
+    done = {step.key for step in plan.steps if is_done(step, plan.home)}
+    for step in plan.steps:
+        if step.search is not None and step.search not in done:
+            _check_not_begun(step, plan.step(step.search), plan.home)
+    return done
+
+
+def _check_not_begun(step: Step, search: Step, home: Path) -> None:
+    """Raise `RunError` for a run with the best options of fewer trials than its search is to have: they may change."""
+    best = best_file(home, search.key)
+    if best.exists() and (home / step.key / "run.json").exists():
+        raise RunError(
+            f"{home / step.key} was begun with the best options of {read_json(best)['trials']} trials, and "
+            f"{search.key} is to have {search.trials}. Give another --output, or `trials` as they were; or remove "
+            f"{home / step.key}* and all other runs of that search, which are then made with its new best."
+        )
 
 
 def write_results(
@@ -23,19 +38,18 @@ def write_results(
 ) -> None:
     """Write what a plan found, failed and missing runs named as such; the manifest only if every step is done.
 
-    status, errors: by step key; config: of the manifest; read: what the grid reads of the user's own.
+    status, errors: by step key; config: of the manifest, and of results.json, which is there without one too; read:
+    what the grid reads of the user's own.
     """
-    home = plan.home
-    with FileLock(home / "locks" / "results.lock"):
-        found = records(plan, status, errors)
-        write_json(home / "results.json", {"records": found})
-        write_json(home / "summary.json", summarise(found, home))
-        if all(status[step.key] == "done" for step in plan.steps):
-            Run(home, STAGE, config, claim(home, read)).finish(
-                runs=len(plan.runs),
-                steps={s.key: "best.json" if s.stage == "search" else "manifest.json" for s in plan.steps},
-                read={name: [str(file) for file in files] for name, files in read.items()},
-            )
+    home, found = plan.home, records(plan, status, errors)
+    write_json(home / "results.json", {"config": config, "records": found})
+    write_json(home / "summary.json", summarise(found, home))
+    if all(status[step.key] == "done" for step in plan.steps):
+        Run(home, STAGE, config, claim(home, read)).finish(
+            runs=len(plan.runs),
+            steps={s.key: "best.json" if s.stage == "search" else "manifest.json" for s in plan.steps},
+            read={name: [str(file) for file in files] for name, files in read.items()},
+        )
 
 
 def stories(plan: Plan) -> dict[str, str]:

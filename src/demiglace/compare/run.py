@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from demiglace.compare.cells import skipped_names
 from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.cost import grid_cost
@@ -47,11 +49,18 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
     )
     with watching(schedule) as watcher:
         _engine(config)(plan, schedule, watcher)
-    status = _status(whole, schedule)
-    if config.shard is None or all(state == "done" for state in status.values()):
-        errors = {key: outcome.error or "" for key, outcome in schedule.errors.items()}
-        write_results(whole, status, stories(whole) | errors, identity(content, config.search), read)
+    with FileLock(config.output / "locks" / "results.lock"):  # of two shards that end, the later sees more
+        errors = stories(whole) | {key: outcome.error or "" for key, outcome in schedule.errors.items()}
+        status = _status(whole, schedule, errors)
+        write_results(whole, status, errors, _config(config, content), read)
     _tell(whole, schedule, status)
+
+
+def _config(config: CompareConfig, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the command: its grid and search, and further options that were given."""
+    waived = {"no_controls": True} if config.no_controls else {}
+    place = {"data_dir": str(config.location.data_dir)} if config.location.data_dir else {}
+    return identity(content, config.search) | waived | place
 
 
 def _plan(config: CompareConfig, grid: Grid, shard: tuple[int, int]) -> Plan:
@@ -101,23 +110,31 @@ def _print(plan: Plan) -> None:
     print(f"The teachers' signals take {size(cost.cache_bytes)}.")
     if cost.seconds is not None:
         parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in cost.seconds.items() if seconds)
-        print(f"Training takes about {duration(sum(cost.seconds.values()))} here, one run after another ({parts}).")
+        total = duration(sum(cost.seconds.values()))
+        print(f"Training takes about {total} here, one run after another ({parts}); evaluation and export come on top.")
 
 
-def _status(whole: Plan, schedule: Schedule) -> dict[str, str]:
-    """The state of every step of the whole grid, those of other shards included."""
-    done = steps_done(whole)
-    return {s.key: "done" if s.key in done else schedule.status.get(s.key, "missing") for s in whole.steps}
+def _status(whole: Plan, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:
+    """The state of every step of the whole grid; of those of other shards, too, that failed and were skipped."""
+    done, status = steps_done(whole), dict[str, str]()
+    for step in whole.steps:  # each after those it needs
+        fate = "failed" if step.key in errors else "missing"
+        if any(status[need] in ("failed", "skipped") for need in step.needs):
+            fate = "skipped"
+        status[step.key] = "done" if step.key in done else schedule.status.get(step.key, fate)
+    return status
 
 
 def _tell(whole: Plan, schedule: Schedule, status: Mapping[str, str]) -> None:
     """Say what is missing, or raise for what failed."""
     if schedule.errors:
         raise _failure(whole.home, schedule)
-    missing = sum(state != "done" for state in status.values())
-    if missing:
+    count = list(status.values()).count
+    if lost := count("failed") + count("skipped"):
+        say(f"{lost} steps of other shards failed, or need one that did; {whole.home / 'failed'} keeps each story.")
+    if missing := count("missing"):
         say(f"this share is done; {missing} of {len(whole.steps)} steps are still missing, for other shards.")
-    else:
+    if not lost and not missing:
         say(f"{whole.home}: all {len(whole.runs)} student runs are done; results.json and summary.json tell of them.")
 
 

@@ -10,13 +10,14 @@ Status = Literal["pending", "running", "done", "failed", "skipped"]
 
 
 class Schedule:
-    """The state of all steps of a plan. `errors`: key -> how it failed."""
+    """The state of all steps of a plan. `errors`: key -> how it failed; `workers`: steps that can run at once."""
 
     def __init__(self, steps: Sequence[Step], done: set[str]):
         self.steps = {step.key: step for step in steps}
         self.status: dict[str, Status] = {key: "done" if key in done else "pending" for key in self.steps}
         self.errors: dict[str, Outcome] = {}
         self.seconds: dict[str, float] = {}
+        self.workers = 1
 
     @property
     def finished(self) -> bool:
@@ -56,14 +57,14 @@ class Schedule:
         """How many steps have a status."""
         return sum(s == status for s in self.status.values())
 
-    def seconds_left(self, workers: int = 1) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds that the remaining steps will take, from those of the same stage and task, else of the same stage.
 
         None while a stage that remains has never been measured.
         """
         left = [self.steps[k] for k, status in self.status.items() if status in ("pending", "running")]
         guesses = [self._guess(step) for step in left]
-        return None if None in guesses else sum(g for g in guesses if g is not None) / workers
+        return None if None in guesses else sum(g for g in guesses if g is not None) / self.workers
 
     def _guess(self, step: Step) -> float | None:
         measured = {k: s for k, s in self.seconds.items() if self.steps[k].stage == step.stage}

@@ -3,14 +3,13 @@
 import importlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from demiglace.compare.cells import with_values
 from demiglace.compare.plan import Step
 from demiglace.compare.ranges import Range
-from demiglace.compare.steps import best_file
+from demiglace.compare.steps import best_file, claim_file, search_claim
 from demiglace.console import say
 from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.metrics import METRICS
@@ -36,10 +35,12 @@ def run_search(step: Step, home: Path) -> None:
     """Spend the step's trials and write its best options to best.json; an interrupted search goes on.
 
     The value of a trial is the metric that chooses the run's best epoch, on validation rows carved from the training
-    rows. A trial that fails counts as one. Raises `RunError` where all fail, or where the ranges are not those that the
-    search began with. The weights of all trials but the best are removed.
+    rows. A trial that fails counts as one. Raises `RunError` where all fail. The weights of all trials but the best are
+    removed.
     """
-    optuna = require_optuna()
+    optuna, claim = require_optuna(), claim_file(home, step.key)
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    write_json(claim, search_claim(step, home))
     study = _open(optuna, step, home)
     running, ended = optuna.trial.TrialState.RUNNING, lambda: [t for t in study.trials if t.state.is_finished()]
     while len(ended()) < step.trials:
@@ -56,19 +57,7 @@ def _open(optuna: Any, step: Step, home: Path) -> Any:
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{home / 'search.db'}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
     )
-    study = optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
-    ranges = _plain(step.ranges)
-    if study.user_attrs.get("ranges", ranges) != ranges:
-        raise RunError(
-            f"{home / step.key} was begun with other ranges: {study.user_attrs['ranges']} there, {ranges} now. "
-            "Give another --output, or the same ranges to go on with that search."
-        )
-    study.set_user_attr("ranges", ranges)
-    return study
-
-
-def _plain(ranges: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: asdict(r) if is_dataclass(r) and not isinstance(r, type) else list(r) for k, r in ranges.items()}
+    return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
 
 
 def _run_trial(optuna: Any, study: Any, trial: Any, step: Step, home: Path) -> None:
@@ -121,7 +110,7 @@ def _finish(study: Any, step: Step, home: Path) -> None:
         raise RunError(f"none of the {step.trials} trials of {step.key} came to its end; the first said: {first}")
     options = {name: _chosen(step.ranges[name], value) for name, value in best.params.items()}
     content = {"options": options, "value": best.value, "trial": best.number, "trials": step.trials}
-    write_json(best_file(home, step.key), content | {"ranges": _plain(step.ranges)})
+    write_json(best_file(home, step.key), content | {"ranges": search_claim(step, home)["ranges"]})
     say(f"the best of {step.trials} trials: {options} ({best.value:.4f})")
 
 

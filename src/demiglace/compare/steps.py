@@ -2,19 +2,21 @@
 
 import contextlib
 import importlib
+import json
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from demiglace.compare.cells import with_values
-from demiglace.compare.plan import Step
+from demiglace.compare.plan import OF_EVALUATION, Step
+from demiglace.compare.ranges import Range
 from demiglace.config import build, flatten
-from demiglace.errors import ConfigError, UserError
+from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.manifest import check_config, read_json
 from demiglace.stages import config as configs
 
@@ -41,7 +43,8 @@ def config_of(step: Step, home: Path) -> Any:
     """The config of a step's stage, with the best options of its search. Raises `ConfigError`, naming the step."""
     options = dict(step.options)
     if step.search is not None and (file := best_file(home, step.search)).exists():
-        options = with_values(options, read_json(file)["options"])
+        best = read_json(file)["options"]
+        options = with_values(options, {k: v for k, v in best.items() if step.stage == "distill" or k in OF_EVALUATION})
     if step.stage == "search":
         options["output"] = str(home / step.key)
     try:
@@ -55,16 +58,45 @@ def best_file(home: Path, search: str) -> Path:
     return home / search / "best.json"
 
 
+def search_claim(step: Step, home: Path) -> dict[str, Any]:
+    """What a search is made of: its trials, its ranges, and the `base` options of all its trials."""
+    ranges = {k: asdict(r) if isinstance(r, Range) else list(r) for k, r in step.ranges.items()}
+    base = flatten(config_of(step, home), deciding_only=True)
+    return json.loads(json.dumps({"trials": step.trials, "ranges": ranges, "base": base}, default=str))
+
+
+def claim_file(home: Path, search: str) -> Path:
+    """Where a search writes its claim when it begins."""
+    return home / search / "search.json"
+
+
 def is_done(step: Step, home: Path) -> bool:
-    """Whether a step is complete. Raises `RunError` if its directory holds a run with other options."""
+    """Whether a step is complete. Raises `RunError` if its directory holds a run, or a search, with other options."""
     if step.stage == "search":
-        file = best_file(home, step.key)
-        return file.exists() and read_json(file)["trials"] >= step.trials
+        claim, best = claim_file(home, step.key), best_file(home, step.key)
+        if claim.exists() or best.exists():
+            _check_search(home / step.key, read_json(claim if claim.exists() else best), search_claim(step, home))
+        return best.exists() and read_json(best)["trials"] >= step.trials
     directory = home / step.key
     if not (directory / "run.json").exists():
         return False
     check_config(directory, step.stage, flatten(config_of(step, home), deciding_only=True))
     return (directory / "manifest.json").exists()
+
+
+def _check_search(directory: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise `RunError` unless both are one search; it may be given more trials than it has had, but not fewer."""
+    base = there.get("base", now["base"])  # earlier versions did not write it
+    pairs = {k: (base.get(k), value) for k, value in now["base"].items()} | {"ranges": (there["ranges"], now["ranges"])}
+    pairs["trials"] = there["trials"], min(there["trials"], now["trials"])
+    differ = [f"{name}: {old!r} there, {new!r} now" for name, (old, new) in pairs.items() if old != new]
+    if differ:
+        raise RunError(
+            f"{directory} was begun as another search, which differs in:\n  "
+            + "\n  ".join(differ)
+            + "\nMethods are to be searched alike: give another --output, or what stands to go on with that search; "
+            "only `trials` may grow."
+        )
 
 
 def run_step(step: Step, home: Path, *, wait: bool = True) -> Outcome | None:

@@ -1,0 +1,88 @@
+"""Records, from manifests alone: whose rows chose the epoch, and what was exported."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demiglace.compare.grid import parse_grid
+from demiglace.compare.plan import make_plan
+from demiglace.compare.records import records
+from demiglace.manifest import write_json
+
+RUN = "mood/half/none/seed-0"
+
+
+def write_manifest(home: Path, key: str, **content: Any) -> None:
+    """A manifest as far as records read it."""
+    (home / key).mkdir(parents=True)
+    write_json(home / key / "manifest.json", content)
+
+
+def record_of(content: dict, home: Path, role: str = "student") -> dict[str, Any]:
+    """The record of the first student run, or of the teacher."""
+    found = records(make_plan(parse_grid(content), home), {}, {})
+    return next(r for r in found if r["role"] == role)
+
+
+CHOSEN = [
+    ({"data": "sst2"}, ("train", "validation"), True),  # as CoLA, RTE, QNLI, QQP and MNLI
+    ({"data": "sst2", "tune": True}, ("train", "validation"), False),
+    ({"data": "mrpc"}, ("train", "validation", "test"), False),
+    ({"data": "a.csv", "test": "c.csv"}, ("train", "validation", "test"), False),
+    ({"data": "a.csv", "validation": "b.csv"}, ("train", "validation"), True),
+    ({"data": "a.csv", "validation": "b.csv", "test": "c.csv"}, ("train", "validation", "test"), False),
+    # in a folder with test rows, a validation file that was named is the reported set
+    ({"data": "folder", "validation": "b.csv"}, ("train", "validation", "test"), True),
+]
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize(("task", "splits", "chosen"), CHOSEN)
+def test_whether_the_reported_rows_chose_the_epoch(role, task, splits, chosen, content, tmp_path):
+    config = {"validation": None, "test": None, "tune": False} | task
+    key = RUN if role == "student" else "mood/teacher"
+    write_manifest(tmp_path, key, config=config, rows=dict.fromkeys(splits, 9))
+    assert record_of(content | {"tasks": {"mood": task}}, tmp_path, role)["epoch_chosen_on_reported_rows"] is chosen
+
+
+def test_a_ready_teacher_of_other_rows_has_not_seen_those_that_are_reported(content, tmp_path):
+    for name, data in {"same": "sst2", "other": "imdb"}.items():
+        config = {"data": data, "validation": None, "test": None, "tune": False}
+        write_manifest(tmp_path, name, config=config, rows={"train": 9, "validation": 9})
+    found = {}
+    for name in ("same", "other", "bare"):
+        grid = content | {"tasks": {"sst2": {}}, "teachers": {"sst2": str(tmp_path / name)}}
+        found[name] = record_of(grid, tmp_path / "runs", "teacher")["epoch_chosen_on_reported_rows"]
+    assert found == {"same": True, "other": False, "bare": False}
+
+
+def artefact(name: str, size: int, p50: float, agreement: float) -> dict[str, Any]:
+    return {"name": name, "bytes": size, "latency_ms": {"1": {"p50": p50}}, "label_agreement": agreement}
+
+
+def test_the_latency_is_that_of_the_model_whose_scores_are_told(content, tmp_path):
+    made = [artefact("PyTorch teacher", 9, 9.0, 1.0), artefact("PyTorch", 8, 8.0, 1.0)]
+    made += [artefact("ONNX fp32", 8, 4.0, 1.0), artefact("ONNX int8", 2, 1.0, 0.97)]
+    write_manifest(tmp_path, f"{RUN}.export", artefacts=made)
+    found = record_of(content | {"export": {"quantize": "int8"}}, tmp_path)
+    assert found["latency_ms"] == {"1": {"p50": 4.0}}
+    assert found["artefacts"] == [
+        {"precision": "fp32", "bytes": 8, "latency_ms": {"1": {"p50": 4.0}}, "agreement": 1.0},
+        {"precision": "int8", "bytes": 2, "latency_ms": {"1": {"p50": 1.0}}, "agreement": 0.97},
+    ]
+
+
+def test_without_an_export_nothing_was_exported(content, tmp_path):
+    found = record_of(content, tmp_path)
+    assert found["artefacts"] == [] and found["latency_ms"] is None
+
+
+def test_a_run_elsewhere_of_the_same_name_is_not_read(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for key in (RUN, f"{RUN}.evaluation", "mood/teacher"):
+        write_manifest(Path(), key, parameters=7, sets={"mood": {"metrics": {"accuracy": 1.0}}})
+    for role in ("student", "teacher"):
+        found = record_of(content, tmp_path / "runs", role)
+        assert found["parameters"] is None and found["sets"] == {}
+    assert record_of(content | {"teachers": {"mood": "mood/teacher"}}, tmp_path / "runs", "teacher")["parameters"] == 7
