@@ -1,12 +1,13 @@
 """Directories of `demiglace compare`, made of invented predictions and summarised by the real `summarise`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from report_runs import write_run
+from sklearn.metrics import f1_score
 
 from demiglace.compare.summary import summarise
 from demiglace.manifest import open_run, write_json
@@ -30,23 +31,44 @@ def write_comparison(
     text: str = "a fine film",
     steps: int = 60,
     rows: int = ROWS,
+    given: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A comparison as `compare` leaves it. missing: run -> (status, error); text: of the rows in the examples."""
+    """A comparison as `compare` leaves it.
+
+    missing: run -> (status, error); text: of the rows in the examples; given: further options of the command.
+    """
     open_run(home, "compare", {}, {}, shared=True)
     found = [_teacher(home, task, latency, rows) for task in tasks]
+    for task in tasks:
+        for student in students:
+            truncated = {"model": str(home / task / "teacher"), "layers": 3}
+            write_run(home / task / student / "start", "truncate", truncated)
     for task in tasks:
         for student in students:
             for method, share in right.items():
                 for seed in range(seeds):
                     found.append(_student(home, task, student, method, share, seed, latency, text, steps, rows))
     found = [_gone(r, *missing[r["run"]]) if missing and r["run"] in missing else r for r in found]
-    write_json(home / "results.json", {"records": found})
+    grid = {"tasks": {t: {} for t in tasks}, "methods": {m: {} for m in right}, "seeds": list(range(seeds))}
+    config = {"grid": grid, "search": "none"} | dict(given or {})
+    write_json(home / "results.json", {"config": config, "records": found})
     write_json(home / "summary.json", summarise(found, home))
     if complete:
-        grid = {"tasks": {t: {} for t in tasks}, "methods": {m: {} for m in right}, "seeds": list(range(seeds))}
-        manifest = {"format": 1, "stage": "compare", "config": {"grid": grid, "search": "none"}, "inputs": {}}
-        write_json(home / "manifest.json", manifest)
+        write_json(home / "manifest.json", {"format": 1, "stage": "compare", "config": config, "inputs": {}})
     return home
+
+
+def one_task(tmp_path: Path, **options) -> Path:
+    """A comparison of one task."""
+    return write_comparison(tmp_path / "c", tasks=("sst2",), **options)
+
+
+def change(home: Path, part: str, how: Callable[[dict], object]) -> None:
+    """Rewrite every entry of a part of the summary."""
+    summary = json.loads((home / "summary.json").read_text())
+    for entry in summary[part]:
+        how(entry)
+    (home / "summary.json").write_text(json.dumps(summary))
 
 
 def _student(
@@ -62,7 +84,8 @@ def _student(
     rows: int,
 ) -> dict[str, Any]:
     run = f"{task}/{student}/{method}/seed-{seed}"
-    write_run(home / run, "distill", {"teacher": str(home / task / "teacher"), "data": task, "seed": seed, "layers": 3})
+    start = {"teacher": str(home / task / "teacher"), "student": str(home / task / student / "start")}
+    write_run(home / run, "distill", start | {"data": task, "seed": seed})
     _write_log(home / run, share, steps, draws=method.startswith("rail"))
     cost = 1 + len(student) / 10
     return _record(home, task, run, share, seed, text, rows) | {
@@ -73,26 +96,35 @@ def _student(
         "layers": 3,
         "parameters": int(17e6 * cost),
         "bytes": int(68e6 * cost),
-        "latency_ms": {"1": {"p50": 4.7 * cost, "p95": 5.0 * cost}} if latency and seed == 0 else None,
+        **_exported(home, run, 4.7 * cost, 68e6 * cost, latency and seed == 0),
     }
 
 
+def _exported(home: Path, run: str, p50: float, size: float, there: bool) -> dict[str, Any]:
+    """What a record has of an export: int8 takes a quarter of the bytes and half of the time."""
+    if not there:
+        return {"export": None, "latency_ms": None, "artefacts": []}
+    write_run(home / f"{run}.export", "export", {"model": str(home / run), "data": "sst2"})
+    times = [{"1": {"p50": p50 / part, "p95": p50 / part + 1}} for part in (1, 2)]
+    full = {"precision": "fp32", "bytes": int(size), "latency_ms": times[0], "agreement": 1.0}
+    small = {"precision": "int8", "bytes": int(size / 4), "latency_ms": times[1], "agreement": 0.973}
+    return {"export": f"{run}.export", "latency_ms": times[0], "artefacts": [full, small]}
+
+
 def _teacher(home: Path, task: str, latency: bool, rows: int) -> dict[str, Any]:
-    record = _record(home, task, f"{task}/teacher", 0.88, 0, "", rows)
-    times = {"1": {"p50": 14.5, "p95": 16.0}} if latency else None
+    run = f"{task}/teacher"
+    write_run(home / run, "finetune", {"model": "some-encoder", "data": task})
     return (
-        record
+        _record(home, task, run, 0.88, 0, "", rows)
         | {"student": None, "method": "teacher", "method_name": "none", "role": "teacher"}
-        | {
-            "layers": 6,
-            "parameters": 23_000_000,
-            "bytes": 91_000_000,
-            "latency_ms": times,
-        }
+        | {"layers": 6, "parameters": 23_000_000, "bytes": 91_000_000}
+        | _exported(home, run, 14.5, 91e6, latency)
     )
 
 
 def _record(home: Path, task: str, run: str, share: float, seed: int, text: str, rows: int) -> dict[str, Any]:
+    evaluated = {"model": str(home / run), "data": [task, "hans"]}
+    write_run(home / f"{run}.evaluation", "evaluate", evaluated)
     sets = {task: _set(home / f"{run}.evaluation", task, share, seed, rows)}
     sets["hans"] = _set(home / f"{run}.evaluation", "hans", share - 0.2, seed, rows) | {"groups": _groups(share, seed)}
     write_json(home / f"{run}.evaluation" / f"{task}.changes.json", _changes(share, text))
@@ -102,14 +134,14 @@ def _record(home: Path, task: str, run: str, share: float, seed: int, text: str,
         "axes": {},
         "run": run,
         "evaluation": f"{run}.evaluation",
-        "export": None,
         "status": "done",
         "error": None,
         "in_domain": task,
         "metric": "accuracy",
         "sets": sets,
         "rows": {"train": 1000},
-        "seconds": {"capture": 3.0, "train": 20.0 + seed, "evaluate": 1.0},
+        "epoch_chosen_on_reported_rows": task == "sst2",
+        "seconds": {"capture": 0.0 if "/none" in run else 3.0, "train": 20.0 + seed, "evaluate": 1.0},
     }
 
 
@@ -121,8 +153,9 @@ def _set(directory: Path, name: str, share: float, seed: int, rows: int) -> dict
     directory.mkdir(parents=True, exist_ok=True)
     np.save(directory / f"{name}.labels.npy", labels)
     np.save(directory / f"{name}.predictions.npy", said)
-    accuracy = float((said == labels).mean())
-    return {"metrics": {"accuracy": accuracy}, "rows": rows, "agreement": 0.9, "ece": 0.1, "worst_class_f1": 0.6}
+    metrics = {"accuracy": float((said == labels).mean())}
+    metrics |= {"f1": float(f1_score(labels, said))} if name == "mrpc" else {}
+    return {"metrics": metrics, "rows": rows, "agreement": 0.9, "ece": 0.1, "worst_class_f1": 0.6}
 
 
 def _groups(share: float, seed: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             right={"none": 0.7, "<b>\u202e{{7*7}}" + "y" * 60: 0.8},
             seeds=2,
             text=HOSTILE + "x" * 10_000,
+            given={"data_dir": HOSTILE},
         ),
     }
     yield {name: page_of(home, HOSTILE if name == "hostile" else "A comparison") for name, home in homes.items()}
@@ -97,6 +98,19 @@ def test_a_heading_sorts_by_number_and_keeps_the_notes(browser: Any, pages: dict
     assert names()[:2] == ["teacher", "rail-kd-l"]
     assert table.locator("[aria-sort=descending]").count() == 1
     assert table.locator("tbody tr").nth(1).locator("td").first.inner_text().endswith("↑ better")
+
+
+def test_the_tests_unfold_and_sort_from_the_keyboard(browser: Any, pages: dict[str, str]) -> None:  # noqa: F811
+    page, _ = opened(browser, pages["plain"])
+    tests = page.locator("details", has_text="Tests: the tasks’ own rows")
+    assert tests.locator("table").is_hidden()
+    tests.locator("summary").focus()
+    page.keyboard.press("Enter")
+    tests.locator("thead button", has_text="Difference").focus()
+    page.keyboard.press("Enter")
+    shown = tests.locator("tbody tr td:nth-of-type(3)").all_inner_texts()
+    values = [float(text.replace("−", "-")) for text in shown]
+    assert len(values) == 8 and values == sorted(values) and values[0] < 0 < values[-1]
 
 
 def test_marks_speak_under_the_pointer_and_with_the_arrow_keys(browser: Any, pages: dict[str, str]) -> None:  # noqa: F811

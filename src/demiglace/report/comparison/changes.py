@@ -6,7 +6,8 @@ from typing import Any
 
 from demiglace.report import wording
 from demiglace.report.comparison import words
-from demiglace.report.comparison.content import Cell, Comparison
+from demiglace.report.comparison.content import Comparison
+from demiglace.report.comparison.results import Cell
 from demiglace.report.comparison.words import Key
 from demiglace.report.tables import Cell as Entry
 from demiglace.report.tables import Column, Table

@@ -45,7 +45,8 @@ def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart 
     front = pareto([c.data[0][:2] for c in curves], words.sign(metric))
     if len(front) > 1:
         curves.insert(0, Curve("Pareto front", "front", tuple((*p, "") for p in front), shape=""))
-    unit = "latency, ms (p50, batch 1)" if cost == "latency" else "file size, MB"
+    latency = f"latency of the {words.exported(comparison)}, ms (p50, batch 1)"
+    unit = latency if cost == "latency" else "file size of the checkpoint, MB"
     return chart(
         f"{wording.measure(metric).title.capitalize()} against {cost}", unit, curves, _axis(metric), from_zero=True
     )

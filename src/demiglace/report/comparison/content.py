@@ -1,126 +1,22 @@
-"""What a comparison's directory says, made ready to be worded, tabled and drawn."""
+"""All that the page about a comparison shows, made ready to be worded, tabled and drawn."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from demiglace.report.content import Log, Scores
+from demiglace.report.comparison.results import Artefact, Average, Cell, Difference, Missing, Teacher, is_own
 
-LOWER_IS_BETTER = ("mse", "loss")
-POINTS = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number over seeds: mean, standard deviation, interval of the mean; the last two None with one seed."""
-
-    mean: float
-    sd: float | None
-    values: tuple[float, ...]
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A method minus a control in the deciding metric: its interval, corrected p, and the verdict in words."""
-
-    difference: float
-    interval: tuple[float, float]
-    p: float | None
-    verdict: str
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """A cell on one set. own: whether the set belongs to the task itself; groups: parts of the set, deciding metric."""
-
-    name: str
-    metric: str
-    rows: float
-    own: bool
-    score: Spread
-    agreement: Spread | None
-    ece: Spread | None
-    worst_class_f1: Spread | None
-    groups: Mapping[str, Spread]
-    against: Mapping[str, Difference]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One task, student and method (with its axes) over its seeds.
-
-    control: "none" or "vanilla-kd" where the method is one of the two. runs, evaluations: directories below the
-    comparison's, in the order of the seeds. curve: epoch -> validation scores, means over seeds; log: of the first
-    seed; changes: against the teacher, a mapping for each seed that has one (see `evaluation.results.changes`).
-    """
-
-    task: str
-    student: str
-    method: str
-    control: str
-    seeds: tuple[int, ...]
-    missing: tuple[int, ...]
-    runs: tuple[str, ...]
-    evaluations: tuple[str, ...]
-    in_domain: str
-    sets: Mapping[str, SetResult]
-    layers: float | None
-    parameters: float | None
-    size: float | None
-    capture: Spread
-    train: Spread
-    latency: float | None
-    log: Log = field(default_factory=Log)
-    curve: Mapping[int, Scores] = field(default_factory=dict)
-    changes: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def own(self) -> SetResult:
-        """The set that the task's results are about."""
-        return self.sets[self.in_domain]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Student and method: what is chosen among."""
-        return self.student, self.method
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A task's teacher. scores: set -> metrics, in its own order."""
-
-    run: str
-    in_domain: str
-    scores: Mapping[str, Scores]
-    layers: float | None
-    parameters: float | None
-    size: float | None
-    latency: float | None
-
-
-@dataclass(frozen=True)
-class Average:
-    """A student and method over all the tasks in `tasks`."""
-
-    tasks: tuple[str, ...]
-    in_domain: Spread | None
-    out_of_domain: Spread | None
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A run that is not there, and why."""
-
-    run: str
-    status: str
-    error: str
+Cost = Literal["latency", "size", "parameters"]  # in ms (p50, one row), bytes, a number
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the page about a comparison shows. manifests: of every run that is there, by its directory."""
+    """All that the page about a comparison shows.
+
+    config: what the command was given, empty where that is not known; steps: manifests by their directories, in an
+    order in which they can be made; searches: what the search at a directory chose.
+    """
 
     home: Path
     title: str
@@ -129,9 +25,9 @@ class Comparison:
     averages: Mapping[tuple[str, str], Average]
     missing: tuple[Missing, ...]
     test: Mapping[str, Any]
-    grid: Mapping[str, Any] | None
-    searched: bool
-    manifests: Mapping[str, Mapping[str, Any]]
+    config: Mapping[str, Any]
+    steps: Mapping[Path, Mapping[str, Any]]
+    searches: Mapping[Path, Mapping[str, Any]]
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -174,18 +70,50 @@ class Comparison:
         return next((c.control for c in self.cells if c.key == key), "")
 
     def without_teacher(self, key: tuple[str, str]) -> tuple[str, str] | None:
-        """The same student trained without a teacher, if it has a score."""
-        found = (k for k in self.keys if k[0] == key[0] and self.control_of(k) == "none")
-        return next((k for k in found if self.score(k) is not None), None)
+        """The same student, with the same axes, trained without a teacher, if it has a score."""
+        axes = next((c.axes for c in self.cells if c.key == key), {})
+        found = [c for c in self.cells if c.student == key[0] and c.control == "none"]
+        same = (c.key for c in found if all(axes.get(name) == value for name, value in c.axes.items()))
+        return next((k for k in same if self.score(k) is not None), None)
 
-    def cost(self, key: tuple[str, str], name: Literal["latency", "size"]) -> float | None:
-        """Mean over the tasks of the latency in ms (p50, one row) or the size in bytes; None where one is unknown."""
-        return _mean([c.latency if name == "latency" else c.size for c in self.cells_of(key)])
+    def against(self, key: tuple[str, str], control: str) -> Difference | None:
+        """How `score` differs from a control, where that was tested."""
+        if len(self.tasks) == 1:
+            return next((c.own.against.get(control) for c in self.cells_of(key)), None)
+        average = self.averages.get(key)
+        return None if average is None or self.score(key) is None else average.against.get(control)
 
-    def teacher_cost(self, name: Literal["latency", "size"]) -> float | None:
+    def cost(self, key: tuple[str, str], cost: Cost) -> float | None:
+        """Mean over the tasks of a cost of one student and method; None where one is unknown."""
+        return mean_of_all([_cost(c, cost) for c in self.cells_of(key)], len(self.tasks))
+
+    def teacher_cost(self, cost: Cost) -> float | None:
         """The teachers' cost, made in the same way."""
-        found = [self.teachers[task] for task in self.tasks if task in self.teachers]
-        return _mean([t.latency if name == "latency" else t.size for t in found])
+        return mean_of_all([_cost(t, cost) for t in self._teachers], len(self.tasks))
+
+    def seconds(self, key: tuple[str, str]) -> tuple[float, float] | None:
+        """Seconds of teacher capture and of training that one seed of all tasks takes; None where a task is missing."""
+        cells = self.cells_of(key)
+        if len(cells) < len(self.tasks):
+            return None
+        return sum(c.capture.mean for c in cells), sum(c.train.mean for c in cells)
+
+    def teacher_seconds(self) -> float | None:
+        """The training of all teachers; None where one is unknown."""
+        mean = mean_of_all([t.train for t in self._teachers], len(self.tasks))
+        return None if mean is None else mean * len(self.tasks)
+
+    def export(self, key: tuple[str, str], precision: str) -> Artefact:
+        """The means over the tasks of what is known of an export."""
+        return _mean_export([c.artefacts.get(precision) for c in self.cells_of(key)], len(self.tasks))
+
+    def teacher_export(self, precision: str) -> Artefact:
+        """The teachers' export, made in the same way."""
+        return _mean_export([t.artefacts.get(precision) for t in self._teachers], len(self.tasks))
+
+    @property
+    def _teachers(self) -> list[Teacher]:
+        return [self.teachers[task] for task in self.tasks if task in self.teachers]
 
     @property
     def metric(self) -> str:
@@ -193,17 +121,26 @@ class Comparison:
         return self.cells[0].own.metric if len(self.tasks) == 1 else "average"
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_all(values: Sequence[float | None], count: int) -> float | None:
+    """The mean of `count` values; None where one is unknown or missing."""
     known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    return sum(known) / count if count and len(known) == count else None
+
+
+def _mean_export(found: Sequence[Artefact | None], count: int) -> Artefact:
+    known = [a for a in found if a is not None]
+    return Artefact(
+        mean_of_all([a.size for a in known], count),
+        mean_of_all([a.latency for a in known], count),
+        mean_of_all([a.agreement for a in known], count),
+    )
+
+
+def _cost(model: Cell | Teacher, cost: Cost) -> float | None:
+    return {"latency": model.latency, "size": model.size, "parameters": model.parameters}[cost]
 
 
 def _macro(teacher: Teacher) -> float:
     """The mean over the sets of the task's own name of the mean of their metrics, as for the students' averages."""
     sets = [scores for name, scores in teacher.scores.items() if is_own(name, teacher.in_domain)]
     return sum(sum(s.values()) / len(s) for s in sets) / len(sets)
-
-
-def is_own(name: str, in_domain: str) -> bool:
-    """Whether a set is one of the task's own: MNLI's two validation splits both are."""
-    return name.split(":")[0] == in_domain.split(":")[0]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from demiglace.report import wording
 from demiglace.report.comparison import words
-from demiglace.report.comparison.content import Cell, Comparison, Spread
+from demiglace.report.comparison.content import Comparison
+from demiglace.report.comparison.results import Cell, Spread
 from demiglace.report.plot import nice_ticks
 
 _MARGIN = 0.5  # of the values' range; t intervals of two seeds would else squeeze the dots into one

@@ -1,27 +1,25 @@
 """The page about a comparison."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from demiglace.config import Option
 from demiglace.report import wording
-from demiglace.report.commands import command_line
-from demiglace.report.comparison import charts, figures, words
-from demiglace.report.comparison.answer import answer, chosen
+from demiglace.report.comparison import charts, figures, reproduce, words
+from demiglace.report.comparison.answer import answer
 from demiglace.report.comparison.changes import changes
+from demiglace.report.comparison.choice import chosen
 from demiglace.report.comparison.content import Comparison
+from demiglace.report.comparison.costs import cost_table
+from demiglace.report.comparison.differences import test_tables
+from demiglace.report.comparison.measures import by_task_table, measure_table, measured_tasks
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
-from demiglace.report.content import Record
 from demiglace.report.render import machine_of, template
 
 
 def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Option]], folder: Path) -> str:
     """The page as HTML, safe as `render`'s. options: those of each command; folder: where the page will lie."""
-    manifests = list(comparison.manifests.values())
+    manifests = list(comparison.steps.values())
     terms = {task: charts.term_charts(comparison, task) for task in comparison.tasks}
     return template("comparison.html.j2").render(
         title=comparison.title,
@@ -29,6 +27,13 @@ def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Opt
         lead=_lead(comparison),
         legend=_legend(comparison),
         table=main_table(comparison) if comparison.cells else None,
+        tests=test_tables(comparison),
+        tests_legend=_tests_legend(comparison),
+        measures=measure_table(comparison) if comparison.cells else None,
+        measures_legend=_measures_legend(comparison),
+        by_task=by_task_table(comparison) if comparison.cells else None,
+        cost_table=cost_table(comparison) if comparison.cells else None,
+        costs_legend=_costs_legend(comparison),
         seeds=figures.seed_figures(comparison),
         costs=charts.cost_charts(comparison),
         has_latency=any(c.latency is not None for c in comparison.cells),
@@ -41,16 +46,12 @@ def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Opt
         missing=missing_table(comparison) if comparison.missing else None,
         failed=sum(m.status == "failed" for m in comparison.missing),
         runs=run_table(comparison, folder) if comparison.cells else None,
-        command=f"demiglace compare GRID.yaml -o {comparison.home}" + (" --search optuna" * comparison.searched),
-        grid=None if comparison.grid is None else _yaml(comparison.grid),
-        commands=_commands(comparison, options),
-        facts=_facts(manifests),
+        command=reproduce.compare_command(comparison),
+        grid=reproduce.grid_file(comparison),
+        commands=reproduce.step_commands(comparison, options),
+        facts=reproduce.facts(manifests),
         machine=machine_of(manifests),
     )
-
-
-def _yaml(grid: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(json.loads(json.dumps(grid)), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _lead(comparison: Comparison) -> str:
@@ -65,7 +66,7 @@ def _legend(comparison: Comparison) -> str:
     """How to read the table, with the tests named in full."""
     test = comparison.test
     tests = (
-        f"a paired t-test over seeds with {str(test['correction']).capitalize()}’s correction (p < {test['alpha']:g}) "
+        f"a paired t-test over seeds with {_correction(comparison)} (p < {test['alpha']:g}) "
         f"and a paired bootstrap interval of {words.percent(test['level'])} over rows and seeds "
         f"({test['resamples']:,} samples)"
     )
@@ -76,22 +77,49 @@ def _legend(comparison: Comparison) -> str:
     )
 
 
-def _commands(comparison: Comparison, options: Mapping[str, Sequence[Option]]) -> list[str]:
-    """One a finished run, each working by itself where the runs before it are there."""
-    found = []
-    for run, manifest in comparison.manifests.items():
-        stage = str(manifest.get("stage"))
-        if stage in options:
-            record = Record(comparison.home / run, stage, manifest)
-            found.append(wording.shorten(command_line(record, options[stage]), 2000))
-    return found
+def _correction(comparison: Comparison) -> str:
+    """The correction for many comparisons, and what it is over; before averages were tested, it was set by set."""
+    name = f"{str(comparison.test['correction']).capitalize()}’s correction"
+    tested = any(a.against for a in comparison.averages.values())
+    over = "over all methods and all tasks" if tested else "over all methods on a set"
+    return f"{name} {over} of one student against one control"
 
 
-def _facts(manifests: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Machines and versions, each once, however many runs share it."""
-    machines = [m.get("machine") or {} for m in manifests]
-    written = [", ".join(f"{k.replace('_', ' ')} {v}" for k, v in machine.items()) for machine in machines]
-    versions = [", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items()) for m in manifests]
-    facts = [("Machine", text) for text in dict.fromkeys(written) if text]
-    facts += [("Versions", text) for text in dict.fromkeys(versions) if text]
-    return [(what, wording.shorten(text, 600)) for what, text in facts]
+def _tests_legend(comparison: Comparison) -> str:
+    return (
+        "Differences in points of 100, on the seeds that both have. p is of the paired t-test over seeds, corrected "
+        f"by {_correction(comparison)}; the tasks’ own rows, out-of-domain sets and averages are corrected apart. "
+        "McNemar’s exact test compares right and wrong answers within a seed, seed by seed, uncorrected; verdicts do "
+        "not use it."
+    )
+
+
+def _measures_legend(comparison: Comparison) -> str:
+    """What the means are over."""
+    tasks = measured_tasks(comparison) if comparison.cells else []
+    means = ""
+    if len(comparison.tasks) > 1:
+        means = f"Means over {words.listed([wording.shorten(task, 40) for task in tasks])}. "
+    return (
+        f"{means}On the tasks’ own rows, in points of 100. Agreement is the share of rows with the teacher’s label "
+        "(of a regression the correlation with its answers); the calibration error is how far confidence and "
+        "accuracy lie apart, lower being better."
+    )
+
+
+def _costs_legend(comparison: Comparison) -> str:
+    """What each cost is of, and which artefact was timed."""
+    tasks = len(comparison.tasks) > 1
+    parts = [
+        f"Parameters and file size are those of the checkpoint{', means over the tasks' if tasks else ''}; seconds are "
+        f"those of one seed{', all tasks together' if tasks else ''}. The teacher is captured once for all seeds and "
+        "for all methods that ask it for the same.",
+        f"Latency is p50 of one row, of the {words.exported(comparison)}, first seed.",
+        "The int8 export was timed and compared with its checkpoint, row by row; its scores were not measured.",
+    ]
+    known = [
+        True,
+        any(c.latency is not None for c in comparison.cells),
+        any("int8" in c.artefacts for c in comparison.cells),
+    ]
+    return " ".join(part for part, told in zip(parts, known, strict=True) if told)

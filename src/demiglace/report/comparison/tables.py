@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from demiglace.report import wording
 from demiglace.report.comparison import words
-from demiglace.report.comparison.answer import ranked
-from demiglace.report.comparison.content import Comparison, SetResult, Spread
+from demiglace.report.comparison.choice import ranked
+from demiglace.report.comparison.content import Comparison
+from demiglace.report.comparison.results import Difference, SetResult, Spread
 from demiglace.report.comparison.words import Key
 from demiglace.report.tables import Cell, Column, Table
 
@@ -22,15 +23,23 @@ def anchor(comparison: Comparison, key: Key, task: str) -> str:
 
 
 def main_table(comparison: Comparison) -> Table:
-    """One row a student and method, the teachers last: scores by task, averages, costs."""
-    order = ranked(comparison)
-    keys = [*order, *(k for k in comparison.keys if k not in order)]
-    columns = _names(comparison, keys)
-    for task, name in _own_sets(comparison):
-        columns.append(_scores(comparison, keys, task, name))
+    """One row a student and method, the teachers last: scores by task, averages."""
+    keys = in_order(comparison)
+    columns = [_scores(comparison, keys, task, name) for task, name in own_sets(comparison)]
     columns += [c for c in (_average(comparison, keys, True), _average(comparison, keys, False)) if c is not None]
-    columns += _costs(comparison, keys)
-    kept = [(c, cells) for c, cells in columns if c.text or any(x.value is not None for x in cells)]
+    return put_together(comparison, columns)
+
+
+def in_order(comparison: Comparison) -> list[Key]:
+    """Students and methods as the tables have them: the best first, those that lack a task last."""
+    order = ranked(comparison)
+    return [*order, *(k for k in comparison.keys if k not in order)]
+
+
+def put_together(comparison: Comparison, columns: Columns) -> Table:
+    """A table from columns of numbers, each over `in_order` and the teacher; empty columns are left out."""
+    keys = in_order(comparison)
+    kept = [*_names(comparison, keys), *((c, cells) for c, cells in columns if any(x.value is not None for x in cells))]
     rows = tuple(zip(*(cells for _, cells in kept), strict=True))
     marks = ["control" if comparison.control_of(k) else "" for k in keys]
     return Table(tuple(c for c, _ in kept), rows, (*marks, "teacher"))
@@ -46,7 +55,8 @@ def _names(comparison: Comparison, keys: list[Key]) -> Columns:
     return found
 
 
-def _own_sets(comparison: Comparison) -> list[tuple[str, str]]:
+def own_sets(comparison: Comparison) -> list[tuple[str, str]]:
+    """Each task with each set of its own."""
     return list(dict.fromkeys((c.task, s.name) for c in comparison.cells for s in c.sets.values() if s.own))
 
 
@@ -66,7 +76,7 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
             result.score.mean,
             best=words.points(result.score.mean, metric) == best,
             note=note,
-            quiet=_undecided(result),
+            quiet=_undecided(result.against.get("none")),
             link=f"#{anchor(comparison, key, task)}",
         )
 
@@ -76,8 +86,7 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
     return Column(title), [*map(cell, keys), Cell(words.points(taught, metric), taught)]
 
 
-def _undecided(result: SetResult) -> bool:
-    against = result.against.get("none")
+def _undecided(against: Difference | None) -> bool:
     return against is not None and against.verdict not in ("better", "worse")
 
 
@@ -102,6 +111,7 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
         return None
     averages = {key: a for key, a in comparison.averages.items() if set(a.tasks) == set(comparison.tasks)}
     found = {k: s for k, a in averages.items() if (s := a.in_domain if inside else a.out_of_domain) is not None}
+    tested = {k: (a.against if inside else a.against_outside).get("none") for k, a in averages.items()}
     if not found:
         return None
     best = _best(found, "average")
@@ -110,28 +120,17 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
         if key not in found:
             return Cell(wording.MISSING)
         text = words.mean_and_deviation(found[key], "average")
-        return Cell(text, found[key].mean, best=words.points(found[key].mean, "average") == best)
+        return Cell(
+            text,
+            found[key].mean,
+            best=words.points(found[key].mean, "average") == best,
+            note=words.mark(tested[key]),
+            quiet=_undecided(tested[key]),
+        )
 
     taught = comparison.teacher_score() if inside else None
     title = "Average" if inside else "Out of domain, average"
     return Column(title), [*map(cell, keys), Cell(words.points(taught, "average"), taught)]
-
-
-def _costs(comparison: Comparison, keys: list[Key]) -> Columns:
-    def column(title: str, values: list[float | None], write: object) -> tuple[Column, list[Cell]]:
-        assert callable(write)
-        return Column(title), [Cell(write(v), v) for v in values]
-
-    def spent(key: Key, part: str) -> float:
-        return sum((c.train if part == "train" else c.capture).mean for c in comparison.cells_of(key))
-
-    latencies = [*(comparison.cost(k, "latency") for k in keys), comparison.teacher_cost("latency")]
-    sizes = [*(comparison.cost(k, "size") for k in keys), comparison.teacher_cost("size")]
-    return [
-        column("Latency p50", latencies, wording.milliseconds),
-        column("File size", sizes, wording.megabytes),
-        column("Training, a seed", [*(spent(k, "train") for k in keys), None], wording.seconds),
-    ]
 
 
 def run_table(comparison: Comparison, folder: Path) -> Table:

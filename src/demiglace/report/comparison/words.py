@@ -4,14 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from demiglace.report import wording
-from demiglace.report.comparison.content import LOWER_IS_BETTER, POINTS, Cell, Comparison, Difference, Spread
+from demiglace.report.comparison.content import Comparison
+from demiglace.report.comparison.results import Cell, Difference, Spread
 
 Key = tuple[str, str]  # student, method
-UNKNOWN = "too few seeds to tell"
+_LOWER_IS_BETTER = ("mse", "loss", "ece")
+_POINTS = (
+    *("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "average"),
+    *("agreement", "ece", "worst_class_f1"),
+)
+NO_DIFFERENCE, UNKNOWN = "no significant difference", "too few seeds to tell"
 _MARKS = {
     "better": "↑ better",
     "worse": "↓ worse",
-    "no significant difference": "not significant",
+    NO_DIFFERENCE: "not significant",
     UNKNOWN: "few seeds",
 }
 SHAPES = ("circle", "square", "diamond", "triangle")
@@ -20,7 +26,7 @@ _COLOURS = 5  # of the style sheet
 
 def in_points(metric: str) -> bool:
     """Whether a metric is written in points of 100, as correlations are in the literature on GLUE."""
-    return metric in (*POINTS, "average")
+    return metric in _POINTS
 
 
 def points(value: float | None, metric: str) -> str:
@@ -44,7 +50,7 @@ def mean_and_deviation(spread: Spread, metric: str) -> str:
 
 def sign(metric: str) -> int:
     """1 where higher is better, else −1."""
-    return -1 if metric in LOWER_IS_BETTER else 1
+    return -1 if metric in _LOWER_IS_BETTER else 1
 
 
 def in_full(metric: str) -> str:
@@ -54,8 +60,12 @@ def in_full(metric: str) -> str:
 
 def difference_in_words(found: Difference, metric: str, level: float) -> str:
     """``+1.2 (95 % interval 0.3 to 2.1)``."""
-    low, high = (points(v, metric).replace("-", "−") for v in found.interval)
-    return f"{signed(found.difference, metric)} ({percent(level)} interval {low} to {high})"
+    return f"{signed(found.difference, metric)} ({percent(level)} interval {interval_in_words(found, metric)})"
+
+
+def interval_in_words(found: Difference, metric: str) -> str:
+    """``−0.3 to 2.1``."""
+    return " to ".join(signed(v, metric).removeprefix("+") for v in found.interval)
 
 
 def percent(level: float) -> str:
@@ -66,6 +76,18 @@ def percent(level: float) -> str:
 def mark(found: Difference | None) -> str:
     """What stands under a number: how it differs from the control."""
     return "" if found is None else _MARKS.get(found.verdict, found.verdict)
+
+
+def probability(p: float | None) -> str:
+    """``0.032``, ``<0.001``."""
+    if p is None:
+        return wording.MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def exported(comparison: Comparison) -> str:
+    """Which export latencies are those of: fp32, of which the scores are too; older comparisons do not say."""
+    return "fp32 export" if any("fp32" in c.artefacts for c in comparison.cells) else "export"
 
 
 def name_of(key: Key, comparison: Comparison) -> str:

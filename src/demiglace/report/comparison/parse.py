@@ -1,0 +1,138 @@
+"""The parts of a summary.json as what the page shows. What older versions did not write is taken as unknown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from demiglace.report.comparison.results import Artefact, Average, Cell, Difference, SetResult, Spread, Teacher, is_own
+from demiglace.report.logs import numbers
+from demiglace.report.wording import finite
+
+_CONTROLS = ("none", "vanilla-kd")
+
+
+def controls(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Student -> label -> control: the label that is its name, or else the first one whose method it is."""
+    found: dict[str, dict[str, str]] = {}
+    for control in _CONTROLS:
+        labels: dict[str, list[str]] = {}
+        for c in cells:
+            if c["control"] and c["method_name"] == control:
+                labels.setdefault(c["student"], []).append(c["method"])
+        for student, names in labels.items():
+            found.setdefault(student, {})[control if control in names else names[0]] = control
+    return found
+
+
+def label(described: Mapping[str, Any]) -> str:
+    """The name of a method with its axes: ``rail-kd-l, lr 0.0001``."""
+    axes = described["axes"].items()
+    return ", ".join([described["method"], *(f"{k.removeprefix('method_options.')} {_value(v)}" for k, v in axes)])
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _spread(found: Mapping[str, Any]) -> Spread:
+    interval = found.get("interval")
+    low_high = (float(interval[0]), float(interval[1])) if interval else None
+    return Spread(float(found["mean"]), finite(found["sd"]), tuple(map(float, found["values"])), low_high)
+
+
+def _perhaps(found: Mapping[str, Any] | None) -> Spread | None:
+    return None if found is None else _spread(found)
+
+
+def _latency(found: Mapping[str, Any]) -> float | None:
+    """In ms, p50 of one row."""
+    return finite(((found.get("latency_ms") or {}).get("1") or {}).get("p50"))
+
+
+def _artefacts(found: Mapping[str, Any]) -> dict[str, Artefact]:
+    return {
+        str(a["precision"]): Artefact(finite(a.get("bytes")), _latency(a), finite(a.get("agreement")))
+        for a in found.get("artefacts") or ()
+    }
+
+
+def cell(found: Mapping[str, Any], controls: Mapping[str, Mapping[str, str]]) -> Cell:
+    """One of `cells`; controls: as `controls` finds them."""
+    return Cell(
+        task=found["task"],
+        student=found["student"],
+        method=label(found),
+        control=controls.get(found["student"], {}).get(found["method"], ""),
+        seeds=tuple(found["seeds"]),
+        missing=tuple(found["missing"]),
+        runs=tuple(found["runs"]),
+        evaluations=tuple(found["evaluations"]),
+        in_domain=found["in_domain"],
+        sets={name: _set(name, s, is_own(name, found["in_domain"])) for name, s in found["sets"].items()},
+        layers=finite(found["layers"]),
+        parameters=finite(found["parameters"]),
+        size=finite(found["bytes"]),
+        capture=_spread(found["capture_seconds"]),
+        train=_spread(found["train_seconds"]),
+        latency=_latency(found),
+        artefacts=_artefacts(found),
+        axes=found["axes"],
+        flattered=bool(found.get("epoch_chosen_on_reported_rows")),
+    )
+
+
+def _set(name: str, found: Mapping[str, Any], own: bool) -> SetResult:
+    metric = found["metric"]
+    return SetResult(
+        name=name,
+        metric=metric,
+        rows=found["rows"],
+        own=own,
+        score=_spread(found["metrics"][metric]),
+        further={name: _spread(s) for name, s in found["metrics"].items() if name != metric},
+        agreement=_perhaps(found.get("agreement")),
+        ece=_perhaps(found.get("ece")),
+        worst_class_f1=_perhaps(found.get("worst_class_f1")),
+        groups={group: _spread(metrics[metric]) for group, metrics in found["groups"].items() if metric in metrics},
+        against={control: _difference(d) for control, d in found["against"].items()},
+    )
+
+
+def _difference(found: Mapping[str, Any]) -> Difference:
+    low, high = found["ci"]
+    return Difference(
+        difference=float(found["difference"]),
+        interval=(low, high),
+        p=finite(found.get("p")),
+        p_corrected=finite(found["p_corrected"]),
+        verdict=found["verdict"],
+        seeds=tuple(found.get("seeds") or ()),
+        mcnemar=tuple(found.get("mcnemar") or ()),
+    )
+
+
+def teacher(found: Mapping[str, Any]) -> Teacher:
+    """One of `teachers`."""
+    sets = found["sets"] or {}
+    return Teacher(
+        run=str(found["run"]),
+        in_domain=str(found["in_domain"]),
+        scores={name: numbers(s["metrics"]) for name, s in sets.items()},
+        measures={n: v for n, v in numbers(sets.get(found["in_domain"])).items() if n in ("ece", "worst_class_f1")},
+        layers=finite(found["layers"]),
+        parameters=finite(found["parameters"]),
+        size=finite(found["bytes"]),
+        latency=_latency(found),
+        train=finite((found.get("seconds") or {}).get("train")),
+        artefacts=_artefacts(found),
+    )
+
+
+def average(found: Mapping[str, Any]) -> Average:
+    """One of `averages`."""
+    against = found.get("against") or {}
+    inside, outside = (
+        {control: _difference(d) for control, d in (against.get(where) or {}).items()}
+        for where in ("in_domain", "out_of_domain")
+    )
+    spreads = _perhaps(found["in_domain"]), _perhaps(found["out_of_domain"])
+    return Average(tuple(found["tasks"]), *spreads, inside, outside)

@@ -1,0 +1,108 @@
+"""The answer of a comparison: what to ship, in which words, and measured against which control."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from comparison_kit import change, one_task, write_comparison
+
+from demiglace.report.comparison.answer import answer
+from demiglace.report.comparison.choice import chosen, shipped
+from demiglace.report.comparison.read import read_comparison
+from demiglace.report.comparison.results import Spread
+
+
+def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.72}), "t")
+    told = answer(found)
+    assert told.headline.startswith("Ship the student trained without a teacher (none), the cheapest to train: ")
+    assert "by pkd, is no significant difference from its 6" in told.headline
+    assert "No method is significantly better than no teacher on any task." in told.notes
+
+
+def test_where_no_teacher_is_best_it_says_so(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, right={"none": 0.8, "vanilla-kd": 0.6}), "t")
+    assert answer(found).headline.startswith("Ship the student trained without a teacher (none): it reaches accuracy")
+
+
+def test_the_best_of_all_is_no_method_where_another_student_needs_none(tmp_path: Path) -> None:
+    home = one_task(tmp_path, students=("half", "third"), right={"none": 0.7, "pkd": 0.8})
+    found = read_comparison(home, "t")
+    best = ("third", "none")
+    cells = [replace(c, sets={"sst2": replace(c.own, score=Spread(0.9, 0.0, (0.9,) * 3))}) if c.key == best else c
+             for c in found.cells]  # fmt: skip
+    assert shipped(replace(found, cells=tuple(cells))) == best
+
+
+def test_the_test_of_the_average_is_told(tmp_path: Path) -> None:
+    home = write_comparison(tmp_path / "c", seeds=4, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.73})
+    change(
+        home, "averages", lambda a: a["against"]["in_domain"].get("none", {}).update(verdict="better", p_corrected=0.01)
+    )
+    told = answer(read_comparison(home, "t"))
+    assert told.headline.startswith("Ship pkd: an average of ")
+    assert told.headline.endswith(", significantly better on average.")
+    assert any(n.startswith("On average over the tasks pkd differs") and "corrected p 0.010" in n for n in told.notes)
+
+
+def test_smaller_students_are_named_and_not_called_tested(tmp_path: Path) -> None:
+    home = one_task(tmp_path, students=("half", "six-layers"), right={"none": 0.7, "pkd": 0.8})
+    change(
+        home,
+        "cells",
+        lambda c: c["sets"]["sst2"]["metrics"]["accuracy"].update(mean=0.9) if c["student"] != "half" else None,
+    )
+    notes = answer(read_comparison(home, "t")).notes
+    assert any(n.startswith("Smaller: half, pkd reaches ") and "students are not tested" in n for n in notes)
+
+
+def test_rows_that_choose_the_epoch_and_are_reported_on_are_told(tmp_path: Path) -> None:
+    home = write_comparison(tmp_path / "c")
+    assert any("results are told of on sst2: those scores are a little high" in n for n in notes_of(home))
+    change(home, "cells", lambda c: c.update(epoch_chosen_on_reported_rows=False))
+    assert not any("a little high" in n for n in notes_of(home))
+
+
+def notes_of(home: Path) -> tuple[str, ...]:
+    return answer(read_comparison(home, "t")).notes
+
+
+def test_two_seeds_tell_nothing(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, seeds=2), "t")
+    assert answer(found).headline.endswith("with too few seeds to tell that from chance.")
+    assert "0 of 1" not in [value for value, _ in answer(found).figures]
+
+
+def test_without_a_control_nothing_is_said_of_the_teacher(tmp_path: Path) -> None:
+    found = read_comparison(one_task(tmp_path, right={"pkd": 0.8, "alp-kd": 0.7}), "t")
+    assert "no control tells what its teacher added" in answer(found).headline
+
+
+def test_a_method_without_all_tasks_is_not_chosen(tmp_path: Path) -> None:
+    gone = {f"mrpc/half/rail-kd-l/seed-{s}": ("missing", "") for s in range(2)}
+    found = read_comparison(write_comparison(tmp_path / "c", seeds=2, missing=gone), "t")
+    assert found.score(("half", "rail-kd-l")) is None and chosen(found) == ("half", "vanilla-kd")
+
+
+def test_a_control_without_all_tasks_is_not_shipped(tmp_path: Path) -> None:
+    gone = {f"mrpc/half/none/seed-{s}": ("missing", "") for s in range(3)}
+    home = write_comparison(tmp_path / "c", missing=gone, right={"none": 0.7, "pkd": 0.7, "alp-kd": 0.71})
+    assert "no control tells what its teacher added" in answer(read_comparison(home, "t")).headline
+
+
+def test_the_control_is_the_method_of_its_name(tmp_path: Path) -> None:
+    home = one_task(tmp_path, right={"none-short": 0.6, "none": 0.7, "pkd": 0.8})
+    change(home, "cells", lambda c: c.update(method_name="none", control=True) if "none" in c["method"] else None)
+    found = read_comparison(home, "t")
+    assert found.without_teacher(("half", "pkd")) == ("half", "none")
+    assert [found.control_of(k) for k in found.keys] == ["", "none", ""]
+    change(home, "cells", lambda c: c.update(method=c["method"].replace("none", "plain")))
+    assert read_comparison(home, "t").without_teacher(("half", "pkd")) == ("half", "plain-short")
+
+
+def test_the_control_has_the_same_axes(tmp_path: Path) -> None:
+    home = one_task(tmp_path, right={"none": 0.7, "pkd": 0.8})
+    entries = json.loads((home / "summary.json").read_text())
+    entries["cells"] = [c | {"axes": {"lr": lr}} for c in entries["cells"] for lr in (0.1, 0.2)]
+    (home / "summary.json").write_text(json.dumps(entries))
+    assert read_comparison(home, "t").without_teacher(("half", "pkd, lr 0.2")) == ("half", "none, lr 0.2")

@@ -1,0 +1,88 @@
+"""The tables of a comparison beside the main one: measures, costs, tests."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from comparison_kit import change, one_task, write_comparison
+
+from demiglace.report.comparison.costs import cost_table
+from demiglace.report.comparison.differences import test_tables as tables_of_tests
+from demiglace.report.comparison.measures import by_task_table, measure_table
+from demiglace.report.comparison.read import read_comparison
+from demiglace.report.comparison.words import probability
+from demiglace.report.tables import Table
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_comparison(tmp_path_factory.mktemp("compare") / "c", seeds=4)
+
+
+def rows_of(table: Table) -> dict[str, dict[str, str]]:
+    """First cell of a row -> column -> text."""
+    titles = [c.title for c in table.columns]
+    return {row[0].text: dict(zip(titles, (cell.text for cell in row), strict=True)) for row in table.rows}
+
+
+def test_measures_beyond_the_score_and_second_metrics(home: Path) -> None:
+    found = read_comparison(home, "t")
+    table = measure_table(found)
+    assert table is not None
+    rows = rows_of(table)
+    assert rows["rail-kd-l"].keys() - {"Method"} == {
+        "Agreement with teacher", "Calibration error (ECE)", "Worst-class F1", "mrpc F1",
+    }  # fmt: skip
+    assert (rows["none"]["Agreement with teacher"], rows["teacher"]["Agreement with teacher"]) == ("90.0", "–")
+    assert (rows["none"]["Calibration error (ECE)"], rows["teacher"]["Worst-class F1"]) == ("10.0", "60.0")
+    assert re.fullmatch(r"\d\d\.\d ± \d\.\d", rows["rail-kd-l"]["mrpc F1"])
+    assert float(rows["teacher"]["mrpc F1"]) > float(rows["none"]["mrpc F1"].split()[0])
+    by_task = by_task_table(found)
+    assert by_task is not None and len(by_task.rows) == 2 * 4
+
+
+def test_lower_calibration_errors_are_better(tmp_path: Path) -> None:
+    home = one_task(tmp_path)
+    change(home, "cells", lambda c: c["sets"]["sst2"]["ece"].update(mean=0.05 if c["method"] == "none" else 0.3))
+    table = measure_table(read_comparison(home, "t"))
+    assert table is not None
+    at = [c.title for c in table.columns].index("Calibration error (ECE)")
+    assert [row[0].text for row in table.rows if row[at].best] == ["none"]
+
+
+def test_costs_name_what_they_are_of(home: Path) -> None:
+    rows = rows_of(cost_table(read_comparison(home, "t")))
+    wanted = {
+        "Parameters": "23.8\u00a0M", "File size": "95.2\u00a0MB", "Teacher capture": "6.0\u00a0s",
+        "Training, a seed": "43\u00a0s", "Latency, fp32 export": "6.6\u00a0ms", "Latency, int8": "3.3\u00a0ms",
+        "File size, int8": "23.8\u00a0MB", "Same label, int8": "97.3\u00a0%",
+    }  # fmt: skip
+    assert rows["vanilla-kd"] == {"Method": "vanilla-kd", **wanted}
+    assert rows["none"]["Teacher capture"] == "0.0\u00a0s"
+    assert (rows["teacher"]["Latency, fp32 export"], rows["teacher"]["Latency, int8"]) == (
+        "14.5\u00a0ms",
+        "7.2\u00a0ms",
+    )
+
+
+def test_every_test_is_there_with_all_its_p(home: Path) -> None:
+    found = read_comparison(home, "t")
+    tables = dict(tables_of_tests(found))
+    assert [len(t.rows) for t in tables.values()] == [2 * 4, 4, 2 * 4, 4]
+    titles = [c.title for c in tables["the tasks’ own rows"].columns]
+    row = next(
+        dict(zip(titles, (c.text for c in row), strict=True))
+        for row in tables["the tasks’ own rows"].rows
+        if [c.text for c in row[:3]] == ["rail-kd-l", "sst2", "none"]
+    )
+    own = json.loads((home / "summary.json").read_text())["cells"]
+    told = next(c for c in own if (c["task"], c["method"]) == ("sst2", "rail-kd-l"))["sets"]["sst2"]["against"]["none"]
+    assert row["Difference"] == f"+{100 * told['difference']:.1f}" and row["Verdict"] == "better"
+    assert row["95\u00a0% interval"] == f"{100 * told['ci'][0]:.1f} to {100 * told['ci'][1]:.1f}"
+    assert (row["p"], row["Corrected p"]) == (probability(told["p"]), probability(told["p_corrected"]))
+    assert row["McNemar’s p by seed"] == " ".join(map(probability, told["mcnemar"])) and len(told["mcnemar"]) == 4
+
+
+def test_probabilities_are_never_written_as_nothing() -> None:
+    assert [probability(p) for p in (None, 0.0, 0.0004, 0.0126, 1.0)] == ["–", "<0.001", "<0.001", "0.013", "1.000"]
