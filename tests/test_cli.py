@@ -13,7 +13,7 @@ from demiglace import __version__, cli
 from demiglace.config import build, option, options_of
 from demiglace.errors import ConfigError, DataError
 from demiglace.flags import parse
-from demiglace.stages.config import DistillConfig, EvaluateConfig, ReportConfig, TruncateConfig
+from demiglace.stages.config import DistillConfig, EvaluateConfig, GenerateConfig, ReportConfig, TruncateConfig
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ def test_words_to_values(words, name, value):
     found = getattr(read(*(w.replace("\u00a0", " ") for w in words.split(" "))), name)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_texts_that_are_whole_keep_their_commas():
+    options = options_of(GenerateConfig)
+    line = ["model", "--prompt", "Once, there was", "[a, b]", "--prompt= and, so"]
+    assert parse(line, options)["prompt"] == ["Once, there was", "[a, b]", " and, so"]
 
 
 def test_items_that_hold_a_comma_are_given_as_a_yaml_list():

@@ -29,6 +29,7 @@ def option(
     positional: bool = False,
     short: str | None = None,
     decides: bool = True,
+    whole: bool = False,
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -37,9 +38,10 @@ def option(
     """A field of a config: its help text, its default (none = required) and how it is given on the command line.
 
     `decides=False` marks options that do not change the result (where to write, how often to save); runs that
-    differ only in those are the same run. `at_least`, `at_most`, `above` and `below` bound a number, or each of a list.
+    differ only in those are the same run. `whole=True` marks lists of texts in which commas part no items. `at_least`,
+    `at_most`, `above` and `below` bound a number, or each of a list.
     """
-    meta = {"help": help, "positional": positional, "short": short, "decides": decides}
+    meta = {"help": help, "positional": positional, "short": short, "decides": decides, "whole": whole}
     meta |= {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
@@ -62,6 +64,7 @@ class Option:
     positional: bool
     short: str | None
     decides: bool
+    whole: bool
     at_least: float | None
     at_most: float | None
     above: float | None

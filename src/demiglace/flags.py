@@ -118,12 +118,14 @@ def _single(o: Option, words: list[str], is_inline: bool) -> Any:
 
 
 def _list(o: Option, words: list[str], is_inline: bool) -> list[str] | None:
-    """Items by commas, by blanks or, where an item holds a comma, as a YAML list: `["a, b", c]`."""
+    """Items by words and, unless each is one whole, by commas; or, where one holds a comma, a YAML list: `["a, b"]`."""
     texts = [_next(words, o.flag, is_inline)]
     while words and not is_inline and not _is_flag(words[0]):
         texts.append(words.pop(0))
     if o.optional and texts in (["none"], ["null"]):
         return None
+    if o.whole:
+        return texts
     items: list[str] = []
     for text in texts:
         items += _yaml(o, text, keep_texts=True) if text.startswith("[") else text.split(",")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import normalizers
+from tokenizers.processors import TemplateProcessing
 
 from demiglace.data import corpus as rooms
 from demiglace.data.blocks import Blocks, Masking, all_blocks
@@ -12,7 +14,7 @@ from demiglace.data.corpus import Corpus, end_of_text, load_corpus
 from demiglace.data.document_config import ReadConfig
 from demiglace.data.document_files import corpus_files
 from demiglace.errors import CacheError, DataError, ModelError
-from text_kit import byte_tokenizer, sentences, write_jsonl
+from text_kit import END, byte_tokenizer, sentences, write_jsonl
 
 TOKENIZER = byte_tokenizer()
 
@@ -110,6 +112,33 @@ def test_damaged_token_files_are_refused(tmp_path: Path, how: str) -> None:
     tokens.unlink() if how == "gone" else tokens.write_bytes(content if how == "flipped" else content[:-20])
     with pytest.raises(CacheError, match=r"(corrupt|cannot be read).*remove .* tokenised again"):
         loaded(tmp_path, file)
+
+
+@pytest.mark.parametrize("how", ["gone", "torn", "keyless"])
+def test_shards_are_checked_as_a_set(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_jsonl(tmp_path / "a.jsonl", sentences(60))
+    monkeypatch.setattr(rooms, "SHARD_TOKENS", 80)
+    monkeypatch.setattr(rooms, "_BATCH", 60)
+    assert len(loaded(tmp_path, file).parts) > 3
+    (receipt,) = tmp_path.glob("tokens/*/00000-00001.json")
+    said = json.loads(receipt.read_text())
+    del said["crc32"]
+    receipt.unlink() if how == "gone" else receipt.write_text('{"las' if how == "torn" else json.dumps(said))
+    with pytest.raises(CacheError, match=r"receipt .*00001.json is gone or damaged; remove .*tokenised again"):
+        loaded(tmp_path, file)
+
+
+def test_what_decides_no_token_parts_no_token_files(tmp_path: Path) -> None:
+    file, other = write_jsonl(tmp_path / "a.jsonl", sentences(5)), byte_tokenizer()
+    other.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END}", pair=f"$A {END} $B", special_tokens=[(END, other.eos_token_id)]
+    )
+    other.backend_tokenizer.enable_padding(length=9)
+    first, same = (load_corpus(tmp_path / "tokens", [str(file)], t, ReadConfig()) for t in (TOKENIZER, other))
+    assert first.fingerprint == same.fingerprint
+    np.testing.assert_array_equal(first.read(0, len(first)), same.read(0, len(same)))
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert load_corpus(tmp_path / "tokens", [str(file)], other, ReadConfig()).fingerprint != first.fingerprint
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

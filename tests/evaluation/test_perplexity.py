@@ -7,16 +7,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from demiglace.data.blocks import Masking, all_blocks
 from demiglace.data.corpus import Corpus, load_corpus
 from demiglace.data.document_config import ReadConfig
 from demiglace.errors import DataError
-from demiglace.evaluation.perplexity import block_loss, last_words, perplexity, windows
+from demiglace.evaluation.perplexity import LastWord, block_loss, last_word, last_words, perplexity, windows
 from text_kit import byte_tokenizer, sentences, tiny_lm, write_jsonl
 
 TOKENIZER = byte_tokenizer(mask=True)
 END = TOKENIZER.eos_token_id
+
+
+def words_of(texts: list[str], size: int) -> list[LastWord]:
+    return [last_word(TOKENIZER, text, size) for text in texts]
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def test_last_words_of_a_model_that_has_learned_them() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    found = last_words(model.eval(), TOKENIZER, [text, "the cat sat on the dog"], 64)
+    found = last_words(model.eval(), words_of([text, "the cat sat on the dog"], 64))
     assert found.scores["accuracy"] == 0.5 and found.parts["right"].tolist() == [True, False]
 
 
@@ -104,7 +111,7 @@ def test_last_words_are_the_plain_ones() -> None:
         logits = model(input_ids=torch.tensor([before + after[:-1]])).logits[0, -len(after) :]
         losses.append(F.cross_entropy(logits, torch.tensor(after), reduction="sum").item())
         right += logits.argmax(-1).tolist() == after
-    result = last_words(model, TOKENIZER, texts, 250)
+    result = last_words(model, words_of(texts, 250))
     found = result.scores
     assert result.parts["losses"] == pytest.approx(losses, rel=1e-4)
     assert found["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
@@ -113,4 +120,32 @@ def test_last_words_are_the_plain_ones() -> None:
 
 def test_a_text_of_one_word_has_no_last_one() -> None:
     with pytest.raises(DataError, match="fewer than two words"):
-        last_words(tiny_lm("gpt2", len(TOKENIZER)), TOKENIZER, ["word"], 8)
+        last_word(TOKENIZER, " word\n", 8)
+
+
+def test_any_white_space_parts_words() -> None:
+    for text, word in (("a\nbc", "\nbc"), ("a  bc ", " bc"), ("a\tb\n\nc\n", "\nc")):
+        found = last_word(TOKENIZER, text, 50)
+        assert TOKENIZER.decode(found.ids[-found.count :]) == word
+        assert TOKENIZER.decode(found.ids) == text.rstrip()
+
+
+def test_a_last_word_fits_the_window_or_is_refused() -> None:
+    assert last_word(TOKENIZER, "text " + "x" * 7, 8).count == 8
+    assert len(last_word(TOKENIZER, "text " + "x" * 7, 8).ids) == 9
+    with pytest.raises(DataError, match=r"ends in a word of 9 tokens; expected 1 to 8.*larger --block-size"):
+        last_word(TOKENIZER, "text " + "x" * 8, 8)
+
+
+def test_a_last_word_is_encoded_in_its_text() -> None:
+    """Llama 2 puts a ▁ before all it is given; alone, the word would get one more than in the text."""
+    core = Tokenizer(BPE({t: i for i, t in enumerate(["▁", "a", "b", "▁a", "▁b"])}, [("▁", "a"), ("▁", "b")]))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    found = last_word(PreTrainedTokenizerFast(tokenizer_object=core), "a b", 8)
+    assert (list(found.ids), found.count) == ([3, 4], 1)
+
+
+def test_a_word_that_is_one_token_with_its_context_takes_all_of_it() -> None:
+    core = Tokenizer(BPE({t: i for i, t in enumerate(["a", "b", "c", " ", "b ", "b c"])}, [("b", " "), ("b ", "c")]))
+    found = last_word(PreTrainedTokenizerFast(tokenizer_object=core), "ab c", 8)
+    assert (list(found.ids), found.count) == ([0, 5], 1)

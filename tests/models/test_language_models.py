@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2LMHeadModel
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2LMHeadModel, PreTrainedModel
 
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.language import (
@@ -17,6 +17,8 @@ from demiglace.models.language import (
     new_language_model,
 )
 from demiglace.models.loading import save_model
+from demiglace.models.shape import ModelShape
+from demiglace.models.truncate import truncate_model
 from factories import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 from text_kit import byte_tokenizer, save_lm, tiny_lm
 
@@ -58,6 +60,54 @@ def test_new_models_in_any_size(arch: str) -> None:
     one, same, other = made(1), made(1), made(2)
     assert all(torch.equal(one[k], same[k]) for k in one)
     assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama", "mistral", "qwen2", "bert", "distilbert"])
+def test_the_end_of_text_learns_where_it_pads_too(arch: str, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(tmp_path, mask=True)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 0
+    config = new_language_config(arch, tokenizer, {"hidden_size": 16, "num_hidden_layers": 1}, positions=8)
+    model = new_language_model(config, arch)
+    assert config.pad_token_id is None
+    assert moved(model, 0)
+    model.config.pad_token_id = 0  # as models have it that were made elsewhere
+    save_model(model, tmp_path)
+    loaded = load_language_model(str(tmp_path))
+    assert moved(loaded, 0) and moved(truncate_model(loaded, (0,)), 0)
+
+
+def moved(model: PreTrainedModel, token: int) -> bool:
+    """Whether the token's embedding is there and learns."""
+    table = model.get_input_embeddings()
+    ids = torch.tensor([[token, 5, token, 7]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    return bool(table.weight[token].any()) and bool(table.weight.grad[token].any())
+
+
+@pytest.mark.parametrize("arch", ["roberta", "bert"])
+def test_a_padding_token_of_its_own_stays_one(arch: str) -> None:
+    tokenizer = byte_tokenizer(mask=True)
+    tokenizer.pad_token = "!"
+    pad = tokenizer.pad_token_id
+    config = new_language_config(arch, tokenizer, {"hidden_size": 16, "num_hidden_layers": 1}, positions=700)
+    model = new_language_model(config, arch)
+    assert config.pad_token_id == pad and not model.get_input_embeddings().weight[pad].any()
+    assert config.max_position_embeddings == 700 + (pad + 1 if arch == "roberta" else 0)
+    assert ModelShape.of(model).max_positions == 700
+    model(input_ids=torch.zeros(1, 700, dtype=torch.long))
+
+
+def test_positions_cannot_be_told_by_an_end_of_text() -> None:
+    with pytest.raises(ModelError, match=r"--config-of roberta tells positions by the padding.*train --mask-token"):
+        new_language_config("roberta", byte_tokenizer(mask=True), {"hidden_size": 16}, positions=16)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+def test_layers_alone_can_be_asked_for(arch: str) -> None:
+    config = new_language_config(arch, byte_tokenizer(), {"num_hidden_layers": 2}, positions=16)
+    assert config.num_hidden_layers == 2
+    config = new_language_config(arch, byte_tokenizer(), {"hidden_size": 48, "num_attention_heads": 4}, positions=16)
+    assert (getattr(config, "head_dim", 12), config.num_key_value_heads) == (12, 4)
 
 
 def test_widths_without_more_words() -> None:

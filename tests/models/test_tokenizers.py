@@ -98,6 +98,15 @@ def test_different_special_tokens_are_told_apart():
         check_same_vocabulary(tiny_tokenizer(), tiny_tokenizer(pad_token="[MASK]"))
 
 
+def test_padding_counts_only_where_there_is_any():
+    teacher = decoder_tokenizer()  # GPT-2 has no token to pad with, and what was truncated from it has
+    student = decoder_tokenizer()
+    student.pad_token = student.eos_token
+    with pytest.raises(ModelError, match="pad_token_id is None for the teacher, 3 for the student"):
+        check_same_vocabulary(teacher, student)
+    check_same_vocabulary(teacher, student, padded=False)
+
+
 def test_equal_vocabularies_that_split_differently_are_told_apart():
     student = tiny_tokenizer()
     student.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)

@@ -235,7 +235,7 @@ def test_the_ablations(tmp_path, capsys):
         ({"strategy": "greedy", "layers": 9, "calibration": ("a.txt",)}, ModelError, "the model has 4"),
         ({"strategy": "random", "keep": (0, 1)}, ConfigError, "keeps no layer's weights"),
         ({"strategy": "greedy", "layers": 2, "calibration": ("nowhere.txt",)}, DataError, "nowhere.txt does not exist"),
-        ({"strategy": "greedy", "layers": 2, "calibration": ("empty.txt",)}, DataError, "no text.*the files are empty"),
+        ({"strategy": "greedy", "layers": 2, "calibration": ("empty.txt",)}, DataError, "no text.*empty"),
         (
             {"strategy": "greedy", "layers": 2, "calibration": ("keys.jsonl",)},
             DataError,

@@ -18,10 +18,12 @@ from demiglace.manifest import read_manifest
 from demiglace.methods.base import Progress
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.masked_lm import MaskedLM
+from demiglace.models.truncate import truncate_model
 from demiglace.stages import fit
 from demiglace.training.adversary import Adversary
 from demiglace.training.objective import Perturbed
 from factories import DECODERS, decoder_tokenizer, save_decoder, save_tiny, tiny_config
+from text_kit import sentences, write_jsonl
 
 TEXTS = ("the good film", "bad", "this is not a great card", "it is red", "no", "the money is lost and the film is bad")
 decoders = pytest.mark.parametrize("arch", DECODERS)
@@ -99,6 +101,18 @@ def test_the_texts_of_a_pair_are_kept_apart(arch: str, tmp_path: Path) -> None:
     assert rows.type_ids is None
     single = examples_of(path, ("the good",))
     assert single.ids.tolist() == ids[0]  # no separator where there is nothing to separate
+
+
+@decoders
+def test_what_parts_a_pair_learns(arch: str, tmp_path: Path) -> None:
+    """It is the end of text, which pads as well."""
+    path, tokenizer = save_decoder(tmp_path, arch), decoder_tokenizer()
+    model = load_classifier(str(path), None)
+    end = model.config.pad_token_id
+    rows = load_tokenizer(path)(["the good", "the"], ["film", "good film"], padding=True, return_tensors="pt")
+    for each in (model, truncate_model(model, (0, 1))):
+        each(**rows).logits.square().sum().backward()
+        assert end == tokenizer.eos_token_id and each.get_input_embeddings().weight.grad[end].any()
 
 
 @decoders
@@ -223,6 +237,30 @@ def test_a_masked_language_model_with_a_mask_token_of_its_own_generates_for_a_de
     assert mate(tmp_path / "run", labelled(tmp_path / "teacher", "gpt2"), rows, generator=generator) == 0
     assert ids
     assert all((i == mask).all() for i in ids)
+
+
+@pytest.mark.parametrize("is_added", [False, True])
+def test_a_pretrained_masked_language_model_generates_for_a_decoder(
+    is_added: bool, tmp_path: Path, rows: dict[str, str]
+) -> None:
+    """Decoder and generator are made with one tokenizer, or the mask token is added for the generator alone."""
+    text = write_jsonl(tmp_path / "text.jsonl", sentences(30))
+    mask = {} if is_added else {"mask_token": "true"}
+    line = arguments("tokenizer", corpus=text, vocab_size=270, output=tmp_path / "tokenizer", **mask)
+    assert main([*line[:1], "train", *line[1:]]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    tokenizer.add_special_tokens({"mask_token": "<|mask|>"})
+    tokenizer.save_pretrained(tmp_path / "masked")
+    new = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "corpus": text, "block_size": 32, "epochs": 1}
+    for arch, vocabulary in (("gpt2", "tokenizer"), ("bert", "masked")):
+        given = {"config_of": arch, "tokenizer": tmp_path / vocabulary, "output": tmp_path / arch}
+        assert main(arguments("pretrain", **given, **new)) == 0
+    taught = arguments("finetune", model=tmp_path / "gpt2", output=tmp_path / "teacher", **rows, **QUICK)
+    assert main([*taught, "--max-length", "32"]) == 0
+    quick = {"generator": tmp_path / "bert", "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
+    given = {"teacher": tmp_path / "teacher", "layers": 1, "method": "mate-kd", "method_options": quick}
+    assert main(arguments("distill", **given, **rows, **QUICK, max_length=32, output=tmp_path / "run")) == 0
+    assert np.isfinite([step["loss"] for step in records(tmp_path / "run", "step")]).all()
 
 
 def test_a_causal_language_model_generates_for_a_decoder(tmp_path: Path, rows: dict[str, str]) -> None:

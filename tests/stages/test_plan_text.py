@@ -173,7 +173,10 @@ def test_methods_can_be_timed(
     assert subject.estimate(speed).seconds.total > 0
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("distill", DistillConfig), ("pretrain", PretrainConfig)])
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [("distill", DistillConfig), ("pretrain", PretrainConfig), ("wikitext103-pretrain", PretrainConfig)],
+)
 def test_the_papers_recipes_can_be_planned(stage: str, kind: type) -> None:
     content = read_yaml(RECIPES / f"paper1-{stage}.yaml")
     assert run_of(build(PlanConfig, content)) == build(kind, content)

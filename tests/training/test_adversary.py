@@ -55,6 +55,21 @@ def test_about_the_share_of_the_tokens_is_refilled_and_no_special_one() -> None:
     assert (ids[ordinary] != batch.input_ids[ordinary]).float().mean() > 0.9
 
 
+def test_a_mask_that_is_a_word_of_the_teachers_is_neither_masked_nor_filled_in() -> None:
+    teacher, _ = teacher_and_student()
+    word, special = 50, SPECIAL[:4]
+    adversary = adversary_of(teacher, mask_share=1.0)
+    adversary._vocabulary = Vocabulary(word, special, len(VOCABULARY))
+    adversary._generator.body.get_input_embeddings().weight.data[word] *= 100  # it would often be drawn
+    batch = batch_of(20)
+    batch.input_ids[:, 1] = word
+    places, _ = adversary._places(batch, NOW)
+    ids = adversary.perturb(batch, NOW).batch.input_ids
+    assert not places[batch.input_ids == word].any() and places.any()
+    assert (ids[places] != word).all()
+    assert Vocabulary(60, special, 60).fixed == Vocabulary(None, special, 60).fixed == list(special)
+
+
 def test_a_rows_text_depends_on_seed_epoch_and_row_alone() -> None:
     teacher, _ = teacher_and_student()
     adversary = adversary_of(teacher)

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -20,6 +21,7 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from demiglace.console import progress
+from demiglace.data.corpus_text import as_utf8, counted, fault_of
 from demiglace.data.document_config import ReadConfig
 from demiglace.data.documents import Document, Unreadable, read_documents
 from demiglace.errors import CacheError, DataError, ModelError, RunError
@@ -27,7 +29,8 @@ from demiglace.manifest import fingerprint, read_json, write_json
 
 SHARD_TOKENS = 1 << 24
 _BATCH = 1_000_000  # characters that are tokenised at once
-FORMAT = 1
+FORMAT = 2
+_RECEIPT = {"last", "tokens", "crc32", "read", "documents", "bytes", "words", "left_out"}
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,12 @@ def load_corpus(
 
 
 def _backend(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that decides what a tokenizer makes of a text."""
+    """All that decides what a tokenizer makes of a text that gets no special tokens and is neither padded nor cut."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return str(backend.to_str()) if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    if backend is None:
+        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = json.loads(backend.to_str())
+    return json.dumps({k: v for k, v in parts.items() if k not in ("post_processor", "padding", "truncation")})
 
 
 def _tokenise_all(
@@ -137,18 +143,35 @@ def _size(file: str) -> int:
 
 def _is_done(home: Path, source: int) -> bool:
     receipts = _receipts(home, source)
-    return bool(receipts) and read_json(receipts[-1])["last"]
+    return bool(receipts) and receipts[-1]["last"]
 
 
-def _receipts(home: Path, source: int) -> list[Path]:
-    return sorted(home.glob(f"{source:05d}-*.json"))
+def _receipts(home: Path, source: int) -> list[dict[str, Any]]:
+    """Those of a file's shards, in their order. Raises `CacheError` where one before another is gone, or is damaged."""
+    receipts = []
+    for shard, file in enumerate(sorted(home.glob(f"{source:05d}-*.json"))):
+        expected, said = _stem(home, source, shard).with_suffix(".json"), {}
+        with suppress(RunError):
+            said = read_json(expected) if file == expected else {}
+        if not said.keys() >= _RECEIPT:
+            raise CacheError(f"the receipt {expected} is gone or damaged; {_remedy(home)}")
+        receipts.append(said)
+    return receipts
+
+
+def _stem(home: Path, source: int, shard: int) -> Path:
+    return home / f"{source:05d}-{shard:05d}"
+
+
+def _remedy(home: Path) -> str:
+    return f"remove {home} and repeat the command; the corpus is then tokenised again."
 
 
 def _tokenise_file(
     home: Path, number: int, file: str, tokenizer: PreTrainedTokenizerBase, reading: ReadConfig, end: int
 ) -> None:
     """Write the shards of one file that are not there yet."""
-    there = [read_json(receipt) for receipt in _receipts(home, number)]
+    there = _receipts(home, number)
     shard, done = len(there), sum(r["read"] for r in there)
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     books, held, tokens = _Books(), [np.zeros(0, dtype)], 0
@@ -158,9 +181,9 @@ def _tokenise_file(
             held.append(np.array([*ids, end], dtype))
             tokens += len(held[-1])
         if tokens >= SHARD_TOKENS:
-            _write(home / f"{number:05d}-{shard:05d}", np.concatenate(held), books, last=False)
+            _write(_stem(home, number, shard), np.concatenate(held), books, last=False)
             shard, books, held, tokens = shard + 1, _Books(), [np.zeros(0, dtype)], 0
-    _write(home / f"{number:05d}-{shard:05d}", np.concatenate(held), books, last=True)
+    _write(_stem(home, number, shard), np.concatenate(held), books, last=True)
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> int:
@@ -190,11 +213,11 @@ class _Books:
         """Count them, and return the texts of those that can be used."""
         texts = []
         for each in found:
-            fault = each.reason if isinstance(each, Unreadable) else "binary" if "\0" in each.text else ""
+            fault = fault_of(each)
             if fault or isinstance(each, Unreadable):
                 self.left_out[fault] += 1
                 continue
-            text = each.text.encode("utf-8", "replace")  # half characters, which UTF-8 cannot hold
+            text = as_utf8(each.text)
             texts.append(text.decode("utf-8"))
             self.bytes += len(text)
             self.words += len(each.text.split())
@@ -230,30 +253,28 @@ def _write(stem: Path, tokens: np.ndarray, books: _Books, last: bool) -> None:
 def _opened(home: Path, sources: Sequence[str], name: str) -> Corpus:
     parts, files, total, left_out = [], [], Counter[str](), Counter[str]()
     for i, source in enumerate(sources):
-        for receipt in _receipts(home, i):
-            said = read_json(receipt)
-            tokens = _verified(receipt.with_suffix(".npy"), said, home)
+        for shard, said in enumerate(_receipts(home, i)):
+            tokens = _verified(_stem(home, i, shard).with_suffix(".npy"), said, home)
             if len(tokens):
                 parts.append(tokens)
                 files.append(source)
             total.update({k: said[k] for k in ("documents", "bytes", "words")})
             left_out.update(said["left_out"])
     if not parts:
-        reasons = ", ".join(f"{why} {n:,}" for why, n in left_out.items()) or "none was found"
         raise DataError(
-            f"{', '.join(sources[:3])}: no document to read ({reasons}). Look at the files, --text-key, --unit (a .txt "
-            "file is one document unless you say line or paragraph) and --max-document-mb."
+            f"{', '.join(sources[:3])}: no document to read ({counted(left_out) or 'none was found'}). Look at the "
+            "files, --text-key, --unit (a .txt file is one document unless you say line or paragraph) and "
+            "--max-document-mb."
         )
     counts = {k: total[k] for k in ("documents", "bytes", "words")}
     return Corpus(tuple(parts), tuple(files), **counts, left_out=dict(left_out), fingerprint=name)
 
 
 def _verified(file: Path, receipt: Mapping[str, Any], home: Path) -> np.ndarray:
-    remedy = f"remove {home} and repeat the command; the corpus is then tokenised again."
     try:
         tokens: np.ndarray = np.load(file, mmap_mode="r") if receipt["tokens"] else np.zeros(0, np.uint16)
     except (OSError, EOFError, ValueError) as error:
-        raise CacheError(f"the token file {file} cannot be read ({error}); {remedy}") from error
+        raise CacheError(f"the token file {file} cannot be read ({error}); {_remedy(home)}") from error
     if len(tokens) != receipt["tokens"] or zlib.crc32(tokens.data) != receipt["crc32"]:
-        raise CacheError(f"the token file {file} is corrupt; {remedy}")
+        raise CacheError(f"the token file {file} is corrupt; {_remedy(home)}")
     return tokens

@@ -10,6 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from demiglace.data.corpus import count_tokens
+from demiglace.data.corpus_text import fault_of
 from demiglace.data.document_config import ReadConfig
 from demiglace.data.documents import DamagedFileError, Document, Unreadable, format_of, read_documents, unpacked
 from demiglace.errors import DataError
@@ -74,4 +75,4 @@ def _whole_lines(file: str) -> float:
 
 
 def _texts(found: Iterable[Document | Unreadable]) -> list[str]:
-    return [each.text for each in found if isinstance(each, Document)]
+    return [each.text for each in found if isinstance(each, Document) and not fault_of(each)]

@@ -5,21 +5,21 @@ Files are read as streams. What cannot be read of one is either told as `Unreada
 """
 
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from demiglace.data.document_config import ReadConfig
+from demiglace.data.streams import PACKED, DamagedFileError, Unreadable, decoded, lines_of, opened, unpacked
+from demiglace.data.warc import read_pages
 from demiglace.errors import DataError
 
-_CHUNK = 1 << 20
-_MOST_UNPACKED = 2000  # times the packed size: text reaches some 20, what is made to fill a disk reaches thousands
+__all__ = ["DamagedFileError", "Document", "Unreadable", "decoded", "format_of", "read_documents", "unpacked"]
+
 _PLAIN = (".txt", ".text", ".md")
 FORMATS = (*_PLAIN, ".jsonl", ".ndjson", ".parquet", ".html", ".htm", ".xhtml", ".warc", ".wet")
-_PACKED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,11 @@ class Document:
     site: str
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Something in a file that is no document: why, and its size in bytes or how it begins."""
-
-    reason: str
-    what: str
-
-
-class DamagedFileError(DataError):
-    """A file that ends or breaks where it should not."""
-
-
 def format_of(file: str) -> str:
     """The ending that says what is in a file. Raises `DataError` for one that is not known."""
     name = file.lower()
-    for packed in _PACKED:
-        name = name.removesuffix(packed)
+    while name.endswith(PACKED):  # a file that was packed twice is refused when it is read, not passed over
+        name = name.rpartition(".")[0]
     for ending in FORMATS:
         if name.endswith(ending):
             return ending
@@ -54,17 +42,29 @@ def format_of(file: str) -> str:
 
 
 def read_documents(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
-    """The documents of a file, in its order. Raises `DamagedFileError`."""
-    kind = format_of(file)
+    """The documents of a file, in its order; of one without any, that it is empty.
+
+    Raises `DamagedFileError`, and `DataError` where the file cannot be opened or has no column of texts.
+    """
+    found = None
+    for found in _found(file, format_of(file), config):
+        yield found
+    if found is None:
+        yield Unreadable("empty", "nothing in the file")
+
+
+def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
     if kind == ".parquet":
         return _parquet(file, config)
     if kind in (".warc", ".wet"):
-        return _records(file, config)
+        return _pages(file, config)
     if kind in (".jsonl", ".ndjson"):
         return _json_lines(file, config)
-    if kind in _PLAIN and config.unit != "document":
-        return _pieces(file, config)
-    return _whole(file, config, is_html=kind not in _PLAIN)
+    if kind in _PLAIN and config.unit == "document":
+        return _whole(file, config, is_html=False)
+    if kind in _PLAIN:
+        return _lines(file, config) if config.unit == "line" else _paragraphs(file, config)
+    return _whole(file, config, is_html=True)
 
 
 def _whole(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | Unreadable]:
@@ -75,50 +75,65 @@ def _whole(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | 
             yield Unreadable("too long", f"more than {limit} bytes")
             return
     site = str(Path(file).parent) if is_html else ""
-    yield from _documents(_extracted(bytes(content)) if is_html else decoded(bytes(content)), site)
+    yield _document((_extracted if is_html and content else decoded)(bytes(content)), site)
 
 
-def _pieces(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
-    """Lines, or paragraphs of lines between blank ones."""
-    paragraph: list[str] = []
+def _lines(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
     for line in lines_of(file, _limit(config)):
         if isinstance(line, Unreadable):
             yield line
-        elif config.unit == "line":
-            yield from _documents(decoded(line))
         elif line.strip():
-            paragraph.append(decoded(line))
-        elif paragraph:
-            yield from _documents("\n".join(paragraph))
-            paragraph = []
-    yield from _documents("\n".join(paragraph))
+            yield _document(decoded(line))
+
+
+def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    """Lines between blank ones; of a paragraph that is too long only the size is kept."""
+    limit, paragraph, size = _limit(config), list[str](), 0
+    for line in lines_of(file, limit):
+        if isinstance(line, Unreadable):
+            yield line
+        elif line.strip():
+            size += len(line) + 1
+            if size <= limit:
+                paragraph.append(decoded(line))
+            else:
+                paragraph.clear()
+        elif size:
+            yield _paragraph(paragraph, size)
+            paragraph, size = [], 0
+    if size:
+        yield _paragraph(paragraph, size)
+
+
+def _paragraph(lines: list[str], size: int) -> Document | Unreadable:
+    return _document("\n".join(lines)) if lines else Unreadable("too long", f"{size} bytes")
 
 
 def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
     for line in lines_of(file, _limit(config)):
         if isinstance(line, Unreadable):
             yield line
-            continue
-        if not line.strip():
-            continue
+        elif line.strip():
+            yield _json_line(line, config)
+
+
+def _json_line(line: bytes, config: ReadConfig) -> Document | Unreadable:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # the latter of brackets in thousands of brackets
         try:
-            row = json.loads(line)
-        except ValueError:
-            try:
-                row = json.loads(decoded(line))
-            except ValueError:
-                yield Unreadable("no JSON", decoded(line[:80]))
-                continue
-        yield from _row(row, config)
+            row = json.loads(decoded(line))
+        except (ValueError, RecursionError):
+            return Unreadable("no JSON", decoded(line[:80]))
+    return _row(row, config)
 
 
-def _row(row: Any, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _row(row: Any, config: ReadConfig) -> Document | Unreadable:
     text = row.get(config.text_key) if isinstance(row, Mapping) else None
     if isinstance(text, str):
-        yield from _documents(text, _site(row.get("url")))
-    else:
-        given = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-        yield Unreadable(f"no text under {config.text_key!r}", given[:80])
+        return _document(text, _site(row.get("url")))
+    given = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
+    return Unreadable(f"no text under {config.text_key!r}", given[:80])
 
 
 def _parquet(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
@@ -132,41 +147,49 @@ def _parquet(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
             raise DataError(f"{file} has no column {config.text_key!r}; it has {', '.join(names)}. Give --text-key.")
         columns = [config.text_key, *(["url"] if "url" in names else [])]
         for batch in source.iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
-                yield from _row(row, config)
+            values = [_values(batch.column(name)) for name in columns]
+            for row in zip(*values, strict=True):
+                yield _parquet_row(dict(zip(columns, row, strict=True)), config)
     except (ArrowException, OSError) as error:
         raise DamagedFileError(f"{file} cannot be read as Parquet: {error}") from error
 
 
-def _records(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
+def _values(column: Any) -> Iterator[Any]:
+    """The values one by one, strings as bytes, for they may be no UTF-8."""
+    from pyarrow import large_binary, types
 
-    kinds = WarcRecordType.response | WarcRecordType.conversion
-    for record in ArchiveIterator(_Stream(unpacked(file)), record_types=kinds, parse_http=True):
-        declared, body = record.content_length, record.reader.read()
-        if len(body) < declared:
-            raise DamagedFileError(
-                f"{file} is cut off inside the record {record.record_id}: {len(body)} of {declared} bytes."
-            )
-        if len(body) > _limit(config):
-            yield Unreadable("too long", f"{len(body)} bytes")
-            continue
-        site = _site(record.headers.get("WARC-Target-URI"))
-        if record.record_type == WarcRecordType.conversion:
-            yield from _documents(decoded(body), site)
-        elif "html" in (record.http_content_type or ""):
-            yield from _documents(_extracted(body), site)
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        column = column.cast(large_binary())
+    return (value.as_py() for value in column)
+
+
+def _parquet_row(row: dict[str, Any], config: ReadConfig) -> Document | Unreadable:
+    text = row[config.text_key]
+    if isinstance(text, bytes) and len(text) > _limit(config):
+        return Unreadable("too long", f"{len(text)} bytes")
+    return _row({k: decoded(v) if isinstance(v, bytes) else v for k, v in row.items()}, config)
+
+
+def _pages(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    for page in read_pages(file, _limit(config)):
+        if isinstance(page, Unreadable):
+            yield page
+        elif page.content_type is None:
+            yield _document(decoded(page.content), _site(page.url))
+        elif "html" in page.content_type:
+            yield _document(_extracted(page.content), _site(page.url))
         else:
-            yield Unreadable("no HTML", record.http_content_type or "no content type")
+            yield Unreadable("no HTML", page.content_type or "no content type")
 
 
-def _documents(text: str | None, site: str = "") -> Iterator[Document | Unreadable]:
+def _document(text: str | None, site: str = "") -> Document | Unreadable:
     if text is None:
-        yield Unreadable("no text in the HTML", site)
-    elif text.strip():
-        yield Document(text, site)
-    elif text:
-        yield Unreadable("empty", f"{len(text)} characters")
+        return Unreadable("no text in the HTML", site)
+    if not text.strip():
+        return Unreadable("empty", f"{len(text)} characters")
+    return Document(text, site)
 
 
 def _extracted(content: bytes) -> str | None:
@@ -178,123 +201,11 @@ def _extracted(content: bytes) -> str | None:
 
 def _site(url: Any) -> str:
     try:
-        return (urlsplit(url).hostname if isinstance(url, str) else None) or ""
+        host = (urlsplit(url).hostname if isinstance(url, str) else None) or ""
     except ValueError:
         return ""
+    return host.encode("utf-8", "replace").decode()  # half characters, which no file of text can hold
 
 
 def _limit(config: ReadConfig) -> int:
     return int(config.max_document_mb * 1e6)
-
-
-def decoded(content: bytes) -> str:
-    """UTF-8, or UTF-16 that says so; what is neither is read as Windows-1252, as browsers do."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", "replace")
-    try:
-        return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
-
-
-def lines_of(file: str, limit: int) -> Iterator[bytes | Unreadable]:
-    """The lines of a file without their ends; one that is longer than `limit` bytes is not held in memory."""
-    rest, skipped = bytearray(), 0
-    for chunk in unpacked(file):
-        *lines, last = chunk.split(b"\n")
-        for line in lines:
-            whole = bytes(rest) + line
-            rest.clear()
-            if skipped or len(whole) > limit:
-                yield Unreadable("too long", f"{skipped + len(whole)} bytes")
-                skipped = 0
-            else:
-                yield whole.removesuffix(b"\r")
-        if skipped or len(rest) + len(last) > limit:
-            skipped += len(rest) + len(last)
-            rest.clear()
-        else:
-            rest += last
-    if skipped:
-        yield Unreadable("too long", f"{skipped} bytes")
-    elif rest:
-        yield bytes(rest)
-
-
-def unpacked(file: str) -> Iterator[bytes]:
-    """The content of a file in pieces, unpacked by its ending; of one or more frames. Raises `DamagedFileError`."""
-    if file.lower().endswith(".gz"):
-        return _frames(file, lambda: zlib.decompressobj(wbits=31), zlib.error)
-    if file.lower().endswith(".zst"):
-        import zstandard
-
-        return _frames(file, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
-    return _chunks(file)
-
-
-def _chunks(file: str) -> Iterator[bytes]:
-    with opened(file) as stream:
-        while chunk := stream.read(_CHUNK):
-            yield chunk
-
-
-def _frames(file: str, new: Callable[[], Any], damage: type[Exception]) -> Iterator[bytes]:
-    unpacker, taken, made = new(), 0, 0
-    for chunk in _chunks(file):
-        while chunk:
-            if unpacker.eof:
-                unpacker = new()
-            # small bites, so that a bite of a bomb is not large either
-            bite, chunk = chunk[: _CHUNK // 16], chunk[_CHUNK // 16 :]
-            try:
-                content = unpacker.decompress(bite)
-            except damage as error:
-                raise DamagedFileError(f"{file} is damaged after {made} unpacked bytes ({error}).") from error
-            unused = unpacker.unused_data if unpacker.eof else b""
-            taken, made, chunk = taken + len(bite) - len(unused), made + len(content), unused + chunk
-            if made > _MOST_UNPACKED * max(taken, _CHUNK // 16):
-                raise DamagedFileError(f"{file} unpacks to more than {_MOST_UNPACKED} times its size, as no text does.")
-            yield content
-    if taken and not unpacker.eof:
-        raise DamagedFileError(f"{file} is cut off after {made} unpacked bytes.")
-
-
-def opened(file: str) -> BinaryIO:
-    """A file of this machine, or of an object store that Daft reads. Raises `DataError` where it cannot be opened."""
-    if "://" in file:
-        import daft
-
-        return daft.open_file(file, "rb")  # type: ignore[return-value]
-    try:
-        return Path(file).open("rb")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
-
-
-class _Stream:
-    """A file to read from, over pieces of content."""
-
-    def __init__(self, pieces: Iterator[bytes]):
-        self._pieces, self._rest, self._place = pieces, b"", 0
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; none at the end."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
-        self._place += len(taken)
-        return taken
-
-    def tell(self) -> int:
-        """How many bytes were read."""
-        return self._place
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """A stream does not go back."""
-        raise OSError("this stream cannot seek")
-
-    def close(self) -> None:
-        """Nothing is held."""

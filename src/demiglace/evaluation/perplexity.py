@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -141,18 +142,25 @@ def _batch_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
     return _losses(found[0].at(batch.places), batch.labels)
 
 
-def last_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int) -> Found:
+@dataclass(frozen=True)
+class LastWord:
+    """A text's token ids, cut at its front, of which the last `count` are its last word's."""
+
+    ids: Sequence[int]
+    count: int
+
+
+def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> Found:
     """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): predict the last word of a text.
 
     accuracy: the share of texts of whose last word every token is the most likely one, given the true ones before it;
-    perplexity: exp of the mean loss of a word, as in Radford et al. 2019. The context is cut at its front to `size`
-    tokens. Parts: losses of each last word in nats, float64, and whether it was right. Raises `DataError` for a text of
-    fewer than two words.
+    perplexity: exp of the mean loss of a word, as in Radford et al. 2019. Parts: losses of each last word in nats,
+    float64, and whether it was right.
     """
     device, right, losses = next(model.parameters()).device, [], []
-    with evaluating(model), torch.inference_mode(), progress("last words", len(texts), "texts") as bar:
-        for text in texts:
-            row, count = _last_word(tokenizer, text, size)
+    with evaluating(model), torch.inference_mode(), progress("last words", len(words), "texts") as bar:
+        for word in words:
+            row, count = word.ids, word.count
             ids = torch.tensor([row[:-1]], device=device)
             with head_input(model) as found:
                 model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -162,15 +170,28 @@ def last_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
             right.append(bool((logits.argmax(-1) == targets).all()))
             losses.append(float(F.cross_entropy(logits, targets, reduction="sum")))
             bar.advance(1)
-    scores = {"accuracy": sum(right) / len(texts), "perplexity": _exp(sum(losses) / len(texts)), "texts": len(texts)}
+    scores = {"accuracy": sum(right) / len(words), "perplexity": _exp(sum(losses) / len(words)), "texts": len(words)}
     return Found(scores, {"losses": np.array(losses), "right": np.array(right)})
 
 
-def _last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> tuple[list[int], int]:
-    """The token ids of a text, cut at its front, and how many of them are its last word's."""
-    context, _, word = text.rstrip().rpartition(" ")
-    if not context:
-        raise DataError(f"{text[:60]!r} has no last word to predict: fewer than two words.")
-    before = tokenizer(context, add_special_tokens=False)["input_ids"]
-    after = tokenizer(" " + word, add_special_tokens=False)["input_ids"]
-    return [*before, *after][-(size + 1) :], len(after)
+def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> LastWord:
+    """The last word of a text, what white space parts from the rest, behind as much of it as `size` tokens hold.
+
+    Its tokens are those in which the text differs from its context: from the white space before the word on, and where
+    a tokenizer joins that to the context, from there on. Raises `DataError` for a text of fewer than two words, and a
+    word of no token, or so many that there is no room for one before them.
+    """
+    text = text.rstrip()
+    if len(words := text.split()) < 2:
+        raise DataError(f"{text[:60]!r} has no last word to predict: fewer than two words; leave it out.")
+    context = text[: -len(words[-1]) - 1]
+    before, whole = (tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in (context, text))
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
+    count = len(whole) - len(list(shared))
+    ids = whole[-(size + 1) :]
+    if not 0 < count < len(ids):
+        raise DataError(
+            f"{text[:60]!r} ends in a word of {count} tokens; expected 1 to {size}, and one before them. Leave it out, "
+            "or give a larger --block-size."
+        )
+    return LastWord(ids, count)

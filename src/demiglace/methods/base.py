@@ -69,10 +69,15 @@ class TermLoss(nn.Module, ABC):
 
 
 class Term(ABC):
-    """One loss term of a method, as a choice of options; frozen."""
+    """One loss term of a method, as a choice of options; frozen.
+
+    needs_rows: whether it sets a row's logits beside the row's hidden states, so that it is of no use to language
+    models, which have logits for every token.
+    """
 
     name: str
     needs_labels: bool = False
+    needs_rows: bool = False
 
     @abstractmethod
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:

@@ -27,6 +27,7 @@ class PseudoClassifierDistillation(Term):
     temperature: float = 1.0
     final_layer: bool = False
     name = "pseudo"
+    needs_rows = True
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
         """The pooled hidden states of all layers, and the teacher's logits."""

@@ -29,6 +29,11 @@ class Scheduled(Term):
         """As the other term."""
         return self.term.needs_labels
 
+    @property
+    def needs_rows(self) -> bool:  # type: ignore[override]
+        """As the other term."""
+        return self.term.needs_rows
+
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
         """Those of the other term."""
         return self.term.requests(student, teacher)

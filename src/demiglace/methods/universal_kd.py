@@ -2,7 +2,7 @@
 Distillation*, EMNLP 2021.
 
 Deviation: the teacher's classifiers learn from the teacher's own logits, beside the student and in the same run, so
-that rows without labels serve them too; the paper trains them beforehand.
+that rows without labels serve them too; the paper trains them beforehand. It is for classifiers (--data) only.
 """
 
 from dataclasses import dataclass

@@ -22,6 +22,8 @@ from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
 from demiglace.models.loading import load_whole, quiet, seeded, set_dropout
+from demiglace.models.shape import unused_positions
+from demiglace.models.truncate import truncate_config
 
 
 @dataclass(frozen=True)
@@ -127,16 +129,32 @@ def new_language_config(
     sizes: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, those of them that are not none;
     heads are 64 wide and the intermediate size is 4 · d where d is given and they are not. The vocabulary is the
     tokenizer's. positions: the longest row, at least. Raises `ConfigError` for sizes that do not go together, and
-    `ModelError` as `is_masked` does.
+    `ModelError` as `is_masked` does and for a tokenizer whose padding the architecture cannot do with.
     """
     config = _sized(_config_named(config_of), sizes, positions)
     is_masked(config)
     config.vocab_size = len(tokenizer)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, getattr(tokenizer, name))
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     if dropout is not None:
         set_dropout(config, dropout)
-    return config
+    own = _own_padding(tokenizer)
+    config.pad_token_id = own or 0
+    with torch.device("meta"):
+        unused = unused_positions(_made(truncate_config(config, (0,)), config_of))
+    if unused and own is None:
+        raise ModelError(
+            f"--config-of {config_of} tells positions by the padding token, and the tokenizer has none, or one that is "
+            "another token too; train one with `demiglace tokenizer train --mask-token`, or take another kind of model."
+        )
+    config.pad_token_id = own
+    return _sized(config, {}, positions + unused)
+
+
+def _own_padding(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The padding token, if it is no other one too: its embedding stays zero, and that of an end of text must learn."""
+    others = ("bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "unk_token_id")
+    pad: int | None = tokenizer.pad_token_id
+    return None if pad in [getattr(tokenizer, name) for name in others] else pad
 
 
 def new_language_model(
@@ -146,15 +164,21 @@ def new_language_model(
 
     Raises `ConfigError` for sizes that do not go together.
     """
+    with seeded(seed):
+        model = _made(config, name, attention)
+    return checked(model.eval(), name)
+
+
+def _made(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreTrainedModel:
     kernel = None if attention == "sdpa" else attention
     try:
-        with seeded(seed), quiet():
-            model = language_class(config).from_config(
+        with quiet():
+            model: PreTrainedModel = language_class(config).from_config(
                 config, attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
             )
     except LOAD_ERRORS as error:
         raise ConfigError(f"no model can be made of {name} in these sizes: {' '.join(str(error).split())}") from error
-    return checked(model.eval(), name)
+    return model
 
 
 def _config_named(config_of: str) -> PreTrainedConfig:
@@ -178,15 +202,22 @@ def _sized(config: PreTrainedConfig, sizes: dict[str, int | None], positions: in
                 "--num-heads a divisor of it."
             )
     values = config.to_dict()
-    for name in ("head_dim", "num_key_value_heads"):  # Llama's kin derive them from the others where they are not said
-        if given and name in values:
-            given[name] = given["num_attention_heads"] if name.startswith("num") else None  # type: ignore[assignment]
+    if "num_attention_heads" in given:  # of which Llama's kin have more to say
+        heads, width = given["num_attention_heads"], given.get("hidden_size", config.hidden_size)
+        more = {"num_key_value_heads": heads, "head_dim": width // heads}
+        given |= {name: size for name, size in more.items() if name in values}
+    if "num_hidden_layers" in given:
+        values.pop("layer_types", None)  # a word for each layer, made anew
     if (getattr(config, "max_position_embeddings", None) or positions) < positions:
         given["max_position_embeddings"] = positions
     names = {"intermediate_size": "n_inner"} if "n_inner" in values else {}
     for name, size in given.items():
         values[config.attribute_map.get(name, names.get(name, name))] = size
-    return type(config).from_dict(values)
+    try:
+        return type(config).from_dict(values)
+    except LOAD_ERRORS as error:
+        kind, fault = config.model_type, " ".join(str(error).split())
+        raise ConfigError(f"no {kind} model can be made in these sizes: {fault}") from error
 
 
 def checked(model: PreTrainedModel, name: str) -> PreTrainedModel:

@@ -106,6 +106,16 @@ def prepare_config(
         config.pad_token_id = load_tokenizer(path).pad_token_id
 
 
+def let_padding_learn(model: PreTrainedModel) -> None:
+    """Give the padding token's embedding a gradient like any other's.
+
+    Decoders pad with the end of text, which also parts the texts of a pair and a corpus' documents, and transformers
+    would keep it as it is. Where it does pad, the mask hides it, and its gradient is zero all the same.
+    """
+    table: Any = model.get_input_embeddings()
+    table.padding_idx = None
+
+
 def set_dropout(config: PreTrainedConfig, probability: float) -> None:
     """Set every dropout probability of a config.
 
@@ -192,6 +202,7 @@ def _load(
         raise ModelError(f"{path}: its pickle file is damaged or holds more than tensors; it is not read.") from error
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
+    let_padding_learn(loaded)
     return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
 
 

@@ -56,13 +56,15 @@ class ModelShape:
 
 
 def _max_positions(model: PreTrainedModel) -> int | None:
-    """RoBERTa's kin number their positions from the padding id on, so the first rows of the table go unused."""
     rows = getattr(model.config, "max_position_embeddings", None)
-    if rows is None:
-        return None
+    return None if rows is None else rows - unused_positions(model)
+
+
+def unused_positions(model: PreTrainedModel) -> int:
+    """RoBERTa's kin number their positions from the padding id on, so the first rows of the table go unused."""
     tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
     unused = [m.padding_idx + 1 for m in tables if isinstance(m, nn.Embedding) and m.padding_idx is not None]
-    return rows - max(unused, default=0)
+    return max(unused, default=0)
 
 
 def _embedding_parameters(model: PreTrainedModel, head: nn.Module | None) -> int:

@@ -132,15 +132,20 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def check_same_vocabulary(
-    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, role: str = "student", *, but_mask: bool = False
+    teacher: PreTrainedTokenizerBase,
+    other: PreTrainedTokenizerBase,
+    role: str = "student",
+    *,
+    but_mask: bool = False,
+    padded: bool = True,
 ) -> None:
     """Raise `ModelError`, saying how they differ, where two tokenizers do not turn the same text into the same ids.
 
     role: what the other one's model is to the teacher, for the message. but_mask: where the teacher's has no mask
-    token, the other may have one all the same.
+    token, the other may have one all the same. padded: whether rows will be padded, so that the padding token counts.
     """
     mask = other.mask_token if but_mask and teacher.mask_token is None else None
-    difference = _difference(teacher, other, role, mask)
+    difference = _difference(teacher, other, role, mask, padded)
     if difference:
         ways = "a student cut from the teacher, or a pair that shares its tokenizer"
         raise ModelError(
@@ -150,7 +155,7 @@ def check_same_vocabulary(
 
 
 def _difference(
-    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, role: str, allowed_mask: Any = None
+    teacher: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, role: str, allowed_mask: Any, padded: bool
 ) -> str:
     ours, theirs = teacher.get_vocab(), other.get_vocab()
     if allowed_mask not in ours:
@@ -160,8 +165,9 @@ def _difference(
         shown = "; ".join(f"{t!r} is {_id(ours, t)} there, {_id(theirs, t)} here" for t in differing[:3])
         sizes = f"{len(ours):,} tokens against {len(theirs):,}"
         return f"{sizes}, {len(differing):,} of them differ (teacher there, {role} here: {shown})"
+    passed = [*(["mask_token_id"] if allowed_mask else []), *([] if padded else ["pad_token_id"])]
     for name in _SPECIAL:
-        if getattr(teacher, name) != getattr(other, name) and not (allowed_mask and name == "mask_token_id"):
+        if getattr(teacher, name) != getattr(other, name) and name not in passed:
             return f"{name} is {getattr(teacher, name)} for the teacher, {getattr(other, name)} for the {role}"
     split = teacher.tokenize(_PROBE), other.tokenize(_PROBE)
     same = teacher(_PROBE)["input_ids"] == other(_PROBE)["input_ids"]

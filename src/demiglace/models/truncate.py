@@ -6,6 +6,7 @@ Embeddings, norms, pooler and head stay as they are; which layers stay is a stra
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -122,9 +123,14 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
     nn.Module.to(student, model.device, model.dtype)
     student.train(model.training)
     student.load_state_dict(_kept_weights(model, name, keep), strict=True)
+    _table(student).padding_idx = _table(model).padding_idx  # whether padding learns: `loading.let_padding_learn`
     if model.can_generate():
         student.generation_config = copy.deepcopy(model.generation_config)
     return student
+
+
+def _table(model: PreTrainedModel) -> Any:
+    return model.get_input_embeddings()
 
 
 def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:

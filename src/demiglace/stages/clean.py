@@ -16,11 +16,14 @@ def clean(config: CleanConfig) -> Path | None:
 
     Returns the run directory; interrupted, the same call goes on. The result does not depend on the number of workers,
     the engine or the order of sources. With `explain` it prints what each rule finds instead. Raises `ConfigError`,
-    `DataError` for damaged files, and `RunError`.
+    `DataError` for sources that are not there or cannot be opened, `RunError`, and `UserError` where a task meets
+    damaged files, which `keep_damaged` uses up to the damage.
     """
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:
         raise ConfigError(f"cleaning needs {', '.join(missing)}, not installed; run: pip install 'demiglace[clean]'")
+    if config.engine == "ray" and find_spec("ray") is None:
+        raise ConfigError("--engine ray needs Ray: pip install 'demiglace[clean,ray]', or leave --engine out.")
     from demiglace.stages.clean_sources import clean_sources
 
     return clean_sources(config)

@@ -1,50 +1,48 @@
 """Cleaning from sources to a finished run."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from demiglace.cleaning import run as cleaning
-from demiglace.cleaning.contamination import Decontamination
 from demiglace.cleaning.engine import start
 from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
 from demiglace.cleaning.ruleset import AnyRule, described, rules_of
-from demiglace.cleaning.steps import Plan
+from demiglace.cleaning.steps import READ, Plan
 from demiglace.config import flatten
 from demiglace.console import say
-from demiglace.data.document_files import find_sources
-from demiglace.data.documents import Document, read_documents
-from demiglace.data.sources import read_task
-from demiglace.data.tasks import TASKS
-from demiglace.errors import ConfigError, unknown
-from demiglace.manifest import fingerprint, open_run
+from demiglace.data.document_files import find_sources, is_inside
+from demiglace.data.streams import cannot_read
+from demiglace.errors import ConfigError
+from demiglace.manifest import Run, fingerprint, open_run
+from demiglace.stages.clean_reference import fingerprint_texts, read_references
 from demiglace.stages.config import CleanConfig
+
+_REMEDIES = {  # what may help, by how a reason for not reading begins
+    "too long": "--max-document-mb, or --unit line or paragraph for .txt",
+    "no text under": "--text-key",
+}
 
 
 def clean_sources(config: CleanConfig) -> Path | None:
     """See `demiglace.stages.clean.clean`."""
     rules = rules_of(config.rules, config.against)
-    sources = find_sources(config.sources)
-    if config.explain:
-        explain(sources, rules, config.reading, list(_reference(rules, config)))
-        return None
-    if config.output is None:
+    if config.output is None and not config.explain:
         raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
-    _check_apart(sources, config.output)
-    for name in config.against:
-        _check_reference(name)
-    local = [s for s in sources if "://" not in s]
-    names = dict.fromkeys(sources, "address") | {s: fingerprint([s]) for s in local}
-    options = flatten(config, deciding_only=True) | {"rules": described(rules)}
-    options.pop("sources")
-    run = open_run(config.output, "clean", options, names)
-    if run.complete:
-        say(f"{run.path} is up to date.")
-        return run.path
-    start(config.engine, config.address)
-    size = sum(Path(s).stat().st_size for s in local)
+    if config.output is not None:
+        _check_apart(config.sources, config.output)
+    sources = find_sources(config.sources, apart=config.output)
+    references = read_references(rules, config.reading, config.location)
+    texts = [text for name in references for text in references[name]]
+    if config.explain:
+        explain(list(sources), rules, config.reading, texts)
+        return None
+    inputs = {source: _identity(source, size) for source, size in sources.items()}
+    inputs |= {f"against {name}": fingerprint_texts(found) for name, found in references.items()}
+    run = _opened(config, rules, inputs)
     plan = Plan(
         str(run.path.absolute()),
         tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
@@ -52,53 +50,71 @@ def clean_sources(config: CleanConfig) -> Path | None:
         asdict(config.reading),
         config.keep_damaged,
         config.format,
-        cleaning.bucket_count(size),
+        cleaning.bucket_count(sum(sources.values())),
     )
-    cleaning.prepare(plan, _reference(rules, config))
-    result = cleaning.run(plan, config.workers or os.cpu_count() or 1)
+    if run.complete:
+        cleaning.clear(plan)  # what a run has left that was killed behind its last step
+        say(f"{run.path} is up to date.")
+        return run.path
+    start(config.engine, config.address)
+    cleaning.prepare(plan, texts)
+    result = cleaning.run(plan, config.workers or _cores(config))
     totals = cleaning.summary(result["rules"])
     write_page(run.path / "cleaning.html", plan, result)
     shards = [f"shards/{f.name}" for f in cleaning.shard_files(run.path)]
     brief = {name: _brief(tally) for name, tally in result["rules"].items()}
-    run.finish(sources=sources, totals=totals, rules=brief, shards=shards)
+    run.finish(sources=list(sources), totals=totals, rules=brief, shards=shards)
     cleaning.clear(plan)
-    _say_result(run.path, totals)
+    _say_result(run.path, totals, brief.get(READ, {}).get("reasons", {}))
     return run.path
 
 
-def _check_apart(sources: list[str], output: Path) -> None:
-    """Raise `ConfigError` where a source is in the output."""
-    home = output.absolute()
+def _check_apart(sources: Sequence[str], output: Path) -> None:
+    """Raise `ConfigError` where a source is in the output; of a folder around the output the rest is read."""
     for source in sources:
-        if "://" not in source and home in Path(source).absolute().parents:
+        if "://" not in source and is_inside(source, output):
             raise ConfigError(f"the source {source} is in the output directory {output}; give another --output.")
 
 
-def _check_reference(name: str) -> None:
-    if name not in TASKS and not Path(name).exists():
-        raise ConfigError(f"--against {name}: " + unknown("task", name, TASKS) + "; nor is there such a file.")
+def _identity(source: str, size: int) -> str:
+    """A file's fingerprint; of an object store's, which is not read twice, the size."""
+    if "://" in source:
+        return f"an address, {size} bytes"
+    try:
+        return fingerprint([source])
+    except OSError as error:
+        raise cannot_read(source, error) from error
 
 
-def _reference(rules: Sequence[AnyRule], config: CleanConfig) -> Iterator[str]:
-    """The texts that documents must not share: of all sets of tasks but train, and of files."""
-    for name in (name for rule in rules if isinstance(rule, Decontamination) for name in rule.against):
-        if name not in TASKS:
-            yield from (d.text for d in read_documents(name, config.reading) if isinstance(d, Document))
-            continue
-        task = TASKS[name]
-        for split in task.splits:
-            if split != "train":
-                table = read_task(name, task, split, config.location)
-                for column in task.text_columns:
-                    yield from (str(text) for text in table.columns[column])
+def _opened(config: CleanConfig, rules: Sequence[AnyRule], inputs: Mapping[str, str]) -> Run:
+    assert config.output is not None
+    options = flatten(config, deciding_only=True) | {"rules": described(rules)}
+    options.pop("sources")
+    return open_run(config.output, "clean", options, inputs)
 
 
-def _brief(tally: dict) -> dict:
+def _cores(config: CleanConfig) -> int:
+    """The processors of this machine, or of the cluster's all."""
+    if config.engine == "local":
+        return os.cpu_count() or 1
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _brief(tally: dict[str, Any]) -> dict[str, Any]:
     """A rule's tally without what only the page shows."""
     return {k: v for k, v in tally.items() if k not in ("histograms", "dropped", "kept")}
 
 
-def _say_result(path: Path, totals: dict[str, list[int]]) -> None:
+def _say_result(path: Path, totals: dict[str, list[int]], refused: Mapping[str, int]) -> None:
     before, after = totals["documents"]
     share = totals["characters"][1] / max(1, totals["characters"][0])
     say(f"{path}: {after:,} of {before:,} documents are left, {share:.1%} of the characters; see {path}/cleaning.html.")
+    if refused:
+        why = "; ".join(f"{reason}: {count:,}{_remedy(reason)}" for reason, count in refused.items())
+        say(f"{sum(refused.values()):,} were not read ({why}).")
+
+
+def _remedy(reason: str) -> str:
+    return next((f", see {flag}" for start, flag in _REMEDIES.items() if reason.startswith(start)), "")

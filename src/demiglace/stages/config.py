@@ -216,7 +216,7 @@ class GenerateConfig:
     """Let a causal language model go on with a text, for a look at what it has learned."""
 
     model: str = option("model directory, run directory or hub name", positional=True)
-    prompt: tuple[str, ...] = option("texts to go on with; none: the beginning of a document", ("",))
+    prompt: tuple[str, ...] = option("texts to go on with; none: the beginning of a document", ("",), whole=True)
     new_tokens: int = option("tokens to add, at most", 100, at_least=1)
     temperature: float = option("0 takes the likeliest token, 1 draws as the model says", 0.8, at_least=0)
     top_p: float = option(
@@ -239,7 +239,7 @@ class CleanConfig:
     against: tuple[str, ...] = option("drop documents that hold text of these tasks' evaluation sets, or files", ())
     format: Literal["parquet", "jsonl"] = option("kind of the shards; jsonl is packed with Zstandard", "parquet")
     reading: ReadConfig = group(ReadConfig)
-    keep_damaged: bool = option("use damaged and cut-off files up to the damage", False, decides=False)
+    keep_damaged: bool = option("use damaged and cut-off files up to the damage", False)
     engine: Literal["local", "ray"] = option("this machine's cores, or a Ray cluster", "local", decides=False)
     address: str | None = option("the Ray cluster; none: the one of this machine", None, decides=False)
     workers: int | None = option("tasks at once; none: one a core", None, decides=False, at_least=1)

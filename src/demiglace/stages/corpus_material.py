@@ -12,6 +12,7 @@ from demiglace.console import say
 from demiglace.data.blocks import Blocks, Masking, all_blocks
 from demiglace.data.corpus import Corpus, load_corpus
 from demiglace.data.corpus_config import CorpusConfig
+from demiglace.data.corpus_text import counted
 from demiglace.data.document_files import corpus_files
 from demiglace.errors import ConfigError, DataError, ModelError, unknown
 from demiglace.evaluation.perplexity import block_loss
@@ -28,9 +29,10 @@ METRICS = {"loss": False, "perplexity": False}  # and whether higher is better
 
 @dataclass(frozen=True)
 class CorpusMaterial:
-    """A corpus as blocks, for one tokenizer; a `stages.material.Material`."""
+    """A corpus as blocks, for one tokenizer, and the one to validate on, if any; a `stages.material.Material`."""
 
     corpus: Corpus
+    held: Corpus | None
     examples: Mapping[str, Blocks]
 
     @property
@@ -51,24 +53,31 @@ class CorpusMaterial:
     @property
     def facts(self) -> dict[str, Any]:
         """Blocks, tokens, documents, and why documents are missing."""
-        return {
+        facts: dict[str, Any] = {
             "task": "language modelling",
             "problem": self.problem,
             "labels": [],
             "rows": {name: len(blocks) for name, blocks in self.examples.items()},
             "tokens": {name: len(blocks) * blocks.size for name, blocks in self.examples.items()},
-            "corpus": {
-                "tokens": len(self.corpus),
-                "documents": self.corpus.documents,
-                "bytes": self.corpus.bytes,
-                "words": self.corpus.words,
-            },
+            "corpus": _facts(self.corpus),
             "drops": dict(self.corpus.left_out),
         }
+        if self.held is not None:
+            facts["validation corpus"] = _facts(self.held) | {"drops": dict(self.held.left_out)}
+        return facts
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Loss in nats a token and perplexity, on the blocks of a split."""
         return block_loss(model, self.examples[split], precision)
+
+
+def _facts(corpus: Corpus) -> dict[str, int]:
+    return {
+        "tokens": len(corpus),
+        "documents": corpus.documents,
+        "bytes": corpus.bytes,
+        "words": corpus.words,
+    }
 
 
 def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
@@ -91,7 +100,7 @@ def masking_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sha
     if tokenizer.mask_token_id is None:
         raise ModelError(
             "the tokenizer has no mask token, which a masked language model needs; train one with `demiglace tokenizer "
-            "train --mask-token`, or take a causal model."
+            "train --mask-token`, add one to a copy of it (docs/language-models.md), or take a causal model."
         )
     return Masking(share, tokenizer.mask_token_id, (0, len(tokenizer)), seed)
 
@@ -121,7 +130,7 @@ def make_blocks(
     """Tokenise what is not tokenised yet, cut it into blocks of `size`, and set blocks aside for validation."""
     home = run / "tokens" if config.token_files == "auto" else Path(config.token_files)
     corpus = load_corpus(home, corpus_files(config.corpus), tokenizer, config.reading)
-    blocks = all_blocks(corpus, size, masking)
+    blocks, held = all_blocks(corpus, size, masking), None
     if config.validation_corpus:
         held = load_corpus(home, corpus_files(config.validation_corpus), tokenizer, config.reading)
         validation = all_blocks(held, size, masking)
@@ -134,7 +143,7 @@ def make_blocks(
     if count < len(blocks):
         drawn = np.random.default_rng(0).permutation(len(blocks))[:count]
         blocks = replace(blocks, numbers=blocks.numbers[np.sort(drawn)])
-    material = CorpusMaterial(corpus, {"train": blocks, "validation": validation})
+    material = CorpusMaterial(corpus, held, {"train": blocks, "validation": validation})
     _say(material)
     return material
 
@@ -162,5 +171,6 @@ def _say(material: CorpusMaterial) -> None:
         f"{len(train):,} blocks of {train.size} to train on, {len(material.examples['validation']):,} to validate on"
     )
     if corpus.left_out:
-        reasons = ", ".join(f"{why} {n:,}" for why, n in sorted(corpus.left_out.items()))
-        say(f"left out: {reasons}")
+        say(f"left out: {counted(corpus.left_out)}")
+    if material.held is not None and material.held.left_out:
+        say(f"left out of the validation corpus: {counted(material.held.left_out)}")

@@ -42,7 +42,7 @@ def distill_text(config: DistillConfig) -> Path:
         return config.output
     tokenizer = load_text_tokenizer(config.teacher)
     if config.student:
-        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student))
+        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student), padded=False)
     teacher, student, precision = _load_models(config)
     for model in (teacher, student):
         check_ids(model, tokenizer)
@@ -91,12 +91,17 @@ def _with_source(
 
 
 def text_method(config: DistillConfig) -> Method:
-    """The method. Raises `ConfigError` for one that rewrites rows, and where rows were given beside the corpus."""
+    """The method. Raises `ConfigError` for one that only rows suit, and where rows were given beside the corpus."""
     if config.source.data:
         raise ConfigError("--data and --corpus were both given; the student learns a task, or to be a language model.")
     method = build_method(config.method, config.method_options)
     if method.augmentation is not None:
         raise ConfigError(f"method {config.method} rewrites the rows of a task; for --corpus take another method.")
+    if any(w.term.needs_rows for w in method.terms):
+        raise ConfigError(
+            f"method {config.method} learns from the logits of a task's rows, where a language model has logits for "
+            "every token; for --corpus take another method."
+        )
     return method
 
 

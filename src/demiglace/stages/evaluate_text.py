@@ -1,6 +1,7 @@
 """`demiglace evaluate --corpus`: how well a language model predicts text."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config import flatten
 from demiglace.console import console, say, table
 from demiglace.data.corpus import end_of_text, load_corpus
+from demiglace.data.corpus_text import counted, read_texts
 from demiglace.data.document_files import corpus_files
-from demiglace.data.documents import Document, read_documents
 from demiglace.errors import ConfigError, DataError
-from demiglace.evaluation.perplexity import Found, last_words, perplexity
+from demiglace.evaluation.perplexity import Found, LastWord, last_word, last_words, perplexity
 from demiglace.manifest import Run, fingerprint, open_run
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
@@ -54,11 +55,13 @@ def evaluate_text(config: EvaluateConfig) -> Path:
         return run.path
     model, tokenizer = load_causal(config.model, config.allow_pickle)
     size, stride = _window(config, model)
+    words, left_out = _last_words(lambada, config, tokenizer, size)
     results = _corpora(run, config, texts, model, tokenizer, size, stride)
     if config.lambada:
-        found = last_words(model, tokenizer, _texts(lambada, config), size)
+        found = last_words(model, words)
         _save(run, "lambada", found)
-        results[config.lambada] = _result(found.scores)
+        name = f"{config.lambada} (last words)" if config.lambada in results else config.lambada
+        results[name] = _result(name, found.scores, left_out)
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
     protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
     run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
@@ -90,7 +93,7 @@ def _corpora(
         corpus = load_corpus(run.path / "tokens", files, tokenizer, config.reading)
         found = perplexity(model, corpus, end, size, stride, Path(name).name)
         _save(run, str(number), found)
-        results[name] = _result(found.scores) | ({"left_out": dict(corpus.left_out)} if corpus.left_out else {})
+        results[name] = _result(name, found.scores, corpus.left_out)
     return results
 
 
@@ -99,19 +102,30 @@ def _save(run: Run, stem: str, found: Found) -> None:
         np.save(run.path / f"{stem}-{name}.npy", values)
 
 
-def _result(scores: Mapping[str, float]) -> dict[str, Any]:
-    """The scores as metrics, beside what they were measured on."""
+def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """The scores as metrics, beside what they were measured on, and what of it was left out, which is also said."""
+    if left_out:
+        say(f"left out of {text}: {counted(left_out)}")
     metrics = {name: scores[name] for name in METRICS if name in scores}
-    return {"rows": scores.get("documents", scores.get("texts")), "metrics": metrics} | {
+    result = {"rows": scores.get("documents", scores.get("texts")), "metrics": metrics} | {
         name: value for name, value in scores.items() if name not in metrics
     }
+    return result | ({"left_out": dict(left_out)} if left_out else {})
 
 
-def _texts(files: Sequence[str], config: EvaluateConfig) -> list[str]:
-    texts = [d.text for f in files for d in read_documents(f, config.reading) if isinstance(d, Document)]
-    if not texts:
-        raise DataError(f"--lambada {config.lambada} holds no text; look at --text-key and --unit.")
-    return texts
+def _last_words(
+    files: Sequence[str], config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, size: int
+) -> tuple[list[LastWord], Counter[str]]:
+    """The texts of --lambada, and why others of its documents are none. Raises `DataError` where one is of no use."""
+    left_out: Counter[str] = Counter()
+    try:
+        words = [last_word(tokenizer, text, size) for text in read_texts(files, config.reading, left_out)]
+    except DataError as error:
+        raise DataError(f"--lambada {config.lambada}: {error}") from error
+    if files and not words:
+        reasons = counted(left_out) or "no document"
+        raise DataError(f"--lambada {config.lambada} holds no text ({reasons}); look at --text-key and --unit.")
+    return words, left_out
 
 
 def _table(results: Mapping[str, Mapping[str, Any]], protocol: str) -> Table:

@@ -59,7 +59,7 @@ def _of_distill(config: DistillConfig, devices: int) -> Subject:
     text_method(config)
     tokenizer = load_text_tokenizer(config.teacher)
     if config.student:
-        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student))
+        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student), padded=False)
     teacher = language_config(config.teacher)
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)

@@ -1,5 +1,6 @@
 """`demiglace tokenizer train`: a vocabulary out of text."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +10,14 @@ from transformers import PreTrainedTokenizerFast
 
 from demiglace.config import command, flatten
 from demiglace.console import say
+from demiglace.data.corpus_text import counted, read_texts
 from demiglace.data.document_files import corpus_files
-from demiglace.data.documents import Document, read_documents
-from demiglace.errors import DataError
+from demiglace.errors import DataError, RunError
 from demiglace.manifest import fingerprint, open_run
 from demiglace.stages.config import TokenizerConfig
 
 END = "<|endoftext|>"  # as GPT-2 calls it
-MASK = "<|mask|>"
+MASK, PAD = "<|mask|>", "<|pad|>"
 
 
 @command(TokenizerConfig)
@@ -24,7 +25,7 @@ def tokenizer(config: TokenizerConfig) -> Path:
     """Train a byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909; over bytes, as GPT-2's) and save it.
 
     Returns the directory, which `AutoTokenizer.from_pretrained` and `--tokenizer` read. Raises `DataError` for files
-    without text, and text too short for so many tokens.
+    without text, and text too short for so many tokens, and `RunError` where the directory cannot be written.
     """
     files = corpus_files(config.corpus)
     inputs = {"corpus": fingerprint(files)}
@@ -35,7 +36,9 @@ def tokenizer(config: TokenizerConfig) -> Path:
     core = Tokenizer(BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    special = [END, *([MASK] if config.mask_token else [])]
+    # a masked language model is to tell padding from ends of text, which some of them number no position of
+    own = {"mask_token": MASK, "pad_token": PAD} if config.mask_token else {"pad_token": END}
+    special = list(dict.fromkeys([END, *own.values()]))
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
         special_tokens=special,
@@ -44,8 +47,11 @@ def tokenizer(config: TokenizerConfig) -> Path:
     )
     texts = _Texts(files, config)
     core.train_from_iterator(texts, trainer)
-    if not texts.characters:
-        raise DataError(f"{', '.join(config.corpus)} holds no text; look at --text-key, --unit and --max-document-mb.")
+    if not texts.documents:
+        raise DataError(
+            f"{', '.join(config.corpus)} holds no text ({counted(texts.left_out) or 'no document'}); look at the "
+            "files, --text-key, --unit and --max-document-mb."
+        )
     found = core.get_vocab_size()
     if found < config.vocab_size:
         raise DataError(
@@ -57,13 +63,18 @@ def tokenizer(config: TokenizerConfig) -> Path:
         bos_token=END,
         eos_token=END,
         unk_token=END,
-        pad_token=END,
-        **({"mask_token": MASK} if config.mask_token else {}),
+        **own,
         clean_up_tokenization_spaces=False,
     )
-    trained.save_pretrained(run.path)
-    run.finish(vocab_size=found, documents=texts.documents, characters=texts.characters)
-    say(f"{run.path}: {found:,} tokens from {texts.documents:,} documents, {texts.characters / 1e6:,.1f} MB of text")
+    try:
+        trained.save_pretrained(run.path)
+    except OSError as error:
+        raise RunError(f"{run.path} could not be written ({error}); make room there and repeat the command.") from error
+    counts = {"documents": texts.documents, "characters": texts.characters, "bytes": texts.bytes}
+    run.finish(vocab_size=found, **counts, drops=dict(texts.left_out))
+    say(f"{run.path}: {found:,} tokens from {texts.documents:,} documents, {texts.bytes / 1e6:,.1f} MB of text")
+    if texts.left_out:
+        say(f"left out: {counted(texts.left_out)}")
     return run.path
 
 
@@ -72,12 +83,12 @@ class _Texts:
 
     def __init__(self, files: list[str], config: TokenizerConfig):
         self._files, self._config = files, config
-        self.documents = self.characters = 0
+        self.documents = self.characters = self.bytes = 0
+        self.left_out: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[str]:
-        for file in self._files:
-            for document in read_documents(file, self._config.reading):
-                if isinstance(document, Document):
-                    self.documents += 1
-                    self.characters += len(document.text)
-                    yield document.text.encode("utf-8", "replace").decode("utf-8")
+        for text in read_texts(self._files, self._config.reading, self.left_out):
+            self.documents += 1
+            self.characters += len(text)
+            self.bytes += len(text.encode())
+            yield text

@@ -32,13 +32,17 @@ _PLACES, _NOISE = 1, 2  # what a row's random numbers are for
 class Vocabulary:
     """The tokens that teacher and student read, from 0 to below `size`.
 
-    mask: the generator's token that masks, none for a causal one; special: tokens that are neither masked nor filled
-    in, the mask among them.
+    mask: the generator's token that masks, none for a causal one; special: the teacher's tokens that are no words.
     """
 
     mask: int | None
     special: tuple[int, ...]
     size: int
+
+    @property
+    def fixed(self) -> list[int]:
+        """Tokens that are neither masked nor filled in: special ones, and the mask, be it a word of the teacher's."""
+        return [i for i in {*self.special, self.mask} if i is not None and i < self.size]
 
 
 class Adversary:
@@ -120,7 +124,7 @@ class Adversary:
             assert self._vocabulary.mask is not None
             ids = ids.masked_fill(places, self._vocabulary.mask)
         logits: Tensor = self._generator(batch.inputs | {"input_ids": ids}, places)[:, : self._vocabulary.size]
-        barred = torch.tensor(self._vocabulary.special, device=logits.device)
+        barred = torch.tensor(self._vocabulary.fixed, device=logits.device)
         return logits.index_fill(-1, barred, -torch.inf)
 
     def _straight_through(self, logits: Tensor, noise: Tensor) -> Tensor:
@@ -141,7 +145,7 @@ class Adversary:
             # drawn for real tokens in order, so that padding, on whichever side, does not matter
             numbers = _random(now, row, _PLACES).random((int(real[i].sum()), 2), np.float32)
             places[i, real[i]], draws[i, real[i]] = numbers[:, 0] < self.options.mask_share, numbers[:, 1]
-        places &= ~np.isin(ids, self._vocabulary.special)
+        places &= ~np.isin(ids, self._vocabulary.fixed)
         if self._generator.causal:
             places[:, 0] = False
             places[:, 1:] &= real[:, :-1]
