@@ -25,6 +25,7 @@ FORMAT = 1
 _OURS = (".lock", "run.json.part")  # may be all that a run cut off in its first moment has left
 _SHARED_SECONDS = 60.0  # a shared directory is locked for moments only
 _VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
+_CLEANING = ("daft", "fastwarc", "ftfy", "py3langid", "pyarrow", "scipy", "trafilatura", "zstandard")
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Run:
         """Write the manifest, which marks the run as complete, and return it."""
         manifest = _identity(self.stage, self.config, self.inputs)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest |= {"versions": versions(), "machine": machine(), "finished": finished} | results
+        manifest |= {"versions": versions(self.stage), "machine": machine(), "finished": finished} | results
         write_json(self.path / "manifest.json", manifest)
         self.complete = True
         if self._lock:
@@ -220,10 +221,10 @@ def fingerprint(paths: Iterable[Path | str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a result, as far as they are installed."""
+def versions(stage: str = "") -> dict[str, str]:
+    """Versions of the libraries that decide a result of a stage, as far as they are installed."""
     found = {}
-    for name in _VERSIONED:
+    for name in (*_VERSIONED, *(_CLEANING if stage == "clean" else ())):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,6 +1,10 @@
 """C4's rules line by line, and masking."""
 
+import re
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from demiglace.cleaning.c4 import C4, count_sentences
 from demiglace.cleaning.mask import Mask, mask
@@ -59,6 +63,10 @@ def test_sentences(line: str, count: int) -> None:
     assert count_sentences(line) == count
 
 
+def test_a_long_line_of_dots_takes_no_minutes() -> None:
+    assert count_sentences("." * 1_000_000 + "x") == 1
+
+
 def test_addresses_are_masked() -> None:
     text, emails, addresses = mask("Write to a.b+c@mail.example.co.uk or ask 8.8.8.8, not 192.168.0.1 or 999.1.1.1.")
     assert text == "Write to email@example.com or ask 22.214.171.124, not 192.168.0.1 or 999.1.1.1."
@@ -77,3 +85,26 @@ def test_masking_says_which_texts_it_changed() -> None:
     assert outcome.texts[1] == "<mail>"
     assert outcome.keep.all()
     assert outcome.measures[0].values.tolist() == [0, 1]
+
+
+LOCAL, LABEL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+", r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+EMAIL = re.compile(rf"\b{LOCAL}(?:\.{LOCAL})*@(?:{LABEL}\.)+{LABEL}")
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b1", "@", ".", "-", "_", "/", "é", " ", "\n", "a@b.c"]), max_size=20).map("".join)
+)
+@example("..a@b.c")
+@example("é-a@b.c-@d.e")
+@example("a@b@c.d@e.f")
+def test_addresses_are_those_of_one_expression(text: str) -> None:
+    masked, count, _ = mask(text, email="*")
+    assert (masked, count) == EMAIL.subn("*", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["ab-/" * 500_000 + "@", "a.." * 500_000 + "@b", "a@" * 500_000, "a@" + "b-" * 500_000]
+)
+def test_a_long_line_without_an_address_takes_no_minutes(text: str) -> None:
+    assert mask(text) == (text, 0, 0)

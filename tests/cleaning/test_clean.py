@@ -119,6 +119,9 @@ def test_the_page_shows_rules_examples_and_clusters(web: Path) -> None:
     content = (web / "cleaning.html").read_text("utf-8")
     for piece in ("gopher-quality", "probability of en", "Dropped, drawn at random", "Near-duplicates side by side"):
         assert piece in content
+    rules = json.loads((web / "manifest.json").read_text())["rules"]
+    for unit in ("documents", "characters", "words"):
+        assert all(f"<td>{n:,}</td>" in content for name in rules if name != "read" for n in rules[name][unit])
     assert "<script" not in content
 
 
@@ -197,6 +200,7 @@ def test_rules_of_a_users_own(tmp_path: Path) -> None:
         ("rules: [{languages: [en]}]", "expected a rule's name"),
         ("rule: [mask]", "expected one key, rules"),
         ("rules: []", "expected one key, rules"),
+        ("rules: [mask, repair, {rule: mask, ip: x}]", "the rule mask is there 2 times"),
     ],
 )
 def test_rules_that_do_not_exist(tmp_path: Path, content: str, message: str) -> None:
@@ -229,7 +233,7 @@ def test_damaged_files_are_refused_or_used_up_to_the_damage(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"cut off after .* unpacked bytes.*--keep-damaged"):
         demiglace.clean(**call)
     assert not (tmp_path / "o" / "manifest.json").exists()
-    run = demiglace.clean(**call, keep_damaged=True)
+    run = demiglace.clean(**call | {"output": tmp_path / "kept"}, keep_damaged=True)
     assert [r["reason"] for r in ledger(run) if r["rule"] == "read"] == ["damaged from here on"]
     assert len(texts(run)) > 0
 
@@ -253,20 +257,29 @@ def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "known in a whole run only" in said
 
 
+_SMALL = 4000  # characters of a part, so that there is something to interrupt
+
+
 def in_child(call: dict) -> subprocess.Popen:
-    script = "import json, sys, demiglace; demiglace.clean(**json.loads(sys.argv[1]))"
+    script = (
+        "import json, sys, demiglace\n"
+        "from demiglace.cleaning import steps\n"
+        f"steps.PART = {_SMALL}\n"
+        "demiglace.clean(**json.loads(sys.argv[1]))\n"
+    )
     return subprocess.Popen([sys.executable, "-c", script, json.dumps(call)], start_new_session=True)
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Iterator[dict]:
     corpus(tmp_path / "in", 24)
-    for k in range(2, 40):  # enough files that there is something to interrupt
+    for k in range(2, 40):
         (tmp_path / "in" / f"part{k}.txt").write_text(page(100 + k))
     yield {"sources": [str(tmp_path / "in")], "output": str(tmp_path / "out"), "workers": 1}
 
 
-def test_a_killed_run_goes_on_to_the_same_result(many: dict, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_result(many: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PART", _SMALL)
     whole = demiglace.clean(**many | {"output": str(tmp_path / "whole")})
     out = tmp_path / "out"
     for least in (5, 60):
@@ -281,7 +294,9 @@ def test_a_killed_run_goes_on_to_the_same_result(many: dict, tmp_path: Path) -> 
     (out / "ledger").mkdir(exist_ok=True)
     (out / "ledger" / "0-00000.parquet.1.part").write_bytes(b"PAR1")  # where the kill meets a file half written
     demiglace.clean(**many)
+    assert len(shards(whole)) > 20
     assert shards(out) == shards(whole)
+    assert not list(out.rglob("*.part"))
     assert ledger(out) == ledger(whole)
     assert (out / "cleaning.html").read_text("utf-8") == (whole / "cleaning.html").read_text("utf-8")
 
@@ -305,25 +320,33 @@ def test_ray_gives_the_same_bytes(web: Path, tmp_path: Path) -> None:
     assert any(row["rule"] == "near-duplicates" for row in ledger(local))
 
 
-def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
-    """Peak memory of a run over twenty times the text, in parts of 100,000 characters."""
+def test_five_times_the_text_that_fits_into_memory(tmp_path: Path) -> None:
+    """A run that may take 24 MB more than a process that has cleaned something already, over 120 MB of text."""
+    room, size = 24_000_000, 120_000_000
     script = (
-        "import sys, demiglace\n"
+        "import resource, sys, demiglace\n"
         "from pathlib import Path\n"
         "from demiglace.cleaning import pipeline, steps\n"
-        "steps.PART = pipeline.BATCH = 100_000\n"
-        "demiglace.clean(sources=[sys.argv[1]], output=sys.argv[2], workers=1)\n"
-        # not ru_maxrss, in which the memory of the process that starts this one counts too
-        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "steps.PART = pipeline.BATCH = 400_000\n"
+        "small, large, rules, room = sys.argv[1:]\n"
+        "demiglace.clean(sources=[small], output=small + '.out', rules=rules, workers=1)\n"
+        "rest = 1024 * int(Path('/proc/self/status').read_text().split('VmData:')[1].split()[0])\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (rest + int(room),) * 2)\n"
+        "demiglace.clean(sources=[large], output=large + '.out', rules=rules, workers=1)\n"
     )
-    peaks = []
-    for count in (300, 6000):
-        source = tmp_path / f"{count}.jsonl"
-        with source.open("w") as stream:
-            for i in range(count):
-                stream.write(json.dumps({"text": page(i)}) + "\n")
-        call = [sys.executable, "-c", script, str(source), str(tmp_path / f"out-{count}")]
-        peaks.append(int(subprocess.run(call, check=True, capture_output=True, text=True).stdout))
-    text = (tmp_path / "6000.jsonl").stat().st_size / 1024  # VmHWM counts in KiB
-    assert text > 5000
-    assert peaks[1] - peaks[0] < 0.9 * text, "holding the text once would take more"
+    pages = [page(i) for i in range(200)]
+    files = [tmp_path / "small.jsonl", tmp_path / "large.jsonl"]
+    for file, wanted in zip(files, (size // 100, size), strict=True):
+        with file.open("w") as stream:
+            written = number = 0
+            while written < wanted:
+                text = f"{pages[number % len(pages)]} Number {number}."
+                written, number = written + len(text), number + 1
+                stream.write(json.dumps({"text": text}) + "\n")
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [gopher-quality, exact-duplicates, mask]\n")
+    call = [sys.executable, "-c", script, *map(str, files), str(rules), str(room)]
+    subprocess.run(call, check=True, capture_output=True, timeout=300)
+    totals = json.loads((tmp_path / "large.jsonl.out" / "manifest.json").read_text())["totals"]
+    assert totals["documents"] == [number, number]
+    assert totals["characters"][0] > 5 * room

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from demiglace.cleaning.c4 import count_sentences
+from demiglace.cleaning.mask import EMAIL, IP, mask
 from demiglace.cleaning.ruleset import RULES
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -51,3 +52,16 @@ def test_decisions_are_datatroves(name: str, oracle: dict[str, Any], documents: 
             assert document.text == new
             kept += 1
     assert 0 < kept < len(documents)
+
+
+def test_addresses_are_masked_as_by_datatrove(documents: list[str]) -> None:
+    formatters = pytest.importorskip("datatrove.pipeline.formatters", reason="datatrove is not installed")
+    theirs = formatters.PIIFormatter(email_replacement=EMAIL, ip_replacement=IP)
+    planted = ["Ask a.b+c@mail.example.co.uk.", "x@y z@w.org", "8.8.8.8, 10.0.0.1 and 1.1.1.1:80", "..q@r.st @ u"]
+    found = [mask(text) for text in documents + planted]
+    # not so on purpose: 1.8.8.8.8 is no address to us
+    chains = re.compile(r"(?:\d+\.){4}\d+")
+    for text, (masked, *_) in zip(documents + planted, found, strict=True):
+        assert masked == theirs.format(text) or chains.search(text), text[:200]
+    assert sum(emails for _, emails, _ in found) > 5
+    assert sum(addresses for *_, addresses in found) >= 2

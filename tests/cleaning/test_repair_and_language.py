@@ -50,6 +50,23 @@ def test_what_needs_no_repair_is_the_same_object() -> None:
     assert outcome.keep.all()
 
 
+class Counting(str):
+    """A text that counts the characters that are copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, piece):
+        part = super().__getitem__(piece)
+        Counting.copied += len(part)
+        return part
+
+
+def test_lines_are_mended_without_going_over_those_before_them() -> None:
+    text = Counting("a &amp; b\n" * 300)
+    assert Repair()([text]).texts[0] == "a & b\n" * 300
+    assert Counting.copied <= 3 * len(text)
+
+
 TEXTS = [
     "This is a perfectly ordinary English sentence about the weather.",
     "Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter.",

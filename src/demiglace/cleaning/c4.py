@@ -17,7 +17,7 @@ _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _ENDS = (".", "?", "!", '"', "'")
 _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 # a sentence ends at a mark, with quotes and brackets that close behind it, before a space or the end
-_SENTENCE_END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")
+_SENTENCE_END = re.compile(r"(?<![.?!])[.?!]++[\"'”’)\]]*+(?=\s|$)")
 
 
 @dataclass(frozen=True)
@@ -34,38 +34,49 @@ class C4(Rule):
         """Lines are taken out; what is left is counted."""
         pages = [self.page(text) for text in texts.texts]
         gone = [(i, *line) for i, page in enumerate(pages) for line in page.removed]
-        number, line, reason, content = zip(*gone, strict=True) if gone else ((), (), (), ())
-        removed = Removed(np.array(number, np.int64), np.array(line, np.int64), reason, content)
-        forbidden = Measure("lorem ipsum or curly brackets", np.array([float(p.forbidden) for p in pages]), at_most=0)
-        sentences = Measure("sentences", np.array([float(p.sentences) for p in pages]), self.min_sentences)
+        number, line, reason, content, value, bound = zip(*gone, strict=True) if gone else ((),) * 6
+        places, measured = (np.array(number, np.int64), np.array(line, np.int64)), (np.array(value), np.array(bound))
+        removed = Removed(*places, reason, content, *(m.astype(float) for m in measured))
+        forbidden, sentences, changed = np.array([[p.forbidden, p.sentences, p.changed] for p in pages], float).T
+        measures = (
+            Measure("lorem ipsum or curly brackets", forbidden, at_most=0, binary=True),
+            Measure("sentences", sentences, self.min_sentences),
+            Measure("lines changed", changed),
+        )
         kept = [old if page.text == old else page.text for page, old in zip(pages, texts.texts, strict=True)]
-        return Outcome(kept, (forbidden, sentences), removed)
+        return Outcome(kept, measures, removed)
 
     def page(self, text: str) -> "Page":
         """The rules on one text. Lines are those of `str.splitlines`; spaces at their ends and citations go too."""
         lower = text.lower()
         rare = _Rare("javascript" in lower, "lorem ipsum" in lower, any(p in lower for p in _POLICY))
         kept: list[str] = []
-        removed: list[tuple[int, str, str]] = []
+        removed: list[tuple[int, str, str, float, float]] = []
+        changed = 0
         for number, raw in enumerate(text.splitlines()):
-            line, reason = _line(raw.strip(), self, rare)
+            line, reason, value, bound = _line(raw.strip(), self, rare)
             if reason in ("lorem ipsum", "curly bracket"):
-                return Page(text, [], True, self.min_sentences)
+                return Page(text, [], True, self.min_sentences, 0)
             if reason is None:
                 kept.append(line)
+                changed += line != raw
             else:
-                removed.append((number, reason, raw))
-        return Page("\n".join(kept).strip(), removed, False, sum(map(count_sentences, kept)))
+                removed.append((number, reason, raw, value, bound))
+        return Page("\n".join(kept).strip(), removed, False, sum(map(count_sentences, kept)), changed)
 
 
 @dataclass(frozen=True)
 class Page:
-    """What is left of a text; the lines that went (number, reason, line); whether it has what drops it; sentences."""
+    """What is left of a text; lines that went (number, reason, line, measured value, bound); facts of what stayed.
+
+    forbidden: whether it has what drops it; sentences: in it; changed: lines of which citations or spaces went.
+    """
 
     text: str
-    removed: list[tuple[int, str, str]]
+    removed: list[tuple[int, str, str, float, float]]
     forbidden: bool
     sentences: int
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -77,18 +88,21 @@ class _Rare:
     policy: bool
 
 
-def _line(line: str, rule: C4, rare: _Rare) -> tuple[str, str | None]:
-    """The line without citations, and why it is dropped; the order of the reasons is that of the published code."""
+def _line(line: str, rule: C4, rare: _Rare) -> tuple[str, str | None, float, float]:
+    """The line without citations, why it is dropped, and by what value and bound (1 and 0 where it has something).
+
+    The order of the reasons is that of the published code.
+    """
     words = line.split()
-    if len(line) > rule.max_word_length and any(len(w) > rule.max_word_length for w in words):
-        return line, "too long word"
+    if len(line) > rule.max_word_length and (longest := max(map(len, words), default=0)) > rule.max_word_length:
+        return line, "too long word", longest, rule.max_word_length
     if "[" in line:
         line = _CITATION.sub("", line)
     if not line.endswith(_ENDS) or line.endswith("..."):
-        return line, "no end mark"
+        return line, "no end mark", 0, 1
     if len(words) < rule.min_line_words:
-        return line, "too few words"
-    return line, _phrase(line, rare)
+        return line, "too few words", len(words), rule.min_line_words
+    return line, _phrase(line, rare), 1, 0
 
 
 def _phrase(line: str, rare: _Rare) -> str | None:

@@ -85,12 +85,12 @@ class ExactDuplicates(CollectionRule):
         return marks(np.frombuffer(b"".join(digests), np.uint64), documents)
 
     def settle(self, keys: Marks) -> Marks:
-        """All but the first of each key."""
+        """All but the first of each key, and as their key that first one."""
         return later(keys)
 
     def apply(self, texts: Texts, marked: Marks) -> Outcome:
         """What is marked is dropped."""
-        return Outcome(texts.texts, (marked_measure("equal to an earlier one", len(texts), marked),))
+        return without_copies(texts, marked, "equal to an earlier one")
 
 
 @dataclass(frozen=True)
@@ -116,43 +116,56 @@ class Boilerplate(CollectionRule):
         return marks(keys, documents[owner], rows - lines.first[owner])
 
     def settle(self, keys: Marks) -> Marks:
-        """All lines whose key is in enough different documents."""
+        """All lines whose key is in enough different documents, and as their key how many these are."""
         keys = keys.sorted_by_key()
         begins = changes(keys.key)
         group = np.cumsum(begins) - 1
         documents = np.bincount(group, begins | changes(keys.document)) if len(keys) else np.zeros(0)
-        return keys[documents[group] >= self.min_documents] if len(keys) else keys
+        rows = np.flatnonzero(documents[group] >= self.min_documents) if len(keys) else slice(0)
+        return marks(documents[group][rows], keys.document[rows], keys.line[rows])
 
     def apply(self, texts: Texts, marked: Marks) -> Outcome:
         """Lines are taken out; a document of which nothing is left is dropped."""
-        return without_lines(texts, marked, "in many documents of its site")
+        return without_lines(texts, marked, "in many documents of its site", marked.key, self.min_documents)
 
 
 def later(keys: Marks) -> Marks:
-    """All but the first of each key, in the order of documents and lines."""
+    """All but the first of each key, in the order of documents and lines, and as their key the first's document."""
     keys = keys.sorted_by_key()
-    return keys[~changes(keys.key)]
+    begins = changes(keys.key)
+    first = keys.document[begins][np.cumsum(begins) - 1] if len(keys) else keys.document
+    return marks(first[~begins], keys.document[~begins], keys.line[~begins])
 
 
-def marked_measure(name: str, count: int, marked: Marks) -> Measure:
-    """1 for what is marked, which is too much."""
-    values = np.zeros(count)
-    values[marked.document.astype(np.int64)] = 1
-    return Measure(name, values, at_most=0)
+def without_copies(texts: Texts, marked: Marks, name: str) -> Outcome:
+    """The texts, of which those that are marked do not keep the bound; their keys are the documents that stay."""
+    rows, values, first = marked.document.astype(np.int64), np.zeros(len(texts)), np.zeros(len(texts), np.uint64)
+    values[rows], first[rows] = 1, marked.key
+    return Outcome(texts.texts, (Measure(name, values, at_most=0, binary=True),), first=first)
 
 
-def without_lines(texts: Texts, marked: Marks, reason: str) -> Outcome:
-    """The texts without the lines that are marked; those of which nothing is left do not keep the bound."""
+def without_lines(
+    texts: Texts, marked: Marks, reason: str, value: np.ndarray, threshold: float, first: np.ndarray | None = None
+) -> Outcome:
+    """The texts without the lines that are marked; those of which nothing is left do not keep the bound.
+
+    value, first: of each mark, and threshold, see `Removed`.
+    """
     lines = texts.lines
+    rows = lines.first[marked.document.astype(np.int64)] + marked.line
     gone = np.zeros(len(lines.start), bool)
-    gone[lines.first[marked.document.astype(np.int64)] + marked.line] = True
+    gone[rows] = True
     kept = list(texts.texts)
-    start, end, first = _runs(texts, ~gone)
+    start, end, begin = _runs(texts, ~gone)
     for i in np.unique(marked.document).tolist():
-        pieces = range(first[i], first[i + 1])
+        pieces = range(begin[i], begin[i + 1])
         kept[i] = "\n".join(texts.texts[i][start[k] : end[k]] for k in pieces)
     left = np.array([float(bool(t.strip())) for t in kept])
-    return Outcome(kept, (Measure("anything left", left, at_least=1),), _removed(texts, np.flatnonzero(gone), reason))
+    order = np.argsort(rows, kind="stable")
+    rows, value, first = rows[order], value[order].astype(float), None if first is None else first[order]
+    (owner, line), bounds = _places(texts, rows), np.full(len(rows), float(threshold))
+    removed = Removed(owner, line, [reason] * len(rows), _contents(texts, rows), value, bounds, first)
+    return Outcome(kept, (Measure("anything left", left, at_least=1, binary=True),), removed)
 
 
 def _runs(texts: Texts, keep: np.ndarray) -> tuple[list[int], list[int], list[int]]:
@@ -167,9 +180,14 @@ def _runs(texts: Texts, keep: np.ndarray) -> tuple[list[int], list[int], list[in
     return start.tolist(), end.tolist(), np.searchsorted(begins, lines.first).tolist()
 
 
-def _removed(texts: Texts, rows: np.ndarray, reason: str) -> Removed:
+def _places(texts: Texts, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The text of each line, and which of its lines it is."""
+    owner = texts.lines.owner[rows]
+    return owner, rows - texts.lines.first[owner]
+
+
+def _contents(texts: Texts, rows: np.ndarray) -> list[str]:
     lines = texts.lines
     owner = lines.owner[rows]
     start, end = (lines.start[rows] - texts.first[owner]).tolist(), (lines.end[rows] - texts.first[owner]).tolist()
-    content = [texts.texts[i][a:b] for i, a, b in zip(owner.tolist(), start, end, strict=True)]
-    return Removed(owner, rows - lines.first[owner], [reason] * len(rows), content)
+    return [texts.texts[i][a:b] for i, a, b in zip(owner.tolist(), start, end, strict=True)]

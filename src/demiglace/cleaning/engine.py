@@ -46,7 +46,8 @@ def run_tasks(directory: str, tasks: Sequence[dict[str, Any]], workers: int) -> 
     if not tasks:
         return
     daft = import_daft()
-    # where a number of workers is given, even 1, Daft starts processes
+    workers = min(workers, len(tasks))
+    # where a number of workers is given, even 1, Daft starts processes: new ones for each call, some CPU-seconds each
     several = {"use_process": True, "max_concurrency": workers} if workers > 1 else {"use_process": False}
     kind = daft.cls(_Worker, **several)
     frame = daft.from_pydict({"task": [json.dumps(task) for task in tasks]}).into_batches(1)

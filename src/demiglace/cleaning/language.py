@@ -8,17 +8,19 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
-from scipy.sparse import csr_array
 
 from demiglace.cleaning.rule import Measure, Outcome, Rule
 from demiglace.cleaning.texts import Texts
 from demiglace.config import option
 from demiglace.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _BREAK = b"\xff"  # never in UTF-8, so that no feature goes on behind it
 _DEPTH = 6  # bytes of the longest feature: what stands before them does not matter
@@ -93,8 +95,10 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _features(encoded: Sequence[bytes]) -> csr_array:
+def _features(encoded: Sequence[bytes]) -> "csr_array":
     """log(1 + how often) of each feature in each text, sparse [N, features]."""
+    from scipy.sparse import csr_array
+
     found = _walk(_BREAK.join(encoded) + _BREAK)
     ends = np.cumsum([len(e) + 1 for e in encoded])
     places = np.flatnonzero(found >= 0)

@@ -19,6 +19,7 @@ from demiglace.cleaning.texts import SPACE, WORD, Hashes, Texts, mixed
 _MARKS = re.compile(r"[^\w\s]")
 # to HTMLParser a start tag is "<" and a letter, an end tag begins with "</"; any other "<" is text or a comment
 _MAY_BEGIN_TAG = re.compile(r"<[a-zA-Z/]")
+_MOST_UNENDED = 20  # tags, comments and the like that begin and do not end
 _ENDS = 4
 
 
@@ -34,12 +35,12 @@ class UniqueLines(CollectionRule):
         return marks(line_keys(texts), documents[lines.owner], np.arange(len(lines.start)) - lines.first[lines.owner])
 
     def settle(self, keys: Marks) -> Marks:
-        """All but the first of each key."""
+        """All but the first of each key, and as their key the first's document."""
         return later(keys)
 
     def apply(self, texts: Texts, marked: Marks) -> Outcome:
         """Lines are taken out; a document of which nothing is left is dropped."""
-        return without_lines(texts, marked, "key seen before")
+        return without_lines(texts, marked, "key seen before", np.ones(len(marked)), 0, marked.key)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class HtmlLines(Rule):
         """Lines are taken out; a document of which nothing is left is dropped."""
         tagged = [(i, n) for i, text in enumerate(texts.texts) for n in tagged_lines(text)]
         documents, numbers = np.array(tagged, np.int64).reshape(-1, 2).T
-        return without_lines(texts, marks(np.zeros(len(tagged)), documents, numbers), "HTML tag")
+        found = np.ones(len(tagged))
+        return without_lines(texts, marks(found, documents, numbers), "HTML tag", found, 0)
 
 
 def tagged_lines(text: str) -> list[int]:
@@ -110,23 +112,43 @@ def has_tag(line: str) -> bool:
 
 
 def finds_tag(line: str) -> bool:
-    """Whether Python's HTML parser finds a start or end tag."""
+    """Whether Python's HTML parser finds a start or end tag.
+
+    It looks for the end of everything that begins with "<" and tries again behind it where there is none, so that its
+    work can grow with the square of the line. Hence it is not shown any "<" behind the last ">", where no tag can end,
+    and a line in which very much has no end counts as one with a tag.
+    """
+    head, end, tail = line.rpartition(">")
     finder = _TagFinder()
-    finder.feed(line)
-    finder.close()
-    return finder.found
+    try:
+        finder.feed(head + end + tail.replace("<", " "))
+        finder.close()
+    except _FoundTag:
+        return True
+    except AssertionError:  # so the parser says that it does not know a "<![", and looks no further
+        return False
+    return False
+
+
+class _FoundTag(Exception):  # noqa: N818  (no error, but the end of a search)
+    pass
 
 
 class _TagFinder(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
-        self.found = False
+        self._unended = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found = True
+        raise _FoundTag
 
     def handle_endtag(self, tag: str) -> None:
-        self.found = True
+        raise _FoundTag
+
+    def handle_data(self, data: str) -> None:
+        self._unended += len(data) > 1 and data[0] == "<"
+        if self._unended > _MOST_UNENDED:
+            raise _FoundTag
 
 
 def unseen_lines(lines: Iterable[str], seen: set[tuple[int, bytes]]) -> list[bool]:

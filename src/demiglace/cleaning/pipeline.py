@@ -115,13 +115,16 @@ def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, 
     rows = np.flatnonzero(batch.alive[removed.text])
     if len(rows):
         reasons, excerpts = (_some(values, rows) for values in (removed.reason, removed.content))
-        documents = batch.documents[removed.text[rows]]
-        kept.lines.append(Lines(rule, documents, removed.line[rows], reasons, list(map(books.excerpt, excerpts))))
+        documents, first = batch.documents[removed.text[rows]], None if removed.first is None else removed.first[rows]
+        measured = removed.value[rows], removed.threshold[rows], first
+        cut = list(map(books.excerpt, excerpts))
+        kept.lines.append(Lines(rule, documents, removed.line[rows], reasons, cut, *measured))
         tally.lines += len(rows)
         tally.reasons.update(reasons)
     told = np.zeros(len(alive), bool)
     told[removed.text] = True
-    kept.entries += [_changed(batch, rule, outcome, int(i)) for i in np.flatnonzero(changed & alive & ~told)]
+    for i in np.flatnonzero(changed & alive):
+        kept.entries += _changes(batch, rule, outcome, int(i), bool(told[i]))
     for measure in outcome.measures:
         _add_histogram(tally, measure, batch.alive)
     _drops(batch, rule, outcome, alive, kept)
@@ -132,14 +135,17 @@ def _some(values: Sequence[str], rows: np.ndarray) -> Sequence[str]:
     return values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
 
 
-def _changed(batch: Batch, rule: str, outcome: Outcome, i: int) -> Entry:
-    found = {m.name: float(m.values[i]) for m in outcome.measures if m.at_least is None and m.at_most is None}
-    name = next((n for n, value in found.items() if value), "text")
-    return Entry(batch.documents[i], rule, "changed", name, found.get(name), excerpt=books.excerpt(outcome.texts[i]))
+def _changes(batch: Batch, rule: str, outcome: Outcome, i: int, told: bool) -> list[Entry]:
+    """A row for each kind of change; where none is counted one that says so, unless lines tell (`told`)."""
+    found = [(m.name, float(m.values[i])) for m in outcome.measures if not m.bounds and m.values[i]]
+    number, text = batch.documents[i], books.excerpt(outcome.texts[i])
+    if not found and not told:
+        return [Entry(number, rule, "changed", "text", excerpt=text)]
+    return [Entry(number, rule, "changed", name, value, excerpt=text) for name, value in found]
 
 
 def _add_histogram(tally: RuleTally, measure: Measure, alive: np.ndarray) -> None:
-    if measure.at_least is None and measure.at_most is None:
+    if not measure.bounds:
         return
     new = books.histogram(measure, alive)
     old = tally.histograms.setdefault(measure.name, {**new, "counts": [0] * len(new["counts"])})
@@ -152,16 +158,16 @@ def _drops(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, kept: B
     for i in np.flatnonzero(batch.alive & ~alive):
         measure = next(m for m in outcome.measures if not m.within[i])
         value, bound, text = float(measure.values[i]), measure.crossed(int(i)), batch.texts.texts[i]
-        number = int(batch.documents[i])
-        kept.entries.append(Entry(number, rule, "dropped", measure.name, value, bound, excerpt=books.excerpt(text)))
+        number, first = int(batch.documents[i]), None if outcome.first is None else int(outcome.first[i])
+        kept.entries.append(Entry(number, rule, "dropped", measure.name, value, bound, books.excerpt(text), first))
         tally.reasons[measure.name] += 1
         examples.append(books.example(books.lot(number, rule), number, text, measure.name, value, bound))
     tally.dropped = books.least([*tally.dropped, *examples])
 
 
 def _near_misses(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, tally: RuleTally) -> None:
-    """The kept documents that are nearest to a bound; bounds that a rule only says yes or no by have none near."""
-    measures = [m for m in outcome.measures if len(np.unique(m.values[alive])) > 1]
+    """The kept documents that are nearest to a bound."""
+    measures = [m for m in outcome.measures if not m.binary]
     if not measures or not alive.any():
         return
     nearness, which = books.margins(measures)
@@ -171,8 +177,7 @@ def _near_misses(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, t
         if not np.isfinite(nearness[i]):
             continue
         measure, text = measures[which[i]], batch.texts.texts[i]
-        bounds = [b for b in (measure.at_least, measure.at_most) if b is not None]
-        bound = min(bounds, key=lambda b: abs(b - measure.values[i]))
+        bound = min(filter(None, measure.bounds), key=lambda b: abs(b - measure.values[i]))
         value = float(measure.values[i])
         examples.append(books.example(float(nearness[i]), int(batch.documents[i]), text, measure.name, value, bound))
     tally.kept = books.least([*tally.kept, *examples])

@@ -45,10 +45,11 @@ class Repair(Rule):
         rows, signs = _unusual_lines(texts)
         owner = lines.owner[rows]
         spans = (lines.start[rows] - texts.first[owner]).tolist(), (lines.end[rows] - texts.first[owner]).tolist()
+        tags = [text.find("<") for text in kept]
         mended: dict[int, list[tuple[int, int, str]]] = {}
         for i, start, end, sign in zip(owner.tolist(), *spans, signs.tolist(), strict=True):
             line = kept[i][start:end]
-            if _may_change(line, sign) and (fixed := _fixed(line, is_html="<" in kept[i][:end])) != line:
+            if _may_change(line, sign) and (fixed := _fixed(line, is_html=0 <= tags[i] < end)) != line:
                 mended.setdefault(i, []).append((start, end, fixed))
         for i, pieces in mended.items():
             kept[i], count[i] = _replaced(kept[i], pieces), len(pieces)

@@ -13,12 +13,21 @@ from demiglace.cleaning.texts import Texts
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of each text [N] and the bounds that a text has to keep; one without bounds is only shown."""
+    """A number of each text [N] and the bounds that a text has to keep; one without bounds counts what was changed.
+
+    binary: the number says only yes or no, so that no kept text is nearer to the bound than another.
+    """
 
     name: str
     values: np.ndarray
     at_least: float | None = None
     at_most: float | None = None
+    binary: bool = False
+
+    @property
+    def bounds(self) -> list[float]:
+        """The bounds there are."""
+        return [b for b in (self.at_least, self.at_most) if b is not None]
 
     @cached_property
     def within(self) -> np.ndarray:
@@ -35,27 +44,38 @@ class Measure:
 
 @dataclass(frozen=True)
 class Removed:
-    """Lines that a rule took out [R]: of which text, which of its lines from 0, why, and the lines themselves."""
+    """Lines that a rule took out [R]: of which text, which of its lines from 0, why, and the lines themselves.
+
+    value, threshold: what was measured of each and the bound that it did not keep. first: the document of the
+    collection that each was in first, for rules that look for repeated ones.
+    """
 
     text: np.ndarray
     line: np.ndarray
     reason: Sequence[str]
     content: Sequence[str]
+    value: np.ndarray
+    threshold: np.ndarray
+    first: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.text)
 
 
-NOTHING = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), (), ())
+NOTHING = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), (), (), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule made of a batch: the texts [N], an unchanged one being the same object; and what it measured."""
+    """What a rule made of a batch: the texts [N], an unchanged one being the same object; and what it measured.
+
+    first: of each text that is dropped for an earlier one, that one's number in the collection [N].
+    """
 
     texts: Sequence[str]
     measures: tuple[Measure, ...] = ()
     removed: Removed = NOTHING
+    first: np.ndarray | None = None
 
     @property
     def keep(self) -> np.ndarray:

@@ -93,7 +93,13 @@ def _read(file: str) -> tuple[AnyRule, ...]:
             raise ConfigError(
                 f"expected one key, rules, with a list of rules; given {', '.join(content) or 'nothing'}."
             )
-        return composed(rows)
+        rules = composed(rows)
+        names = [rule.name for rule in rules]
+        for name in names:
+            # a rule's books and files bear its name
+            if names.count(name) > 1:
+                raise ConfigError(f"the rule {name} is there {names.count(name)} times; each can be given once.")
+        return rules
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 

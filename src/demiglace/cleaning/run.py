@@ -1,7 +1,7 @@
 """A cleaning run from its plan to its results."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,22 @@ from demiglace.cleaning import storage
 from demiglace.cleaning.contamination import Decontamination
 from demiglace.cleaning.engine import run_tasks
 from demiglace.cleaning.ruleset import composed
-from demiglace.cleaning.steps import Plan, books_file, conclude, concluded_file, reference_file
+from demiglace.cleaning.steps import (
+    Plan,
+    books_file,
+    conclude,
+    concluded_file,
+    group_name,
+    groups,
+    parts_file,
+    reference_file,
+)
 from demiglace.cleaning.tally import RuleTally, lot
 from demiglace.console import progress
 
 _BUCKET = 64_000_000  # bytes of sources, packed or not, for one bucket of keys
 _CLUSTERS = 20
+_FEW_BUCKETS = 16
 
 
 def bucket_count(size: int) -> int:
@@ -37,20 +47,20 @@ def prepare(plan: Plan, reference: Iterable[str]) -> None:
 
 def run(plan: Plan, workers: int) -> dict[str, Any]:
     """Do what is left to do of a plan; returns each rule's tally, the clusters, and how many parts there are."""
-    parts: list[str] = []
-    for number in range(len(plan.segments)):
-        if number == 0:
-            tasks: list[dict[str, Any]] = [{"kind": "read", "source": i} for i in range(len(plan.sources))]
-        else:
-            settle = {"kind": "settle", "segment": number, "parts": parts}
-            _do(plan, f"comparing {number}", [{**settle, "bucket": b} for b in range(plan.buckets)], workers)
-            conclude(plan, number)
-            tasks = [{"kind": "clean", "segment": number, "part": part} for part in parts]
-        _do(plan, f"cleaning {number + 1}/{len(plan.segments)}", tasks, workers)
-        if number == 0:
-            sources = range(len(plan.sources))
-            parts = [p for i in sources for p in storage.read_books(books_file(plan, 0, f"{i:05d}"))["parts"]]
-    return {"rules": _tallies(plan, parts), "clusters": _clusters(plan), "parts": len(parts)}
+    together, count = groups(plan), len(plan.segments)
+    read = [{"kind": "read", "first": group.start, "end": group.stop} for group in together]
+    _do(plan, f"cleaning 1/{count}", read, workers)
+    names = [group_name(plan, group.start) for group in together]
+    parts = [part for name in names for part in storage.read_books(books_file(plan, 0, name))["parts"]]
+    storage.write_list(parts_file(plan), parts)
+    for number in range(1, count):
+        settle = [{"kind": "settle", "segment": number, "bucket": bucket} for bucket in range(plan.buckets)]
+        # a few buckets are done sooner than processes have started
+        _do(plan, f"comparing {number}", settle, workers if plan.buckets > _FEW_BUCKETS else 1)
+        conclude(plan, number)
+        clean = [{"kind": "clean", "segment": number, "part": part} for part in parts]
+        _do(plan, f"cleaning {number + 1}/{count}", clean, workers)
+    return {"rules": _tallies(plan, names, parts), "clusters": _clusters(plan), "parts": len(parts)}
 
 
 def clear(plan: Plan) -> None:
@@ -64,10 +74,10 @@ def _do(plan: Plan, name: str, tasks: list[dict[str, Any]], workers: int) -> Non
             bar.advance(1)
 
 
-def _tallies(plan: Plan, parts: list[str]) -> dict[str, Any]:
-    """What each rule did in all parts, in the order of the rules."""
+def _tallies(plan: Plan, read: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
+    """What each rule did in all parts, in the order of the rules; `read`: the names of what was read together."""
     total: dict[str, RuleTally] = {}
-    names = [(0, f"{i:05d}") for i in range(len(plan.sources))]
+    names = [(0, name) for name in read]
     names += [(segment, part) for segment in range(len(plan.segments)) for part in parts]
     for segment, name in names:
         for rule, tally in storage.read_books(books_file(plan, segment, name))["rules"].items():

@@ -102,15 +102,15 @@ def perform(plan: Plan, task: dict[str, Any]) -> None:
     """Do a task; one that is done already does nothing."""
     kind = task["kind"]
     if kind == "read":
-        _read(plan, task["source"])
+        _read(plan, task["first"], task["end"])
     elif kind == "settle":
-        _settle(plan, task["segment"], task["bucket"], task["parts"])
+        _settle(plan, task["segment"], task["bucket"])
     else:
         _clean(plan, task["segment"], task["part"])
 
 
 def books_file(plan: Plan, segment: int, name: str) -> Path:
-    """The books of a part in a segment, or of a source's reading (`name` = its number)."""
+    """The books of a part in a segment, or of the reading of some sources (`group_name`)."""
     return plan.work / str(segment) / f"{name}.json"
 
 
@@ -124,27 +124,56 @@ def concluded_file(plan: Plan, segment: int) -> Path:
     return plan.work / str(segment) / "concluded"
 
 
-def _read(plan: Plan, source: int) -> None:
-    """Documents of a source, through the first segment, in parts."""
-    done = books_file(plan, 0, f"{source:05d}")
+def groups(plan: Plan) -> list[range]:
+    """The sources cut into runs that are read together: files that are small side by side, any other by itself.
+
+    Depends on nothing but the sources, so that parts are the same for any number of workers.
+    """
+    found: list[range] = []
+    size = 0
+    for source, name in enumerate(plan.sources):
+        own = PART if "://" in name else Path(name).stat().st_size  # one that is elsewhere counts as large
+        if found and size + own <= PART:
+            found[-1], size = range(found[-1].start, source + 1), size + own
+        else:
+            found.append(range(source, source + 1))
+            size = own
+    return found
+
+
+def group_name(plan: Plan, first: int) -> str:
+    """What the files of a run of sources are called, in the order of sources."""
+    return f"{first:0{max(5, len(str(len(plan.sources) - 1)))}d}"
+
+
+def parts_file(plan: Plan) -> Path:
+    """The names of all parts, once everything is read."""
+    return plan.work / "parts.json"
+
+
+def _read(plan: Plan, first: int, end: int) -> None:
+    """Documents of some sources, through the first segment, in parts."""
+    group = group_name(plan, first)
+    done = books_file(plan, 0, group)
     if done.exists():
         return
     refused, parts = Books(), []
-    for k, part in enumerate(_parts(plan, source, refused)):
-        name = f"{source:05d}-{k:05d}"
+    for k, part in enumerate(_parts(plan, range(first, end), refused)):
+        name = f"{group}-{k:05d}"
         parts.append(name)
         if not books_file(plan, 0, name).exists():
             _finish(plan, 0, name, part, None)
-    storage.write_ledger(_ledger(plan, 0, f"{source:05d}"), refused, plan.sources)
+    storage.write_ledger(_ledger(plan, 0, group), refused, plan.sources)
     storage.write_books(done, refused, parts=parts)
 
 
-def _parts(plan: Plan, source: int, refused: Books) -> Iterator[Part]:
+def _parts(plan: Plan, sources: range, refused: Books) -> Iterator[Part]:
     texts: list[str] = []
     sites: list[str] = []
     numbers: list[int] = []
     size = 0
-    for place, found in enumerate(_found(plan, source)):
+    places = ((source, *found) for source in sources for found in enumerate(_found(plan, source)))
+    for source, place, found in places:
         number = storage.document_number(source, place)
         if isinstance(found, Unreadable):
             refused.entries.append(Entry(number, READ, "dropped", found.reason, excerpt=excerpt(found.what)))
@@ -240,14 +269,14 @@ def _survivors(batch: Batch) -> Part:
     return Part(texts, batch.documents[rows], sites, batch.words[rows])
 
 
-def _settle(plan: Plan, segment: int, bucket: int, parts: Sequence[str]) -> None:
+def _settle(plan: Plan, segment: int, bucket: int) -> None:
     """Bring the keys of a bucket together and mark."""
     file, rule = marks_file(plan, segment, bucket), plan.segments[segment].first
     if storage.marks_there(file) or rule is None:
         return
     width = 2**64 // plan.buckets
     high = 2**64 if bucket == plan.buckets - 1 else (bucket + 1) * width
-    files = [_keys_file(plan, segment, name) for name in parts]
+    files = [_keys_file(plan, segment, name) for name in storage.read_list(parts_file(plan))]
     found = rule.settle(storage.marks_between(files, "key", bucket * width, high))
     storage.write_marks(file, found[np.lexsort((found.line, found.document))])
 

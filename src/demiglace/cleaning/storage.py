@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from demiglace.cleaning.collection import Marks, joined, marks
@@ -28,6 +29,8 @@ _LEDGER = pa.schema(
         ("value", pa.float64()),
         ("threshold", pa.float64()),
         ("line", pa.int64()),
+        ("first_source", pa.string()),  # of what is dropped as a copy: the document that is, or has, the first one
+        ("first_number", pa.int64()),
         ("excerpt", pa.string()),
     ]
 )
@@ -64,7 +67,7 @@ def whole(file: Path) -> Iterator[Path]:
 
 def drafts(directory: Path) -> list[Path]:
     """What `whole` leaves below a directory where its process was killed."""
-    return list(directory.glob("*/*.part"))
+    return list(directory.rglob("*.part"))
 
 
 def write_part(file: Path, part: Part) -> None:
@@ -132,6 +135,8 @@ def _document_rows(entries: Sequence[Entry], sources: Sequence[str]) -> pa.Table
     fields = zip(*entries, strict=True) if entries else ((),) * len(Entry._fields)
     columns: dict[str, Any] = dict(zip(Entry._fields, map(list, fields), strict=True))
     columns |= {"source": source, "number": number, "line": [None] * len(entries)}
+    known = np.array([e.first is not None for e in entries], bool)
+    columns |= _firsts(np.array([e.first or 0 for e in entries], np.uint64), known, sources)
     columns["excerpt"] = _strings(columns["excerpt"], pa.string())
     return pa.table([pa.array(columns[f.name], f.type) for f in _LEDGER], _LEDGER)
 
@@ -141,9 +146,15 @@ def _line_rows(lines: Lines, sources: Sequence[str]) -> pa.Table:
     count = len(lines.line)
     columns = {"source": source, "number": number, "line": lines.line, "reason": lines.reason}
     columns |= {"rule": pa.repeat(lines.rule, count), "action": pa.repeat("removed a line", count)}
-    columns["excerpt"] = _strings(lines.excerpt, pa.string())
-    empty = {name: pa.nulls(count, _LEDGER.field(name).type) for name in ("value", "threshold")}
-    return pa.table(columns | empty, _LEDGER)
+    columns |= {"value": lines.value, "threshold": lines.threshold, "excerpt": _strings(lines.excerpt, pa.string())}
+    first = np.zeros(count, np.uint64) if lines.first is None else lines.first
+    return pa.table(columns | _firsts(first, np.full(count, lines.first is not None), sources), _LEDGER)
+
+
+def _firsts(documents: np.ndarray, known: np.ndarray, sources: Sequence[str]) -> dict[str, pa.Array]:
+    """The columns that say which document is the first one, where that is known."""
+    columns = zip(("first_source", "first_number"), _places(documents, sources), strict=True)
+    return {name: pc.if_else(pa.array(known), values, None) for name, values in columns}
 
 
 def _places(documents: np.ndarray, sources: Sequence[str]) -> tuple[pa.Array, np.ndarray]:
@@ -162,6 +173,18 @@ def write_books(file: Path, books: Books, **more: Any) -> None:
 def read_books(file: Path) -> dict[str, Any]:
     """What `write_books` wrote."""
     content: dict[str, Any] = json.loads(file.read_text("utf-8", "surrogatepass"))
+    return content
+
+
+def write_list(file: Path, content: Sequence[Any]) -> None:
+    """A list for the tasks, which is too long to be given to each."""
+    with whole(file) as draft:
+        draft.write_text(json.dumps(content), "utf-8")
+
+
+def read_list(file: Path) -> list[Any]:
+    """What `write_list` wrote."""
+    content: list[Any] = json.loads(file.read_text("utf-8"))
     return content
 
 

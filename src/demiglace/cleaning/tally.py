@@ -19,7 +19,7 @@ _FLOOR, _CEILING = 1e-2, 1e7  # of the logarithmic histograms, which also have a
 
 
 class Entry(NamedTuple):
-    """What the ledger says of a document; value and threshold: what was measured."""
+    """What the ledger says of a document; value and threshold: what was measured; first: the one that it is like."""
 
     document: int
     rule: str
@@ -28,17 +28,21 @@ class Entry(NamedTuple):
     value: float | None = None
     threshold: float | None = None
     excerpt: str = ""
+    first: int | None = None
 
 
 @dataclass(frozen=True)
 class Lines:
-    """What the ledger says of lines that a rule took out [R]: their documents, numbers from 0, why, and themselves."""
+    """What the ledger says of lines that a rule took out [R]: their documents, and the columns of `Removed`."""
 
     rule: str
     document: np.ndarray
     line: np.ndarray
     reason: Sequence[str]
     excerpt: Sequence[str]
+    value: np.ndarray
+    threshold: np.ndarray
+    first: np.ndarray | None
 
 
 @dataclass
@@ -76,8 +80,7 @@ class RuleTally:
 def histogram(measure: Measure, alive: np.ndarray) -> dict[str, Any]:
     """How often each value occurs: over 0 to 1 for shares, else over powers of ten; below and above at the ends."""
     values = measure.values[alive]
-    bounds = [b for b in (measure.at_least, measure.at_most) if b is not None]
-    share = all(0 <= b <= 1 for b in bounds) and bool(bounds)
+    share = all(0 <= b <= 1 for b in measure.bounds) and bool(measure.bounds)
     scale = "share" if share else "log"
     counts = np.bincount(np.searchsorted(edges_of(scale), values, side="right"), minlength=_BINS + 2)
     return {"scale": scale, "at_least": measure.at_least, "at_most": measure.at_most, "counts": counts.tolist()}
@@ -115,13 +118,14 @@ def excerpt(text: str) -> str:
 
 
 def margins(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:
-    """How near each text is to the nearest bound, relative to that bound [N], and which measure's bound it is [N]."""
+    """How near each text is to the nearest bound, relative to that bound [N], and which measure's bound it is [N].
+
+    No text is near a bound of 0: those that keep it are on it, or it bounds nothing.
+    """
     best, which = np.full(len(measures[0].values), np.inf), np.zeros(len(measures[0].values), np.int64)
     for number, measure in enumerate(measures):
-        for bound in (measure.at_least, measure.at_most):
-            if bound is None:
-                continue
-            margin = np.abs(measure.values - bound) / max(abs(bound), 1e-9)
+        for bound in filter(None, measure.bounds):
+            margin = np.abs(measure.values - bound) / abs(bound)
             nearer = margin < best
             best[nearer], which[nearer] = margin[nearer], number
     return best, which

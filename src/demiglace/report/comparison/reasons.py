@@ -15,7 +15,7 @@ def kept(comparison: Comparison, key: Key) -> str:
         return ""
     score = words.points(theirs, comparison.metric)
     reached = "teachers reach" if len(comparison.tasks) > 1 else "teacher reaches"
-    said = f"It keeps {wording.share(ours / theirs)} of what its {reached} ({score})"
+    said = f"{words.name_of(key, comparison)} keeps {wording.share(ours / theirs)} of what its {reached} ({score})"
     parts = [f"{ratio(own, its)} of {thing}" for own, its, thing in costs(comparison, key) if own is not None and its]
     return f"{said}, at {words.listed(parts)}." if parts else f"{said}."
 
