@@ -4,7 +4,7 @@ import itertools
 import statistics
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,7 @@ class _Samples:
 
 def _is_base(control: Outcome, cell: Outcome) -> bool:
     """Whether a control has the same axes, as far as it has them, and a seed in common."""
-    axes: Mapping[str, Any] = cell.axes
-    alike = all(axes.get(k) == v for k, v in control.axes.items())
+    alike = all(cell.axes.get(k) == v for k, v in control.axes.items())
     return alike and control.name != cell.name and bool(set(control.runs) & set(cell.runs))
 
 

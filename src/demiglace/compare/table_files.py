@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.tables import axes_of, is_inside, latency_of, latex, markdown, result_tables
+from demiglace.compare.outcomes import is_own
+from demiglace.compare.tables import axes_of, latency_of, latex, markdown, result_tables
 from demiglace.manifest import write_atomically
 
 _COLUMNS = (
@@ -62,7 +63,7 @@ def _lines(cell: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> Iter
     base = {
         **{k: cell[k] for k in ("student", "task", "method", "control", "parameters", "layers", "bytes")},
         "set": name,
-        "in_domain": is_inside(cell, name),
+        "in_domain": is_own(cell, name),
         "axes": ", ".join(axes_of(cell)),
         "rows": found["rows"],
         "seeds": len(cell["seeds"]),

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from demiglace.compare.outcomes import is_own
+
 _SIGNS = {"better": "↑", "worse": "↓"}
 _PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
@@ -58,7 +60,7 @@ def _result_table(summary: Mapping[str, Any], student: str, inside: bool) -> Res
 def _metrics_of(cell: Mapping[str, Any], inside: bool) -> Iterator[tuple[str, str]]:
     """Sets and metrics to show: all of a task's own sets, GLUE's official ones, and the deciding one of others."""
     for name, found in cell["sets"].items():
-        if is_inside(cell, name) == inside:
+        if is_own(cell, name) == inside:
             yield from ((name, metric) for metric in (found["metrics"] if inside else [found["metric"]]))
 
 
@@ -90,11 +92,6 @@ def latency_of(cell: Mapping[str, Any]) -> float | None:
     """Milliseconds of one row, the median; None where nothing was exported."""
     found = ((cell["latency_ms"] or {}).get("1") or {}).get("p50")
     return None if found is None else float(found)
-
-
-def is_inside(cell: Mapping[str, Any], name: str) -> bool:
-    """Whether a set is one of the task itself."""
-    return name.split(":")[0] == cell["in_domain"].split(":")[0]
 
 
 def label(cell: Mapping[str, Any]) -> str:

@@ -85,9 +85,8 @@ def _manifest(run: Path) -> Manifest:
 
 def _control(run: Path) -> Manifest:
     """The run of a comparison without a teacher, of the same axes and seed: TASK/STUDENT/none[/AXIS=VALUE]/seed-N."""
-    for method in [p for p in run.parents if (p.parent / "none").is_dir()][:1]:
-        return _manifest(method.parent / "none" / run.relative_to(method))
-    return {}
+    method = next((p for p in run.parents if (p.parent / "none").is_dir()), None)
+    return _manifest(method.parent / "none" / run.relative_to(method)) if method else {}
 
 
 def _name(run: Path) -> str:
