@@ -63,6 +63,11 @@ def read(*words: str) -> Options:
         ("--label_map.not-one no --label-map.a.b 1", "label_map", {"not-one": "no", "a.b": "1"}),
         ("--label-map {0:\u00a01,'no':\u00a0none}", "label_map", {"0": "1", "no": "none"}),
         ("--label-map {a:\u00a0[b,c],d:\u00a0null}", "label_map", {"a": ["b", "c"], "d": None}),
+        (
+            "--label-map.a [b,no] --label-map.d null --label-map.e 3",
+            "label_map",
+            {"a": ["b", "no"], "d": None, "e": "3"},
+        ),
     ],
 )
 def test_words_to_values(words, name, value):
@@ -115,6 +120,11 @@ def test_flags_lie_over_files_wherever_they_stand(tmp_path):
     files = ["--config", str(first), f"--config={second}"]
     for words in ([*flags, *files], [*files, *flags], [*flags[:2], *files, *flags[2:]]):
         assert read(*words) == Options(lr=3.0, keep=(5,), extra={"tau": 4, "u": 2}, label="b")
+
+
+def test_a_file_that_is_not_there_is_named_with_its_flag():
+    with pytest.raises(ConfigError, match=r"--config gone\.yaml could not be read"):
+        read("--config", "gone.yaml")
 
 
 def test_a_wrong_key_in_a_file_names_the_file_and_the_nearest_key(tmp_path):

@@ -125,10 +125,10 @@ def test_flatten_and_what_decides():
 # --- YAML ---
 
 
-def test_yaml_takes_dashes_and_underscores(tmp_path):
+def test_yaml_keys_are_texts_as_they_stand(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("max-rows: 3\nbatch_size: 1e-3  # a comment\n")
-    assert read_yaml(file) == {"max_rows": 3, "batch_size": "1e-3"}
+    assert read_yaml(file) == {"max-rows": 3, "batch_size": "1e-3"}
     file.write_text("# nothing but defaults\n")
     assert read_yaml(file) == {}
 

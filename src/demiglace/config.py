@@ -210,18 +210,18 @@ def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
 
 
 def read_yaml(file: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML config file; `ConfigError` where it cannot be read."""
+    """The mapping in a YAML file, its keys as texts; `ConfigError` where it cannot be read."""
     import yaml
 
     try:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {file} could not be read: {error}") from error
+        raise ConfigError(f"{file} could not be read: {error}") from error
     if content is None:  # an empty file, or comments alone
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"--config {file} must hold a mapping of option names to values.")
-    return {str(k).replace("-", "_"): v for k, v in content.items()}
+        raise ConfigError(f"{file} must hold a mapping of names to values.")
+    return {str(k): v for k, v in content.items()}
 
 
 def print_yaml(config: Any) -> None:

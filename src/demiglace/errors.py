@@ -1,6 +1,6 @@
 """What a user can do wrong, said so that they can mend it: what was given, what was expected, what to change.
 
-Every class here ends the command with exit code 2; any other exception is our fault and ends it with 1.
+Every `UserError` ends the command with exit code 2; any other exception is our fault and ends it with 1.
 """
 
 import difflib

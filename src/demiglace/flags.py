@@ -34,7 +34,10 @@ def _take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _read(file: str, options: Sequence[Option]) -> dict[str, Any]:
-    content = read_yaml(file)
+    try:
+        content = {name.replace("-", "_"): value for name, value in read_yaml(file).items()}
+    except ConfigError as error:
+        raise ConfigError(f"--config {error}") from error
     names = [o.name for o in options]
     for name in content:
         if name not in names:
@@ -104,8 +107,10 @@ def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Ma
     """`--method-options.temperature 2`: one entry, over those that are there already."""
     if not o.mapping:
         raise ConfigError(f"{o.flag}.{key} was given, but {o.flag} takes {o.expected}, not names and values.")
-    there = values.get(o.name, below.get(o.name))
-    values[o.name] = (there if isinstance(there, dict) else {}) | {key: text}
+    there, value = values.get(o.name, below.get(o.name)), dict[str, Any]({key: text})
+    if text == "null" or text.startswith("["):
+        value = {key: None if text == "null" else _yaml(o, text, keep_texts=True)}
+    values[o.name] = (there if isinstance(there, dict) else {}) | value
 
 
 def _single(o: Option, words: list[str], is_inline: bool) -> Any:

@@ -9,11 +9,13 @@ from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.home import claim
 from demiglace.compare.plan import make_plan
+from demiglace.compare.results import steps_done
 from demiglace.compare.schedule import Schedule
 from demiglace.compare.steps import Outcome, config_of, is_done
+from demiglace.config import flatten
 from demiglace.data.suites import read_suite
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
-from demiglace.manifest import write_json
+from demiglace.manifest import open_run, write_json
 
 HOME = Path("runs")
 RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}
@@ -152,6 +154,8 @@ def test_axes_are_no_part_of_a_search(content):
         ({"teacher": {"run": "./gone"}}, ModelError, "no model at ./gone"),
         ({"evaluate": {"sets": ["gone.csv"]}}, DataError, "no file or folder gone.csv"),
         ({"evaluate": {"files": "gone.yaml"}}, ConfigError, "gone.yaml could not be read"),
+        ({"evaluate": {"files": "own.json"}}, ConfigError, "unknown suite 'own.json'"),
+        ({"evaluate": {"sets": ["mnli:validation_mismached"]}}, DataError, "did you mean 'validation_mismatched'"),
     ],
 )
 def test_what_cannot_run_is_told_before(content, sections, error, message):
@@ -160,6 +164,21 @@ def test_what_cannot_run_is_told_before(content, sections, error, message):
         check_plan(plan)
         files_read(plan)
     assert message in str(caught.value)
+
+
+def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(content):
+    longer = {
+        "teacher": {**content["teacher"], "max_length": 64},
+        "defaults": {**content["defaults"], "max_length": 32},
+    }
+    plan = plan_of(content | longer | {"export": {}})
+    for stage in ("evaluation", "export"):
+        assert plan.step(f"mood/teacher.{stage}").options["max_length"] == 64
+        assert plan.step(f"mood/half/none/seed-0.{stage}").options["max_length"] == 32
+    assert (
+        plan_of(content | longer | {"export": {"max_length": 16}}).step("mood/teacher.export").options["max_length"]
+        == 16
+    )
 
 
 SUITE = "films: {data: films.csv, label_map: {good: positive, bad: negative}}\nimdb: imdb\n"
@@ -220,6 +239,15 @@ def test_the_searches_of_earlier_versions_stand_unless_their_ranges_or_trials_ch
         is_done(step(trials=2), tmp_path)
     with pytest.raises(RunError, match=r"ranges: .*'high': 0.0005.* there, .*'high': 0.001.* now"):
         is_done(step(ranges={"lr": {"low": 1e-5, "high": 1e-3}}), tmp_path)
+
+
+def test_runs_of_no_search_are_not_searched_for_afterwards(content, tmp_path):
+    plan = make_plan(parse_grid(content | {"search": {"trials": 3, "ranges": RANGES}}), tmp_path, searching=True)
+    assert steps_done(plan) == set()
+    step = plan.step("mood/half/none/seed-1")
+    open_run(tmp_path / step.key, step.stage, flatten(config_of(step, tmp_path), deciding_only=True), {})
+    with pytest.raises(RunError, match="none/seed-1 was made without a search"):
+        steps_done(plan)
 
 
 def test_rows_that_runs_are_trained_on_are_not_reported_on(content):

@@ -3,11 +3,16 @@
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
 
 import pytest
 from compare_kit import QUICK, compare, grid_of, line_of, made, results
 from stage_kit import in_child, strike
 
+from demiglace.compare.grid import parse_grid
+from demiglace.compare.plan import make_plan
 from demiglace.manifest import read_json, read_manifest
 
 pytest.importorskip("optuna")
@@ -66,6 +71,19 @@ def test_a_killed_search_is_the_same_search(name, at, after, searched, whole, tm
         one, other = (read_json(home / "mood/half" / method / "search/best.json") for home in (whole, cut))
         assert one == other
         assert len(trials_of(cut, method)) == 3
+
+
+def test_searches_that_begin_at_once_share_one_database(searched, tmp_path):
+    plan = make_plan(parse_grid(searched | {"seeds": [*range(8)]}), tmp_path, searching=True)
+    steps = [replace(s, key=f"{s.key}-{n}") for s in plan.steps if s.stage == "search" for n in range(8)]
+    begin = Barrier(len(steps))
+
+    def open_study(step):
+        begin.wait()
+        return search._open(search.require_optuna(), step, tmp_path).study_name
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        assert [*pool.map(open_study, steps)] == [s.key for s in steps]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ def test_a_ready_teacher_of_other_rows_has_not_seen_those_that_are_reported(cont
     assert found == {"same": True, "other": False, "bare": False}
 
 
+def test_a_ready_teacher_that_is_not_measured_is_there(content, tmp_path):
+    write_manifest(tmp_path, "ready", parameters=7)
+    grid = content | {"teachers": {"mood": str(tmp_path / "ready")}, "evaluate": {"teacher": False}}
+    found = record_of(grid, tmp_path / "runs", "teacher")
+    assert (found["status"], found["parameters"]) == ("done", 7)
+
+
 def artefact(name: str, size: int, p50: float, agreement: float) -> dict[str, Any]:
     return {"name": name, "bytes": size, "latency_ms": {"1": {"p50": p50}}, "label_agreement": agreement}
 

@@ -46,6 +46,18 @@ def test_sentences_of_the_source_task_are_left_out(data_dir: Path) -> None:
     assert found.drops == {"in_sst2": 1151}
 
 
+@pytest.mark.parametrize(("column", "rows"), [("in_sst2", 1), ("in_sst", None)])
+def test_a_set_that_was_laid_there_by_hand(column: str, rows: int | None, tmp_path: Path) -> None:
+    file = tmp_path / "rotten_tomatoes_mr/test.csv"
+    file.parent.mkdir()
+    file.write_text(f"sentence,label,{column}\ngood,1,False\nbad,0,True\n")
+    if rows is not None:
+        assert len(load_set("rotten_tomatoes_mr", SENTIMENT, DataLocation(tmp_path)).split) == rows
+        return
+    with pytest.raises(DataError, match="needs a column 'in_sst2' of true and false"):
+        load_set("rotten_tomatoes_mr", SENTIMENT, DataLocation(tmp_path))
+
+
 def test_splits_by_name_and_by_default(data_dir: Path) -> None:
     place = DataLocation(data_dir)
     assert len(load_set("mnli", NLI, place).split) == 9815

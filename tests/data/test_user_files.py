@@ -279,6 +279,18 @@ def test_unlabelled_rows_are_those_that_no_split_holds(tmp_path: Path) -> None:
     assert split.lines[-1] == (more, 61)
 
 
+def test_rows_that_results_are_told_of_do_not_come_back_without_labels(tmp_path: Path) -> None:
+    def file(name: str, rows: range) -> str:
+        return csv(tmp_path, name, [(f"row {i}", "ab"[i % 2]) for i in rows])
+
+    more = csv(tmp_path, "more.csv", [(f"row {i}",) for i in range(40)], "text")
+    reported = {"validation": file("v.csv", range(20, 25)), "test": file("t.csv", range(25, 30))}
+    config = DataConfig(data=file("train.csv", range(20)), unlabelled=(more,), tune=True, **reported)
+    dataset = load_dataset(config, DataLocation())
+    assert dataset.splits.keys() == {"train", "validation"}
+    assert list(load_unlabelled(config, dataset).texts) == [f"row {i}" for i in range(30, 40)]
+
+
 def test_unlabelled_rows_of_a_regression_are_nan(tmp_path: Path) -> None:
     train = csv(tmp_path, "train.csv", [(f"row {i}", i / 4) for i in range(20)])
     config = DataConfig(data=train, unlabelled=(csv(tmp_path, "more.csv", [("new",)], "text"),))

@@ -94,6 +94,26 @@ def test_a_suite_of_ones_own(model: Path, rows: Path, tmp_path: Path) -> None:
     assert (run / "other.npy").exists()
 
 
+def test_sets_that_would_share_their_files_are_refused(model: Path, rows: Path, tmp_path: Path) -> None:
+    spaced = tmp_path / "my set.csv"
+    dashed = tmp_path / "my-set.csv"
+    for file in (spaced, dashed):
+        file.write_bytes(rows.read_bytes())
+    with pytest.raises(ConfigError, match="would be written to the same files"):
+        evaluate(model=str(model), data=[str(spaced), str(dashed)], output=tmp_path / "run")
+    suites = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for suite in suites:
+        suite.write_text(f"plain: {rows}\n")
+    with pytest.raises(ConfigError, match="plain is the name of a set of another suite too"):
+        evaluate(model=str(model), suite=[str(s) for s in suites], output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_of_sets_stay_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("a-b: imdb\na_b: yelp_review_full\n")
+    assert [*read_suite(tmp_path / "own.yaml")] == ["a-b", "a_b"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

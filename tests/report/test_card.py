@@ -65,6 +65,12 @@ def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
     assert read_manifest(demo / "export")["artefacts"]
 
 
+def test_a_regressors_card_prints_its_number(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "finetune", {"model": "org/base"}, 0.9, problem="regression", labels=[])
+    text = model_card(run, {})
+    assert "print(float(logits[0][0]))" in text and "id2label" not in text and "the labels above" not in text
+
+
 def test_a_model_without_a_manifest_has_a_card_too(tmp_path: Path) -> None:
     text = model_card(tmp_path / "elsewhere", {})
     assert read(text).data.eval_results is None and "no manifest tells how it was trained" in text

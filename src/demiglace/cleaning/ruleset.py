@@ -86,8 +86,8 @@ def composed(rows: Sequence[Any]) -> tuple[AnyRule, ...]:
 
 
 def _read(file: str) -> tuple[AnyRule, ...]:
+    content = read_yaml(file)
     try:
-        content = read_yaml(file)
         rows = content.get("rules")
         if set(content) != {"rules"} or not isinstance(rows, list) or not rows:
             raise ConfigError(

@@ -10,9 +10,9 @@ from demiglace.compare.steps import config_of
 from demiglace.config import build
 from demiglace.data.config import DataConfig
 from demiglace.data.sources import files_in, files_of, missing
-from demiglace.data.suites import read_suite
+from demiglace.data.suites import read_suite, source_of
 from demiglace.data.tasks import TASKS
-from demiglace.errors import ConfigError, DataError
+from demiglace.errors import ConfigError, DataError, unknown
 from demiglace.methods.table import build_method, is_file
 from demiglace.models.files import resolve_model, weight_files
 from demiglace.stages.config import DistillConfig
@@ -63,12 +63,16 @@ def _further_rows(plan: Plan) -> Iterator[tuple[str, list[Path]]]:
         if is_file(suite):
             sets = read_suite(suite).values()
             yield f"suite {suite}", [Path(suite), *(file for s in sets for file in _files_of_set(s.data))]
+        elif suite != "ood":
+            source_of(suite)
 
 
 def _files_of_set(spec: str) -> list[Path]:
     """The files of a set, of which one is read; nothing of a named task."""
-    path = Path(spec)
-    if spec.partition(":")[0] in TASKS:
+    path, (name, _, split) = Path(spec), spec.partition(":")
+    if name in TASKS:
+        if split not in ("", "validation", *TASKS[name].splits):
+            raise DataError(unknown(f"split of {name}:", split, TASKS[name].splits))
         return []
     if not path.exists():
         raise DataError(missing(spec))

@@ -79,6 +79,10 @@ _EVALUATE_OPTIONS = (
     *("sets", "suites", "files", "teacher"),
     *_names(EvaluateConfig, without=("model", "data", "suite", "output", "data_dir", "teacher")),
 )
+_SWITCHES = {
+    "suites": "Suites of your own are named by `files`.",
+    "teacher": "Which teacher it is, is said in the grid's `teacher`.",
+}
 _EXPORT_OPTIONS = _names(ExportConfig, without=("model", "output", "teacher", "data_dir"))
 _ALLOWED = {
     "tasks": ("data", "teacher", "evaluate", *_SHARED, *RUN_OPTIONS),
@@ -141,9 +145,11 @@ def _checked(place: str, options: Any, allowed: Iterable[str]) -> Options:
     if not isinstance(options, (dict, type(None))):
         raise ConfigError(f"{place} was given {options!r}; expected a mapping of option names to values.")
     plain = {str(k).replace("-", "_"): v for k, v in (options or {}).items()}
-    for name in plain:
+    for name, value in plain.items():
         if name not in allowed:
             raise ConfigError(f"{place}: {unknown('option', name, allowed)}")
+        if name in _SWITCHES and allowed is _EVALUATE_OPTIONS and not isinstance(value, bool):
+            raise ConfigError(f"{place}.{name} was given {value!r}; expected true or false. {_SWITCHES[name]}")
     return plain
 
 
@@ -206,12 +212,30 @@ def _check(grid: Grid, controls: bool) -> None:
             f"methods: {' and '.join(missing)} missing; what a method gains is told against these controls. Add "
             "them, or waive them with --no-controls (or `controls: false` in the grid)."
         )
+    _check_models(grid)
     _check_skip(grid, controls)
     if len(set(grid.seeds)) != len(grid.seeds):
         raise ConfigError(f"seeds: {list(grid.seeds)} holds a seed twice.")
     both = set(grid.axes) & set(grid.search.ranges if grid.search else ())
     if both:
         raise ConfigError(f"{', '.join(sorted(both))}: both an axis and a range of the search; choose one of them.")
+
+
+def _check_models(grid: Grid) -> None:
+    """Raise `ConfigError` for students that are named and cut as well, and for names that were left empty."""
+    for label, options in grid.students.items():
+        if "model" in options and len(options) > 1:
+            others = ", ".join(name for name in options if name != "model")
+            raise ConfigError(
+                f"students.{label}: {others} beside `model`; a student is a model as it is, or is cut from each task's "
+                "teacher. `demiglace truncate` makes a model of fewer layers."
+            )
+    places = {f"students.{label}": options for label, options in grid.students.items()} | {"teacher": grid.teacher}
+    places |= {f"tasks.{label}.teacher": options["teacher"] for label, options in grid.tasks.items()}
+    for place, options in places.items():
+        for name in ("run", "model"):
+            if name in options and not options[name]:
+                raise ConfigError(f"{place}: `{name}` is empty; give a directory, or leave it out.")
 
 
 def _check_skip(grid: Grid, controls: bool) -> None:

@@ -105,12 +105,14 @@ class _Layout:
                 )
             yield Step(needs[0], "finetune", task, {**options, **self.location, "output": self.at(needs[0])})
         if self._evaluation(task).get("teacher", True):
-            rows = row_options(self.grid, task)
+            rows = {**row_options(self.grid, task), **teacher_options(self.grid, task)}
             options = self._evaluation_options(task, rows) | {"model": self.teacher(task)}
             key = f"{task}/teacher.evaluation"
             yield Step(key, "evaluate", task, options | {"output": self.at(key)}, needs)
         if self.grid.export is not None:
-            yield self._export(f"{task}/teacher.export", task, self.teacher(task), needs)
+            yield self._export(
+                f"{task}/teacher.export", task, self.teacher(task), needs, teacher_options(self.grid, task)
+            )
 
     def steps(self, run: StudentRun) -> Iterator[Step]:
         """What a student run needs but for its teacher, the run itself, its evaluation and its export."""
@@ -127,7 +129,7 @@ class _Layout:
         yield Step(run.path, "distill", cell.task, options, found, search.key if search else None)
         yield self._evaluate_student(run, search)
         if self.grid.export is not None and run.seed == self.grid.seeds[0]:
-            yield self._export(run.export, cell.task, self.at(run.path), (run.path,))
+            yield self._export(run.export, cell.task, self.at(run.path), (run.path,), cell.options)
 
     def _start(self, cell: Cell) -> tuple[Step | None, tuple[str, ...]]:
         """The truncation that a student starts from, none where there is a model; and what a run must wait for."""
@@ -195,9 +197,11 @@ class _Layout:
         options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
         return {**options, **self.location, "suite": [*own, *several(asked.get("files"))], "data": sets}
 
-    def _export(self, key: str, task: str, model: str, needs: tuple[str, ...]) -> Step:
+    def _export(self, key: str, task: str, model: str, needs: tuple[str, ...], trained: Mapping[str, Any]) -> Step:
+        """The export of a model, checked on rows read as in its training, of which `trained` are the options."""
         assert self.grid.export is not None
-        options = {**self.grid.export, **self.location, "model": model, "output": self.at(key)}
+        read = {k: v for k, v in trained.items() if k in ("max_length", "allow_pickle")}
+        options = {**read, **self.grid.export, **self.location, "model": model, "output": self.at(key)}
         return Step(key, "export", task, options, needs)
 
 

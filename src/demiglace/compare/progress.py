@@ -14,6 +14,7 @@ from demiglace import console as shared
 from demiglace.compare.plan import Step
 from demiglace.compare.schedule import Schedule, Status
 from demiglace.compare.steps import Outcome
+from demiglace.stages.plan import duration
 
 _SHOWN: tuple[Status, ...] = ("done", "running", "failed", "skipped", "pending")
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "skipped": "yellow", "pending": ""}
@@ -98,11 +99,3 @@ def _counts(schedule: Schedule, task: str) -> list[int]:
 def _left(schedule: Schedule) -> str:
     seconds = schedule.seconds_left()
     return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 8 s, 3 min, 2 h 05 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

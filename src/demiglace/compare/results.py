@@ -23,14 +23,19 @@ def steps_done(plan: Plan) -> set[str]:
 
 
 def _check_not_begun(step: Step, search: Step, home: Path) -> None:
-    """Raise `RunError` for a run with the best options of fewer trials than its search is to have: they may change."""
+    """Raise `RunError` for a run with options of no search, or of fewer trials than its search is to have."""
     best = best_file(home, search.key)
-    if best.exists() and (home / step.key / "run.json").exists():
+    if not (home / step.key / "run.json").exists():
+        return
+    if not best.exists():
         raise RunError(
-            f"{home / step.key} was begun with the best options of {read_json(best)['trials']} trials, and "
-            f"{search.key} is to have {search.trials}. Give another --output, or `trials` as they were; or remove "
-            f"{home / step.key}* and all other runs of that search, which are then made with its new best."
+            f"{home / step.key} was made without a search. Give another --output, or leave --search out as it was."
         )
+    raise RunError(
+        f"{home / step.key} was begun with the best options of {read_json(best)['trials']} trials, and "
+        f"{search.key} is to have {search.trials}. Give another --output, or `trials` as they were; or remove "
+        f"{home / step.key}* and all other runs of that search, which are then made with its new best."
+    )
 
 
 def write_results(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from demiglace.compare.cells import with_values
 from demiglace.compare.plan import Step
 from demiglace.compare.ranges import Range
@@ -54,10 +56,11 @@ def run_search(step: Step, home: Path) -> None:
 
 
 def _open(optuna: Any, step: Step, home: Path) -> Any:
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{home / 'search.db'}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
-    )
-    return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
+    with FileLock(home / "locks" / "search.lock"):  # two that make the tables at once fail
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{home / 'search.db'}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
+        )
+        return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
 
 
 def _run_trial(optuna: Any, study: Any, trial: Any, step: Step, home: Path) -> None:

@@ -41,20 +41,24 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     if config.max_rows is not None:
         splits["train"] = take(splits["train"], draw(len(splits["train"]), config.max_rows))
         _warn_of_absent(splits["train"], dataset.labels)
+    unread: list[Split] = []
     if config.tune:
+        unread = [split for name, split in splits.items() if name != "train"]
         splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction)
     mark = fingerprint(dataset.labels, splits.values())
-    return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops))
+    return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unread=unread)
 
 
 def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
     """The rows of `--unlabelled`, their labels all missing; as many texts a row as those of `dataset` have.
 
-    Rows that a split holds already are left out: they would be trained on twice, or measured on too. So training rows
-    that `--max-rows` left undrawn may come back here without their labels. Raises `DataError` as `load_dataset` does.
+    Rows that a split holds already, also one that `tune` leaves alone, are left out: they would be trained on twice, or
+    measured on too. So training rows that `--max-rows` left undrawn may come back here without their labels. Raises
+    `DataError` as `load_dataset` does.
     """
     rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
-    held = {key for split in dataset.splits.values() for key in row_keys(split.texts, split.pairs)}
+    splits = (*dataset.splits.values(), *dataset.unread)
+    held = {key for split in splits for key in row_keys(split.texts, split.pairs)}
     new = [i for i, key in enumerate(rows.keys()) if key not in held]
     if not new:
         raise DataError(

@@ -36,12 +36,22 @@ def official_splits(
         made = _split(split, table, _encode(name, labels[split], space, table), task)
         missing = np.isnan(made.labels) if space.problem == "regression" else made.labels < 0
         known = task.leave_out if for_source else None
-        seen = np.array(table.columns[known], dtype=bool) if known else np.zeros(len(made), dtype=bool)
+        seen = _truths(table, known) if known else np.zeros(len(made), dtype=bool)
         if missing.all():
             continue
         drops.update({"no public label": int(missing.sum()), f"{known}": int((seen & ~missing).sum())})
         splits[split] = take(made, np.flatnonzero(~(missing | seen))) if (missing | seen).any() else made
     return space, splits, +drops
+
+
+def _truths(table: Table, column: str) -> np.ndarray:
+    """A true-or-false column. Raises `DataError` where the table has none of that name, or it holds anything else."""
+    words = [str(value).lower() for value in table.columns.get(column, ())]
+    if not words or not {*words} <= {"true", "false"}:
+        raise DataError(
+            f"{table.file} needs a column {column!r} of true and false: the rows where it is true are left out."
+        )
+    return np.array([word == "true" for word in words])
 
 
 def _labels_of(table: Table) -> list[str | None]:

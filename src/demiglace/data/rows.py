@@ -48,7 +48,8 @@ class Dataset:
     """A data set ready to be tokenised.
 
     splits: "train", "validation" and, where there is one, "test"; metrics: names in `evaluation.metrics.METRICS`,
-    the deciding one first; drops: reason -> number of rows left out; fingerprint: of rows, labels and their order.
+    the deciding one first; drops: reason -> number of rows left out; fingerprint: of rows, labels and their order;
+    unread: splits that `tune` leaves alone, since results are told of them.
     """
 
     name: str
@@ -57,3 +58,4 @@ class Dataset:
     metrics: tuple[str, ...]
     fingerprint: str
     drops: Mapping[str, int] = field(default_factory=dict)
+    unread: Sequence[Split] = ()

@@ -1,8 +1,9 @@
 """The named tasks: one table with labels in the order of their ids, metrics and papers.
 
 A folder of data sets (`--data-dir`, DEMIGLACE_DATA) holds FOLDER/task/split.jsonl.zst, or another known ending, with
-the columns `sentence` or `sentence1` and `sentence2`, and `label` (the id or the name); so a task without a hub path
-can be laid there by hand. Label names and ids are those of the Hugging Face hub wherever it has the task.
+the columns `sentence` or `sentence1` and `sentence2`, `label` (the id or the name) and what the task names as
+`leave_out`; so a task without a hub path can be laid there by hand. Label names and ids are those of the Hugging Face
+hub wherever it has the task.
 """
 
 from collections.abc import Mapping

@@ -42,7 +42,8 @@ class TruncateConfig:
     strategy: AnyStrategy = option("which layers to keep", "alternate")
     keep: tuple[int, ...] | None = option("the layers to keep by 0-based index, instead of --layers", None, at_least=0)
     calibration: tuple[str, ...] | None = option(
-        "text for block-influence and greedy: files, folders or globs, .txt, .jsonl, .parquet, also .gz and .zst", None
+        "text for block-influence and greedy: files, folders or globs; .txt, .jsonl, also with .gz or .zst, .parquet",
+        None,
     )
     calibration_tokens: int = option("tokens of it to look at, as many from each file", 20_000, at_least=1)
     seed: int = option("seed of the new weights of embeddings and random", 0, at_least=0)
@@ -91,7 +92,9 @@ class TokenizerConfig:
     """Train a tokenizer: byte-level BPE, which knows every text, with an end-of-text token."""
 
     action: Literal["train"] = option("train", positional=True)
-    corpus: tuple[str, ...] = option("files, folders or globs of documents: .txt, .jsonl, .parquet, also .gz and .zst")
+    corpus: tuple[str, ...] = option(
+        "files, folders or globs of documents: .txt and .jsonl, also with .gz or .zst, .parquet"
+    )
     output: Path = option("directory of the tokenizer", short="-o", decides=False)
     vocab_size: int = option("tokens, the end-of-text token included", 8192, at_least=257)
     mask_token: bool = option("also a mask token, for masked language models", False)
@@ -231,7 +234,7 @@ class CleanConfig:
     """Clean training text by rules, and keep the books of all that was dropped or changed."""
 
     sources: tuple[str, ...] = option(
-        "files, folders, globs or addresses: .txt, .jsonl, .parquet, .html, .warc, .wet, also .gz and .zst",
+        "files, folders, globs or addresses: .txt, .jsonl, .html, .warc, .wet, also with .gz or .zst, .parquet",
         positional=True,
     )
     output: Path | None = option("run directory; not needed for --explain", None, short="-o", decides=False)

@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> Path:
 
     Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
     with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
-    with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it predicts.
+    with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it writes any.
     """
     if config.corpus or config.lambada:
         return evaluate_text(config)
@@ -92,6 +92,7 @@ def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet
     if not own and not suites:
         raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
     sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
+    _check_names(own, suites)
     limits = [limit for limit in (config.suite_rows, config.max_rows_per_set) if limit is not None]
     others = [(name, entry) for name, entry in suites.items() if name not in own]
     sets += [_load_set(name, entry, config, labels, min(limits, default=None)) for name, entry in others]
@@ -99,6 +100,17 @@ def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet
         if not len(found.split):
             raise DataError(f"{found.name} has no row left to measure; look at --label-map and --on-bad-rows.")
     return sets
+
+
+def _check_names(own: Mapping[str, SuiteSet], suites: Mapping[str, SuiteSet]) -> None:
+    """Raise `ConfigError` for sets whose results would lie in the same files."""
+    files: dict[str, str] = {}
+    for name in (*own, *(name for name, entry in suites.items() if name not in own or entry.data != own[name].data)):
+        if other := files.get(file_name(name)):
+            raise ConfigError(
+                f"{other} and {name} would be written to the same files; rename one, or evaluate it alone."
+            )
+        files[file_name(name)] = name
 
 
 def _own(spec: str, config: EvaluateConfig) -> SuiteSet:
@@ -127,7 +139,10 @@ def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
     sets: dict[str, SuiteSet] = {}
     for suite in config.suite:
         if suite.endswith((".yaml", ".yml")):
-            sets |= read_suite(suite)
+            found = read_suite(suite)
+            if twice := sets.keys() & found.keys():
+                raise ConfigError(f"{suite}: {', '.join(sorted(twice))} is the name of a set of another suite too.")
+            sets |= found
         else:
             task = _task_of(config) if suite == "ood" else source_of(suite)
             sets |= named_suite(task, data_folder(config.location))

@@ -16,6 +16,9 @@ from demiglace.stages.config import ReportConfig
 from demiglace.stages.table_files import write_tables
 
 _CONFIGS = {
+    "tokenizer": configs.TokenizerConfig,
+    "clean": configs.CleanConfig,
+    "pretrain": configs.PretrainConfig,
     "finetune": configs.FinetuneConfig,
     "truncate": configs.TruncateConfig,
     "distill": configs.DistillConfig,

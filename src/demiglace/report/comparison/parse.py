@@ -68,7 +68,6 @@ def cell(found: Mapping[str, Any], controls: Mapping[str, Mapping[str, str]]) ->
         evaluations=tuple(found["evaluations"]),
         in_domain=found["in_domain"],
         sets={name: _set(name, s, is_own(name, found["in_domain"])) for name, s in found["sets"].items()},
-        layers=finite(found["layers"]),
         parameters=finite(found["parameters"]),
         size=finite(found["bytes"]),
         capture=_spread(found["capture_seconds"]),
@@ -85,7 +84,6 @@ def _set(name: str, found: Mapping[str, Any], own: bool) -> SetResult:
     return SetResult(
         name=name,
         metric=metric,
-        rows=found["rows"],
         own=own,
         score=_spread(found["metrics"][metric]),
         further={name: _spread(s) for name, s in found["metrics"].items() if name != metric},
@@ -105,7 +103,6 @@ def _difference(found: Mapping[str, Any]) -> Difference:
         p=finite(found.get("p")),
         p_corrected=finite(found["p_corrected"]),
         verdict=found["verdict"],
-        seeds=tuple(found.get("seeds") or ()),
         mcnemar=tuple(found.get("mcnemar") or ()),
     )
 
@@ -114,11 +111,9 @@ def teacher(found: Mapping[str, Any]) -> Teacher:
     """One of `teachers`."""
     sets = found["sets"] or {}
     return Teacher(
-        run=str(found["run"]),
         in_domain=str(found["in_domain"]),
         scores={name: numbers(s["metrics"]) for name, s in sets.items()},
         measures={n: v for n, v in numbers(sets.get(found["in_domain"])).items() if n in ("ece", "worst_class_f1")},
-        layers=finite(found["layers"]),
         parameters=finite(found["parameters"]),
         size=finite(found["bytes"]),
         latency=_latency(found),

@@ -29,7 +29,6 @@ class Difference:
     p: float | None
     p_corrected: float | None
     verdict: str
-    seeds: tuple[int, ...] = ()
     mcnemar: tuple[float, ...] = ()
 
 
@@ -51,7 +50,6 @@ class SetResult:
 
     name: str
     metric: str
-    rows: float
     own: bool
     score: Spread
     further: Mapping[str, Spread]
@@ -83,7 +81,6 @@ class Cell:
     evaluations: tuple[str, ...]
     in_domain: str
     sets: Mapping[str, SetResult]
-    layers: float | None
     parameters: float | None
     size: float | None
     capture: Spread
@@ -111,11 +108,9 @@ class Cell:
 class Teacher:
     """A task's teacher. scores: set -> metrics, in its own order; measures: ece and worst_class_f1 of its own set."""
 
-    run: str
     in_domain: str
     scores: Mapping[str, Scores]
     measures: Scores
-    layers: float | None
     parameters: float | None
     size: float | None
     latency: float | None
