@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from demiglace.data.blocks import Masking, all_blocks
 from demiglace.data.corpus import Corpus, load_corpus
 from demiglace.data.document_config import ReadConfig
-from demiglace.errors import DataError
+from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.perplexity import LastWord, block_loss, last_word, last_words, perplexity, windows
 from text_kit import byte_tokenizer, sentences, tiny_lm, write_jsonl
 
@@ -87,6 +87,18 @@ def test_block_loss_is_the_mean_over_what_is_predicted(corpus: Corpus, arch: str
     found = block_loss(model, blocks, "fp32")
     assert found["loss"] == pytest.approx(expected, rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
+
+
+def test_a_model_that_is_damaged(corpus: Corpus) -> None:
+    model = tiny_lm("gpt2", len(TOKENIZER))
+    torch.nn.init.constant_(model.get_output_embeddings().weight, math.nan)
+    for measure in (
+        lambda: block_loss(model, all_blocks(corpus, 16, None), "fp32"),
+        lambda: perplexity(model, corpus, END, 16, 16),
+        lambda: last_words(model, [LastWord([1, 2, 3], 1)]),
+    ):
+        with pytest.raises(ModelError, match="loss is nan and not a finite number"):
+            measure()
 
 
 def test_last_words_of_a_model_that_has_learned_them() -> None:

@@ -134,6 +134,30 @@ def test_in_autocast_products_are_in_its_format_and_sums_are_not() -> None:
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in student.trained)
 
 
+class Casts(TorchDispatchMode):
+    """Counts the tensors of one shape that are cast to bfloat16."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self._shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and result.dtype == torch.bfloat16 and result.shape == self._shape:
+            self.count += 1
+        return result
+
+
+def test_in_autocast_a_head_is_cast_once_and_not_for_every_chunk() -> None:
+    student, teacher = head(8, 0), head(12, 1)
+    with torch.autocast("cpu", torch.bfloat16), Casts((VOCABULARY, 12)) as of_teacher, Casts((VOCABULARY, 8)) as own:
+        chunked(student, teacher, "forward", CHUNK)
+    assert (of_teacher.count, own.count) == (1, 1)
+    with torch.autocast("cpu", torch.bfloat16), Casts((VOCABULARY, 8)) as own:
+        next_token_losses(student, TARGETS, CHUNK)
+    assert own.count == 1
+
+
 def test_next_token_losses_are_the_plain_ones() -> None:
     output = head(8, 0, with_bias=True)
     expected = F.cross_entropy(output.logits, TARGETS, reduction="none").float()

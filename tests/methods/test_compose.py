@@ -83,11 +83,50 @@ LAYERS = {"term": "layers", "mapping": "skip", "pooling": "mean", "distance": "m
         ({"terms": [LAYERS | {"input": "perturbed"}]}, "no augmentation"),
         ({"terms": [LAYERS], "phases": [0.5, 0]}, "each above 0"),
         ({"terms": [LAYERS | {"course": "up"}]}, "course was given 'up'"),
+        ({"terms": [{"term": "annealed", "steps": 0}]}, "steps was given 0; expected a whole number, at least 1"),
+        ({"terms": [{"term": "kd", "temperature": 0}]}, "temperature was given 0.0; expected a number, above 0"),
+        ({"terms": [{"term": "kd", "divergence": "jsd", "mix": 1}]}, "mix was given 1.0; expected"),
+        ({"terms": [{"term": "pseudo", "temperature": -1}]}, "temperature was given -1.0; expected"),
+        ({"terms": [LAYERS | {"mapping": {"kind": "random", "count": 0}}]}, "count was given 0; expected"),
+        ({"terms": [LAYERS | {"projection": {"kind": "shared", "size": 0}}]}, "size was given 0; expected"),
+        (
+            {"terms": [LAYERS], "augmentation": {"kind": "adversarial-masking", "student_steps": 0}},
+            "student_steps was given 0; expected",
+        ),
     ],
 )
 def test_what_does_not_exist_is_refused(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compose(content)
+
+
+ATTENTION = {"term": "attention", "relations": ["query-key"], "distance": "kl"}
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (LAYERS | {"mapping": "all"}, "mapping=all makes no pairs of layers; add attention=true"),
+        *(
+            (LAYERS | {"mapping": "all", "attention": True, "projection": {"kind": kind}}, f"projection={kind}, which")
+            for kind in ("per-layer", "concatenated")
+        ),
+        (ATTENTION | {"mapping": "all"}, "mapping=all makes none"),
+        (LAYERS | {"projection": {"kind": "concatenated"}, "layer_weights": [1, 0.5]}, "layer_weights was given"),
+        ({"term": "kd", "divergence": "jsd", "mix": 0}, "mix=0 was given"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(term: dict[str, Any], message: str) -> None:
+    method = compose({"terms": [term]})
+    teacher, student = map(ModelShape.of, teacher_and_student())
+    with pytest.raises(ConfigError, match=message):
+        method.requests(student, teacher)
+
+
+@pytest.mark.parametrize("projection", ["none", "shared"])
+def test_attention_over_all_layers(projection: str) -> None:
+    term = LAYERS | {"mapping": "all", "attention": True, "projection": {"kind": projection}}
+    assert np.isfinite(loss_of(compose({"terms": [term]})))
 
 
 def test_every_method_is_named_once() -> None:

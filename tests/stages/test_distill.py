@@ -350,6 +350,70 @@ def test_a_generator_of_other_words_is_refused(
     assert "teacher and generator have different vocabularies" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"freeze": "wpe"}, "--freeze wpe: no weight's name holds it"),
+        ({"method": "mate-kd", "method_options": {"generator": "unknown"}}, "is a electra model; a generator is"),
+    ],
+)
+def test_what_only_the_weights_tell_is_refused_before_the_teacher_is_asked(
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    teacher: Path,
+    rows: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "method" in options:
+        options = options | {"method_options": {"generator": save_tiny(tmp_path / "unknown", "electra")}}
+    assert run(tmp_path / "run", teacher, **{"layers": 2} | rows | QUICK | options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "signals").exists()
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0  # another run, and not barred
+
+
+def test_a_teacher_of_narrow_embeddings_is_no_generator(
+    tmp_path: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = save_tiny(tmp_path / "teacher", "electra", label_names=LABELS)
+    assert run(tmp_path / "run", teacher, layers=2, method="mate-kd", **rows, **QUICK) == 2
+    assert "embeddings are 16 wide and its hidden states 32" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "signals").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "mate-kd", "sharding": "full"}, "method mate-kd rewrites text by the whole student"),
+        ({"unlabelled": "nowhere.csv"}, "there is no file nowhere.csv; check the path."),
+    ],
+)
+def test_what_no_model_is_needed_for_is_refused_at_once(
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    teacher: Path,
+    rows: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = {"layers": 2} | rows | QUICK | options
+    assert run(tmp_path / "run", teacher, **given) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(arguments("plan", teacher=teacher, flops=1e9, **given)) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arch", "method", "told"), [("gpt2", "pkd", 1), ("gpt2", "rail-kd-l", 0), ("bert", "pkd", 0)])
+def test_a_causal_students_first_token_is_warned_of(
+    arch: str, method: str, told: int, tmp_path: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = save_tiny(tmp_path / "teacher", arch, label_names=LABELS)
+    assert run(tmp_path / "run", teacher, layers=2, method=method, **rows, **QUICK) == 0
+    assert capsys.readouterr().err.count("compares the hidden states of the first token") == told
+
+
 def test_masking_needs_a_mask(
     tmp_path: Path, teacher: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from demiglace.cli import main
 from demiglace.errors import ConfigError
+from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
+from demiglace.models.cost import activation_bytes
 from demiglace.models.loading import load_classifier
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
@@ -59,7 +61,47 @@ def test_operations_are_those_of_a_run(tmp_path, monkeypatch):
     assert found.student_flops == pytest.approx(counter.get_total_flops() - asked, rel=0.1)
 
 
-@pytest.mark.parametrize("method", ["vanilla-kd", "rail-kd-l", "pkd"])
+def test_operations_on_perturbed_text_are_those_of_a_run(tmp_path):
+    teacher, student = teacher_and_student()
+    for model in (teacher, student):
+        model.set_attn_implementation("eager")
+    objective, source = objective_of("combined-kd", {"generator_steps": 1, "student_steps": 2}, teacher, student)
+    loop = make_loop(
+        tmp_path / "run", objective, source, random_examples(60), epochs=4, batch_tokens=40, diagnostics="off"
+    )
+    with FlopCounterMode(display=False) as counter:
+        loop.run()
+    method = build_method("combined-kd", {"generator_steps": 1, "student_steps": 2})
+    setup = Setup(method, replace(TRAINING, epochs=4), cache=False)
+    found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": random_examples(60).lengths}, setup)
+    assert (found.teacher_passes, found.perturbed_passes) == (3, 3)  # the labels alone in the last of 4 epochs
+    told = (4 + 3) * found.student_flops + 3 * (found.teacher_flops + found.perturbed_flops)
+    assert told == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_a_process_has_whole_passes_of_its_share(shapes):
+    """The loop shares out a step's rows first, and then cuts each share into forward passes."""
+    lengths = {"train": np.full(64, 10)}
+    setup = setup_of("none", batch_size=16, batch_tokens=40)
+    alone, four = (estimate(None, shapes[1], lengths, replace(setup, devices=n)).memory for n in (1, 4))
+    assert four.activations == alone.activations == activation_bytes(shapes[1], 4, 10, "fp32", "sdpa")
+    wide = replace(setup, devices=4, training=replace(setup.training, batch_tokens=10_000))
+    assert estimate(None, shapes[1], lengths, wide).memory == alone  # 4 of 16 rows
+
+
+def test_memory_of_perturbed_text(shapes):
+    teacher, student = shapes
+    plain, mate = (estimate(*shapes, LENGTHS, setup_of(method)).memory for method in ("vanilla-kd", "mate-kd"))
+    assert (plain.teacher, plain.generator, mate.capture) == (0, 0, 0)
+    assert (mate.teacher, mate.generator) == (4 * teacher.parameters, 16 * teacher.parameters)
+    assert mate.activations > 3 * plain.activations  # of a generator's step: a student of 3 layers, two models of 6
+    masking = AdversarialMasking(train_generator=False)
+    fixed = replace(setup_of("mate-kd"), method=replace(build_method("mate-kd", {}), augmentation=masking))
+    found = estimate(*shapes, LENGTHS, replace(fixed, generator=student)).memory
+    assert (found.generator, found.activations) == (4 * student.parameters, 2 * plain.activations)
+
+
+@pytest.mark.parametrize("method", ["vanilla-kd", "rail-kd-l", "pkd", "rail-mate"])
 def test_the_cache_has_the_size_that_was_told(method, tmp_path, teacher, rows):
     given = {"layers": 2, "method": method, "cache": tmp_path / "cache", "output": tmp_path / "run"} | rows | QUICK
     assert main(arguments("distill", teacher=teacher, **given)) == 0

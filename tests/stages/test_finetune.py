@@ -1,6 +1,7 @@
 """`finetune` end to end: every kind of rows, what a run directory holds, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import demiglace
 from demiglace.cli import main
 from demiglace.errors import DivergedError
 from demiglace.manifest import read_manifest
+from demiglace.models.loading import set_dropout
 from demiglace.stages import fit
 from demiglace.stages.material import RowMaterial
-from factories import save_tiny
+from demiglace.training.config import TrainConfig
+from factories import save_tiny, tiny_config
 
 PROBLEMS = {
     "classes": ("classification", ["negative", "positive"], "accuracy"),
@@ -49,6 +52,16 @@ def test_a_run_is_complete_and_its_model_loads(kind: str, tmp_path: Path, base: 
     assert len(AutoTokenizer.from_pretrained(tmp_path / "run" / "model")("the good film")["input_ids"]) == 5
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert names == {"manifest.json", "run.json", "log.jsonl", "model", "last", ".lock"}
+
+
+def test_dropout_that_is_the_models_own_chooses_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager attention suits a CPU in bf16 where nothing drops out, and there alone."""
+    monkeypatch.setattr(fit, "processes", lambda: SimpleNamespace(device=torch.device("cpu")))
+    for dropout, own, kernel in ((0.0, 0.1, "eager"), (None, 0.1, "sdpa"), (None, 0.0, "eager")):
+        config = tiny_config("bert")
+        set_dropout(config, own)
+        training = TrainConfig(precision="bf16", dropout=dropout)
+        assert fit.numeric_choices(training, config) == ("bf16", kernel)
 
 
 def test_the_log_tells_every_step_and_epoch(teacher: Path) -> None:

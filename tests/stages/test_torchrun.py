@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState, GradientState
 from stage_kit import QUICK, arguments, close, ended, in_child, records, start, strike, write_csv, write_rows
@@ -127,6 +128,33 @@ def test_two_phases_that_use_different_parameters(
 
 
 @needs_fork
+def test_a_method_without_a_term_on_outputs(tmp_path: Path, teacher: Path, odd_rows: dict[str, str]) -> None:
+    """The student's head gets no gradient. And the processes' patience, which is not torch's 30 minutes."""
+    method = tmp_path / "layers.yaml"
+    method.write_text("terms: [{term: layers, mapping: skip, pooling: mean, distance: mse}]")
+
+    def line(output: Path) -> list[str]:
+        return arguments("distill", teacher=teacher, output=output, method=method, **odd_rows, **UNEVEN)
+
+    assert main(line(tmp_path / "alone")) == 0
+    assert on_two(line(tmp_path / "two"), lambda: note_patience(tmp_path / "patience")) == 0
+    assert_one_run(tmp_path / "two", tmp_path / "alone")
+    assert (tmp_path / "patience").read_text() == str(fit._PATIENCE)
+
+
+def note_patience(file: Path) -> None:
+    """Let the process write down how long it waits for the other."""
+    make = loop.make_optimiser
+
+    def noted(module: nn.Module, config: TrainConfig) -> Optimizer:
+        group = torch.distributed.group.WORLD
+        file.write_text(str(group._get_backend(torch.device("cpu")).options._timeout))
+        return make(module, config)
+
+    loop.make_optimiser = noted
+
+
+@needs_fork
 def test_killed_and_resumed(
     tmp_path: Path, teacher: Path, odd_rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +223,8 @@ def test_a_model_shared_out_among_processes(command: str, tmp_path: Path) -> Non
     model, corpus = save_lm(tmp_path / "lm"), write_jsonl(tmp_path / "text.jsonl", sentences(12))
     given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "rail-kd-l"}
     given |= {"corpus": corpus, "block_size": 16, "max_tokens": 320}
-    given |= QUICK | {"batch_size": 6, "batch_tokens": 32, "lr": 1e-3}
+    # steps of 7 blocks, one a forward pass: one process has four passes, the other three
+    given |= QUICK | {"batch_size": 7, "batch_tokens": 16, "lr": 1e-3}
 
     def line(output: Path, sharding: str = "full") -> list[str]:
         return arguments(command, output=output, sharding=sharding, **given)

@@ -17,7 +17,7 @@ from demiglace.data.batch import Batch
 from demiglace.data.batches import collate, forward_tokens
 from demiglace.data.blocks import Blocks
 from demiglace.data.corpus import Corpus
-from demiglace.errors import DataError
+from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.predict import evaluating
 from demiglace.losses.language import chunk_size, next_token_losses
 from demiglace.models.language import HeadInput, head_input
@@ -63,7 +63,8 @@ def perplexity(
     end: the end-of-text token, which stands before the first token and is what parts the documents. Scores: loss (nats
     a token) and perplexity = exp(loss), ends of text included; of the text alone, so that tokenizers can be compared,
     word_perplexity = exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes,
-    words and tokens_per_second. fp32. Parts: losses, the sum of each window in nats, float64, and its tokens.
+    words and tokens_per_second. fp32. Parts: losses, the sum of each window in nats, float64, and its tokens. Raises
+    `ModelError` for a loss that is not finite.
     """
     plan, sums, of_text = windows(len(corpus), size, stride), [], 0.0
     device, begun = next(model.parameters()).device, time.perf_counter()
@@ -75,7 +76,7 @@ def perplexity(
             sums += (losses.double() * counts).sum(1).tolist()
             of_text += float(losses[counts & (targets != end)].double().sum())
             bar.advance(sum(w.end - w.first for w in group))
-    seconds, loss = max(time.perf_counter() - begun, 1e-9), sum(sums) / len(corpus)
+    seconds, loss = max(time.perf_counter() - begun, 1e-9), _finite(sum(sums) / len(corpus))
     scores = {
         "loss": loss,
         "perplexity": _exp(loss),
@@ -88,6 +89,15 @@ def perplexity(
         "tokens_per_second": sum(w.end - w.begin for w in plan) / seconds,
     }
     return Found(scores, {"losses": np.array(sums), "tokens": np.array([w.end - w.first for w in plan])})
+
+
+def _finite(loss: float) -> float:
+    """A mean loss, if it is one."""
+    if not math.isfinite(loss):
+        raise ModelError(
+            f"the model's loss is {loss} and not a finite number; its training diverged or its weights are damaged."
+        )
+    return loss
 
 
 def _exp(value: float) -> float:
@@ -125,14 +135,17 @@ def _losses(output: HeadInput, targets: Tensor) -> Tensor:
 
 
 def block_loss(model: PreTrainedModel, blocks: Blocks, precision: str) -> dict[str, float]:
-    """loss, in nats, and perplexity of what is to be predicted in blocks; for choosing among epochs of one run."""
+    """loss, in nats, and perplexity of what is to be predicted in blocks; for choosing among epochs of one run.
+
+    Raises `ModelError` for a loss that is not finite.
+    """
     device, total = next(model.parameters()).device, 0.0
     most = max(1, forward_tokens(device) // blocks.size)
     with evaluating(model), torch.inference_mode(), autocast(precision, device):
         for start in range(0, len(blocks), most):
             batch = collate(blocks, np.arange(start, min(start + most, len(blocks))), device)
             total += float(_batch_losses(model, batch).double().sum())
-    loss = total / (len(blocks) * blocks.targets)
+    loss = _finite(total / (len(blocks) * blocks.targets))
     return {"loss": loss, "perplexity": _exp(loss)}
 
 
@@ -155,7 +168,7 @@ def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> Found:
 
     accuracy: the share of texts of whose last word every token is the most likely one, given the true ones before it;
     perplexity: exp of the mean loss of a word, as in Radford et al. 2019. Parts: losses of each last word in nats,
-    float64, and whether it was right.
+    float64, and whether it was right. Raises `ModelError` for a loss that is not finite.
     """
     device, right, losses = next(model.parameters()).device, [], []
     with evaluating(model), torch.inference_mode(), progress("last words", len(words), "texts") as bar:
@@ -170,7 +183,8 @@ def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> Found:
             right.append(bool((logits.argmax(-1) == targets).all()))
             losses.append(float(F.cross_entropy(logits, targets, reduction="sum")))
             bar.advance(1)
-    scores = {"accuracy": sum(right) / len(words), "perplexity": _exp(sum(losses) / len(words)), "texts": len(words)}
+    loss = _finite(sum(losses) / len(words))
+    scores = {"accuracy": sum(right) / len(words), "perplexity": _exp(loss), "texts": len(words)}
     return Found(scores, {"losses": np.array(losses), "right": np.array(right)})
 
 

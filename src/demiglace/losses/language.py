@@ -59,11 +59,12 @@ def token_losses(
         raise ValueError(f"the student's head has {len(student.weight)} tokens, the teacher's {len(teacher.weight)}")
     lengths = [len(student.hidden), *([] if teacher is None else [len(teacher.hidden)])]
     parts = list(_chunks(len(token_weights), chunk, lengths))
+    matrix = None if teacher is None else _cast(teacher.weight)  # once, and not for every chunk
 
     def measured(part: slice, logits: Tensor) -> Tensor:
         """The weighted losses of a chunk [K]."""
         with torch.no_grad():
-            other = None if teacher is None else _logits(teacher.hidden[part], teacher.weight, teacher.bias)
+            other = None if teacher is None or matrix is None else _logits(teacher.hidden[part], matrix, teacher.bias)
         return (losses(logits, other, part) * token_weights[part]).sum(-1)  # no product: autocast would round it
 
     total, values = _Chunked.apply(student.hidden, student.weight, student.bias, measured, parts, tuple(term_weights))
@@ -133,8 +134,9 @@ def next_token_losses(output: Outputs, targets: Tensor, chunk: int) -> Tensor:
     """
     found = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
     with torch.no_grad():
+        matrix = _cast(output.weight)
         for part in _chunks(len(targets), chunk, [len(output.hidden)]):
-            logits = _logits(output.hidden[part], output.weight, output.bias)
+            logits = _logits(output.hidden[part], matrix, output.bias)
             found[part] = F.cross_entropy(logits, targets[part], reduction="none")
     return found
 

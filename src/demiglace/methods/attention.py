@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from demiglace.errors import ModelError
+from demiglace.errors import ConfigError, ModelError
 from demiglace.losses.attention import attention_kl, probability_distance, score_distance, scores, visible_pairs
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
 from demiglace.methods.mapping import LayerMapping
@@ -51,9 +51,11 @@ class AttentionDistillation(Term):
     name: str = "attention"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
-        """The inputs of the relations, of the layers that meet."""
+        """The inputs of the relations, of the layers that meet. Raises `ConfigError` where they meet not in pairs."""
         self.head_count(student, teacher)
         layers = self.mapping.layers(student, teacher)
+        if not self.mapping.is_paired(layers):
+            raise ConfigError("the term on attention compares pairs of layers, and mapping=all makes none; take skip.")
         inputs = sorted({kind for relation in self.relations for kind in RELATIONS[relation]})
         return Requests(attention_request(inputs, layers.student), attention_request(inputs, layers.teacher))
 

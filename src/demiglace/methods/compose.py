@@ -10,10 +10,10 @@ Each term's keys are the fields of its class; `demiglace methods show NAME` prin
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from demiglace.config import read_yaml
+from demiglace.config import Option, read_yaml
 from demiglace.convert import convert, describe_type
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.attention import AttentionDistillation
@@ -126,9 +126,19 @@ def _build(place: str, kind: Any, values: Mapping[str, Any], also: Sequence[str]
     for name, f in named.items():
         if name in values:
             made[name] = _object(f"{place}: {name}", hints[name], values[name])
+            _check_bounds(f"{place}: {name}", f, hints[name], made[name])
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{place}: {name} must be given.")
     return kind(**made)
+
+
+def _check_bounds(place: str, field: Field[Any], kind: Any, value: Any) -> None:
+    """Raise `ConfigError` for a number out of its bounds, where the field is declared as an option that has some."""
+    if not field.metadata:
+        return
+    declared = Option(name=field.name, type=kind, default=None, **field.metadata)
+    if not declared.accepts(value):
+        raise ConfigError(f"{place} was given {value!r}; expected {declared.expected}.")
 
 
 def _object(place: str, kind: Any, value: Any) -> Any:

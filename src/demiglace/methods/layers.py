@@ -30,8 +30,9 @@ class LayerDistillation(Term):
     """Σ_i α_i · distance(W_i^S h̄_i^S, W_i^T h̄_i^T) over the pairs of layers that the mapping makes.
 
     attention: the teacher's part of each pair is a mix of all chosen layers (ALP). layer_weights: α_i, one for each
-    student layer that takes part; none = 1 for all. squared: false takes the square root of each distance. With the
-    pooling `tokens` every token's state is compared with its own, and the mean over real tokens is taken.
+    student layer that takes part; none = 1 for all; concatenated layers have one distance and no weights of their own.
+    squared: false takes the square root of each distance. With the pooling `tokens` every token's state is compared
+    with its own, and the mean over real tokens is taken.
     """
 
     mapping: LayerMapping
@@ -44,7 +45,7 @@ class LayerDistillation(Term):
     name = "layers"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
-        """The pooled hidden states of all layers that may meet."""
+        """The pooled hidden states of all layers that may meet. Raises `ConfigError` for choices that do not suit."""
         layers = self.mapping.layers(student, teacher)
         self.projection.check(student.hidden_size, teacher.hidden_size)
         if self.pooling == "tokens" and (self.attention or self.projection.kind == "concatenated"):
@@ -53,7 +54,24 @@ class LayerDistillation(Term):
             raise ConfigError(
                 f"layer_weights has {len(self.layer_weights)} numbers; {len(layers.student)} student layers take part."
             )
+        if len(set(self.layer_weights or ())) > 1 and self.projection.kind == "concatenated":
+            raise ConfigError(
+                "layer_weights was given, and concatenated layers are compared as one, with one weight; leave it out, "
+                "or take projection=per-layer (rail-kd-l)."
+            )
+        if not self.mapping.is_paired(layers):
+            self._check_unpaired()
         return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
+
+    def _check_unpaired(self) -> None:
+        """Raise `ConfigError` where layers have to come in pairs."""
+        if not self.attention:
+            raise ConfigError("mapping=all makes no pairs of layers; add attention=true, or take another mapping.")
+        if self.projection.kind in ("per-layer", "concatenated"):
+            raise ConfigError(
+                f"attention over all layers was given with projection={self.projection.kind}, which needs pairs of "
+                "layers; take projection=shared or none, or another mapping."
+            )
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """Its projections, with new weights."""

@@ -1,7 +1,8 @@
 """Which teacher layers meet which student layers.
 
-Layers count as in `SignalRequest`: 1 is the output of the first layer, n that of the last. All mappings leave the
-last layers out unless told otherwise, since the output term already works on them.
+Layers count as in `SignalRequest`: 1 is the output of the first layer, n that of the last. Mappings with an option
+`final_layer` leave the last layers out unless it is true, since the output term already works on them; `Uniform`,
+`Final` and `Listed` take them in.
 """
 
 from abc import ABC, abstractmethod
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from demiglace.config import option
 from demiglace.errors import ModelError
 from demiglace.methods.base import Progress
 from demiglace.models.shape import ModelShape
@@ -43,7 +45,11 @@ class LayerMapping(ABC):
 
     @abstractmethod
     def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
-        """The teacher layers in use at this point of training, in rising order."""
+        """The teacher layers in use at this point of training: the i-th for the i-th student layer, or all (`All`)."""
+
+    def is_paired(self, layers: Layers) -> bool:
+        """Whether there is one teacher layer in use for each student layer."""
+        return len(self.choose(layers, Progress(0, 0, 0))) == len(layers.student)
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,7 @@ class RandomSorted(LayerMapping):
 
     sampling: Sampling = "epoch"
     final_layer: bool = False
-    count: int | None = None
+    count: int | None = option("how many student layers take part; none: all", None, at_least=1)
 
     def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
         """As every mapping's, with `count` of the student's. Raises `ModelError` where it has not as many."""

@@ -7,6 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from demiglace.config import option
+from demiglace.errors import ConfigError
 from demiglace.losses.divergences import (
     forward_kl,
     jensen_shannon,
@@ -70,13 +72,15 @@ class LogitDistillation(Term):
     no other divergence.
     """
 
-    temperature: float = 1.0
+    temperature: float = option("τ", 1.0, above=0)
     divergence: Divergence = "forward-kl"
-    mix: float = 0.5
+    mix: float = option("β of jsd, λ of the skewed ones", 0.5, at_least=0, below=1)
     name = "kd"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
-        """Both models' logits."""
+        """Both models' logits. Raises `ConfigError` for a `jsd` that is 0 whatever they are."""
+        if self.divergence == "jsd" and self.mix == 0:
+            raise ConfigError("mix=0 was given, with which jsd is always 0; give a number above 0 and below 1.")
         return Requests(_LOGITS, _LOGITS)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
@@ -107,8 +111,8 @@ class AnnealedLogits(Term):
     Annealing-KD (arXiv 2104.07163, eq. 4) with the margin m = 0, Continuation-KD with one; see `annealing`.
     """
 
-    steps: int
-    margin: float = 0.0
+    steps: int = option("τ_max, the number of steps in which φ rises to 1", at_least=1)
+    margin: float = option("m, how near the teacher is near enough", 0.0, at_least=0)
     name = "annealed"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from demiglace.config import option
 from demiglace.errors import ModelError
 
 Kind = Literal["per-layer", "shared", "concatenated", "none"]
@@ -22,7 +23,7 @@ class Projection:
     """
 
     kind: Kind = "none"
-    size: int = 128
+    size: int = option("u, the size that hidden states are projected to", 128, at_least=1)
     trained: Trained = "both"
     teacher: bool = True
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from demiglace.config import option
 from demiglace.losses.divergences import forward_kl, squared_error
 from demiglace.losses.hidden import attend
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
@@ -24,7 +25,7 @@ class PseudoClassifierDistillation(Term):
     """
 
     pooling: Pooling = "mean"
-    temperature: float = 1.0
+    temperature: float = option("τ", 1.0, above=0)
     final_layer: bool = False
     name = "pseudo"
     needs_rows = True

@@ -63,7 +63,8 @@ def head_bytes(shape: ModelShape, chunk: int) -> int:
 class Memory:
     """Bytes of a run: the student's weights, gradients and moments, activations, and a teacher that stays beside them.
 
-    capture: what is held while a teacher that does not stay fills the cache, its weights and the student's.
+    capture: what is held while a teacher that does not stay fills the cache, its weights and the student's. generator:
+    what makes other text of the rows, with its gradients and moments where it is trained.
     """
 
     weights: int
@@ -72,11 +73,13 @@ class Memory:
     activations: int
     teacher: int
     capture: int
+    generator: int = 0
 
     @property
     def total(self) -> int:
         """The peak; the Python process and its libraries come on top."""
-        return max(self.weights + self.gradients + self.moments + self.activations + self.teacher, self.capture)
+        trained = self.weights + self.gradients + self.moments
+        return max(trained + self.activations + self.teacher + self.generator, self.capture)
 
 
 def training_memory(student: ModelShape, activations: int, teacher: ModelShape | None, *, cached: bool) -> Memory:

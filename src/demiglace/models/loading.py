@@ -39,6 +39,7 @@ __all__ = [
     "check_tokenizer",
     "fingerprint_model",
     "label_names_of",
+    "largest_dropout",
     "load_as_saved",
     "load_classifier",
     "load_config",
@@ -119,14 +120,25 @@ def let_padding_learn(model: PreTrainedModel) -> None:
 def set_dropout(config: PreTrainedConfig, probability: float) -> None:
     """Set every dropout probability of a config.
 
-    Architectures name their dropouts differently, but all with "dropout" or ending in "pdrop".
-
     A value of None stays: it means "the same as another one" (BERT's classifier_dropout).
     """
-    for name, value in config.to_dict().items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if is_number and ("dropout" in name or name.endswith("pdrop")):
-            setattr(config, name, probability)
+    for name in _dropouts(config):
+        setattr(config, name, probability)
+
+
+def largest_dropout(config: PreTrainedConfig) -> float:
+    """The largest dropout probability of a config, 0 where it has none."""
+    return float(max(_dropouts(config).values(), default=0.0))
+
+
+def _dropouts(config: PreTrainedConfig) -> dict[str, float]:
+    """The dropout probabilities of a config: architectures name them with "dropout", or ending in "pdrop"."""
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if "dropout" in name or name.endswith("pdrop")
+    }
 
 
 def _renew_head(model: PreTrainedModel, seed: int) -> None:

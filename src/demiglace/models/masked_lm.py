@@ -66,5 +66,14 @@ def load_masked_lm(model: str) -> MaskedLM:
 
 
 def tied_masked_lm(model: PreTrainedModel) -> MaskedLM:
-    """A language model, causal or masked, of a copy of another one's body, its embeddings being its output layer."""
+    """A language model, causal or masked, of a copy of another one's body, its embeddings being its output layer.
+
+    Raises `ModelError` where those are of another width than its hidden states.
+    """
+    width, hidden = model.get_input_embeddings().embedding_dim, model.config.hidden_size
+    if width != hidden:
+        raise ModelError(
+            f"the teacher's embeddings are {width} wide and its hidden states {hidden}, so that it cannot be its own "
+            "generator; name one with --method-options.generator."
+        )
     return MaskedLM(copy.deepcopy(model.base_model), None, causal=not is_masked(model.config))

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
 from demiglace.data.rows import LabelSpace
-from demiglace.errors import ConfigError, ModelError
+from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.manifest import Run, fingerprint
+from demiglace.methods.base import Method
 from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
 from demiglace.models.labels import fits
@@ -40,8 +41,9 @@ from demiglace.stages.distill_text import distill_text
 from demiglace.stages.first_look import look_at_teacher
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
-from demiglace.stages.student import cut_student, teaching_inputs
+from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
 from demiglace.training.adversary import Adversary, Vocabulary
+from demiglace.training.optimiser import freeze
 from demiglace.training.timetable import phase_ends
 
 
@@ -60,6 +62,7 @@ def distill(config: DistillConfig) -> Path:
     if config.cache_tokens != "none":
         raise ConfigError(f"--cache-tokens {config.cache_tokens} is for --corpus; rows are cached whole, by --cache.")
     method = build_method(config.method, config.method_options)
+    check_sharding(config, method)
     phase_ends(config.training.epochs, method.phases)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
@@ -68,6 +71,7 @@ def distill(config: DistillConfig) -> Path:
     if generator:
         inputs["generator"] = fingerprint_model(generator)
     if config.source.unlabelled:
+        _check_files(config.source.unlabelled)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
@@ -81,12 +85,13 @@ def distill(config: DistillConfig) -> Path:
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
+    warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
+    job = _with_adversary(job, shapes, teacher, generator)
     job = _with_source(job, config, run, teacher, requests)
     _look(job, run, teacher)
-    job = _with_adversary(job, shapes, teacher, generator)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
     return config.output
@@ -100,6 +105,19 @@ def check_student_choice(config: DistillConfig) -> None:
         raise ConfigError(
             f"the student is either --student MODEL or cut from the teacher by --layers or --keep; {given}."
         )
+
+
+def check_sharding(config: DistillConfig, method: Method) -> None:
+    """Raise `ConfigError` for a student that is shared out and a method that asks it whole."""
+    if method.augmentation is not None and config.training.sharding != "none":
+        raise ConfigError(f"method {config.method} rewrites text by the whole student; give --sharding none.")
+
+
+def _check_files(files: Sequence[str]) -> None:
+    """Raise `DataError`, as reading them would, where one is not there."""
+    for file in files:
+        if not Path(file).is_file():
+            raise DataError(f"there is no file {file}; check the path.")
 
 
 def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedModel, PreTrainedModel, str]:
@@ -116,6 +134,7 @@ def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedM
     )
     if not config.student:
         student = cut_student(config, student)
+    freeze(student, config.training.freeze)
     return teacher, student, precision
 
 

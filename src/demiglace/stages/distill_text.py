@@ -24,7 +24,8 @@ from demiglace.stages.cached_tokens import telling_of, token_cache
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.corpus_material import block_size, check_training, corpus_inputs, make_blocks, masking_of
 from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train
-from demiglace.stages.student import cut_student, teaching_inputs
+from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
+from demiglace.training.optimiser import freeze
 from demiglace.training.timetable import phase_ends
 
 
@@ -47,6 +48,7 @@ def distill_text(config: DistillConfig) -> Path:
     for model in (teacher, student):
         check_ids(model, tokenizer)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
+    warn_of_first_token(config.method, method, *shapes)
     check_outputs(method, *shapes)
     telling = telling_of(config, method, *shapes, masked=is_masked(student.config))
     size = block_size(config.text.block_size, shapes)
@@ -125,4 +127,5 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
     check_same_kind(teacher.config, student.config)
     if not config.student:
         student = cut_student(config, student)
+    freeze(student, training.freeze)
     return teacher, student, precision

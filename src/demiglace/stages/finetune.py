@@ -10,6 +10,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.stages.config import FinetuneConfig
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, train
 from demiglace.stages.material import make_material, read_rows
+from demiglace.training.optimiser import freeze
 
 
 @command(FinetuneConfig)
@@ -37,6 +38,7 @@ def finetune(config: FinetuneConfig) -> Path:
         allow_pickle=config.allow_pickle,
         seed=config.training.seed,
     )
+    freeze(model, config.training.freeze)
     check_tokenizer(model, tokenizer)
     material = make_material(dataset, config.source, tokenizer, [model])
     method = build_method("none", {})

@@ -4,13 +4,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import flatten
 from demiglace.console import say
@@ -18,7 +19,7 @@ from demiglace.data.rows import Dataset
 from demiglace.errors import ConfigError, RunError, unknown
 from demiglace.manifest import Run, open_run
 from demiglace.methods.base import Method
-from demiglace.models.loading import load_config, resolve_model
+from demiglace.models.loading import largest_dropout, load_config, resolve_model
 from demiglace.models.loading import save_model as write_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
@@ -29,14 +30,18 @@ from demiglace.training.adversary import Adversary
 from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
-from demiglace.training.optimiser import freeze
 from demiglace.training.state import Goal, State
 from demiglace.training.tracking import check_trackers, make_accelerator
+
+# How long processes wait for each other: while the first one waits for a cache that another run fills, or tokenises a
+# corpus, the others stand at a barrier, and torch's own 10 to 30 minutes would end them. torchrun ends them where one
+# dies.
+_PATIENCE = timedelta(days=7)
 
 
 def processes() -> PartialState:
     """This process among those of a `torchrun`, and its device."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
@@ -81,12 +86,13 @@ def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
     return Goal(evaluate, name, material.choices[name])
 
 
-def numeric_choices(config: TrainConfig, model: str | int) -> tuple[str, str]:
-    """Precision and attention kernel for training `model`, a model or the hidden size of a new one."""
-    width = model if isinstance(model, int) else load_config(resolve_model(model)).hidden_size
+def numeric_choices(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
+    """Precision and attention kernel for training `model`, a model or the config of a new one."""
+    own = load_config(resolve_model(model)) if isinstance(model, str) else model
+    dropout = largest_dropout(own) if config.dropout is None else config.dropout
     device = processes().device
-    precision = choose_precision(config.precision, width, device)
-    return precision, choose_attention(config.attention, precision, config.dropout or 0.0, device)
+    precision = choose_precision(config.precision, own.hidden_size, device)
+    return precision, choose_attention(config.attention, precision, dropout, device)
 
 
 @dataclass(frozen=True)
@@ -111,12 +117,11 @@ def train(run: Run, job: Job) -> None:
 
     RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
     """
-    if job.adversary is not None and job.config.sharding != "none":
-        raise ConfigError(f"method {job.method_name} rewrites text by the whole student; give --sharding none.")
-    freeze(job.student, job.config.freeze)
     torch.manual_seed(job.config.seed)  # the terms' new weights
     objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
-    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=len(job.method.phases) == 1)
+    # without its logits the student's head gets no gradient
+    every = len(job.method.phases) == 1 and objective.requests.student.logits
+    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=every)
     goal = goal_of(job.material, job.config, job.precision)
     loop = Loop(
         objective=objective,

@@ -30,7 +30,7 @@ def plan(config: PlanConfig) -> Estimate:
 
     Needs the models' configs, not their weights, a tokenizer, and the rows or the corpus. The speed is measured on
     this machine, or `flops` a second are assumed; where the models do not fit its memory, no time is told. Raises
-    `UserError`s as the run itself would.
+    those `UserError`s of the run that need no weights: that it was planned is no promise that it will run.
     """
     wanted = run_of(config)
     subject = _subject(wanted, config.devices)
@@ -100,7 +100,7 @@ def describe(found: Estimate, subject: Subject, speed: Speed | None, signals: Pa
         "blocks" if subject.is_language else "rows": _rows(found, subject),
         "steps": f"{found.steps:,} an epoch, {found.epochs} epochs",
         "teacher FLOPs": _teacher_flops(found),
-        "student FLOPs": f"{found.student_flops:.3g} an epoch, the backward pass twice the forward one",
+        "student FLOPs": _student_flops(found),
         "cache": _cache(found, signals, "block" if subject.is_language else "row"),
         "memory": _memory(found.memory),
         "speed": _speed_line(subject, speed),
@@ -133,7 +133,13 @@ def _teacher_flops(found: Estimate) -> str:
     if found.teacher is None:
         return "none"
     times = "once" if found.cache_bytes else f"an epoch, in {found.teacher_passes} epochs"
-    return f"{found.teacher_flops:.3g} {times}"
+    more = f"; with the generator {found.perturbed_flops:.3g} an epoch, in {found.perturbed_passes} epochs"
+    return f"{found.teacher_flops:.3g} {times}" + (more if found.perturbed_passes else "")
+
+
+def _student_flops(found: Estimate) -> str:
+    more = f"; as many on perturbed text in {found.perturbed_passes} epochs" if found.perturbed_passes else ""
+    return f"{found.student_flops:.3g} an epoch, the backward pass twice the forward one{more}"
 
 
 def _cache(found: Estimate, signals: Path, row: str) -> str:
@@ -154,6 +160,7 @@ def _memory(memory: Memory) -> str:
         "AdamW": memory.moments,
         "activations": memory.activations,
         "teacher": memory.teacher,
+        "generator": memory.generator,
         "while the cache is filled": memory.capture,
     }
     shown = ", ".join(f"{name} {size(part)}" for name, part in parts.items() if part)

@@ -26,6 +26,7 @@ from demiglace.stages.corpus_material import (
     masking_of,
 )
 from demiglace.stages.fit import Job, numeric_choices, open_shared, train
+from demiglace.training.optimiser import freeze
 
 _SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 
@@ -51,6 +52,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if run is None:
         return config.output
     model, precision = _model(config, tokenizer)
+    freeze(model, config.training.freeze)
     check_ids(model, tokenizer)
     size = block_size(config.text.block_size, [ModelShape.of(model)])
     masking = masking_of(model.config, tokenizer, config.masked_share, config.training.seed)
@@ -95,7 +97,7 @@ def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> 
 def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
     """The model in training, and the precision to train it in."""
     training, made = config.training, model_config(config, tokenizer)
-    precision, attention = numeric_choices(training, made.hidden_size)
+    precision, attention = numeric_choices(training, made)
     if not config.model:
         return new_language_model(made, str(config.config_of), attention=attention, seed=training.seed), precision
     model = load_language_model(

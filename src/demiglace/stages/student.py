@@ -2,7 +2,9 @@
 
 from transformers import PreTrainedModel
 
+from demiglace.console import say
 from demiglace.manifest import fingerprint
+from demiglace.methods.base import Method
 from demiglace.methods.table import is_file
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
@@ -18,6 +20,16 @@ def teaching_inputs(config: DistillConfig) -> dict[str, str]:
     if config.student:
         inputs["student"] = fingerprint_model(config.student)
     return inputs
+
+
+def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher: ModelShape) -> None:
+    """Say so where a method compares the first token's hidden states and the student is causal."""
+    if student.causal and "first" in method.requests(student, teacher).student.poolings:
+        say(
+            f"warning: {name} compares the hidden states of the first token, which in a causal model depend on that "
+            "token alone and tell nothing of the text behind it; a method with the mean or the last token, such as "
+            "rail-kd-l, suits such a student better."
+        )
 
 
 def cut_student(config: DistillConfig, model: PreTrainedModel) -> PreTrainedModel:

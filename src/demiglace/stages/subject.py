@@ -15,14 +15,16 @@ from demiglace.data.splitting import take
 from demiglace.data.tokenise import tokenise
 from demiglace.evaluation.predict import check_longest
 from demiglace.methods.base import Problem
+from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
+from demiglace.models.language import language_config
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import load_tokenizer
 from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.models.untrained import classifier_config, shape_of_config
 from demiglace.stages.config import DistillConfig, FinetuneConfig
-from demiglace.stages.distill import check_student_choice
+from demiglace.stages.distill import check_sharding, check_student_choice
 from demiglace.stages.estimate import Estimate, Setup, Speed, estimate
 from demiglace.stages.fit import numeric_choices, processes
 from demiglace.stages.material import read_rows
@@ -73,7 +75,8 @@ class Subject:
 
 
 def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 1) -> Subject:
-    """The subject of a run with this config. Raises `ConfigError` and `ModelError` as the run itself would.
+    """The subject of a run with this config. Raises the run's own `ConfigError`s and `ModelError`s where configs
+    and lengths tell; what only weights tell (labels, names of --freeze, a generator) is left to the run.
 
     The teacher need not have a head for the rows' labels yet: it is counted with one.
     """
@@ -87,7 +90,14 @@ def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int 
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
     setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
-    setup = replace(setup, cache=config.cache != "off", cache_dtype=config.cache_dtype)
+    check_sharding(config, setup.method)
+    named = setup.method.augmentation.generator if isinstance(setup.method.augmentation, AdversarialMasking) else None
+    setup = replace(
+        setup,
+        cache=config.cache != "off",
+        cache_dtype=config.cache_dtype,
+        generator=shape_of_config(language_config(named), language=True) if named else None,
+    )
     return _checked(Subject(teacher, student, rows, setup))
 
 
@@ -99,9 +109,9 @@ def _checked(subject: Subject) -> Subject:
 
 
 def setup_of(
-    method: str, options: Mapping[str, object], training: TrainConfig, model: str | int, devices: int
+    method: str, options: Mapping[str, object], training: TrainConfig, model: str | PreTrainedConfig, devices: int
 ) -> Setup:
-    """How a run goes whose numeric choices are those of `model`, a model or the hidden size of a new one."""
+    """How a run goes whose numeric choices are those of `model`, a model or the config of a new one."""
     made = build_method(method, options)
     phase_ends(training.epochs, made.phases)
     precision, attention = numeric_choices(training, model)

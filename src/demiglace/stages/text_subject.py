@@ -36,7 +36,7 @@ from demiglace.stages.subject import Rows, Setup, Subject, setup_of
 
 
 def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> Subject:
-    """The subject of a run on a corpus. Raises `UserError`s as the run itself would.
+    """The subject of a run on a corpus. Raises those `UserError`s of the run that need no weights.
 
     Of a corpus of more than a few megabytes the tokens are told from a part of it; the user hears how many.
     """
@@ -50,7 +50,7 @@ def _of_pretrain(config: PretrainConfig, devices: int) -> Subject:
     check_model_choice(config)
     tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
     model = model_config(config, tokenizer)
-    setup = setup_of("none", {}, config.training, model.hidden_size, devices)
+    setup = setup_of("none", {}, config.training, model, devices)
     return _subject(None, model, config, tokenizer, setup, [_checked_shape(model, tokenizer)])
 
 

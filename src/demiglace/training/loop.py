@@ -1,9 +1,10 @@
 """The one training loop, for every method, with a teacher or without, on one process or many.
 
 A step is `batch_size` rows over all processes. Each process takes its share of them, in forward passes of at most
-`batch_tokens` tokens; every part of the loss is divided by the whole step's count of rows, so neither the number of
-parts nor of processes changes the result. Everything random is a pure function of (seed, epoch, step): a run that is
-cut off and resumed is the same run.
+`batch_tokens` tokens; every part of the loss is divided by the whole step's count of rows, so without dropout neither
+the number of parts nor of processes changes the result but for rounding. Dropout is drawn part by part and process by
+process. Everything random is a pure function of (seed, epoch, step, process): a run that is cut off and resumed on as
+many processes is the same run.
 """
 
 import time
@@ -129,10 +130,10 @@ class Loop:
 
     def _accumulate(self, rows: np.ndarray, now: Progress, counts: tuple[float, float]) -> Tensor:
         """Forward and backward over this process's share of the step; the sums of loss and terms, [1 + terms]."""
-        parts, weight = self._share(rows)
+        parts = self._share(rows)
         ranks = self._accelerator.num_processes
         total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
-        for i, part in enumerate(parts):
+        for i, (part, weight) in enumerate(parts):
             batch, signals, perturbed = self._hear(part, now, weight)
             if i < len(parts) - 1:
                 with self._unsynced():
@@ -150,21 +151,24 @@ class Loop:
             return without_exchange(self._objective)
         return self._accelerator.no_sync(self._objective)  # type: ignore[no-any-return]
 
-    def _share(self, rows: np.ndarray) -> tuple[list[np.ndarray], float]:
-        """This process's rows of a step, in parts of at most `batch_tokens`; and what they count for."""
+    def _share(self, rows: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """This process's rows of a step, in parts of at most `batch_tokens`, each with what its rows count for.
+
+        Parts that count for nothing are added where the process must take part all the same: it has no rows, or fewer
+        parts than another one, and a model that is shared out is gathered by all in each forward and backward pass.
+        """
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
-        share, weight = rows[rank::ranks], 1.0
-        if len(share) == 0:  # fewer rows than processes: this one must take part in the exchange all the same
-            share, weight = rows[:1], 0.0
-        return split_by_tokens(share, self._lengths, self._config.batch_tokens), weight
+        cut = [split_by_tokens(rows[r::ranks], self._lengths, self._config.batch_tokens) for r in range(ranks)]
+        needed = max(map(len, cut)) if self._sharded else 1
+        return [(part, 1.0) for part in cut[rank]] + [(rows[:1], 0.0)] * (needed - len(cut[rank]))
 
     def _teach_adversary(self, rows: np.ndarray, now: Progress) -> None:
         """The generator's step, where it is due: on the rows of the student's step that follows."""
         adversary = self._adversary
         if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.learns_at(now.step):
             return
-        parts, weight = self._share(rows)
-        batches = [collate(self._examples, part, self._accelerator.device, weight, now.epoch) for part in parts]
+        device = self._accelerator.device
+        batches = [collate(self._examples, part, device, weight, now.epoch) for part, weight in self._share(rows)]
         adversary.learn(self._plain.student, batches, len(rows), now, self._sum)
 
     def _sum(self, value: Tensor) -> Tensor:

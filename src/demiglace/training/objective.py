@@ -63,11 +63,11 @@ class Objective(nn.Module):
         """
         heard = self._heard(batch, teacher, progress, perturbed)
         values = self._row_terms(heard, batch, progress, rows, labelled)
-        weights = values.new_tensor([w.weight for w in self._rows])
-        loss, values = (values * weights).sum(), values.detach()
+        weights = [w.weight for w in self._rows]
+        loss, values = (values * values.new_tensor(weights)).sum(), values.detach()
         together = self._token_terms_of(progress.phase)
         if together:
-            of_tokens, values[together] = self._token_terms(together, weights.tolist(), heard, batch, progress, rows)
+            of_tokens, values[together] = self._token_terms(together, weights, heard, batch, progress, rows)
             loss = loss + of_tokens
         return loss, values
 

@@ -26,8 +26,8 @@ def make_accelerator(
 ) -> Accelerator:
     """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself.
 
-    all_parameters: whether every step uses every parameter. Where not, as in methods of several phases, processes
-    have to look for those that got no gradient before they exchange them, which takes some time.
+    all_parameters: whether every step uses every parameter. Where not, as in methods of several phases or without a
+    term on outputs, processes have to look for those that got no gradient before they exchange them, which takes time.
     """
     check_trackers(config)
     accelerator = Accelerator(
