@@ -1,0 +1,70 @@
+"""One student of a comparison against another: same task, method and seed, which the comparison's page does not test.
+
+    python benchmarks/between_students.py runs/decoders-tasks plain distilgpt2
+
+Prints Markdown: for each method that both have, on each task and on average over the tasks, the mean difference in the
+deciding metric, its 95 % t interval over seeds and Holm's p over the whole table (the averages apart).
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demiglace.evaluation.significance import corrected, mean_interval, seed_test
+from demiglace.manifest import read_json
+
+AVERAGE = "average"
+
+
+def scores(summary: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float]]:
+    """(task or average, student, method) -> the deciding metric of each seed."""
+    found = {}
+    for cell in summary["cells"]:
+        metrics = cell["sets"][cell["in_domain"]]["metrics"]
+        found[cell["task"], cell["student"], cell["method"]] = next(iter(metrics.values()))["values"]
+    for row in summary["averages"]:
+        found[AVERAGE, row["student"], row["method"]] = row["in_domain"]["values"]
+    return found
+
+
+def differences(summary: Mapping[str, Any], one: str, other: str) -> list[dict[str, Any]]:
+    """A row for each task and method: how far `one` is above `other`, its interval and p."""
+    values = scores(summary)
+    rows = []
+    for (task, student, method), mine in values.items():
+        theirs = values.get((task, other, method))
+        if student == one and theirs is not None and len(mine) == len(theirs):
+            each = np.subtract(mine, theirs)
+            mean = float(each.mean())
+            ends = mean_interval(mean, float(each.std(ddof=1)), len(each))
+            found = {"task": task, "method": method, "mean": mean, "interval": ends, "p": seed_test(mine, theirs)}
+            rows.append(found)
+    parts = [r for r in rows if r["task"] != AVERAGE], [r for r in rows if r["task"] == AVERAGE]
+    return [row | {"p": p} for part in parts for row, p in zip(part, corrected([r["p"] for r in part]), strict=True)]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown in points: a line for each method, a column for each task."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        mean, low, high = (100 * v for v in (row["mean"], *row["interval"]))
+        cells.setdefault(row["method"], []).append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f}), p {row['p']:.2g}")
+    lines = [["method", *tasks], ["---"] * (1 + len(tasks)), *([method, *said] for method, said in cells.items())]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path)
+    parser.add_argument("students", nargs=2, metavar="STUDENT")
+    args = parser.parse_args()
+    print(table(differences(read_json(args.comparison / "summary.json"), *args.students)), end="")
+
+
+if __name__ == "__main__":
+    main()
