@@ -16,7 +16,7 @@ def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:
     found = read_comparison(one_task(tmp_path, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.72}), "t")
     told = answer(found)
     assert told.headline.startswith("Ship the student trained without a teacher (none), the cheapest to train: ")
-    assert "by pkd, is no significant difference from its 6" in told.headline
+    assert "by pkd, does not differ significantly from its 6" in told.headline
     assert "No method is significantly better than no teacher on any task." in told.notes
 
 

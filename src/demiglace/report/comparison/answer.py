@@ -41,9 +41,9 @@ def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
     if ship == control:
         cheapest = "the cheapest to train" if _is_cheapest(comparison, control) else "which needs no teacher"
         worse = tally(comparison, key, "none")["worse"]
-        apart = f"no significant difference from its {theirs}"
-        told = f"significantly worse{_where(comparison, worse)} and better on none" if worse else apart
-        return f"Ship {plain}, {cheapest}: the best mean, {what} of {ours} by {name}, is {told}."
+        apart = f"does not differ significantly from its {theirs}"
+        told = f"is significantly worse{_where(comparison, worse)} and better on none" if worse else apart
+        return f"Ship {plain}, {cheapest}: the best mean, {what} of {ours} by {name}, {told}."
     theirs = words.points(comparison.score(control), comparison.metric)
     return _of_a_method(comparison, key, f"{what} of {ours} against {theirs} without a teacher")
 
