@@ -13,7 +13,14 @@ from demiglace import __version__, cli
 from demiglace.config import build, option, options_of
 from demiglace.errors import ConfigError, DataError
 from demiglace.flags import parse
-from demiglace.stages.config import DistillConfig, EvaluateConfig, GenerateConfig, ReportConfig, TruncateConfig
+from demiglace.stages.config import (
+    DistillConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    GenerateConfig,
+    ReportConfig,
+    TruncateConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ def test_positional_words():
     assert parse(["a", "b", "-o", "p", "c"], options_of(ReportConfig))["runs"] == ["a", "b", "c"]
     with pytest.raises(ConfigError, match="no place for it"):
         parse(["bert", "roberta"], options_of(TruncateConfig))
+    with pytest.raises(ConfigError, match="'bert' was given, but .* start with --, as in --model bert"):
+        parse(["bert", "--data", "sst2"], options_of(FinetuneConfig))
 
 
 def test_positional_words_lie_over_files(tmp_path):

@@ -47,14 +47,13 @@ def _read(file: str, options: Sequence[Option]) -> dict[str, Any]:
 
 def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]) -> dict[str, Any]:
     flags = {o.flag: o for o in options} | {o.short: o for o in options if o.short}
-    positional = [o for o in options if o.positional]
     values: dict[str, Any] = {}
     while words:
         word = words.pop(0)
         if _is_flag(word):
             _take(word, words, flags, values, below)
         else:
-            _place(word, positional, values)
+            _place(word, options, values)
     return values
 
 
@@ -88,14 +87,16 @@ def _next(words: list[str], flag: str, is_inline: bool = False) -> str:
     return words.pop(0)
 
 
-def _place(word: str, positional: Sequence[Option], values: dict[str, Any]) -> None:
-    for o in positional:
+def _place(word: str, options: Sequence[Option], values: dict[str, Any]) -> None:
+    for o in (o for o in options if o.positional):
         if o.repeated:
             return _extend(o, [word], values)
         if o.name not in values:
             values[o.name] = word
             return None
-    raise ConfigError(f"{word!r} was given, but there is no place for it; options start with --.")
+    wanted = next((o.flag for o in options if o.required and o.name not in values), None)
+    hint = f", as in {wanted} {word}" if wanted else ""
+    raise ConfigError(f"{word!r} was given, but there is no place for it; options start with --{hint}.")
 
 
 def _extend(o: Option, items: list[str] | None, values: dict[str, Any]) -> None:
