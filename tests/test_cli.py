@@ -147,7 +147,7 @@ def test_positional_words():
     assert parse(["a", "b", "-o", "p", "c"], options_of(ReportConfig))["runs"] == ["a", "b", "c"]
     with pytest.raises(ConfigError, match="no place for it"):
         parse(["bert", "roberta"], options_of(TruncateConfig))
-    with pytest.raises(ConfigError, match="'bert' was given, but .* start with --, as in --model bert"):
+    with pytest.raises(ConfigError, match=r"'bert' was given, but .* start with --, as in --model bert"):
         parse(["bert", "--data", "sst2"], options_of(FinetuneConfig))
 
 
