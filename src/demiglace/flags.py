@@ -108,10 +108,10 @@ def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Ma
     """`--method-options.temperature 2`: one entry, over those that are there already."""
     if not o.mapping:
         raise ConfigError(f"{o.flag}.{key} was given, but {o.flag} takes {o.expected}, not names and values.")
-    there, value = values.get(o.name, below.get(o.name)), dict[str, Any]({key: text})
-    if text == "null" or text.startswith("["):
-        value = {key: None if text == "null" else _yaml(o, text, keep_texts=True)}
-    values[o.name] = (there if isinstance(there, dict) else {}) | value
+    there, value = values.get(o.name, below.get(o.name)), None if text == "null" else text
+    if text.startswith("["):
+        value = _yaml(o, text, keep_texts=True)
+    values[o.name] = (there if isinstance(there, dict) else {}) | {key: value}
 
 
 def _single(o: Option, words: list[str], is_inline: bool) -> Any:

@@ -97,22 +97,20 @@ class _Layout:
 
     def teacher_steps(self, task: str) -> Iterator[Step]:
         """The teacher of a task, its evaluation and its export."""
-        options, needs = teacher_options(self.grid, task), self._after_teacher(task)
+        trained, needs = teacher_options(self.grid, task), self._after_teacher(task)
         if needs:
-            if "model" not in options:
+            if "model" not in trained:
                 raise ConfigError(
                     f"teacher: `model` is missing for {task}; give a model to fine-tune, or {{run: DIR}}."
                 )
-            yield Step(needs[0], "finetune", task, {**options, **self.location, "output": self.at(needs[0])})
+            yield Step(needs[0], "finetune", task, {**trained, **self.location, "output": self.at(needs[0])})
         if self._evaluation(task).get("teacher", True):
-            rows = {**row_options(self.grid, task), **teacher_options(self.grid, task)}
+            rows = {**row_options(self.grid, task), **trained}
             options = self._evaluation_options(task, rows) | {"model": self.teacher(task)}
             key = f"{task}/teacher.evaluation"
             yield Step(key, "evaluate", task, options | {"output": self.at(key)}, needs)
         if self.grid.export is not None:
-            yield self._export(
-                f"{task}/teacher.export", task, self.teacher(task), needs, teacher_options(self.grid, task)
-            )
+            yield self._export(f"{task}/teacher.export", task, self.teacher(task), needs, trained)
 
     def steps(self, run: StudentRun) -> Iterator[Step]:
         """What a student run needs but for its teacher, the run itself, its evaluation and its export."""
