@@ -78,13 +78,21 @@ def test_students_are_evaluated_on_rows_as_long_as_their_training_rows(content):
     assert "max_length" not in plan.step("mood/teacher.evaluation").options
 
 
-def test_a_length_that_was_searched_for_holds_for_the_evaluation_too(content, tmp_path):
+def test_a_length_that_was_searched_for_holds_for_the_evaluation_and_the_export_too(content, tmp_path):
     search = {"trials": 1, "ranges": {"max_length": [16, 32], "lr": [1e-3, 2e-3]}}
-    plan = make_plan(parse_grid(content | {"search": search}), tmp_path, searching=True)
+    plan = make_plan(parse_grid(content | {"search": search, "export": {}}), tmp_path, searching=True)
     write_best(tmp_path, "mood/half/none/search", options={"max_length": 16, "lr": 2e-3})
-    run, evaluation = (config_of(plan.step(f"mood/half/none/seed-0{end}"), tmp_path) for end in ("", ".evaluation"))
-    assert run.source.max_length == evaluation.max_length == 16
+    ends = ("", ".evaluation", ".export")
+    run, evaluation, export = (config_of(plan.step(f"mood/half/none/seed-0{end}"), tmp_path) for end in ends)
+    assert run.source.max_length == evaluation.max_length == export.max_length == 16
     assert run.training.lr == 2e-3
+
+
+def test_a_length_that_the_grid_gives_an_export_stands_above_the_search(content, tmp_path):
+    search = {"trials": 1, "ranges": {"max_length": [16, 32]}}
+    plan = make_plan(parse_grid(content | {"search": search, "export": {"max_length": 64}}), tmp_path, searching=True)
+    write_best(tmp_path, "mood/half/none/search", options={"max_length": 16})
+    assert config_of(plan.step("mood/half/none/seed-0.export"), tmp_path).max_length == 64
 
 
 def test_rows_held_out_for_tuning_are_held_out_from_the_teacher_too(content):

@@ -264,6 +264,17 @@ def test_an_average_over_fewer_tasks_is_not_shown(tmp_path: Path) -> None:
     assert last["rail & co"].text == "–" and last["vanilla-kd (control)"].best
 
 
+def test_the_teachers_have_an_average_where_all_of_them_were_measured(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    teachers = [r for r in rows if r["role"] == "teacher"]
+    teachers[0]["sets"]["sst2"]["metrics"] = {"accuracy": 0.9, "f1": 0.7}
+    teachers[1]["sets"]["rte"]["metrics"] = {"accuracy": 0.6}
+    inside, outside, _ = result_tables(summarise(rows, tmp_path))
+    assert inside.rows[0][0].text == "teacher" and inside.rows[0][-1].text == "70.0"
+    assert outside.rows[0][-1].text not in ("70.0", "–")
+    assert result_tables(summarise(rows[1:], tmp_path))[0].rows[0][-1].text == "–"
+
+
 def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     for r in rows:

@@ -9,10 +9,11 @@ from demiglace.compare.plan import Plan, reported_set
 from demiglace.compare.steps import config_of
 from demiglace.config import build
 from demiglace.data.config import DataConfig
+from demiglace.data.evaluation_sets import check_split
 from demiglace.data.sources import files_in, files_of, missing
 from demiglace.data.suites import read_suite, source_of
 from demiglace.data.tasks import TASKS
-from demiglace.errors import ConfigError, DataError, unknown
+from demiglace.errors import ConfigError, DataError
 from demiglace.methods.table import build_method, is_file
 from demiglace.models.files import resolve_model, weight_files
 from demiglace.stages.config import DistillConfig
@@ -71,8 +72,7 @@ def _files_of_set(spec: str) -> list[Path]:
     """The files of a set, of which one is read; nothing of a named task."""
     path, (name, _, split) = Path(spec), spec.partition(":")
     if name in TASKS:
-        if split not in ("", "validation", *TASKS[name].splits):
-            raise DataError(unknown(f"split of {name}:", split, TASKS[name].splits))
+        check_split(name, split)
         return []
     if not path.exists():
         raise DataError(missing(spec))

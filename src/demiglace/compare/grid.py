@@ -117,7 +117,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         defaults=_checked("defaults", file.defaults, (*_SHARED, *RUN_OPTIONS)),
         axes=_axes(file.axes, parts["methods"]),
         seeds=file.seeds,
-        evaluate=_checked("evaluate", file.evaluate, _EVALUATE_OPTIONS),
+        evaluate=_evaluation("evaluate", file.evaluate),
         export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
         search=search,
         skip={label: tuple(several(methods)) for label, methods in file.skip.items()},
@@ -145,12 +145,19 @@ def _checked(place: str, options: Any, allowed: Iterable[str]) -> Options:
     if not isinstance(options, (dict, type(None))):
         raise ConfigError(f"{place} was given {options!r}; expected a mapping of option names to values.")
     plain = {str(k).replace("-", "_"): v for k, v in (options or {}).items()}
-    for name, value in plain.items():
+    for name in plain:
         if name not in allowed:
             raise ConfigError(f"{place}: {unknown('option', name, allowed)}")
-        if name in _SWITCHES and allowed is _EVALUATE_OPTIONS and not isinstance(value, bool):
-            raise ConfigError(f"{place}.{name} was given {value!r}; expected true or false. {_SWITCHES[name]}")
     return plain
+
+
+def _evaluation(place: str, options: Any) -> Options:
+    """The checked options of an `evaluate` section."""
+    found = _checked(place, options, _EVALUATE_OPTIONS)
+    for name, hint in _SWITCHES.items():
+        if not isinstance(value := found.get(name, True), bool):
+            raise ConfigError(f"{place}.{name} was given {value!r}; expected true or false. {hint}")
+    return found
 
 
 def _with_teachers(tasks: Mapping[str, Options], teachers: Mapping[str, Any]) -> dict[str, Options]:
@@ -166,7 +173,7 @@ def _with_teachers(tasks: Mapping[str, Options], teachers: Mapping[str, Any]) ->
                 **_checked(f"tasks.{label}.teacher", options.get("teacher"), _TEACHER_OPTIONS),
                 **ready.get(label, {}),
             },
-            "evaluate": _checked(f"tasks.{label}.evaluate", options.get("evaluate"), _EVALUATE_OPTIONS),
+            "evaluate": _evaluation(f"tasks.{label}.evaluate", options.get("evaluate")),
         }
         for label, options in tasks.items()
     }

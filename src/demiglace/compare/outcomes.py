@@ -65,11 +65,11 @@ class Average:
 
     def having(self, own: bool) -> list[Outcome]:
         """The cells with sets of the task itself, or with out-of-domain ones."""
-        return [c for c in self.cells if any(is_own(c.first, name) == own for name in c.first["sets"])]
+        return [c for c in self.cells if has_sets(c.first, own)]
 
     def scores(self, own: bool, seeds: Sequence[int]) -> list[float]:
         """The mean over tasks of the mean over a task's sets of the mean of a set's metrics, by seed."""
-        return [statistics.fmean(_task_score(c.runs[seed], own) for c in self.having(own)) for seed in seeds]
+        return [statistics.fmean(task_score(c.runs[seed], own) for c in self.having(own)) for seed in seeds]
 
 
 def outcomes(records: Sequence[Record]) -> list[Outcome]:
@@ -99,6 +99,12 @@ def is_own(record: Record, name: str) -> bool:
     return bool(name.split(":")[0] == record["in_domain"].split(":")[0])
 
 
-def _task_score(record: Record, own: bool) -> float:
+def has_sets(record: Record, own: bool) -> bool:
+    """Whether a record has sets of the task itself, or out-of-domain ones."""
+    return any(is_own(record, name) == own for name in record["sets"])
+
+
+def task_score(record: Record, own: bool) -> float:
+    """The mean over a task's own sets, or over its out-of-domain ones, of the mean of a set's metrics."""
     sets = [s for name, s in record["sets"].items() if is_own(record, name) == own]
     return statistics.fmean(statistics.fmean(s["metrics"].values()) for s in sets)

@@ -1,7 +1,7 @@
 """A grid as steps: every run of it is an ordinary run of a stage, and says which others it needs."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from demiglace.stages.config import TruncateConfig
 
 Stage = Literal["finetune", "truncate", "search", "distill", "evaluate", "export"]
 OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")
+OF_EXPORT = ("max_length", "allow_pickle")
 _OF_TRUNCATION = {o.name for o in options_of(TruncateConfig)}
 
 
@@ -127,7 +128,7 @@ class _Layout:
         yield Step(run.path, "distill", cell.task, options, found, search.key if search else None)
         yield self._evaluate_student(run, search)
         if self.grid.export is not None and run.seed == self.grid.seeds[0]:
-            yield self._export(run.export, cell.task, self.at(run.path), (run.path,), cell.options)
+            yield self._export(run.export, cell.task, self.at(run.path), (run.path,), cell.options, search)
 
     def _start(self, cell: Cell) -> tuple[Step | None, tuple[str, ...]]:
         """The truncation that a student starts from, none where there is a model; and what a run must wait for."""
@@ -183,8 +184,8 @@ class _Layout:
             teacher = self.at(needs[-1])
         options = self._evaluation_options(task, run.cell.options) | {"teacher": teacher, "model": self.at(run.path)}
         options["output"] = self.at(run.evaluation)
-        found = search and set(OF_EVALUATION) & search.ranges.keys() - self._evaluation(task).keys()
-        return Step(run.evaluation, "evaluate", task, options, needs, search.key if search and found else None)
+        search_key = _decides(search, OF_EVALUATION, self._evaluation(task))
+        return Step(run.evaluation, "evaluate", task, options, needs, search_key)
 
     def _evaluation_options(self, task: str, rows: Mapping[str, Any]) -> dict[str, Any]:
         """The options of an evaluation but for its models and its place; rows: how the model's rows were read."""
@@ -195,12 +196,25 @@ class _Layout:
         options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}
         return {**options, **self.location, "suite": [*own, *several(asked.get("files"))], "data": sets}
 
-    def _export(self, key: str, task: str, model: str, needs: tuple[str, ...], trained: Mapping[str, Any]) -> Step:
+    def _export(
+        self,
+        key: str,
+        task: str,
+        model: str,
+        needs: tuple[str, ...],
+        trained: Mapping[str, Any],
+        search: Step | None = None,
+    ) -> Step:
         """The export of a model, checked on rows read as in its training, of which `trained` are the options."""
         assert self.grid.export is not None
-        read = {k: v for k, v in trained.items() if k in ("max_length", "allow_pickle")}
+        read = {k: v for k, v in trained.items() if k in OF_EXPORT}
         options = {**read, **self.grid.export, **self.location, "model": model, "output": self.at(key)}
-        return Step(key, "export", task, options, needs)
+        return Step(key, "export", task, options, needs, _decides(search, OF_EXPORT, self.grid.export))
+
+
+def _decides(search: Step | None, names: Iterable[str], given: Mapping[str, Any]) -> str | None:
+    """The key of a search that looks for one of the options of these names which the grid does not give itself."""
+    return search.key if search and set(names) & search.ranges.keys() - given.keys() else None
 
 
 def reported_set(rows: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from demiglace.compare.cells import with_values
-from demiglace.compare.plan import OF_EVALUATION, Step
+from demiglace.compare.plan import OF_EVALUATION, OF_EXPORT, Step
 from demiglace.compare.ranges import Range
 from demiglace.config import build, flatten
 from demiglace.errors import ConfigError, RunError, UserError
@@ -28,6 +28,7 @@ _CONFIGS = {
     "evaluate": configs.EvaluateConfig,
     "export": configs.ExportConfig,
 }
+_FOUND = {"evaluate": OF_EVALUATION, "export": OF_EXPORT}  # of the options that a search found, those they have
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def config_of(step: Step, home: Path) -> Any:
     options = dict(step.options)
     if step.search is not None and (file := best_file(home, step.search)).exists():
         best = read_json(file)["options"]
-        options = with_values(options, {k: v for k, v in best.items() if step.stage == "distill" or k in OF_EVALUATION})
+        if step.stage != "distill":
+            best = {k: v for k, v in best.items() if k in _FOUND[step.stage]}
+        options = with_values(options, best)
     if step.stage == "search":
         options["output"] = str(home / step.key)
     try:

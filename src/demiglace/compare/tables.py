@@ -1,11 +1,12 @@
 """A comparison's summary as tables, methods by tasks, in Markdown and LaTeX."""
 
 import html
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from demiglace.compare.outcomes import is_own
+from demiglace.compare.outcomes import has_sets, is_own, task_score
 
 _SIGNS = {"better": "↑", "worse": "↓"}
 _PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
@@ -45,7 +46,7 @@ def _result_table(summary: Mapping[str, Any], student: str, inside: bool) -> Res
     shown = dict.fromkeys((c["task"], *each) for c in cells for each in _metrics_of(c, inside))
     labels = list(dict.fromkeys(map(label, cells)))
     columns = [[_taught(summary, *key), *_column(cells, labels, *key)] for key in shown]
-    columns.append([Entry("–", quiet=True), *_average_column(summary, cells, labels, inside)])
+    columns.append([_taught_on_average(summary, cells, inside), *_average_column(summary, cells, labels, inside)])
     names = [Entry("teacher", quiet=True), *(Entry(_marked(x, cells)) for x in labels)]
     titles = [_title(cells, *key) for key in shown]
     where = "in domain" if inside else "out of domain"
@@ -156,6 +157,16 @@ def score_text(metric: str, values: Mapping[str, Any]) -> str:
 def _taught(summary: Mapping[str, Any], task: str, name: str, metric: str) -> Entry:
     scores = summary["teachers"].get(task, {}).get("sets", {}).get(name, {}).get("metrics", {})
     return Entry(score_text(metric, {"mean": scores[metric], "sd": None}) if metric in scores else "–", quiet=True)
+
+
+def _taught_on_average(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], inside: bool) -> Entry:
+    """The average of the teachers of all of the student's tasks, made as the students' are."""
+    taught = [summary["teachers"].get(task) for task in dict.fromkeys(c["task"] for c in cells)]
+    known = [t for t in taught if t is not None and t["in_domain"] is not None]
+    scores = [task_score(t, inside) for t in known if has_sets(t, inside)]
+    if not scores or len(known) < len(taught):
+        return Entry("–", quiet=True)
+    return Entry(score_text("accuracy", {"mean": statistics.fmean(scores), "sd": None}), quiet=True)
 
 
 def _average_column(

@@ -114,13 +114,22 @@ def _task_rows(name: str, split: str, location: DataLocation) -> tuple[LabelSpac
     if split == "validation" and split not in task.splits and "train" in task.splits:
         dataset = load_dataset(DataConfig(data=name), location)  # the part that training splits off by default
         return dataset.labels, dataset.splits[split], Counter(dataset.drops)
-    if split and split not in task.splits:
-        raise DataError(unknown(f"split of {name}:", split, task.splits))
+    check_split(name, split)
     for choice in [split] if split else [s for s in ("test", "validation") if s in task.splits]:
         space, splits, drops = official_splits(name, [choice], location, for_source=True)
         if choice in splits:
             return space, splits[choice], drops
     raise DataError(f"{name}:{split or 'test'} has no public labels; name another split: {', '.join(task.splits)}.")
+
+
+def check_split(name: str, split: str) -> None:
+    """Raise `DataError` where a named task has no such split; none given is none unknown.
+
+    A task without a validation split of its own has the one that training splits off its training rows.
+    """
+    splits = TASKS[name].splits
+    if split and split not in splits and not (split == "validation" and "train" in splits):
+        raise DataError(unknown(f"split of {name}:", split, splits))
 
 
 def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence[str]:

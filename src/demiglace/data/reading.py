@@ -45,8 +45,7 @@ def read_table(path: Path | str) -> Table:
     """Read a file by its ending. Raises `DataError` where it is missing, damaged, empty or of an unknown kind."""
     path = Path(path)
     read = _reader_of(path)
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; check the path.")
+    check_is_file(path)
     try:
         table = read(path)
     except OSError as error:
@@ -54,6 +53,12 @@ def read_table(path: Path | str) -> Table:
     if not table.lines and not table.problems:
         raise DataError(f"{path} holds no rows.")
     return table
+
+
+def check_is_file(path: Path | str) -> None:
+    """Raise `DataError` where there is no such file."""
+    if not Path(path).is_file():
+        raise DataError(f"there is no file {path}; check the path.")
 
 
 def stem_of(path: Path) -> str | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
+from demiglace.data.reading import check_is_file
 from demiglace.data.rows import LabelSpace
-from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.base import Method
@@ -71,7 +72,8 @@ def distill(config: DistillConfig) -> Path:
     if generator:
         inputs["generator"] = fingerprint_model(generator)
     if config.source.unlabelled:
-        _check_files(config.source.unlabelled)
+        for file in config.source.unlabelled:
+            check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
@@ -111,13 +113,6 @@ def check_sharding(config: DistillConfig, method: Method) -> None:
     """Raise `ConfigError` for a student that is shared out and a method that asks it whole."""
     if method.augmentation is not None and config.training.sharding != "none":
         raise ConfigError(f"method {config.method} rewrites text by the whole student; give --sharding none.")
-
-
-def _check_files(files: Sequence[str]) -> None:
-    """Raise `DataError`, as reading them would, where one is not there."""
-    for file in files:
-        if not Path(file).is_file():
-            raise DataError(f"there is no file {file}; check the path.")
 
 
 def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedModel, PreTrainedModel, str]:
