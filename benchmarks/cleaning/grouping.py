@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from material import texts, write
+from corpora import texts, write
 
 _START = """
 import os, resource, sys

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from material import SETS, data_folder, rows, write
+from corpora import SETS, data_folder, rows, write
 
 import demiglace
 from demiglace.evaluation.significance import corrected, mean_interval, seed_test

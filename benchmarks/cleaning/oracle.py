@@ -5,8 +5,8 @@ Differences are listed with what both sides say, at most five a rule; benchmarks
 
 import sys
 
+from corpora import SETS, filters, texts, write
 from datatrove.data import Document
-from material import SETS, filters, texts, write
 
 from demiglace.cleaning.pipeline import batches
 from demiglace.cleaning.ruleset import RULES

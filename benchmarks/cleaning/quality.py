@@ -10,7 +10,7 @@ from collections import Counter
 from statistics import mean
 
 import numpy as np
-from material import rows, write
+from corpora import rows, write
 
 from demiglace.cleaning.c4 import C4
 from demiglace.cleaning.near_duplicates import NearDuplicates

@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 import zstandard
-from material import SETS, filters, rows, write
+from corpora import SETS, filters, rows, write
 
 MB = 1e6
 
