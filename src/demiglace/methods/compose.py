@@ -8,6 +8,7 @@
 Each term's keys are the fields of its class; `demiglace methods show NAME` prints any named method, ready to edit.
 """
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -79,7 +80,7 @@ def compose(content: Mapping[str, Any]) -> Method:
     if not isinstance(rows, list) or not rows:
         raise ConfigError(f"terms was given {rows!r}; expected a list of at least one term.")
     shares = _value("phases", tuple[float, ...], phases)
-    if not shares or min(shares) <= 0:
+    if not shares or not all(0 < share < math.inf for share in shares):
         raise ConfigError(f"phases was given {phases!r}; expected the shares of the epochs, each above 0.")
     augmentation = content.get("augmentation")
     made = None if augmentation is None else _object("augmentation", Augmentation, augmentation)
@@ -113,7 +114,10 @@ def _weighted(place: str, row: Any, phases: int) -> Weighted:
     if phase is not None and not 0 <= phase < phases:
         raise ConfigError(f"{place}: phase {phase} was given; there are {phases}, counted from 0.")
     on = _value(f"{place}: input", get_type_hints(Weighted)["on"], row.get("input", "text"))
-    return Weighted(_value(f"{place}: weight", float, row.get("weight", 1.0)), term, phase, on)
+    weight = _value(f"{place}: weight", float, row.get("weight", 1.0))
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"{place}: weight was given {weight!r}; expected a number, at least 0.")
+    return Weighted(weight, term, phase, on)
 
 
 def _build(place: str, kind: Any, values: Mapping[str, Any], also: Sequence[str] = ()) -> Any:
