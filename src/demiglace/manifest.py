@@ -73,7 +73,7 @@ def open_run(
     claim = path / "run.json"
     lock = _lock(_usable(path), patience=_SHARED_SECONDS if shared else 0)
     try:
-        if claim.exists() and _begun(path):
+        if has_begun(path):
             _compare(path, read_json(claim), identity)
         else:
             write_json(claim, identity)
@@ -100,9 +100,9 @@ def _usable(path: Path) -> Path:
     return path
 
 
-def _begun(path: Path) -> bool:
-    """Whether the run there has made anything. A claim alone, as a refused option leaves it, yields to another run."""
-    return any(p.name not in (*_OURS, "run.json") for p in path.iterdir())
+def has_begun(path: Path) -> bool:
+    """Whether a run there has made anything. A claim alone, as a refused option leaves it, yields to another run."""
+    return (path / "run.json").exists() and any(p.name not in (*_OURS, "run.json") for p in path.iterdir())
 
 
 def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.home import claim
 from demiglace.compare.plan import make_plan
-from demiglace.compare.results import steps_done
+from demiglace.compare.results import steps_done, stories
 from demiglace.compare.schedule import Schedule
 from demiglace.compare.steps import Outcome, config_of, is_done
 from demiglace.config import flatten
@@ -144,6 +144,40 @@ def test_a_search_that_is_shared_lies_at_the_first_student(content):
     assert_in_order(plan)
 
 
+def test_students_with_new_weights_differ_from_seed_to_seed(content):
+    plan = plan_of(content | {"students": {"half": {"layers": 2, "strategy": "random"}}})
+    assert "mood/half/start" not in [s.key for s in plan.steps]
+    run = config_of(plan.step("mood/half/none/seed-1"), plan.home)
+    assert (run.student, run.layers, run.strategy, run.training.seed) == (None, 2, "random", 1)
+    check_plan(plan)
+    same = plan_of(content | {"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}})
+    assert same.step("mood/half/start").options["seed"] == 3
+
+
+def test_a_run_that_was_refused_at_its_start_yields_to_another(content, tmp_path):
+    longer, shorter = (make_plan(parse_grid(content | {"defaults": {"max_length": n}}), tmp_path) for n in (64, 32))
+    run = tmp_path / "mood/half/none/seed-0"
+    claimed = flatten(config_of(longer.step("mood/half/none/seed-0"), tmp_path), deciding_only=True)
+    open_run(run, "distill", claimed, {}, shared=True)
+    assert not is_done(shorter.step("mood/half/none/seed-0"), tmp_path)
+    (run / "log.jsonl").touch()
+    with pytest.raises(
+        RunError, match=f"max_length: 64 there, 32 now(.|\\n)*Or remove {run} and what was made from it"
+    ):
+        is_done(shorter.step("mood/half/none/seed-0"), tmp_path)
+
+
+def test_a_failure_is_told_whole_and_of_a_fault_of_ours_the_last_line(content, tmp_path):
+    plan = make_plan(parse_grid(content), tmp_path)
+    for key, text in (
+        ("mood/teacher", "one fault\nits cure"),
+        ("mood/half/start", "Traceback (most …\n  x\nKeyError: 3"),
+    ):
+        (tmp_path / "failed" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "failed" / f"{key}.txt").write_text(text)
+    assert stories(plan) == {"mood/teacher": "one fault\nits cure", "mood/half/start": "KeyError: 3"}
+
+
 def test_axes_are_no_part_of_a_search(content):
     search = {"trials": 2, "ranges": {"lr": [1e-4, 1e-3]}}
     plan = plan_of(content | {"search": search, "axes": {"epochs": [4, 5]}}, searching=True)
@@ -157,6 +191,9 @@ def test_axes_are_no_part_of_a_search(content):
         ({"defaults": {"lr": -1}}, ConfigError, "mood/half/none/seed-0: --lr was given -1"),
         ({"methods": {"none": {}, "vanilla-kd": {"method_options": {"tau": 1}}}}, ConfigError, "unknown option 'tau'"),
         ({"students": {"half": {"layers": 0}}}, ConfigError, "mood/half/start: --layers was given 0"),
+        ({"students": {"half": {}}}, ConfigError, "mood/half/start: `layers` (how many) or `keep`"),
+        ({"students": {"half": {"layers": 40}}}, ModelError, "mood/half/start: 40 layers were"),
+        ({"students": {"half": {"layers": 40, "strategy": "random"}}}, ModelError, "mood/half/none/seed-0: 40 layers"),
         ({"teacher": {"epochs": 3}}, ConfigError, "teacher: `model` is missing for mood"),
         ({"tasks": {"gone": {"data": "gone.csv"}}}, DataError, "no file or folder gone.csv"),
         ({"teacher": {"run": "./gone"}}, ModelError, "no model at ./gone"),
@@ -202,10 +239,17 @@ def test_no_file_of_a_grid_may_change_under_its_runs(name, content, tmp_path, mo
     asked = {"evaluate": {"sets": ["more.csv", "imdb"], "files": "own.yaml"}, "defaults": {"unlabelled": ["bare.csv"]}}
     plan = plan_of(content | asked | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
     claim(Path("runs"), files_read(plan))
+    for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
+        (Path("runs") / key).mkdir(parents=True)
+        write_json(Path("runs") / key / "run.json", {})  # refused at their start, they have read nothing
     claim(Path("runs"), files_read(plan))
     Path(name).write_text(files[name] + ("\n" if name.endswith("yaml") else "b,good\n"))
     thing = {"mine.yaml": "method mine", "own.yaml": "suite own.yaml", "films.csv": "suite own.yaml",
              "more.csv": "set more.csv", "bare.csv": "unlabelled bare.csv"}[name]  # fmt: skip
+    claim(Path("runs"), files_read(plan))
+    for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
+        (Path("runs") / key / "log.jsonl").touch()
+    Path(name).write_text(files[name])
     with pytest.raises(RunError, match=f"runs: {thing} changed since its runs were made"):
         claim(Path("runs"), files_read(plan))
 

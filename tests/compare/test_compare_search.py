@@ -127,6 +127,21 @@ def test_trials_that_fail_count_and_none_left_is_an_error(searched, tmp_path, ca
     assert "none of the 3 trials of mood/half/none/search came to its end" in told and "unknown metric" in told
 
 
+def test_a_trial_that_fits_no_memory_counts_and_the_search_goes_on(searched, tmp_path, monkeypatch):
+    real, made = search.distill, []
+
+    def distill(**options):
+        made.append(options["output"])
+        if options["output"].endswith("none/search/trial-1"):
+            raise RuntimeError("not enough memory")
+        return real(**options)
+
+    monkeypatch.setattr(search, "distill", distill)
+    assert compare(searched, tmp_path / "runs", search="optuna") == 0
+    assert len(made) == 6 and len(set(made)) == 6
+    assert read_json(tmp_path / "runs/mood/half/none/search/best.json")["trial"] != 1
+
+
 def test_a_search_needs_its_section(content, tmp_path, capsys):
     assert compare(content, tmp_path / "runs", search="optuna") == 2
     assert "has no section `search`" in capsys.readouterr().err

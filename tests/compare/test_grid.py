@@ -47,6 +47,13 @@ def changed(content: dict, **sections) -> dict:
         ({"axes": {"lr": [1e-4, 1e-4]}}, "expected a list of different values"),
         ({"seeds": [0, 0]}, "holds a seed twice"),
         ({"seeds": [-1]}, "--seeds was given"),
+        ({"seeds": 5}, "seeds was given 5; expected a list of at least one"),
+        ({"seeds": []}, "expected a list of at least one"),
+        ({"teacher": {"run": "x", "epochs": 3}}, "teacher: epochs for a teacher that is there already, x"),
+        (
+            {"teacher": {"run": "x"}, "tasks": {"sst2": {"teacher": {"lr": 0.1}}}},
+            "tasks.sst2.teacher: lr for a teacher that is there already, x",
+        ),
         ({"teachers": {"sst3": "x"}}, "teachers: unknown task of this grid 'sst3'"),
         ({"evaluate": {"set": []}}, "evaluate: unknown option 'set'; did you mean 'sets'"),
         ({"evaluate": {"suites": "own.yaml"}}, "evaluate.suites was given 'own.yaml'; expected true or false"),
@@ -61,6 +68,7 @@ def changed(content: dict, **sections) -> dict:
         ({"search": SEARCH | {"ranges": {"lr": {"low": 2, "high": 1}}}}, "low must be below high"),
         ({"search": SEARCH | {"ranges": {"lr": {"low": 0, "high": 1, "log": True}}}}, "above 0 with `log`"),
         ({"search": SEARCH | {"ranges": {"lr": 3}}}, "expected a list of values"),
+        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected whole numbers as ends"),
         ({"search": SEARCH | {"per": ["method"]}}, "unknown part of a grid in `per`"),
         ({"search": SEARCH | {"trials": 0}}, "--trials was given 0"),
         ({"search": SEARCH, "axes": {"lr": [1]}}, "lr: both an axis and a range"),
@@ -144,6 +152,10 @@ def test_a_teacher_shares_the_rows_and_nothing_else(content):
     assert (sst2["data"], sst2["max_rows"], sst2["max_length"]) == ("sst2", 10, 64)
     assert (sst2["epochs"], sst2["lr"]) == (1, 0.5)
     assert teacher_options(grid, "mrpc")["run"] == "ready"
+    tasks = {"sst2": {"teacher": {"model": "m", "lr": 0.5}}, "mrpc": {}}
+    grid = parse_grid(changed(content, tasks=tasks, teacher={"run": "ready", "max_length": 32}))
+    assert teacher_options(grid, "sst2") == {"data": "sst2", "max_length": 32, "model": "m", "lr": 0.5}
+    assert teacher_options(grid, "mrpc")["run"] == "ready"
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 40])
@@ -168,10 +180,12 @@ def test_values_that_would_share_a_directory_are_refused(content):
 
 def test_ranges(content):
     ranges = {"lr": {"low": 1e-5, "high": 1e-3}, "batch_size": {"low": 4, "high": 8}, "epochs": [1, 2]}
+    ranges |= {"method_options.temperature": {"low": 1, "high": 10}}
     search = parse_grid(changed(content, search={"trials": 2, "ranges": ranges})).search
     assert search.ranges == {
         "lr": Range(1e-5, 1e-3),
         "batch_size": Range(4, 8, whole=True),
         "epochs": (1, 2),
+        "method_options.temperature": Range(1, 10),
     }
     assert search.per == ("task", "student")

@@ -286,4 +286,4 @@ def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
     tables = result_tables(summarise(rows, tmp_path))
     assert all(line.count("|") - line.count("\\|") in (0, 4) for line in markdown(tables[0]).splitlines()[2:6])
     assert "<i>" not in markdown(tables[0])
-    assert r"a|b" in latex(tables[0]) and r"\textbackslash{}end\{table\}\_\%" in latex(tables[0])
+    assert r"a\textbar{}b" in latex(tables[0]) and r"\textbackslash{}end\{table\}\_\%" in latex(tables[0])

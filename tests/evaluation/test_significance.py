@@ -69,6 +69,8 @@ def test_seed_test_is_the_paired_t_test() -> None:
     assert seed_test([0.5], [0.4]) is None
     assert seed_test([0.5, 0.6], [0.5, 0.6]) == 1.0
     assert seed_test([0.5, 0.5], [0.25, 0.25]) is None
+    assert seed_test([0.81, 0.82, 0.83], [0.80, 0.81, 0.82]) is None  # equal but for rounding
+    assert seed_test([0.1 + 0.2, 0.5], [0.3, 0.5]) == 1.0
 
 
 def test_under_the_null_few_verdicts_are_wrong() -> None:

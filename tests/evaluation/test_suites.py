@@ -102,9 +102,9 @@ def test_sets_that_would_share_their_files_are_refused(model: Path, rows: Path, 
     with pytest.raises(ConfigError, match="would be written to the same files"):
         evaluate(model=str(model), data=[str(spaced), str(dashed)], output=tmp_path / "run")
     suites = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
-    for suite in suites:
-        suite.write_text(f"plain: {rows}\n")
-    with pytest.raises(ConfigError, match="plain is the name of a set of another suite too"):
+    for suite, file in zip(suites, (spaced, dashed), strict=True):
+        suite.write_text(f"plain: {file}\n")
+    with pytest.raises(ConfigError, match="plain is the name of another suite's set too"):
         evaluate(model=str(model), suite=[str(s) for s in suites], output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

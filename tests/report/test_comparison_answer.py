@@ -106,3 +106,42 @@ def test_the_control_has_the_same_axes(tmp_path: Path) -> None:
     entries["cells"] = [c | {"axes": {"lr": lr}} for c in entries["cells"] for lr in (0.1, 0.2)]
     (home / "summary.json").write_text(json.dumps(entries))
     assert read_comparison(home, "t").without_teacher(("half", "pkd, lr 0.2")) == ("half", "none, lr 0.2")
+
+
+def test_a_method_that_tests_find_better_is_shipped_though_another_has_a_higher_mean(tmp_path: Path) -> None:
+    right = {"none": 0.7, "vanilla-kd": 0.71, "pkd": 0.8, "alp-kd": 0.82}
+    home = write_comparison(tmp_path / "c", seeds=4, right=right)
+
+    def judge(cell: dict) -> None:
+        verdict = "better" if cell["method"] == "pkd" else "no significant difference"
+        for found in (cell["sets"][cell["in_domain"]] if "sets" in cell else cell)["against"].values():
+            for each in [found] if "verdict" in found else found.values():
+                each["verdict"] = verdict
+
+    change(home, "cells", judge)
+    change(home, "averages", judge)
+    told = answer(read_comparison(home, "t"))
+    assert told.headline.startswith("Ship pkd: an average of ") and "significantly better on average" in told.headline
+    assert any(n.startswith("alp-kd has the higher mean (") and "no test tells it from" in n for n in told.notes)
+    assert any(n.startswith("pkd was chosen from 3 with a teacher by these same scores") for n in told.notes)
+    assert not any(n.startswith("Also") for n in told.notes)
+
+
+def test_key_figures_begin_with_what_is_shipped(tmp_path: Path) -> None:
+    home = one_task(tmp_path, students=("half", "third"), right={"none": 0.8, "vanilla-kd": 0.6})
+    told = answer(read_comparison(home, "t"))
+    student = told.headline.split("(")[1].split(",")[0]
+    assert told.figures[0][1] == f"accuracy of {student} without a teacher"
+    assert any(label == f"of the teacher’s size: {student}" for _, label in told.figures)
+    assert any(" of what the teacher reaches (" in n for n in told.notes)
+
+
+def test_what_was_not_tested_everywhere_is_not_called_the_same(tmp_path: Path) -> None:
+    home = write_comparison(tmp_path / "c", seeds=4, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.72})
+
+    def judge(cell: dict) -> None:
+        for found in cell["sets"][cell["in_domain"]]["against"].values():
+            found["verdict"] = "too few seeds to tell" if cell["task"] == "sst2" else "no significant difference"
+
+    change(home, "cells", judge)
+    assert not answer(read_comparison(home, "t")).headline.startswith("Ship the student trained without a teacher")

@@ -141,7 +141,10 @@ def row_options(grid: Grid, task: str) -> dict[str, Any]:
 def teacher_options(grid: Grid, task: str) -> dict[str, Any]:
     """The options of a task's teacher: those about rows, then the grid's `teacher`, then the task's own."""
     rows = {k: v for k, v in row_options(grid, task).items() if k in _OF_TEACHERS}
-    return {**rows, **grid.teacher, **grid.tasks[task]["teacher"]}
+    shared, own = grid.teacher, grid.tasks[task]["teacher"]
+    if "model" in own:  # a teacher of its own, not the one that is there for the other tasks
+        shared = {k: v for k, v in shared.items() if k != "run"}
+    return {**rows, **shared, **own}
 
 
 def _written(value: Any) -> str:

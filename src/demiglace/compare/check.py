@@ -13,22 +13,42 @@ from demiglace.data.evaluation_sets import check_split
 from demiglace.data.sources import files_in, files_of, missing
 from demiglace.data.suites import read_suite, source_of
 from demiglace.data.tasks import TASKS
-from demiglace.errors import ConfigError, DataError
+from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.table import build_method, is_file
-from demiglace.models.files import resolve_model, weight_files
-from demiglace.stages.config import DistillConfig
+from demiglace.models.files import load_config, resolve_model, weight_files
+from demiglace.models.truncate import choose_layers
+from demiglace.stages.config import DistillConfig, TruncateConfig
+from demiglace.stages.importance import SCORED
 from demiglace.training.timetable import phase_ends
 
 
 def check_plan(plan: Plan) -> None:
-    """Build every run's config and method. Raises `ConfigError` for the first that cannot be, naming its run."""
+    """Build every run's config and method, and cut every student in thought.
+
+    Raises `ConfigError` or `ModelError` for the first that cannot be, naming its run.
+    """
     for step in plan.steps:
         config = config_of(step, plan.home)
-        if isinstance(config, DistillConfig):
-            try:
+        try:
+            if isinstance(config, DistillConfig):
                 phase_ends(config.training.epochs, build_method(config.method, config.method_options).phases)
-            except ConfigError as error:
-                raise ConfigError(f"{step.key}: {error}") from error
+            if isinstance(config, TruncateConfig):
+                _check_cut(config, config.model, plan)
+            if isinstance(config, DistillConfig) and config.student is None:
+                _check_cut(config, config.teacher, plan)
+        except (ConfigError, ModelError) as error:
+            raise type(error)(f"{step.key}: {error}") from error
+
+
+def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -> None:
+    """Raise `ConfigError` for layers that cannot be kept of a model; how many one on the hub has is not known here."""
+    trained = next((config_of(s, plan.home).model for s in plan.steps if str(plan.home / s.key) == whole), None)
+    model = Path(resolve_model(trained or whole))
+    if config.layers is None and config.keep is None:
+        raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
+    if model.is_dir():
+        by_place = "alternate" if config.strategy in SCORED else config.strategy
+        choose_layers(load_config(str(model)).num_hidden_layers, config.layers, by_place, config.keep)
 
 
 def files_read(plan: Plan) -> dict[str, list[Path]]:

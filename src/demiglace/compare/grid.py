@@ -71,9 +71,10 @@ def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 # what the grid itself decides: paths, seeds, and what has a section of its own
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "tune")
-_SHAPE = ("layers", "strategy", "keep")
+SHAPE = ("layers", "strategy", "keep")
+OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")  # how rows are read
 _SHARED = ("tune",)  # for a whole task: its teacher and its students must hold out the same rows
-RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *_SHAPE, "data", "method", "method_options"))
+RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
 _EVALUATE_OPTIONS = (
     *("sets", "suites", "files", "teacher"),
@@ -107,8 +108,10 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
     Raises `ConfigError` for whatever does not exist in it, with the nearest name.
     """
     file = build(_File, {**content, "export": _switch(content.get("export"))})
+    if not isinstance(content.get("seeds", []), list) or not file.seeds:
+        raise ConfigError(f"seeds was given {content['seeds']!r}; expected a list of at least one, as [0, 1, 2, 3, 4].")
     parts = {name: _part(name, getattr(file, name)) for name in _ALLOWED}
-    search = None if file.search is None else read_search(file.search, _axis_names(parts["methods"]))
+    search = None if file.search is None else read_search(file.search, _axis_types(parts["methods"]))
     grid = Grid(
         tasks=_with_teachers(parts["tasks"], file.teachers),
         students=parts["students"],
@@ -179,15 +182,15 @@ def _with_teachers(tasks: Mapping[str, Options], teachers: Mapping[str, Any]) ->
     }
 
 
-def _axis_names(methods: Mapping[str, Options]) -> tuple[str, ...]:
-    """What can be an axis or a range: options of the runs, and of the methods with a dot."""
-    rows = (METHODS[n] for label, options in methods.items() if (n := method_name(label, options)) in METHODS)
-    own = dict.fromkeys(f"method_options.{o.name}" for row in rows for o in options_of(row.options))
-    return (*RUN_OPTIONS, *own)
+def _axis_types(methods: Mapping[str, Options]) -> dict[str, Any]:
+    """What can be an axis or a range, with its type: options of the runs, and of the methods with a dot."""
+    rows = [METHODS[n] for label, options in methods.items() if (n := method_name(label, options)) in METHODS]
+    shared = {o.name: o.type for o in options_of(DistillConfig) if o.name in RUN_OPTIONS}
+    return shared | {f"method_options.{o.name}": o.type for row in rows for o in options_of(row.options)}
 
 
 def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[str, tuple[Any, ...]]:
-    allowed = _axis_names(methods)
+    allowed = _axis_types(methods)
     for name in content:
         if name not in allowed and (place := _place_of(name)) is not None:
             raise ConfigError(f"axes: {name} cannot be an axis; give its values in {place}.")
@@ -243,6 +246,13 @@ def _check_models(grid: Grid) -> None:
         for name in ("run", "model"):
             if name in options and not options[name]:
                 raise ConfigError(f"{place}: `{name}` is empty; give a directory, or leave it out.")
+        ready = options.get("run") or ("model" not in options and grid.teacher.get("run"))
+        training = [name for name in options if name not in ("run", *OF_EVALUATION)]
+        if ready and training and not place.startswith("students."):
+            raise ConfigError(
+                f"{place}: {', '.join(training)} for a teacher that is there already, {ready}, and is not trained. "
+                "Leave that out, or give `model` instead of `run`."
+            )
 
 
 def _check_skip(grid: Grid, controls: bool) -> None:

@@ -11,9 +11,18 @@ from typing import Any
 from filelock import FileLock
 
 from demiglace.errors import RunError
-from demiglace.manifest import fingerprint, open_run, read_json, read_manifest, write_json
+from demiglace.manifest import fingerprint, has_begun, open_run, read_json, read_manifest, write_json
 
 STAGE = "compare"
+_READERS = {  # the claims of the runs that read what `Files` names
+    "data": "{label}/**/run.json",
+    "teacher": "{label}/**/run.json",
+    "student": "*/{label}/**/run.json",
+    "method": "*/*/{label}/**/run.json",
+    "unlabelled": "*/*/*/**/run.json",
+    "set": "**/*.evaluation/run.json",
+    "suite": "**/*.evaluation/run.json",
+}
 Files = Mapping[str, Sequence[Path]]
 """What a grid reads of the user's own, such as `data TASK`, and its files."""
 
@@ -45,8 +54,8 @@ def _mark(files: Sequence[Path | str]) -> str:
 def claim(home: Path, read: Files) -> dict[str, str]:
     """Make the directory, or take up the one that stands; returns the fingerprint of each thing it reads.
 
-    Things may be added to those that its runs have read; the ones that are there must be as they were. Raises
-    `RunError` where they are not, or where the directory holds something else.
+    Things may be added to those that its runs have read, and those that no run has read yet may be mended; the others
+    must be as they were. Raises `RunError` where they are not, or where the directory holds something else.
     """
     open_run(home, STAGE, {}, {}, shared=True)
     found = {name: _mark(files) for name, files in read.items()}
@@ -54,12 +63,22 @@ def claim(home: Path, read: Files) -> dict[str, str]:
     with FileLock(home / "locks" / "inputs.lock"):
         file = home / "inputs.json"
         known = read_json(file) if file.exists() else {}
-        changed = [name for name in found if known.get(name, found[name]) != found[name]]
+        changed = [name for name in found if known.get(name, found[name]) != found[name] and _was_read(home, name)]
         if changed:
-            raise RunError(f"{home}: {', '.join(changed)} changed since its runs were made; give another --output.")
-        if not found.keys() <= known.keys():
+            raise RunError(
+                f"{home}: {', '.join(changed)} changed since its runs were made; give another --output, or remove the "
+                "runs that read what changed, and what was made from them."
+            )
+        if known | found != known:
             write_json(file, known | found)
     return found
+
+
+def _was_read(home: Path, name: str) -> bool:
+    """Whether a run that has begun may have read a thing; one that was refused at its start has not."""
+    kind, _, label = name.partition(" ")
+    claims = home.glob(_READERS[kind].format(label=label))
+    return any(has_begun(claim.parent) for claim in claims)
 
 
 def reopen(home: Path) -> None:

@@ -16,15 +16,15 @@ from demiglace.compare.cells import (
     student_runs,
     teacher_options,
 )
-from demiglace.compare.grid import Grid, several
+from demiglace.compare.grid import OF_EVALUATION, SHAPE, Grid, several
 from demiglace.compare.ranges import Range
 from demiglace.config import options_of
 from demiglace.data.suites import SUITES
 from demiglace.errors import ConfigError
+from demiglace.models.truncate import ABLATIONS
 from demiglace.stages.config import TruncateConfig
 
 Stage = Literal["finetune", "truncate", "search", "distill", "evaluate", "export"]
-OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")
 OF_EXPORT = ("max_length", "allow_pickle")
 _OF_TRUNCATION = {o.name for o in options_of(TruncateConfig)}
 
@@ -131,19 +131,27 @@ class _Layout:
             yield self._export(run.export, cell.task, self.at(run.path), (run.path,), cell.options, search)
 
     def _start(self, cell: Cell) -> tuple[Step | None, tuple[str, ...]]:
-        """The truncation that a student starts from, none where there is a model; and what a run must wait for."""
+        """The truncation that a student starts from, none where it needs none; and what a run must wait for."""
         teacher, key = self._after_teacher(cell.task), f"{cell.task}/{cell.student}/start"
         options = self.grid.students[cell.student]
-        if "model" in options:
+        if "model" in options or self._begins_anew(cell.student):
             return None, teacher
         shared = {k: v for k, v in row_options(self.grid, cell.task).items() if k in _OF_TRUNCATION}
         options = {**shared, **options, "model": self.teacher(cell.task), "output": self.at(key)}
         return Step(key, "truncate", cell.task, options, teacher), (*teacher, key)
 
     def _distill(self, cell: Cell) -> dict[str, Any]:
-        start = self.grid.students[cell.student].get("model", self.at(f"{cell.task}/{cell.student}/start"))
+        options = self.grid.students[cell.student]
+        start = {"student": str(options.get("model", self.at(f"{cell.task}/{cell.student}/start")))}
+        if self._begins_anew(cell.student):
+            start = {k: v for k, v in options.items() if k in SHAPE}
         cache = {"cache": self.at(f"{cell.task}/signals")}
-        return {**cache, **cell.options, "teacher": self.teacher(cell.task), "student": str(start), **self.location}
+        return {**cache, **cell.options, "teacher": self.teacher(cell.task), **start, **self.location}
+
+    def _begins_anew(self, student: str) -> bool:
+        """Whether each run draws a student's new weights by its own seed: where seeds differ, so do they."""
+        options = self.grid.students[student]
+        return options.get("strategy") in ABLATIONS and "seed" not in options
 
     def _search(self, cell: Cell, needs: tuple[str, ...]) -> Step | None:
         """The search of a cell's method, on its first task or student in the grid where `per` does not name it."""

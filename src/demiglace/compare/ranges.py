@@ -1,6 +1,6 @@
 """What a hyper-parameter search looks through: a range for each option, and how many trials it has."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ _PER = ("task", "student")
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; `log`: by their magnitude. Whole where both ends are."""
+    """Numbers from `low` to `high`, both included; `log`: by their magnitude; `whole`: as the option's are."""
 
     low: float = option("the smallest value")
     high: float = option("the largest value")
@@ -41,8 +41,8 @@ class _Section:
     per: tuple[str, ...] = option("what has a search of its own: task, student", _PER)
 
 
-def read_search(content: Mapping[str, Any], names: Iterable[str]) -> Search:
-    """The section `search` of a grid; `names` are the options that can have a range. Raises `ConfigError`."""
+def read_search(content: Mapping[str, Any], types: Mapping[str, Any]) -> Search:
+    """The section `search` of a grid; types: of the options that can have a range. Raises `ConfigError`."""
     try:
         section = build(_Section, content)
         for part in section.per:
@@ -51,20 +51,21 @@ def read_search(content: Mapping[str, Any], names: Iterable[str]) -> Search:
         if not section.ranges:
             raise ConfigError("ranges: nothing was given; at least one range is needed.")
         ranges = {key.replace("-", "_"): value for key, value in section.ranges.items()}
-        return Search(section.trials, {k: _range(k, v, names) for k, v in ranges.items()}, section.per)
+        return Search(section.trials, {k: _range(k, v, types) for k, v in ranges.items()}, section.per)
     except ConfigError as error:
         raise ConfigError(f"search: {error}") from error
 
 
-def _range(name: str, value: Any, names: Iterable[str]) -> Range | tuple[Any, ...]:
-    if name not in names:
-        raise ConfigError(unknown("option", name, names))
+def _range(name: str, value: Any, types: Mapping[str, Any]) -> Range | tuple[Any, ...]:
+    if name not in types:
+        raise ConfigError(unknown("option", name, types))
     if isinstance(value, list) and value:
         return tuple(value)
     if not isinstance(value, dict):
         raise ConfigError(f"{name} was given {value!r}; expected a list of values, or {{low: …, high: …}}.")
-    whole = all(isinstance(value.get(end), int) for end in ("low", "high"))
-    found = build(Range, {"whole": whole, **value})
+    found = build(Range, {"whole": types[name] in (int, int | None), **value})
+    if found.whole and not (found.low.is_integer() and found.high.is_integer()):
+        raise ConfigError(f"{name} was given {value!r}; expected whole numbers as ends.")
     if not found.low < found.high or (found.log and found.low <= 0):
         raise ConfigError(f"{name} was given {value!r}; low must be below high, and above 0 with `log`.")
     return found

@@ -17,7 +17,8 @@ def steps_done(plan: Plan) -> set[str]:
     """The keys of the steps that stand. Raises `RunError` if one of their directories holds a run of other options."""
     done = {step.key for step in plan.steps if is_done(step, plan.home)}
     for step in plan.steps:
-        if step.search is not None and step.search not in done:
+        # asked again: meanwhile another process may have ended the search and begun its runs
+        if step.search is not None and step.search not in done and not is_done(plan.step(step.search), plan.home):
             _check_not_begun(step, plan.step(step.search), plan.home)
     return done
 
@@ -58,7 +59,7 @@ def write_results(
 
 
 def stories(plan: Plan) -> dict[str, str]:
-    """Step key -> the last line of its failure, for those whose story is kept, in whichever process they failed."""
+    """Step key -> how it failed, for those whose story is kept, in whichever process: of a traceback its last line."""
     files = {step.key: plan.home / "failed" / f"{step.key}.txt" for step in plan.steps}
     texts = {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.exists()}
-    return {key: text.splitlines()[-1] for key, text in texts.items() if text}
+    return {k: t.splitlines()[-1] if t.startswith("Traceback") else t for k, t in texts.items() if t}

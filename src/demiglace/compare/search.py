@@ -71,7 +71,7 @@ def _run_trial(optuna: Any, study: Any, trial: Any, step: Step, home: Path) -> N
     try:
         distill(**with_values(step.options, values), output=str(directory))
         study.tell(trial, _value(read_manifest(directory)))
-    except UserError as error:
+    except (UserError, RuntimeError, MemoryError) as error:  # torch tells by RuntimeErrors what fits no memory
         trial.set_user_attr("error", str(error))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         say(f"trial {trial.number + 1} failed: {error}")

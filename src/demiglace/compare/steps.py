@@ -13,11 +13,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from demiglace.compare.cells import with_values
-from demiglace.compare.plan import OF_EVALUATION, OF_EXPORT, Step
+from demiglace.compare.grid import OF_EVALUATION
+from demiglace.compare.plan import OF_EXPORT, Step
 from demiglace.compare.ranges import Range
 from demiglace.config import build, flatten
 from demiglace.errors import ConfigError, RunError, UserError
-from demiglace.manifest import check_config, read_json
+from demiglace.manifest import check_config, has_begun, read_json
 from demiglace.stages import config as configs
 
 _CONFIGS = {
@@ -81,9 +82,12 @@ def is_done(step: Step, home: Path) -> bool:
             _check_search(home / step.key, read_json(claim if claim.exists() else best), search_claim(step, home))
         return best.exists() and read_json(best)["trials"] >= step.trials
     directory = home / step.key
-    if not (directory / "run.json").exists():
+    if not has_begun(directory):
         return False
-    check_config(directory, step.stage, flatten(config_of(step, home), deciding_only=True))
+    try:
+        check_config(directory, step.stage, flatten(config_of(step, home), deciding_only=True))
+    except RunError as error:
+        raise RunError(f"{error} Or remove {directory} and what was made from it; it is then made anew.") from error
     return (directory / "manifest.json").exists()
 
 

@@ -11,6 +11,7 @@ from demiglace.compare.outcomes import has_sets, is_own, task_score
 _SIGNS = {"better": "↑", "worse": "↓"}
 _PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "ρ": r"$\rho$"}
 _LATEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "×": r"$\times$"}
 
 
@@ -73,17 +74,19 @@ def _costs(summary: Mapping[str, Any], student: str) -> ResultTable:
     for name in labels:
         of = {c["task"]: c for c in cells if label(c) == name}
         trained = [f"{of[t]['train_seconds']['mean']:,.0f}" if t in of else "–" for t in tasks]
-        first = next(iter(of.values()))
         capture = sum(c["capture_seconds"]["mean"] for c in of.values())
-        milliseconds = latency_of(first)
-        rest = [f"{capture:,.0f}", f"{first['parameters']:,}", f"{first['bytes'] / 1e6:,.1f}"]
-        rows.append([_marked(name, cells), *trained, *rest, "–" if milliseconds is None else f"{milliseconds:.1f}"])
+        parameters, size = (statistics.fmean(c[cost] for c in of.values()) for cost in ("parameters", "bytes"))
+        times = [t for c in of.values() if (t := latency_of(c)) is not None]
+        latency = f"{statistics.fmean(times):.1f}" if len(times) == len(of) else "–"
+        rest = [f"{capture:,.0f}", f"{parameters:,.0f}", f"{size / 1e6:,.1f}", latency]
+        rows.append([_marked(name, cells), *trained, *rest])
     titles = [*(f"{_short(t)}: training, s" for t in tasks), "teacher's capture, s", "parameters", "MB", "latency, ms"]
     return ResultTable(
         f"{student}: cost",
         "Seconds of training are means over seeds. The teacher's answers are captured once a task for all runs that "
         "can read the same ones; the column has the seconds of the captures that a method used, summed over the tasks. "
-        "Latency: median of one row with the exported fp32 model, where there is one.",
+        "Parameters, MB and latency are means over the tasks; latency is the median of one row with the exported fp32 "
+        "model, where there is one.",
         ("method", *titles),
         tuple(tuple(map(Entry, row)) for row in rows),
     )
@@ -129,8 +132,7 @@ def _column(
     """The entries of all methods in one metric of a set."""
     by_label = {label(c): c["sets"].get(name) for c in cells if c["task"] == task}
     found = [by_label.get(x) for x in labels]
-    means = [f["metrics"][metric]["mean"] for f in found if f]
-    best = min(means) if metric == "mse" else max(means)
+    best = max(f["metrics"][metric]["mean"] for f in found if f)
     return [Entry("–") if f is None else _entry(f, metric, best) for f in found]
 
 
@@ -140,9 +142,11 @@ def _entry(found: Mapping[str, Any], metric: str, best: float) -> Entry:
 
 
 def _signed(metric: str, values: Mapping[str, Any], best: float, against: Mapping[str, Any] | None) -> Entry:
+    """The entry of a metric; best: the highest mean, which is bold wherever it reads the same."""
     sign = _SIGNS.get(against["verdict"], "") if against else ""
     text = score_text(metric, values) + (f" {sign}" if sign else "")
-    return Entry(text, values["mean"] == best, against is not None and not sign)
+    is_best = score_text(metric, {**values, "sd": None}) == score_text(metric, {"mean": best, "sd": None})
+    return Entry(text, is_best, against is not None and not sign)
 
 
 def score_text(metric: str, values: Mapping[str, Any]) -> str:
@@ -186,8 +190,12 @@ def _average_column(
 def _caption(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
     seeds = sorted({len(c["seeds"]) for c in cells})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    means = "One seed" if seeds == [1] else f"Mean ± standard deviation over {counted} seeds"
+    if not any("none" in found["against"] for c in cells for found in c["sets"].values()):
+        return f"{means}; best mean in bold. Nothing was tested: there is no student without a teacher to test against."
+    plain = next(c["method"] for c in cells if c["control"] and c["method_name"] == "none")
     return (
-        f"Mean ± standard deviation over {counted} seeds; best mean in bold. ↑ and ↓: better and worse than `none` "
+        f"{means}; best mean in bold. ↑ and ↓: better and worse than `{plain}` "
         f"by a paired t-test over seeds with {summary['correction'].capitalize()}'s correction over all methods and "
         f"sets of the table (of the averages: over all averages; p < {summary['alpha']:g}) and a paired bootstrap "
         f"interval of {summary['level']:.0%} over rows and seeds ({summary['resamples']:,} samples) that leaves out 0. "

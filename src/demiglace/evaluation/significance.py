@@ -13,6 +13,7 @@ from demiglace.evaluation.sums import SUMMED
 RESAMPLES, LEVEL, ALPHA = 10_000, 0.95, 0.05
 LEAST_SEEDS = 3
 _BLOCK = 20_000_000  # numbers of a block of row weights
+_ROUNDING = 1e-12  # two metrics that differ by less are equal
 Verdict = Literal["better", "worse", "no significant difference", "too few seeds to tell"]
 
 
@@ -64,8 +65,8 @@ def seed_test(method: Sequence[float], control: Sequence[float]) -> float | None
     if len(method) < 2:
         return None
     differences = np.subtract(method, control)
-    if np.ptp(differences) == 0:  # no deviation: the test is not defined
-        return 1.0 if differences[0] == 0 else None
+    if np.ptp(differences) < _ROUNDING:  # no deviation: the test is not defined
+        return 1.0 if abs(differences[0]) < _ROUNDING else None
     return float(stats.ttest_rel(method, control).pvalue)
 
 

@@ -27,7 +27,7 @@ class Point:
 class Series:
     """A line or a set of marks; `style` is its class: teacher, control, whole, front, or s1 to s5.
 
-    shape: of its marks: circle, square, diamond, triangle, or "" for none.
+    shape: of its marks: circle, square, diamond, triangle, down (a triangle on its tip), cross, or "" for none.
     """
 
     label: str

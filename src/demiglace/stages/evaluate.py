@@ -140,12 +140,14 @@ def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
     for suite in config.suite:
         if suite.endswith((".yaml", ".yml")):
             found = read_suite(suite)
-            if twice := sets.keys() & found.keys():
-                raise ConfigError(f"{suite}: {', '.join(sorted(twice))} is the name of a set of another suite too.")
-            sets |= found
         else:
             task = _task_of(config) if suite == "ood" else source_of(suite)
-            sets |= named_suite(task, data_folder(config.location))
+            found = named_suite(task, data_folder(config.location))
+        if twice := [name for name in found if name in sets and sets[name] != found[name]]:
+            raise ConfigError(
+                f"{suite}: {', '.join(twice)} is the name of another suite's set too; rename one of them."
+            )
+        sets |= found
     return sets
 
 

@@ -1,5 +1,6 @@
 """The answer of a comparison in sentences: which student to ship, and whether its teacher was worth the trouble."""
 
+from demiglace.report import wording
 from demiglace.report.comparison import reasons, words
 from demiglace.report.comparison.choice import average_of, chosen, ranked, shipped, tally, tests_of
 from demiglace.report.comparison.content import Comparison
@@ -18,6 +19,7 @@ def answer(comparison: Comparison) -> Verdict:
         "" if own else reasons.on_average(comparison, key),
         "" if own else reasons.against(comparison, key, "none", "the same student trained without a teacher"),
         "" if comparison.control_of(key) else reasons.against(comparison, key, "vanilla-kd", soft),
+        reasons.higher(comparison, key),
         reasons.others(comparison, key),
         reasons.smaller(comparison, ship),
         reasons.how_chosen(comparison, key),
@@ -79,13 +81,13 @@ def _is_cheapest(comparison: Comparison, key: Key) -> bool:
 
 
 def _figures(comparison: Comparison, key: Key, ship: Key) -> tuple[tuple[str, str], ...]:
-    metric, control, taught = comparison.metric, comparison.without_teacher(key), comparison.teacher_score()
+    metric, control, teacher = comparison.metric, comparison.without_teacher(key), comparison.teacher_score()
     what = words.in_full(metric)
-    found = [(words.points(comparison.score(key), metric), f"{what} of {words.name_of(key, comparison)}")]
-    if control is not None and control != key:
-        found.append((words.points(comparison.score(control), metric), f"{what} without a teacher"))
-    if taught is not None:
-        found.append((words.points(taught, metric), f"{what} of the teacher{'s' if len(comparison.tasks) > 1 else ''}"))
+    shown = dict.fromkeys((ship, key, *([] if control is None else [control])))
+    found = [(words.points(comparison.score(k), metric), f"{what} {_of(comparison, k)}") for k in shown]
+    if teacher is not None:
+        s = "s" if len(comparison.tasks) > 1 else ""
+        found.append((words.points(teacher, metric), f"{what} of the teacher{s}"))
     tested = tests_of(comparison, key, "none")
     if any(d.verdict != words.UNKNOWN for d in tested.values()):
         better = sum(d.verdict == "better" for d in tested.values())
@@ -93,5 +95,14 @@ def _figures(comparison: Comparison, key: Key, ship: Key) -> tuple[tuple[str, st
         found.append((f"{better} of {len(tested)}", f"{tasks} significantly better than no teacher"))
     for ours, theirs, thing in reasons.costs(comparison, ship):
         share = reasons.ratio(ours, theirs) if ours and theirs else ""
-        found += [(share, f"of the teacher’s {thing.removeprefix('the ')}")] if share else []
+        whose = f": {wording.shorten(ship[0], 40)}" if words.has_students(comparison) else ""
+        found += [(share, f"of the teacher’s {thing.removeprefix('the ')}{whose}")] if share else []
     return tuple(found)
+
+
+def _of(comparison: Comparison, key: Key) -> str:
+    """``of rail-kd-l``, ``without a teacher``; with the student where there are several."""
+    if comparison.control_of(key) != "none":
+        return f"of {words.name_of(key, comparison)}"
+    whose = f"of {wording.shorten(key[0], 40)} " if words.has_students(comparison) else ""
+    return f"{whose}without a teacher"

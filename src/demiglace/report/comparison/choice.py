@@ -15,10 +15,19 @@ def ranked(comparison: Comparison) -> list[Key]:
     return [key for _, key in sorted(scored, key=lambda found: -sign * found[0])]
 
 
+def taught(comparison: Comparison) -> list[Key]:
+    """Those of `ranked` that learnt from a teacher."""
+    return [key for key in ranked(comparison) if comparison.control_of(key) != "none"]
+
+
 def chosen(comparison: Comparison) -> Key | None:
-    """The best that learnt from a teacher; the control where nothing else is there."""
-    order = ranked(comparison)
-    return next((k for k in order if comparison.control_of(k) != "none"), order[0] if order else None)
+    """What the answer is about: of those that learnt from a teacher the best that surpasses no teacher, or the best.
+
+    The control where nothing else is there.
+    """
+    order = taught(comparison)
+    surpassing = [key for key in order if _surpasses(comparison, key)]
+    return next(iter([*surpassing, *order, *ranked(comparison)]), None)
 
 
 def shipped(comparison: Comparison) -> Key | None:
@@ -26,10 +35,26 @@ def shipped(comparison: Comparison) -> Key | None:
     key, order = chosen(comparison), ranked(comparison)
     if key is None or comparison.control_of(order[0]) == "none":
         return order[0] if order else None
-    average, control = average_of(comparison, key), comparison.without_teacher(key)
+    control, verdicts = comparison.without_teacher(key), _verdicts(comparison, key)
+    told = [v for v in verdicts if v != words.UNKNOWN]
+    enough = words.UNKNOWN not in verdicts or "worse" in told  # what was not tested may be what it is better on
+    return control if control and told and enough and "better" not in told else key
+
+
+def _surpasses(comparison: Comparison, key: Key) -> bool:
+    """Whether its mean is above that of no teacher, by a test on average or on some task, and by none below it."""
+    control, sign = comparison.without_teacher(key), words.sign(comparison.metric)
+    ours, theirs = comparison.score(key), None if control is None else comparison.score(control)
+    verdicts = _verdicts(comparison, key)
+    ahead = ours is not None and theirs is not None and sign * ours > sign * theirs
+    return ahead and "better" in verdicts and "worse" not in verdicts
+
+
+def _verdicts(comparison: Comparison, key: Key) -> set[str]:
+    """Those against no teacher, of the tasks and of their average."""
+    average = average_of(comparison, key)
     tests = [*tests_of(comparison, key, "none").values(), *([] if average is None else [average])]
-    verdicts = {d.verdict for d in tests} - {words.UNKNOWN}
-    return control if control and verdicts and "better" not in verdicts else key
+    return {d.verdict for d in tests}
 
 
 def tests_of(comparison: Comparison, key: Key, control: str) -> dict[str, Difference]:

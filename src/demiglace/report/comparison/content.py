@@ -57,13 +57,20 @@ class Comparison:
 
     def teacher_score(self) -> float | None:
         """The teachers' score, made in the same way; None where one of them was not measured."""
-        found = [self.teachers.get(task) for task in self.tasks]
-        scores = [t.scores.get(t.in_domain, {}) for t in found if t is not None]
-        if len(scores) < len(found) or not all(scores):
+        if len(self.tasks) == 1:
+            teacher = self.teachers.get(self.tasks[0])
+            return next(iter(teacher.scores.get(teacher.in_domain, {}).values()), None) if teacher else None
+        return self.teacher_average(inside=True)
+
+    def teacher_average(self, inside: bool) -> float | None:
+        """The teachers' average over the tasks, or over those with out-of-domain sets, made as the students' are.
+
+        None where a teacher was not measured.
+        """
+        if any(not t.scores.get(t.in_domain) for t in self._teachers) or len(self._teachers) < len(self.tasks):
             return None
-        if len(scores) == 1:
-            return next(iter(scores[0].values()))
-        return sum(map(_macro, (t for t in found if t is not None))) / len(found)
+        means = [mean for t in self._teachers if (mean := _mean(t, inside)) is not None]
+        return sum(means) / len(means) if means else None
 
     def control_of(self, key: tuple[str, str]) -> str:
         """Which of the two controls a student and method is: "none", "vanilla-kd" or, being neither, ""."""
@@ -140,7 +147,7 @@ def _cost(model: Cell | Teacher, cost: Cost) -> float | None:
     return {"latency": model.latency, "size": model.size, "parameters": model.parameters}[cost]
 
 
-def _macro(teacher: Teacher) -> float:
-    """The mean over the sets of the task's own name of the mean of their metrics, as for the students' averages."""
-    sets = [scores for name, scores in teacher.scores.items() if is_own(name, teacher.in_domain)]
-    return sum(sum(s.values()) / len(s) for s in sets) / len(sets)
+def _mean(teacher: Teacher, inside: bool) -> float | None:
+    """The mean over the task's own sets, or over the others, of the mean of a set's metrics."""
+    sets = [scores for name, scores in teacher.scores.items() if is_own(name, teacher.in_domain) == inside and scores]
+    return sum(sum(s.values()) / len(s) for s in sets) / len(sets) if sets else None

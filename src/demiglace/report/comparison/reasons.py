@@ -2,7 +2,7 @@
 
 from demiglace.report import wording
 from demiglace.report.comparison import words
-from demiglace.report.comparison.choice import average_of, ranked, tally, tests_of
+from demiglace.report.comparison.choice import average_of, ranked, tally, taught, tests_of
 from demiglace.report.comparison.content import Comparison
 from demiglace.report.comparison.results import Difference
 from demiglace.report.comparison.words import Key
@@ -15,7 +15,7 @@ def kept(comparison: Comparison, key: Key) -> str:
         return ""
     score = words.points(theirs, comparison.metric)
     reached = "teachers reach" if len(comparison.tasks) > 1 else "teacher reaches"
-    said = f"{words.name_of(key, comparison)} keeps {wording.share(ours / theirs)} of what its {reached} ({score})"
+    said = f"{words.name_of(key, comparison)} keeps {wording.share(ours / theirs)} of what the {reached} ({score})"
     parts = [f"{ratio(own, its)} of {thing}" for own, its, thing in costs(comparison, key) if own is not None and its]
     return f"{said}, at {words.listed(parts)}." if parts else f"{said}."
 
@@ -64,6 +64,22 @@ def _hit(comparison: Comparison, key: Key, task: str, found: Difference) -> str:
     return f"{wording.shorten(task, 40)} {words.difference_in_words(found, metric, float(comparison.test['level']))}"
 
 
+def higher(comparison: Comparison, key: Key) -> str:
+    """The best mean of those with a teacher, where another one is chosen because a test tells it from no teacher."""
+    best = next(iter(taught(comparison)), key)
+    if best == key:
+        return ""
+    score = words.points(comparison.score(best), comparison.metric)
+    return f"{words.name_of(best, comparison)} has the higher mean ({score}), but {_untold(comparison, best)}."
+
+
+def _untold(comparison: Comparison, key: Key) -> str:
+    counts, average = tally(comparison, key, "none"), average_of(comparison, key)
+    if counts["worse"] or (average is not None and average.verdict == "worse"):
+        return "is significantly worse than no teacher somewhere"
+    return "no test tells it from no teacher"
+
+
 def others(comparison: Comparison, key: Key) -> str:
     """Which other methods are significantly better than no teacher, and where."""
     found = []
@@ -71,11 +87,11 @@ def others(comparison: Comparison, key: Key) -> str:
         tasks = [t for t, d in tests_of(comparison, other, "none").items() if d.verdict == "better"]
         if other != key and tasks:
             found.append(f"{words.name_of(other, comparison)} ({', '.join(wording.shorten(t, 40) for t in tasks)})")
+    ours = tally(comparison, key, "none")["better"]
     if found:
-        return f"Also significantly better than no teacher: {words.listed(found)}."
+        return f"{'Also s' if ours else 'S'}ignificantly better than no teacher: {words.listed(found)}."
     tested = any(d.verdict != words.UNKNOWN for k in comparison.keys for d in tests_of(comparison, k, "none").values())
-    none_at_all = tested and not tally(comparison, key, "none")["better"]
-    return "No method is significantly better than no teacher on any task." if none_at_all else ""
+    return "No method is significantly better than no teacher on any task." if tested and not ours else ""
 
 
 def smaller(comparison: Comparison, key: Key) -> str:
@@ -97,12 +113,12 @@ def smaller(comparison: Comparison, key: Key) -> str:
 
 def how_chosen(comparison: Comparison, key: Key) -> str:
     """That the best of many by their scores is flattered by them."""
-    count = len(comparison.keys)
-    if count < 3:
+    count = len(taught(comparison))
+    if count < 2 or comparison.control_of(key) == "none":
         return ""
     return (
-        f"{words.name_of(key, comparison)} is the best of {count} by these same scores, which flatters it: its lead "
-        "over the next is not tested, only each method’s difference from the controls."
+        f"{words.name_of(key, comparison)} was chosen from {count} with a teacher by these same scores, which flatters "
+        "it: its lead over the next is not tested, only each method’s difference from the controls."
     )
 
 

@@ -73,8 +73,16 @@ def _legend(comparison: Comparison) -> str:
     return (
         "Mean ± standard deviation over seeds, on the rows each task is reported on; scores in points of 100. “Better” "
         f"and “worse” than no teacher (none) are those that both {tests} find; grey is not significant. Fewer than "
-        f"{test['least_seeds']} seeds tell nothing. The best mean of a column is bold. Each number leads to its runs."
+        f"{test['least_seeds']} seeds tell nothing. The best mean of a column is bold. {_of_averages(comparison)}Each "
+        "task’s number leads to its runs."
     )
+
+
+def _of_averages(comparison: Comparison) -> str:
+    """What averages are made of, where the table does not show all of it: GLUE's second metrics."""
+    if not any(s.own and s.further for c in comparison.cells for s in c.sets.values()) or len(comparison.tasks) < 2:
+        return ""
+    return "Averages are means over tasks of the mean of all official metrics of a task, as GLUE’s is. "
 
 
 def _correction(comparison: Comparison) -> str:

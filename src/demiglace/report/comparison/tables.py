@@ -124,13 +124,19 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
             text,
             found[key].mean,
             best=words.points(found[key].mean, "average") == best,
-            note=words.mark(tested[key]),
+            note=", ".join(filter(None, (words.mark(tested[key]), _fewer_seeds(comparison, key, found[key])))),
             quiet=_undecided(tested[key]),
         )
 
-    taught = comparison.teacher_score() if inside else None
+    taught = comparison.teacher_average(inside)
     title = "Average" if inside else "Out of domain, average"
     return Column(title), [*map(cell, keys), Cell(words.points(taught, "average"), taught)]
+
+
+def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
+    """On how many seeds an average rests, where those are fewer than were wanted: only those that all tasks have."""
+    wanted = max(len(c.seeds) + len(c.missing) for c in comparison.cells_of(key))
+    return f"{len(average.values)} of {wanted} seeds" if len(average.values) < wanted else ""
 
 
 def run_table(comparison: Comparison, folder: Path) -> Table:

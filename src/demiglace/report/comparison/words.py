@@ -1,5 +1,6 @@
 """A comparison's numbers and names in words."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
@@ -20,7 +21,7 @@ _MARKS = {
     NO_DIFFERENCE: "not significant",
     UNKNOWN: "few seeds",
 }
-SHAPES = ("circle", "square", "diamond", "triangle")
+SHAPES = ("circle", "square", "diamond", "triangle", "down", "cross")
 _COLOURS = 5  # of the style sheet
 
 
@@ -93,7 +94,12 @@ def exported(comparison: Comparison) -> str:
 def name_of(key: Key, comparison: Comparison) -> str:
     """The method; with its student where there are several."""
     student, method = (wording.shorten(part, 40) for part in key)
-    return f"{student}, {method}" if len({s for s, _ in comparison.keys}) > 1 else method
+    return f"{student}, {method}" if has_students(comparison) else method
+
+
+def has_students(comparison: Comparison) -> bool:
+    """Whether there are several students, so that each has to be named."""
+    return len({student for student, _ in comparison.keys}) > 1
 
 
 def set_name(name: str, own: bool, task: str) -> str:
@@ -122,14 +128,16 @@ def seeds_in_words(cells: Sequence[Cell]) -> str:
 def looks(comparison: Comparison) -> Mapping[Key, tuple[str, str]]:
     """A colour class and a shape for each student and method: colours tell methods apart, shapes students.
 
-    After five methods the colours come again, in other shapes; the control `none` has a look of its own.
+    After five methods the colours come again, in other shapes, so that each student has shapes of its own; the control
+    `none` has a colour of its own. Looks repeat where students and methods need more shapes than there are.
     """
     students = list(dict.fromkeys(student for student, _ in comparison.keys))
     methods = list(dict.fromkeys(k[1] for k in comparison.keys if comparison.control_of(k) != "none"))
+    shapes = math.ceil(len(methods) / _COLOURS) or 1  # of each student
     found: dict[Key, tuple[str, str]] = {}
     for key in comparison.keys:
         student, control = students.index(key[0]), comparison.control_of(key) == "none"
         turn = 0 if control else methods.index(key[1])
-        shape = SHAPES[(student + turn // _COLOURS) % len(SHAPES)]
+        shape = SHAPES[(student * shapes + turn // _COLOURS) % len(SHAPES)]
         found[key] = ("control" if control else f"s{turn % _COLOURS + 1}", shape)
     return found
