@@ -257,6 +257,33 @@ def test_a_table_shows_every_metric_of_a_task_and_what_it_cost(tmp_path: Path) -
     assert {r["against"] for r in lines if r["metric"] == "f1"} == {""}
 
 
+def test_costs_are_means_over_the_tasks(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    for r in rows:
+        wide = r["task"] == "rte"
+        r.update(parameters=20 if wide else 10, bytes=2e6 if wide else 1e6, latency_ms={"1": {"p50": 4 if wide else 1}})
+    cost = result_tables(summarise(rows, tmp_path))[-1]
+    assert [e.text for e in cost.rows[0]][-3:] == ["15", "1.5", "2.5"]
+
+
+def test_means_that_read_the_same_are_both_the_best(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    for r in rows:
+        r["sets"]["rte"]["metrics"]["accuracy"] = {"none": 0.70001, "vanilla-kd": 0.7}.get(r["method"], 0.6)
+    assert [row[1].best for row in result_tables(summarise(rows, tmp_path))[0].rows] == [False, True, True, False]
+
+
+def test_a_caption_tells_only_of_tests_that_were_made(tmp_path: Path) -> None:
+    alone = [record(tmp_path, "rte", "rail & co", 0)]
+    caption = result_tables(summarise(alone, tmp_path))[0].caption
+    assert caption.startswith("One seed; best mean in bold. Nothing was tested")
+    renamed = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    for r in renamed:
+        r["method"] = "plain" if r["method"] == "none" else r["method"]
+    table = result_tables(summarise(renamed, tmp_path))[0]
+    assert "better and worse than `plain` by" in table.caption and "p \\textless{} 0.05" in latex(table)
+
+
 def test_an_average_over_fewer_tasks_is_not_shown(tmp_path: Path) -> None:
     rows = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "rail & co")]
     table = result_tables(summarise(rows, tmp_path))[0]

@@ -106,6 +106,8 @@ def test_several_classes_of_the_model_may_count_as_one():
 
 def test_agreement():
     assert agreement(one_hot([0, 1, 2, 2]), one_hot([0, 1, 1, 2]), "classification") == 0.75
+    merged = agreement(one_hot([0, 1, 2, 2]), one_hot([0, 1, 1, 0]), "classification", np.array([0, 1, 1]))
+    assert merged == 0.75  # classes that count as one agree
     assert agreement(column([1, 2, 3]), column([-2, -4, -6]), "regression") == pytest.approx(-1)
     with pytest.raises(DataError, match="no rows"):
         agreement(one_hot([]), one_hot([]), "classification")

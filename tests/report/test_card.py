@@ -48,6 +48,29 @@ def test_a_comparison_gives_the_controls_score_and_the_layers_kept(tmp_path: Pat
     assert "70.0" not in model_card(tmp_path / "none" / "seed-0", {}).split("No teacher |")[0]
 
 
+def test_the_control_is_not_called_distilled(tmp_path: Path) -> None:
+    teacher = write_training(tmp_path / "teacher", "finetune", {"model": "org/base"}, 0.9, layers=6)
+    options = {"teacher": str(teacher), "method": "none"}
+    text = model_card(
+        write_training(tmp_path / "none" / "seed-0", "distill", options, 0.7, layers=3, method="none"), {}
+    )
+    assert "A student of 3 layers, cut from a model of 6 and trained on the labels alone, without a teacher." in text
+    assert read(text).data.tags == ["demiglace"] and "distilled" not in text
+
+
+def test_a_method_file_is_named_without_its_path(tmp_path: Path) -> None:
+    options = {"teacher": "t", "method": "secret/my_method.yaml"}
+    text = model_card(write_training(tmp_path / "run", "distill", options, 0.7), {})
+    assert "with the method `my_method.yaml`" in text and "secret" not in text
+
+
+def test_names_that_the_hub_has_not_are_not_given_to_it(tmp_path: Path) -> None:
+    folder = write_training(tmp_path / "学生", "finetune", {"model": "m", "data": "data/support"}, 0.9, task="support")
+    card = read(model_card(folder, {}))
+    assert card.data.datasets is None and card.data.eval_results[0].dataset_type == "custom"
+    assert card.data.model_name
+
+
 def test_the_control_of_a_grids_axis_is_that_of_the_same_value(tmp_path: Path) -> None:
     for method, rate, accuracy in (("none", 0.1, 0.6), ("none", 0.2, 0.7), ("pkd", 0.2, 0.8)):
         run = tmp_path / "sst2" / "half" / method / f"lr={rate}" / "seed-0"
@@ -62,6 +85,7 @@ def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
     assert read(text).data.eval_results
     assert "| ONNX int8 | 17.6 MB | 1.6 ms | 32.0 ms | 99.2 % |" in text
     assert "PyTorch teacher" not in text and 'InferenceSession("model.onnx")' in text
+    assert read(text).data.library_name == "onnx" and "onnx" in read(text).data.tags
     assert read_manifest(demo / "export")["artefacts"]
 
 

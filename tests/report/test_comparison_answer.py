@@ -87,7 +87,14 @@ def test_a_method_without_all_tasks_is_not_chosen(tmp_path: Path) -> None:
 def test_a_control_without_all_tasks_is_not_shipped(tmp_path: Path) -> None:
     gone = {f"mrpc/half/none/seed-{s}": ("missing", "") for s in range(3)}
     home = write_comparison(tmp_path / "c", missing=gone, right={"none": 0.7, "pkd": 0.7, "alp-kd": 0.71})
-    assert "no control tells what its teacher added" in answer(read_comparison(home, "t")).headline
+    assert "its control without a teacher lacks a task" in answer(read_comparison(home, "t")).headline
+
+
+def test_what_has_no_finished_run_is_named(tmp_path: Path) -> None:
+    gone = {f"mrpc/half/{m}/seed-{s}": ("failed", "no memory") for m in ("none", "pkd") for s in range(3)}
+    gone |= {f"sst2/half/pkd/seed-{s}": ("failed", "no memory") for s in range(3)}
+    home = write_comparison(tmp_path / "c", missing=gone, right={"none": 0.7, "pkd": 0.7})
+    assert "Of mrpc and pkd no run is finished: no table and no mean holds them." in notes_of(home)
 
 
 def test_the_control_is_the_method_of_its_name(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from comparison_kit import change, one_task, write_comparison
 
+from demiglace.report.comparison import words
 from demiglace.report.comparison.costs import cost_table
 from demiglace.report.comparison.differences import test_tables as tables_of_tests
 from demiglace.report.comparison.measures import by_task_table, measure_table
 from demiglace.report.comparison.read import read_comparison
+from demiglace.report.comparison.tables import main_table
 from demiglace.report.comparison.words import probability
 from demiglace.report.tables import Table
 
@@ -82,6 +84,26 @@ def test_every_test_is_there_with_all_its_p(home: Path) -> None:
     assert row["95\u00a0% interval"] == f"{100 * told['ci'][0]:.1f} to {100 * told['ci'][1]:.1f}"
     assert (row["p"], row["Corrected p"]) == (probability(told["p"]), probability(told["p_corrected"]))
     assert row["McNemar’s p by seed"] == " ".join(map(probability, told["mcnemar"])) and len(told["mcnemar"]) == 4
+
+
+def test_averages_tell_the_teachers_and_on_how_few_seeds_they_rest(tmp_path: Path) -> None:
+    gone = {"mrpc/half/pkd/seed-3": ("failed", "no memory")}
+    home = write_comparison(tmp_path / "c", seeds=4, right={"none": 0.7, "pkd": 0.8}, missing=gone)
+    found = read_comparison(home, "t")
+    table = main_table(found)
+    rows = rows_of(table)
+    titles = [c.title for c in table.columns]
+    teachers = [t.scores["hans"]["accuracy"] for t in found.teachers.values()]
+    assert rows["teacher"]["Out of domain, average"] == f"{50 * sum(teachers):.1f}"
+    notes = {row[0].text: row[titles.index("Average")].note for row in table.rows}
+    assert "3 of 4 seeds" in notes["pkd"] and "seeds" not in notes["none"]
+
+
+def test_every_student_and_method_has_a_look_of_its_own(tmp_path: Path) -> None:
+    right = {"none": 0.7} | {f"m{i}": 0.7 for i in range(11)}
+    home = one_task(tmp_path, students=("half", "third"), right=right, seeds=1, rows=20, steps=2)
+    looks = words.looks(read_comparison(home, "t"))
+    assert len(looks) == 24 and len(set(looks.values())) == 24
 
 
 def test_probabilities_are_never_written_as_nothing() -> None:

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from comparison_kit import write_comparison
 from report_runs import ROWS, write_demo, write_run, write_training
 
 from demiglace.errors import RunError
@@ -91,6 +92,15 @@ def test_unfinished_runs_in_a_directory_are_left_out_and_named(tmp_path: Path, c
     (demo / "control" / "manifest.json").unlink()
     assert "control" not in models_of(demo)
     assert "control: the run is not finished" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_comparison_in_a_directory_is_left_out_and_its_own_page_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_training(tmp_path / "runs" / "one", "finetune", {"model": "m"}, 0.9)
+    write_comparison(tmp_path / "runs" / "grid", tasks=("sst2",), seeds=1, rows=20, steps=2)
+    assert [m.name for e in collect([tmp_path / "runs"]).experiments for m in e.models] == ["one"]
+    assert f"demiglace report {tmp_path / 'runs' / 'grid'}" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_a_demo_still_going_on_shows_its_finished_runs(tmp_path: Path) -> None:

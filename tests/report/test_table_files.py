@@ -19,6 +19,7 @@ def test_tables_of_runs(tmp_path: Path) -> None:
     assert files.keys() == {"tables.md", "tables.tex", "results.csv", "results.json"}
     rows = list(csv.DictReader(files["results.csv"].splitlines()))
     found = {(r["row"], r["column"]): r["value"] for r in rows if r["table"] == "models of banking77"}
+    assert {r["number"] for r in rows if r["table"] == "models of banking77"} == {"1", "2", "3"}
     assert float(found["teacher", "Accuracy"]) == 0.928
     assert "**92.8\u00a0%**" in files["tables.md"] and r"\textbf{92.8" in files["tables.tex"]
     models = json.loads(files["results.json"])[0]["rows"]

@@ -56,6 +56,7 @@ class _Results:
         sets = measured.get("sets", {})
         in_domain = next(iter(sets), None)
         seconds = trained.get("seconds", {})
+        unknown = 0.0 if trained else None  # what a model without a run has cost
         return head | {
             "evaluation": evaluation if measured else None,
             "export": export if exported else None,
@@ -65,7 +66,7 @@ class _Results:
             "metric": next(iter(sets[in_domain]["metrics"])) if in_domain else None,
             "sets": sets,
             **{name: trained.get(name) for name in ("parameters", "layers", "bytes", "rows", "precision")},
-            "seconds": {name: seconds.get(name, 0.0) for name in ("capture", "train", "evaluate")},
+            "seconds": {name: seconds.get(name, unknown) for name in ("capture", "train", "evaluate")},
             "epoch_chosen_on_reported_rows": _chosen_on_reported(trained, row_options(self._plan.grid, head["task"])),
             "latency_ms": next((a["latency_ms"] for a in artefacts if a["precision"] == "fp32"), None),
             "artefacts": artefacts,

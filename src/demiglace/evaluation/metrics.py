@@ -122,10 +122,15 @@ def check_metrics(names: Sequence[str], problem: Problem) -> None:
             raise ConfigError(f"metric {name!r} does not go with {problem}; take one of {', '.join(fitting)}.")
 
 
-def agreement(student_logits: np.ndarray, teacher_logits: np.ndarray, problem: Problem) -> float:
-    """Share of rows with the same highest logit, or Pearson's r of the two outputs for regression. Logits [N, C]."""
-    student = predictions_of(student_logits, problem)
-    teacher = predictions_of(teacher_logits, problem)
+def agreement(
+    student_logits: np.ndarray, teacher_logits: np.ndarray, problem: Problem, class_map: np.ndarray | None = None
+) -> float:
+    """Share of rows with the same class, or Pearson's r of the two outputs for regression.
+
+    Logits [N, C]; class_map [C]: the class that each of the models' own counts as, as in `predictions_of`.
+    """
+    student = predictions_of(student_logits, problem, class_map)
+    teacher = predictions_of(teacher_logits, problem, class_map)
     if not len(student):
         raise DataError("there are no rows to compare two models on.")
     return (_pearson if problem == "regression" else _accuracy)(teacher, student)

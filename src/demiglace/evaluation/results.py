@@ -32,7 +32,7 @@ def measure(found: EvaluationSet, logits: np.ndarray, problem: Problem, taught: 
         result["ece"] = expected_calibration_error(predictions == labels, confidence)
         result["worst_class_f1"] = worst_class_f1(labels, predictions)
     if taught is not None:
-        result["agreement"] = agreement(logits, taught, problem)
+        result["agreement"] = agreement(logits, taught, problem, found.class_map)
     if taught is not None and problem == "regression":
         result["teacher_difference"] = float(np.abs(logits - taught).mean())
     if found.split.groups is not None:

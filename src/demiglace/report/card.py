@@ -34,13 +34,14 @@ def model_card(run: Path, exported: Manifest) -> str:
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
     config = trained.get("config", {})
+    method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
     environment = jinja2.Environment(  # the card is Markdown: `escaped` does what autoescape would for HTML
         loader=jinja2.PackageLoader("demiglace", "report"), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"escaped": escaped, "count": wording.count, "millions": wording.millions}
     return environment.get_template("card.md.j2").render(
-        metadata=yaml.safe_dump(_metadata(run, trained), sort_keys=False, width=10_000),
+        metadata=yaml.safe_dump(_metadata(run, trained, bool(exported)), sort_keys=False, width=10_000),
         name=_name(run),
         stage=trained.get("stage"),
         task=str(trained.get("task", "")),
@@ -50,7 +51,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         masked=_is_masked(run),
         tokens=numbers(trained.get("tokens")).get("train"),
         base=_base(run),
-        method=str(trained.get("method") or config.get("method", "")),
+        method=_plain(Path(method).name),  # of a method file, not its path
         options=config.get("method_options") or {},
         layers=trained.get("layers"),
         teacher_layers=teacher.get("layers"),
@@ -131,24 +132,32 @@ def _kind(run: Path, trained: Manifest) -> str:
     return "fill-mask" if _is_masked(run) else "text-generation"
 
 
-def _metadata(run: Path, trained: Manifest) -> dict[str, Any]:
+def _metadata(run: Path, trained: Manifest, onnx: bool) -> dict[str, Any]:
     base, task = _base(run), str(trained.get("task", ""))
-    found: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": _kind(run, trained)}
+    library = "onnx" if onnx else "transformers"  # beside an export there are no weights that transformers could load
+    found: dict[str, Any] = {"library_name": library, "pipeline_tag": _kind(run, trained)}
     if _is_hub_name(base):
         found["base_model"] = base
-    if _DATASET.fullmatch(task):
+    if _is_named_task(trained):
         found["datasets"] = [task]
-    found["tags"] = ["demiglace", *(["knowledge-distillation"] if trained.get("stage") == "distill" else [])]
+    distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
+    found["tags"] = ["demiglace", *(["knowledge-distillation"] if distilled else []), *(["onnx"] if onnx else [])]
     results = _results(task, trained, _kind(run, trained))
     if results:
         found["metrics"] = list(dict.fromkeys(m["type"] for r in results for m in r["metrics"]))
-        found["model-index"] = [{"name": _plain(_name(run)), "results": results}]
+        found["model-index"] = [{"name": _plain(_name(run)) or "model", "results": results}]
     return found
+
+
+def _is_named_task(trained: Manifest) -> bool:
+    """Whether a run's rows are those of a task that was given by its name, not a file or folder of that name."""
+    task, config = str(trained.get("task", "")), trained.get("config", {})
+    return bool(_DATASET.fullmatch(task)) and config.get("data", task) == task and not Path(task).exists()
 
 
 def _results(task: str, trained: Manifest, model_kind: str) -> list[dict[str, Any]]:
     name = _plain(task) or "rows"
-    kind = task if _DATASET.fullmatch(task) else "custom"
+    kind = task if _is_named_task(trained) else "custom"
     return [
         {
             "task": {"type": model_kind},

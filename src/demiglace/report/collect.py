@@ -57,10 +57,13 @@ def _may_contain_runs(path: Path) -> bool:
 def _runs_inside(path: Path) -> list[Path]:
     """Complete runs one level down; those still going on are left out and named."""
     inside = sorted(claim.parent for claim in path.glob("*/run.json"))
-    unfinished = [p for p in inside if not (p / "manifest.json").exists()]
+    comparisons = [p for p in inside if read_json(p / "run.json").get("stage") == "compare"]
+    unfinished = [p for p in inside if p not in comparisons and not (p / "manifest.json").exists()]
+    for p in comparisons:
+        say(f"left out {p}: a comparison has a page of its own, demiglace report {p}.")
     for p in unfinished:
         say(f"left out {p}: the run is not finished.")
-    return [p for p in inside if p not in unfinished]
+    return [p for p in inside if p not in (*comparisons, *unfinished)]
 
 
 def _read(path: Path) -> Record:

@@ -92,7 +92,7 @@ function setUpTips(tip) {
       if (!by) return;
       e.preventDefault();
       const seen = marks.filter((m) => m.checkVisibility());
-      place = (place + by + seen.length) % seen.length;
+      place = place < 0 && by < 0 ? seen.length - 1 : (place + by + seen.length) % seen.length;
       show(seen[place], where);
     });
   });

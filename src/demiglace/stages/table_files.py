@@ -45,11 +45,13 @@ def _result_table(title: str, table: Table) -> ResultTable:
 def _csv(tables: Sequence[tuple[str, Table]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("table", "row", "column", "value", "text"))
+    writer.writerow(("table", "number", "row", "column", "value", "text"))
     for title, table in tables:
-        for row in table.rows:
+        for number, row in enumerate(
+            table.rows, 1
+        ):  # names of rows may be alike: sets that two models were measured on
             for column, cell in zip(table.columns, row, strict=True):
-                writer.writerow((title, row[0].text, column.title, cell.value, cell.text))
+                writer.writerow((title, number, row[0].text, column.title, cell.value, cell.text))
     return out.getvalue()
 
 

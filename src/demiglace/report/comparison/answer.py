@@ -39,7 +39,9 @@ def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
     if ranked(comparison)[0] == ship != key:
         return f"Ship {plain}: it reaches {what} of {theirs}, and the best method, {name}, {ours}."
     if control is None:
-        return f"Of the students, {name} has the best mean, {what} of {ours}; no control tells what its teacher added."
+        lacks = any(c.control == "none" and c.student == key[0] for c in comparison.cells)
+        told = "its control without a teacher lacks a task" if lacks else "no control tells what its teacher added"
+        return f"Of the students, {name} has the best mean, {what} of {ours}; {told}."
     if ship == control:
         cheapest = "the cheapest to train" if _is_cheapest(comparison, control) else "which needs no teacher"
         worse = tally(comparison, key, "none")["worse"]

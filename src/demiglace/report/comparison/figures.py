@@ -1,5 +1,6 @@
 """Seeds as dots on a line, with mean and interval; and bars where sets are compared. Places in percent of the width."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from demiglace.report.comparison.results import Cell, Spread
 from demiglace.report.plot import nice_ticks
 
 _MARGIN = 0.5  # of the values' range; t intervals of two seeds would else squeeze the dots into one
+
+
+_MOST_GROUPS = 12  # figures of one set's parts; the tables have all of them
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,12 @@ def domain_figures(comparison: Comparison) -> tuple[StripFigure, ...]:
 
 
 def group_figures(comparison: Comparison) -> tuple[StripFigure, ...]:
-    """For each set with parts, as HANS has its heuristics, a figure of each part."""
+    """For each set with parts, as HANS has its heuristics, a figure of each part; of very many, of the first ones."""
     found = []
     for place in _places(comparison):
         cells = _cells(comparison, place)
-        for group in dict.fromkeys(g for c in cells for g in c.sets[place.name].groups):
+        groups = dict.fromkeys(g for c in cells for g in c.sets[place.name].groups)
+        for group in itertools.islice(groups, _MOST_GROUPS):
             spreads = [(c, c.sets[place.name].groups.get(group)) for c in cells]
             title = f"{_title(comparison, place)}: {wording.shorten(group, 60)}"
             found.append(_figure(comparison, place, _entries(comparison, spreads), title, bars=True))
@@ -169,7 +174,8 @@ def _strip(entry: _Entry, axis: _Axis) -> Strip:
     spread, interval, label = entry.spread, entry.spread.interval, entry.label
     text = words.mean_and_deviation(spread, axis.metric)
     ends = "" if interval is None else f", interval of the mean {axis.write(interval[0])} to {axis.write(interval[1])}"
-    pairs = zip(entry.seeds, spread.values, strict=False)  # a set added later may lack some seeds
+    pairs = [*zip(entry.seeds, spread.values, strict=False)]  # a set added later may lack some seeds
+    pairs = [] if len(pairs) == 1 else pairs  # one alone is its mean
     return Strip(
         label=label,
         style=entry.style,

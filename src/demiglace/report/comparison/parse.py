@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demiglace.report.comparison.results import Artefact, Average, Cell, Difference, SetResult, Spread, Teacher, is_own
+from demiglace.report.comparison.results import (
+    Artefact,
+    Average,
+    Cell,
+    Difference,
+    Missing,
+    SetResult,
+    Spread,
+    Teacher,
+    is_own,
+)
 from demiglace.report.logs import numbers
 from demiglace.report.wording import finite
 
@@ -111,6 +121,7 @@ def teacher(found: Mapping[str, Any]) -> Teacher:
     """One of `teachers`."""
     sets = found["sets"] or {}
     return Teacher(
+        run=str(found["run"]),
         in_domain=str(found["in_domain"]),
         scores={name: numbers(s["metrics"]) for name, s in sets.items()},
         measures={n: v for n, v in numbers(sets.get(found["in_domain"])).items() if n in ("ece", "worst_class_f1")},
@@ -120,6 +131,12 @@ def teacher(found: Mapping[str, Any]) -> Teacher:
         train=finite((found.get("seconds") or {}).get("train")),
         artefacts=_artefacts(found),
     )
+
+
+def missing(found: Mapping[str, Any]) -> Missing:
+    """One of `missing`."""
+    method = label(found) if found.get("role") == "student" else None
+    return Missing(str(found["run"]), found["status"], str(found["error"] or ""), str(found.get("task", "")), method)
 
 
 def average(found: Mapping[str, Any]) -> Average:

@@ -10,7 +10,7 @@ from demiglace.errors import RunError
 from demiglace.manifest import read_json
 from demiglace.report.comparison import parse
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Cell, Missing
+from demiglace.report.comparison.results import Cell
 from demiglace.report.content import Scores
 from demiglace.report.logs import read_epochs, read_log
 
@@ -54,7 +54,7 @@ def _comparison(home: Path, title: str, summary: Mapping[str, Any], results: Map
         cells=tuple(_with_runs(parse.cell(c, controls), home) for c in summary["cells"]),
         teachers={task: parse.teacher(t) for task, t in summary["teachers"].items()},
         averages={(a["student"], parse.label(a)): parse.average(a) for a in summary["averages"]},
-        missing=tuple(Missing(str(m["run"]), m["status"], str(m["error"] or "")) for m in summary["missing"]),
+        missing=tuple(map(parse.missing, summary["missing"])),
         test={k: summary[k] for k in ("level", "alpha", "resamples", "correction", "least_seeds")},
         config=results.get("config") or manifest.get("config") or {},
         steps=_contents(directories, "manifest.json"),

@@ -124,7 +124,7 @@ def how_chosen(comparison: Comparison, key: Key) -> str:
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
     """What holds of all scores."""
-    return tuple(filter(None, (_flattered(comparison), _gaps(comparison))))
+    return tuple(filter(None, (_flattered(comparison), _gaps(comparison), _absent(comparison))))
 
 
 def _flattered(comparison: Comparison) -> str:
@@ -149,3 +149,12 @@ def _gaps(comparison: Comparison) -> str:
     if not parts:
         return ""
     return f"{words.listed(parts)}: means are over the seeds there are, so not all rest on the same ones."
+
+
+def _absent(comparison: Comparison) -> str:
+    """Tasks and methods of which nothing is finished, so that no table has them."""
+    there = {cell.method for cell in comparison.cells}
+    tasks = dict.fromkeys(m.task for m in comparison.missing if m.task and m.task not in comparison.tasks)
+    methods = dict.fromkeys(m.method for m in comparison.missing if m.method and m.method not in there)
+    names = [wording.shorten(name, 40) for name in (*tasks, *methods)]
+    return f"Of {words.listed(names)} no run is finished: no table and no mean holds them." if names else ""

@@ -74,7 +74,7 @@ def _legend(comparison: Comparison) -> str:
         "Mean ± standard deviation over seeds, on the rows each task is reported on; scores in points of 100. “Better” "
         f"and “worse” than no teacher (none) are those that both {tests} find; grey is not significant. Fewer than "
         f"{test['least_seeds']} seeds tell nothing. The best mean of a column is bold. {_of_averages(comparison)}Each "
-        "task’s number leads to its runs."
+        "number leads to its runs."
     )
 
 

@@ -106,8 +106,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A task's teacher. scores: set -> metrics, in its own order; measures: ece and worst_class_f1 of its own set."""
+    """A task's teacher. scores: set -> metrics, in its own order; measures: ece and worst_class_f1 of its own set.
 
+    run: its directory below the comparison's, or of a ready teacher as the grid names it.
+    """
+
+    run: str
     in_domain: str
     scores: Mapping[str, Scores]
     measures: Scores
@@ -131,11 +135,13 @@ class Average:
 
 @dataclass(frozen=True)
 class Missing:
-    """A run that is not there, and why."""
+    """A run that is not there, and why; method: none of a teacher."""
 
     run: str
     status: str
     error: str
+    task: str = ""
+    method: str | None = None
 
 
 def is_own(name: str, in_domain: str) -> bool:

@@ -9,7 +9,7 @@ from demiglace.report import wording
 from demiglace.report.comparison import words
 from demiglace.report.comparison.choice import ranked
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Difference, SetResult, Spread
+from demiglace.report.comparison.results import Difference, SetResult, Spread, Teacher
 from demiglace.report.comparison.words import Key
 from demiglace.report.tables import Cell, Column, Table
 
@@ -83,7 +83,8 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
     title = f"{words.set_name(name, True, task)} {words.in_full(metric)}"
-    return Column(title), [*map(cell, keys), Cell(words.points(taught, metric), taught)]
+    link = f"#{_anchor_of_teacher(comparison, task)}" if taught is not None else ""
+    return Column(title), [*map(cell, keys), Cell(words.points(taught, metric), taught, link=link)]
 
 
 def _undecided(against: Difference | None) -> bool:
@@ -126,6 +127,7 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
             best=words.points(found[key].mean, "average") == best,
             note=", ".join(filter(None, (words.mark(tested[key]), _fewer_seeds(comparison, key, found[key])))),
             quiet=_undecided(tested[key]),
+            link=f"#{anchor(comparison, key, comparison.tasks[0])}",
         )
 
     taught = comparison.teacher_average(inside)
@@ -140,8 +142,11 @@ def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
 
 
 def run_table(comparison: Comparison, folder: Path) -> Table:
-    """One row a finished run, with the way to its directory from the page's folder."""
+    """One row a finished run, the teachers' first, with the way to its directory from the page's folder."""
     rows, columns = [], ("Run", "Task", "Student", "Method", "Seed", "Metric", "Score")
+    for task, teacher in comparison.teachers.items():
+        if task in comparison.tasks:
+            rows.append(_run_of_teacher(comparison, task, teacher, folder))
     for cell in comparison.cells:
         for i, (seed, run) in enumerate(zip(cell.seeds, cell.runs, strict=True)):
             score = cell.own.score.values[i]
@@ -151,6 +156,20 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             shown = [Cell(words.in_full(cell.own.metric)), Cell(words.points(score, cell.own.metric), score)]
             rows.append((where, *names, Cell(str(seed), seed), *shown))
     return Table(tuple(Column(c, text=c not in ("Seed", "Score")) for c in columns), tuple(rows), ("",) * len(rows))
+
+
+def _anchor_of_teacher(comparison: Comparison, task: str) -> str:
+    return f"teacher-{comparison.tasks.index(task)}"
+
+
+def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder: Path) -> tuple[Cell, ...]:
+    metric, score = next(iter(teacher.scores.get(teacher.in_domain, {}).items()), ("", None))
+    there = comparison.home / teacher.run  # of a ready one as it was given, or a name on the hub
+    run = there if there.exists() else Path(teacher.run)
+    link = way(run, folder) if run.exists() else ""
+    where = Cell(wording.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
+    names = [Cell(wording.shorten(text, 50)) for text in (task, wording.MISSING, "teacher", wording.MISSING)]
+    return where, *names, Cell(words.in_full(metric)), Cell(words.points(score, metric), score)
 
 
 def way(path: Path, folder: Path) -> str:
