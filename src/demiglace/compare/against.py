@@ -15,7 +15,6 @@ from demiglace.evaluation.significance import corrected, interval, mcnemar, resa
 from demiglace.stages.evaluate import file_name
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
-_LOWER_IS_BETTER = ("mse",)
 Result = dict[str, Any]
 
 
@@ -34,7 +33,7 @@ class Differences:
         self.of_set: dict[tuple[Name, str, str], Result] = {}
         self.of_average: dict[tuple[tuple[str, str, str], str, str], Result] = {}
         self._controls = {(c.student, x): control_label(c.student, x, cells) for c in cells for x in CONTROLS}
-        self._families: dict[tuple[str, ...], list[tuple[Result, bool]]] = defaultdict(list)
+        self._families: dict[tuple[str, ...], list[Result]] = defaultdict(list)
         self._samples = _Samples()
         for key in dict.fromkeys(c.name[:2] for c in cells):
             self._compare([c for c in cells if c.name[:2] == key], home)
@@ -56,8 +55,7 @@ class Differences:
                 if other is not None:
                     result = self.of_set[cell.name, name, control] = _difference(cell, other, name, predictions)
                     where = IN_DOMAIN if is_own(cell.first, name) else OUT_OF_DOMAIN
-                    higher_is_better = predictions.metric not in _LOWER_IS_BETTER
-                    self._families[cell.student, control, where].append((result, higher_is_better))
+                    self._families[cell.student, control, where].append(result)
             self._samples.add(having, name, predictions)
 
     def _compare_averages(self, found: Sequence[Average]) -> None:
@@ -74,14 +72,14 @@ class Differences:
                     samples = [self._samples.mean(a.having(own), seeds, own) for a in (average, other)]
                     result, where = _paired(seeds, scores, samples), IN_DOMAIN if own else OUT_OF_DOMAIN
                     self.of_average[average.key, where, control] = result
-                    self._families[first.student, control, where, "average"].append((result, True))
+                    self._families[first.student, control, where, "average"].append(result)
 
     def _decide(self) -> None:
         for family in self._families.values():
-            p = corrected([result["p"] for result, _ in family])
-            for (result, higher_is_better), value in zip(family, p, strict=True):
+            p = corrected([result["p"] for result in family])
+            for result, value in zip(family, p, strict=True):
                 result["p_corrected"] = value
-                result["verdict"] = verdict(result["ci"], value, len(result["seeds"]), higher_is_better)
+                result["verdict"] = verdict(result["ci"], value, len(result["seeds"]))
 
 
 class _Predictions:

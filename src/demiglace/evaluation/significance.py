@@ -88,24 +88,25 @@ def mcnemar(labels: np.ndarray, method: np.ndarray, control: np.ndarray) -> floa
     return float(_mcnemar(table, exact=True).pvalue)
 
 
-def corrected(p: Sequence[float | None], how: Literal["holm", "fdr_bh"] = "holm") -> list[float | None]:
-    """p-values corrected for their number: Holm 1979, or Benjamini and Hochberg 1995; none stays none."""
+def corrected(p: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number, as Holm 1979 does; none stays none."""
     known = [i for i, value in enumerate(p) if value is not None]
     found: list[float | None] = [None] * len(p)
     if known:
-        values = multipletests([p[i] for i in known], method=how)[1]
+        values = multipletests([p[i] for i in known], method="holm")[1]
         for i, value in zip(known, values, strict=True):
             found[i] = float(value)
     return found
 
 
-def verdict(
-    interval: tuple[float, float], p: float | None, seeds: int, higher_is_better: bool = True, alpha: float = ALPHA
-) -> Verdict:
-    """What can be said of a difference: one that the corrected p and the interval both find is better or worse."""
+def verdict(interval: tuple[float, float], p: float | None, seeds: int, alpha: float = ALPHA) -> Verdict:
+    """What can be said of a difference in a metric of which more is better.
+
+    Better or worse is one that the corrected p and the interval both find.
+    """
     if seeds < LEAST_SEEDS or p is None:
         return "too few seeds to tell"
     low, high = interval
     if p >= alpha or low <= 0 <= high:
         return "no significant difference"
-    return "better" if (low > 0) == higher_is_better else "worse"
+    return "better" if low > 0 else "worse"
