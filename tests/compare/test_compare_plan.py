@@ -11,7 +11,7 @@ from demiglace.compare.home import claim
 from demiglace.compare.plan import make_plan
 from demiglace.compare.results import steps_done, stories
 from demiglace.compare.schedule import Schedule
-from demiglace.compare.steps import Outcome, config_of, is_done
+from demiglace.compare.steps import Ending, config_of, is_done
 from demiglace.config import flatten
 from demiglace.data.suites import read_suite
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
@@ -315,8 +315,8 @@ def test_a_failure_takes_only_what_needs_it(content):
     schedule = Schedule(plan_of(content).steps, set())
     assert [s.key for s in schedule.ready()] == ["mood/teacher"]
     for key in ("mood/teacher", "mood/half/start"):
-        schedule.end(schedule.steps[key], Outcome(1.0))
-    schedule.end(schedule.steps["mood/half/none/seed-0"], Outcome(2.0, "broken"))
+        schedule.end(schedule.steps[key], Ending(1.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0"], Ending(2.0, "broken"))
     assert schedule.status["mood/half/none/seed-0.evaluation"] == "skipped"
     ready = [s.key for s in schedule.ready()]
     assert "mood/half/none/seed-1" in ready and "mood/half/vanilla-kd/seed-0" in ready
@@ -325,7 +325,7 @@ def test_a_failure_takes_only_what_needs_it(content):
 
 def test_a_failed_teacher_skips_everything(content):
     schedule = Schedule(plan_of(content).steps, set())
-    schedule.end(schedule.steps["mood/teacher"], Outcome(1.0, "broken"))
+    schedule.end(schedule.steps["mood/teacher"], Ending(1.0, "broken"))
     assert schedule.finished
     assert schedule.count("skipped") == len(schedule.steps) - 1
 
@@ -334,8 +334,8 @@ def test_remaining_time_comes_from_runs_alike(content):
     plan = plan_of(content | {"evaluate": {"teacher": False}})
     schedule = Schedule(plan.steps, {"mood/teacher", "mood/half/start"})
     assert schedule.seconds_left() is None
-    schedule.end(schedule.steps["mood/half/none/seed-0"], Outcome(10.0))
-    schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], Outcome(2.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0"], Ending(10.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], Ending(2.0))
     assert schedule.seconds_left() == 3 * 10.0 + 3 * 2.0
     schedule.workers = 2
     assert schedule.seconds_left() == 18.0

@@ -22,7 +22,7 @@ from demiglace.compare import ray_engine
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.plan import make_plan
 from demiglace.compare.schedule import Schedule
-from demiglace.compare.steps import Outcome
+from demiglace.compare.steps import Ending
 from demiglace.errors import ConfigError
 
 pytest.importorskip("ray")
@@ -146,8 +146,8 @@ class FakeRay:
         self._seen()
         return refs[:1], refs[1:]
 
-    def get(self, ref: str) -> Outcome:
-        return Outcome(1.0)
+    def get(self, ref: str) -> Ending:
+        return Ending(1.0)
 
     def shutdown(self) -> None:
         pass
@@ -158,7 +158,7 @@ def test_what_waits_in_the_cluster_is_not_running(content, tmp_path, monkeypatch
     schedule, running = Schedule(plan.steps, set()), []
     fake = FakeRay(5.0, lambda: running.append(schedule.count("running")))
     monkeypatch.setattr(ray_engine, "_connect", lambda *_: fake)
-    nothing = SimpleNamespace(began=lambda step: None, ended=lambda step, outcome: None)
+    nothing = SimpleNamespace(began=lambda step: None, ended=lambda step, ending: None)
     ray_engine.run_ray(plan, schedule, nothing, address=None, cpus=2)
     assert schedule.count("done") == len(plan.steps)
     assert max(running) == schedule.workers == 2
@@ -172,11 +172,11 @@ def test_room_in_a_cluster(gpus, room):
 def test_a_worker_that_died_without_a_word(monkeypatch):
     fake = FakeRay(1.0)
 
-    def get(ref: str) -> Outcome:
+    def get(ref: str) -> Ending:
         raise fake.exceptions.RayError("")
 
     monkeypatch.setattr(fake, "get", get)
-    assert ray_engine._outcome(fake, "ref").error == "its worker ended: RayError: "
+    assert ray_engine._ending(fake, "ref").error == "its worker ended: RayError: "
 
 
 def test_a_cluster_that_cannot_be_started_here(monkeypatch):

@@ -145,3 +145,11 @@ def test_a_trial_that_fits_no_memory_counts_and_the_search_goes_on(searched, tmp
 def test_a_search_needs_its_section(content, tmp_path, capsys):
     assert compare(content, tmp_path / "runs", search="optuna") == 2
     assert "has no section `search`" in capsys.readouterr().err
+
+
+def test_an_option_that_a_method_gives_itself_is_said_to_be_searched_for(searched, tmp_path, capsys):
+    methods = {**searched["methods"], "vanilla-kd": {"method_options": {"temperature": 2}}}
+    assert compare(searched | {"methods": methods}, tmp_path / "runs", search="optuna", dry_run=True) == 0
+    assert "vanilla-kd: what it gives for method_options.temperature is searched for" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demiglace.compare.outcomes import CONTROLS
 from demiglace.compare.ranges import Search, read_search
 from demiglace.config import build, option, options_of
 from demiglace.errors import ConfigError, unknown
@@ -13,7 +14,6 @@ from demiglace.methods.table import METHODS, is_file
 from demiglace.stages.config import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 
 Options = Mapping[str, Any]
-CONTROLS = ("none", "vanilla-kd")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _RESERVED = {"tasks": ("logs", "failed", "locks"), "students": ("teacher", "signals"), "methods": ("start",)}
 

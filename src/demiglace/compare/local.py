@@ -21,10 +21,10 @@ def run_local(plan: Plan, schedule: Schedule, watcher: Watcher) -> None:
 def _attempt(plan: Plan, step: Step, schedule: Schedule, watcher: Watcher) -> bool:
     schedule.begin(step)
     watcher.began(step)
-    outcome = run_step(step, plan.home, wait=False)
-    if outcome is None:
+    ending = run_step(step, plan.home, wait=False)
+    if ending is None:
         schedule.put_back(step)
         return False
-    schedule.end(step, outcome)
-    watcher.ended(step, outcome)
+    schedule.end(step, ending)
+    watcher.ended(step, ending)
     return True

@@ -13,7 +13,7 @@ from rich.text import Text
 from demiglace import console as shared
 from demiglace.compare.plan import Step
 from demiglace.compare.schedule import Schedule, Status
-from demiglace.compare.steps import Outcome
+from demiglace.compare.steps import Ending
 from demiglace.stages.plan import duration
 
 _SHOWN: tuple[Status, ...] = ("done", "running", "failed", "skipped", "pending")
@@ -26,7 +26,7 @@ class Watcher(Protocol):
     def began(self, step: Step) -> None:
         """A step runs."""
 
-    def ended(self, step: Step, outcome: Outcome) -> None:
+    def ended(self, step: Step, ending: Ending) -> None:
         """A step ended, well or not."""
 
 
@@ -55,10 +55,10 @@ class Lines:
     def began(self, step: Step) -> None:
         """Nothing: a line comes when it ended."""
 
-    def ended(self, step: Step, outcome: Outcome) -> None:
+    def ended(self, step: Step, ending: Ending) -> None:
         """Its number, key, how it ended, and the time that remains."""
         over = len(self._schedule.steps) - self._schedule.count("pending") - self._schedule.count("running")
-        how = f"done in {duration(outcome.seconds)}" if outcome.error is None else f"FAILED: {outcome.error}"
+        how = f"done in {duration(ending.seconds)}" if ending.error is None else f"FAILED: {ending.error}"
         line = f"[{over}/{len(self._schedule.steps)}] {step.key}: {how}; {_left(self._schedule)}"
         self._console.print(line, markup=False, soft_wrap=True)
 
@@ -73,7 +73,7 @@ class LiveTable:
     def began(self, step: Step) -> None:
         """The next drawing shows it."""
 
-    def ended(self, step: Step, outcome: Outcome) -> None:
+    def ended(self, step: Step, ending: Ending) -> None:
         """The next drawing shows it."""
 
     def draw(self) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 from demiglace.compare.plan import Plan, Step
 from demiglace.compare.progress import Watcher
 from demiglace.compare.schedule import Schedule
-from demiglace.compare.steps import Outcome, run_step
+from demiglace.compare.steps import Ending, run_step
 from demiglace.errors import ConfigError
 
 _POLL_SECONDS = 1.0
@@ -39,9 +39,9 @@ def run_ray(
                     watcher.began(step)
             done, _ = ray.wait(list(refs.values()), num_returns=1, timeout=_POLL_SECONDS)
             for step in [schedule.steps[key] for key, ref in refs.items() if ref in done]:
-                outcome = _outcome(ray, refs.pop(step.key))
-                schedule.end(step, outcome)
-                watcher.ended(step, outcome)
+                ending = _ending(ray, refs.pop(step.key))
+                schedule.end(step, ending)
+                watcher.ended(step, ending)
     finally:
         for ref in refs.values():  # an interrupt: a run goes on from its checkpoint when the command is repeated
             ray.cancel(ref, force=True)
@@ -54,23 +54,23 @@ def _room(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
     return max(1, int(min(rooms)))
 
 
-def _run_there(step: Step, absolute: str, home: str, folder: str) -> Outcome:
+def _run_there(step: Step, absolute: str, home: str, folder: str) -> Ending:
     """In a worker: run a step in the directory where the command was given, so that its paths mean the same."""
     if not Path(absolute).is_dir():
-        return Outcome(0.0, f"this machine of the cluster has no {absolute}; the runs must be on a shared disk.", True)
+        return Ending(0.0, f"this machine of the cluster has no {absolute}; the runs must be on a shared disk.", True)
     os.chdir(folder)
-    outcome = run_step(step, Path(home))
-    assert outcome is not None  # it waits
-    return outcome
+    ending = run_step(step, Path(home))
+    assert ending is not None  # it waits
+    return ending
 
 
-def _outcome(ray: Any, ref: Any) -> Outcome:
+def _ending(ray: Any, ref: Any) -> Ending:
     """What a task said; a worker that died has said nothing."""
     try:
         return ray.get(ref)
     except ray.exceptions.RayError as error:
         first = str(error).strip().partition("\n")[0]
-        return Outcome(0.0, f"its worker ended: {type(error).__name__}: {first}")
+        return Ending(0.0, f"its worker ended: {type(error).__name__}: {first}")
 
 
 def _connect(address: str | None, cpus: int) -> Any:

@@ -50,7 +50,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
     with watching(schedule) as watcher:
         _engine(config)(plan, schedule, watcher)
     with FileLock(config.output / "locks" / "results.lock"):  # of two shards that end, the later sees more
-        errors = stories(whole) | {key: outcome.error or "" for key, outcome in schedule.errors.items()}
+        errors = stories(whole) | {key: ending.error or "" for key, ending in schedule.errors.items()}
         status = _status(whole, schedule, errors)
         write_results(whole, status, errors, _config(config, content), read)
     _tell(whole, schedule, status)
@@ -84,6 +84,10 @@ def _check(config: CompareConfig, grid: Grid) -> None:
         if grid.search is None:
             raise ConfigError(f"--search optuna: {config.grid} has no section `search` with trials and ranges.")
         require_optuna()
+        for label, options in grid.methods.items():
+            own = {**options, **{f"method_options.{k}": v for k, v in (options.get("method_options") or {}).items()}}
+            if searched := [name for name in grid.search.ranges if name in own]:
+                say(f"{label}: what it gives for {', '.join(searched)} is searched for, as for every method.")
     elif grid.search is not None:
         say("the grid's `search` is left alone; give --search optuna to run it.")
     if grid.export is not None:
@@ -141,7 +145,7 @@ def _tell(whole: Plan, schedule: Schedule, status: Mapping[str, str]) -> None:
 def _failure(home: Path, schedule: Schedule) -> Exception:
     count = len(schedule.errors)
     lines = [f"{count} run{'s' if count > 1 else ''} failed, {schedule.count('skipped')} skipped that need them:"]
-    lines += [f"  {key}: {outcome.error}" for key, outcome in schedule.errors.items()]
+    lines += [f"  {key}: {ending.error}" for key, ending in schedule.errors.items()]
     lines.append(f"{home / 'failed'} keeps each story; repeat the same command to try them again.")
-    kind = RunError if all(outcome.is_user for outcome in schedule.errors.values()) else FailedRunsError
+    kind = RunError if all(ending.is_user for ending in schedule.errors.values()) else FailedRunsError
     return kind("\n".join(lines))

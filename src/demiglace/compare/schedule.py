@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from demiglace.compare.plan import Step
-from demiglace.compare.steps import Outcome
+from demiglace.compare.steps import Ending
 
 Status = Literal["pending", "running", "done", "failed", "skipped"]
 
@@ -15,7 +15,7 @@ class Schedule:
     def __init__(self, steps: Sequence[Step], done: set[str]):
         self.steps = {step.key: step for step in steps}
         self.status: dict[str, Status] = {key: "done" if key in done else "pending" for key in self.steps}
-        self.errors: dict[str, Outcome] = {}
+        self.errors: dict[str, Ending] = {}
         self.seconds: dict[str, float] = {}
         self.workers = 1
 
@@ -39,12 +39,12 @@ class Schedule:
         """A step is held by another process; try it again later."""
         self.status[step.key] = "pending"
 
-    def end(self, step: Step, outcome: Outcome) -> None:
+    def end(self, step: Step, ending: Ending) -> None:
         """A step ended; if it failed, all that needs it is skipped."""
-        self.seconds[step.key] = outcome.seconds
-        self.status[step.key] = "done" if outcome.error is None else "failed"
-        if outcome.error is not None:
-            self.errors[step.key] = outcome
+        self.seconds[step.key] = ending.seconds
+        self.status[step.key] = "done" if ending.error is None else "failed"
+        if ending.error is not None:
+            self.errors[step.key] = ending
             self._skip_after(step.key)
 
     def _skip_after(self, key: str) -> None:

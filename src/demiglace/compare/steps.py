@@ -33,7 +33,7 @@ _FOUND = {"evaluate": OF_EVALUATION, "export": OF_EXPORT}  # of the options that
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How a step ended. error: none where it is done; is_user: whether the user can mend it."""
 
     seconds: float
@@ -106,7 +106,7 @@ def _check_search(directory: Path, there: dict[str, Any], now: dict[str, Any]) -
         )
 
 
-def run_step(step: Step, home: Path, *, wait: bool = True) -> Outcome | None:
+def run_step(step: Step, home: Path, *, wait: bool = True) -> Ending | None:
     """Run one step to its end, or find it done; none if another process has it and `wait` is false.
 
     Whatever it says goes to logs/KEY.log, and a failure's story to failed/KEY.txt, which a success removes. Raises
@@ -119,7 +119,7 @@ def run_step(step: Step, home: Path, *, wait: bool = True) -> Outcome | None:
         return None
 
 
-def _attempt(step: Step, home: Path) -> Outcome:
+def _attempt(step: Step, home: Path) -> Ending:
     begun, story = time.perf_counter(), _file(home, "failed", step, "txt")
     try:
         if not is_done(step, home):
@@ -127,9 +127,9 @@ def _attempt(step: Step, home: Path) -> Outcome:
     except Exception as error:
         is_user = isinstance(error, UserError)
         story.write_text(str(error) if is_user else traceback.format_exc(), encoding="utf-8")
-        return Outcome(time.perf_counter() - begun, _in_a_line(error), is_user)
+        return Ending(time.perf_counter() - begun, _in_a_line(error), is_user)
     story.unlink(missing_ok=True)
-    return Outcome(time.perf_counter() - begun)
+    return Ending(time.perf_counter() - begun)
 
 
 def _in_a_line(error: Exception) -> str:
