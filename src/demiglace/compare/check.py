@@ -41,14 +41,14 @@ def check_plan(plan: Plan) -> None:
 
 
 def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -> None:
-    """Raise `ConfigError` for layers that cannot be kept of a model; how many one on the hub has is not known here."""
+    """Raise `ConfigError` or `ModelError` for layers that cannot be kept of a model, where its directory is there."""
     trained = next((config_of(s, plan.home).model for s in plan.steps if str(plan.home / s.key) == whole), None)
-    model = Path(resolve_model(trained or whole))
     if config.layers is None and config.keep is None:
         raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
-    if model.is_dir():
+    if Path(trained or whole).expanduser().is_dir():
+        model = resolve_model(trained or whole)
         by_place = "alternate" if config.strategy in SCORED else config.strategy
-        choose_layers(load_config(str(model)).num_hidden_layers, config.layers, by_place, config.keep)
+        choose_layers(load_config(model).num_hidden_layers, config.layers, by_place, config.keep)
 
 
 def files_read(plan: Plan) -> dict[str, list[Path]]:
