@@ -246,9 +246,16 @@ def _check_models(grid: Grid) -> None:
         for name in ("run", "model"):
             if name in options and not options[name]:
                 raise ConfigError(f"{place}: `{name}` is empty; give a directory, or leave it out.")
+    _check_ready_teachers(grid)
+
+
+def _check_ready_teachers(grid: Grid) -> None:
+    """Raise `ConfigError` for options of training beside a teacher that is there already, or for a task that has it."""
+    places = {"teacher": grid.teacher} | {f"tasks.{label}.teacher": o["teacher"] for label, o in grid.tasks.items()}
+    for place, options in places.items():
         ready = options.get("run") or ("model" not in options and grid.teacher.get("run"))
         training = [name for name in options if name not in ("run", *OF_EVALUATION)]
-        if ready and training and not place.startswith("students."):
+        if ready and training:
             raise ConfigError(
                 f"{place}: {', '.join(training)} for a teacher that is there already, {ready}, and is not trained. "
                 "Leave that out, or give `model` instead of `run`."

@@ -111,10 +111,10 @@ def _of_task(
 
 def _task_rows(name: str, split: str, location: DataLocation) -> tuple[LabelSpace, Split, Counter[str]]:
     task = TASKS[name]
-    if split == "validation" and split not in task.splits and "train" in task.splits:
+    check_split(name, split)
+    if split == "validation" and split not in task.splits:
         dataset = load_dataset(DataConfig(data=name), location)  # the part that training splits off by default
         return dataset.labels, dataset.splits[split], Counter(dataset.drops)
-    check_split(name, split)
     for choice in [split] if split else [s for s in ("test", "validation") if s in task.splits]:
         space, splits, drops = official_splits(name, [choice], location, for_source=True)
         if choice in splits:

@@ -8,6 +8,7 @@ from typing import Any
 from demiglace.console import say
 from demiglace.errors import RunError
 from demiglace.manifest import FORMAT, read_json, read_manifest
+from demiglace.report.comparison.read import is_comparison
 from demiglace.report.content import Artefact, Evaluation, Experiment, Latency, Model, Page, Record, Role
 from demiglace.report.links import find, name_of, role_of, unique_names
 from demiglace.report.logs import numbers, read_log
@@ -57,7 +58,7 @@ def _may_contain_runs(path: Path) -> bool:
 def _runs_inside(path: Path) -> list[Path]:
     """Complete runs one level down; those still going on are left out and named."""
     inside = sorted(claim.parent for claim in path.glob("*/run.json"))
-    comparisons = [p for p in inside if read_json(p / "run.json").get("stage") == "compare"]
+    comparisons = [p for p in inside if is_comparison(p)]
     unfinished = [p for p in inside if p not in comparisons and not (p / "manifest.json").exists()]
     for p in comparisons:
         say(f"left out {p}: a comparison has a page of its own, demiglace report {p}.")

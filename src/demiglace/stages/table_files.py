@@ -47,9 +47,8 @@ def _csv(tables: Sequence[tuple[str, Table]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("table", "number", "row", "column", "value", "text"))
     for title, table in tables:
-        for number, row in enumerate(
-            table.rows, 1
-        ):  # names of rows may be alike: sets that two models were measured on
+        # rows are numbered, for their names may be alike: sets that two models were measured on
+        for number, row in enumerate(table.rows, 1):
             for column, cell in zip(table.columns, row, strict=True):
                 writer.writerow((title, number, row[0].text, column.title, cell.value, cell.text))
     return out.getvalue()

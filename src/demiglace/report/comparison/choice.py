@@ -35,9 +35,9 @@ def shipped(comparison: Comparison) -> Key | None:
     key, order = chosen(comparison), ranked(comparison)
     if key is None or comparison.control_of(order[0]) == "none":
         return order[0] if order else None
-    control, verdicts = comparison.without_teacher(key), _verdicts(comparison, key)
-    told = [v for v in verdicts if v != words.UNKNOWN]
-    enough = words.UNKNOWN not in verdicts or "worse" in told  # what was not tested may be what it is better on
+    control, found = comparison.without_teacher(key), verdicts(comparison, key)
+    told = found - {words.UNKNOWN}
+    enough = words.UNKNOWN not in found or "worse" in told  # what was not tested may be what it is better on
     return control if control and told and enough and "better" not in told else key
 
 
@@ -45,12 +45,12 @@ def _surpasses(comparison: Comparison, key: Key) -> bool:
     """Whether its mean is above that of no teacher, by a test on average or on some task, and by none below it."""
     control, sign = comparison.without_teacher(key), words.sign(comparison.metric)
     ours, theirs = comparison.score(key), None if control is None else comparison.score(control)
-    verdicts = _verdicts(comparison, key)
+    found = verdicts(comparison, key)
     ahead = ours is not None and theirs is not None and sign * ours > sign * theirs
-    return ahead and "better" in verdicts and "worse" not in verdicts
+    return ahead and "better" in found and "worse" not in found
 
 
-def _verdicts(comparison: Comparison, key: Key) -> set[str]:
+def verdicts(comparison: Comparison, key: Key) -> set[str]:
     """Those against no teacher, of the tasks and of their average."""
     average = average_of(comparison, key)
     tests = [*tests_of(comparison, key, "none").values(), *([] if average is None else [average])]

@@ -12,7 +12,6 @@ from demiglace.report.plot import nice_ticks
 
 _MARGIN = 0.5  # of the values' range; t intervals of two seeds would else squeeze the dots into one
 
-
 _MOST_GROUPS = 12  # figures of one set's parts; the tables have all of them
 
 
@@ -100,9 +99,8 @@ def _whole(comparison: Comparison, place: _Place, bars: bool) -> StripFigure:
 
 
 def _title(comparison: Comparison, place: _Place) -> str:
-    several = len({c.student for c in comparison.cells}) > 1
     name = words.set_name(place.name, place.own, place.task)
-    return f"{name}, {wording.shorten(place.student, 40)}" if several else name
+    return f"{name}, {wording.shorten(place.student, 40)}" if words.has_students(comparison) else name
 
 
 def _note(comparison: Comparison, place: _Place) -> str:

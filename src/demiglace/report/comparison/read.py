@@ -10,7 +10,7 @@ from demiglace.errors import RunError
 from demiglace.manifest import read_json
 from demiglace.report.comparison import parse
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Cell
+from demiglace.report.comparison.results import Cell, run_directory
 from demiglace.report.content import Scores
 from demiglace.report.logs import read_epochs, read_log
 
@@ -71,8 +71,8 @@ def _directories(home: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]
         if r["role"] == "student":
             student = home / r["task"] / r["student"]
             starts = [student / "start", student / r["method"] / "search"]
-        elif not run.exists():
-            run = Path(r["run"])  # a ready teacher, as the grid names it
+        else:
+            run = run_directory(home, r["run"])
         made = [home / r[kind] for kind in ("evaluation", "export") if r[kind]]
         found |= dict.fromkeys([*starts, run, *made])
     return list(found)

@@ -2,7 +2,7 @@
 
 from demiglace.report import wording
 from demiglace.report.comparison import words
-from demiglace.report.comparison.choice import average_of, ranked, tally, taught, tests_of
+from demiglace.report.comparison.choice import average_of, ranked, tally, taught, tests_of, verdicts
 from demiglace.report.comparison.content import Comparison
 from demiglace.report.comparison.results import Difference
 from demiglace.report.comparison.words import Key
@@ -70,14 +70,9 @@ def higher(comparison: Comparison, key: Key) -> str:
     if best == key:
         return ""
     score = words.points(comparison.score(best), comparison.metric)
-    return f"{words.name_of(best, comparison)} has the higher mean ({score}), but {_untold(comparison, best)}."
-
-
-def _untold(comparison: Comparison, key: Key) -> str:
-    counts, average = tally(comparison, key, "none"), average_of(comparison, key)
-    if counts["worse"] or (average is not None and average.verdict == "worse"):
-        return "is significantly worse than no teacher somewhere"
-    return "no test tells it from no teacher"
+    worse = "worse" in verdicts(comparison, best)
+    but = "is significantly worse than no teacher somewhere" if worse else "no test tells it from no teacher"
+    return f"{words.name_of(best, comparison)} has the higher mean ({score}), but {but}."
 
 
 def others(comparison: Comparison, key: Key) -> str:

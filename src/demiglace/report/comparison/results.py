@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from demiglace.report.content import Log, Scores
@@ -142,6 +143,11 @@ class Missing:
     error: str
     task: str = ""
     method: str | None = None
+
+
+def run_directory(home: Path, run: str) -> Path:
+    """Where a run lies: below the comparison's directory, or, a ready teacher, as the grid names it."""
+    return home / run if (home / run).exists() else Path(run)
 
 
 def is_own(name: str, in_domain: str) -> bool:

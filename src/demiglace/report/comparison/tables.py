@@ -9,7 +9,7 @@ from demiglace.report import wording
 from demiglace.report.comparison import words
 from demiglace.report.comparison.choice import ranked
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Difference, SetResult, Spread, Teacher
+from demiglace.report.comparison.results import Difference, SetResult, Spread, Teacher, run_directory
 from demiglace.report.comparison.words import Key
 from demiglace.report.tables import Cell, Column, Table
 
@@ -50,7 +50,7 @@ def _names(comparison: Comparison, keys: list[Key]) -> Columns:
         return Cell(wording.shorten(key[1], 50), note="control" if comparison.control_of(key) else "")
 
     found: Columns = [(Column("Method", text=True), [*map(cell, keys), Cell("teacher")])]
-    if len({s for s, _ in keys}) > 1:
+    if words.has_students(comparison):
         found.append((Column("Student", text=True), [*(Cell(wording.shorten(s, 40)) for s, _ in keys), Cell("–")]))
     return found
 
@@ -94,7 +94,7 @@ def _undecided(against: Difference | None) -> bool:
 def _note(result: SetResult, seeds: int, wanted: int) -> str:
     """How it differs from no teacher, and on how few seeds that rests."""
     against = result.against.get("none")
-    missing = f"{seeds} of {wanted} seeds" if seeds < wanted else ""
+    missing = _fewer(seeds, wanted)
     told = "" if against is not None and against.verdict == words.UNKNOWN and missing else words.mark(against)
     return ", ".join(filter(None, (told, missing)))
 
@@ -138,7 +138,11 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
 def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
     """On how many seeds an average rests, where those are fewer than were wanted: only those that all tasks have."""
     wanted = max(len(c.seeds) + len(c.missing) for c in comparison.cells_of(key))
-    return f"{len(average.values)} of {wanted} seeds" if len(average.values) < wanted else ""
+    return _fewer(len(average.values), wanted)
+
+
+def _fewer(seeds: int, wanted: int) -> str:
+    return f"{seeds} of {wanted} seeds" if seeds < wanted else ""
 
 
 def run_table(comparison: Comparison, folder: Path) -> Table:
@@ -164,8 +168,7 @@ def _anchor_of_teacher(comparison: Comparison, task: str) -> str:
 
 def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder: Path) -> tuple[Cell, ...]:
     metric, score = next(iter(teacher.scores.get(teacher.in_domain, {}).items()), ("", None))
-    there = comparison.home / teacher.run  # of a ready one as it was given, or a name on the hub
-    run = there if there.exists() else Path(teacher.run)
+    run = run_directory(comparison.home, teacher.run)
     link = way(run, folder) if run.exists() else ""
     where = Cell(wording.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
     names = [Cell(wording.shorten(text, 50)) for text in (task, wording.MISSING, "teacher", wording.MISSING)]
