@@ -93,3 +93,16 @@ def test_a_run_elsewhere_of_the_same_name_is_not_read(content, tmp_path, monkeyp
         found = record_of(content, tmp_path / "runs", role)
         assert found["parameters"] is None and found["sets"] == {}
     assert record_of(content | {"teachers": {"mood": "mood/teacher"}}, tmp_path / "runs", "teacher")["parameters"] == 7
+
+
+def test_what_a_search_found_stands_beside_its_runs(content, tmp_path):
+    grid = parse_grid(content | {"search": {"trials": 2, "ranges": {"lr": [1e-4, 2e-4]}}})
+    plan = make_plan(grid, tmp_path, searching=True)
+    write_manifest(tmp_path, RUN, finished="2026-01-10T08:00:00+00:00", machine={"cores": 2}, versions={"torch": "2"})
+    for search in (s.key for s in plan.steps if s.stage == "search"):
+        (tmp_path / search).mkdir(parents=True)
+        write_json(tmp_path / search / "best.json", {"options": {"lr": 2e-4}, "trials": 2})
+    found = next(r for r in records(plan, {}, {}) if r["run"] == RUN)
+    assert found["searched"] == {"lr": 2e-4}
+    assert (found["finished"][:10], found["machine"], found["versions"]) == ("2026-01-10", {"cores": 2}, {"torch": "2"})
+    assert record_of(content, tmp_path)["searched"] == {}

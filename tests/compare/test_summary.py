@@ -314,3 +314,59 @@ def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
     assert all(line.count("|") - line.count("\\|") in (0, 4) for line in markdown(tables[0]).splitlines()[2:6])
     assert "<i>" not in markdown(tables[0])
     assert r"a\textbar{}b" in latex(tables[0]) and r"\textbackslash{}end\{table\}\_\%" in latex(tables[0])
+
+
+def test_a_search_s_finds_have_a_table(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    assert not any("search" in t.title for t in result_tables(summarise(rows, tmp_path)))
+    for r in rows:
+        if r["role"] == "student":
+            r["searched"] = {"lr": 0.00013, "epochs": 3} | ({"method_options.T": 2} if r["method"] != "none" else {})
+    table = result_tables(summarise(rows, tmp_path))[-1]
+    head = ("sst2: lr", "sst2: epochs", "sst2: T", "rte: lr", "rte: epochs", "rte: T")
+    assert table.title == "half: options found by search" and {*table.columns} == {"method", *head}
+    found = {row[0].text: dict(zip(table.columns, [e.text for e in row], strict=True)) for row in table.rows}
+    assert found["rail & co"]["rte: T"] == "2" and found["none (control)"]["rte: T"] == "–"
+    assert found["none (control)"]["sst2: lr"] == "0.00013" and found["none (control)"]["sst2: epochs"] == "3"
+
+
+def test_tables_tell_when_and_on_what_they_were_made(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    machine = {"processor": "A & B", "cores": 2, "system": "Linux"}
+    for i, r in enumerate(rows):
+        r |= {"finished": f"2026-01-{10 + i // 9}T08:00:00+00:00", "machine": machine, "versions": {"torch": "2"}}
+        r |= {"precision": "bf16" if r["role"] == "student" else "fp32"}
+    write_tables(summarise(rows, tmp_path), tmp_path / "tables")
+    last = (tmp_path / "tables" / "tables.md").read_text(encoding="utf-8").splitlines()[-1]
+    assert last == "Trained 2026-01-10 to 2026-01-13 on A & B with 2 cores (Linux), fp32 and bf16, with torch 2."
+    write_tables(summarise(records(tmp_path), tmp_path), tmp_path / "older")
+    assert "Trained" not in (tmp_path / "older" / "tables.md").read_text(encoding="utf-8")
+
+
+def test_an_average_names_the_runs_that_it_is_over(summary: dict[str, Any]) -> None:
+    lines = csv.DictReader(io.StringIO(long_csv(summary)))
+    line = next(x for x in lines if x["set"] == "average" and x["method"] == "none")
+    assert line["run"].split() == [f"{task}/half/none/seed-{seed}" for task in ("sst2", "rte") for seed in SEEDS]
+    assert line["task"] == "sst2 rte"
+
+
+def test_an_average_out_of_domain_is_of_the_tasks_that_have_such_sets(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    for r in rows:
+        if r["task"] == "sst2":
+            del r["sets"]["adv_sst2"]
+    lines = [x for x in csv.DictReader(io.StringIO(long_csv(summarise(rows, tmp_path)))) if x["set"] == "average"]
+    assert {(x["in_domain"], x["task"]) for x in lines} == {("True", "sst2 rte"), ("False", "rte")}
+    outside = next(x for x in lines if (x["in_domain"], x["method"]) == ("False", "none"))
+    assert outside["run"].split() == [f"rte/half/none/seed-{seed}" for seed in SEEDS]
+
+
+def test_all_that_an_average_is_over_is_shown(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    for r in rows:
+        r["sets"]["adv_rte" if r["task"] == "rte" else "adv_sst2"]["metrics"]["f1"] = 0.3
+    outside = result_tables(summarise(rows, tmp_path))[1]
+    assert [c.split(" (")[0] + c.split("(")[1].split(",")[0] for c in outside.columns[1:-1]] == [
+        *("adv_sst2accuracy", "adv_sst2f1", "adv_rteaccuracy", "adv_rtef1")
+    ]
+    assert "of the mean of a set's metrics" in outside.caption

@@ -6,9 +6,11 @@ from typing import Any
 
 from demiglace.compare.cells import StudentRun, row_options, teacher_options
 from demiglace.compare.plan import Plan
-from demiglace.manifest import read_manifest
+from demiglace.compare.steps import best_file
+from demiglace.manifest import read_json, read_manifest
 
 Record = dict[str, Any]
+_OF_TRAINING = ("parameters", "layers", "bytes", "rows", "precision", "finished", "machine", "versions")
 _EXPORTED = "ONNX "  # before the precision in the names of artefacts; the others are PyTorch models measured beside
 
 
@@ -21,7 +23,8 @@ def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) ->
     names it) and metric (its deciding one); sets: name -> what `evaluate` found; parameters, layers, bytes, seconds;
     epoch_chosen_on_reported_rows: whether the best epoch was chosen on the rows that in_domain is about; artefacts: of
     its export, each with precision (fp32 or int8), bytes, latency_ms by batch size and agreement, the share of rows on
-    which it gives the label that the run's model gives; latency_ms: that of the fp32 one, none without an export.
+    which it gives the label that the run's model gives; latency_ms: that of the fp32 one, none without an export;
+    searched: the options that a search found for a student run; finished, machine, versions, precision: its training's.
     """
     found = _Results(plan, status, errors)
     tasks = dict.fromkeys(run.cell.task for run in plan.runs)
@@ -31,6 +34,7 @@ def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) ->
 class _Results:
     def __init__(self, plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]):
         self._plan, self._status, self._errors = plan, status, errors
+        self._searches = {step.key: step.search for step in plan.steps}
 
     def teacher(self, task: str) -> Record:
         """The record of a task's teacher."""
@@ -46,7 +50,13 @@ class _Results:
         cell = run.cell
         names = {"student": cell.student, "method": cell.method, "method_name": cell.options["method"]}
         head = {"task": cell.task, **names, "seed": run.seed, "axes": dict(cell.axes), "role": "student"}
-        return self._record(head | {"run": run.path}, [run.path], run.evaluation, run.export)
+        head |= {"run": run.path, "searched": self._searched(run.path)}
+        return self._record(head, [run.path], run.evaluation, run.export)
+
+    def _searched(self, key: str) -> dict[str, Any]:
+        search = self._searches.get(key)
+        best = best_file(self._plan.home, search) if search else None
+        return dict(read_json(best)["options"]) if best and best.exists() else {}
 
     def _record(self, head: Record, keys: list[str], evaluation: str, export: str) -> Record:
         state, error = self._state([*keys, evaluation])
@@ -65,7 +75,7 @@ class _Results:
             "in_domain": in_domain,
             "metric": next(iter(sets[in_domain]["metrics"])) if in_domain else None,
             "sets": sets,
-            **{name: trained.get(name) for name in ("parameters", "layers", "bytes", "rows", "precision")},
+            **{name: trained.get(name) for name in _OF_TRAINING},
             "seconds": {name: seconds.get(name, unknown) for name in ("capture", "train", "evaluate")},
             "epoch_chosen_on_reported_rows": _chosen_on_reported(trained, row_options(self._plan.grid, head["task"])),
             "latency_ms": next((a["latency_ms"] for a in artefacts if a["precision"] == "fp32"), None),

@@ -20,7 +20,7 @@ def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
     sd and values by seed), the other measures, `groups`, and `against` for each control: the difference of the deciding
     metric, its interval, p of the seeds' paired t-test, p corrected, McNemar's p by seed, and the verdict.
     averages: over the tasks, in domain (GLUE's macro average: the mean over tasks of the mean of a task's metrics) and
-    out of domain, and their `against`. teachers: by task.
+    out of domain, and their `against`. teachers: by task. provenance: when and on what the runs were trained.
 
     What is corrected together says `compare.against.Differences`.
     """
@@ -37,6 +37,7 @@ def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
         "cells": [_described(cell, found) for cell in done],
         "averages": [_average(average, found) for average in averages(done)],
         "missing": [_missing(r) for r in records if r["status"] != "done"],
+        "provenance": _provenance([r for r in records if r["status"] == "done"]),
     }
 
 
@@ -56,6 +57,7 @@ def _described(cell: Outcome, found: Differences) -> dict[str, Any]:
         "method": cell.method,
         "method_name": first["method_name"],
         "axes": dict(cell.axes),
+        "searched": first.get("searched", {}),
         "control": found.is_control(cell),
         "seeds": list(cell.runs),
         "missing": list(cell.missing),
@@ -111,6 +113,16 @@ def _average(average: Average, found: Differences) -> dict[str, Any]:
 def _teacher(record: Record) -> dict[str, Any]:
     kept = ("run", "evaluation", "in_domain", "sets", "parameters", "layers", "bytes", "seconds", "latency_ms", "rows")
     return {name: record.get(name) for name in kept} | {"artefacts": record.get("artefacts", [])}
+
+
+def _provenance(records: Sequence[Record]) -> dict[str, Any]:
+    """The first and the last day of training; machines, versions and precisions, each once."""
+    days = sorted(r["finished"][: len("2026-01-31")] for r in records if r.get("finished"))
+    found: dict[str, Any] = {"first": days[0], "last": days[-1]} if days else {}
+    for name in ("machine", "versions", "precision"):
+        values = [r[name] for r in records if r.get(name)]
+        found[name] = [value for i, value in enumerate(values) if value not in values[:i]]
+    return found
 
 
 def _missing(record: Record) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.outcomes import is_own
-from demiglace.compare.tables import axes_of, latency_of, latex, markdown, result_tables
+from demiglace.compare.outcomes import has_sets, is_own
+from demiglace.compare.tables import axes_of, latency_of, latex, markdown, provenance, result_tables
 from demiglace.manifest import write_atomically
 
 _COLUMNS = (
@@ -25,7 +25,7 @@ def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     found = result_tables(summary)
     contents = {
-        "tables.md": "\n".join(map(markdown, found)),
+        "tables.md": "\n".join([*map(markdown, found), *provenance(summary)]),
         "tables.tex": "\n".join(map(latex, found)),
         "results.csv": long_csv(summary),
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
@@ -51,12 +51,26 @@ def long_csv(summary: Mapping[str, Any]) -> str:
     for average in summary["averages"]:
         for where in ("in_domain", "out_of_domain"):
             if average[where]:
-                head = {"student": average["student"], "set": "average", "in_domain": where == "in_domain"}
-                head |= {"task": " ".join(average["tasks"]), "method": average["method"]}
-                head |= {"axes": ", ".join(axes_of(average)), "seeds": len(average["seeds"])}
+                head = _of_average(average, summary["cells"], where == "in_domain")
                 against = average.get("against", {}).get(where, {})
                 writer.writerows(_tested(head | _numbers(average[where]), against))
     return out.getvalue()
+
+
+def _of_average(average: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], inside: bool) -> dict[str, Any]:
+    """What an average is of: its tasks, those that have such sets, and their runs."""
+    own = [c for c in cells if all(c[k] == average[k] for k in ("student", "method", "axes")) and has_sets(c, inside)]
+    runs = [run for c in own for seed, run in zip(c["seeds"], c["runs"], strict=True) if seed in average["seeds"]]
+    return {
+        **{k: average[k] for k in ("student", "method")},
+        "task": " ".join(c["task"] for c in own),
+        "set": "average",
+        "metric": "mean of all official metrics",
+        "in_domain": inside,
+        "axes": ", ".join(axes_of(average)),
+        "seeds": len(average["seeds"]),
+        "run": " ".join(runs),
+    }
 
 
 def _lines(cell: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from demiglace.compare.outcomes import has_sets, is_own, task_score
 
 _SIGNS = {"better": "↑", "worse": "↓"}
 _PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
+_AVERAGES = "Averages are over the tasks: of each task the mean over its sets of the mean of a set's metrics."
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "ρ": r"$\rho$"}
 _LATEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "×": r"$\times$"}
@@ -35,10 +36,11 @@ class ResultTable:
 
 
 def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
-    """For each student the tasks' own sets, the out-of-domain sets where there are any, and the costs."""
+    """For each student the tasks' own sets, the out-of-domain ones, the costs, and what a search found; if any."""
     made = []
     for student in dict.fromkeys(c["student"] for c in summary["cells"]):
-        made += [_result_table(summary, student, inside) for inside in (True, False)] + [_costs(summary, student)]
+        made += [_result_table(summary, student, inside) for inside in (True, False)]
+        made += [_costs(summary, student), _searched(summary, student)]
     return [table for table in made if table.columns]
 
 
@@ -60,10 +62,10 @@ def _result_table(summary: Mapping[str, Any], student: str, inside: bool) -> Res
 
 
 def _metrics_of(cell: Mapping[str, Any], inside: bool) -> Iterator[tuple[str, str]]:
-    """Sets and metrics to show: all of a task's own sets, GLUE's official ones, and the deciding one of others."""
+    """Sets and metrics to show: all official ones, for averages are over all of them."""
     for name, found in cell["sets"].items():
         if is_own(cell, name) == inside:
-            yield from ((name, metric) for metric in (found["metrics"] if inside else [found["metric"]]))
+            yield from ((name, metric) for metric in found["metrics"])
 
 
 def _costs(summary: Mapping[str, Any], student: str) -> ResultTable:
@@ -90,6 +92,35 @@ def _costs(summary: Mapping[str, Any], student: str) -> ResultTable:
         ("method", *titles),
         tuple(tuple(map(Entry, row)) for row in rows),
     )
+
+
+def _searched(summary: Mapping[str, Any], student: str) -> ResultTable:
+    """The options that a search found for each method, task by task."""
+    cells = [c for c in summary["cells"] if c["student"] == student]
+    found = {(label(c), c["task"], name): value for c in cells for name, value in c.get("searched", {}).items()}
+    columns = list(dict.fromkeys((task, name) for _, task, name in found))
+    rows = []
+    for name in dict.fromkeys(map(label, cells)):
+        values = [found.get((name, *column), "–") for column in columns]
+        rows.append((_marked(name, cells), *(f"{v:.2g}" if isinstance(v, float) else str(v) for v in values)))
+    titles = [f"{_short(task)}: {name.removeprefix('method_options.')}" for task, name in columns]
+    return ResultTable(
+        f"{student}: options found by search",
+        "Every method had as many trials, scored on rows that its training did not see.",
+        ("method", *titles) if columns else (),
+        tuple(tuple(map(Entry, row)) for row in rows),
+    )
+
+
+def provenance(summary: Mapping[str, Any]) -> list[str]:
+    """When and on what the runs were trained, a sentence; none where earlier versions did not write it."""
+    found = summary.get("provenance", {})
+    if "first" not in found:
+        return []
+    days = " to ".join(dict.fromkeys((found["first"], found["last"])))
+    machines = " and ".join(f"{m['processor']} with {m['cores']} cores ({m['system']})" for m in found["machine"])
+    versions = "; ".join(", ".join(f"{name} {number}" for name, number in v.items()) for v in found["versions"])
+    return [f"Trained {days} on {machines}, {' and '.join(found['precision'])}, with {versions}.\n"]
 
 
 def latency_of(cell: Mapping[str, Any]) -> float | None:
@@ -192,7 +223,10 @@ def _caption(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     means = "One seed" if seeds == [1] else f"Mean ± standard deviation over {counted} seeds"
     if not any("none" in found["against"] for c in cells for found in c["sets"].values()):
-        return f"{means}; best mean in bold. Nothing was tested: there is no student without a teacher to test against."
+        return (
+            f"{means}; best mean in bold. Nothing was tested: there is no student without a teacher to test against. "
+            f"{_AVERAGES}"
+        )
     plain = next(c["method"] for c in cells if c["control"] and c["method_name"] == "none")
     return (
         f"{means}; best mean in bold. ↑ and ↓: better and worse than `{plain}` "
@@ -200,7 +234,7 @@ def _caption(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> 
         f"sets of the table (of the averages: over all averages; p < {summary['alpha']:g}) and a paired bootstrap "
         f"interval of {summary['level']:.0%} over rows and seeds ({summary['resamples']:,} samples) that leaves out 0. "
         f"No arrow: no significant difference, fewer than {summary['least_seeds']} seeds, or a task's second metric, "
-        "which is not tested."
+        f"which is not tested. {_AVERAGES}"
     )
 
 
