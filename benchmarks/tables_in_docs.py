@@ -1,0 +1,123 @@
+"""The tables of docs/results/encoders.md, from the summaries that were committed.
+
+    python benchmarks/tables_in_docs.py            # writes them anew
+    python benchmarks/tables_in_docs.py --check    # exits with 1 where the page has others
+
+A line `<!-- table: NAME -->` of the page begins a table and `<!-- end -->` ends it. NAME is a directory below
+benchmarks/results and a title of its tables.md (`encoders half: in domain`), or
+
+- `DIRECTORY differences`: the averages and their differences from both controls, with intervals over rows and seeds;
+- `DIRECTORY groups SET`: the parts of an out-of-domain set, such as HANS's heuristics;
+- `DIRECTORY times`: seconds of training by task, and the mean over the tasks of their ratio to other methods.
+"""
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from demiglace.compare.tables import label, markdown, result_tables, score_text
+from demiglace.manifest import read_json
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "results" / "encoders.md"
+RESULTS = ROOT / "benchmarks" / "results"
+RATIOS_TO = ("vanilla-kd", "pkd", "alp-kd")
+_BLOCK = re.compile(r"(<!-- table: (\S+) ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Summary = Mapping[str, Any]
+Lines = list[list[str]]
+
+
+def with_tables(page: str, results: Path) -> str:
+    """The page with every table made anew. Raises `KeyError` for a name that is no table."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{table(results / found[2], found[3])}\n{found[4]}", page)
+
+
+def table(directory: Path, name: str) -> str:
+    """A table in Markdown."""
+    summary = read_json(directory / "summary.json")
+    kind, _, rest = name.partition(" ")
+    if kind in _OWN:
+        return _markdown(_OWN[kind](summary, rest))
+    written = {t.title: markdown(t) for t in result_tables(summary)}
+    return written[name].split("\n\n")[1] + "\n"
+
+
+def differences(summary: Summary, _: str) -> Lines:
+    """A line for each student and method: its average in domain, and how far it is from each control."""
+    controls = summary["controls"]
+    lines = [["student", "method", "average", *(f"against {c}" for c in controls)]]
+    for average in summary["averages"]:
+        found = average["in_domain"]
+        tests = average["against"].get("in_domain", {})
+        apart = [_difference(tests[c]) if c in tests else "–" for c in controls]
+        lines.append([average["student"], label(average), score_text("accuracy", found), *apart])
+    return lines
+
+
+def _difference(test: Mapping[str, Any]) -> str:
+    low, high = test["ci"]
+    p = f", p {test['p_corrected']:.2g}" if test["p_corrected"] is not None else ""
+    return f"{100 * test['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}){p}".replace("-", "−")
+
+
+def groups(summary: Summary, name: str) -> Lines:
+    """A line for the teacher and each method: the deciding metric on each part of a set."""
+    cells = [c for c in summary["cells"] if c["sets"].get(name, {}).get("groups")]
+    parts = list(cells[0]["sets"][name]["groups"])
+    metric = cells[0]["sets"][name]["metric"]
+    taught = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
+    lines = [["method", *(part.replace("_", " ") for part in parts)]]
+    lines.append(["teacher", *(f"{100 * taught[part]['metrics'][metric]:.1f}" for part in parts)])
+    for cell in cells:
+        found = cell["sets"][name]["groups"]
+        lines.append([label(cell), *(score_text(metric, found[part][metric]) for part in parts)])
+    return lines
+
+
+def times(summary: Summary, _: str) -> Lines:
+    """A line for each student and method: seconds of training by task, and ratios to other methods."""
+    tasks = list(dict.fromkeys(c["task"] for c in summary["cells"]))
+    seconds = {(c["student"], label(c), c["task"]): c["train_seconds"]["mean"] for c in summary["cells"]}
+    names = dict.fromkeys((student, method) for student, method, _ in seconds)
+    others = [o for o in RATIOS_TO if any(method == o for _, method in names)]
+    lines = [["student", "method", *tasks, *(f"against {o}" for o in others)]]
+    for student, method in names:
+        mine = [seconds[student, method, task] for task in tasks]
+        ratios = [_ratio(mine, [seconds[student, other, task] for task in tasks]) for other in others]
+        lines.append([student, method, *(f"{s:,.0f} s" for s in mine), *ratios])
+    return lines
+
+
+def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> str:
+    return f"{statistics.fmean(m / t for m, t in zip(mine, theirs, strict=True)):.2f}"
+
+
+def _markdown(lines: Lines) -> str:
+    head, *rest = lines
+    if len({line[0] for line in rest}) == 1 and head[0] == "student":  # of one student its name tells nothing
+        head, *rest = (line[1:] for line in lines)
+    text = sum(name in ("student", "method") for name in head)
+    rule = ["---"] * text + ["---:"] * (len(head) - text)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *rest))
+
+
+_OWN: dict[str, Callable[[Summary, str], Lines]] = {"differences": differences, "groups": groups, "times": times}
+
+
+def main() -> None:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    page = PAGE.read_text(encoding="utf-8")
+    made = with_tables(page, RESULTS)
+    if parser.parse_args().check:
+        sys.exit(f"{PAGE} is not what its results say; run {__file__} without --check." if made != page else 0)
+    PAGE.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
