@@ -226,6 +226,20 @@ def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(conten
     )
 
 
+@pytest.mark.parametrize(
+    ("task", "asked", "sets"),
+    [
+        ({}, [], ["mnli", "mnli:validation_mismatched"]),
+        ({}, ["mnli:validation_mismatched", "snli"], ["mnli", "mnli:validation_mismatched", "snli"]),
+        ({"validation": "own.csv"}, [], ["own.csv"]),
+    ],
+)
+def test_both_parts_of_mnli_are_measured(content, task, asked, sets):
+    plan = plan_of(content | {"tasks": {"mnli": task}, "evaluate": {"sets": asked}})
+    assert plan.step("mnli/half/none/seed-0.evaluation").options["data"] == sets
+    assert plan.step("mnli/teacher.evaluation").options["data"] == sets
+
+
 SUITE = "films: {data: films.csv, label_map: {good: positive, bad: negative}}\nimdb: imdb\n"
 
 

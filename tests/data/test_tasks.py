@@ -134,6 +134,7 @@ def test_rows_from_the_hub_are_read_by_its_names(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     dataset = load_dataset(DataConfig(data="mnli"), DataLocation(tmp_path))
+    assert dataset.hub == ("nyu-mll/glue", "mnli")
     assert asked == [("nyu-mll/glue", "mnli", "train"), ("nyu-mll/glue", "mnli", "validation_matched")]
     assert dataset.splits["validation"].texts[0] == "validation_matched 0"
     assert dataset.splits["train"].lines[2] == ("hub:nyu-mll/glue/mnli:train", 3)

@@ -19,7 +19,7 @@ def test_the_metadata_reads_back(tmp_path: Path) -> None:
     demo = write_demo(tmp_path / "demo")
     card = read(model_card(demo / "distilled", {}))
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
-    assert card.data.datasets == ["banking77"] and "knowledge-distillation" in card.data.tags
+    assert card.data.datasets is None and "knowledge-distillation" in card.data.tags  # the package carries its rows
     found = {(r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
     assert found["test", "accuracy"] == 0.918 and found["validation", "accuracy"] == 0.908
 
@@ -62,6 +62,25 @@ def test_a_method_file_is_named_without_its_path(tmp_path: Path) -> None:
     options = {"teacher": "t", "method": "secret/my_method.yaml"}
     text = model_card(write_training(tmp_path / "run", "distill", options, 0.7), {})
     assert "with the method `my_method.yaml`" in text and "secret" not in text
+
+
+def test_rows_and_metrics_have_the_names_that_the_hub_has_for_them(tmp_path: Path) -> None:
+    values = {"metrics": {"validation": {"matthews": 0.4, "accuracy": 0.7}}, "hub": ["nyu-mll/glue", "cola"]}
+    run = write_training(tmp_path / "run", "finetune", {"model": "org/base"}, 0.9, task="cola", **values)
+    card = read(model_card(run, {}))
+    assert card.data.datasets == ["nyu-mll/glue"]
+    first, second = card.data.eval_results
+    assert (first.dataset_type, first.dataset_config, first.dataset_split) == ("nyu-mll/glue", "cola", "validation")
+    assert (first.metric_type, first.metric_value) == ("matthews_correlation", 0.4)
+    assert second.metric_type == "accuracy" and card.data.metrics == ["matthews_correlation", "accuracy"]
+
+
+def test_a_model_of_pairs_is_shown_with_a_pair(tmp_path: Path) -> None:
+    for pairs, call in ((True, '("a text", "another"'), (False, '("a text"')):
+        run = write_training(tmp_path / str(pairs), "finetune", {"model": "org/base"}, 0.9, pairs=pairs)
+        text, onnx = model_card(run, {}), model_card(run, {"artefacts": []} | {"machine": {}})
+        assert f"tokenizer{call}, truncation=True" in text and f"tokenizer.encode{call})" in onnx
+        assert ("For pairs of texts like its training rows" in text) is pairs
 
 
 def test_names_that_the_hub_has_not_are_not_given_to_it(tmp_path: Path) -> None:

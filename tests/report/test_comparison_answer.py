@@ -18,6 +18,11 @@ def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:
     assert told.headline.startswith("Ship the student trained without a teacher (none), the cheapest to train: ")
     assert "by pkd, does not differ significantly from its 6" in told.headline
     assert "No method is significantly better than no teacher on any task." in told.notes
+    high = found.against(("half", "pkd"), "none").interval[1]
+    assert high > 0.01 and f"; a gain of up to {100 * high:.1f} is not excluded." in told.headline
+    near = {name: replace(d, interval=(-0.02, 0.009)) for c in found.cells for name, d in c.own.against.items()}
+    close = [replace(c, sets={"sst2": replace(c.own, against=near if c.own.against else {})}) for c in found.cells]
+    assert "excluded" not in answer(replace(found, cells=tuple(close))).headline
 
 
 def test_where_no_teacher_is_best_it_says_so(tmp_path: Path) -> None:

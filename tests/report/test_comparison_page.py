@@ -54,7 +54,8 @@ def test_every_number_leads_to_its_runs(page: str, home: Path) -> None:
     names = {a["id"] for _, a in tags if "id" in a}
     assert {a["href"][1:] for tag, a in tags if tag == "a" and a["href"].startswith("#")} <= names
     ways = [a["href"] for tag, a in tags if tag == "a" and a["href"].startswith("./")]
-    assert len(ways) == 2 + 2 * 3 * 4 - 1  # the teachers and the students, of which one is missing
+    runs = 2 + 2 * 3 * 4 - 1  # the teachers and the students, of which one is missing
+    assert len(ways) == 2 * runs and sum(w.endswith(".evaluation/") for w in ways) == runs
     assert all((home.parent / w / "manifest.json").exists() for w in ways)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from demiglace.report.comparison.costs import cost_table
 from demiglace.report.comparison.differences import test_tables as tables_of_tests
 from demiglace.report.comparison.measures import by_task_table, measure_table
 from demiglace.report.comparison.read import read_comparison
-from demiglace.report.comparison.tables import main_table
+from demiglace.report.comparison.results import Missing
+from demiglace.report.comparison.tables import main_table, missing_table, run_table
 from demiglace.report.comparison.words import probability
 from demiglace.report.tables import Table
 
@@ -108,3 +110,30 @@ def test_every_student_and_method_has_a_look_of_its_own(tmp_path: Path) -> None:
 
 def test_probabilities_are_never_written_as_nothing() -> None:
     assert [probability(p) for p in (None, 0.0, 0.0004, 0.0126, 1.0)] == ["–", "<0.001", "<0.001", "0.013", "1.000"]
+
+
+def test_the_clock_s_noise_puts_no_method_ahead(home: Path) -> None:
+    found = read_comparison(home, "t")
+    noise = dict(zip(found.keys, (4.0, 5.0, 9.0), strict=True))
+    cells = [replace(c, latency=noise[c.key]) for c in found.cells]
+    noisy = replace(found, cells=tuple(cells))
+    assert {noisy.latency_of_graph(key) for key in noisy.keys} == {5.0}
+    partly = replace(found, cells=tuple(replace(c, latency=None if c.task == "mrpc" else 4.0) for c in found.cells))
+    assert partly.latency_of_graph(found.keys[0]) is None
+
+
+def test_exports_that_failed_are_named(home: Path) -> None:
+    found = read_comparison(home, "t")
+    assert found.unexported == ()
+    failed = replace(found, unexported=(Missing("sst2/half/pkd/seed-0.export", "failed", "the files differ"),))
+    assert [c.text for c in missing_table(failed).rows[0]] == [
+        *("sst2/half/pkd/seed-0.export", "failed", "the files differ")
+    ]
+
+
+def test_every_run_leads_to_its_measurements(home: Path, tmp_path: Path) -> None:
+    found = read_comparison(home, "t")
+    table = run_table(found, tmp_path)
+    links = [row[-1].link for row in table.rows]
+    assert table.columns[-1].title == "Measured in" and all(link.endswith(".evaluation/") for link in links)
+    assert all((tmp_path / link).is_dir() for link in links) and len(set(links)) == len(links)

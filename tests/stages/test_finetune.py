@@ -41,6 +41,7 @@ def test_a_run_is_complete_and_its_model_loads(kind: str, tmp_path: Path, base: 
     assert manifest.keys() >= RESULTS
     assert (manifest["problem"], manifest["labels"], manifest["method"]) == (problem, labels, "none")
     assert manifest["rows"] == {"train": 36, "validation": 12, "test": 12}
+    assert (manifest["pairs"], manifest["hub"]) == (kind == "pairs", None)
     assert manifest["layers"] == 4
     assert next(iter(manifest["metrics"]["test"])) == metric
     for which in ("model", "last"):

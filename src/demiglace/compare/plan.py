@@ -26,6 +26,7 @@ from demiglace.stages.config import TruncateConfig
 
 Stage = Literal["finetune", "truncate", "search", "distill", "evaluate", "export"]
 OF_EXPORT = ("max_length", "allow_pickle")
+_ALSO_OFFICIAL = {"mnli": ("mnli:validation_mismatched",)}  # GLUE's MNLI is the mean of both its parts
 _OF_TRUNCATION = {o.name for o in options_of(TruncateConfig)}
 
 
@@ -198,7 +199,8 @@ class _Layout:
     def _evaluation_options(self, task: str, rows: Mapping[str, Any]) -> dict[str, Any]:
         """The options of an evaluation but for its models and its place; rows: how the model's rows were read."""
         asked, shared = self._evaluation(task), row_options(self.grid, task)
-        sets = [reported_set(shared), *several(asked.get("sets"))]
+        reported = reported_set(shared)
+        sets = list(dict.fromkeys([reported, *_ALSO_OFFICIAL.get(reported, ()), *several(asked.get("sets"))]))
         own = [shared["data"]] if asked.get("suites") and shared["data"] in SUITES else []
         options = {k: v for k, v in rows.items() if k in OF_EVALUATION}
         options |= {k: v for k, v in asked.items() if k not in ("sets", "suites", "files", "teacher")}

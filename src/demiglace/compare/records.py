@@ -18,13 +18,14 @@ def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) ->
     """The records of a plan's teachers and student runs.
 
     A record holds task, student, method (its label), method_name, seed, axes, role (student or teacher); run,
-    evaluation and export (paths below the comparison's, or none; that of a ready teacher as it was given); status
-    (done, failed, skipped, missing) and error; in_domain (the set that the task's results are about, as `evaluate`
-    names it) and metric (its deciding one); sets: name -> what `evaluate` found; parameters, layers, bytes, seconds;
-    epoch_chosen_on_reported_rows: whether the best epoch was chosen on the rows that in_domain is about; artefacts: of
-    its export, each with precision (fp32 or int8), bytes, latency_ms by batch size and agreement, the share of rows on
-    which it gives the label that the run's model gives; latency_ms: that of the fp32 one, none without an export;
-    searched: the options that a search found for a student run; finished, machine, versions, precision: its training's.
+    evaluation and export (paths below the comparison's, or none; that of a ready teacher as it was given);
+    unexported: run and error of an export that failed; status (done, failed, skipped, missing) and error; in_domain
+    (the set that the task's results are about, as `evaluate` names it) and metric (its deciding one); sets: name ->
+    what `evaluate` found; parameters, layers, bytes, seconds; epoch_chosen_on_reported_rows: whether the best epoch
+    was chosen on the rows that in_domain is about; artefacts: of its export, each with precision (fp32 or int8),
+    bytes, latency_ms by batch size and agreement, the share of rows on which it gives the label that the run's
+    model gives; latency_ms: that of the fp32 one, none without an export; searched: the options that a search found
+    for a student run; finished, machine, versions, precision: its training's.
     """
     found = _Results(plan, status, errors)
     tasks = dict.fromkeys(run.cell.task for run in plan.runs)
@@ -70,6 +71,7 @@ class _Results:
         return head | {
             "evaluation": evaluation if measured else None,
             "export": export if exported else None,
+            "unexported": {"run": export, "error": self._errors[export]} if export in self._errors else None,
             "status": state,
             "error": error,
             "in_domain": in_domain,

@@ -37,6 +37,7 @@ def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
         "cells": [_described(cell, found) for cell in done],
         "averages": [_average(average, found) for average in averages(done)],
         "missing": [_missing(r) for r in records if r["status"] != "done"],
+        "unexported": [_missing(r) | {"status": "failed"} | r["unexported"] for r in records if r.get("unexported")],
         "provenance": _provenance([r for r in records if r["status"] == "done"]),
     }
 

@@ -97,7 +97,7 @@ def _from_task(config: DataConfig, location: DataLocation) -> Dataset:
     wanted = [name for name in ("train", "validation", "test") if name in task.splits]
     space, splits, drops = official_splits(config.data, wanted, location)
     _count_odd_rows(config.data, splits)
-    return Dataset(config.data, space, splits, task.metrics, "", drops)
+    return Dataset(config.data, space, splits, task.metrics, "", drops, hub=task.hub)
 
 
 def _count_odd_rows(name: str, splits: Mapping[str, Split]) -> None:

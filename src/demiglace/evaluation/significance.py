@@ -29,7 +29,7 @@ def resampled(
     widths = np.cumsum([f.shape[1] for f in features])[:-1]
     together = np.concatenate(features, axis=1).astype(np.float32)
     values = np.empty((resamples, len(predictions)))
-    block = max(1, _BLOCK // len(labels))
+    block = max(1, _BLOCK // max(together.shape))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         sums = (_row_weights(generator, len(labels), size) @ together).astype(np.float64)

@@ -15,7 +15,7 @@ from demiglace.report.logs import numbers
 
 Manifest = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_DATASET = re.compile(r"[A-Za-z0-9][\w-]*")  # with a point it is a file, which is none of the Hub
+_METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "macro_f1": "f1"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#|!~$])")
 
 
@@ -47,6 +47,8 @@ def model_card(run: Path, exported: Manifest) -> str:
         task=str(trained.get("task", "")),
         labels=[str(label) for label in trained.get("labels", ())],
         regression=trained.get("problem") == "regression",
+        texts='"a text", "another"' if trained.get("pairs") else '"a text"',
+        pairs=bool(trained.get("pairs")),
         language=_is_language_model(trained),
         masked=_is_masked(run),
         tokens=numbers(trained.get("tokens")).get("train"),
@@ -138,8 +140,8 @@ def _metadata(run: Path, trained: Manifest, onnx: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"library_name": library, "pipeline_tag": _kind(run, trained)}
     if _is_hub_name(base):
         found["base_model"] = base
-    if _is_named_task(trained):
-        found["datasets"] = [task]
+    if trained.get("hub"):
+        found["datasets"] = [str(trained["hub"][0])]
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
     found["tags"] = ["demiglace", *(["knowledge-distillation"] if distilled else []), *(["onnx"] if onnx else [])]
     results = _results(task, trained, _kind(run, trained))
@@ -149,24 +151,23 @@ def _metadata(run: Path, trained: Manifest, onnx: bool) -> dict[str, Any]:
     return found
 
 
-def _is_named_task(trained: Manifest) -> bool:
-    """Whether a run's rows are those of a task that was given by its name, not a file or folder of that name."""
-    task, config = str(trained.get("task", "")), trained.get("config", {})
-    return bool(_DATASET.fullmatch(task)) and config.get("data", task) == task and not Path(task).exists()
-
-
 def _results(task: str, trained: Manifest, model_kind: str) -> list[dict[str, Any]]:
-    name = _plain(task) or "rows"
-    kind = task if _is_named_task(trained) else "custom"
+    path, part = trained.get("hub") or ("custom", None)
+    dataset = {"name": _plain(task) or "rows", "type": path} | ({"config": part} if part else {})
     return [
         {
             "task": {"type": model_kind},
-            "dataset": {"name": name, "type": kind, "split": split},
-            "metrics": [{"type": metric, "value": value} for metric, value in numbers(scores).items()],
+            "dataset": dataset | {"split": split},
+            "metrics": [_metric(metric, value) for metric, value in numbers(scores).items()],
         }
         for split, scores in (trained.get("metrics") or {}).items()
         if numbers(scores)
     ]
+
+
+def _metric(name: str, value: float) -> dict[str, Any]:
+    """A metric under the name that the Hub has for it, with ours beside it."""
+    return {"type": _METRICS.get(name, name), "value": value, "name": wording.measure(name).title}
 
 
 def _kept(config: Mapping[str, Any]) -> list[int]:

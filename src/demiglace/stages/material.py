@@ -64,10 +64,12 @@ class RowMaterial:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The task, its labels, and its rows by split."""
+        """The task, where the hub has it, its labels, whether rows are pairs of texts, and their number by split."""
         rows = {name: len(split) for name, split in self.dataset.splits.items()}
         return {
             "task": self.dataset.name,
+            "hub": self.dataset.hub,
+            "pairs": self.dataset.splits["train"].pairs is not None,
             "problem": self.problem,
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),

@@ -7,6 +7,8 @@ from demiglace.report.comparison.content import Comparison
 from demiglace.report.comparison.words import Key
 from demiglace.report.verdict import Verdict
 
+_WORTH_HAVING = 0.01  # a point
+
 
 def answer(comparison: Comparison) -> Verdict:
     """What to ship and why; never more than the tests against the controls carry."""
@@ -45,11 +47,19 @@ def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
     if ship == control:
         cheapest = "the cheapest to train" if _is_cheapest(comparison, control) else "which needs no teacher"
         worse = tally(comparison, key, "none")["worse"]
-        apart = f"does not differ significantly from its {theirs}"
+        apart = f"does not differ significantly from its {theirs}{_not_excluded(comparison, key)}"
         told = f"is significantly worse{_where(comparison, worse)} and better on none" if worse else apart
         return f"Ship {plain}, {cheapest}: the best mean, {what} of {ours} by {name}, {told}."
     theirs = words.points(comparison.score(control), comparison.metric)
     return _of_a_method(comparison, key, f"{what} of {ours} against {theirs} without a teacher")
+
+
+def _not_excluded(comparison: Comparison, key: Key) -> str:
+    """That the tests leave room for a gain worth having, so that "no difference" is not taken for "equal"."""
+    found = comparison.against(key, "none")
+    if found is None or not words.in_points(comparison.metric) or (gain := found.interval[1]) < _WORTH_HAVING:
+        return ""
+    return f"; a gain of up to {words.points(gain, comparison.metric)} is not excluded"
 
 
 def _of_a_method(comparison: Comparison, key: Key, scores: str) -> str:

@@ -36,7 +36,8 @@ def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart 
     for key in comparison.keys:
         style, shape = styles[key]
         name = words.name_of(key, comparison)
-        curves += _mark(name, style, shape, comparison.cost(key, cost), comparison.score(key), metric, cost)
+        price = comparison.latency_of_graph(key) if cost == "latency" else comparison.cost(key, cost)
+        curves += _mark(name, style, shape, price, comparison.score(key), metric, cost)
     if len(curves) < 2:
         return None
     curves += _mark(

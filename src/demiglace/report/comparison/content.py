@@ -1,5 +1,6 @@
 """All that the page about a comparison shows, made ready to be worded, tabled and drawn."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ Cost = Literal["latency", "size", "parameters"]  # in ms (p50, one row), bytes, 
 class Comparison:
     """All that the page about a comparison shows.
 
-    config: what the command was given, empty where that is not known; steps: manifests by their directories, in an
-    order in which they can be made; searches: what the search at a directory chose.
+    unexported: exports that failed. config: what the command was given, empty where that is not known; steps:
+    manifests by their directories, in an order in which they can be made; searches: what the search at a directory
+    chose.
     """
 
     home: Path
@@ -24,6 +26,7 @@ class Comparison:
     teachers: Mapping[str, Teacher]
     averages: Mapping[tuple[str, str], Average]
     missing: tuple[Missing, ...]
+    unexported: tuple[Missing, ...]
     test: Mapping[str, Any]
     config: Mapping[str, Any]
     steps: Mapping[Path, Mapping[str, Any]]
@@ -94,6 +97,15 @@ class Comparison:
         """Mean over the tasks of a cost of one student and method; None where one is unknown."""
         return mean_of_all([_cost(c, cost) for c in self.cells_of(key)], len(self.tasks))
 
+    def latency_of_graph(self, key: tuple[str, str]) -> float | None:
+        """Mean over the tasks of the latency of a student's graph, which is one for all methods: their exports' median.
+
+        Their own latencies differ by the noise of the clock alone, and must not decide which one is ahead.
+        """
+        graphs = [[t.latency for t in self.cells if _same_graph(t, c)] for c in self.cells_of(key)]
+        known = [[latency for latency in found if latency is not None] for found in graphs]
+        return mean_of_all([statistics.median(found) if found else None for found in known], len(self.tasks))
+
     def teacher_cost(self, cost: Cost) -> float | None:
         """The teachers' cost, made in the same way."""
         return mean_of_all([_cost(t, cost) for t in self._teachers], len(self.tasks))
@@ -141,6 +153,10 @@ def _mean_export(found: Sequence[Artefact | None], count: int) -> Artefact:
         mean_of_all([a.latency for a in known], count),
         mean_of_all([a.agreement for a in known], count),
     )
+
+
+def _same_graph(one: Cell, other: Cell) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("task", "student", "axes"))
 
 
 def _cost(model: Cell | Teacher, cost: Cost) -> float | None:

@@ -55,6 +55,7 @@ def _comparison(home: Path, title: str, summary: Mapping[str, Any], results: Map
         teachers={task: parse.teacher(t) for task, t in summary["teachers"].items()},
         averages={(a["student"], parse.label(a)): parse.average(a) for a in summary["averages"]},
         missing=tuple(map(parse.missing, summary["missing"])),
+        unexported=tuple(map(parse.missing, summary.get("unexported", ()))),
         test={k: summary[k] for k in ("level", "alpha", "resamples", "correction", "least_seeds")},
         config=results.get("config") or manifest.get("config") or {},
         steps=_contents(directories, "manifest.json"),

@@ -43,9 +43,11 @@ def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Opt
         domains=figures.domain_figures(comparison),
         groups=figures.group_figures(comparison),
         changes=changes(comparison, chosen(comparison)),
-        missing=missing_table(comparison) if comparison.missing else None,
-        failed=sum(m.status == "failed" for m in comparison.missing),
+        missing=missing_table(comparison) if comparison.missing or comparison.unexported else None,
+        failed=sum(m.status == "failed" for m in (*comparison.missing, *comparison.unexported)),
+        unexported=bool(comparison.unexported),
         runs=run_table(comparison, folder) if comparison.cells else None,
+        students=sum(len(cell.runs) for cell in comparison.cells),
         command=reproduce.compare_command(comparison),
         grid=reproduce.grid_file(comparison),
         commands=reproduce.step_commands(comparison, options),
@@ -122,7 +124,8 @@ def _costs_legend(comparison: Comparison) -> str:
         f"Parameters and file size are those of the checkpoint{', means over the tasks' if tasks else ''}; seconds are "
         f"those of one seed{', all tasks together' if tasks else ''}. The teacher is captured once for all seeds and "
         "for all methods that ask it for the same.",
-        f"Latency is p50 of one row, of the {words.exported(comparison)}, first seed.",
+        f"Latency is p50 of one row, of the {words.exported(comparison)}, first seed; the drawing has the median of a "
+        "student’s exports, which are one graph.",
         "The int8 export was timed and compared with its checkpoint, row by row; its scores were not measured.",
     ]
     known = [

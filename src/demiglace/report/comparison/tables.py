@@ -147,7 +147,7 @@ def _fewer(seeds: int, wanted: int) -> str:
 
 def run_table(comparison: Comparison, folder: Path) -> Table:
     """One row a finished run, the teachers' first, with the way to its directory from the page's folder."""
-    rows, columns = [], ("Run", "Task", "Student", "Method", "Seed", "Metric", "Score")
+    rows, columns = [], ("Run", "Task", "Student", "Method", "Seed", "Metric", "Score", "Measured in")
     for task, teacher in comparison.teachers.items():
         if task in comparison.tasks:
             rows.append(_run_of_teacher(comparison, task, teacher, folder))
@@ -158,7 +158,9 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             names = [Cell(wording.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
             where = Cell(wording.shorten(run, 90), link=way(comparison.home / run, folder), anchor=first)
             shown = [Cell(words.in_full(cell.own.metric)), Cell(words.points(score, cell.own.metric), score)]
-            rows.append((where, *names, Cell(str(seed), seed), *shown))
+            rows.append(
+                (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
+            )
     return Table(tuple(Column(c, text=c not in ("Seed", "Score")) for c in columns), tuple(rows), ("",) * len(rows))
 
 
@@ -172,7 +174,14 @@ def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder:
     link = way(run, folder) if run.exists() else ""
     where = Cell(wording.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
     names = [Cell(wording.shorten(text, 50)) for text in (task, wording.MISSING, "teacher", wording.MISSING)]
-    return where, *names, Cell(words.in_full(metric)), Cell(words.points(score, metric), score)
+    shown = [Cell(words.in_full(metric)), Cell(words.points(score, metric), score)]
+    return where, *names, *shown, _measured(comparison, f"{task}/teacher.evaluation", folder)
+
+
+def _measured(comparison: Comparison, evaluation: str, folder: Path) -> Cell:
+    """The way to where all scores of a model are."""
+    directory = comparison.home / evaluation
+    return Cell("evaluation", link=way(directory, folder)) if directory.exists() else Cell(wording.MISSING)
 
 
 def way(path: Path, folder: Path) -> str:
@@ -181,14 +190,14 @@ def way(path: Path, folder: Path) -> str:
 
 
 def missing_table(comparison: Comparison) -> Table:
-    """One row a run that failed, waited for one that did, or was never made."""
+    """One row a run or export that failed, waited for one that did, or was never made."""
     rows = tuple(
         (
             Cell(wording.shorten(m.run, 90)),
             Cell(wording.shorten(m.status, 20)),
             Cell(wording.shorten(m.error, _MOST_ERROR) or wording.MISSING),
         )
-        for m in sorted(comparison.missing, key=lambda m: m.status != "failed")
+        for m in sorted((*comparison.missing, *comparison.unexported), key=lambda m: m.status != "failed")
     )
     columns = tuple(Column(c, text=True) for c in ("Run", "What became of it", "Why"))
     return Table(columns, rows, ("",) * len(rows))
