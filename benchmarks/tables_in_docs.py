@@ -47,10 +47,10 @@ def table(directory: Path, name: str) -> str:
 
 
 def differences(summary: Summary, _: str) -> Lines:
-    """A line for each student and method: its average in domain, and how far it is from each control."""
-    controls = summary["controls"]
+    """A line for each student and method that has all tasks: its average, and how far that is from each control."""
+    controls, tasks = summary["controls"], {c["task"] for c in summary["cells"]}
     lines = [["student", "method", "average", *(f"against {c}" for c in controls)]]
-    for average in summary["averages"]:
+    for average in (a for a in summary["averages"] if {*a["tasks"]} == tasks):
         found = average["in_domain"]
         tests = average["against"].get("in_domain", {})
         apart = [_difference(tests[c]) if c in tests else "–" for c in controls]
@@ -86,14 +86,15 @@ def times(summary: Summary, _: str) -> Lines:
     others = [o for o in RATIOS_TO if any(method == o for _, method in names)]
     lines = [["student", "method", *tasks, *(f"against {o}" for o in others)]]
     for student, method in names:
-        mine = [seconds[student, method, task] for task in tasks]
-        ratios = [_ratio(mine, [seconds[student, other, task] for task in tasks]) for other in others]
-        lines.append([student, method, *(f"{s:,.0f} s" for s in mine), *ratios])
+        mine = [seconds.get((student, method, task)) for task in tasks]
+        ratios = [_ratio(mine, [seconds.get((student, other, task)) for task in tasks]) for other in others]
+        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in mine), *ratios])
     return lines
 
 
-def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> str:
-    return f"{statistics.fmean(m / t for m, t in zip(mine, theirs, strict=True)):.2f}"
+def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> str:
+    both = [m / t for m, t in zip(mine, theirs, strict=True) if m is not None and t is not None]
+    return f"{statistics.fmean(both):.2f}" if both else "–"
 
 
 def _markdown(lines: Lines) -> str:

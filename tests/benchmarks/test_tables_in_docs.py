@@ -37,13 +37,14 @@ def home(tmp_path) -> Path:
 
     hans = {"metric": "accuracy", "groups": {"lexical_overlap": part(0.5), "constituent": part(0.4)}}
     cells = [cell("vanilla-kd", "rte", 10), cell("vanilla-kd", "mnli", 20, hans=hans)]
-    cells += [cell("pkd", "rte", 5), cell("pkd", "mnli", 30, hans=hans)]
+    cells += [cell("pkd", "rte", 5), cell("pkd", "mnli", 30, hans=hans), cell("none", "rte", 4)]
     test = {"difference": -0.012, "ci": [-0.02, 0.003], "p_corrected": 0.04321}
     inside = {"mean": 0.6, "sd": 0.02}
     averages = [
-        {"student": "half", "method": m, "axes": {}, "in_domain": inside, "against": against}
+        {"student": "half", "method": m, "axes": {}, "tasks": ["rte", "mnli"], "in_domain": inside, "against": against}
         for m, against in (("vanilla-kd", {}), ("pkd", {"in_domain": {"vanilla-kd": test}}))
     ]
+    averages.append({"student": "half", "method": "none", "axes": {}, "tasks": ["rte"], "in_domain": inside})
     taught = {"groups": {name: {"metrics": {"accuracy": 0.7}} for name in hans["groups"]}}
     summary = {"cells": cells, "averages": averages, "controls": ["none", "vanilla-kd"]}
     summary["teachers"] = {"mnli": {"sets": {"hans": taught}}}
@@ -58,13 +59,14 @@ def test_times_are_compared_task_by_task(script, home):
     assert lines[2:] == [
         "| vanilla-kd | 10 s | 20 s | 1.00 | 1.33 |",
         "| pkd | 5 s | 30 s | 1.00 | 1.00 |",
+        "| none | 4 s | – | 0.40 | 0.80 |",
     ]
 
 
 def test_differences_stand_beside_their_intervals(script, home):
     lines = script.table(home / "grid", "differences").splitlines()
     assert lines[0] == "| method | average | against none | against vanilla-kd |"
-    assert lines[3] == "| pkd | 60.0 ± 2.0 | – | −1.2 (−2.0 to +0.3), p 0.043 |"
+    assert len(lines) == 4 and lines[3] == "| pkd | 60.0 ± 2.0 | – | −1.2 (−2.0 to +0.3), p 0.043 |"
 
 
 def test_groups_stand_below_the_teacher_s(script, home):

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from demiglace.compare.cells import with_values
 from demiglace.compare.plan import Step
 from demiglace.compare.ranges import Range
@@ -17,8 +15,6 @@ from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.metrics import METRICS
 from demiglace.manifest import read_manifest, write_json
 from demiglace.stages.distill import distill
-
-_PATIENCE = 100  # seconds that a process waits for another one that writes to the database
 
 
 def require_optuna() -> Any:
@@ -56,11 +52,9 @@ def run_search(step: Step, home: Path) -> None:
 
 
 def _open(optuna: Any, step: Step, home: Path) -> Any:
-    with FileLock(home / "locks" / "search.lock"):  # two that make the tables at once fail
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{home / 'search.db'}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
-        )
-        return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
+    # one file for each search, which its step's lock lets one process write: disks that machines share lock no SQLite
+    storage = optuna.storages.RDBStorage(f"sqlite:///{home / step.key / 'search.db'}")
+    return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
 
 
 def _run_trial(optuna: Any, study: Any, trial: Any, step: Step, home: Path) -> None:

@@ -265,6 +265,7 @@ def latex(table: ResultTable) -> str:
     head = " & ".join(map(_escaped, table.columns)) + r" \\"
     shape = "l" + "r" * (len(table.columns) - 1)
     return (
+        "% needs \\usepackage{booktabs,xcolor}\n"
         f"\\begin{{table}}\n\\caption{{{_escaped(table.title)}. {_escaped(table.caption.replace('`', ''))}}}\n"
         f"\\begin{{tabular}}{{{shape}}}\n\\toprule\n{head}\n\\midrule\n{rows}\n\\bottomrule\n"
         "\\end{tabular}\n\\end{table}\n"

@@ -277,7 +277,7 @@ class CompareConfig:
     grid: Path = option("YAML file of the grid; see docs/compare.md", positional=True)
     output: Path = option("directory of all its runs", short="-o", decides=False)
     engine: Literal["local", "ray"] = option("local: here, one run after another; ray: over a cluster", "local")
-    address: str | None = option("Ray cluster (auto, ray://HOST:PORT); none: one on this machine", None)
+    address: str | None = option("Ray cluster (auto, HOST:PORT, ray://HOST:PORT); none: one on this machine", None)
     cpus_per_run: int = option("Ray: processors, and threads, of each run", 1, at_least=1)
     gpus_per_run: float = option("Ray: GPUs, or the share of one, of each run", 0.0, at_least=0)
     shard: str | None = option("this process's share of the student runs, as 3/8", None)
