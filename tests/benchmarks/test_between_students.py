@@ -1,20 +1,11 @@
 """Differences between two students of a comparison, from its summary."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "between_students.py"
 
 
 @pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("between_students", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load):
+    return load("between_students.py")
 
 
 def cell(task: str, student: str, method: str, values: list[float]) -> dict:

@@ -1,6 +1,5 @@
 """The script of the experiment on cleaned text, from raw text to its results, on next to nothing."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,14 +15,9 @@ ROOM = Path(__file__).parent.parent.parent / "benchmarks" / "cleaning"
 
 
 @pytest.fixture
-def experiment(monkeypatch: pytest.MonkeyPatch):
+def experiment(load, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOM)
-    spec = importlib.util.spec_from_file_location("cleaning_models", ROOM / "models.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "cleaning_models", module)
-    spec.loader.exec_module(module)
-    return module
+    return load("cleaning/models.py", "cleaning_models")
 
 
 def test_noise_is_planted_as_stated(experiment) -> None:

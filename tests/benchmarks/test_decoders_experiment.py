@@ -1,6 +1,5 @@
 """The script of paper 1's experiment, from raw text to its results, on next to nothing."""
 
-import importlib.util
 import json
 import math
 import sys
@@ -12,7 +11,6 @@ import zstandard
 from demiglace.manifest import read_manifest
 from text_kit import sentences
 
-SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "decoders.py"
 TEXT = "books/test"
 STUDENTS = ("alternate-plain", "block-influence-plain", "random-plain", "distilgpt2")
 SEEDED = ("alternate-plain", "distilgpt2")
@@ -20,12 +18,8 @@ AGAIN = [f"{name}-seed-1" for name in SEEDED]
 
 
 @pytest.fixture
-def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    spec = importlib.util.spec_from_file_location("decoders", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "decoders", module)
-    spec.loader.exec_module(module)
+def experiment(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = load("decoders.py")
     for i, corpus in enumerate((*module.CORPORA, "wikitext2", "lambada")):
         for j, split in enumerate(("train", "validation", "test")):
             packed(tmp_path / "data" / corpus / f"{split}.jsonl.zst", sentences(12, seed=3 * i + j))

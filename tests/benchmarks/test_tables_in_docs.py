@@ -1,22 +1,15 @@
 """The tables of the results' page, which a script writes from the committed summaries."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "tables_in_docs.py"
-
 
 @pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("tables_in_docs", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load):
+    return load("tables_in_docs.py")
 
 
 def test_the_page_has_the_tables_of_the_committed_results(script):

@@ -33,6 +33,11 @@ class Comparison:
     searches: Mapping[Path, Mapping[str, Any]]
 
     @property
+    def absent(self) -> tuple[Missing, ...]:
+        """Runs that are not there, and exports that failed."""
+        return (*self.missing, *self.unexported)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, in the grid's order."""
         return tuple(dict.fromkeys(c.task for c in self.cells))

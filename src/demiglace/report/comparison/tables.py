@@ -197,7 +197,7 @@ def missing_table(comparison: Comparison) -> Table:
             Cell(wording.shorten(m.status, 20)),
             Cell(wording.shorten(m.error, _MOST_ERROR) or wording.MISSING),
         )
-        for m in sorted((*comparison.missing, *comparison.unexported), key=lambda m: m.status != "failed")
+        for m in sorted(comparison.absent, key=lambda m: m.status != "failed")
     )
     columns = tuple(Column(c, text=True) for c in ("Run", "What became of it", "Why"))
     return Table(columns, rows, ("",) * len(rows))
