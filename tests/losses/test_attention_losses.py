@@ -120,7 +120,7 @@ def test_scores_are_made_in_float32_of_half_precision() -> None:
 
 def test_mean_over_tokens_leaves_padding_out() -> None:
     values = torch.tensor([[1.0, 2.0, float("nan"), 4.0]], requires_grad=True)
-    mean = mean_over_tokens(values, torch.tensor([[1, 1, 0, 1]]))
+    mean = mean_over_tokens(values[..., None], torch.tensor([[1, 1, 0, 1]])[..., None])[..., 0]
     mean.sum().backward()
     assert mean.item() == pytest.approx(7 / 3)
     assert values.grad.tolist() == [pytest.approx([1 / 3, 1 / 3, 0.0, 1 / 3])]

@@ -1,6 +1,7 @@
 """What a run tells about its health: it is right, it warns where it should, and it changes nothing."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -157,15 +158,17 @@ def test_first_steps_name_every_term_and_the_temperature(tmp_path, capsys):
     line = said(capsys)[0]
     assert "task " in line
     assert "layers " in line
-    assert "of the loss, τ = 4, times τ² = 16)" in line
+    assert "%, τ = 4, times τ² = 16)" in line
+    shares = [float(part) for part in re.findall(r"\((\d+\.\d)%", line)]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
 
 
 def test_every_phase_has_its_first_steps(tmp_path, capsys):
     loop_of(tmp_path, "annealing-kd", log_steps=5, epochs=4).run()
     first, second = said(capsys)
-    assert first.startswith("first steps: annealed ")
-    assert second.startswith("first steps: task ")
-    assert "(100.0% of the loss)" in second
+    assert ": annealed " in first
+    assert ": task " in second
+    assert "(100.0%)" in second
 
 
 def test_numbers_have_no_temperature(tmp_path, capsys):
@@ -178,7 +181,7 @@ def test_numbers_have_no_temperature(tmp_path, capsys):
 
 def test_a_term_that_is_nothing_is_warned_of(tmp_path, capsys):
     loop_of(tmp_path, rows=random_examples(ROWS, unlabelled=ROWS), log_steps=5).run()
-    assert "warning: task is 0 in the first steps, so it teaches nothing." in said(capsys)
+    assert "warning: task is 0 in the first steps and has no gradient, so it trains nothing." in said(capsys)
 
 
 def test_a_weight_that_rises_from_nothing_is_no_warning(tmp_path, capsys):
@@ -190,8 +193,16 @@ def test_a_weight_that_rises_from_nothing_is_no_warning(tmp_path, capsys):
 def test_a_term_that_drowns_another_is_warned_of(tmp_path, capsys):
     loop_of(tmp_path, options={"layer_weight": 1e5}, log_steps=5).run()
     _, warning = said(capsys)
-    assert warning.startswith("warning: layers counts ")
-    assert warning.endswith(" in the loss; look at their weights.")
+    assert warning.startswith("warning: the gradient of layers is ")
+    assert warning.endswith("change their weights.")
+
+
+def test_a_small_loss_with_a_gradient_is_no_warning(tmp_path, capsys):
+    """The KL of a truncated student is often near 0, and its gradient is not."""
+    loop_of(tmp_path, "vanilla-kd", {"task_weight": 0.5}, log_steps=5).run()
+    (line,) = said(capsys)
+    assert records(tmp_path, "step")[0]["shares"]["kd"] < 0.01
+    assert line.startswith("first steps: ")
 
 
 @pytest.mark.parametrize(

@@ -28,5 +28,8 @@ def attend(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
-    """Σ mask·v / Σ mask of [B, L] to [B]; what padding holds does not count, and its gradient is exactly zero."""
-    return values.masked_fill(~mask.bool(), 0.0).sum(1) / mask.sum(1).clamp(min=1)
+    """Average over the tokens of a row, Σ mask·v / Σ mask, from [..., L, u] to [..., u].
+
+    mask: broadcast to the values' shape. Padding does not count, whatever it holds, and its gradient is exactly zero.
+    """
+    return values.masked_fill(~mask.bool(), 0.0).sum(-2) / mask.sum(-2).clamp(min=1)

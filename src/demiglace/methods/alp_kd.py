@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from demiglace.config import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import All
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
@@ -18,10 +18,11 @@ class AlpKD:
     layer_weight: float = option("weight of the hidden states", 0.2, at_least=0)
     temperature: float = option("τ", 20.0, above=0)
     final_layer: bool = option("match the last layers too", False)
+    reduction: Reduction = option("mean or sum over the student's layers", "mean")
 
     def method(self) -> Method:
         """The three terms."""
-        layers = LayerDistillation(All(self.final_layer), "first", "mse", attention=True)
+        layers = LayerDistillation(All(self.final_layer), "first", "mse", attention=True, reduction=self.reduction)
         return Method(
             (
                 Weighted(self.task_weight, TaskLoss()),

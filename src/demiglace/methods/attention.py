@@ -14,7 +14,7 @@ from torch import Tensor
 
 from demiglace.errors import ConfigError, ModelError
 from demiglace.losses.attention import attention_kl, probability_distance, score_distance, scores, visible_pairs
-from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import LayerMapping
 from demiglace.models.attention import WITHOUT_ATTENTION, AttentionInput
 from demiglace.models.shape import ModelShape
@@ -37,10 +37,12 @@ DISTANCES: dict[AttentionDistance, Callable[[Tensor, Tensor, Tensor], Tensor]] =
 
 @dataclass(frozen=True)
 class AttentionDistillation(Term):
-    """Σ over relations and pairs of layers of distance(X_S Y_Sᵀ/√d_h, X_T Y_Tᵀ/√d_h), head by head.
+    """Mean over pairs of layers of Σ over relations of distance(X_S Y_Sᵀ/√d_h, X_T Y_Tᵀ/√d_h), head by head.
 
     relations: which X and Y; "query-key" is the attention itself. resplit: false compares the models' own heads, which
     must be as many; true cuts the vectors anew into `heads` heads, none = as `relation_heads` says.
+
+    reduction: `sum` adds the pairs of layers up.
     """
 
     mapping: LayerMapping
@@ -48,6 +50,7 @@ class AttentionDistillation(Term):
     distance: AttentionDistance
     resplit: bool = False
     heads: int | None = None
+    reduction: Reduction = "mean"
     name: str = "attention"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
@@ -103,7 +106,7 @@ class _AttentionDistillation(TermLoss):
         self._mapping, self._layers = term.mapping, term.mapping.layers(student, teacher)
         self._relations = [RELATIONS[relation] for relation in term.relations]
         self._distance, self._heads = DISTANCES[term.distance], term.head_count(student, teacher)
-        self._causal = student.causal or teacher.causal
+        self._causal, self._reduction = student.causal or teacher.causal, term.reduction
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         assert student.mask is not None
@@ -113,7 +116,8 @@ class _AttentionDistillation(TermLoss):
             for own, other in self.pairs(progress)
             for relation in self._relations
         ]
-        return torch.stack(parts).sum(0)
+        total = torch.stack(parts).sum(0)
+        return total / len(self._layers.student) if self._reduction == "mean" else total
 
     def _scores(self, signals: Signals, relation: tuple[AttentionInput, AttentionInput], layer: int) -> Tensor:
         one, other = relation

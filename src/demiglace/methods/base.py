@@ -13,6 +13,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals
 
 Problem = Literal["classification", "regression", "language"]
+Reduction = Literal["mean", "sum"]  # over the pairs of layers of a term
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class Requests:
 class TermLoss(nn.Module, ABC):
     """A term built for two models: its trainable projections, if any, and its forward pass.
 
-    `diagnostics` holds numbers of the last forward pass that are worth logging, detached.
+    `diagnostics` holds numbers of the last forward pass that are worth logging, detached. `needs_fit` is True where
+    weights are to be fitted to the states of some training rows before the first step, by `observe` and `fit`.
     """
+
+    needs_fit: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +66,12 @@ class TermLoss(nn.Module, ABC):
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         """The loss of each row [B], unweighted; rows without a label may hold any finite number."""
+
+    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+        """Take in the signals of some rows for `fit`."""
+
+    def fit(self) -> None:
+        """Set weights from the signals that were observed."""
 
     def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
         """The (student layer, teacher layer) pairs that meet at this point, for the log; empty where none do."""

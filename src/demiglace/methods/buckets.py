@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from demiglace.losses.hidden import mean_squared
-from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import All
+from demiglace.methods.projection import LinearMaps, Start
 from demiglace.models.pooling import Pooling
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
@@ -17,14 +18,21 @@ from demiglace.signals.request import Signals, hidden_request
 
 @dataclass(frozen=True)
 class BucketDistillation(Term):
-    """Σ_i ‖h̄_i^S − W_i [h̄_j^T; j in bucket i]‖² / d_S: every teacher layer is in one bucket of neighbours.
+    """Mean over student layers of ‖h̄_i^S − W_i [h̄_j^T; j in bucket i]‖² / d_S; a bucket is a run of teacher layers.
 
-    overlapping: each bucket also holds the first layer of the next one. W_i are trained and live in the run.
+    Every teacher layer that takes part is in a bucket; the last one takes part with final_layer=True. overlapping: each
+    bucket also holds the first layer of the next one. reduction: `sum` adds the student layers up.
+
+    The maps W_i are trained and not part of the student. start: `matched` makes W_i the average of its bucket's layers
+    where widths are equal, and fits it by ridge regression on the first training rows where they are not; `random`
+    draws it.
     """
 
     pooling: Pooling = "mean"
     overlapping: bool = False
     final_layer: bool = False
+    reduction: Reduction = "mean"
+    start: Start = "matched"
     name = "buckets"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
@@ -48,20 +56,44 @@ class BucketDistillation(Term):
 class _BucketDistillation(TermLoss):
     def __init__(self, term: BucketDistillation, student: ModelShape, teacher: ModelShape):
         super().__init__()
-        self._pooling = term.pooling
+        self._term = term
         self._layers = All(term.final_layer).layers(student, teacher).student
         self._buckets = term.buckets(student, teacher)
-        self.maps = nn.ModuleList(
-            nn.Linear(len(b) * teacher.hidden_size, student.hidden_size, bias=False) for b in self._buckets
-        )
+        size = student.hidden_size
+        self.maps = nn.ModuleList(LinearMaps(1, len(b) * teacher.hidden_size, size, True) for b in self._buckets)
+        if term.start == "matched":
+            self.needs_fit = size != teacher.hidden_size
+            self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for maps, bucket in zip(self._maps, self._buckets, strict=True):
+            width, size = maps.weight.shape[1:]
+            if width == len(bucket) * size:
+                maps.weight[0] = torch.eye(size).repeat(len(bucket), 1) / len(bucket)
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
-        own = student.hidden(self._pooling, self._layers)
-        other = [
-            linear(teacher.hidden(self._pooling, bucket).flatten(1))
-            for linear, bucket in zip(self.maps, self._buckets, strict=True)
-        ]
-        return mean_squared(own, torch.stack(other, dim=1)).sum(dim=1)
+        mapped = [maps(states, [0]) for maps, states in zip(self._maps, self._joined(teacher), strict=True)]
+        distance = mean_squared(student.hidden(self._term.pooling, self._layers), torch.cat(mapped, dim=1))
+        return distance.mean(dim=1) if self._term.reduction == "mean" else distance.sum(dim=1)
+
+    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+        states = student.hidden(self._term.pooling, self._layers)
+        for i, (maps, joined) in enumerate(zip(self._maps, self._joined(teacher), strict=True)):
+            maps.observe(joined, states[:, i : i + 1])
+
+    def fit(self) -> None:
+        for maps in self._maps:
+            maps.fit()
+
+    @property
+    def _maps(self) -> list[LinearMaps]:
+        return [maps for maps in self.maps if isinstance(maps, LinearMaps)]
+
+    def _joined(self, teacher: Signals) -> list[Tensor]:
+        """Return each bucket's states side by side, [B, 1, k · d_T]."""
+        pooling = self._term.pooling
+        return [teacher.hidden(pooling, bucket).flatten(1).unsqueeze(1) for bucket in self._buckets]
 
     def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
         return [(s, t) for s, bucket in zip(self._layers, self._buckets, strict=True) for t in bucket]

@@ -7,7 +7,7 @@ Stated for translation models; for classifiers the pooled states of a row stand 
 from dataclasses import dataclass
 
 from demiglace.config import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.buckets import BucketDistillation
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.models.pooling import Pooling
@@ -15,7 +15,10 @@ from demiglace.models.pooling import Pooling
 
 @dataclass(frozen=True)
 class CombinationKD:
-    """λ1·CE + λ2·KD + λ3·Σ_i MSE(h_i^S, W_i [h_j^T; j in bucket i]): no teacher layer is left out."""
+    """λ1·CE + λ2·KD + λ3·mean_i MSE(h_i^S, W_i [h_j^T; j in bucket i]); all teacher layers but the last are in buckets.
+
+    The last one takes part with final_layer=True.
+    """
 
     task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
     kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
@@ -23,14 +26,16 @@ class CombinationKD:
     temperature: float = option("τ", 2.0, above=0)
     pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
     overlapping: bool = option("each bucket also holds the first layer of the next", False)
-    final_layer: bool = option("let the last layers take part", False)
+    final_layer: bool = option("match the last layers too", False)
+    reduction: Reduction = option("mean or sum over the student's layers", "mean")
 
     def method(self) -> Method:
-        """The three terms."""
+        """Return the three terms."""
+        layers = BucketDistillation(self.pooling, self.overlapping, self.final_layer, self.reduction)
         return Method(
             (
                 Weighted(self.task_weight, TaskLoss()),
                 Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.layer_weight, BucketDistillation(self.pooling, self.overlapping, self.final_layer)),
+                Weighted(self.layer_weight, layers),
             )
         )

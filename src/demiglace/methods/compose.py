@@ -60,7 +60,7 @@ MAPPINGS: dict[str, type[LayerMapping]] = {
 }
 AUGMENTATIONS: dict[str, type[Augmentation]] = {"adversarial-masking": AdversarialMasking}
 _KINDS: dict[type, dict[str, Any]] = {LayerMapping: MAPPINGS, Augmentation: AUGMENTATIONS}
-_ROW = ("term", "weight", "phase", "input", "course")
+_ROW = ("term", "weight", "phase", "input", "course", "until")
 
 
 def read_method(file: str) -> Method:
@@ -109,7 +109,12 @@ def _weighted(place: str, row: Any, phases: int) -> Weighted:
     term: Term = _build(f"{place} ({row['term']})", TERMS[row["term"]], own, _ROW)
     course = row.get("course")
     if course is not None:
-        term = Scheduled(term, _value(f"{place}: course", Course, course))
+        until = _value(f"{place}: until", float, row.get("until", 1.0))
+        if not 0 < until <= 1:
+            raise ConfigError(f"{place}: until was given {until!r}; expected a share of the steps, above 0, at most 1.")
+        term = Scheduled(term, _value(f"{place}: course", Course, course), until)
+    elif "until" in row:
+        raise ConfigError(f"{place}: until was given without a course; add course: rising or falling.")
     phase = _value(f"{place}: phase", int | None, row.get("phase"))
     if phase is not None and not 0 <= phase < phases:
         raise ConfigError(f"{place}: phase {phase} was given; there are {phases}, counted from 0.")
@@ -178,7 +183,7 @@ def _value(place: str, kind: Any, value: Any) -> Any:
 
 
 def _row(w: Weighted) -> dict[str, Any]:
-    course = {"course": w.term.course} if isinstance(w.term, Scheduled) else {}
+    course = {"course": w.term.course, "until": w.term.until} if isinstance(w.term, Scheduled) else {}
     term = w.term.term if isinstance(w.term, Scheduled) else w.term
     name = next(name for name, kind in TERMS.items() if type(term) is kind)
     place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.on == "text" else {"input": w.on})

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from demiglace.errors import ConfigError
 from demiglace.losses.hidden import attend, cosine_distance, mean_over_tokens, mean_squared, normalised_squared
-from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import LayerMapping, Layers
-from demiglace.methods.projection import Projection
+from demiglace.methods.projection import Kind, Projection
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
@@ -27,12 +27,15 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class LayerDistillation(Term):
-    """Σ_i α_i · distance(W_i^S h̄_i^S, W_i^T h̄_i^T) over the pairs of layers that the mapping makes.
+    """Mean over the mapped pairs of layers of α_i · distance(W_i^S h̄_i^S, W_j^T h̄_j^T).
 
-    attention: the teacher's part of each pair is a mix of all chosen layers (ALP). layer_weights: α_i, one for each
+    attention: the teacher's side of each pair is a mix of all chosen layers (ALP-KD). layer_weights: α_i, one for each
     student layer that takes part; none = 1 for all; concatenated layers have one distance and no weights of their own.
-    squared: false takes the square root of each distance. With the pooling `tokens` every token's state is compared
-    with its own, and the mean over real tokens is taken.
+    squared: False takes the square root of each distance. reduction: `sum` adds the pairs up, as most papers do; the
+    term's gradient then grows with the number of layers. centered: subtract from each layer's states, of either model,
+    their mean over the first training rows before training, so that what distinguishes rows counts; a mean over the
+    batch would depend on how a step is split into forward passes. With the pooling `tokens` every token's
+    state is compared with that of the same token, and the mean over real tokens is taken.
     """
 
     mapping: LayerMapping
@@ -42,35 +45,40 @@ class LayerDistillation(Term):
     attention: bool = False
     layer_weights: tuple[float, ...] | None = None
     squared: bool = True
+    reduction: Reduction = "mean"
+    centered: bool = False
     name = "layers"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
         """The pooled hidden states of all layers that may meet. Raises `ConfigError` for choices that do not suit."""
         layers = self.mapping.layers(student, teacher)
-        self.projection.check(student.hidden_size, teacher.hidden_size)
-        if self.pooling == "tokens" and (self.attention or self.projection.kind == "concatenated"):
+        projection = self.projection.resolved(student.hidden_size, teacher.hidden_size)
+        projection.check(student.hidden_size, teacher.hidden_size)
+        if self.pooling == "tokens" and (self.attention or projection.kind == "concatenated"):
             raise ConfigError("pooling=tokens goes neither with attention over layers nor with concatenated layers.")
+        if self.pooling == "tokens" and self.centered:
+            raise ConfigError("pooling=tokens does not go with centered=true; take pooling=mean, first or last.")
         if self.layer_weights is not None and len(self.layer_weights) != len(layers.student):
             raise ConfigError(
                 f"layer_weights has {len(self.layer_weights)} numbers; {len(layers.student)} student layers take part."
             )
-        if len(set(self.layer_weights or ())) > 1 and self.projection.kind == "concatenated":
+        if len(set(self.layer_weights or ())) > 1 and projection.kind == "concatenated":
             raise ConfigError(
                 "layer_weights was given, and concatenated layers are compared as one, with one weight; leave it out, "
                 "or take projection=per-layer (rail-kd-l)."
             )
         if not self.mapping.is_paired(layers):
-            self._check_unpaired()
+            self._check_unpaired(projection.kind)
         return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
 
-    def _check_unpaired(self) -> None:
+    def _check_unpaired(self, kind: Kind) -> None:
         """Raise `ConfigError` where layers have to come in pairs."""
         if not self.attention:
             raise ConfigError("mapping=all makes no pairs of layers; add attention=true, or take another mapping.")
-        if self.projection.kind in ("per-layer", "concatenated"):
+        if kind in ("per-layer", "concatenated"):
             raise ConfigError(
-                f"attention over all layers was given with projection={self.projection.kind}, which needs pairs of "
-                "layers; take projection=shared or none, or another mapping."
+                f"attention over all layers was given with projection={kind}, which needs pairs of layers; take "
+                "projection=shared or none, or another mapping."
             )
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
@@ -80,35 +88,64 @@ class LayerDistillation(Term):
 
 class _LayerDistillation(TermLoss):
     weights: Tensor
+    student_mean: Tensor
+    teacher_mean: Tensor
 
     def __init__(self, term: LayerDistillation, student: ModelShape, teacher: ModelShape):
         super().__init__()
         self._term = term
         self._layers: Layers = term.mapping.layers(student, teacher)
         self._distance = DISTANCES[term.distance]
-        count = len(self._layers.student)
-        self.projections = term.projection.build(count, student.hidden_size, teacher.hidden_size)
+        count, candidates = len(self._layers.student), len(self._layers.teacher)
+        self.projections = term.projection.build(count, candidates, student.hidden_size, teacher.hidden_size)
+        self.needs_fit = self.projections.needs_fit or term.centered
+        self.register_buffer("student_mean", torch.zeros(count, student.hidden_size))
+        self.register_buffer("teacher_mean", torch.zeros(candidates, teacher.hidden_size))
+        self._rows = 0  # observed so far
         weights = torch.tensor(term.layer_weights or (1.0,) * count)
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         chosen = self._term.mapping.choose(self._layers, progress)
-        own, other = self.projections(
-            student.hidden(self._term.pooling, self._layers.student),
-            teacher.hidden(self._term.pooling, chosen),
-        )
+        positions = self._positions(chosen)
+        states, others = self._states(student, teacher, chosen)
+        if self._term.centered:
+            states, others = states - self.student_mean, others - self.teacher_mean[positions]
+        own, other = self.projections(states, others, positions)
         if self._term.attention:
             other = attend(own, other)
+        if len(own) > 2:  # two rows less their mean are always opposites
+            self.diagnostics = _agreement(*(self._by_row(states.detach(), student) for states in (own, other)))
         distance = self._distance(own, other)  # [B, m], [B, m, L] for tokens, or [B, 1] for concatenated layers
         if not self._term.squared:
             distance = distance.clamp_min(1e-12).sqrt()
-        if len(own) > 1:
-            self.diagnostics = {"feature_variance": _variance(own.detach())}
+        distance = self._by_row(distance.unsqueeze(-1), student).squeeze(-1)
+        total = (distance * self.weights[: distance.shape[1]]).sum(dim=1)
+        return total / distance.shape[1] if self._term.reduction == "mean" else total
+
+    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+        chosen = self._term.mapping.choose(self._layers, progress)
+        count = len(self._layers.student)
+        if len(chosen) != count:  # attention over all layers: fit each student layer to the one at its relative depth
+            chosen = tuple(chosen[i * len(chosen) // count - 1] for i in range(1, count + 1))
+        own, other = self._states(student, teacher, chosen)
         if self._term.pooling == "tokens":
             assert student.mask is not None
-            own_mask = student.mask[:, None].expand(distance.shape).flatten(0, 1)
-            distance = mean_over_tokens(distance.flatten(0, 1), own_mask).view(distance.shape[:2])
-        return (distance * self.weights[: distance.shape[1]]).sum(dim=1)
+            padding = student.mask[:, None, :, None] == 0
+            own, other = own.masked_fill(padding, 0.0), other.masked_fill(padding, 0.0)  # rows of zeros add nothing
+        if self.projections.needs_fit:
+            self.projections.observe(own, other, self._positions(chosen))
+        if self._term.centered:
+            self._rows += len(own)
+            self.student_mean += own.sum(0)
+            self.teacher_mean += teacher.hidden(self._term.pooling, self._layers.teacher).sum(0)
+
+    def fit(self) -> None:
+        if self.projections.needs_fit:
+            self.projections.fit()
+        if self._term.centered:
+            self.student_mean /= self._rows
+            self.teacher_mean /= self._rows
 
     def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
         chosen = self._term.mapping.choose(self._layers, progress)
@@ -116,7 +153,31 @@ class _LayerDistillation(TermLoss):
             return [(s, t) for s in self._layers.student for t in chosen]
         return list(zip(self._layers.student, chosen, strict=True))
 
+    def _states(self, student: Signals, teacher: Signals, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        pooling = self._term.pooling
+        return student.hidden(pooling, self._layers.student), teacher.hidden(pooling, chosen)
 
-def _variance(features: Tensor) -> Tensor:
-    """Variance of the unit-length features over the rows, summed over their size: 0 is collapse, 1 the most."""
-    return F.normalize(features, dim=-1).var(dim=0, unbiased=False).sum(-1).mean()
+    def _positions(self, chosen: Sequence[int]) -> list[int]:
+        return [self._layers.teacher.index(layer) for layer in chosen]
+
+    def _by_row(self, values: Tensor, student: Signals) -> Tensor:
+        """Average [B, m, L, u] over a row's real tokens to [B, m, u]; pooled values are returned as they are."""
+        if self._term.pooling != "tokens":
+            return values
+        assert student.mask is not None
+        return mean_over_tokens(values, student.mask[:, None, :, None])
+
+
+def _agreement(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+    """Compute how far features [B, m, u] distinguish rows, and how far the two models agree on that.
+
+    feature_variance: of the student's unit-length features over the rows, summed over u; 0 means that all rows are
+    alike, 1 is the most. centered_cosine: mean cosine of the two models' features once their means over the rows are
+    subtracted; 0 for unrelated features, 1 the most.
+    """
+    student, teacher = (F.normalize(features, dim=-1) for features in (student, teacher))
+    own, other = student - student.mean(0), teacher - teacher.mean(0)
+    return {
+        "feature_variance": own.square().sum(-1).mean(),
+        "centered_cosine": F.cosine_similarity(own, other, dim=-1).mean(),
+    }

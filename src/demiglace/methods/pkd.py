@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demiglace.config import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import Last, Skip
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
@@ -12,10 +12,11 @@ from demiglace.methods.outputs import LogitDistillation, TaskLoss
 
 @dataclass(frozen=True)
 class PKD:
-    """(1 − α)·CE + α·KD + β·Σ_i ‖h_i^S/‖h_i^S‖ − h_I(i)^T/‖h_I(i)^T‖‖² on the first token ([CLS]), eq. 8.
+    """(1 − α)·CE + α·KD + β·mean_i ‖h_i^S/‖h_i^S‖ − h_I(i)^T/‖h_I(i)^T‖‖² on the first token ([CLS]), eq. 8.
 
-    The paper's β of 10 to 1000 belongs to code that averages the squared distance over the d numbers of a hidden
-    state; here it is summed, as in the equation, so its β is the paper's divided by d (100 / 768 ≈ 0.13).
+    The authors' code averages the squared differences over layers and over the d numbers of a hidden state; here they
+    are averaged over layers and summed over d. So β is theirs divided by d: 100 / 768 ≈ 0.13. Their code also divides
+    the KD term by the number of classes, which α does not here.
     """
 
     mapping: Literal["skip", "last"] = option("teacher layers: every (n/m)-th, or the last ones", "skip")
@@ -23,14 +24,16 @@ class PKD:
     beta: float = option("β, the weight of the hidden states", 0.13, at_least=0)
     temperature: float = option("τ", 5.0, above=0)
     final_layer: bool = option("match the last layers too", False)
+    reduction: Reduction = option("mean (the authors' code) or sum (the paper's equation) over pairs of layers", "mean")
 
     def method(self) -> Method:
         """The three terms."""
         mapping = Skip(self.final_layer) if self.mapping == "skip" else Last(self.final_layer)
+        layers = LayerDistillation(mapping, "first", "normalised-squared", reduction=self.reduction)
         return Method(
             (
                 Weighted(1 - self.alpha, TaskLoss()),
                 Weighted(self.alpha, LogitDistillation(self.temperature)),
-                Weighted(self.beta, LayerDistillation(mapping, "first", "normalised-squared")),
+                Weighted(self.beta, layers),
             )
         )

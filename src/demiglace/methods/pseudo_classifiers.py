@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from demiglace.config import option
 from demiglace.losses.divergences import forward_kl, squared_error
 from demiglace.losses.hidden import attend
-from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import All, Layers
 from demiglace.models.pooling import Pooling
 from demiglace.models.shape import ModelShape
@@ -18,15 +18,17 @@ from demiglace.signals.request import SignalRequest, Signals, hidden_request
 
 @dataclass(frozen=True)
 class PseudoClassifierDistillation(Term):
-    """Σ_i KL(C_i ‖ v_i^S) + Σ_j KL(z_T ‖ v_j^T), C_i = Σ_j softmax_j(v_i^S · v_j^T) v_j^T.
+    """Mean over i of KL(C_i ‖ v_i^S) + mean over j of KL(z_T ‖ v_j^T), C_i = Σ_j softmax_j(v_i^S · v_j^T) v_j^T.
 
     v = V h̄ is the output of a linear classifier on a layer, one for each layer of both models; they live in the run.
-    The second sum trains the teacher's; C_i is held fixed, so that they do not move towards the student.
+    The second mean trains the teacher's; C_i is held fixed, so that they do not move towards the student. reduction:
+    `sum` adds the layers up.
     """
 
     pooling: Pooling = "mean"
     temperature: float = option("τ", 1.0, above=0)
     final_layer: bool = False
+    reduction: Reduction = "mean"
     name = "pseudo"
     needs_rows = True
 
@@ -56,7 +58,8 @@ class _PseudoClassifierDistillation(TermLoss):
         other = self.teacher(teacher.hidden(self._term.pooling, self._layers.teacher))
         combined = attend(own, other).detach()
         learnt = self._distance(other, teacher.logits[:, None].expand_as(other))
-        return self._distance(own, combined).sum(1) + learnt.sum(1)
+        parts = self._distance(own, combined), learnt
+        return sum(p.mean(1) if self._term.reduction == "mean" else p.sum(1) for p in parts)  # type: ignore[return-value]
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """[B, m, C] and [B, m, C] to [B, m]."""

@@ -19,7 +19,7 @@ class RailAnnealing:
     kd_weight: float = option("λ1, the weight of the teacher's logits", 0.5, at_least=0)
     layer_weight: float = option("λ2, the weight of the hidden states", 0.5, at_least=0)
     projection: Kind = option(
-        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all; or none", "per-layer"
+        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all; none; auto: as in rail-kd-l", "auto"
     )
     annealing: AnnealingOptions = group(AnnealingOptions)
     layers: RailLayerOptions = group(RailLayerOptions)

@@ -6,11 +6,11 @@ Both variants take their options from here; each has its own file with its own c
 from dataclasses import dataclass
 
 from demiglace.config import group, option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import RandomSorted, Sampling
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.projection import Kind, Projection, Trained
+from demiglace.methods.projection import Kind, Projection, Start, Trained
 from demiglace.models.pooling import State
 
 
@@ -23,9 +23,14 @@ class RailLayerOptions:
     count: int | None = option("how many student layers take part; none: all", None, at_least=1)
     pooling: State = option("mean over real tokens, the first or the last of them, or all tokens one by one", "mean")
     layer_weights: tuple[float, ...] | None = option("α_i of the student layers that take part; none: 1 each", None)
+    reduction: Reduction = option("mean over the pairs of layers, or their sum as in the paper", "mean")
     squared: bool = option("squared distances; false: their roots", True)
     size: int = option("u, the size that hidden states are projected to; 8 to 128 seen", 128, at_least=1)
-    trained: Trained = option("whose projections are trained; the others keep their random start", "both")
+    start: Start = option(
+        "projections at the start; matched: related states are near; random: unrelated (as implementations have it)",
+        "matched",
+    )
+    trained: Trained = option("whose projections are trained; the others keep their start", "both")
     project_teacher: bool = option("false: the student is projected to the teacher's width instead", True)
 
     def term(self, kind: Kind) -> LayerDistillation:
@@ -34,9 +39,10 @@ class RailLayerOptions:
             mapping=RandomSorted(self.sampling, self.final_layer, self.count),
             pooling=self.pooling,
             distance="normalised-squared",
-            projection=Projection(kind, self.size, self.trained, self.project_teacher),
+            projection=Projection(kind, self.size, self.trained, self.project_teacher, self.start),
             layer_weights=None if self.layer_weights is None else tuple(self.layer_weights),
             squared=self.squared,
+            reduction=self.reduction,
         )
 
 

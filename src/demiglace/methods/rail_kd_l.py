@@ -10,10 +10,10 @@ from demiglace.methods.rail_kd import RailOptions
 
 @dataclass(frozen=True)
 class RailKDLayerwise:
-    """λ1·CE + λ2·KD + λ3·Σ_i α_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ_i = W_i h̄_i."""
+    """λ1·CE + λ2·KD + λ3·mean_i α_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ_i = W_i h̄_i."""
 
-    projection: Literal["per-layer", "shared", "none"] = option(
-        "one W for each layer, one for all, or none", "per-layer"
+    projection: Literal["auto", "per-layer", "shared", "none"] = option(
+        "one W for each layer, one for all, or none; auto: none at equal widths, else per-layer", "auto"
     )
     rail: RailOptions = group(RailOptions)
 

@@ -22,7 +22,7 @@ class RailMate:
     layer_weight: float = option("λ4, the weight of the hidden states", 0.25, at_least=0)
     temperature: float = option("τ", 1.0, above=0)
     projection: Kind = option(
-        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all; or none", "per-layer"
+        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all; none; auto: as in rail-kd-l", "auto"
     )
     masking: AdversarialMasking = group(AdversarialMasking)
     layers: RailLayerOptions = group(RailLayerOptions)

@@ -14,10 +14,14 @@ Course = Literal["rising", "falling"]
 
 @dataclass(frozen=True)
 class Scheduled(Term):
-    """Another term times ψ (rising) or 1 − ψ (falling), ψ the share of the phase's steps that are done."""
+    """Another term times ψ (rising) or 1 − ψ (falling).
+
+    ψ grows linearly from 0 at the phase's start to 1 where the share `until` of its steps is done, and stays 1.
+    """
 
     term: Term
     course: Course
+    until: float = 1.0
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -40,19 +44,27 @@ class Scheduled(Term):
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """The other term's loss, weighted."""
-        return _Scheduled(self.term.build(student, teacher, problem), self.course)
+        return _Scheduled(self.term.build(student, teacher, problem), self.course, self.until)
 
 
 class _Scheduled(TermLoss):
-    def __init__(self, loss: TermLoss, course: Course):
+    def __init__(self, loss: TermLoss, course: Course, until: float):
         super().__init__()
-        self.loss, self._course = loss, course
+        self.loss, self._course, self._until = loss, course, until
+        self.needs_fit = loss.needs_fit
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
-        factor = progress.fraction if self._course == "rising" else 1 - progress.fraction
+        done = min(1.0, progress.fraction / self._until)
+        factor = done if self._course == "rising" else 1 - done
         value = self.loss(student, teacher, labels, progress)
         self.diagnostics = self.loss.diagnostics
         return factor * value
+
+    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+        self.loss.observe(student, teacher, progress)
+
+    def fit(self) -> None:
+        self.loss.fit()
 
     def pairs(self, progress: Progress) -> list[tuple[int, int]]:  # type: ignore[override]
         return list(self.loss.pairs(progress))

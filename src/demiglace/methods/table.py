@@ -15,12 +15,14 @@ from demiglace.methods.compose import read_method
 from demiglace.methods.continuation_kd import ContinuationKD
 from demiglace.methods.distil import Distil
 from demiglace.methods.jsd import JensenShannon
+from demiglace.methods.last_layer_kd import LastLayerKD
 from demiglace.methods.mate_kd import MateKD
 from demiglace.methods.minilm import MiniLM
 from demiglace.methods.minilmv2 import MiniLMv2
 from demiglace.methods.none import NoDistillation
 from demiglace.methods.pkd import PKD
 from demiglace.methods.rail_annealing import RailAnnealing
+from demiglace.methods.rail_balanced import RailBalanced
 from demiglace.methods.rail_kd_c import RailKDConcatenated
 from demiglace.methods.rail_kd_l import RailKDLayerwise
 from demiglace.methods.rail_mate import RailMate
@@ -160,6 +162,13 @@ _ROWS = (
         "https://arxiv.org/abs/2212.05998",
     ),
     Row(
+        "last-layer-kd",
+        LastLayerKD,
+        "logits and the last layers",
+        "Ko et al. 2023",
+        "https://arxiv.org/abs/2302.01530",
+    ),
+    Row(
         "jsd",
         JensenShannon,
         "logits by a generalised Jensen-Shannon divergence",
@@ -174,6 +183,13 @@ _ROWS = (
         "logits by a skewed reverse KL",
         "Ko et al. 2024",
         "https://arxiv.org/abs/2402.03898",
+    ),
+    Row(
+        "rail-balanced",
+        RailBalanced,
+        "random layers, centred, giving way to logits and labels",
+        "demiglace, after Haidar et al. 2022",
+        "https://arxiv.org/abs/2109.10164",
     ),
 )
 METHODS: dict[str, Row] = {row.name: row for row in _ROWS}

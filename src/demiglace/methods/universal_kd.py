@@ -8,7 +8,7 @@ that rows without labels serve them too; the paper trains them beforehand. It is
 from dataclasses import dataclass
 
 from demiglace.config import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.pseudo_classifiers import PseudoClassifierDistillation
 from demiglace.models.pooling import Pooling
@@ -16,16 +16,20 @@ from demiglace.models.pooling import Pooling
 
 @dataclass(frozen=True)
 class UniversalKD:
-    """(1 − γ)/2·(CE + KD) + γ·Σ_i KL(C_i ‖ v_i^S), v the outputs of classifiers on layers, C_i mixed by attention."""
+    """(1 − γ)/2·(CE + KD) + γ·mean_i KL(C_i ‖ v_i^S), v the outputs of classifiers on layers.
+
+    C_i is the mix of the teacher's by attention.
+    """
 
     gamma: float = option("γ, the weight of the layers", 0.5, at_least=0, at_most=1)
     temperature: float = option("τ", 1.0, above=0)
     pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
-    final_layer: bool = option("let the last layers take part", False)
+    final_layer: bool = option("match the last layers too", False)
+    reduction: Reduction = option("mean or sum over the layers", "mean")
 
     def method(self) -> Method:
         """The three terms."""
-        layers = PseudoClassifierDistillation(self.pooling, self.temperature, self.final_layer)
+        layers = PseudoClassifierDistillation(self.pooling, self.temperature, self.final_layer, self.reduction)
         rest = (1 - self.gamma) / 2
         return Method(
             (

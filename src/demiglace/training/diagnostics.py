@@ -26,8 +26,21 @@ from demiglace.training.objective import Objective, Perturbed
 
 _STEPS_BETWEEN = 200  # from one look at the gradients to the next: so they cost less than 1 % of the time
 _ROWS = 8  # rows that such a look takes
-_COLLAPSED = 1e-3  # variance of unit-length features; 1 is the most
-_FAR_APART = 100.0  # times that one weighted term may be another
+_FIRST_ROWS = 32  # rows of the look in a phase's first steps, which the user is shown
+_FAR_APART = 30.0  # times that one weighted term's gradient may be another's
+
+_LEAST = {"feature_variance": 0.01, "centered_cosine": 0.3}  # values of healthy terms lie above
+_MEANING = {
+    "feature_variance": (
+        "the features of all rows are nearly the same, so {term} trains next to nothing; try projection=none, "
+        "another pooling or a lower --lr."
+    ),
+    "centered_cosine": (
+        "student and teacher hardly agree on what distinguishes one row from another, so {term} trains what all rows "
+        "share; try projection=none, or start=matched."
+    ),
+}
+_SETTLED = 100  # steps after which two models should agree; a student with new weights does not at the start
 
 Hear = Callable[[np.ndarray, Progress], tuple[Batch, Signals, Perturbed | None]]
 
@@ -75,7 +88,7 @@ def _norm(gradients: Sequence[Tensor | None]) -> float:
 
 
 def far_apart(parts: Mapping[str, float]) -> str | None:
-    """A warning where one term's share is more than 100 times another's; terms of no share do not count."""
+    """Return a warning where one term's gradient norm is over 30 times another's; terms of norm 0 do not count."""
     there = {name: part for name, part in parts.items() if part > 0}
     if not there:
         return None
@@ -83,7 +96,16 @@ def far_apart(parts: Mapping[str, float]) -> str | None:
     times = there[most] / there[least]
     if times <= _FAR_APART:
         return None
-    return f"warning: {most} counts {times:,.0f} times as much as {least} in the loss; look at their weights."
+    return (
+        f"warning: the gradient of {most} is {times:,.0f} times as large as that of {least}, which has next to no "
+        "effect; change their weights."
+    )
+
+
+def _bound(name: str, step: int) -> float | None:
+    """Return the value below which a diagnostic is a warning at this step; None for one that is not watched."""
+    key = name.partition(".")[2]
+    return None if key == "centered_cosine" and step < _SETTLED else _LEAST.get(key)
 
 
 class Diagnostics:
@@ -93,7 +115,7 @@ class Diagnostics:
         self._objective, self._config, self._log, self._hear = objective, config, log, hear
         self._checked: set[int] = set()
         self._low: set[str] = set()
-        self._collapsed: set[str] = set()
+        self._warned: set[str] = set()
 
     def after_window(self, record: Mapping[str, Any], rows: np.ndarray, steps: int, now: Progress) -> None:
         """Look at a window of `steps` steps: its record in the log, the rows of its last step, and where that was."""
@@ -104,44 +126,46 @@ class Diagnostics:
         is_mixed = len(self._objective.rows) > 1
         if is_mixed and now.phase not in self._checked and now.phase_epoch == 0 and now.fraction > 0:
             self._checked.add(now.phase)
-            self._first_steps(record, now)
+            self._first_steps(record, rows[:_FIRST_ROWS], now)
         if end <= steps or end // _STEPS_BETWEEN > (end - steps) // _STEPS_BETWEEN:
-            self._gradients(end, rows[:_ROWS], now)
-        self._watch_variance(record["diagnostics"])
+            layer, norms = self._norms(rows[:_ROWS], now)
+            self._log.write("gradients", {"step": end, "layer": layer, "terms": norms})
+        self._watch_features(end, record["diagnostics"])
 
-    def _first_steps(self, record: Mapping[str, Any], now: Progress) -> None:
-        """Say what each term of the phase is, and warn of one that is 0 and of two that are far apart."""
-        terms, active = record["terms"], self._objective.active(now.phase)
-        rows = {n: row for n, row, on in zip(self._objective.names, self._objective.rows, active, strict=True) if on}
-        parts = {name: record["shares"][name] for name in rows}
-        said = (
-            f"{n} {terms[n]:.4g} ({parts[n]:.1%} of the loss{self._temperature(row.term)})" for n, row in rows.items()
+    def _first_steps(self, record: Mapping[str, Any], rows: np.ndarray, now: Progress) -> None:
+        """Print each term's share of the gradient; warn of a term without any and of two that are far apart.
+
+        Shares of the loss would mislead: a term may be small and steep, or large and flat.
+        """
+        layer, norms = self._norms(rows, now)
+        terms, total = record["terms"], sum(norms.values()) or 1.0
+        kinds = dict(zip(self._objective.names, self._objective.rows, strict=True))
+        parts = (
+            f"{name} {terms[name]:.4g} ({norm / total:.1%}{self._temperature(kinds[name].term)})"
+            for name, norm in norms.items()
         )
-        say(f"first steps: {', '.join(said)}")
-        for name in rows:
-            if terms[name] == 0:
-                say(f"warning: {name} is 0 in the first steps, so it teaches nothing.")
-        if warning := far_apart(parts):
+        say(f"first steps: loss terms and their shares of the gradient at layer {layer}: {', '.join(parts)}")
+        for name, norm in norms.items():
+            if terms[name] == 0 == norm:
+                say(f"warning: {name} is 0 in the first steps and has no gradient, so it trains nothing.")
+        if warning := far_apart(norms):
             say(warning)
 
-    def _gradients(self, step: int, rows: np.ndarray, now: Progress) -> None:
-        """Log the terms' gradient norms on these rows, at the present weights."""
+    def _norms(self, rows: np.ndarray, now: Progress) -> tuple[int, dict[str, float]]:
+        """Compute the terms' gradient norms on these rows at the present weights; see `gradient_norms`."""
         with seeded(self._config.seed), torch.enable_grad():
             batch, signals, perturbed = self._hear(rows, now)
             labelled = max(1.0, float(batch.labelled.sum()))
             terms = self._objective.term_values(batch, signals, now, float(len(rows)), labelled, perturbed)
-            layer, norms = gradient_norms(self._objective, terms, now.phase)
-        self._log.write("gradients", {"step": step, "layer": layer, "terms": norms})
+            return gradient_norms(self._objective, terms, now.phase)
 
-    def _watch_variance(self, values: Mapping[str, float]) -> None:
-        """Warn once of each term whose features all but agree in two windows running (a few rows may, by chance)."""
-        low = {n for n, value in values.items() if n.endswith("feature_variance") and value < _COLLAPSED}
-        for name in (low & self._low) - self._collapsed:
-            say(
-                f"warning: {name} is {values[name]:.1e}: the projected features of all rows agree, so it teaches "
-                "nothing any more; try a frozen projection or none."
-            )
-            self._collapsed.add(name)
+    def _watch_features(self, step: int, values: Mapping[str, float]) -> None:
+        """Warn once of each term whose features say nothing of the rows, in two windows running."""
+        low = {n for n, value in values.items() if (bound := _bound(n, step)) is not None and value < bound}
+        for name in (low & self._low) - self._warned:
+            term, _, key = name.partition(".")
+            say(f"warning: {name} is {values[name]:.1e}: {_MEANING[key].format(term=term)}")
+            self._warned.add(name)
         self._low = low
 
     def _temperature(self, term: Term) -> str:

@@ -38,6 +38,8 @@ from demiglace.training.sharding import gathered, load, shard, unsharded_copy, w
 from demiglace.training.state import Goal, State
 from demiglace.training.timetable import Timetable
 
+_FIT_ROWS = 512  # training rows that the terms' weights are fitted to, where their start needs some
+
 
 class Loop:
     """One training run in one directory. `lines` tells where row i was read, for messages."""
@@ -58,6 +60,8 @@ class Loop:
         self._directory, self._accelerator, self._lines = directory, accelerator, lines
         self._plain, self._adversary = objective.to(accelerator.device), adversary
         self._sharded = config.sharding == "full" and accelerator.num_processes > 1
+        self._lengths, self._labelled = examples.lengths, examples.labelled
+        self._fit_terms()
         self._copy = unsharded_copy(objective.student) if self._sharded else objective.student
         if self._sharded:
             shard(objective, objective.student, accelerator.device)
@@ -66,11 +70,24 @@ class Loop:
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
         self._diagnostics = Diagnostics(objective, config, self._log, self._hear)
         self._window: list[Tensor] = []
-        self._lengths, self._labelled = examples.lengths, examples.labelled
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
         self._timetable = Timetable.of(config, objective.phases, self._epoch_length)
         self.state = State()
         self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch  # of the last checkpoint
+
+    def _fit_terms(self) -> None:
+        """Fit what the terms start from to the first rows; a run that resumes has it in its checkpoint.
+
+        Every process does so on the same rows, before the model is shared out or wrapped.
+        """
+        if self._source is None or self._last.exists() or not self._plain.needs_fit:
+            return
+        rows = np.concatenate(epoch_steps(self._lengths, self._config.batch_size, self._config.seed, 0))[:_FIT_ROWS]
+        parts = split_by_tokens(np.sort(rows), self._lengths, self._config.batch_tokens)
+        for phase in range(len(self._plain.phases)):
+            batches = (collate(self._examples, part, self._accelerator.device) for part in parts)
+            fetched = ((batch, self._source.fetch(batch, phase)) for batch in batches)
+            self._plain.fit(fetched, Progress(self._config.seed, 0, 0, phase))
 
     @property
     def _last(self) -> Path:

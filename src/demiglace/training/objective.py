@@ -1,6 +1,6 @@
 """The student and its loss as one module: what is optimised, and what a distributed run wraps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +86,30 @@ class Objective(nn.Module):
         for i in self._token_terms_of(progress.phase):
             values[i], _ = self._token_terms([i], [1.0] * len(values), heard, batch, progress, rows)
         return torch.stack(values)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether some term's weights are to be fitted to training rows before the first step."""
+        return any(_term(t).needs_fit for t in self.terms)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Batch, Signals]], progress: Progress) -> None:
+        """Fit the weights of terms of `progress.phase` that need it to the states of these rows.
+
+        batches: rows, and the teacher's signals for them.
+        """
+        terms = zip(map(_term, self.terms), self._rows, self._active[progress.phase], strict=True)
+        fitted = [t for t, row, on in terms if on and t.needs_fit and (row.phase or 0) == progress.phase]
+        if not fitted:
+            return
+        self.eval()
+        for batch, teacher in batches:
+            with autocast(self._precision, batch.input_ids.device):
+                student = capture(self.student, batch, self._phases[progress.phase])
+            for term in fitted:
+                term.observe(student, teacher, progress)
+        for term in fitted:
+            term.fit()
 
     def _heard(
         self, batch: Batch, teacher: Signals, progress: Progress, perturbed: Perturbed | None
