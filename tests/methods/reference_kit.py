@@ -55,8 +55,9 @@ class Facts:
         teacher, student = teacher_and_student()
         examples = random_examples(ROWS)
         batch = collate(examples, np.arange(ROWS))
-        self.objective, source = objective_of(name, options, teacher, student)
-        loss, _ = loss_of(self.objective, source, batch, now, float(ROWS), float(ROWS))
+        self.batch = batch
+        self.objective, self.source = objective_of(name, options, teacher, student)
+        loss, _ = loss_of(self.objective, self.source, batch, now, float(ROWS), float(ROWS))
         self.found = loss.item()
         self.labels = examples.labels
         self.mask = batch.attention_mask.numpy().astype(np.float64)
@@ -90,6 +91,17 @@ class Facts:
 
     def weights(self, side: str, term: str = "layers") -> np.ndarray:
         return getattr(self.term(term).projections, side).weight.detach().double().numpy()
+
+    def rail(self, weights: tuple[float, ...] = (1.0, 1.0)) -> list[float]:
+        """α_i times the mean distance of each pair of mean-pooled states, by the student's and the teacher's maps."""
+        w_s, w_t = self.weights("student"), self.weights("teacher")
+        return [
+            alpha
+            * ((unit(self.mean(self.h_s[i]) @ w_s[i - 1]) - unit(self.mean(self.h_t[j]) @ w_t[j - 1])) ** 2)
+            .sum(-1)
+            .mean()
+            for alpha, i, j in zip(weights, (1, 2), self.drawn(), strict=True)
+        ]
 
     def drawn(self) -> tuple[int, ...]:
         return tuple(t for _, t in self.objective.pairs(START)["layers"])

@@ -1,6 +1,7 @@
 """The total loss of each method on one batch, against NumPy float64 written from the equations alone."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from reference_kit import ROWS, SECOND, START, Facts, kl, softmax, unit
 
 from demiglace.data.batches import collate
 from demiglace.methods.table import METHODS
-from training_kit import CLASSES, objective_of, random_examples, teacher_and_student
+from training_kit import CLASSES, loss_of, objective_of, random_examples, teacher_and_student
 
 
 def test_every_method_has_a_reference() -> None:
@@ -33,9 +34,11 @@ def test_vanilla_kd(weight: float, temperature: float) -> None:
 @pytest.mark.parametrize(("mapping", "teacher_layers"), [("skip", (2, 4)), ("last", (4, 5))])
 def test_pkd(mapping: str, teacher_layers: tuple[int, ...]) -> None:
     facts = Facts("pkd", {"mapping": mapping, "alpha": 0.7, "beta": 3.0, "temperature": 5.0})
-    patient = sum(
-        ((unit(facts.h_s[i][:, 0]) - unit(facts.h_t[j][:, 0])) ** 2).sum(-1).mean()
-        for i, j in zip((1, 2), teacher_layers, strict=True)
+    patient = np.mean(
+        [
+            ((unit(facts.h_s[i][:, 0]) - unit(facts.h_t[j][:, 0])) ** 2).sum(-1).mean()
+            for i, j in zip((1, 2), teacher_layers, strict=True)
+        ]
     )
     assert facts.found == pytest.approx(0.3 * facts.ce() + 0.7 * facts.kd(5.0) + 3.0 * patient, rel=1e-4)
 
@@ -48,19 +51,45 @@ def test_alp_kd() -> None:
         own = facts.h_s[i][:, 0]
         context = np.einsum("bj,bjd->bd", softmax(np.einsum("bd,bjd->bj", own, stack)), stack)
         total += ((own - context) ** 2).mean(-1).mean()
-    assert facts.found == pytest.approx(0.1 * facts.ce() + 0.7 * facts.kd(20.0) + 0.2 * total, rel=1e-3)
+    assert facts.found == pytest.approx(0.1 * facts.ce() + 0.7 * facts.kd(20.0) + 0.2 * total / 2, rel=1e-3)
 
 
-def test_rail_kd_layerwise() -> None:
-    facts = Facts("rail-kd-l", {"temperature": 10.0, "size": 16, "layer_weights": [1.0, 0.5]})
-    w_s, w_t = facts.weights("student"), facts.weights("teacher")
-    assert w_s.shape == (2, 32, 16)
-    rail = sum(
-        alpha
-        * ((unit(facts.mean(facts.h_s[i]) @ w_s[k]) - unit(facts.mean(facts.h_t[j]) @ w_t[k])) ** 2).sum(-1).mean()
-        for k, (alpha, i, j) in enumerate(zip((1.0, 0.5), (1, 2), facts.drawn(), strict=True))
-    )
+@pytest.mark.parametrize(("reduction", "reduce"), [("mean", np.mean), ("sum", np.sum)])
+@pytest.mark.parametrize("start", ["matched", "random"])
+def test_rail_kd_layerwise(start: str, reduction: str, reduce: Callable[[list[float]], float]) -> None:
+    options = {"projection": "per-layer", "start": start, "reduction": reduction, "size": 16}
+    facts = Facts("rail-kd-l", {"temperature": 10.0, "layer_weights": [1.0, 0.5], **options})
+    assert facts.weights("student").shape == (2, 32, 16)
+    assert facts.weights("teacher").shape == (5, 32, 16)  # one for each layer that may be drawn
+    rail = reduce(facts.rail((1.0, 0.5)))
     assert facts.found == pytest.approx((facts.ce() + facts.kd(10.0) + rail) / 3, rel=1e-4)
+
+
+def test_rail_kd_layerwise_compares_states_of_equal_width_as_they_are() -> None:
+    facts = Facts("rail-kd-l", {})
+    pairs = zip((1, 2), facts.drawn(), strict=True)
+    rail = [((unit(facts.mean(facts.h_s[i])) - unit(facts.mean(facts.h_t[j]))) ** 2).sum(-1).mean() for i, j in pairs]
+    assert facts.found == pytest.approx((facts.ce() + facts.kd(2.0) + np.mean(rail)) / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(("fraction", "share"), [(0.0, 1.0), (0.2, 0.6), (0.5, 0.0), (0.9, 0.0)])
+def test_rail_balanced(fraction: float, share: float) -> None:
+    """The layers' weight falls to 0 at half of the steps; states are compared less their mean over some rows."""
+    facts = Facts("rail-balanced", {}, replace(START, fraction=fraction))
+    states = [(facts.mean(facts.h_s[i]), facts.mean(facts.h_t[j])) for i, j in zip((1, 2), facts.drawn(), strict=True)]
+    plain = [((unit(own) - unit(other)) ** 2).sum(-1).mean() for own, other in states]
+    assert facts.found == pytest.approx((facts.ce() + facts.kd(2.0) + share * np.mean(plain)) / 3, rel=1e-4)
+    batch, source = facts.batch, facts.source
+    facts.objective.fit([(batch, source.fetch(batch))], START)
+    loss, _ = loss_of(facts.objective, source, batch, replace(START, fraction=fraction), float(ROWS), float(ROWS))
+    centered = [((unit(a - a.mean(0)) - unit(b - b.mean(0))) ** 2).sum(-1).mean() for a, b in states]
+    assert loss.item() == pytest.approx((facts.ce() + facts.kd(2.0) + share * np.mean(centered)) / 3, rel=1e-4)
+
+
+def test_last_layer_kd() -> None:
+    facts = Facts("last-layer-kd", {"temperature": 4.0})
+    last = ((unit(facts.mean(facts.h_s[3])) - unit(facts.mean(facts.h_t[6]))) ** 2).sum(-1).mean()
+    assert facts.found == pytest.approx((facts.ce() + facts.kd(4.0) + last) / 3, rel=1e-4)
 
 
 def test_rail_kd_concatenated() -> None:
@@ -88,9 +117,9 @@ def test_ckd(overlapping: bool, buckets: list[tuple[int, ...]]) -> None:
     total = 0.0
     for layer, bucket, linear in zip((1, 2), buckets, facts.term("buckets").maps, strict=True):
         joined = np.concatenate([facts.mean(facts.h_t[j]) for j in bucket], axis=-1)
-        combined = joined @ linear.weight.detach().double().numpy().T
+        combined = joined @ linear.weight[0].detach().double().numpy()
         total += ((facts.mean(facts.h_s[layer]) - combined) ** 2).mean()
-    assert facts.found == pytest.approx(0.2 * facts.ce() + 0.3 * facts.kd(2.0) + 0.5 * total, rel=1e-4)
+    assert facts.found == pytest.approx(0.2 * facts.ce() + 0.3 * facts.kd(2.0) + 0.5 * total / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize(("epoch", "phi"), [(0, 1 / 7), (2, 2 / 7), (13, 1.0)])
@@ -121,21 +150,18 @@ def test_universal_kd() -> None:
 
     own, other = said(term.student, facts.h_s[1:3]), said(term.teacher, facts.h_t[1:6])
     mixed = softmax(own @ other.transpose(0, 2, 1)) @ other
-    layers = 4 * kl(softmax(mixed / 2), softmax(own / 2)).sum(1).mean()
-    layers += 4 * kl(softmax(facts.z_t / 2)[:, None], softmax(other / 2)).sum(1).mean()
+    layers = 4 * kl(softmax(mixed / 2), softmax(own / 2)).mean()
+    layers += 4 * kl(softmax(facts.z_t / 2)[:, None], softmax(other / 2)).mean()
     assert facts.found == pytest.approx(0.3 * (facts.ce() + facts.kd(2.0)) + 0.4 * layers, rel=1e-4)
 
 
 def test_rail_annealing() -> None:
-    facts = Facts("rail-annealing", {"kd_weight": 0.3, "layer_weight": 0.7, "tau_max": 4, "size": 8})
-    w_s, w_t = facts.weights("student"), facts.weights("teacher")
-    rail = sum(
-        ((unit(facts.mean(facts.h_s[i]) @ w_s[k]) - unit(facts.mean(facts.h_t[j]) @ w_t[k])) ** 2).sum(-1).mean()
-        for k, (i, j) in enumerate(zip((1, 2), facts.drawn(), strict=True))
+    facts = Facts(
+        "rail-annealing", {"kd_weight": 0.3, "layer_weight": 0.7, "tau_max": 4, "size": 8, "projection": "per-layer"}
     )
     # in a phase of one epoch, that epoch is the last, in which φ = 1
     annealed = ((facts.z_s - facts.z_t) ** 2).mean(-1).mean()
-    assert facts.found == pytest.approx(0.3 * annealed + 0.7 * rail, rel=1e-4)
+    assert facts.found == pytest.approx(0.3 * annealed + 0.7 * np.mean(facts.rail()), rel=1e-4)
     second = Facts("rail-annealing", {}, SECOND)
     assert second.found == pytest.approx(second.ce(), rel=1e-5)
 
@@ -159,14 +185,9 @@ def test_combined_kd() -> None:
 
 
 def test_rail_mate() -> None:
-    facts = Facts("rail-mate", {"size": 8})
-    w_s, w_t = facts.weights("student"), facts.weights("teacher")
-    rail = sum(
-        ((unit(facts.mean(facts.h_s[i]) @ w_s[k]) - unit(facts.mean(facts.h_t[j]) @ w_t[k])) ** 2).sum(-1).mean()
-        for k, (i, j) in enumerate(zip((1, 2), facts.drawn(), strict=True))
-    )
+    facts = Facts("rail-mate", {"size": 8, "projection": "per-layer"})
     other = kl(softmax(facts.z_t_other), softmax(facts.z_s_other)).mean()
-    assert facts.found == pytest.approx((facts.ce() + facts.kd(1.0) + other + rail) / 4, rel=1e-4)
+    assert facts.found == pytest.approx((facts.ce() + facts.kd(1.0) + other + np.mean(facts.rail())) / 4, rel=1e-4)
 
 
 def test_reverse_kl() -> None:

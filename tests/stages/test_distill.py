@@ -34,6 +34,14 @@ def run(output: Path, teacher: Path, **options: Any) -> int:
     return main(arguments("distill", teacher=teacher, output=output, **options))
 
 
+def test_projections_stay_outside_of_the_student(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
+    (tmp_path / "options.yaml").write_text("method_options: {projection: per-layer}\n")
+    options = {"layers": 2, "method": "rail-kd-l", "config": tmp_path / "options.yaml"}
+    assert run(tmp_path / "run", teacher, **options, **rows, **QUICK) == 0
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert set(weights(tmp_path / "run")) == set(model.state_dict())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
     assert run(tmp_path / "run", teacher, layers=2, method=method, **rows, **QUICK) == 0
@@ -43,7 +51,7 @@ def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Pa
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
     assert model.config.num_hidden_layers == 2
     assert model.num_parameters() == manifest["parameters"]
-    assert set(weights(tmp_path / "run")) == set(model.state_dict())  # projections stay outside of the student
+    assert set(weights(tmp_path / "run")) == set(model.state_dict())
     steps = records(tmp_path / "run", "step")
     assert len(steps) == 10
     assert all(np.isfinite(s["loss"]) for s in steps)

@@ -73,7 +73,7 @@ def test_distill_tells_both(tmp_path, teacher, rows, capsys):
     told = capsys.readouterr().err
     assert "teacher: in eval mode, accuracy 0." in told
     assert " on 12 validation rows, 0.583 by chance" in told
-    assert "first steps: task " in told
+    assert "first steps: loss terms and their shares of the gradient at layer " in told
     assert main(arguments("distill", output=tmp_path / "off", diagnostics="off", **given)) == 0
     told = capsys.readouterr().err
     assert "teacher: " not in told

@@ -183,8 +183,10 @@ def _value(place: str, kind: Any, value: Any) -> Any:
 
 
 def _row(w: Weighted) -> dict[str, Any]:
-    course = {"course": w.term.course, "until": w.term.until} if isinstance(w.term, Scheduled) else {}
-    term = w.term.term if isinstance(w.term, Scheduled) else w.term
+    term, course = w.term, {}
+    if isinstance(term, Scheduled):
+        course = {"course": term.course} | ({"until": term.until} if term.until < 1 else {})
+        term = term.term
     name = next(name for name, kind in TERMS.items() if type(term) is kind)
     place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.on == "text" else {"input": w.on})
     return {"term": name, "weight": w.weight} | place | course | _fields(term)

@@ -3,15 +3,18 @@
 Both variants take their options from here; each has its own file with its own choice of projection.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from demiglace.config import group, option
+from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import RandomSorted, Sampling
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.projection import Kind, Projection, Start, Trained
 from demiglace.models.pooling import State
+
+_OF_PROJECTIONS = ("size", "start", "trained", "project_teacher")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,18 @@ class RailLayerOptions:
     project_teacher: bool = option("false: the student is projected to the teacher's width instead", True)
 
     def term(self, kind: Kind) -> LayerDistillation:
-        """The term on hidden states, with this kind of projection."""
+        """Return the term on hidden states with this kind of projection; `auto` projects if an option of it is given.
+
+        Raises `ConfigError` for options of projections where there are none.
+        """
+        given = [f.name for f in fields(self) if f.name in _OF_PROJECTIONS and getattr(self, f.name) != f.default]
+        if given and kind == "none":
+            raise ConfigError(
+                f"{', '.join(given)} was given with projection=none, which has no maps; leave that out, or take "
+                "projection=per-layer."
+            )
+        if given and kind == "auto":
+            kind = "per-layer"
         return LayerDistillation(
             mapping=RandomSorted(self.sampling, self.final_layer, self.count),
             pooling=self.pooling,
