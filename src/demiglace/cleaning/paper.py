@@ -130,7 +130,7 @@ def finds_tag(line: str) -> bool:
     the installed Python's version. There are two exceptions:
 
     - After an unterminated tag or comment, some versions of the parser read the rest of the line again. A line counts
-      as one with a tag once 10 million characters were read in this way. No line of up to 4,000 characters reaches that.
+      as one with a tag once 10 million characters were read in this way. Lines up to 4,000 characters never reach that.
     - BeautifulSoup raises at a numeric character reference of more than 4,300 digits where Python limits `int`.
       Such a reference has no influence here, as with the authors' Python.
     """
