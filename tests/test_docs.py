@@ -172,6 +172,22 @@ def test_recipes_are_accepted(file, monkeypatch):
             build_method(config.method, config.method_options)
 
 
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [  # as in the authors' scripts
+        ("truncate", {"layers": 6, "strategy": "alternate"}),
+        ("pretrain", {"epochs": 4, "batch_size": 16 * 4 * 8, "lr": 5e-5, "lr_scheduler": "constant"}),
+        ("wikitext103-pretrain", {"epochs": 6, "batch_size": 8 * 16, "lr": 5e-5, "warmup": 0}),
+        ("distill", {"epochs": 4, "batch_size": 4 * 128 * 8, "lr": 2.5e-4, "warmup": 0.05, "clip": 5}),
+        ("evaluate", {"block_size": 1024}),
+    ],
+)
+def test_recipes_of_paper_1_have_the_settings_of_its_scripts(stage, settings):
+    recipe = yaml.safe_load((ROOT / "recipes" / f"paper1-{stage}.yaml").read_text("utf-8"))
+    assert {name: recipe.get(name) for name in settings} == settings
+    assert stage == "pretrain" or "lr_scheduler" not in recipe  # linear, the default
+
+
 @pytest.mark.parametrize("file", named(METHOD_FILES))
 def test_methods_of_ones_own_are_accepted(file, monkeypatch):
     monkeypatch.chdir(ROOT)

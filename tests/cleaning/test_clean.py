@@ -17,8 +17,8 @@ import zstandard
 
 import demiglace
 from demiglace.cleaning import steps
-from demiglace.cleaning.paper import finds_tag, line_key
 from demiglace.errors import ConfigError, DataError, RunError, UserError
+from paper_program import kept
 
 NOUNS = ("river", "garden", "letter", "window", "morning", "teacher", "bridge", "market", "winter", "captain", "story")
 KINDS = (
@@ -148,18 +148,11 @@ def test_neither_order_nor_workers_nor_parts_change_what_is_left(
 
 
 def plainly(documents: list[str]) -> list[str]:
-    """The two published rules, as one would write them down."""
-    seen, left = set(), []
-    for text in documents:
-        kept = []
-        for line in text.split("\n"):
-            key = line_key(line)
-            if key not in seen and not finds_tag(line):
-                kept.append(line)
-            seen.add(key)
-        if "\n".join(kept).strip():
-            left.append("\n".join(kept))
-    return left
+    """Return the documents after the published program; documents without text are dropped."""
+    lines = [text.split("\n") for text in documents]
+    keep = iter(kept(line for document in lines for line in document))
+    left = ("\n".join(line for line in document if next(keep)) for document in lines)
+    return [text for text in left if text.strip()]
 
 
 def test_the_papers_rules_line_for_line(tmp_path: Path, data_dir: Path) -> None:

@@ -42,14 +42,48 @@ def hidden_states(model, layers=None):
         ("distil", 12, 6, (0, 2, 4, 7, 9, 11)),
         ("distil", 6, 3, (0, 2, 5)),
         ("distil", 12, 1, (0,)),
+        ("distil", 12, 4, (0, 3, 8, 11)),
+        ("distil", 12, 5, (0, 2, 4, 9, 11)),
         ("bottom", 12, 6, (0, 1, 2, 3, 4, 5)),
+        ("bottom", 12, 3, (0, 1, 2)),
         ("top", 12, 6, (6, 7, 8, 9, 10, 11)),
+        ("top", 12, 2, (10, 11)),
+        ("bottom", 24, 18, tuple(range(18))),
+        ("top", 24, 18, tuple(range(6, 24))),
+        ("bottom", 24, 8, tuple(range(8))),
+        ("bottom", 48, 8, tuple(range(0, 24, 3))),
+        ("distil", 24, 8, (0, 3, 6, 9, 13, 16, 19, 22)),
         ("first-middle-last", 12, 3, (0, 6, 11)),
         ("first-middle-last", 3, 3, (0, 1, 2)),
     ],
 )
 def test_strategies_keep_what_their_table_says(strategy, n, m, kept):
     assert layers_to_keep(strategy, n, m) == kept
+
+
+def by_the_authors_script(strategy, n):
+    """Return the layers that the authors' script copies into a student of 6 layers."""
+    if strategy == "alternate":
+        return [*range(0, n, n // 6)]
+    if strategy == "distil":
+        step = n // 6
+        return [*range(0, 3 * step, step), *range(n - 3 * step + 1, n, step)]
+    step = n // 12
+    return [*range(0, n // 2 - step + 1, step)] if strategy == "bottom" else [*range(n // 2 + step - 1, n, step)]
+
+
+@pytest.mark.parametrize("strategy", ["alternate", "distil", "bottom", "top"])
+@pytest.mark.parametrize("n", [12, 24, 36, 48])
+def test_six_layers_of_any_gpt2_are_those_of_the_authors_script(strategy, n):
+    assert list(layers_to_keep(strategy, n, 6)) == by_the_authors_script(strategy, n)
+
+
+@pytest.mark.parametrize("n", [12, 24, 36, 48])
+def test_half_of_the_layers(n):
+    half = n // 2
+    assert layers_to_keep("bottom", n, half) == tuple(range(half))
+    assert layers_to_keep("top", n, half) == tuple(range(half, n))
+    assert layers_to_keep("distil", n, half) == (*range(0, half, 2), *range(half + 1 - half % 2, n, 2))
 
 
 @given(n=st.integers(1, 48), data=st.data())
@@ -217,6 +251,9 @@ def test_shared_layers_are_refused_by_name():
 # ablations
 
 
+FINAL_NORMS = {"gpt2": "transformer.ln_f.", "causal": "transformer.ln_f.", "llama": "model.norm."}
+
+
 @pytest.mark.parametrize("arch", [*ARCHITECTURES, "causal"])
 @pytest.mark.parametrize("strategy", ["random", "embeddings"])
 def test_ablations_keep_what_they_say_and_draw_the_rest(arch, strategy):
@@ -232,8 +269,8 @@ def test_ablations_keep_what_they_say_and_draw_the_rest(arch, strategy):
     ours = model.state_dict()
     for key, weight in one.items():
         assert torch.equal(weight, same[key])
-        is_layer = key.startswith(name + ".")
-        if strategy == "embeddings" and not is_layer:
+        is_new = key.startswith((name + ".", FINAL_NORMS.get(arch, name + ".")))
+        if strategy == "embeddings" and not is_new:
             assert torch.equal(weight, ours[key])
         elif key in dict(model.named_parameters()):  # and no buffer
             assert not torch.equal(weight, ours[key])

@@ -164,7 +164,7 @@ def without_lines(
     order = np.argsort(rows, kind="stable")
     rows, value, first = rows[order], value[order].astype(float), None if first is None else first[order]
     (owner, line), bounds = _places(texts, rows), np.full(len(rows), float(threshold))
-    removed = Removed(owner, line, [reason] * len(rows), _contents(texts, rows), value, bounds, first)
+    removed = Removed(owner, line, [reason] * len(rows), contents(texts, rows), value, bounds, first)
     return Outcome(kept, (Measure("anything left", left, at_least=1, binary=True),), removed)
 
 
@@ -186,7 +186,8 @@ def _places(texts: Texts, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return owner, rows - texts.lines.first[owner]
 
 
-def _contents(texts: Texts, rows: np.ndarray) -> list[str]:
+def contents(texts: Texts, rows: np.ndarray) -> list[str]:
+    """Return the characters of the lines with these numbers in the batch."""
     lines = texts.lines
     owner = lines.owner[rows]
     start, end = (lines.start[rows] - texts.first[owner]).tolist(), (lines.end[rows] - texts.first[owner]).tolist()

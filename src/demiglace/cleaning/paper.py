@@ -1,6 +1,8 @@
 """The two rules of Li et al. 2021, *A Short Study on Compressing Decoder-Based Language Models*, arXiv 2110.08460.
 
-Both work on lines. A line whose key was seen before is dropped, and so is a line in which an HTML parser finds a tag.
+Both work on lines, as the authors' program does. A line is right-stripped first. It is dropped if its key was seen
+before, or if BeautifulSoup with Python's `html.parser` finds a tag in it or rejects it. The lines that are kept are not
+changed: trailing white space stays in the text, while the authors' program removes it.
 """
 
 import hashlib
@@ -12,20 +14,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.collection import CollectionRule, Marks, later, marks, without_lines
+from demiglace.cleaning.collection import CollectionRule, Marks, contents, later, marks, without_lines
 from demiglace.cleaning.rule import Outcome, Rule
 from demiglace.cleaning.texts import SPACE, WORD, Hashes, Texts, mixed
 
 _MARKS = re.compile(r"[^\w\s]")
-# to HTMLParser a start tag is "<" and a letter, an end tag begins with "</"; any other "<" is text or a comment
-_MAY_BEGIN_TAG = re.compile(r"<[a-zA-Z/]")
-_MOST_UNENDED = 20  # tags, comments and the like that begin and do not end
+# html.parser reads "<" and a letter as a start tag, and raises at no other place than a marked section, "<!["
+_MAY_BEGIN_TAG = re.compile(r"<(?:[a-zA-Z]|!\[)")
+_MOST_WORK = 10_000_000  # characters read again after tags, comments and the like that do not end; a few seconds
 _ENDS = 4
 
 
 @dataclass(frozen=True)
 class UniqueLines(CollectionRule):
-    """Of lines with equal keys in the whole collection the first one stays."""
+    """Remove all but the first of the lines that have equal keys, in the whole collection."""
 
     name: ClassVar[str] = "unique-lines"
 
@@ -45,7 +47,7 @@ class UniqueLines(CollectionRule):
 
 @dataclass(frozen=True)
 class HtmlLines(Rule):
-    """Lines in which an HTML parser finds a tag are taken out."""
+    """Remove lines in which BeautifulSoup's `html.parser` finds a tag, and lines that it rejects."""
 
     name: ClassVar[str] = "html-lines"
 
@@ -58,7 +60,7 @@ class HtmlLines(Rule):
 
 
 def tagged_lines(text: str) -> list[int]:
-    """The numbers of the lines with a tag; only those in which one can begin are parsed."""
+    """Return the 0-based numbers of the lines for which `has_tag` is true; lines without a possible tag are skipped."""
     found, line, start = [], 0, 0
     candidate = _MAY_BEGIN_TAG.search(text)
     while candidate:
@@ -72,7 +74,7 @@ def tagged_lines(text: str) -> list[int]:
 
 
 def line_keys(texts: Texts) -> np.ndarray:
-    """`line_key` of every line of a batch, hashed, uint64 [lines]: of its length and the ends' words, all at once."""
+    """Return a 64-bit hash of `line_key` for every line of a batch, uint64 [lines]."""
     lines, inner = texts.lines, (texts.kinds & WORD) != 0
     letters, others = texts.codes[inner], np.flatnonzero(~inner)
     rank = np.flatnonzero(texts.kinds[others] & SPACE)
@@ -89,8 +91,17 @@ def line_keys(texts: Texts) -> np.ndarray:
     tail_start = _at(begins, np.maximum(high - _ENDS, low), high, last)
     hashes = Hashes(letters)
     ends = hashes.of_two(first, head_end, tail_start, last)
-    plain = last - first + np.searchsorted(spaces, lines.end) - np.searchsorted(spaces, lines.start)
+    plain = last - first + np.searchsorted(spaces, _right_stripped(texts)) - np.searchsorted(spaces, lines.start)
     return mixed(ends ^ mixed(plain.astype(np.uint64)))
+
+
+def _right_stripped(texts: Texts) -> np.ndarray:
+    """Return the end of every line of a batch without its trailing white space [lines]."""
+    lines, end = texts.lines, texts.lines.end.copy()
+    filled = np.flatnonzero(lines.lengths)
+    rows = filled[(texts.kinds[end[filled] - 1] & SPACE) != 0]
+    end[rows] -= np.array([len(line) - len(line.rstrip()) for line in contents(texts, rows)], np.int64)
+    return end
 
 
 def _at(begins: np.ndarray, index: np.ndarray, high: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -99,34 +110,40 @@ def _at(begins: np.ndarray, index: np.ndarray, high: np.ndarray, last: np.ndarra
 
 
 def line_key(line: str) -> tuple[int, bytes]:
-    """(length of the line without marks, MD5 of its first four and last four words joined)."""
-    plain = _MARKS.sub("", line)
+    """Return (length, MD5 of the first four and last four words joined) of the right-stripped line without marks."""
+    plain = _MARKS.sub("", line.rstrip())
     words = plain.split()
     ends = "".join(words[:_ENDS] + words[-_ENDS:])
     return len(plain), hashlib.md5(ends.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
 
 
 def has_tag(line: str) -> bool:
-    """Whether an HTML parser finds a tag in the line; where none can begin the parser is not asked."""
+    """Return whether BeautifulSoup finds a tag in a line or rejects it; lines without a possible tag are not parsed."""
     return bool(_MAY_BEGIN_TAG.search(line)) and finds_tag(line)
 
 
 def finds_tag(line: str) -> bool:
-    """Whether Python's HTML parser finds a start or end tag.
+    """Return whether `BeautifulSoup(line.rstrip(), "html.parser").find()` is a tag or raises.
 
-    It looks for the end of everything that begins with "<" and tries again behind it where there is none, so that its
-    work can grow with the square of the line. Hence it is not shown any "<" behind the last ">", where no tag can end,
-    and a line in which very much has no end counts as one with a tag.
+    BeautifulSoup makes a tag of every start tag that `html.parser` reports. End tags, comments and declarations make
+    none, and its handlers do not influence the parser before the first start tag. So the parser is used directly, in
+    the installed Python's version. There are two exceptions:
+
+    - After an unterminated tag or comment, some versions of the parser read the rest of the line again. A line counts
+      as one with a tag once 10 million characters were read in this way. Lines up to 4,000 characters never reach that.
+    - BeautifulSoup raises at a numeric character reference of more than 4,300 digits where Python limits `int`.
+      Such a reference has no influence here, as with the authors' Python.
     """
-    head, end, tail = line.rpartition(">")
-    finder = _TagFinder()
-    try:
-        finder.feed(head + end + tail.replace("<", " "))
-        finder.close()
-    except _FoundTag:
-        return True
-    except AssertionError:  # so the parser says that it does not know a "<![", and looks no further
+    line = line.rstrip()
+    if ">" not in line and "<![" not in line:  # every start tag ends with ">"
         return False
+    finder = _TagFinder(_MOST_WORK // len(line))
+    try:
+        finder.feed(line)
+        finder.close()
+    # AssertionError: an unknown marked section; ValueError: too long a number in an attribute
+    except (_FoundTag, AssertionError, ValueError):
+        return True
     return False
 
 
@@ -135,24 +152,21 @@ class _FoundTag(Exception):  # noqa: N818  (no error, but the end of a search)
 
 
 class _TagFinder(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=False)
-        self._unended = 0
+    def __init__(self, most_unended: int) -> None:
+        super().__init__(convert_charrefs=False)  # as BeautifulSoup does
+        self._left = most_unended
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         raise _FoundTag
 
-    def handle_endtag(self, tag: str) -> None:
-        raise _FoundTag
-
     def handle_data(self, data: str) -> None:
-        self._unended += len(data) > 1 and data[0] == "<"
-        if self._unended > _MOST_UNENDED:
+        self._left -= len(data) > 1 and data[0] == "<"
+        if self._left < 0:
             raise _FoundTag
 
 
 def unseen_lines(lines: Iterable[str], seen: set[tuple[int, bytes]]) -> list[bool]:
-    """Which lines have a key that is not in `seen`; their keys are then in it."""
+    """Return which lines have a key that is not in `seen`, and add their keys to it."""
     kept = []
     for line in lines:
         key = line_key(line)

@@ -1,7 +1,10 @@
-"""Truncation: a shallower model out of some of a model's layers.
+"""Truncate a model: build a shallower model from some of its layers.
 
-Embeddings, norms, pooler and head stay as they are; which layers stay is a strategy of Li et al. 2021 (arXiv
-2110.08460), a list, or what `models.importance` finds on text. Their ablations have the same shape and new weights.
+Embeddings, norms, pooler and head are copied. The layers are chosen by a strategy of Li et al. 2021 (arXiv 2110.08460),
+by a list, or by `models.importance` on text. The ablations of that paper have the same shape and new weights.
+
+The authors' script defines `alternate`, `distil`, `bottom` and `top` for 6 of 12, 24, 36 or 48 layers of GPT-2. All
+other sizes are extrapolated. From 24 layers on, the script no longer takes neighbouring layers.
 """
 
 import copy
@@ -17,29 +20,51 @@ from demiglace.models.stack import named_stack
 
 Keep = tuple[int, ...]
 
+_DEEP = 24  # layers of the smallest model for which the authors' script leaves gaps
+
 
 def alternate(n: int, m: int) -> Keep:
-    """Evenly spaced from the bottom: ⌊i·n/m⌋, so 12 → 6 keeps 0 2 4 6 8 10, and 12 → 5 keeps 0 2 4 7 9."""
+    """Return layers evenly spaced from the bottom, ⌊i·n/m⌋: 12 → 6 keeps 0 2 4 6 8 10, and 12 → 5 keeps 0 2 4 7 9."""
     return tuple(i * n // m for i in range(m))
 
 
 def distil(n: int, m: int) -> Keep:
-    """DistilGPT2's choice: the lower half evenly spaced from the bottom, the upper half its mirror image from the top.
+    """Return the layers of DistilGPT2's initialization: evenly spaced in both halves, with a larger gap in the middle.
 
-    12 → 6 keeps 0 2 4 7 9 11; an odd m gives the lower half one more, so 6 → 3 keeps 0 2 5.
+    The lower half (one layer more if m is odd) is ⌊i·n/m⌋. The upper half is
+
+    - ⌊i·n/m⌋ + 1 for n ≥ 24 and m ≤ n/2. Given for m = 6: 24 keeps 0 4 8 13 17 21, 36 keeps 0 6 12 19 25 31, and 48
+      keeps 0 8 16 25 33 41.
+    - the mirror image of the lower half otherwise, so that the last layer is kept. Given: 12 → 6 keeps 0 2 4 7 9 11.
+
+    Both agree for m = n/2.
     """
     lower = (m + 1) // 2
+    if n >= _DEEP and 2 * m <= n:
+        return tuple(i * n // m + (i >= lower) for i in range(m))
     return tuple(i * n // m if i < lower else n - 1 - (m - 1 - i) * n // m for i in range(m))
 
 
 def bottom(n: int, m: int) -> Keep:
-    """The first m layers."""
-    return tuple(range(m))
+    """Return m layers of the bottom half in equal steps from layer 0; the first m layers for n < 24 or m = n/2.
+
+    The step is ⌊n/12⌋, or less if m layers do not fit into the half. Given for m = 6: 24 keeps 0 2 4 6 8 10, 36 keeps
+    0 3 6 9 12 15, and 48 keeps 0 4 8 12 16 20.
+    """
+    return tuple(range(0, m * _step(n, m), _step(n, m)))
 
 
 def top(n: int, m: int) -> Keep:
-    """The last m layers."""
-    return tuple(range(n - m, n))
+    """Return m layers of the top half in equal steps that end at the last layer; the last m for n < 24 or m = n/2.
+
+    The step is that of `bottom`. Given for m = 6: 24 keeps 13 15 17 19 21 23, 36 keeps 20 23 26 29 32 35, and 48 keeps
+    27 31 35 39 43 47.
+    """
+    return tuple(n - 1 - i for i in reversed(bottom(n, m)))
+
+
+def _step(n: int, m: int) -> int:
+    return max(1, min(n // 12, n // (2 * m)))
 
 
 def first_middle_last(n: int, m: int) -> Keep:
@@ -134,18 +159,38 @@ def _table(model: PreTrainedModel) -> Any:
 
 
 def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:
-    """The student that a strategy makes of a model and the layers that it chose.
+    """Return the student that a strategy makes from a model and the layers that it chose.
 
-    random: the shape of `truncate_model`, every weight newly drawn from `seed` as the architecture draws them;
-    embeddings: embeddings, positions, norms outside of the layers, pooler and head copied, the layers drawn from
-    `seed`; all others: `truncate_model`. Raises as that does.
+    - random: the shape of `truncate_model`, with all weights initialized from `seed` as the architecture does.
+    - embeddings: as random, but embeddings, positions, embedding norms, pooler and head are copied. The layers and the
+      final norm (GPT-2's ln_f) are new, as in the authors' script.
+    - others: `truncate_model`.
+
+    Raises `ModelError` as `truncate_model` does.
     """
     student = truncate_model(model, keep)
     if strategy in ABLATIONS:
-        name, _ = named_stack(student)
-        fresh = {k: w for k, w in _drawn(student, seed).items() if strategy == "random" or k.startswith(name + ".")}
+        new = ("",) if strategy == "random" else _layers_and_final_norm(student)
+        fresh = {k: w for k, w in _drawn(student, seed).items() if k.startswith(new)}
         student.load_state_dict(fresh, strict=False)
     return student
+
+
+def _layers_and_final_norm(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the beginnings of the weights' names of the layers and of the norm after the last layer, if there is one.
+
+    The final norm is a norm in the same module as the stack of layers, such as transformer.ln_f beside transformer.h.
+    Norms of embeddings in that module are left out: BLOOM's word_embeddings_layernorm and DeBERTa's LayerNorm.
+    """
+    stack, _ = named_stack(model)
+    parent = stack.rpartition(".")[0]
+    siblings = model.get_submodule(parent).named_children()
+    norms = [
+        name
+        for name, module in siblings
+        if "norm" in type(module).__name__.lower() and "embed" not in name and name != "LayerNorm"
+    ]
+    return (f"{stack}.", *(f"{parent}.{name}.".removeprefix(".") for name in norms))
 
 
 def _drawn(model: PreTrainedModel, seed: int) -> Mapping[str, torch.Tensor]:

@@ -33,7 +33,7 @@ class TruncateConfig:
 
     Strategies by place: alternate, distil, bottom, top, first-middle-last. By what text shows: block-influence drops
     the layers that turn hidden states least, greedy those whose loss hurts least, one after another. Ablations:
-    embeddings keeps all but the layers, which are new; random keeps nothing but the shape.
+    embeddings has new layers and a new final norm; random keeps nothing but the shape.
     """
 
     model: str = option("model directory, run directory or hub name", positional=True)

@@ -18,8 +18,9 @@ class TrainConfig:
         8192,
         at_least=1,
     )
-    warmup: float = option(
-        "share of the steps over which the learning rate rises from 0; then it falls to 0", 0.06, at_least=0, below=1
+    warmup: float = option("share of the steps in which the learning rate rises from 0", 0.06, at_least=0, below=1)
+    lr_scheduler: Literal["linear", "constant"] = option(
+        "learning rate after the warm-up: linear falls to 0, constant stays at the peak", "linear"
     )
     weight_decay: float = option("AdamW's weight decay (not on biases and norms)", 0.01, at_least=0)
     adam_epsilon: float = option("AdamW's ε, added to the root of the second moment", 1e-8, above=0)
