@@ -113,8 +113,8 @@ def test_without_a_cache_and_with_unlabelled_rows(tmp_path: Path, teacher: Path,
 
 
 @needs_fork
-@pytest.mark.parametrize("method", ["tinybert", "combined-kd"])
-def test_two_phases_that_use_different_parameters(
+@pytest.mark.parametrize("method", ["tinybert", "combined-kd", "rail-balanced"])
+def test_phases_that_use_different_parameters_and_starts_from_rows(
     method: str, tmp_path: Path, teacher: Path, odd_rows: dict[str, str]
 ) -> None:
     given = {"method": method} | odd_rows | UNEVEN
@@ -221,7 +221,7 @@ def note_shares(file: Path) -> None:
 def test_a_model_shared_out_among_processes(command: str, tmp_path: Path) -> None:
     """FSDP: the same run as one process's, also killed inside the epoch and resumed, each time with a whole model."""
     model, corpus = save_lm(tmp_path / "lm"), write_jsonl(tmp_path / "text.jsonl", sentences(12))
-    given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "rail-kd-l"}
+    given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "rail-kd-c"}
     given |= {"corpus": corpus, "block_size": 16, "max_tokens": 320}
     # steps of 7 blocks, one a forward pass: one process has four passes, the other three
     given |= QUICK | {"batch_size": 7, "batch_tokens": 16, "lr": 1e-3}
