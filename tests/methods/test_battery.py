@@ -27,6 +27,7 @@ from training_kit import loss_of, make_loop, objective_of, random_examples, teac
 SETTINGS: dict[str, list[dict]] = {
     "none": [{}],
     "vanilla-kd": [{}, {"temperature": 10.0, "task_weight": 0.2}],
+    "pseudo-labels": [{}, {"task_weight": 0.0}],
     "pkd": [{}, {"mapping": "last", "final_layer": True, "reduction": "sum"}],
     "alp-kd": [{}, {"final_layer": True}],
     "rail-kd-l": [

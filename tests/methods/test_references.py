@@ -31,6 +31,12 @@ def test_vanilla_kd(weight: float, temperature: float) -> None:
     assert facts.found == pytest.approx(weight * facts.ce() + (1 - weight) * facts.kd(temperature), rel=1e-4)
 
 
+def test_pseudo_labels() -> None:
+    facts = Facts("pseudo-labels", {"task_weight": 0.3})
+    hard = -np.log(softmax(facts.z_s)[np.arange(ROWS), facts.z_t.argmax(-1)]).mean()
+    assert facts.found == pytest.approx(0.3 * facts.ce() + 0.7 * hard, rel=1e-4)
+
+
 @pytest.mark.parametrize(("mapping", "teacher_layers"), [("skip", (2, 4)), ("last", (4, 5))])
 def test_pkd(mapping: str, teacher_layers: tuple[int, ...]) -> None:
     facts = Facts("pkd", {"mapping": mapping, "alpha": 0.7, "beta": 3.0, "temperature": 5.0})

@@ -51,6 +51,14 @@ def squared_error(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (student_logits - teacher_logits).square().mean(-1)
 
 
+def hard_label(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Compute −log q of the teacher's most likely class at τ = 1, logits [B, C] to [B] (Lee 2013, *Pseudo-Label*).
+
+    No divergence: it is not 0 for equal distributions.
+    """
+    return F.cross_entropy(student_logits, teacher_logits.argmax(-1), reduction="none")
+
+
 def _log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
 

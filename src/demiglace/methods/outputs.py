@@ -11,6 +11,7 @@ from demiglace.config import option
 from demiglace.errors import ConfigError
 from demiglace.losses.divergences import (
     forward_kl,
+    hard_label,
     jensen_shannon,
     reverse_kl,
     skew_kl,
@@ -23,7 +24,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals, SparseTargets
 
 _LOGITS = SignalRequest(logits=True)
-Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared"]
+Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared", "hard"]
 # (student logits, teacher logits, temperature, mix) -> [B]
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
     "forward-kl": lambda student, teacher, temperature, _: forward_kl(student, teacher, temperature),
@@ -32,6 +33,7 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
     "skew-kl": skew_kl,
     "skew-reverse-kl": skew_reverse_kl,
     "squared": lambda student, teacher, _temperature, _: squared_error(student, teacher),
+    "hard": lambda student, teacher, _temperature, _: hard_label(student, teacher),
 }
 
 
@@ -67,9 +69,10 @@ class _TaskLoss(TermLoss):
 class LogitDistillation(Term):
     """A divergence of the two outputs at temperature τ, τ²·KL(teacher ‖ student) unless another one is named.
 
-    mix: β of `jsd`, λ of the skewed ones. On regression it is always the squared error of the outputs. Where some
-    tokens are all that is known of the teacher, it is `losses.sparse`, which stands for KL(teacher ‖ student) and for
-    no other divergence.
+    mix: β of `jsd`, λ of the skewed ones. hard: cross-entropy with the teacher's most likely class, without τ.
+
+    On regression it is always the squared error of the outputs. Where some tokens are all that is known of the teacher,
+    it is `losses.sparse`, which stands for KL(teacher ‖ student) and for no other divergence.
     """
 
     temperature: float = option("τ", 1.0, above=0)

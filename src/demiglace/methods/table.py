@@ -21,6 +21,7 @@ from demiglace.methods.minilm import MiniLM
 from demiglace.methods.minilmv2 import MiniLMv2
 from demiglace.methods.none import NoDistillation
 from demiglace.methods.pkd import PKD
+from demiglace.methods.pseudo_labels import PseudoLabels
 from demiglace.methods.rail_annealing import RailAnnealing
 from demiglace.methods.rail_balanced import RailBalanced
 from demiglace.methods.rail_kd_c import RailKDConcatenated
@@ -60,6 +61,12 @@ _ROWS = (
         "distillation of logits",
         "Hinton et al. 2015",
         "https://arxiv.org/abs/1503.02531",
+    ),
+    Row(
+        "pseudo-labels",
+        PseudoLabels,
+        "the teacher's most likely class as the label",
+        "Lee 2013",
     ),
     Row("pkd", PKD, "fixed layers, first token", "Sun et al. 2019", "https://arxiv.org/abs/1908.09355"),
     Row(

@@ -173,6 +173,6 @@ class Diagnostics:
         if isinstance(term, Scheduled):
             return self._temperature(term.term)
         is_regression = self._objective.student.config.num_labels == 1
-        if not isinstance(term, LogitDistillation) or term.divergence == "squared" or is_regression:
+        if not isinstance(term, LogitDistillation) or term.divergence in ("squared", "hard") or is_regression:
             return ""
         return f", τ = {term.temperature:g}, times τ² = {term.temperature**2:g}"

@@ -1,0 +1,25 @@
+"""Pseudo-labels: Lee 2013, *Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural
+Networks*. The teacher's most likely class is the label: a baseline for what its whole distribution adds.
+"""
+
+from dataclasses import dataclass
+
+from demiglace.config import option
+from demiglace.methods.base import Method, Weighted
+from demiglace.methods.outputs import LogitDistillation, TaskLoss
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """λ·CE(y) + (1 − λ)·CE(argmax z_T); squared errors on regression."""
+
+    task_weight: float = option("λ, the weight of the labels' loss", 0.5, at_least=0, at_most=1)
+
+    def method(self) -> Method:
+        """Return the two terms."""
+        return Method(
+            (
+                Weighted(self.task_weight, TaskLoss()),
+                Weighted(1 - self.task_weight, LogitDistillation(divergence="hard")),
+            )
+        )
