@@ -29,7 +29,7 @@ _ROWS = 8  # rows that such a look takes
 _FIRST_ROWS = 32  # rows of the look in a phase's first steps, which the user is shown
 _FAR_APART = 30.0  # times that one weighted term's gradient may be another's
 
-_LEAST = {"feature_variance": 0.01, "centered_cosine": 0.3}  # values of healthy terms lie above
+_LEAST = {"feature_variance": 0.02, "centered_cosine": 0.3}  # healthy terms lie above
 _MEANING = {
     "feature_variance": (
         "the features of all rows are nearly the same, so {term} trains next to nothing; try projection=none, "
