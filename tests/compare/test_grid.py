@@ -3,11 +3,13 @@
 import pytest
 
 from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
+from demiglace.compare.contrasts import Contrast
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.plan import make_plan
 from demiglace.compare.ranges import Range
 from demiglace.errors import ConfigError
 
+PAIR = {"method": "vanilla-kd", "control": "none"}
 SEARCH = {"trials": 4, "ranges": {"lr": {"low": 1e-5, "high": 5e-4, "log": True}}}
 
 
@@ -45,6 +47,27 @@ def changed(content: dict, **sections) -> dict:
         ({"methods": {"none": {"tune": True}, "vanilla-kd": {}}}, "methods.none: unknown option 'tune'"),
         ({"axes": {"lr": 1e-4}}, "axes.lr was given 0.0001; expected a list"),
         ({"axes": {"lr": [1e-4, 1e-4]}}, "expected a list of different values"),
+        (
+            {"primary": [PAIR | {"method": "vanila-kd"}]},
+            "entry 1: unknown method of this grid 'vanila-kd'; did you mean",
+        ),
+        (
+            {"primary": [PAIR, PAIR | {"control": "non"}]},
+            "entry 2: unknown method of this grid 'non'; did you mean 'none'",
+        ),
+        ({"primary": [{"method": "none", "control": "none"}]}, "method and control are both 'none'"),
+        ({"primary": [{"method": "none"}]}, "primary, entry 1: --control must be given"),
+        ({"primary": [PAIR, PAIR]}, "entry 2: the same contrast is given twice"),
+        ({"primary": [PAIR | {"tasks": ["mod"]}]}, "tasks: unknown task of this grid 'mod'; did you mean 'mood'"),
+        ({"primary": [PAIR | {"tasks": "averages"}]}, "did you mean 'average'"),
+        ({"primary": [PAIR | {"tasks": []}]}, "expected each, average, or different task labels"),
+        ({"primary": [PAIR | {"margin": 0}]}, "--margin was given 0"),
+        ({"primary": 3}, "--primary was given 3; expected a list of mappings"),
+        (
+            {"primary": [PAIR], "skip": {"half": ["vanilla-kd"]}, "controls": False},
+            "leaves no student of mood with both vanilla-kd and none",
+        ),
+        ({"tasks": {"average": {"data": "sst2"}}}, "'average' cannot be a label"),
         ({"seeds": [0, 0]}, "holds a seed twice"),
         ({"seeds": [-1]}, "--seeds was given"),
         ({"seeds": 5}, "seeds was given 5; expected a list of at least one"),
@@ -86,6 +109,17 @@ def test_what_is_wrong_in_a_grid_is_named(content, sections, message):
     with pytest.raises(ConfigError) as caught:
         parse_grid(changed(content, **sections))
     assert message in str(caught.value)
+
+
+def test_declared_contrasts(content):
+    tasks = content["tasks"] | {"sst2": {}}
+    entries = [PAIR, PAIR | {"tasks": "average", "margin": 0.5}, PAIR | {"tasks": ["sst2"]}]
+    assert parse_grid(changed(content, tasks=tasks, primary=entries)).primary == (
+        Contrast("vanilla-kd", "none", None, False, None),
+        Contrast("vanilla-kd", "none", None, True, 0.5),
+        Contrast("vanilla-kd", "none", ("sst2",), False, None),
+    )
+    assert parse_grid(content).primary == ()
 
 
 def test_controls_can_be_waived(content):

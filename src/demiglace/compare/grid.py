@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demiglace.compare.contrasts import Contrast, read_contrasts
 from demiglace.compare.outcomes import CONTROLS
 from demiglace.compare.ranges import Search, read_search
 from demiglace.config import build, option, options_of
@@ -15,7 +16,11 @@ from demiglace.stages.config import DistillConfig, EvaluateConfig, ExportConfig,
 
 Options = Mapping[str, Any]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-_RESERVED = {"tasks": ("logs", "failed", "locks"), "students": ("teacher", "signals"), "methods": ("start",)}
+_RESERVED = {
+    "tasks": ("logs", "failed", "locks", "each", "average"),
+    "students": ("teacher", "signals"),
+    "methods": ("start",),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class _File:
     )
     export: dict[str, Any] | None = option("options of `demiglace export`, or true", None)
     search: dict[str, Any] | None = option("trials, ranges, per: what --search optuna looks through", None)
+    primary: tuple[dict[str, Any], ...] = option(
+        "the contrasts that the grid is made for, as [{method: rail-kd-l, control: vanilla-kd}]", ()
+    )
     controls: bool = option("whether `none` and `vanilla-kd` must be among the methods", True)
 
 
@@ -58,6 +66,7 @@ class Grid:
     export: Options | None
     search: Search | None
     skip: Mapping[str, tuple[str, ...]]
+    primary: tuple[Contrast, ...] = ()  # the contrasts that the grid was made for
 
     def has(self, task: str, student: str, method: str) -> bool:
         """Whether a method is run on a task and a student."""
@@ -124,6 +133,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
         search=search,
         skip={label: tuple(several(methods)) for label, methods in file.skip.items()},
+        primary=read_contrasts(file.primary, parts["tasks"], parts["methods"]),
     )
     _check(grid, file.controls and controls)
     return grid
@@ -224,6 +234,7 @@ def _check(grid: Grid, controls: bool) -> None:
         )
     _check_models(grid)
     _check_skip(grid, controls)
+    _check_primary(grid)
     if len(set(grid.seeds)) != len(grid.seeds):
         raise ConfigError(f"seeds: {list(grid.seeds)} holds a seed twice.")
     both = set(grid.axes) & set(grid.search.ranges if grid.search else ())
@@ -260,6 +271,19 @@ def _check_ready_teachers(grid: Grid) -> None:
                 f"{place}: {', '.join(training)} for a teacher that is there already, {ready}, and is not trained. "
                 "Leave that out, or give `model` instead of `run`."
             )
+
+
+def _check_primary(grid: Grid) -> None:
+    """Raise `ConfigError` for a contrast of two methods that `skip` leaves together on no student of a task."""
+    for contrast in grid.primary:
+        pair = contrast.method, contrast.control
+        for task in contrast.tasks or grid.tasks:
+            together = any(all(grid.has(task, s, m) for m in pair) for s in grid.students)
+            if not together:
+                raise ConfigError(
+                    f"primary: `skip` leaves no student of {task} with both {' and '.join(pair)}; name the contrast's "
+                    "`tasks`, or run both methods there."
+                )
 
 
 def _check_skip(grid: Grid, controls: bool) -> None:
