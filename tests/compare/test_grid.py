@@ -69,6 +69,11 @@ def changed(content: dict, **sections) -> dict:
         ),
         ({"tasks": {"average": {"data": "sst2"}}}, "'average' cannot be a label"),
         ({"seeds": [0, 0]}, "holds a seed twice"),
+        ({"replicates": [1, 2]}, "both seeds and replicates were given"),
+        (
+            {"axes": {"data_seed": [1, 2]}},
+            "axes: data_seed cannot be an axis; give its values in `seeds` or `replicates`",
+        ),
         ({"seeds": [-1]}, "--seeds was given"),
         ({"seeds": 5}, "seeds was given 5; expected a list of at least one"),
         ({"seeds": []}, "expected a list of at least one"),
@@ -108,6 +113,27 @@ def changed(content: dict, **sections) -> dict:
 def test_what_is_wrong_in_a_grid_is_named(content, sections, message):
     with pytest.raises(ConfigError) as caught:
         parse_grid(changed(content, **sections))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"replicates": []}, "replicates was given []; expected a list of at least one"),
+        ({"replicates": 5}, "replicates was given 5; expected a list of at least one"),
+        ({"replicates": [1, 1]}, "replicates: [1, 1] holds a replicate twice"),
+        ({"replicates": [-1]}, "--replicates was given"),
+        ({"replicates": [0, 1], "search": SEARCH}, "0 is the replicate whose rows and teacher `search` uses"),
+        ({"teacher": {"model": "m", "seed": 3}}, "teacher: `seed`, but the number of each replicate is its seed"),
+        ({"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}}, "students.half: `seed`"),
+        ({"teacher": {"run": "ready"}}, "teacher: ready is a finished teacher, which would be the same one in every"),
+        ({"teachers": {"mood": "ready"}}, "tasks.mood.teacher: ready is a finished teacher"),
+    ],
+)
+def test_what_replicates_cannot_have_is_refused(content, sections, message):
+    del content["seeds"]
+    with pytest.raises(ConfigError) as caught:
+        parse_grid(changed(content, **{"replicates": [1, 2], **sections}))
     assert message in str(caught.value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from demiglace.compare.cells import skipped_names
+from demiglace.compare.cells import row_options, skipped_names
 from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.cost import grid_cost
 from demiglace.compare.grid import Grid, parse_grid
@@ -94,6 +94,9 @@ def _check(config: CompareConfig, grid: Grid) -> None:
         require_onnx()
     for label, names in skipped_names(grid).items():
         say(f"{label} has no option {', '.join(names)}; its runs are made without.")
+    for task in grid.tasks if grid.unit == "replicate" else ():
+        if not row_options(grid, task).get("max_rows"):
+            say(f"{task}: without `max_rows` its replicates share most or all of their training rows.")
 
 
 def _engine(config: CompareConfig) -> Callable[[Plan, Schedule, Watcher], None]:
