@@ -50,6 +50,7 @@ class _File:
     primary: tuple[dict[str, Any], ...] = option(
         "the contrasts that the grid is made for, as [{method: rail-kd-l, control: vanilla-kd}]", ()
     )
+    protocol: str | None = option("text file that says before the runs what will be compared and how", None)
     controls: bool = option("whether `none` and `vanilla-kd` must be among the methods", True)
 
 
@@ -73,6 +74,7 @@ class Grid:
     search: Search | None
     skip: Mapping[str, tuple[str, ...]]
     primary: tuple[Contrast, ...] = ()  # the contrasts that the grid was made for
+    protocol: str | None = None  # a text file
 
     def has(self, task: str, student: str, method: str) -> bool:
         """Whether a method is run on a task and a student."""
@@ -140,6 +142,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         search=search,
         skip={label: tuple(several(methods)) for label, methods in file.skip.items()},
         primary=read_contrasts(file.primary, parts["tasks"], parts["methods"]),
+        protocol=file.protocol,
     )
     _check(grid, file.controls and controls)
     return grid
@@ -293,11 +296,11 @@ def _check_ready_teachers(grid: Grid) -> None:
 
 
 def _check_replicates(grid: Grid) -> None:
-    """Raise `ConfigError` for what replicates could not vary, and for the replicate that a search uses."""
-    if 0 in grid.seeds and grid.search is not None:
+    """Raise `ConfigError` for what replicates could not vary, and for replicate 0 where it must not be reported."""
+    if 0 in grid.seeds and (grid.search is not None or grid.protocol is not None):
         raise ConfigError(
-            "replicates: 0 is the replicate whose rows and teacher `search` uses, so it is not reported; take the "
-            "numbers from 1 on."
+            "replicates: 0 is the replicate for choosing options (`search` uses its rows and its teacher), so a grid "
+            "with a `search` or a `protocol` does not report it; take the numbers from 1 on."
         )
     fixed = {f"students.{label}": options for label, options in grid.students.items()} | {"teacher": grid.teacher}
     fixed |= {f"tasks.{label}.teacher": options["teacher"] for label, options in grid.tasks.items()}

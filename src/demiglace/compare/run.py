@@ -3,6 +3,7 @@
 # ruff: noqa: T201  (what --dry-run prints is what was asked for)
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from demiglace.compare.home import claim, identity, reopen
 from demiglace.compare.local import run_local
 from demiglace.compare.plan import Plan, make_plan
 from demiglace.compare.progress import Watcher, watching
+from demiglace.compare.protocol import declare
 from demiglace.compare.ray_engine import run_ray
 from demiglace.compare.results import steps_done, stories, write_results
 from demiglace.compare.schedule import Schedule
@@ -33,6 +35,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         grid = parse_grid(content, controls=not config.no_controls)
     except ConfigError as error:
         raise ConfigError(f"{config.grid}: {error}") from error
+    grid = _with_protocol(grid, config.grid.parent)
     _check(config, grid)
     whole, plan = (_plan(config, grid, shard) for shard in ((1, 1), _shard(config.shard)))
     check_plan(whole)
@@ -42,6 +45,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         return
     claim(config.output, read)
     schedule = Schedule(plan.steps, steps_done(plan))
+    declare(config.output, grid, content)
     reopen(config.output)
     say(
         f"{config.output}: {len(plan.runs)} student runs, {len(plan.steps)} steps, "
@@ -54,6 +58,18 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         status = _status(whole, schedule, errors)
         write_results(whole, status, errors, _config(config, content), read)
     _tell(whole, schedule, status)
+
+
+def _with_protocol(grid: Grid, folder: Path) -> Grid:
+    """The grid with the path of its protocol, which is relative to the grid file. Raises `ConfigError`."""
+    if grid.protocol is None:
+        return grid
+    file = folder / grid.protocol
+    if not file.is_file():
+        raise ConfigError(
+            f"protocol: there is no file {file}; give the path of a text file, relative to the grid file."
+        )
+    return replace(grid, protocol=str(file))
 
 
 def _config(config: CompareConfig, content: Mapping[str, Any]) -> dict[str, Any]:
