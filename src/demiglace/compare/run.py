@@ -118,9 +118,9 @@ def _check(config: CompareConfig, grid: Grid) -> None:
 
 
 def _tell_trials(grid: Grid, search: Search) -> None:
-    """Say where trials are few, and which methods have fewer combinations than trials."""
+    """Print a warning where trials are few, and which methods have fewer combinations than trials."""
     if search.trials < FEW_TRIALS:
-        say(f"search: {search.trials} trials hardly tell options apart; give {FEW_TRIALS} or more.")
+        say(f"search: {search.trials} trials are few for choosing options; give {FEW_TRIALS} or more.")
     for label in grid.methods:
         ranges = {name: within for name, within in search.ranges.items() if applies(grid, label, name)}
         if ranges and (count := len(trial_options(ranges, search.trials))) < search.trials:
