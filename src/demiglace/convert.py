@@ -102,6 +102,8 @@ def describe_type(kind: Any) -> str:
     if isinstance(kind, types.UnionType):
         return " or ".join(describe_type(k) for k in get_args(kind) if k is not type(None))
     if get_origin(kind) is tuple:
+        if get_origin(get_args(kind)[0]) is dict:
+            return "a list of mappings of names to values"
         return f"a list of {describe_type(get_args(kind)[0]).removeprefix('a ')}s"
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(a) for a in get_args(kind))

@@ -26,6 +26,11 @@ def grid_of(place: Path) -> dict[str, Any]:
     }
 
 
+def replicated(content: dict[str, Any], *numbers: int, **sections: Any) -> dict[str, Any]:
+    """The same grid with replicates instead of seeds, and other sections."""
+    return {k: v for k, v in content.items() if k != "seeds"} | {"replicates": list(numbers)} | sections
+
+
 def line_of(content: dict[str, Any], home: Path, **options: Any) -> list[str]:
     """The command line that runs a grid."""
     file = home.with_suffix(".yaml")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from compare_kit import replicated
 
 from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.grid import parse_grid
@@ -41,6 +42,62 @@ def test_shared_work_is_there_once(content):
     assert_in_order(plan)
     assert plan.step("mood/half/none/seed-2").needs == ("mood/teacher", "mood/half/start")
     assert {s.options["cache"] for s in plan.steps if s.stage == "distill"} == {"runs/mood/signals"}
+
+
+def test_each_replicate_has_its_own_rows_teacher_signals_and_student(content):
+    plan = plan_of(replicated(content, 3, 1, export={}))
+    stages = [step.stage for step in plan.steps]
+    assert {s: stages.count(s) for s in stages} == {
+        "finetune": 2, "truncate": 2, "distill": 4, "evaluate": 6, "export": 3
+    }  # fmt: skip
+    assert_in_order(plan)
+    for number in (3, 1):
+        teacher, start = f"mood/teacher/replicate-{number}", f"mood/half/start/replicate-{number}"
+        run, evaluation = (plan.step(f"mood/half/none/replicate-{number}{end}") for end in ("", ".evaluation"))
+        trained, config = (config_of(s, HOME) for s in (plan.step(teacher), run))
+        assert trained.source == config.source and trained.source.data_seed == number
+        assert trained.training.seed == config.training.seed == number
+        assert (config.teacher, config.student) == (f"runs/{teacher}", f"runs/{start}")
+        assert config.cache == f"runs/mood/signals/replicate-{number}"
+        assert run.needs == (teacher, start) and plan.step(start).needs == (teacher,)
+        assert config_of(plan.step(start), HOME).model == f"runs/{teacher}"
+        assert config_of(evaluation, HOME).teacher == f"runs/{teacher}.evaluation"
+        assert f"{teacher}.evaluation" in evaluation.needs
+        assert config_of(plan.step(start), HOME).seed == number  # of the calibration text, where layers need it
+    exports = [s.key for s in plan.steps if s.stage == "export"]
+    assert exports[0] == "mood/teacher/replicate-3.export"
+    assert all(key.endswith("replicate-3.export") for key in exports)
+    check_plan(plan)
+    files_read(plan)
+
+
+def test_a_shard_makes_the_teachers_of_its_own_replicates(content):
+    plan = plan_of(replicated(content, 1, 2), shard=(4, 4))
+    assert [run.path for run in plan.runs] == ["mood/half/vanilla-kd/replicate-2"]
+    assert [s.key for s in plan.steps if s.stage == "finetune"] == ["mood/teacher/replicate-2"]
+    assert_in_order(plan)
+
+
+def test_a_search_reads_nothing_of_a_reported_replicate(content):
+    search = {"trials": 5, "ranges": RANGES}
+    plan = plan_of(replicated(content, 1, 2, search=search), searching=True)
+    assert_in_order(plan)
+    for step in (s for s in plan.steps if s.stage == "search"):
+        config = config_of(step, HOME)
+        assert (config.source.data_seed, config.training.seed, config.source.tune) == (0, 0, True)
+        assert (
+            config.teacher == "runs/mood/teacher/replicate-0" and config.student == "runs/mood/half/start/replicate-0"
+        )
+        assert config.cache == "runs/mood/signals/replicate-0"
+        assert step.needs == ("mood/teacher/replicate-0", "mood/half/start/replicate-0")
+    assert "mood/teacher/replicate-0.evaluation" not in [s.key for s in plan.steps]
+    assert plan.step("mood/half/none/replicate-2").search == "mood/half/none/search"
+
+
+def test_students_with_new_weights_differ_from_replicate_to_replicate(content):
+    plan = plan_of(replicated(content, 1, 2, students={"half": {"layers": 2, "strategy": "random"}}))
+    assert not [s.key for s in plan.steps if s.stage == "truncate"]
+    assert config_of(plan.step("mood/half/none/replicate-2"), HOME).training.seed == 2
 
 
 def test_ready_teachers_and_students_are_not_made(content, place):

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_kit import QUICK, compare, grid_of, line_of, made, results, weights_of
+from compare_kit import QUICK, compare, grid_of, line_of, made, replicated, results, weights_of
 from stage_kit import ended, in_child, start, strike
 
 import demiglace
+from demiglace.cli import main
 from demiglace.compare import run as compare_run
 from demiglace.compare import steps
 from demiglace.data.config import DataConfig, DataLocation
@@ -217,6 +218,43 @@ def test_shards_side_by_side(content, tmp_path, whole):
 def test_wrong_shards(text, content, tmp_path, capsys):
     assert compare(content, tmp_path / "runs", shard=text) == 2
     assert "expected NUMBER/COUNT" in capsys.readouterr().err
+
+
+# replicates
+
+
+def test_replicates_draw_their_rows_teachers_and_students(content, tmp_path, capsys):
+    home = tmp_path / "runs"
+    grid = replicated(content, 1, 2, defaults=QUICK | {"max_rows": 20, "tune": True})
+    assert compare(grid, home) == 0
+    assert "share most or all of their training rows" not in capsys.readouterr().err
+    teachers = [r for r in read_json(home / "results.json")["records"] if r["role"] == "teacher"]
+    assert [(t["run"], t["seed"], t["unit"]) for t in teachers] == [
+        ("mood/teacher/replicate-1", 1, "replicate"),
+        ("mood/teacher/replicate-2", 2, "replicate"),
+    ]
+    rows = [read_manifest(home / t["run"])["inputs"]["data"] for t in teachers]
+    assert rows[0] != rows[1]
+    assert teachers[0]["rows"] == {"train": 18, "validation": 2}
+    for record in results(home):
+        assert record["run"].endswith(f"replicate-{record['seed']}") and record["unit"] == "replicate"
+        assert read_manifest(home / record["run"])["inputs"]["data"] == rows[record["seed"] - 1]
+    shared = [home / f"mood/half/start/replicate-{n}/model.safetensors" for n in (1, 2)]
+    assert shared[0].read_bytes() != shared[1].read_bytes()
+    summary = read_json(home / "summary.json")
+    test = content["tasks"]["mood"]["test"]
+    scores = [t["sets"][test]["metrics"]["accuracy"] for t in teachers]
+    assert summary["unit"] == "replicate" and summary["teachers"]["mood"]["run"] == "mood/teacher"
+    assert summary["teachers"]["mood"]["sets"][test]["metrics"]["accuracy"] == pytest.approx(sum(scores) / 2)
+    assert [c["seeds"] for c in summary["cells"]] == [[1, 2]] * 2
+    assert main(["report", str(home), "-o", str(tmp_path / "report.html")]) == 0
+
+
+def test_replicates_of_all_rows_are_said_to_share_them(content, tmp_path, capsys):
+    assert compare(replicated(content, 1, 2), tmp_path / "runs", dry_run="true") == 0
+    shown = capsys.readouterr()
+    assert "mood: without `max_rows` its replicates share most or all of" in shown.err
+    assert "finetune  " in shown.out and "mood/teacher/replicate-2" in shown.out
 
 
 # rows for tuning

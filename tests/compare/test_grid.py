@@ -1,13 +1,18 @@
 """Grid files: what is refused and how it is said, and the cells that come of them."""
 
+import itertools
+
+import numpy as np
 import pytest
 
 from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
+from demiglace.compare.contrasts import Contrast
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.plan import make_plan
-from demiglace.compare.ranges import Range
+from demiglace.compare.ranges import Range, trial_options
 from demiglace.errors import ConfigError
 
+PAIR = {"method": "vanilla-kd", "control": "none"}
 SEARCH = {"trials": 4, "ranges": {"lr": {"low": 1e-5, "high": 5e-4, "log": True}}}
 
 
@@ -45,7 +50,33 @@ def changed(content: dict, **sections) -> dict:
         ({"methods": {"none": {"tune": True}, "vanilla-kd": {}}}, "methods.none: unknown option 'tune'"),
         ({"axes": {"lr": 1e-4}}, "axes.lr was given 0.0001; expected a list"),
         ({"axes": {"lr": [1e-4, 1e-4]}}, "expected a list of different values"),
+        (
+            {"primary": [PAIR | {"method": "vanila-kd"}]},
+            "entry 1: unknown method of this grid 'vanila-kd'; did you mean",
+        ),
+        (
+            {"primary": [PAIR, PAIR | {"control": "non"}]},
+            "entry 2: unknown method of this grid 'non'; did you mean 'none'",
+        ),
+        ({"primary": [{"method": "none", "control": "none"}]}, "method and control are both 'none'"),
+        ({"primary": [{"method": "none"}]}, "primary, entry 1: --control must be given"),
+        ({"primary": [PAIR, PAIR]}, "entry 2: the same contrast is given twice"),
+        ({"primary": [PAIR | {"tasks": ["mod"]}]}, "tasks: unknown task of this grid 'mod'; did you mean 'mood'"),
+        ({"primary": [PAIR | {"tasks": "averages"}]}, "did you mean 'average'"),
+        ({"primary": [PAIR | {"tasks": []}]}, "expected each, average, or different task labels"),
+        ({"primary": [PAIR | {"margin": 0}]}, "--margin was given 0"),
+        ({"primary": 3}, "--primary was given 3; expected a list of mappings"),
+        (
+            {"primary": [PAIR], "skip": {"half": ["vanilla-kd"]}, "controls": False},
+            "leaves no student of mood with both vanilla-kd and none",
+        ),
+        ({"tasks": {"average": {"data": "sst2"}}}, "'average' cannot be a label"),
         ({"seeds": [0, 0]}, "holds a seed twice"),
+        ({"replicates": [1, 2]}, "both seeds and replicates were given"),
+        (
+            {"axes": {"data_seed": [1, 2]}},
+            "axes: data_seed cannot be an axis; give its values in `seeds` or `replicates`",
+        ),
         ({"seeds": [-1]}, "--seeds was given"),
         ({"seeds": 5}, "seeds was given 5; expected a list of at least one"),
         ({"seeds": []}, "expected a list of at least one"),
@@ -86,6 +117,39 @@ def test_what_is_wrong_in_a_grid_is_named(content, sections, message):
     with pytest.raises(ConfigError) as caught:
         parse_grid(changed(content, **sections))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"replicates": []}, "replicates was given []; expected a list of at least one"),
+        ({"replicates": 5}, "replicates was given 5; expected a list of at least one"),
+        ({"replicates": [1, 1]}, "replicates: [1, 1] holds a replicate twice"),
+        ({"replicates": [-1]}, "--replicates was given"),
+        ({"replicates": [0, 1], "search": SEARCH}, "0 is the replicate for choosing options"),
+        ({"replicates": [0, 1], "protocol": "p.md"}, "a grid with a `search` or a `protocol` does not report it"),
+        ({"teacher": {"model": "m", "seed": 3}}, "teacher: `seed`, but the number of each replicate is its seed"),
+        ({"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}}, "students.half: `seed`"),
+        ({"teacher": {"run": "ready"}}, "teacher: ready is a finished teacher, which would be the same one in every"),
+        ({"teachers": {"mood": "ready"}}, "tasks.mood.teacher: ready is a finished teacher"),
+    ],
+)
+def test_what_replicates_cannot_have_is_refused(content, sections, message):
+    del content["seeds"]
+    with pytest.raises(ConfigError) as caught:
+        parse_grid(changed(content, **{"replicates": [1, 2], **sections}))
+    assert message in str(caught.value)
+
+
+def test_declared_contrasts(content):
+    tasks = content["tasks"] | {"sst2": {}}
+    entries = [PAIR, PAIR | {"tasks": "average", "margin": 0.5}, PAIR | {"tasks": ["sst2"]}]
+    assert parse_grid(changed(content, tasks=tasks, primary=entries)).primary == (
+        Contrast("vanilla-kd", "none", None, False, None),
+        Contrast("vanilla-kd", "none", None, True, 0.5),
+        Contrast("vanilla-kd", "none", ("sst2",), False, None),
+    )
+    assert parse_grid(content).primary == ()
 
 
 def test_controls_can_be_waived(content):
@@ -176,6 +240,50 @@ def test_values_that_would_share_a_directory_are_refused(content):
     grid = parse_grid(changed(content, axes={"lr": [0.1234567, 0.12345671]}))
     with pytest.raises(ConfigError, match=r"several cells would lie at mood/half/none/lr=0\.123457"):
         cells(grid)
+
+
+LISTS = {"epochs": (3, 5, 8), "method_options.temperature": (1, 2, 5)}
+LEARNING_RATE = {"lr": Range(1e-5, 1e-3, log=True)}
+
+
+def test_no_trial_is_repeated_and_enough_trials_are_the_full_grid():
+    every = list(itertools.product(*LISTS.values()))
+    found = [tuple(options.values()) for options in trial_options(LISTS, 9)]
+    assert sorted(found) == sorted(every)
+    assert len(trial_options(LISTS, 50)) == 9
+    assert sorted(o["epochs"] for o in trial_options({"epochs": Range(2, 6, whole=True)}, 9)) == [2, 3, 4, 5, 6]
+    assert len(trial_options({"freeze": ([], ["wpe"])}, 9)) == 2
+
+
+@pytest.mark.parametrize("count", [9, 12, 20])
+def test_trials_cover_every_range_and_confound_none(count):
+    found = trial_options(LEARNING_RATE | LISTS, count)
+    assert len({o["lr"] for o in found}) == count
+    assert all(1e-5 <= o["lr"] <= 1e-3 for o in found)
+    shares = np.log(np.array([o["lr"] for o in found]) / 1e-5) / np.log(100)
+    assert np.histogram(shares, 3, (0, 1))[0].min() >= count // 3 - 1
+    for name, values in LISTS.items():
+        counts = [sum(o[name] == v for o in found) for v in values]
+        assert min(counts) >= count // 3 - 2
+        assert abs(np.corrcoef(shares, [values.index(o[name]) for o in found])[0, 1]) < 0.3
+
+
+def test_more_trials_begin_with_the_same_ones():
+    assert trial_options(LEARNING_RATE | LISTS, 20)[:9] == trial_options(LEARNING_RATE | LISTS, 9)
+    assert trial_options(LISTS, 9)[:5] == trial_options(LISTS, 5)
+
+
+@pytest.mark.parametrize("within", [Range(1, 64, log=True, whole=True), Range(2, 5, whole=True), Range(0.1, 0.3)])
+def test_values_are_within_their_range(within):
+    values = [options["x"] for options in trial_options({"x": within}, 50)]
+    assert all(within.low <= v <= within.high for v in values)
+    assert not within.whole or all(isinstance(v, int) for v in values)
+
+
+def test_a_method_has_no_more_trials_than_its_ranges_have_combinations(content, tmp_path):
+    search = {"trials": 9, "ranges": {"epochs": [1, 2], "method_options.temperature": [1, 2, 5]}}
+    plan = make_plan(parse_grid(changed(content, search=search)), tmp_path, searching=True)
+    assert [s.trials for s in plan.steps if s.stage == "search"] == [2, 6]
 
 
 def test_ranges(content):

@@ -16,6 +16,7 @@ def test_each_class_gives_its_share() -> None:
 def test_the_same_rows_every_time_and_not_the_first_ones() -> None:
     held = hold_out(range(200), np.zeros(200, dtype=np.int64), 0.2)
     assert np.array_equal(held, hold_out(range(200), np.zeros(200, dtype=np.int64), 0.2))
+    assert not np.array_equal(held, hold_out(range(200), np.zeros(200, dtype=np.int64), 0.2, seed=1))
     assert not held[:40].all()
     assert held.sum() == 40
 
@@ -43,4 +44,5 @@ def test_a_draw_is_sorted_distinct_and_no_larger_than_the_whole() -> None:
     assert len(set(rows.tolist())) == 10
     assert rows.tolist() == sorted(rows.tolist())
     assert rows.tolist() == draw(100, 10).tolist()
+    assert rows.tolist() != draw(100, 10, seed=1).tolist()
     assert draw(5, 10).tolist() == [0, 1, 2, 3, 4]

@@ -41,15 +41,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class StudentRun:
-    """One cell with one seed."""
+    """One cell with one seed or one replicate."""
 
     cell: Cell
-    seed: int
+    seed: int  # or the replicate
+    unit: str = "seed"
 
     @property
     def path(self) -> str:
         """Its run directory, below the comparison's."""
-        return f"{self.cell.path}/seed-{self.seed}"
+        return f"{self.cell.path}/{self.unit}-{self.seed}"
 
     @property
     def evaluation(self) -> str:
@@ -79,7 +80,17 @@ def cells(grid: Grid) -> list[Cell]:
 
 def student_runs(grid: Grid) -> list[StudentRun]:
     """All student runs: every seed of every cell, one seed of all cells after another, so that a part is a whole."""
-    return [StudentRun(cell, seed) for seed in grid.seeds for cell in cells(grid)]
+    return [StudentRun(cell, seed, grid.unit) for seed in grid.seeds for cell in cells(grid)]
+
+
+def shared_path(grid: Grid, path: str, number: int) -> str:
+    """Return where a teacher, its signals or a truncation lies: at `path`, or below it for a replicate of `number`."""
+    return f"{path}/replicate-{number}" if grid.unit == "replicate" else path
+
+
+def teacher_path(grid: Grid, task: str, number: int) -> str:
+    """Return the directory of a task's teacher that is fine-tuned, below the comparison's; number: as in `seeds`."""
+    return shared_path(grid, f"{task}/teacher", number)
 
 
 def share(runs: list[StudentRun], number: int, count: int) -> list[StudentRun]:

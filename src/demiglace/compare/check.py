@@ -70,6 +70,8 @@ def files_read(plan: Plan) -> dict[str, list[Path]]:
     for label in dict.fromkeys(run.cell.method for run in plan.runs):
         if is_file(name := method_name(label, grid.methods[label])):
             found[f"method {label}"] = [Path(name)]
+    if grid.protocol is not None:
+        found["protocol"] = [Path(grid.protocol)]
     return found | dict(_further_rows(plan))
 
 

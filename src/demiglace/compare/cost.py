@@ -30,8 +30,8 @@ class GridCost:
 def grid_cost(plan: Plan, done: Collection[str]) -> GridCost:
     """The cost of the plan's fine-tunings, searches and distillations that are not among `done`.
 
-    Evaluations and exports are not counted, and early stopping is not foreseen. The same signals of a task are
-    captured once, by the first run that asks for them. The speed is measured once for every pair of models. Raises
+    Evaluations and exports are not counted, and early stopping is not foreseen. The same signals of a teacher
+    are captured once, by the first run that asks for them. The speed is measured once for every pair of models. Raises
     `UserError`s as the runs themselves would.
     """
     seconds = dict.fromkeys(("finetune", "search", "distill"), 0.0)
@@ -42,7 +42,7 @@ def grid_cost(plan: Plan, done: Collection[str]) -> GridCost:
         if pair not in speeds:
             speeds[pair] = speed_here(subject, _SECONDS)
         found = subject.estimate(speeds[pair])
-        cache_of = (step.task, subject.poolings, found.cache_bytes)
+        cache_of = (step.task, step.options.get("cache"), subject.poolings, found.cache_bytes)
         if found.seconds is not None:
             capture = 0.0 if cache_of in caches else found.seconds.capture
             seconds[step.stage] += capture + (found.seconds.total - found.seconds.capture) * max(1, step.trials)

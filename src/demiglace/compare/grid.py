@@ -4,8 +4,9 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from demiglace.compare.contrasts import Contrast, read_contrasts
 from demiglace.compare.outcomes import CONTROLS
 from demiglace.compare.ranges import Search, read_search
 from demiglace.config import build, option, options_of
@@ -15,7 +16,11 @@ from demiglace.stages.config import DistillConfig, EvaluateConfig, ExportConfig,
 
 Options = Mapping[str, Any]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-_RESERVED = {"tasks": ("logs", "failed", "locks"), "students": ("teacher", "signals"), "methods": ("start",)}
+_RESERVED = {
+    "tasks": ("logs", "failed", "locks", "each", "average"),
+    "students": ("teacher", "signals"),
+    "methods": ("start",),
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,21 @@ class _File:
     axes: dict[str, Any] = option("option -> values, each combination being a cell of the grid", {})
     skip: dict[str, Any] = option("label of a task or a student -> methods that are not run there", {})
     seeds: tuple[int, ...] = option("the seeds of every cell", (0, 1, 2, 3, 4), at_least=0)
+    replicates: tuple[int, ...] = option(
+        "instead of `seeds`: each number draws the training rows, the teacher, the student and all seeds",
+        (),
+        at_least=0,
+    )
     evaluate: dict[str, Any] = option(
         "sets: more sets; suites: true for each task's own; files: the user's own; teacher: false to leave it out",
         {},
     )
     export: dict[str, Any] | None = option("options of `demiglace export`, or true", None)
     search: dict[str, Any] | None = option("trials, ranges, per: what --search optuna looks through", None)
+    primary: tuple[dict[str, Any], ...] = option(
+        "the contrasts that the grid is made for, as [{method: rail-kd-l, control: vanilla-kd}]", ()
+    )
+    protocol: str | None = option("text file that says before the runs what will be compared and how", None)
     controls: bool = option("whether `none` and `vanilla-kd` must be among the methods", True)
 
 
@@ -53,11 +67,14 @@ class Grid:
     teacher: Options
     defaults: Options
     axes: Mapping[str, tuple[Any, ...]]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # or the replicates
+    unit: Literal["seed", "replicate"]  # what `seeds` holds
     evaluate: Options
     export: Options | None
     search: Search | None
     skip: Mapping[str, tuple[str, ...]]
+    primary: tuple[Contrast, ...] = ()  # the contrasts that the grid was made for
+    protocol: str | None = None  # a text file
 
     def has(self, task: str, student: str, method: str) -> bool:
         """Whether a method is run on a task and a student."""
@@ -70,7 +87,7 @@ def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 # what the grid itself decides: paths, seeds, and what has a section of its own
-_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "tune")
+_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "tune")
 SHAPE = ("layers", "strategy", "keep")
 OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")  # how rows are read
 _SHARED = ("tune",)  # for a whole task: its teacher and its students must hold out the same rows
@@ -92,7 +109,7 @@ _ALLOWED = {
 }
 # where the values of an option that is no axis are written instead
 _ELSEWHERE = (
-    ("`seeds`", ("seed",)),
+    ("`seeds` or `replicates`", ("seed", "data_seed")),
     ("`methods`, a label for each", ("method",)),
     ("`students`, a label for each, as {two: {layers: 2}, three: {layers: 3}}", ("student", *_ALLOWED["students"])),
     (
@@ -108,8 +125,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
     Raises `ConfigError` for whatever does not exist in it, with the nearest name.
     """
     file = build(_File, {**content, "export": _switch(content.get("export"))})
-    if not isinstance(content.get("seeds", []), list) or not file.seeds:
-        raise ConfigError(f"seeds was given {content['seeds']!r}; expected a list of at least one, as [0, 1, 2, 3, 4].")
+    unit, numbers = _units(content, file)
     parts = {name: _part(name, getattr(file, name)) for name in _ALLOWED}
     search = None if file.search is None else read_search(file.search, _axis_types(parts["methods"]))
     grid = Grid(
@@ -119,14 +135,30 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         teacher=_checked("teacher", file.teacher, _TEACHER_OPTIONS),
         defaults=_checked("defaults", file.defaults, (*_SHARED, *RUN_OPTIONS)),
         axes=_axes(file.axes, parts["methods"]),
-        seeds=file.seeds,
+        seeds=numbers,
+        unit=unit,
         evaluate=_evaluation("evaluate", file.evaluate),
         export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
         search=search,
         skip={label: tuple(several(methods)) for label, methods in file.skip.items()},
+        primary=read_contrasts(file.primary, parts["tasks"], parts["methods"]),
+        protocol=file.protocol,
     )
     _check(grid, file.controls and controls)
     return grid
+
+
+def _units(content: Mapping[str, Any], file: _File) -> tuple[Literal["seed", "replicate"], tuple[int, ...]]:
+    """Return what the runs of a cell differ in, and their numbers. Raises `ConfigError` unless there is one list."""
+    if "seeds" in content and "replicates" in content:
+        raise ConfigError("both seeds and replicates were given; a replicate has its own seed. Remove one of them.")
+    name = "replicates" if "replicates" in content else "seeds"
+    numbers = file.replicates if name == "replicates" else file.seeds
+    if not isinstance(content.get(name, []), list) or not numbers:
+        raise ConfigError(f"{name} was given {content[name]!r}; expected a list of at least one, as [1, 2, 3, 4, 5].")
+    if len(set(numbers)) != len(numbers):
+        raise ConfigError(f"{name}: {list(numbers)} holds a {name.removesuffix('s')} twice.")
+    return ("replicate" if name == "replicates" else "seed"), numbers
 
 
 def _switch(value: Any) -> Any:
@@ -224,8 +256,9 @@ def _check(grid: Grid, controls: bool) -> None:
         )
     _check_models(grid)
     _check_skip(grid, controls)
-    if len(set(grid.seeds)) != len(grid.seeds):
-        raise ConfigError(f"seeds: {list(grid.seeds)} holds a seed twice.")
+    _check_primary(grid)
+    if grid.unit == "replicate":
+        _check_replicates(grid)
     both = set(grid.axes) & set(grid.search.ranges if grid.search else ())
     if both:
         raise ConfigError(f"{', '.join(sorted(both))}: both an axis and a range of the search; choose one of them.")
@@ -260,6 +293,38 @@ def _check_ready_teachers(grid: Grid) -> None:
                 f"{place}: {', '.join(training)} for a teacher that is there already, {ready}, and is not trained. "
                 "Leave that out, or give `model` instead of `run`."
             )
+
+
+def _check_replicates(grid: Grid) -> None:
+    """Raise `ConfigError` for what replicates could not vary, and for replicate 0 where it must not be reported."""
+    if 0 in grid.seeds and (grid.search is not None or grid.protocol is not None):
+        raise ConfigError(
+            "replicates: 0 is the replicate for choosing options (`search` uses its rows and its teacher), so a grid "
+            "with a `search` or a `protocol` does not report it; take the numbers from 1 on."
+        )
+    fixed = {f"students.{label}": options for label, options in grid.students.items()} | {"teacher": grid.teacher}
+    fixed |= {f"tasks.{label}.teacher": options["teacher"] for label, options in grid.tasks.items()}
+    for place, options in fixed.items():
+        if "seed" in options:
+            raise ConfigError(f"{place}: `seed`, but the number of each replicate is its seed; remove it.")
+        if "run" in options:
+            raise ConfigError(
+                f"{place}: {options['run']} is a finished teacher, which would be the same one in every replicate; "
+                "give a `model` to fine-tune, or `seeds` instead of `replicates`."
+            )
+
+
+def _check_primary(grid: Grid) -> None:
+    """Raise `ConfigError` for a contrast of two methods that `skip` leaves together on no student of a task."""
+    for contrast in grid.primary:
+        pair = contrast.method, contrast.control
+        for task in contrast.tasks or grid.tasks:
+            together = any(all(grid.has(task, s, m) for m in pair) for s in grid.students)
+            if not together:
+                raise ConfigError(
+                    f"primary: `skip` leaves no student of {task} with both {' and '.join(pair)}; name the contrast's "
+                    "`tasks`, or run both methods there."
+                )
 
 
 def _check_skip(grid: Grid, controls: bool) -> None:

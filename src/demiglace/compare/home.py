@@ -77,6 +77,8 @@ def claim(home: Path, read: Files) -> dict[str, str]:
 def _was_read(home: Path, name: str) -> bool:
     """Whether a run that has begun may have read a thing; one that was refused at its start has not."""
     kind, _, label = name.partition(" ")
+    if kind not in _READERS:  # the protocol, which `compare.protocol` looks after
+        return False
     claims = home.glob(_READERS[kind].format(label=label))
     return any(has_begun(claim.parent) for claim in claims)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.cells import StudentRun, row_options, teacher_options
+from demiglace.compare.cells import StudentRun, row_options, teacher_options, teacher_path
 from demiglace.compare.plan import Plan
 from demiglace.compare.steps import best_file
 from demiglace.manifest import read_json, read_manifest
@@ -17,7 +17,10 @@ _EXPORTED = "ONNX "  # before the precision in the names of artefacts; the other
 def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
     """The records of a plan's teachers and student runs.
 
-    A record holds task, student, method (its label), method_name, seed, axes, role (student or teacher); run,
+    There is one record for the teacher of each task, or with replicates for that of each task and replicate.
+
+    A record holds task, student, method (its label), method_name, seed (the replicate's number where unit is
+    `replicate`), unit (seed or replicate), axes, role (student or teacher); run,
     evaluation and export (paths below the comparison's, or none; that of a ready teacher as it was given);
     unexported: run and error of an export that failed; status (done, failed, skipped, missing) and error; in_domain
     (the set that the task's results are about, as `evaluate` names it) and metric (its deciding one); sets: name ->
@@ -28,8 +31,9 @@ def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) ->
     for a student run; finished, machine, versions, precision: its training's.
     """
     found = _Results(plan, status, errors)
-    tasks = dict.fromkeys(run.cell.task for run in plan.runs)
-    return [*(found.teacher(task) for task in tasks), *(found.student(run) for run in plan.runs)]
+    varies = plan.grid.unit == "replicate"
+    teachers = dict.fromkeys((run.cell.task, run.seed if varies else 0) for run in plan.runs)
+    return [*(found.teacher(task, number) for task, number in teachers), *(found.student(run) for run in plan.runs)]
 
 
 class _Results:
@@ -37,14 +41,16 @@ class _Results:
         self._plan, self._status, self._errors = plan, status, errors
         self._searches = {step.key: step.search for step in plan.steps}
 
-    def teacher(self, task: str) -> Record:
-        """The record of a task's teacher."""
-        ready = teacher_options(self._plan.grid, task).get("run")
-        keys = [] if ready else [f"{task}/teacher"]
+    def teacher(self, task: str, number: int) -> Record:
+        """The record of a task's teacher; number: its replicate, where the grid has replicates."""
+        grid = self._plan.grid
+        options, path = teacher_options(grid, task), teacher_path(grid, task, number)
+        ready = options.get("run")
+        keys = [] if ready else [path]
         names: Record = {"student": None, "method": "teacher", "method_name": "none", "axes": {}}
         head = {"task": task, **names, "role": "teacher", "run": str(ready or keys[0])}
-        found = self._record(head, keys, f"{task}/teacher.evaluation", f"{task}/teacher.export")
-        return found | {"seed": teacher_options(self._plan.grid, task).get("seed", 0)}
+        found = self._record(head, keys, f"{path}.evaluation", f"{path}.export")
+        return found | {"seed": number if grid.unit == "replicate" else options.get("seed", 0)}
 
     def student(self, run: StudentRun) -> Record:
         """The record of a student run."""
@@ -69,6 +75,7 @@ class _Results:
         seconds = trained.get("seconds", {})
         unknown = 0.0 if trained else None  # what a model without a run has cost
         return head | {
+            "unit": self._plan.grid.unit,
             "evaluation": evaluation if measured else None,
             "export": export if exported else None,
             "unexported": {"run": export, "error": self._errors[export]} if export in self._errors else None,

@@ -6,6 +6,7 @@ from typing import Any
 
 from demiglace.compare.home import STAGE, Files, claim
 from demiglace.compare.plan import Plan, Step
+from demiglace.compare.protocol import declaration
 from demiglace.compare.records import records
 from demiglace.compare.steps import best_file, is_done
 from demiglace.compare.summary import summarise
@@ -49,12 +50,14 @@ def write_results(
     """
     home, found = plan.home, records(plan, status, errors)
     write_json(home / "results.json", {"config": config, "records": found})
-    write_json(home / "summary.json", summarise(found, home))
+    declared = declaration(home)
+    write_json(home / "summary.json", {"unit": plan.grid.unit, "protocol": declared} | summarise(found, home))
     if all(status[step.key] == "done" for step in plan.steps):
         Run(home, STAGE, config, claim(home, read)).finish(
             runs=len(plan.runs),
             steps={s.key: "best.json" if s.stage == "search" else "manifest.json" for s in plan.steps},
             read={name: [str(file) for file in files] for name, files in read.items()},
+            protocol=declared,
         )
 
 

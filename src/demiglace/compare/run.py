@@ -3,12 +3,13 @@
 # ruff: noqa: T201  (what --dry-run prints is what was asked for)
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from demiglace.compare.cells import skipped_names
+from demiglace.compare.cells import applies, row_options, skipped_names
 from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.cost import grid_cost
 from demiglace.compare.grid import Grid, parse_grid
@@ -16,6 +17,8 @@ from demiglace.compare.home import claim, identity, reopen
 from demiglace.compare.local import run_local
 from demiglace.compare.plan import Plan, make_plan
 from demiglace.compare.progress import Watcher, watching
+from demiglace.compare.protocol import declare
+from demiglace.compare.ranges import FEW_TRIALS, Search, trial_options
 from demiglace.compare.ray_engine import run_ray
 from demiglace.compare.results import steps_done, stories, write_results
 from demiglace.compare.schedule import Schedule
@@ -33,6 +36,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         grid = parse_grid(content, controls=not config.no_controls)
     except ConfigError as error:
         raise ConfigError(f"{config.grid}: {error}") from error
+    grid = _with_protocol(grid, config.grid.parent)
     _check(config, grid)
     whole, plan = (_plan(config, grid, shard) for shard in ((1, 1), _shard(config.shard)))
     check_plan(whole)
@@ -42,6 +46,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         return
     claim(config.output, read)
     schedule = Schedule(plan.steps, steps_done(plan))
+    declare(config.output, grid, content)
     reopen(config.output)
     say(
         f"{config.output}: {len(plan.runs)} student runs, {len(plan.steps)} steps, "
@@ -54,6 +59,18 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         status = _status(whole, schedule, errors)
         write_results(whole, status, errors, _config(config, content), read)
     _tell(whole, schedule, status)
+
+
+def _with_protocol(grid: Grid, folder: Path) -> Grid:
+    """The grid with the path of its protocol, which is relative to the grid file. Raises `ConfigError`."""
+    if grid.protocol is None:
+        return grid
+    file = folder / grid.protocol
+    if not file.is_file():
+        raise ConfigError(
+            f"protocol: there is no file {file}; give the path of a text file, relative to the grid file."
+        )
+    return replace(grid, protocol=str(file))
 
 
 def _config(config: CompareConfig, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +101,7 @@ def _check(config: CompareConfig, grid: Grid) -> None:
         if grid.search is None:
             raise ConfigError(f"--search optuna: {config.grid} has no section `search` with trials and ranges.")
         require_optuna()
+        _tell_trials(grid, grid.search)
         for label, options in grid.methods.items():
             own = {**options, **{f"method_options.{k}": v for k, v in (options.get("method_options") or {}).items()}}
             if searched := [name for name in grid.search.ranges if name in own]:
@@ -94,6 +112,19 @@ def _check(config: CompareConfig, grid: Grid) -> None:
         require_onnx()
     for label, names in skipped_names(grid).items():
         say(f"{label} has no option {', '.join(names)}; its runs are made without.")
+    for task in grid.tasks if grid.unit == "replicate" else ():
+        if not row_options(grid, task).get("max_rows"):
+            say(f"{task}: without `max_rows` its replicates share most or all of their training rows.")
+
+
+def _tell_trials(grid: Grid, search: Search) -> None:
+    """Print a warning where trials are few, and which methods have fewer combinations than trials."""
+    if search.trials < FEW_TRIALS:
+        say(f"search: {search.trials} trials are few for choosing options; give {FEW_TRIALS} or more.")
+    for label in grid.methods:
+        ranges = {name: within for name, within in search.ranges.items() if applies(grid, label, name)}
+        if ranges and (count := len(trial_options(ranges, search.trials))) < search.trials:
+            say(f"{label}: its ranges have {count} combinations, so it has {count} trials.")
 
 
 def _engine(config: CompareConfig) -> Callable[[Plan, Schedule, Watcher], None]:

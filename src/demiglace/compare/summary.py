@@ -1,8 +1,8 @@
 """What the records of a comparison say: means over seeds, and what differs from the controls by more than chance."""
 
 import statistics
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demiglace.compare.against import IN_DOMAIN, OUT_OF_DOMAIN, Differences
@@ -20,7 +20,8 @@ def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
     sd and values by seed), the other measures, `groups`, and `against` for each control: the difference of the deciding
     metric, its interval, p of the seeds' paired t-test, p corrected, McNemar's p by seed, and the verdict.
     averages: over the tasks, in domain (GLUE's macro average: the mean over tasks of the mean of a task's metrics) and
-    out of domain, and their `against`. teachers: by task. provenance: when and on what the runs were trained.
+    out of domain, and their `against`. teachers: by task; of replicates' teachers the mean. provenance: when and on
+    what the runs were trained.
 
     What is corrected together says `compare.against.Differences`.
     """
@@ -33,7 +34,7 @@ def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
         "correction": CORRECTION,
         "least_seeds": LEAST_SEEDS,
         "controls": list(CONTROLS),
-        "teachers": {r["task"]: _teacher(r) for r in records if r["role"] == "teacher" and r["status"] == "done"},
+        "teachers": _teachers([r for r in records if r["role"] == "teacher" and r["status"] == "done"]),
         "cells": [_described(cell, found) for cell in done],
         "averages": [_average(average, found) for average in averages(done)],
         "missing": [_missing(r) for r in records if r["status"] != "done"],
@@ -111,9 +112,30 @@ def _average(average: Average, found: Differences) -> dict[str, Any]:
     }
 
 
-def _teacher(record: Record) -> dict[str, Any]:
+def _teachers(records: Sequence[Record]) -> dict[str, Any]:
+    """The teachers by task. Of several, one for each replicate: means, and as `run` the directory that holds all."""
     kept = ("run", "evaluation", "in_domain", "sets", "parameters", "layers", "bytes", "seconds", "latency_ms", "rows")
-    return {name: record.get(name) for name in kept} | {"artefacts": record.get("artefacts", [])}
+    found = {}
+    for task in dict.fromkeys(r["task"] for r in records):
+        mine = [r for r in records if r["task"] == task]
+        exported = next((r for r in mine if r.get("artefacts")), mine[0])
+        found[task] = {name: _mean([r.get(name) for r in mine]) for name in kept} | {
+            "latency_ms": exported.get("latency_ms"),
+            "artefacts": exported.get("artefacts", []),
+        }
+        if len(mine) > 1:
+            found[task] |= {"run": str(PurePosixPath(mine[0]["run"]).parent), "evaluation": None}
+    return found
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers, of mappings entry by entry; of anything else the first."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {name: _mean([v[name] for v in values]) for name in first if all(name in v for v in values)}
+    if isinstance(first, float) and None not in values:
+        return statistics.fmean(values)
+    return first
 
 
 def _provenance(records: Sequence[Record]) -> dict[str, Any]:

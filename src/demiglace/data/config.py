@@ -35,7 +35,12 @@ class DataConfig:
         "choosing options",
         False,
     )
-    max_rows: int | None = option("use only this many training rows, drawn with the seed 0", None, at_least=1)
+    max_rows: int | None = option("use only this many training rows, drawn at random", None, at_least=1)
+    data_seed: int | None = option(
+        "seed of the rows that --max-rows draws and of those that are split off for validation; default: 0",
+        None,
+        at_least=0,
+    )
     max_length: int = option("longest row in tokens; longer ones are cut", 128, at_least=4)
 
 

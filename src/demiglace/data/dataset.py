@@ -35,16 +35,16 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
         raise ConfigError("--data must be given.")
     _check_options(config)
     dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
-    splits, drops = dict(dataset.splits), Counter(dataset.drops)
+    splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
-        splits = _split_off(splits, dataset.labels, config.validation_fraction)
+        splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)
     if config.max_rows is not None:
-        splits["train"] = take(splits["train"], draw(len(splits["train"]), config.max_rows))
+        splits["train"] = take(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
         _warn_of_absent(splits["train"], dataset.labels)
     unread: list[Split] = []
     if config.tune:
         unread = [split for name, split in splits.items() if name != "train"]
-        splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction)
+        splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
     mark = fingerprint(dataset.labels, splits.values())
     return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unread=unread)
 
@@ -110,10 +110,10 @@ def _count_odd_rows(name: str, splits: Mapping[str, Split]) -> None:
         say(f"{name}: official rows are kept as they are ({counts}).")
 
 
-def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float) -> dict[str, Split]:
+def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, seed: int) -> dict[str, Split]:
     train = splits["train"]
     classes = train.labels if space.problem == "classification" else np.zeros(len(train), dtype=np.int64)
-    held = hold_out(row_keys(train.texts, train.pairs), classes, fraction)
+    held = hold_out(row_keys(train.texts, train.pairs), classes, fraction, seed)
     if not held.any():
         raise DataError(
             f"no validation row can be split off from {len(train)} training rows by --validation-fraction {fraction}; "

@@ -1,4 +1,4 @@
-"""Drawing rows: a validation part split off, a subset of the training rows. The same rows come out everywhere."""
+"""Drawing rows: a validation part split off, a subset of the training rows. A seed draws the same rows everywhere."""
 
 from collections.abc import Hashable, Sequence
 
@@ -6,10 +6,8 @@ import numpy as np
 
 from demiglace.data.rows import Split
 
-_SEED = 0
 
-
-def hold_out(keys: Sequence[Hashable], classes: np.ndarray, fraction: float) -> np.ndarray:
+def hold_out(keys: Sequence[Hashable], classes: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
     """Which rows are held out, bool [N]: a stratified `fraction` of the distinct rows.
 
     Rows with equal keys (the same texts) stay on one side, or the held-out part would hold rows that were trained on.
@@ -19,7 +17,7 @@ def hold_out(keys: Sequence[Hashable], classes: np.ndarray, fraction: float) -> 
     groups = np.array([group_of.setdefault(key, len(group_of)) for key in keys], dtype=np.int64)
     first = np.unique(groups, return_index=True)[1]
     kinds = classes[first]
-    order = np.random.default_rng(_SEED).permutation(len(first))
+    order = np.random.default_rng(seed).permutation(len(first))
     order = order[np.argsort(kinds[order], kind="stable")]  # by class, at random within
     starts = np.unique(kinds[order], return_index=True)[1]
     eligible = np.delete(order, starts)
@@ -29,9 +27,9 @@ def hold_out(keys: Sequence[Hashable], classes: np.ndarray, fraction: float) -> 
     return np.isin(groups, chosen)
 
 
-def draw(rows: int, count: int) -> np.ndarray:
-    """`count` of `rows` row numbers drawn without replacement, in rising order."""
-    return np.sort(np.random.default_rng(_SEED).choice(rows, size=min(count, rows), replace=False))
+def draw(rows: int, count: int, seed: int = 0) -> np.ndarray:
+    """Return `count` of `rows` row numbers, drawn without replacement, in rising order."""
+    return np.sort(np.random.default_rng(seed).choice(rows, size=min(count, rows), replace=False))
 
 
 def take(split: Split, rows: np.ndarray, name: str | None = None) -> Split:

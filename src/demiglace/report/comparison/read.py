@@ -71,7 +71,7 @@ def _directories(home: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]
         starts = []
         if r["role"] == "student":
             student = home / r["task"] / r["student"]
-            starts = [student / "start", student / r["method"] / "search"]
+            starts = [student / "start", student / "start" / run.name, student / r["method"] / "search"]
         else:
             run = run_directory(home, r["run"])
         made = [home / r[kind] for kind in ("evaluation", "export") if r[kind]]

@@ -1,0 +1,78 @@
+"""What a comparison declared before its runs: its protocol file and its primary contrasts, and each later change."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from demiglace.compare.grid import Grid
+from demiglace.manifest import has_begun, read_json, write_json
+
+Entry = Mapping[str, Any]
+
+
+def declare(home: Path, grid: Grid, content: Mapping[str, Any]) -> None:
+    """Write what the grid declares to protocol.json, before its runs; content: of the grid file.
+
+    A change of the protocol, of `primary` or of the grid is appended to the history, with the time and whether a run
+    had begun by then. Entries are never overwritten. Nothing is written where nothing was ever declared.
+    """
+    with FileLock(home / "locks" / "protocol.lock"):
+        history = _history(home)
+        if not history and grid.protocol is None and not grid.primary:
+            return
+        now = {
+            "file": grid.protocol,
+            "sha256": _sha256(Path(grid.protocol).read_bytes()) if grid.protocol else None,
+            "primary": [asdict(contrast) for contrast in grid.primary],
+            "grid_sha256": _sha256(json.dumps(content, sort_keys=True, default=str).encode()),
+        }
+        now = json.loads(json.dumps(now))
+        if not history or any(history[-1][name] != now[name] for name in ("sha256", "primary", "grid_sha256")):
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            entry = {"declared_at": time, "after_first_run": _any_run(home), **now}
+            write_json(home / "protocol.json", {"history": [*history, entry]})
+
+
+def declaration(home: Path) -> dict[str, Any] | None:
+    """Return what a comparison has declared, None where nothing was.
+
+    file, sha256: of the protocol, None where only `primary` was declared; declared_at: when the present protocol and
+    primary contrasts were written down; changed_after_first_run: whether they, or earlier ones, were first declared
+    or changed after a run had begun; history: every declaration, the oldest first.
+    """
+    history = _history(home)
+    if not history:
+        return None
+    changes = [history[0], *(new for old, new in pairwise(history) if _declared(old) != _declared(new))]
+    return {
+        "file": history[-1]["file"],
+        "sha256": history[-1]["sha256"],
+        "declared_at": changes[-1]["declared_at"],
+        "changed_after_first_run": any(entry["after_first_run"] for entry in changes),
+        "history": history,
+    }
+
+
+def _history(home: Path) -> list[Entry]:
+    file = home / "protocol.json"
+    return list(read_json(file)["history"]) if file.exists() else []
+
+
+def _declared(entry: Entry) -> tuple[Any, Any]:
+    """What must not change after the first run; a grid may get more replicates or methods."""
+    return entry["sha256"], entry["primary"]
+
+
+def _any_run(home: Path) -> bool:
+    return any(has_begun(claim.parent) for claim in home.glob("*/**/run.json"))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
