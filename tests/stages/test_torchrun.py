@@ -13,7 +13,19 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState, GradientState
-from stage_kit import QUICK, arguments, close, ended, in_child, records, start, strike, write_csv, write_rows
+from stage_kit import (
+    QUICK,
+    arguments,
+    close,
+    ended,
+    in_child,
+    lenient,
+    records,
+    start,
+    strike,
+    write_csv,
+    write_rows,
+)
 from torch import nn
 from torch.optim import Optimizer
 
@@ -117,7 +129,7 @@ def test_without_a_cache_and_with_unlabelled_rows(tmp_path: Path, teacher: Path,
 def test_two_phases_that_use_different_parameters(
     method: str, tmp_path: Path, teacher: Path, odd_rows: dict[str, str]
 ) -> None:
-    given = {"method": method} | odd_rows | UNEVEN
+    given = {"method": method, "method_options": lenient(method)} | odd_rows | UNEVEN
 
     def line(output: Path) -> list[str]:
         return arguments("distill", teacher=teacher, output=output, **given)
