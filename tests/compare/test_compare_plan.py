@@ -216,7 +216,7 @@ def test_what_cannot_run_is_told_before(content, sections, error, message):
 def test_epochs_that_a_search_may_choose_are_checked(epochs, content):
     methods = {"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 4}}}
     plan = plan_of(content | methods | {"search": {"trials": 2, "ranges": {"epochs": epochs}}}, searching=True)
-    with pytest.raises(ConfigError, match="minilm/search: method minilm .*Give --epochs 4 or more"):
+    with pytest.raises(ConfigError, match=r"minilm/search: method minilm .*Give --epochs 4 or more"):
         check_plan(plan)
 
 

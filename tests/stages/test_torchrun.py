@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -136,6 +137,29 @@ def test_two_phases_that_use_different_parameters(
 
     assert main(line(tmp_path / "alone")) == 0
     assert on_two(line(tmp_path / "two")) == 0
+    assert_one_run(tmp_path / "two", tmp_path / "alone")
+
+
+@needs_fork
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_second_phase_starts_from_the_best_epoch(
+    sharding: str, tmp_path: Path, teacher: Path, odd_rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two epochs of the first phase the first one is the better; all processes go back to it."""
+    original, scores = loop.Loop._measure, [0.9, 0.2, 0.5]
+
+    def measured(self: loop.Loop, rows: np.ndarray) -> dict[str, float]:
+        return original(self, rows) | {"accuracy": scores[(self.state.step - 1) // self._epoch_length]}
+
+    monkeypatch.setattr(loop.Loop, "_measure", measured)
+    given = {"method": "annealing-kd", "method_options": lenient("annealing-kd")} | odd_rows | UNEVEN | {"epochs": 3}
+
+    def line(output: Path, sharding: str) -> list[str]:
+        return arguments("distill", teacher=teacher, output=output, sharding=sharding, **given)
+
+    assert main(line(tmp_path / "alone", "none")) == 0
+    assert on_two(line(tmp_path / "two", sharding)) == 0
+    assert [r["starts_from_epoch"] for r in records(tmp_path / "two", "phase")] == [0]
     assert_one_run(tmp_path / "two", tmp_path / "alone")
 
 

@@ -137,9 +137,7 @@ def test_each_phase_has_its_own_best_epoch(tmp_path: Path) -> None:
     method.write_text("terms: [{term: kd}]\nphases: [1, 1, 1]\nstarts_from: best")
     objective, source = objective_of(str(method), {}, teacher, student)
     weights = Weights([0.9, 0.8, 0.4, 0.3, 0.1, 0.2])
-    loop = make_loop(
-        tmp_path, objective, source, random_examples(ROWS), weights.goal(), epochs=6, starts_from="best"
-    )
+    loop = make_loop(tmp_path, objective, source, random_examples(ROWS), weights.goal(), epochs=6, starts_from="best")
     assert loop.run().best_epoch == 5
     assert [r["starts_from_epoch"] for r in records(tmp_path, "phase")] == [0, 2]
 

@@ -1,10 +1,10 @@
 """Combined-KD: Li et al. 2021, *A Short Study on Compressing Decoder-Based Language Models*, arXiv 2110.08460: the
 phases of Annealing-KD, the first one on text and on MATE-KD's perturbed text.
 
-As in the authors' code, the generator maximises the mean squared error of the logits, and not MATE-KD's KL divergence,
-and the second phase starts from the first phase's best epoch. Deviations: those of MATE-KD; the best epoch of the run is
-one of the second phase, where the code compares the epochs of both; and the authors' program for BERT, unlike the one
-for RoBERTa and the paper, has the labels' loss instead of the perturbed text's term.
+As in the authors' code, the generator maximises the mean squared error of the logits, not MATE-KD's KL divergence, and
+the second phase starts from the first phase's best epoch. Deviations: those of MATE-KD. The best epoch of the run is
+one of the second phase, where the code compares the epochs of both. The authors' program for BERT, unlike the paper and
+their program for RoBERTa, has the labels' loss instead of the term on perturbed text.
 """
 
 from dataclasses import dataclass

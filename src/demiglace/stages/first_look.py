@@ -61,29 +61,28 @@ def look_at_generator(adversary: Adversary, validation: Examples, training_rows:
     if skill.is_poor and not adversary.options.allow_poor_generator:
         own = "the generator" if adversary.options.generator else "the generator, made of the teacher's own body,"
         raise ModelError(
-            f"{own} {told}. It has to predict at least {FLOOR:.0%}, and {FLOOR_OF_FREQUENT:g} times as many as the most "
-            "frequent token, or the text that it fills in is noise. Give a language model of the teacher's vocabulary "
-            "with --method-options.generator: a pre-trained masked model from the hub, or one trained on the task's text "
-            "with `demiglace pretrain --model BASE --corpus FILE`, BASE being the model that the teacher was fine-tuned "
-            "from. To train with this generator all the same, give --method-options.allow-poor-generator true."
+            f"{own} {told}. It must predict at least {FLOOR:.0%}, and {FLOOR_OF_FREQUENT:g} times as many as the most "
+            "frequent token; below that the text that it fills in is noise. Give a language model of the teacher's "
+            "vocabulary with --method-options.generator: a masked model from the hub, or one trained on the task's "
+            "text by `demiglace pretrain --model BASE --corpus FILE`, where BASE is the model that the teacher was "
+            "fine-tuned from. To train with this generator nevertheless, give "
+            "--method-options.allow-poor-generator true."
         )
     say(f"generator: {told}")
     return skill
 
 
 def _skill(adversary: Adversary, rows: Examples) -> GeneratorSkill:
-    tokens, predicted = [], []
-    for numbers in sorted_batches(rows.lengths, forward_tokens(adversary.device)):
-        batch = collate(rows, numbers, adversary.device)
-        for found, each in zip((tokens, predicted), adversary.predicted(batch, Progress(0, 0, 0)), strict=True):
-            found.append(each.cpu())
-    right, guessed = torch.cat(tokens), torch.cat(predicted)
-    count = max(1, len(right))
-    return GeneratorSkill(
-        tokens=len(right),
-        accuracy=int((right == guessed).sum()) / count,
-        most_frequent=int(right.bincount().max()) / count if len(right) else 0.0,
+    batches = (
+        collate(rows, r, adversary.device) for r in sorted_batches(rows.lengths, forward_tokens(adversary.device))
     )
+    # [2, M]: the tokens and the predictions
+    found = torch.cat([torch.stack(adversary.predicted(batch, Progress(0, 0, 0))) for batch in batches], dim=1).cpu()
+    tokens, predicted = found
+    count = len(tokens)
+    if not count:
+        return GeneratorSkill(0, 0.0, 0.0)
+    return GeneratorSkill(count, int((tokens == predicted).sum()) / count, int(tokens.bincount().max()) / count)
 
 
 def _some(validation: Examples, training_rows: int) -> Examples:

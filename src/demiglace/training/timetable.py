@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, Progress
+from demiglace.methods.table import is_file
 from demiglace.training.config import TrainConfig
 
-# Epochs of a phase on a task's rows. In a last phase of one epoch there is no best epoch to choose, while methods of one
+# Epochs of a phase on a task's rows. A last phase of one epoch leaves no best epoch to choose, while methods of one
 # phase choose among all of their epochs. The papers' shortest phases have 3 epochs (TinyBERT, Combined-KD) and 4
 # (Annealing-KD).
 LEAST_EPOCHS = 2
@@ -98,14 +99,11 @@ def check_phases(name: str, method: Method, epochs: int) -> None:
     least = 1 if count == 1 or method.short_phases else LEAST_EPOCHS
     if shortest >= least:
         return
-    share = min(method.phases) / sum(method.phases)
-    enough = next(n for n in itertools.count(int(1 / share)) if _shortest(n, method.phases) >= least)
+    fewest = int((least - 1) * sum(method.phases) / min(method.phases))  # with fewer the shortest is shorter than least
+    enough = next(n for n in itertools.count(max(fewest, count)) if _shortest(n, method.phases) >= least)
     shares = " and ".join(f"{share / sum(method.phases):.0%}" for share in method.phases)
-    allow = (
-        ""
-        if method.short_phases
-        else ", or allow phases of one epoch by --method-options.short-phases true (in a YAML method: short_phases: true)"
-    )
+    option = "short_phases: true in the file" if is_file(name) else "--method-options.short-phases true"
+    allow = "" if method.short_phases else f", or allow phases of one epoch ({option})"
     raise ConfigError(
         f"method {name} trains in {count} phases, of {shares} of the epochs. With --epochs {epochs} the shortest has "
         f"{shortest}, and each phase needs at least {least}. Give --epochs {enough} or more{allow}."
