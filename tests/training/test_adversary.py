@@ -244,7 +244,7 @@ def test_ten_steps_in_a_hundred() -> None:
     assert not AdversarialMasking(train_generator=False).learns_at(0)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "distilbert"])
 def test_masked_language_models_predict_at_places(kind: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     if kind == "distilbert":

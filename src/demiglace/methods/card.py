@@ -97,8 +97,9 @@ def _suits(method: Method, student: ModelShape, teacher: ModelShape) -> bool:
 def _training(method: Method) -> str:
     if len(method.phases) == 1:
         return "in one phase."
-    return (
-        f"in {len(method.phases)} phases, of {' and '.join(f'{share:.0%}' for share in method.phases)} of the epochs."
+    shares = " and ".join(f"{share:.0%}" for share in method.phases)
+    return f"in {len(method.phases)} phases, of {shares} of the epochs; the second starts from the first one's " + (
+        f"{method.starts_from} epoch."
     )
 
 

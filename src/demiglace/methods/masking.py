@@ -19,8 +19,8 @@ class AdversarialMasking(Augmentation):
     mask_share: float = option("p, the share of tokens that are masked and refilled", 0.3, above=0, at_most=1)
     gumbel_temperature: float = option("temperature of the straight-through Gumbel-softmax", 1.0, above=0)
     generator: str | None = option(
-        "language model of the same vocabulary, masked or causal; none: the teacher's body, its embeddings as output "
-        "layer",
+        "language model of the same vocabulary, masked or causal; none: the teacher's body with its embeddings as "
+        "output layer, which is noise for most encoders",
         None,
     )
     allow_poor_generator: bool = option(
