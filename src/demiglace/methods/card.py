@@ -98,9 +98,8 @@ def _training(method: Method) -> str:
     if len(method.phases) == 1:
         return "in one phase."
     shares = " and ".join(f"{share:.0%}" for share in method.phases)
-    return f"in {len(method.phases)} phases, of {shares} of the epochs; the second starts from the first one's " + (
-        f"{method.starts_from} epoch."
-    )
+    start = f"a later phase starts from the {method.starts_from} epoch of the phase before"
+    return f"in {len(method.phases)} phases, of {shares} of the epochs; {start}."
 
 
 def _option(o: Option) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from demiglace.methods.base import Progress
 from demiglace.training.adversary import Adversary
 
 _LEAST, _MOST = 64, 256
-# A generator must predict this share of the masked tokens, and this many times the share of the most frequent one. On SST-2
-# the most frequent token is 5 % of them: what a generator gets that has learned the tokens' frequencies and nothing of the
-# text. A fine-tuned MiniLM's body gets 0 %; MiniLM after one epoch of masked language modelling on 20,000 sentences, 19 %.
+# A generator must predict this share of the masked tokens, and this many times the share of the most frequent one. On
+# SST-2 the most frequent token is 5 % of them, which a generator that knows only the tokens' frequencies reaches. A
+# fine-tuned MiniLM's body reaches 0 %; MiniLM after one epoch of masked language modelling on 20,000 sentences, 19 %.
 FLOOR, FLOOR_OF_FREQUENT = 0.1, 2.0
 _SHARE = 64  # of that many training rows one is looked at, so that it takes less than 1 % of the run
 
