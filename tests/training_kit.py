@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
 from demiglace.data.tokenise import Examples
-from demiglace.methods.base import Progress
+from demiglace.methods.base import Epoch, Progress
 from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
 from demiglace.models.masked_lm import tied_masked_lm
@@ -90,9 +90,10 @@ def make_loop(
     source: SignalSource | None,
     examples: Examples,
     goal: Goal | None = None,
+    starts_from: Epoch = "last",
     **options: Any,
 ) -> Loop:
-    """A loop over these examples; options as in `TrainConfig`."""
+    """Return a loop over these examples; starts_from as in `Method`, options as in `TrainConfig`."""
     directory.mkdir(exist_ok=True)
     settings = {"batch_size": 8, "epochs": 2, "lr": 1e-3, "log_steps": 1, "checkpoint_seconds": 0.0} | options
     lines = [("rows.csv", i + 2) for i in range(len(examples))]
@@ -106,4 +107,5 @@ def make_loop(
         accelerator=Accelerator(cpu=True),
         lines=lines,
         adversary=ADVERSARIES.get(objective),
+        starts_from=starts_from,
     )

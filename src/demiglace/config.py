@@ -11,7 +11,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -48,9 +48,9 @@ def option(
     return field(default=default, metadata=meta)
 
 
-def group(config_class: Any) -> Any:
-    """A field of a config that takes in all options of another config."""
-    return field(default_factory=config_class)
+def group(config_class: Any, **defaults: Any) -> Any:
+    """Return a field of a config that takes in all options of another config, some of them with other defaults."""
+    return field(default_factory=lambda: config_class(**defaults), metadata={"defaults": defaults})
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def _leaves(config_class: type) -> Iterator[Option]:
     hints = get_type_hints(config_class)
     for f in fields(config_class):
         if is_dataclass(hints[f.name]):
-            yield from _leaves(hints[f.name])
+            defaults = f.metadata.get("defaults", {})
+            yield from (replace(o, default=defaults.get(o.name, o.default)) for o in _leaves(hints[f.name]))
         else:
             yield Option(name=f.name, type=hints[f.name], default=_default(f), **f.metadata)
 

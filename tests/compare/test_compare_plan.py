@@ -247,6 +247,7 @@ def test_axes_are_no_part_of_a_search(content):
     [
         ({"defaults": {"lr": -1}}, ConfigError, "mood/half/none/seed-0: --lr was given -1"),
         ({"methods": {"none": {}, "vanilla-kd": {"method_options": {"tau": 1}}}}, ConfigError, "unknown option 'tau'"),
+        ({"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 3}}}, ConfigError, "Give --epochs 4 or more"),
         ({"students": {"half": {"layers": 0}}}, ConfigError, "mood/half/start: --layers was given 0"),
         ({"students": {"half": {}}}, ConfigError, "mood/half/start: `layers` (how many) or `keep`"),
         ({"students": {"half": {"layers": 40}}}, ModelError, "mood/half/start: 40 layers were"),
@@ -266,6 +267,14 @@ def test_what_cannot_run_is_told_before(content, sections, error, message):
         check_plan(plan)
         files_read(plan)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("epochs", [[3, 4], {"low": 3, "high": 8}])
+def test_epochs_that_a_search_may_choose_are_checked(epochs, content):
+    methods = {"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 4}}}
+    plan = plan_of(content | methods | {"search": {"trials": 2, "ranges": {"epochs": epochs}}}, searching=True)
+    with pytest.raises(ConfigError, match=r"minilm/search: method minilm .*Give --epochs 4 or more"):
+        check_plan(plan)
 
 
 def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(content):

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from demiglace.cli import main
+from demiglace.config import options_of
+from demiglace.methods.table import METHODS
 
 GOOD, BAD = ("good", "great", "yes"), ("bad", "awful", "no")
 NEUTRAL = ("the", "film", "card", "money", "red", "blue", "green")
@@ -23,6 +25,12 @@ RESULTS = {
     *("task", "problem", "labels", "rows", "drops", "method", "precision", "layers", "parameters", "bytes"),
     *("best_epoch", "metrics", "seconds", "rows_per_second"),
 }
+
+
+def lenient(method: str) -> dict[str, bool]:
+    """The options that let a method have phases of one epoch and an untrained generator, where it has such options."""
+    names = {o.name for o in options_of(METHODS[method].options)}
+    return {name: True for name in ("short_phases", "allow_poor_generator") if name in names}
 
 
 def words(generator: np.random.Generator) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, arguments, records, weights, write_rows
+from stage_kit import QUICK, arguments, lenient, records, weights, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from demiglace.cli import main
@@ -143,6 +143,7 @@ def test_finetuning_learns(arch: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["vanilla-kd", "rail-kd-l", "rail-kd-c", "annealing-kd"])
 def test_methods_on_decoders(arch: str, kind: str, method: str, tmp_path: Path) -> None:
     given = write_rows(tmp_path / "rows", kind, train=16, held_out=8) | QUICK
+    given["method_options"] = lenient(method)
     teacher = labelled(
         tmp_path / "teacher", arch, ("negative", "positive") if kind == "classes" else ("different", "same")
     )
@@ -195,7 +196,7 @@ def masked_generator(path: Path, mask_token: str | None) -> Path:
 
 
 def mate(output: Path, teacher: Path, rows: dict[str, str], method: str = "mate-kd", **options: object) -> int:
-    quick = {"generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2} | options
+    quick = {"generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2} | lenient(method) | options
     line = arguments("distill", teacher=teacher, output=output, layers=2, method=method, method_options=quick)
     return main([*line, *arguments("", **rows, **QUICK)[1:]])
 
@@ -258,6 +259,7 @@ def test_a_pretrained_masked_language_model_generates_for_a_decoder(
     taught = arguments("finetune", model=tmp_path / "gpt2", output=tmp_path / "teacher", **rows, **QUICK)
     assert main([*taught, "--max-length", "32"]) == 0
     quick = {"generator": tmp_path / "bert", "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
+    quick |= lenient("mate-kd")
     given = {"teacher": tmp_path / "teacher", "layers": 1, "method": "mate-kd", "method_options": quick}
     assert main(arguments("distill", **given, **rows, **QUICK, max_length=32, output=tmp_path / "run")) == 0
     assert np.isfinite([step["loss"] for step in records(tmp_path / "run", "step")]).all()

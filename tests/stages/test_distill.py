@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, RESULTS, arguments, close, records, weights, write_csv, write_rows
+from stage_kit import QUICK, RESULTS, arguments, close, lenient, records, weights, write_csv, write_rows
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace
@@ -44,7 +44,8 @@ def test_projections_stay_outside_of_the_student(tmp_path: Path, teacher: Path, 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
-    assert run(tmp_path / "run", teacher, layers=2, method=method, **rows, **QUICK) == 0
+    given = {"layers": 2, "method": method, "method_options": lenient(method)} | rows | QUICK
+    assert run(tmp_path / "run", teacher, **given) == 0
     manifest = read_manifest(tmp_path / "run")
     assert manifest.keys() >= RESULTS
     assert (manifest["method"], manifest["layers"]) == (method, 2)
@@ -67,8 +68,8 @@ def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Pa
 def test_what_is_kept_for_every_token_is_never_cached(
     method: str, tmp_path: Path, teacher: Path, rows: dict[str, str]
 ) -> None:
-    given = {"layers": 2, "method": method, "cache": tmp_path / "cache"} | rows | QUICK
-    assert run(tmp_path / "run", teacher, **given) == 0
+    given = {"layers": 2, "method": method, "cache": tmp_path / "cache", "method_options": lenient(method)}
+    assert run(tmp_path / "run", teacher, **given, **rows, **QUICK) == 0
     assert not (tmp_path / "cache").exists()
 
 
@@ -341,6 +342,7 @@ def test_a_named_generator_is_trained_and_never_saved_with_the_student(
 
     monkeypatch.setattr(Adversary, "learn", noted)
     options = {"generator": generator, "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
+    options |= lenient("mate-kd")
     assert run(tmp_path / "run", teacher, layers=2, method="mate-kd", method_options=options, **rows, **QUICK) == 0
     assert len(told) == 5
     assert any(not torch.equal(told[0][k], told[-1][k]) for k in told[0])

@@ -1,16 +1,26 @@
-"""The first look at a teacher: its mode, and whether it is better than chance."""
+"""The first look at a teacher and at a generator: whether they are better than chance."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from stage_kit import QUICK, arguments
+import torch
+from stage_kit import QUICK, arguments, lenient
 
 from demiglace.cli import main
+from demiglace.data.batches import Batch, collate
 from demiglace.data.tokenise import select
+from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
-from demiglace.stages.first_look import look_at_teacher
-from factories import tiny_model
+from demiglace.manifest import read_manifest
+from demiglace.methods.base import Progress
+from demiglace.methods.masking import AdversarialMasking
+from demiglace.models.masked_lm import tied_masked_lm
+from demiglace.signals.request import SignalRequest
+from demiglace.stages.first_look import GeneratorSkill, look_at_generator, look_at_teacher
+from demiglace.training.adversary import Adversary, Vocabulary
+from factories import VOCABULARY, tiny_model
 from training_kit import random_examples
 
 
@@ -78,3 +88,77 @@ def test_distill_tells_both(tmp_path, teacher, rows, capsys):
     told = capsys.readouterr().err
     assert "teacher: " not in told
     assert "first steps" not in told
+
+
+class Knowing:
+    """Stands for an adversary: its generator is right about this share of the tokens, all of which it refills."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, share: float, **options: Any):
+        self.options, self._share = AdversarialMasking(**options), share
+
+    def predicted(self, batch: Batch, now: Progress) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = batch.input_ids[batch.attention_mask.bool()]
+        is_right = torch.rand(len(tokens), generator=torch.Generator().manual_seed(0)) < self._share
+        return tokens, torch.where(is_right, tokens, torch.zeros_like(tokens))
+
+
+def test_a_good_generator_is_told_of(capsys):
+    rows = random_examples(100)
+    skill = look_at_generator(Knowing(0.4), rows, 10_000)
+    assert skill.tokens == len(rows.ids)
+    assert skill.accuracy == pytest.approx(0.4, abs=0.05)
+    assert skill.most_frequent == np.bincount(rows.ids).max() / len(rows.ids)
+    told = (
+        f"generator: predicts {skill.accuracy:.1%} of {skill.tokens:,} masked tokens; the most frequent token would be"
+    )
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_poor_generator_is_refused_unless_it_is_allowed(capsys):
+    rows = random_examples(100)
+    with pytest.raises(
+        ModelError, match=r"made of the teacher's own body, predicts 0.0% of .*allow-poor-generator true"
+    ):
+        look_at_generator(Knowing(0.0), rows, 10_000)
+    with pytest.raises(ModelError, match=r"the generator predicts .*demiglace pretrain --model"):
+        look_at_generator(Knowing(0.05, generator="some/model"), rows, 10_000)
+    assert look_at_generator(Knowing(0.0, allow_poor_generator=True), rows, 10_000).is_poor
+    assert "generator: predicts 0.0% of" in capsys.readouterr().err
+
+
+def test_predicting_the_most_frequent_token_alone_is_poor():
+    assert GeneratorSkill(tokens=1000, accuracy=0.3, most_frequent=0.3).is_poor
+    assert not GeneratorSkill(tokens=1000, accuracy=0.3, most_frequent=0.05).is_poor
+
+
+def test_a_generators_accuracy_is_that_of_its_logits_at_the_refilled_tokens():
+    teacher, rows = tiny_model("bert"), random_examples(40)
+    masking, special = AdversarialMasking(allow_poor_generator=True), (0, 1, 2, 3, 4)
+    vocabulary = Vocabulary(4, special, len(VOCABULARY))
+    adversary = Adversary(masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
+    skill = look_at_generator(adversary, rows, 10_000)
+    batch = collate(rows, np.random.default_rng(0).permutation(40))
+    batch = replace(batch, rows=np.arange(40))
+    places, _ = adversary._places(batch, Progress(0, 0, 0))
+    with torch.no_grad():
+        inputs = batch.inputs | {"input_ids": batch.input_ids.masked_fill(places, 4)}
+        logits = teacher.base_model(**inputs).last_hidden_state[places] @ teacher.get_input_embeddings().weight.T
+    logits[:, : len(special)] = -torch.inf
+    assert skill.tokens == int(places.sum())
+    expected = (logits.argmax(-1) == batch.input_ids[places]).float().mean()
+    assert skill.accuracy == pytest.approx(float(expected))
+
+
+def test_distill_measures_the_generator_and_keeps_it(tmp_path, teacher, rows, capsys):
+    given = {"teacher": teacher, "layers": 2, "method": "mate-kd"} | rows | QUICK
+    assert main(arguments("distill", output=tmp_path / "refused", **given)) == 2
+    assert "to train with this generator nevertheless" in capsys.readouterr().err.lower()
+    assert not (tmp_path / "refused" / "checkpoints").exists()
+    assert not (tmp_path / "refused" / "signals").exists()
+    allowed = arguments("distill", output=tmp_path / "run", method_options=lenient("mate-kd"), **given)
+    assert main(allowed) == 0
+    assert "generator: predicts " in capsys.readouterr().err
+    found = read_manifest(tmp_path / "run")["generator"]
+    assert found["tokens"] > 0 and 0 <= found["accuracy"] < 0.3

@@ -51,6 +51,13 @@ ADVERSARY: dict[str, tuple[Any, str, int, bool]] = {
     "in the middle of a generator's step": (Adversary, "_divergence", 3, True),
     "after a generator's step": (Adversary, "learn", 4, True),
 }
+# of `annealing-kd`, whose second phase of two begins with the sixth step, from the first one's best epoch
+PHASES: dict[str, tuple[Any, str, int, bool]] = {
+    "at the end of the first phase": (loop.Loop, "_end_epoch", 1, True),
+    "before the second phase loads its weights": (loop.Loop, "best_weights", 1, False),
+    "after the second phase loaded its weights": (loop, "load", 1, True),
+    "in the second phase, after a checkpoint": (loop, "save_checkpoint", 8, True),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,9 +72,11 @@ def lines(base: Path, teacher: Path, rows: dict[str, str]) -> dict[str, Callable
     """The command lines under test, by output directory; with dropout and draws, so that all randomness counts."""
     chance = QUICK | {"dropout": 0.1}
     draws = {"layers": 2, "method": "rail-kd-l", "method_options": {"sampling": "step"}}
-    often = {"generator_steps": 1, "student_steps": 2, "generator_lr": 1e-3}
+    often = {"generator_steps": 1, "student_steps": 2, "generator_lr": 1e-3, "allow_poor_generator": True}
     against = {"layers": 2, "method": "mate-kd", "method_options": often}
+    phased = {"layers": 2, "method": "annealing-kd", "method_options": {"short_phases": True}}
     return {
+        "annealing-kd": lambda output: arguments("distill", teacher=teacher, output=output, **rows, **chance, **phased),
         "finetune": lambda output: arguments("finetune", model=base, output=output, **rows, **chance),
         "distill": lambda output: arguments("distill", teacher=teacher, output=output, **rows, **chance, **draws),
         "mate-kd": lambda output: arguments("distill", teacher=teacher, output=output, **rows, **chance, **against),
@@ -97,11 +106,12 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in whole.iterdir())
 
 
-MOMENTS = TRAINING | CAPTURE | ADVERSARY
+MOMENTS = TRAINING | CAPTURE | ADVERSARY | PHASES
 KILLS = {
     "finetune": list(TRAINING),
     "distill": [*CAPTURE, "after a checkpoint", "while RUN/model is written", "after the manifest"],
     "mate-kd": [*ADVERSARY, "after a checkpoint"],
+    "annealing-kd": list(PHASES),
 }
 
 
@@ -173,3 +183,31 @@ def test_ctrl_c_says_how_to_go_on(
     assert "interrupted; repeat the same command" in capfd.readouterr().err
     assert main(line) == 0
     assert_same_run(tmp_path / "run", whole(command))
+
+
+def test_killed_in_a_second_phase_that_starts_from_an_earlier_epoch(
+    tmp_path: Path, teacher: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of three epochs is the best of the first phase, and the last checkpoint is the one at its end."""
+    scores = {0: 0.9, 1: 0.2, 2: 0.5}
+    original, phase = loop.Loop._measure, {"method": "annealing-kd", "method_options": {"short_phases": True}}
+
+    def measured(self: loop.Loop, seen: Any) -> dict[str, float]:
+        return original(self, seen) | {"accuracy": scores[(self.state.step - 1) // self._epoch_length]}
+
+    def line(output: Path) -> list[str]:
+        given = rows | QUICK | {"epochs": 3, "dropout": 0.1, "layers": 2} | phase
+        return arguments("distill", teacher=teacher, output=output, **given)
+
+    monkeypatch.setattr(loop.Loop, "_measure", measured)
+    assert main(line(tmp_path / "whole")) == 0
+    assert [r["starts_from_epoch"] for r in records(tmp_path / "whole", "phase")] == [0]
+    for moment in ((loop.Loop, "best_weights", 1, False), (loop.Loop, "_step", 12, False)):
+        owner, name, at, after = moment
+        run = tmp_path / f"{name}-{at}"
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Loop, "_is_save_due", lambda self: self.state.step in (3, 10))
+            assert in_child(line(run), lambda: strike(owner, name, at, after=after)) == -signal.SIGKILL  # noqa: B023
+            assert main(line(run)) == 0
+        assert_same_run(run, tmp_path / "whole")
+        assert records(run, "phase") == records(tmp_path / "whole", "phase")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from demiglace.data.batches import Batch, collate
@@ -15,6 +16,7 @@ from demiglace.errors import ModelError
 from demiglace.losses.divergences import forward_kl
 from demiglace.methods.base import Progress
 from demiglace.methods.masking import AdversarialMasking
+from demiglace.methods.table import build_method
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.signals.request import SignalRequest
 from demiglace.training.adversary import Adversary, Vocabulary, _drawn, _logits_of
@@ -207,13 +209,42 @@ def test_the_log_tells_what_the_generators_last_step_found(tmp_path: Path) -> No
     assert told == [found[step - step % 3] for step in range(10)]
 
 
+@pytest.mark.parametrize("objective", ["kl", "mse"])
+def test_the_generator_maximises_the_divergence_that_was_chosen(objective: str) -> None:
+    """MATE-KD: KL(teacher ‖ student); Combined-KD: the mean squared error of the logits, averaged over the classes."""
+    teacher, student = teacher_and_student()
+    with torch.no_grad():
+        teacher.classifier.weight.mul_(20)
+    adversary, batch = adversary_of(teacher, objective=objective, generator_lr=0.0), batch_of(6)
+    seen, original = [], adversary._straight_through
+
+    def noted(logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        seen.append(original(logits, noise))
+        return seen[-1]
+
+    adversary._straight_through = noted  # type: ignore[method-assign]
+    adversary.learn(student, [batch], 6.0, NOW, same)
+    ids, (places, _) = batch.input_ids.clone(), adversary._places(batch, NOW)
+    ids[places] = seen[0].argmax(-1)
+    with torch.no_grad():
+        ours, theirs = (m(**batch.inputs | {"input_ids": ids}).logits for m in (student.eval(), teacher))
+    expected = forward_kl(ours, theirs, 1.0).mean() if objective == "kl" else F.mse_loss(ours, theirs)
+    assert adversary.divergence == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_objective_of_each_method() -> None:
+    made = {name: build_method(name, {}).augmentation for name in ("mate-kd", "rail-mate", "combined-kd")}
+    assert {name: m.objective for name, m in made.items()} == {"mate-kd": "kl", "rail-mate": "kl", "combined-kd": "mse"}
+    assert build_method("combined-kd", {"objective": "kl"}).augmentation == AdversarialMasking()
+
+
 def test_ten_steps_in_a_hundred() -> None:
     options = AdversarialMasking()
     assert [s for s in range(300) if options.learns_at(s)] == [*range(10), *range(100, 110), *range(200, 210)]
     assert not AdversarialMasking(train_generator=False).learns_at(0)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "distilbert"])
 def test_masked_language_models_predict_at_places(kind: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     if kind == "distilbert":

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,59 @@ def test_the_best_epoch_that_a_checkpoint_goes_back_to_stays(tmp_path: Path, mon
     _, state = trained(tmp_path, scores([0.1, 0.1]), epochs=3)  # as where a GPU does not repeat itself to the last bit
     assert state.best_epoch == 0
     assert all(torch.equal(t, kept[k]) for k, t in load_checkpoint(home / "best-0.safetensors")[0].items())
+
+
+class Weights:
+    """A goal whose metric takes these values, and that keeps the student's weights of each epoch."""
+
+    def __init__(self, values: list[float]):
+        self.values, self.kept = list(values), list[dict[str, torch.Tensor]]()
+
+    def goal(self) -> Goal:
+        return Goal(self.evaluate, "score", higher_is_better=True)
+
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+        self.kept.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"score": self.values[len(self.kept) - 1]}
+
+
+@pytest.mark.parametrize(("starts_from", "epoch"), [("best", 1), ("last", 2)])
+def test_a_later_phase_starts_from_an_epoch_of_the_one_before_and_with_no_moments(
+    starts_from: str, epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 epochs Annealing-KD has 3 in its first phase, of which the second is the best."""
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("annealing-kd", {}, teacher, student)
+    weights, begun = Weights([0.2, 0.9, 0.5, 0.1]), []
+    loop = make_loop(
+        tmp_path, objective, source, random_examples(ROWS), weights.goal(), epochs=4, starts_from=starts_from
+    )
+    original = Loop._step
+
+    def noted(self: Loop, *args: Any) -> None:
+        if self.state.step == 15:
+            begun.append(({k: v.clone() for k, v in student.state_dict().items()}, len(self._optimiser.state)))
+        original(self, *args)
+
+    monkeypatch.setattr(Loop, "_step", noted)
+    state = loop.run()
+    (start, moments), expected = begun[0], weights.kept[epoch]
+    assert all(torch.equal(start[k], expected[k]) for k in expected)
+    assert moments == 0
+    assert (state.best_epoch, state.best_value) == (3, 0.1)  # of the last phase
+    [record] = records(tmp_path, "phase")
+    assert (record["epoch"], record["starts_from_epoch"]) == (3, epoch)
+
+
+def test_each_phase_has_its_own_best_epoch(tmp_path: Path) -> None:
+    teacher, student = teacher_and_student()
+    method = tmp_path / "method.yaml"
+    method.write_text("terms: [{term: kd}]\nphases: [1, 1, 1]\nstarts_from: best")
+    objective, source = objective_of(str(method), {}, teacher, student)
+    weights = Weights([0.9, 0.8, 0.4, 0.3, 0.1, 0.2])
+    loop = make_loop(tmp_path, objective, source, random_examples(ROWS), weights.goal(), epochs=6, starts_from="best")
+    assert loop.run().best_epoch == 5
+    assert [r["starts_from_epoch"] for r in records(tmp_path, "phase")] == [0, 2]
 
 
 def test_lower_can_be_better(tmp_path: Path) -> None:

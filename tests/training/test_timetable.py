@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from demiglace.errors import ConfigError
+from demiglace.methods.table import METHODS, build_method
 from demiglace.training.config import TrainConfig
-from demiglace.training.timetable import Timetable, phase_ends
+from demiglace.training.timetable import Timetable, check_phases, phase_ends
 
 
 def test_learning_rate_rises_and_falls() -> None:
@@ -62,3 +63,43 @@ def test_phases_share_the_epochs(epochs: int, phases: tuple[float, ...], ends: t
 def test_fewer_epochs_than_phases_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 phases and --epochs is 1"):
         phase_ends(1, (0.5, 0.5))
+
+
+def test_the_first_epoch_of_a_phase() -> None:
+    table = Timetable.of(TrainConfig(epochs=6), (1, 1, 1), 4)
+    assert [table.first_of_phase(epoch) for epoch in range(6)] == [0, 0, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "enough"),
+    [("tinybert", 6, 7), ("annealing-kd", 5, 6), ("combined-kd", 5, 6), ("rail-annealing", 5, 6), ("minilm", 3, 4)],
+)
+def test_budgets_that_make_a_phase_of_one_epoch_are_refused(name: str, refused: int, enough: int) -> None:
+    for epochs in (1, 3, refused):
+        with pytest.raises(ConfigError, match=f"method {name} trains in 2 phases.* Give --epochs {enough} or more"):
+            check_phases(name, build_method(name, {}), epochs)
+    check_phases(name, build_method(name, {}), enough)
+    check_phases(name, build_method(name, {"short_phases": True}), 2)
+
+
+def test_short_phases_still_need_an_epoch_each() -> None:
+    with pytest.raises(
+        ConfigError, match=r"the shortest has 0, and each phase needs at least 1. Give --epochs 2 or more"
+    ):
+        check_phases("tinybert", build_method("tinybert", {"short_phases": True, "transfer_share": 0.99}), 1)
+
+
+def test_a_small_share_wants_many_epochs() -> None:
+    with pytest.raises(ConfigError, match=r"of 99% and 1% of the epochs. .* Give --epochs 150 or more"):
+        check_phases("tinybert", build_method("tinybert", {"transfer_share": 0.99}), 100)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if len(build_method(n, {}).phases) == 1])
+def test_methods_of_one_phase_take_any_budget(name: str) -> None:
+    check_phases(name, build_method(name, {}), 1)
+
+
+def test_the_papers_budgets_are_split_as_there() -> None:
+    """TinyBERT 10 and 3 epochs; Annealing-KD 30 and 10."""
+    assert phase_ends(13, build_method("tinybert", {}).phases) == (10, 13)
+    assert phase_ends(40, build_method("annealing-kd", {}).phases) == (30, 40)

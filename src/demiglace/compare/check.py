@@ -5,7 +5,8 @@ from pathlib import Path
 
 from demiglace.compare.cells import row_options, teacher_options
 from demiglace.compare.grid import method_name, several
-from demiglace.compare.plan import Plan, reported_set
+from demiglace.compare.plan import Plan, Step, reported_set
+from demiglace.compare.ranges import Range
 from demiglace.compare.steps import config_of
 from demiglace.config import build
 from demiglace.data.config import DataConfig
@@ -19,7 +20,7 @@ from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import choose_layers
 from demiglace.stages.config import DistillConfig, TruncateConfig
 from demiglace.stages.importance import SCORED
-from demiglace.training.timetable import phase_ends
+from demiglace.training.timetable import check_phases
 
 
 def check_plan(plan: Plan) -> None:
@@ -31,13 +32,21 @@ def check_plan(plan: Plan) -> None:
         config = config_of(step, plan.home)
         try:
             if isinstance(config, DistillConfig):
-                phase_ends(config.training.epochs, build_method(config.method, config.method_options).phases)
+                _check_epochs(config, step)
             if isinstance(config, TruncateConfig):
                 _check_cut(config, config.model, plan)
             if isinstance(config, DistillConfig) and config.student is None:
                 _check_cut(config, config.teacher, plan)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{step.key}: {error}") from error
+
+
+def _check_epochs(config: DistillConfig, step: Step) -> None:
+    """Raise `ConfigError` for epochs too few for the method's phases: the run's, or those that a search may choose."""
+    method = build_method(config.method, config.method_options)
+    within = step.ranges.get("epochs", (config.training.epochs,))
+    for epochs in (int(within.low),) if isinstance(within, Range) else within:
+        check_phases(config.method, method, epochs)
 
 
 def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -> None:

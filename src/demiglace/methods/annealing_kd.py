@@ -1,6 +1,7 @@
 """Annealing-KD: Jafari et al. 2021, *Annealing Knowledge Distillation*, arXiv 2104.07163.
 
-Deviation: the squared distance is averaged over the C outputs, as in the authors' code, and not summed.
+As in the authors' code, the squared distance is averaged over the C outputs, where the paper sums it, and the second
+phase starts from the first phase's best epoch by the validation metric.
 """
 
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 from demiglace.config import option
 from demiglace.methods.base import Method, Weighted
 from demiglace.methods.outputs import AnnealedLogits, TaskLoss
+from demiglace.methods.phases import PhaseOptions
 
 
 @dataclass(frozen=True)
-class AnnealingOptions:
+class AnnealingOptions(PhaseOptions):
     """The two phases of Annealing-KD."""
 
     tau_max: int = option("τ_max, the number of steps in which φ rises to 1; 7 to 10 seen", 7, at_least=1)
@@ -36,4 +38,9 @@ class AnnealingKD(AnnealingOptions):
 
     def method(self) -> Method:
         """One term in each phase."""
-        return Method((Weighted(1.0, self.annealed, phase=0), Weighted(1.0, TaskLoss(), phase=1)), self.phases)
+        return Method(
+            (Weighted(1.0, self.annealed, phase=0), Weighted(1.0, TaskLoss(), phase=1)),
+            self.phases,
+            starts_from="best",
+            short_phases=self.short_phases,
+        )

@@ -14,6 +14,7 @@ from demiglace.signals.request import SignalRequest, Signals
 
 Problem = Literal["classification", "regression", "language"]
 Reduction = Literal["mean", "sum"]  # over the pairs of layers of a term
+Epoch = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,15 @@ class Weighted:
 class Method:
     """Weighted terms: the total loss is Σ weight · (mean of the term over the rows it applies to).
 
-    phases: shares of the epochs, one after another; in each only its own terms count, the learning rate rises and
-    falls anew, and the best epoch is looked for in the last. augmentation: what makes the perturbed text.
+    In each phase only its own terms count, and optimizer and learning rate start afresh, as in the separate runs of the
+    papers. The best epoch is one of the last phase.
     """
 
     terms: tuple[Weighted, ...]
-    phases: tuple[float, ...] = (1.0,)
-    augmentation: Augmentation | None = None
+    phases: tuple[float, ...] = (1.0,)  # shares of the epochs, one after another
+    augmentation: Augmentation | None = None  # makes the perturbed text
+    starts_from: Epoch = "last"  # the epoch of the phase before whose weights the student has at a later phase's start
+    short_phases: bool = False  # allow phases of a single epoch on a task's rows
 
     def active(self, phase: int) -> tuple[bool, ...]:
         """Which of the terms count in this phase."""

@@ -97,9 +97,9 @@ def _suits(method: Method, student: ModelShape, teacher: ModelShape) -> bool:
 def _training(method: Method) -> str:
     if len(method.phases) == 1:
         return "in one phase."
-    return (
-        f"in {len(method.phases)} phases, of {' and '.join(f'{share:.0%}' for share in method.phases)} of the epochs."
-    )
+    shares = " and ".join(f"{share:.0%}" for share in method.phases)
+    start = f"a later phase starts from the {method.starts_from} epoch of the phase before"
+    return f"in {len(method.phases)} phases, of {shares} of the epochs; {start}."
 
 
 def _option(o: Option) -> tuple[str, ...]:

@@ -1,5 +1,10 @@
 """Combined-KD: Li et al. 2021, *A Short Study on Compressing Decoder-Based Language Models*, arXiv 2110.08460: the
-phases of Annealing-KD, the first one on text and on MATE-KD's perturbed text. Deviations as in those two.
+phases of Annealing-KD, the first one on text and on MATE-KD's perturbed text.
+
+As in the authors' code, the generator maximises the mean squared error of the logits, not MATE-KD's KL divergence, and
+the second phase starts from the first phase's best epoch. Deviations: those of MATE-KD. The best epoch of the run is
+one of the second phase, where the code compares the epochs of both. The authors' program for BERT, unlike the paper and
+their program for RoBERTa, has the labels' loss instead of the term on perturbed text.
 """
 
 from dataclasses import dataclass
@@ -18,7 +23,7 @@ class CombinedKD:
     kd_weight: float = option("λ1, the weight of the teacher's logits on the text", 0.5, at_least=0)
     perturbed_weight: float = option("λ2, their weight on the perturbed text", 0.5, at_least=0)
     annealing: AnnealingOptions = group(AnnealingOptions)
-    masking: AdversarialMasking = group(AdversarialMasking)
+    masking: AdversarialMasking = group(AdversarialMasking, objective="mse")
 
     def method(self) -> Method:
         """Two terms, then one."""
@@ -31,4 +36,6 @@ class CombinedKD:
             ),
             self.annealing.phases,
             self.masking,
+            starts_from="best",
+            short_phases=self.annealing.short_phases,
         )

@@ -18,7 +18,7 @@ from demiglace.config import Option, read_yaml
 from demiglace.convert import convert, describe_type
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.attention import AttentionDistillation
-from demiglace.methods.base import Augmentation, Method, Term, Weighted
+from demiglace.methods.base import Augmentation, Epoch, Method, Term, Weighted
 from demiglace.methods.buckets import BucketDistillation
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import (
@@ -60,6 +60,7 @@ MAPPINGS: dict[str, type[LayerMapping]] = {
 }
 AUGMENTATIONS: dict[str, type[Augmentation]] = {"adversarial-masking": AdversarialMasking}
 _KINDS: dict[type, dict[str, Any]] = {LayerMapping: MAPPINGS, Augmentation: AUGMENTATIONS}
+_KEYS = ("terms", "phases", "augmentation", "starts_from", "short_phases")
 _ROW = ("term", "weight", "phase", "input", "course", "until")
 
 
@@ -72,10 +73,10 @@ def read_method(file: str) -> Method:
 
 
 def compose(content: Mapping[str, Any]) -> Method:
-    """The method with these `terms`, `phases` and `augmentation`, as `describe_method` writes them."""
+    """Build the method that these keys describe, as `describe_method` writes them. Raises `ConfigError`."""
     for key in content:
-        if key not in ("terms", "phases", "augmentation"):
-            raise ConfigError(unknown("key", key, ("terms", "phases", "augmentation")))
+        if key not in _KEYS:
+            raise ConfigError(unknown("key", key, _KEYS))
     rows, phases = content.get("terms"), content.get("phases", [1.0])
     if not isinstance(rows, list) or not rows:
         raise ConfigError(f"terms was given {rows!r}; expected a list of at least one term.")
@@ -87,7 +88,9 @@ def compose(content: Mapping[str, Any]) -> Method:
     terms = tuple(_weighted(f"terms[{i}]", row, len(shares)) for i, row in enumerate(rows))
     if made is None and any(w.on == "perturbed" for w in terms):
         raise ConfigError("a term is on perturbed text and there is no augmentation to make it; add one.")
-    return Method(terms, shares, made)
+    starts_from = _value("starts_from", Epoch, content.get("starts_from", "last"))
+    short = _value("short_phases", bool, content.get("short_phases", False))
+    return Method(terms, shares, made, starts_from, short)
 
 
 def describe_method(method: Method) -> dict[str, Any]:
@@ -95,6 +98,7 @@ def describe_method(method: Method) -> dict[str, Any]:
     content: dict[str, Any] = {"terms": [_row(w) for w in method.terms]}
     if len(method.phases) > 1:
         content["phases"] = list(method.phases)
+        content |= {"starts_from": method.starts_from, "short_phases": method.short_phases}
     if method.augmentation is not None:
         content["augmentation"] = _described(method.augmentation)
     return content

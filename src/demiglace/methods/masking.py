@@ -1,6 +1,7 @@
 """Text made by a generator that is trained to part student and teacher: the augmentation of MATE-KD."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from demiglace.config import option
 from demiglace.methods.base import Augmentation
@@ -8,7 +9,7 @@ from demiglace.methods.base import Augmentation
 
 @dataclass(frozen=True)
 class AdversarialMasking(Augmentation):
-    """A language model refills some of a row's tokens so that KL(teacher ‖ student) grows.
+    """A language model refills some of a row's tokens so that teacher and student differ more.
 
     Rashid et al. 2021, arXiv 2105.05912, eq. 3 and algorithm 1. Between its steps the generator is as it is.
     """
@@ -18,9 +19,15 @@ class AdversarialMasking(Augmentation):
     mask_share: float = option("p, the share of tokens that are masked and refilled", 0.3, above=0, at_most=1)
     gumbel_temperature: float = option("temperature of the straight-through Gumbel-softmax", 1.0, above=0)
     generator: str | None = option(
-        "language model of the same vocabulary, masked or causal; none: the teacher's body, its embeddings as output "
-        "layer",
+        "language model of the same vocabulary, masked or causal; none: the teacher's body with its embeddings as "
+        "output layer, which is noise for most encoders",
         None,
+    )
+    allow_poor_generator: bool = option(
+        "train even if the generator predicts hardly any masked token, so that what it fills in is noise", False
+    )
+    objective: Literal["kl", "mse"] = option(
+        "what the generator maximises: kl, KL(teacher ‖ student), or mse, the squared error of their logits", "kl"
     )
     train_generator: bool = option("train the generator; false: it refills as it is", True)
     generator_lr: float = option("learning rate of the generator's AdamW", 5e-7, above=0)

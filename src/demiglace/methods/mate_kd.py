@@ -3,9 +3,15 @@ arXiv 2105.05912.
 
 Deviations: a generator step takes the rows of the student's step beside it, where the authors' code gives them rows of
 their own; [CLS], [SEP], padding and their like are neither masked nor filled in; generator and student are without
-dropout in generator steps; the generator's divergence is at temperature 1 whatever τ is; and where no generator is
-named, the fine-tuned teacher's own body with its input embeddings as output layer stands for a pre-trained masked
-language model. Decoders have no mask token and need none: a causal generator predicts a place from the state before it,
+dropout in generator steps; the generator's divergence is at temperature 1 whatever τ is.
+
+The authors' generator is a pre-trained masked language model. Name one of the teacher's vocabulary by `generator`.
+Without it, the generator is a copy of the teacher's body with its input embeddings as output layer. For a decoder with
+tied embeddings that is its own language model. For an encoder it is noise, since the head of its masked language model
+is lost: on SST-2, a fine-tuned MiniLM's predicts 0 of 1,756 masked tokens. So each run first measures how many masked
+tokens the generator predicts, and is refused if they are too few (see `allow_poor_generator`).
+
+Decoders have no mask token and need none: a causal generator predicts a place from the state before it,
 which has not seen that place's token. So it refills places without masking any; to the left of each it sees the text as
 it was, where a masked language model sees the other places masked and both sides; and a row's first token stays.
 """

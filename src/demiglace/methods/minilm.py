@@ -11,10 +11,11 @@ from demiglace.methods.attention import AttentionDistillation
 from demiglace.methods.base import Method, Weighted
 from demiglace.methods.mapping import Final
 from demiglace.methods.outputs import TaskLoss
+from demiglace.methods.phases import PhaseOptions
 
 
 @dataclass(frozen=True)
-class MiniLM:
+class MiniLM(PhaseOptions):
     """First KL(A^T ‖ A^S) + KL(VR^T ‖ VR^S) of the last layers, then CE.
 
     A = softmax(QKᵀ/√d_h) (sec. 3.1), VR = softmax(VVᵀ/√d_h) (sec. 3.2), means over heads and tokens. The models need
@@ -36,4 +37,5 @@ class MiniLM:
                 Weighted(1.0, TaskLoss(), phase=1),
             ),
             phases=(self.transfer_share, 1 - self.transfer_share),
+            short_phases=self.short_phases,
         )

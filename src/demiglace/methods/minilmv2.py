@@ -11,10 +11,11 @@ from demiglace.methods.attention import AttentionDistillation
 from demiglace.methods.base import Method, Weighted
 from demiglace.methods.mapping import Final
 from demiglace.methods.outputs import TaskLoss
+from demiglace.methods.phases import PhaseOptions
 
 
 @dataclass(frozen=True)
-class MiniLMv2:
+class MiniLMv2(PhaseOptions):
     """First Σ over X = Q, K, V of KL(R_X^T ‖ R_X^S), then CE; R_X = softmax(XXᵀ/√d_r) in relation heads (sec. 3).
 
     The student's last layer meets one of the teacher's. Widths and numbers of heads may differ.
@@ -41,4 +42,5 @@ class MiniLMv2:
         return Method(
             (Weighted(1.0, relations, phase=0), Weighted(1.0, TaskLoss(), phase=1)),
             phases=(self.transfer_share, 1 - self.transfer_share),
+            short_phases=self.short_phases,
         )

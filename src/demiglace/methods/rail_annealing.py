@@ -33,4 +33,6 @@ class RailAnnealing:
                 Weighted(1.0, TaskLoss(), phase=1),
             ),
             self.annealing.phases,
+            starts_from="best",
+            short_phases=self.annealing.short_phases,
         )

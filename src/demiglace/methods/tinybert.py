@@ -14,11 +14,12 @@ from demiglace.methods.base import Method, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import Listed, Uniform
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.phases import PhaseOptions
 from demiglace.methods.projection import Projection
 
 
 @dataclass(frozen=True)
-class TinyBERT:
+class TinyBERT(PhaseOptions):
     """First Σ_i MSE(A_i^S, A_g(i)^T) + Σ_i MSE(H_i^S W_h, H_g(i)^T) + MSE(E^S W_e, E^T), then τ²·KL; g(i) = i·n/m.
 
     A are the attention scores before the softmax (eq. 7), H and E the states after layers and embeddings (eq. 8, 9);
@@ -51,4 +52,5 @@ class TinyBERT:
                 *labels,
             ),
             phases=(self.transfer_share, 1 - self.transfer_share),
+            short_phases=self.short_phases,
         )

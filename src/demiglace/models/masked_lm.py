@@ -19,6 +19,7 @@ _HEADS: dict[str, Callable[[Any], nn.Module]] = {
     "bert": lambda model: model.cls,
     "roberta": lambda model: model.lm_head,
     "xlm-roberta": lambda model: model.lm_head,
+    "mpnet": lambda model: model.lm_head,
     "distilbert": lambda model: nn.Sequential(
         model.vocab_transform, nn.GELU(), model.vocab_layer_norm, model.vocab_projector
     ),

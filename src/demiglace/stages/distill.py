@@ -1,7 +1,7 @@
 """`demiglace distill`: a student learns from a teacher's signals."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -39,13 +39,13 @@ from demiglace.signals.request import SignalRequest
 from demiglace.stages.cache_files import alone, cache_root
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.distill_text import distill_text
-from demiglace.stages.first_look import look_at_teacher
+from demiglace.stages.first_look import look_at_generator, look_at_teacher
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
 from demiglace.stages.material import make_material, read_rows
 from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
 from demiglace.training.adversary import Adversary, Vocabulary
 from demiglace.training.optimiser import freeze
-from demiglace.training.timetable import phase_ends
+from demiglace.training.timetable import check_phases
 
 
 @command(DistillConfig)
@@ -64,7 +64,7 @@ def distill(config: DistillConfig) -> Path:
         raise ConfigError(f"--cache-tokens {config.cache_tokens} is for --corpus; rows are cached whole, by --cache.")
     method = build_method(config.method, config.method_options)
     check_sharding(config, method)
-    phase_ends(config.training.epochs, method.phases)
+    check_phases(config.method, method, config.training.epochs)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = teaching_inputs(config) | {"data": dataset.fingerprint}
@@ -183,7 +183,10 @@ def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, ge
 def _with_adversary(
     job: Job, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
 ) -> Job:
-    """The job with the generator of its perturbed text and the teacher, who is asked about that text; if it has one."""
+    """Return the job with the generator of its perturbed text, if the method has one.
+
+    Raises `ModelError` for a generator that is no better than noise.
+    """
     options = job.method.augmentation
     if not isinstance(options, AdversarialMasking):
         return job
@@ -194,7 +197,9 @@ def _with_adversary(
     vocabulary = Vocabulary(mask, tuple(job.tokenizer.all_special_ids), len(job.tokenizer))
     adversary = Adversary(options, model, teacher, request, vocabulary, job.precision)
     adversary.to(processes().device)
-    return replace(job, adversary=adversary)
+    rows = job.material.examples
+    skill = look_at_generator(adversary, rows["validation"], len(rows["train"]))
+    return replace(job, adversary=adversary, findings={"generator": asdict(skill)})
 
 
 def _look(job: Job, run: Run, teacher: PreTrainedModel) -> None:

@@ -36,7 +36,6 @@ def distill_text(config: DistillConfig) -> Path:
     blocks, pooled as the method says, or their tokens. Returns the run directory as `distill` does.
     """
     method = text_method(config)
-    phase_ends(config.training.epochs, method.phases)
     check_training(config.training)
     run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | teaching_inputs(config))
     if run is None:
@@ -93,7 +92,10 @@ def _with_source(
 
 
 def text_method(config: DistillConfig) -> Method:
-    """The method. Raises `ConfigError` for one that only rows suit, and where rows were given beside the corpus."""
+    """Return the method.
+
+    Raises `ConfigError` for one that only rows suit, for fewer epochs than phases, and for rows beside the corpus.
+    """
     if config.source.data:
         raise ConfigError("--data and --corpus were both given; the student learns a task, or to be a language model.")
     method = build_method(config.method, config.method_options)
@@ -104,6 +106,7 @@ def text_method(config: DistillConfig) -> Method:
             f"method {config.method} learns from the logits of a task's rows, where a language model has logits for "
             "every token; for --corpus take another method."
         )
+    phase_ends(config.training.epochs, method.phases)  # an epoch of a corpus is as long as the user wants: one will do
     return method
 
 

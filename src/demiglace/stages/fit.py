@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ class Job:
     source: SignalSource | None = None
     capture_seconds: float = 0.0
     adversary: Adversary | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)  # measured before the training, for the manifest
 
 
 def train(run: Run, job: Job) -> None:
@@ -133,6 +134,7 @@ def train(run: Run, job: Job) -> None:
         accelerator=accelerator,
         lines=job.material.lines,
         adversary=job.adversary,
+        starts_from=job.method.starts_from,
     )
     state, student = loop.run(), loop.student()
     if accelerator.is_main_process:
@@ -151,6 +153,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
     shape = ModelShape.of(job.student)
     run.finish(
         **job.material.facts,
+        **job.findings,
         method=job.method_name,
         precision=job.precision,
         layers=shape.num_layers,

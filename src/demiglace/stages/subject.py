@@ -29,7 +29,7 @@ from demiglace.stages.estimate import Estimate, Setup, Speed, estimate
 from demiglace.stages.fit import numeric_choices, processes
 from demiglace.stages.material import read_rows
 from demiglace.training.config import TrainConfig
-from demiglace.training.timetable import phase_ends
+from demiglace.training.timetable import check_phases
 
 _TOKENISED = 20_000  # rows of a split whose lengths are measured; those of more rows are drawn from them
 
@@ -91,6 +91,7 @@ def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int 
         student = truncate_config(student, keep)
     setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
     check_sharding(config, setup.method)
+    check_phases(config.method, setup.method, config.training.epochs)
     named = setup.method.augmentation.generator if isinstance(setup.method.augmentation, AdversarialMasking) else None
     setup = replace(
         setup,
@@ -113,7 +114,6 @@ def setup_of(
 ) -> Setup:
     """How a run goes whose numeric choices are those of `model`, a model or the config of a new one."""
     made = build_method(method, options)
-    phase_ends(training.epochs, made.phases)
     precision, attention = numeric_choices(training, model)
     return Setup(
         method=made,

@@ -76,6 +76,12 @@ class Adversary:
             other = replace(batch, input_ids=ids)
             return Perturbed(other, capture(self._teacher, other, self._request))
 
+    def predicted(self, batch: Batch, now: Progress) -> tuple[Tensor, Tensor]:
+        """Return the tokens that would be refilled, [M], and the generator's most probable token for each, [M]."""
+        places, _ = self._places(batch, now)
+        with torch.no_grad(), autocast(self._precision, batch.input_ids.device):
+            return batch.input_ids[places], self._logits(batch, places).argmax(-1)
+
     def learn(
         self,
         student: PreTrainedModel,
@@ -106,12 +112,13 @@ class Adversary:
         self.divergence = float(reduce(total))
 
     def _divergence(self, student: PreTrainedModel, batch: Batch, places: Tensor, now: Progress) -> Tensor:
-        """Σ over rows of KL(T(x') ‖ S(x')), or of the squared error, with a gradient to the generator."""
+        """Return Σ over rows of KL(T(x') ‖ S(x')) or ‖T(x') − S(x')‖²/C, with a gradient to the generator."""
         with autocast(self._precision, batch.input_ids.device):
             chosen = self._straight_through(self._logits(batch, places).float(), self._noise(batch, places, now))
             own = _logits_of(student, batch, places, chosen)
             other = _logits_of(self._teacher, batch, places, chosen)
-        divergence = DIVERGENCES["squared" if own.shape[-1] == 1 else "forward-kl"]
+        is_squared = self.options.objective == "mse" or own.shape[-1] == 1
+        divergence = DIVERGENCES["squared" if is_squared else "forward-kl"]
         return (divergence(own, other, 1.0, 0.0) * batch.weights).sum()
 
     def _logits(self, batch: Batch, places: Tensor) -> Tensor:
@@ -160,6 +167,11 @@ class Adversary:
             parts.append(torch.rand(count, self._vocabulary.size, generator=own))
         uniform = torch.cat(parts).clamp_(1e-20, 1 - 1e-7)
         return (-(-uniform.log()).log()).to(batch.input_ids.device)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the generator."""
+        return next(self._generator.parameters()).device
 
     def to(self, device: torch.device) -> None:
         """Put generator and teacher there."""

@@ -24,7 +24,7 @@ from demiglace.data.batches import Batch, collate, epoch_steps, split_by_tokens
 from demiglace.data.blocks import Blocks
 from demiglace.data.tokenise import Examples
 from demiglace.errors import DivergedError, ModelError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import Epoch, Progress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
 from demiglace.training.adversary import Adversary
@@ -55,7 +55,10 @@ class Loop:
         accelerator: Accelerator,
         lines: Sequence[tuple[str, int]],
         adversary: Adversary | None = None,
+        starts_from: Epoch = "last",
     ):
+        """starts_from: the epoch whose weights a later phase starts from, as in `Method`."""
+        self._starts_from = starts_from
         self._examples, self._source, self._goal, self._config = examples, source, goal, config
         self._directory, self._accelerator, self._lines = directory, accelerator, lines
         self._plain, self._adversary = objective.to(accelerator.device), adversary
@@ -119,6 +122,7 @@ class Loop:
         self._clock = time.perf_counter()
         if first == 0:
             self._log_mapping(epoch)
+            self._begin_phase(epoch)
         done = sum(map(len, plan[:first]))
         title = f"epoch {epoch + 1}/{self._config.epochs}"
         with progress(title, len(self._examples), "rows", done) as bar:
@@ -126,6 +130,19 @@ class Loop:
                 self._step(epoch, plan[index])
                 self._after_step(epoch, plan, index, bar)
         self._end_epoch(epoch, self._measure(plan[-1]))
+
+    def _begin_phase(self, epoch: int) -> None:
+        """Before the first step of a later phase, reset the optimizer and load the weights that the phase starts from.
+
+        No checkpoint is written between this and the phase's first step, so a resumed run does the same.
+        """
+        if epoch == 0 or epoch != self._timetable.first_of_phase(epoch):
+            return
+        if self._starts_from == "best":
+            load(self._plain.student, self.best_weights())
+        self._optimiser.state.clear()
+        start = self.state.best_epoch if self._starts_from == "best" else epoch - 1
+        self._log.write("phase", {"epoch": epoch, "step": self.state.step, "starts_from_epoch": start})
 
     def _step(self, epoch: int, rows: np.ndarray) -> None:
         step = self.state.step
@@ -309,9 +326,9 @@ class Loop:
                 self._best(before).unlink(missing_ok=True)
 
     def _better(self, epoch: int, value: float) -> bool:
-        """Whether this epoch's model is the best so far; one of an earlier phase never stands against the last's."""
+        """Return whether this epoch's model is the best of its phase so far."""
         best = self.state.best_value
-        if best is None or self.state.best_epoch < self._timetable.last_phase <= epoch:
+        if best is None or self.state.best_epoch < self._timetable.first_of_phase(epoch):
             return True
         return value > best if self._goal.higher_is_better else value < best
 

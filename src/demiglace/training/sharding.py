@@ -55,8 +55,8 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put whole weights into a module that may be shared out."""
-    if isinstance(module, FSDPModule):
+    """Load unsharded weights into a module, or a part of one, that may be sharded. All processes have to call it."""
+    if any(isinstance(p, DTensor) for p in module.parameters()):
         set_model_state_dict(module, dict(tensors), options=StateDictOptions(full_state_dict=True))
     else:
         module.load_state_dict(tensors)

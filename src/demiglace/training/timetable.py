@@ -1,11 +1,18 @@
 """When what happens: the phases of a method laid over the epochs of a run, and the learning rate of each step."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import Method, Progress
+from demiglace.methods.table import is_file
 from demiglace.training.config import TrainConfig
+
+# Epochs of a phase on a task's rows. A last phase of one epoch leaves no best epoch to choose, while methods of one
+# phase choose among all of their epochs. The papers' shortest phases have 3 epochs (TinyBERT, Combined-KD) and 4
+# (Annealing-KD).
+LEAST_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,11 @@ class Timetable:
     @property
     def last_phase(self) -> int:
         """The first epoch of the last phase."""
-        return 0 if len(self.ends) == 1 else self.ends[-2]
+        return self.first_of_phase(self.ends[-1] - 1)
+
+    def first_of_phase(self, epoch: int) -> int:
+        """Return the first epoch of the phase that this epoch is in."""
+        return self._phase(epoch)[1]
 
     def progress(self, step: int) -> Progress:
         """Where the run stands when `step` steps are done."""
@@ -83,3 +94,30 @@ def phase_ends(epochs: int, phases: Sequence[float]) -> tuple[int, ...]:
         least, most = (ends[-1] if ends else 0) + 1, epochs - (len(phases) - 1 - i)
         ends.append(min(max(round(epochs * done / total), least), most))
     return tuple(ends)
+
+
+def check_phases(name: str, method: Method, epochs: int) -> None:
+    """Raise `ConfigError` if a phase of the method would have fewer than `LEAST_EPOCHS` of a task's epochs.
+
+    name: of the method. A method that allows short phases needs one epoch for each.
+    """
+    count, shortest = len(method.phases), _shortest(epochs, method.phases)
+    least = 1 if count == 1 or method.short_phases else LEAST_EPOCHS
+    if shortest >= least:
+        return
+    fewest = int((least - 1) * sum(method.phases) / min(method.phases))  # with fewer the shortest is shorter than least
+    enough = next(n for n in itertools.count(max(fewest, count)) if _shortest(n, method.phases) >= least)
+    shares = " and ".join(f"{share / sum(method.phases):.0%}" for share in method.phases)
+    option = "short_phases: true in the file" if is_file(name) else "--method-options.short-phases true"
+    allow = "" if method.short_phases else f", or allow phases of one epoch ({option})"
+    raise ConfigError(
+        f"method {name} trains in {count} phases, of {shares} of the epochs. With --epochs {epochs} the shortest has "
+        f"{shortest}, and each phase needs at least {least}. Give --epochs {enough} or more{allow}."
+    )
+
+
+def _shortest(epochs: int, phases: Sequence[float]) -> int:
+    """Return the epochs of the shortest phase, 0 where there are fewer epochs than phases."""
+    if epochs < len(phases):
+        return 0
+    return min(end - begin for begin, end in itertools.pairwise((0, *phase_ends(epochs, phases))))
