@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,12 @@ def is_causal(model: PreTrainedModel) -> bool:
         one.vocab_size, one.pad_token_id = _SMALL, 0
         if "intermediate_size" in one.to_dict():
             one.intermediate_size = _SMALL  # most weights of a wide layer
-        return _config_is_causal(type(one), one.to_json_string(use_diff=False))
+        kind: Any = type(one)  # mypy takes it for unhashable
+        return _config_is_causal(kind, one.to_json_string(use_diff=False))
     return _shows_causality(model)
 
 
-@lru_cache  # a comparison plans many runs of one architecture
+@lru_cache  # of a config's class and JSON: a comparison plans many runs of one architecture
 def _config_is_causal(kind: type[PreTrainedConfig], content: str) -> bool:
     with seeded(0), quiet():
         config = kind.from_dict(json.loads(content))
