@@ -2,9 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.report.card import write_card
 from demiglace.signals.online import SignalSource
+from demiglace.signals.request import SignalRequest
+from demiglace.stages.first_look import look_at_states
 from demiglace.stages.material import Material
 from demiglace.training.adversary import Adversary
 from demiglace.training.config import TrainConfig
@@ -97,7 +101,10 @@ def numeric_choices(config: TrainConfig, model: str | PreTrainedConfig) -> tuple
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a training run is made of, checked and loaded."""
+    """Everything a training run is made of, checked and loaded.
+
+    hidden_states: for the manifest, how hidden states are pooled and which attention sinks the teacher has.
+    """
 
     config: TrainConfig
     method_name: str
@@ -110,6 +117,20 @@ class Job:
     source: SignalSource | None = None
     capture_seconds: float = 0.0
     adversary: Adversary | None = None
+    hidden_states: Mapping[str, Any] | None = None
+
+
+def with_hidden_states(job: Job, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> Job:
+    """Return the job with what `look_at_states` finds, if the run pools hidden states.
+
+    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
+    """
+    request = reduce(or_, requests)
+    pools = any(pooling != "tokens" for pooling in request.poolings)
+    if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
+        return job
+    training = job.material.examples["train"]
+    return replace(job, hidden_states=look_at_states(teacher, training, request, job.precision))
 
 
 def train(run: Run, job: Job) -> None:
@@ -164,6 +185,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
             "evaluate": round(time.perf_counter() - begun, 2),
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
+        **({} if job.hidden_states is None else {"hidden_states": job.hidden_states}),
     )
     write_card(run.path / "model", run.path)
     remove_leftovers(run.path)
