@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from demiglace.losses.hidden import mean_squared
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
 from demiglace.methods.mapping import All
-from demiglace.models.pooling import Pooling
+from demiglace.methods.poolings import resolve_pooling
+from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 
@@ -22,7 +23,7 @@ class BucketDistillation(Term):
     overlapping: each bucket also holds the first layer of the next one. W_i are trained and live in the run.
     """
 
-    pooling: Pooling = "mean"
+    pooling: PoolingOption = "auto"
     overlapping: bool = False
     final_layer: bool = False
     name = "buckets"
@@ -30,7 +31,8 @@ class BucketDistillation(Term):
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
         """The pooled hidden states of all layers that take part."""
         layers = All(self.final_layer).layers(student, teacher)
-        return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
+        pooling = resolve_pooling(self.pooling, student, teacher)
+        return Requests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """The linear maps."""
@@ -48,7 +50,7 @@ class BucketDistillation(Term):
 class _BucketDistillation(TermLoss):
     def __init__(self, term: BucketDistillation, student: ModelShape, teacher: ModelShape):
         super().__init__()
-        self._pooling = term.pooling
+        self._pooling = resolve_pooling(term.pooling, student, teacher)
         self._layers = All(term.final_layer).layers(student, teacher).student
         self._buckets = term.buckets(student, teacher)
         self.maps = nn.ModuleList(

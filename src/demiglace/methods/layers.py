@@ -12,8 +12,9 @@ from demiglace.errors import ConfigError
 from demiglace.losses.hidden import attend, cosine_distance, mean_over_tokens, mean_squared, normalised_squared
 from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
 from demiglace.methods.mapping import LayerMapping, Layers
+from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.projection import Projection
-from demiglace.models.pooling import State
+from demiglace.models.pooling import StateOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 
@@ -36,7 +37,7 @@ class LayerDistillation(Term):
     """
 
     mapping: LayerMapping
-    pooling: State
+    pooling: StateOption
     distance: Distance
     projection: Projection = Projection()
     attention: bool = False
@@ -61,7 +62,8 @@ class LayerDistillation(Term):
             )
         if not self.mapping.is_paired(layers):
             self._check_unpaired()
-        return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
+        pooling = resolve_pooling(self.pooling, student, teacher)
+        return Requests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
     def _check_unpaired(self) -> None:
         """Raise `ConfigError` where layers have to come in pairs."""
@@ -84,6 +86,7 @@ class _LayerDistillation(TermLoss):
     def __init__(self, term: LayerDistillation, student: ModelShape, teacher: ModelShape):
         super().__init__()
         self._term = term
+        self._pooling = resolve_pooling(term.pooling, student, teacher)
         self._layers: Layers = term.mapping.layers(student, teacher)
         self._distance = DISTANCES[term.distance]
         count = len(self._layers.student)
@@ -94,8 +97,8 @@ class _LayerDistillation(TermLoss):
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         chosen = self._term.mapping.choose(self._layers, progress)
         own, other = self.projections(
-            student.hidden(self._term.pooling, self._layers.student),
-            teacher.hidden(self._term.pooling, chosen),
+            student.hidden(self._pooling, self._layers.student),
+            teacher.hidden(self._pooling, chosen),
         )
         if self._term.attention:
             other = attend(own, other)
