@@ -1,17 +1,17 @@
 """Whether a model's attention is causal: found by its behaviour, since architectures share names of modules."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from demiglace.models.bypass import watched
 from demiglace.models.loading import quiet, seeded
+from demiglace.models.modes import evaluating
 from demiglace.models.stack import layer_stack
 from demiglace.models.truncate import truncate_config
 
@@ -57,18 +57,7 @@ def _shows_causality(model: PreTrainedModel) -> bool:
         raise _SeenError
 
     ids = torch.tensor(_IDS, device=model.device) % model.config.vocab_size
-    with torch.no_grad(), _in_eval_mode(model), watched(layer_stack(model)[:1], see), suppress(_SeenError):
+    with torch.no_grad(), evaluating(model), watched(layer_stack(model)[:1], see), suppress(_SeenError):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     change = (outputs[0][0] - outputs[0][1]).abs().amax(-1)  # of each token
     return bool(change[:-1].max() <= _ROUNDING * change[-1])
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
