@@ -178,6 +178,14 @@ def save_decoder(
     return path
 
 
+def plant_sink(model: PreTrainedModel, position: int = 0, norm: float = 1000.0) -> PreTrainedModel:
+    """Give a tiny GPT-2's token at this position a hidden state of this norm in all layers, as attention sinks have."""
+    with torch.no_grad():
+        model.transformer.wpe.weight[position] = 0.0
+        model.transformer.wpe.weight[position, 0] = norm
+    return model
+
+
 def save_tiny(
     path: Path,
     arch: str = "bert",

@@ -5,7 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AlbertConfig, AlbertForSequenceClassification, PreTrainedModel
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    GPTNeoXConfig,
+    GPTNeoXForSequenceClassification,
+    PreTrainedModel,
+)
 
 from demiglace.data.batches import Batch, collate
 from demiglace.errors import ModelError
@@ -95,11 +101,12 @@ def test_values_of_gpt2_are_the_last_third() -> None:
 
 
 def test_unknown_architectures_are_told_what_else_there_is() -> None:
-    model = tiny_model("bert")
-    for layer in layer_stack(model):
-        layer.attention.self.values = layer.attention.self.__dict__["_modules"].pop("value")
+    config = GPTNeoXConfig(
+        vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=16, num_hidden_layers=2, pad_token_id=0
+    )
+    model = GPTNeoXForSequenceClassification(config)
     assert ModelShape.of(model).attention_size == 0
-    with pytest.raises(ModelError, match=r"BertForSequenceClassification .* method that needs no attention"):
+    with pytest.raises(ModelError, match=r"GPTNeoXForSequenceClassification .* method that needs no attention"):
         attention_taps(model, [1])
 
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demiglace.models.pooling import pool
+from demiglace.models.pooling import norm_ratios, pool
 
-POOLINGS = ("mean", "first", "last")
+POOLINGS = ("mean", "normalized-mean", "first", "last")
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 
 
@@ -32,7 +32,12 @@ def padded(rows: list[torch.Tensor], width: int, side: str, filler: float) -> tu
 def test_padding_changes_nothing(pooling, side, lengths, extra, filler):
     rows = states(lengths)
     hidden, mask = padded(rows, max(lengths) + extra, side, filler)
-    plain = {"mean": lambda r: r.mean(0), "first": lambda r: r[0], "last": lambda r: r[-1]}[pooling]
+    plain = {
+        "mean": lambda r: r.mean(0),
+        "normalized-mean": lambda r: (r / r.square().mean(1, keepdim=True).sqrt()).mean(0),
+        "first": lambda r: r[0],
+        "last": lambda r: r[-1],
+    }[pooling]
     torch.testing.assert_close(pool(hidden, mask, pooling), torch.stack([plain(r) for r in rows]))
 
 
@@ -44,6 +49,7 @@ def test_only_pooled_tokens_get_a_gradient(pooling):
     reached = hidden.grad.abs().sum(-1) > 0
     expected = {
         "mean": mask.bool(),
+        "normalized-mean": mask.bool(),
         "first": torch.arange(5)[None] == torch.tensor([[0], [0]]),
         "last": torch.arange(5)[None] == torch.tensor([[1], [3]]),
     }[pooling]
@@ -56,7 +62,24 @@ def test_mean_of_bfloat16_is_added_up_in_float32():
     assert pooled.dtype == torch.float32 and pooled.item() == 1
 
 
-def test_mean_of_an_empty_row_is_zero():
+@pytest.mark.parametrize("pooling", ["mean", "normalized-mean"])
+def test_mean_of_an_empty_row_is_zero(pooling):
     hidden = torch.ones(2, 3, 4)
     mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
-    assert torch.equal(pool(hidden, mask, "mean"), torch.tensor([[1.0] * 4, [0.0] * 4]))
+    torch.testing.assert_close(pool(hidden, mask, pooling), torch.tensor([[1.0] * 4, [0.0] * 4]))
+
+
+def test_the_normalized_mean_does_not_depend_on_the_norms_of_tokens():
+    hidden, mask = torch.randn(2, 5, 8), torch.ones(2, 5)
+    scaled = hidden * torch.tensor([1000.0, 1.0, 0.1, 7.0, 1e-3])[:, None]
+    torch.testing.assert_close(pool(scaled, mask, "normalized-mean"), pool(hidden, mask, "normalized-mean"))
+    assert not torch.allclose(pool(scaled, mask, "mean"), pool(hidden, mask, "mean"))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_norm_ratios_are_relative_to_the_rows_own_median(side):
+    rows = [torch.tensor([[50.0], [1.0], [2.0], [3.0], [4.0]]), torch.tensor([[2.0], [2.0], [40.0]])]
+    hidden, mask = padded(rows, 6, side, float("nan"))
+    expected = torch.zeros(2, 6)
+    expected[mask.bool()] = torch.tensor([50 / 3, 1 / 3, 2 / 3, 1.0, 4 / 3, 1.0, 1.0, 20.0])
+    torch.testing.assert_close(norm_ratios(hidden, mask), expected)

@@ -18,9 +18,9 @@ from demiglace.data.batches import collate, forward_tokens
 from demiglace.data.blocks import Blocks
 from demiglace.data.corpus import Corpus
 from demiglace.errors import DataError, ModelError
-from demiglace.evaluation.predict import evaluating
 from demiglace.losses.language import chunk_size, next_token_losses
 from demiglace.models.language import HeadInput, head_input
+from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
 
 

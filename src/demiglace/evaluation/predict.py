@@ -11,6 +11,7 @@ from demiglace.console import progress
 from demiglace.data.batches import collate, forward_tokens, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.errors import ConfigError
+from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 
@@ -51,18 +52,6 @@ def check_longest(shape: ModelShape, lengths: np.ndarray) -> None:
         raise ConfigError(
             f"a row has {longest} tokens, and the model takes {limit} at most; give --max-length {limit}."
         )
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, and back to each part's own mode: parts of a model in training may be frozen in eval mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from demiglace.losses.hidden import mean_squared
 from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import All
+from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.projection import LinearMaps, Start
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 
@@ -28,7 +29,7 @@ class BucketDistillation(Term):
     draws it.
     """
 
-    pooling: Pooling = "mean"
+    pooling: PoolingOption = "auto"
     overlapping: bool = False
     final_layer: bool = False
     reduction: Reduction = "mean"
@@ -38,7 +39,8 @@ class BucketDistillation(Term):
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
         """The pooled hidden states of all layers that take part."""
         layers = All(self.final_layer).layers(student, teacher)
-        return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
+        pooling = resolve_pooling(self.pooling, student, teacher)
+        return Requests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """The linear maps."""
@@ -57,6 +59,7 @@ class _BucketDistillation(TermLoss):
     def __init__(self, term: BucketDistillation, student: ModelShape, teacher: ModelShape):
         super().__init__()
         self._term = term
+        self._pooling = resolve_pooling(term.pooling, student, teacher)
         self._layers = All(term.final_layer).layers(student, teacher).student
         self._buckets = term.buckets(student, teacher)
         size = student.hidden_size
@@ -74,11 +77,11 @@ class _BucketDistillation(TermLoss):
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         mapped = [maps(states, [0]) for maps, states in zip(self._maps, self._joined(teacher), strict=True)]
-        distance = mean_squared(student.hidden(self._term.pooling, self._layers), torch.cat(mapped, dim=1))
+        distance = mean_squared(student.hidden(self._pooling, self._layers), torch.cat(mapped, dim=1))
         return distance.mean(dim=1) if self._term.reduction == "mean" else distance.sum(dim=1)
 
     def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
-        states = student.hidden(self._term.pooling, self._layers)
+        states = student.hidden(self._pooling, self._layers)
         for i, (maps, joined) in enumerate(zip(self._maps, self._joined(teacher), strict=True)):
             maps.observe(joined, states[:, i : i + 1])
 
@@ -92,7 +95,7 @@ class _BucketDistillation(TermLoss):
 
     def _joined(self, teacher: Signals) -> list[Tensor]:
         """Return each bucket's states side by side, [B, 1, k · d_T]."""
-        pooling = self._term.pooling
+        pooling = self._pooling
         return [teacher.hidden(pooling, bucket).flatten(1).unsqueeze(1) for bucket in self._buckets]
 
     def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:

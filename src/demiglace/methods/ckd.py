@@ -10,7 +10,7 @@ from demiglace.config import option
 from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.buckets import BucketDistillation
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CombinationKD:
     kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
     layer_weight: float = option("λ3, the weight of the hidden states", 1 / 3, at_least=0)
     temperature: float = option("τ", 2.0, above=0)
-    pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
+    pooling: PoolingOption = option(POOLING_HELP, "auto")
     overlapping: bool = option("each bucket also holds the first layer of the next", False)
     final_layer: bool = option("match the last layers too", False)
     reduction: Reduction = option("mean or sum over the student's layers", "mean")

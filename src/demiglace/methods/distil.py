@@ -15,7 +15,7 @@ from demiglace.methods.base import Method, Weighted
 from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import Final
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.models.pooling import State
+from demiglace.models.pooling import POOLING_HELP, StateOption
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Distil:
     task_weight: float = option("α_lm, the weight of the labels', or the next tokens', loss", 2.0, at_least=0)
     cosine_weight: float = option("α_cos, the weight of the hidden states", 1.0, at_least=0)
     temperature: float = option("τ", 2.0, above=0)
-    pooling: State = option("tokens (the paper; the teacher is asked every epoch), or mean, first, last", "tokens")
+    pooling: StateOption = option(
+        f"tokens: no pooling, as in the paper, and the teacher runs every epoch; {POOLING_HELP}", "tokens"
+    )
 
     def method(self) -> Method:
         """The three terms."""

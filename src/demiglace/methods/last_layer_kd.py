@@ -13,7 +13,7 @@ from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import Final
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.projection import Projection
-from demiglace.models.pooling import State
+from demiglace.models.pooling import POOLING_HELP, StateOption
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LastLayerKD:
     kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
     layer_weight: float = option("λ3, the weight of the hidden states", 1 / 3, at_least=0)
     temperature: float = option("τ", 2.0, above=0)
-    pooling: State = option("mean over real tokens, the first or the last of them, or all tokens one by one", "mean")
+    pooling: StateOption = option(f"{POOLING_HELP}; tokens: no pooling", "auto")
 
     def method(self) -> Method:
         """Return the three terms."""

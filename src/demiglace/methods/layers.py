@@ -12,8 +12,9 @@ from demiglace.errors import ConfigError
 from demiglace.losses.hidden import attend, cosine_distance, mean_over_tokens, mean_squared, normalised_squared
 from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import LayerMapping, Layers
+from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.projection import Kind, Projection
-from demiglace.models.pooling import State
+from demiglace.models.pooling import StateOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 
@@ -39,7 +40,7 @@ class LayerDistillation(Term):
     """
 
     mapping: LayerMapping
-    pooling: State
+    pooling: StateOption
     distance: Distance
     projection: Projection = Projection()
     attention: bool = False
@@ -69,7 +70,8 @@ class LayerDistillation(Term):
             )
         if not self.mapping.is_paired(layers):
             self._check_unpaired(projection.kind)
-        return Requests(hidden_request(self.pooling, layers.student), hidden_request(self.pooling, layers.teacher))
+        pooling = resolve_pooling(self.pooling, student, teacher)
+        return Requests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
     def _check_unpaired(self, kind: Kind) -> None:
         """Raise `ConfigError` where layers have to come in pairs."""
@@ -94,6 +96,7 @@ class _LayerDistillation(TermLoss):
     def __init__(self, term: LayerDistillation, student: ModelShape, teacher: ModelShape):
         super().__init__()
         self._term = term
+        self._pooling = resolve_pooling(term.pooling, student, teacher)
         self._layers: Layers = term.mapping.layers(student, teacher)
         self._distance = DISTANCES[term.distance]
         count, candidates = len(self._layers.student), len(self._layers.teacher)
@@ -129,7 +132,7 @@ class _LayerDistillation(TermLoss):
         if len(chosen) != count:  # attention over all layers: fit each student layer to the one at its relative depth
             chosen = tuple(chosen[i * len(chosen) // count - 1] for i in range(1, count + 1))
         own, other = self._states(student, teacher, chosen)
-        if self._term.pooling == "tokens":
+        if self._pooling == "tokens":
             assert student.mask is not None
             padding = student.mask[:, None, :, None] == 0
             own, other = own.masked_fill(padding, 0.0), other.masked_fill(padding, 0.0)  # rows of zeros add nothing
@@ -138,7 +141,7 @@ class _LayerDistillation(TermLoss):
         if self._term.centered:
             self._rows += len(own)
             self.student_mean += own.sum(0)
-            self.teacher_mean += teacher.hidden(self._term.pooling, self._layers.teacher).sum(0)
+            self.teacher_mean += teacher.hidden(self._pooling, self._layers.teacher).sum(0)
 
     def fit(self) -> None:
         if self.projections.needs_fit:
@@ -154,7 +157,7 @@ class _LayerDistillation(TermLoss):
         return list(zip(self._layers.student, chosen, strict=True))
 
     def _states(self, student: Signals, teacher: Signals, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        pooling = self._term.pooling
+        pooling = self._pooling
         return student.hidden(pooling, self._layers.student), teacher.hidden(pooling, chosen)
 
     def _positions(self, chosen: Sequence[int]) -> list[int]:
@@ -162,7 +165,7 @@ class _LayerDistillation(TermLoss):
 
     def _by_row(self, values: Tensor, student: Signals) -> Tensor:
         """Average [B, m, L, u] over a row's real tokens to [B, m, u]; pooled values are returned as they are."""
-        if self._term.pooling != "tokens":
+        if self._pooling != "tokens":
             return values
         assert student.mask is not None
         return mean_over_tokens(values, student.mask[:, None, :, None])

@@ -11,7 +11,8 @@ from demiglace.losses.divergences import forward_kl, squared_error
 from demiglace.losses.hidden import attend
 from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
 from demiglace.methods.mapping import All, Layers
-from demiglace.models.pooling import Pooling
+from demiglace.methods.poolings import resolve_pooling
+from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
 
@@ -25,7 +26,7 @@ class PseudoClassifierDistillation(Term):
     `sum` adds the layers up.
     """
 
-    pooling: Pooling = "mean"
+    pooling: PoolingOption = "auto"
     temperature: float = option("τ", 1.0, above=0)
     final_layer: bool = False
     reduction: Reduction = "mean"
@@ -35,8 +36,9 @@ class PseudoClassifierDistillation(Term):
     def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
         """The pooled hidden states of all layers, and the teacher's logits."""
         layers, logits = All(self.final_layer).layers(student, teacher), SignalRequest(logits=True)
-        other = hidden_request(self.pooling, layers.teacher) | logits
-        return Requests(hidden_request(self.pooling, layers.student), other)
+        pooling = resolve_pooling(self.pooling, student, teacher)
+        other = hidden_request(pooling, layers.teacher) | logits
+        return Requests(hidden_request(pooling, layers.student), other)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """The classifiers."""
@@ -47,6 +49,7 @@ class _PseudoClassifierDistillation(TermLoss):
     def __init__(self, term: PseudoClassifierDistillation, student: ModelShape, teacher: ModelShape, problem: Problem):
         super().__init__()
         self._term, self._regression = term, problem == "regression"
+        self._pooling = resolve_pooling(term.pooling, student, teacher)
         self._layers: Layers = All(term.final_layer).layers(student, teacher)
         size = teacher.num_labels
         self.student = _Classifiers(len(self._layers.student), student.hidden_size, size)
@@ -54,8 +57,8 @@ class _PseudoClassifierDistillation(TermLoss):
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         assert teacher.logits is not None
-        own = self.student(student.hidden(self._term.pooling, self._layers.student))
-        other = self.teacher(teacher.hidden(self._term.pooling, self._layers.teacher))
+        own = self.student(student.hidden(self._pooling, self._layers.student))
+        other = self.teacher(teacher.hidden(self._pooling, self._layers.teacher))
         combined = attend(own, other).detach()
         learnt = self._distance(other, teacher.logits[:, None].expand_as(other))
         parts = self._distance(own, combined), learnt

@@ -13,7 +13,7 @@ from demiglace.methods.mapping import RandomSorted, Sampling
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.projection import Projection
 from demiglace.methods.schedule import Scheduled
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RailBalanced:
     temperature: float = option("τ", 2.0, above=0)
     sampling: Sampling = option("when teacher layers are drawn; block: one of each block every epoch", "epoch")
     final_layer: bool = option("match the last layers too", False)
-    pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
+    pooling: PoolingOption = option(POOLING_HELP, "auto")
 
     def method(self) -> Method:
         """Return the three terms."""

@@ -12,7 +12,7 @@ from demiglace.methods.layers import LayerDistillation
 from demiglace.methods.mapping import RandomSorted, Sampling
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.projection import Kind, Projection, Start, Trained
-from demiglace.models.pooling import State
+from demiglace.models.pooling import POOLING_HELP, StateOption
 
 _OF_PROJECTIONS = ("size", "start", "trained", "project_teacher")
 
@@ -24,7 +24,7 @@ class RailLayerOptions:
     sampling: Sampling = option("when teacher layers are drawn anew; block: one of each block every epoch", "epoch")
     final_layer: bool = option("let the last layers take part", False)
     count: int | None = option("how many student layers take part; none: all", None, at_least=1)
-    pooling: State = option("mean over real tokens, the first or the last of them, or all tokens one by one", "mean")
+    pooling: StateOption = option(f"{POOLING_HELP}; tokens: no pooling", "auto")
     layer_weights: tuple[float, ...] | None = option("α_i of the student layers that take part; none: 1 each", None)
     reduction: Reduction = option("mean over the pairs of layers, or their sum as in the paper", "mean")
     squared: bool = option("squared distances; false: their roots", True)

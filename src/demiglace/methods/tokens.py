@@ -33,7 +33,7 @@ def sparse_temperature(name: str, method: Method, student: ModelShape, teacher: 
     if not method.requests(student, teacher).teacher.cacheable:
         fault = (
             "it asks the teacher for attention or for the hidden states of every token, which are too large to keep "
-            "(--method-options.pooling mean, where the method has it, asks for a block's mean)"
+            "(with --method-options.pooling auto, where the method has it, a block is pooled)"
         )
     elif not found:
         fault = "it asks the teacher for no logits"

@@ -11,7 +11,7 @@ from demiglace.config import option
 from demiglace.methods.base import Method, Reduction, Weighted
 from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.pseudo_classifiers import PseudoClassifierDistillation
-from demiglace.models.pooling import Pooling
+from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class UniversalKD:
 
     gamma: float = option("γ, the weight of the layers", 0.5, at_least=0, at_most=1)
     temperature: float = option("τ", 1.0, above=0)
-    pooling: Pooling = option("mean over real tokens, the first or the last of them", "mean")
+    pooling: PoolingOption = option(POOLING_HELP, "auto")
     final_layer: bool = option("match the last layers too", False)
     reduction: Reduction = option("mean or sum over the layers", "mean")
 

@@ -22,15 +22,11 @@ WITHOUT_ATTENTION = "take a method that needs no attention, such as rail-kd-l, p
 
 @dataclass(frozen=True)
 class Names:
-    """Where in a layer the linear maps of queries, keys and values are; `fused`: one map, cut in three equal parts.
-
-    causal: whether a token's attention sees only the tokens up to it.
-    """
+    """Where in a layer the linear maps of queries, keys and values are; `fused`: one map, cut in three equal parts."""
 
     query: str
     key: str
     value: str
-    causal: bool = False
     fused: bool = False
 
     @property
@@ -47,9 +43,9 @@ KNOWN = (
     # DeBERTa-v2 and v3
     Names("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
     # GPT-2
-    Names("attn.c_attn", "attn.c_attn", "attn.c_attn", causal=True, fused=True),
-    # Llama, Mistral, Qwen, Gemma
-    Names("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", causal=True),
+    Names("attn.c_attn", "attn.c_attn", "attn.c_attn", fused=True),
+    # Llama, Mistral, Qwen, Gemma, EuroBERT
+    Names("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
 )
 
 
@@ -93,17 +89,17 @@ def names_in(layer: nn.Module) -> Names | None:
     return next((row for row in KNOWN if present.issuperset(row.modules)), None)
 
 
-def attention_form(model: PreTrainedModel) -> tuple[int, bool]:
-    """Width of a layer's queries (heads · d_h), 0 where they are not found, and whether attention is causal."""
+def attention_size(model: PreTrainedModel) -> int:
+    """Return the width of a layer's queries (heads · d_h), or 0 where they are not found."""
     try:
         block = layer_stack(model)[0]
     except ModelError:
-        return 0, False
+        return 0
     names = names_in(block)
     if names is None:
-        return 0, False
+        return 0
     width = _output_size(block.get_submodule(names.query))
-    return width // 3 if names.fused else width, names.causal
+    return width // 3 if names.fused else width
 
 
 def _output_size(module: nn.Module) -> int:

@@ -5,25 +5,44 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Pooling = Literal["mean", "first", "last"]
-State = Literal["mean", "first", "last", "tokens"]  # what of a layer is kept: one vector a row, or every token's
+Pooling = Literal["mean", "normalized-mean", "first", "last"]
+State = Literal[Pooling, "tokens"]  # what of a layer is kept: one vector a row, or every token's
+PoolingOption = Literal["auto", Pooling]
+StateOption = Literal["auto", State]
+
+POOLING_HELP = (
+    "one vector a row: mean over real tokens; normalized-mean, of states divided by their root mean square; the first "
+    "or the last token; auto: normalized-mean if a model is causal, else mean"
+)
+_EPSILON = 1e-12  # of a mean square
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: State) -> Tensor:
     """Pool hidden states [B, L, d] over the real tokens of `attention_mask` [B, L] to float32 [B, d].
 
-    mean: Σ mask·h / Σ mask, added up in float32; first and last: of the first or last real token, whichever side is
-    padded. Padding never counts; a row without any token pools to zeros in the mean. tokens: float32 [B, L, d] as they
-    are, padding included.
+    mean: Σ mask·h / Σ mask, added up in float32. normalized-mean: the mean of h / rms(h), with rms(h) the root mean
+    square over d, as the norm of a decoder's next layer reads it; an attention sink then counts as one token among
+    others. first and last: of the first or last real token, whichever side is padded. Padding never counts; both means
+    of a row without any token are zeros. tokens: float32 [B, L, d] unchanged, padding included.
     """
     if pooling == "tokens":
         return hidden.float()
-    if pooling == "mean":
+    if pooling in ("mean", "normalized-mean"):
         mask = attention_mask.bool()[..., None]
-        total = torch.where(mask, hidden.float(), 0.0).sum(1)
-        return total / mask.sum(1).clamp(min=1)
+        states = torch.where(mask, hidden.float(), 0.0)
+        if pooling == "normalized-mean":
+            states = states * (states.square().mean(-1, keepdim=True) + _EPSILON).rsqrt()
+        return states.sum(1) / mask.sum(1).clamp(min=1)
     index = _first(attention_mask) if pooling == "first" else _last(attention_mask)
     return hidden[torch.arange(len(hidden), device=hidden.device), index].float()
+
+
+def norm_ratios(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return each token's norm divided by the median norm of its row's real tokens, [B, L], and 0 for padding."""
+    mask = attention_mask.bool()
+    norms = hidden.float().norm(dim=-1)
+    medians = norms.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
+    return torch.where(mask, norms / medians, 0.0)
 
 
 def _first(mask: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from demiglace.models.attention import attention_form
+from demiglace.errors import ModelError
+from demiglace.models.attention import attention_size
+from demiglace.models.causality import is_causal
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,8 @@ class ModelShape:
     tokens of the longest row it takes, or None if nothing limits them; parameters: all of them, shared ones once;
     embedding_parameters: those that are looked up and not multiplied with; head_parameters: those that make a language
     model's logits, 0 where it is none, and no embeddings even where they are shared with them; attention_size: width
-    of a layer's queries (heads · d_h), 0 where they cannot be read; causal: whether tokens attend only to those up to
-    them.
+    of a layer's queries (heads · d_h), 0 where they cannot be read; causal: whether tokens attend only to earlier
+    tokens and themselves, false where the model has no single stack of layers.
     """
 
     architecture: str
@@ -37,7 +39,6 @@ class ModelShape:
     def of(cls, model: PreTrainedModel) -> "ModelShape":
         """The shape of a model."""
         config, name = model.config, type(model).__name__
-        attention_size, causal = attention_form(model)
         head = model.get_output_embeddings()
         return cls(
             architecture=name,
@@ -50,9 +51,16 @@ class ModelShape:
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),
             head_parameters=sum(p.numel() for p in head.parameters()) if head is not None else 0,
-            attention_size=attention_size,
-            causal=causal,
+            attention_size=attention_size(model),
+            causal=_is_causal(model),
         )
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    try:
+        return is_causal(model)
+    except ModelError:
+        return False
 
 
 def _max_positions(model: PreTrainedModel) -> int | None:

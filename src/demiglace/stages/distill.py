@@ -40,7 +40,7 @@ from demiglace.stages.cache_files import alone, cache_root
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.distill_text import distill_text
 from demiglace.stages.first_look import look_at_generator, look_at_teacher
-from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train
+from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train, with_hidden_states
 from demiglace.stages.material import make_material, read_rows
 from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
 from demiglace.training.adversary import Adversary, Vocabulary
@@ -94,6 +94,7 @@ def distill(config: DistillConfig) -> Path:
     job = _with_adversary(job, shapes, teacher, generator)
     job = _with_source(job, config, run, teacher, requests)
     _look(job, run, teacher)
+    job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
     return config.output
@@ -199,7 +200,7 @@ def _with_adversary(
     adversary.to(processes().device)
     rows = job.material.examples
     skill = look_at_generator(adversary, rows["validation"], len(rows["train"]))
-    return replace(job, adversary=adversary, findings={"generator": asdict(skill)})
+    return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
 
 
 def _look(job: Job, run: Run, teacher: PreTrainedModel) -> None:

@@ -23,7 +23,7 @@ from demiglace.signals.token_cache import Telling
 from demiglace.stages.cached_tokens import telling_of, token_cache
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.corpus_material import block_size, check_training, corpus_inputs, make_blocks, masking_of
-from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train
+from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train, with_hidden_states
 from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
 from demiglace.training.optimiser import freeze
 from demiglace.training.timetable import phase_ends
@@ -56,6 +56,7 @@ def distill_text(config: DistillConfig) -> Path:
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
     job = _with_source(job, config, run, teacher, requests, telling)
+    job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
     return config.output

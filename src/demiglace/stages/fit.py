@@ -2,9 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.report.card import write_card
 from demiglace.signals.online import SignalSource
+from demiglace.signals.request import SignalRequest
+from demiglace.stages.first_look import look_at_states
 from demiglace.stages.material import Material
 from demiglace.training.adversary import Adversary
 from demiglace.training.config import TrainConfig
@@ -111,6 +115,22 @@ class Job:
     capture_seconds: float = 0.0
     adversary: Adversary | None = None
     findings: Mapping[str, Any] = field(default_factory=dict)  # measured before the training, for the manifest
+
+
+def with_hidden_states(job: Job, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> Job:
+    """Return the job with what `look_at_states` finds, if the run pools hidden states.
+
+    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
+    """
+    request = reduce(or_, requests)
+    pools = any(pooling != "tokens" for pooling in request.poolings)
+    if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
+        return job
+    training = job.material.examples["train"]
+    return replace(
+        job,
+        findings={**job.findings, "hidden_states": look_at_states(teacher, training, request, job.precision)},
+    )
 
 
 def train(run: Run, job: Job) -> None:

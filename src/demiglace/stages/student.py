@@ -27,8 +27,7 @@ def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher:
     if student.causal and "first" in method.requests(student, teacher).student.poolings:
         say(
             f"warning: {name} compares the hidden states of the first token, which in a causal model depend on that "
-            "token alone and tell nothing of the text behind it; a method with the mean or the last token, such as "
-            "rail-kd-l, suits such a student better."
+            "token alone and hold nothing of the text after it; take a method that pools all tokens, such as rail-kd-l."
         )
 
 
