@@ -16,10 +16,12 @@ BASE = {"errors", "manifest", "config", "console"}
 # room -> what of ours it may import, beside itself
 MAY_IMPORT = {
     "__init__": {"stages"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "interpreters"},
     "flags": {"config", "errors"},
-    "config": {"convert", "errors"},
+    "config": {"convert", "errors", "interpreters"},
     "convert": set(),
+    "interpreters": set(),
+    "cluster": {"errors", "interpreters"},
     "console": set(),
     "errors": set(),
     "manifest": {"errors"},
@@ -30,10 +32,10 @@ MAY_IMPORT = {
     "methods": {"losses", "models", "signals", "config", "convert", "errors"},
     "training": BASE | {"methods", "signals", "data", "models"},
     "evaluation": {"data", "models", "losses", "errors", "console", "config"},
-    "export": BASE | {"models", "evaluation", "data"},
+    "export": BASE | {"models", "evaluation", "data", "interpreters"},
     "report": BASE,
-    "cleaning": BASE | {"data"},
-    "compare": BASE | {"stages", "evaluation", "export", "methods", "data", "models", "training"},
+    "cleaning": BASE | {"data", "cluster"},
+    "compare": BASE | {"stages", "cluster", "evaluation", "export", "methods", "data", "models", "training"},
 }
 MAY_IMPORT["stages"] = {*MAY_IMPORT, "stages"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
