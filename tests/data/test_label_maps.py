@@ -2,8 +2,9 @@
 
 import pytest
 
-from demiglace.data.label_maps import fit_labels, is_generic
+from demiglace.data.label_maps import fit_labels
 from demiglace.errors import DataError
+from demiglace.labels import is_generic
 
 NLI = ("entailment", "neutral", "contradiction")
 
