@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command, flatten
 from demiglace.console import console, say, table
+from demiglace.data.dataset import text_fingerprint
 from demiglace.data.evaluation_sets import EvaluationSet, first_rows, load_set
 from demiglace.data.rows import LabelSpace, Problem
 from demiglace.data.sources import data_folder
@@ -83,7 +84,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     results = {s.name: measure(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
-    run.finish(task=sets[0].name, sets=results)
+    run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
     console.print(results_table(results))
     return run.path
 
@@ -225,7 +226,8 @@ def _teacher_logits(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[Ev
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
     """Whether an evaluation was made on the same rows of a set, read in the same way."""
     same_length = manifest["config"].get("max_length") == config.max_length
-    return same_length and manifest["inputs"].get(f"data {found.name}") == found.fingerprint
+    texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
+    return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
 
 
 def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> Match:
