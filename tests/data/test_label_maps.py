@@ -43,6 +43,17 @@ def test_a_given_map_need_not_name_what_is_equal() -> None:
     assert fit.class_map.tolist() == [0, 1, 1]
 
 
+def test_what_is_printed() -> None:
+    assert fit_labels(["neutral"], NLI).line is None
+    assert fit_labels(["Neutral"], NLI).line == "labels are matched without regard to case: Neutral = neutral."
+    given = {"yes": "entailment", "no": ["neutral", "contradiction"], "unsure": None}
+    line = "labels are matched by --label-map: yes = entailment, no = neutral or contradiction, unsure left out."
+    assert fit_labels(["yes", "no", "unsure"], NLI, given).line == line
+    assert fit_labels(["yes"], NLI, defaults=[{"yes": "neutral"}]).line == (
+        "labels are matched by the task's own map: yes = neutral."
+    )
+
+
 def test_keys_of_yaml_may_be_numbers() -> None:
     assert fit_labels(["0", "1"], ["no", "yes"], {0: "no", 1: "yes"}).ids == {"0": 0, "1": 1}
 

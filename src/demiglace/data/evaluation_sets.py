@@ -231,7 +231,8 @@ def _fit_file(
     named, _ = pair([str(key) for key in label_map], found)
     given = {str(k): v for k, v in label_map.items() if str(k) in named}
     same, _ = pair(found, labels.names)
-    if fitting := tuple(n for n in found if n in same or n in named.values()):
+    known = {*same, *named.values()}
+    if fitting := tuple(n for n in found if n in known):
         return fit_labels(fitting, labels.names, given, set_order=False), ()
     fitting = tuple(numbered(found, labels.names)) or found
     match = match_by_number(fitting, labels.names) or match_by_order(fitting, labels.names)

@@ -77,14 +77,21 @@ def _choose(
 ) -> tuple[_Table, str | None]:
     """The set's labels in the model's names, and the line about it."""
     if given:
-        return _given_table(set_names, model_names, given), None
+        chosen = _given_table(set_names, model_names, given)
+        return chosen, _line("--label-map", chosen)
     if match := match_names(set_names, model_names):
         table: _Table = {label: (model_names[i],) for label, i in zip(set_names, match.ids, strict=True)}
         return table, None if match.means == "name" else match.line(set_names, model_names)
     for default in defaults:
         if (fitting := _in_names_of(default, model_names)) is not None:
-            return {label: fitting[label] for label in set_names}, None
+            chosen = {label: fitting[label] for label in set_names}
+            return chosen, _line("the task's own map", chosen)
     raise DataError(no_fit(set_names, model_names))
+
+
+def _line(means: str, table: _Table) -> str:
+    pairs = [f"{label} = {' or '.join(to)}" if to else f"{label} left out" for label, to in table.items()]
+    return f"labels are matched by {means}: {listed(pairs)}."
 
 
 def _in_names_of(table: _Table, model_names: Sequence[str]) -> _Table | None:
