@@ -21,3 +21,25 @@ def data_dir() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no data folder at {DATA}; set DEMIGLACE_DATA to run the tests on real data")
     return DATA
+
+
+@pytest.fixture
+def planted(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder with modules of common names the current directory; return the file that each writes if imported.
+
+    The folder is not in this process's `sys.path`; interpreters started from here would find it there. A planted module
+    gives way to the real one, so that a process that imports it goes on and the test fails instead of waiting.
+    """
+    folder, mark = tmp_path_factory.mktemp("planted"), tmp_path_factory.mktemp("mark") / "imported"
+    for name in ("random", "numpy", "queue", "torch", "typing", "json", "yaml"):
+        (folder / f"{name}.py").write_text(
+            f"open({str(mark)!r}, 'a').write('{name} ')\n"
+            "import importlib, sys\n"
+            f"sys.path[:] = [p for p in sys.path if p not in ('', {str(folder)!r})]\n"
+            "del sys.modules[__name__]\n"
+            "importlib.invalidate_caches()\n"
+            "sys.modules[__name__] = importlib.import_module(__name__)\n"
+        )
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    return mark

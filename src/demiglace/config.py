@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from demiglace.convert import convert, describe_type
 from demiglace.errors import ConfigError, unknown
+from demiglace.interpreters import safe_children
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -245,19 +246,24 @@ def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[...,
     """Let a stage, a function of its config, also be called with the config's options as keyword arguments.
 
     ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options.
+    Processes that a stage starts import nothing from the current directory.
     """
 
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
+        def run(config: C) -> R:
+            with safe_children():
+                return function(config)
+
         @functools.wraps(function)
         def call(config: C | None = None, /, **options: Any) -> R:
             if config is None:
-                return function(build(config_class, options))
+                return run(build(config_class, options))
             if options or not isinstance(config, config_class):
                 raise ConfigError(
                     f"{function.__name__}() takes its options as keyword arguments, or one {config_class.__name__}."
                 )
             check(config)
-            return function(config)
+            return run(config)
 
         call.__signature__ = _signature(config_class, function)  # type: ignore[attr-defined]
         return call

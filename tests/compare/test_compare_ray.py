@@ -40,6 +40,12 @@ def test_a_cluster_gives_the_same_weights_and_tells_of_failures(content, tmp_pat
     assert (there / "failed/mood/half/bad/seed-0.txt").exists()
 
 
+def test_workers_import_nothing_from_the_current_directory(content, tmp_path, planted):
+    small = {"methods": {"none": {}}, "controls": False, "seeds": [0], "evaluate": {"teacher": False}}
+    assert compare(content | small, tmp_path / "there", engine="ray") == 0
+    assert not planted.exists()
+
+
 def test_a_cluster_that_is_not_there(content, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, "_POLL_SECONDS", 0.1)
     with pytest.raises(ConfigError, match="--address auto: no Ray cluster answers there"):

@@ -1,10 +1,13 @@
 """A grid from its command to its end: run once, extended, cut off, failing, shared out."""
 
+import csv
+import importlib
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from compare_kit import QUICK, compare, grid_of, line_of, made, replicated, results, weights_of
 from stage_kit import ended, in_child, start, strike
@@ -20,6 +23,7 @@ from demiglace.manifest import read_json, read_manifest
 from demiglace.stages import distill as distill_stage
 from demiglace.stages import fit
 from demiglace.training import loop
+from factories import save_tiny
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -285,3 +289,26 @@ def test_tuning_sees_nothing_that_is_reported(content, given):
     assert kept == {*reported.splits["train"].texts}
     assert not kept & {*reported.splits["validation"].texts}
     assert tuned.fingerprint != reported.fingerprint
+
+
+@pytest.mark.parametrize("label_map", [{}, {"negative": "LABEL_1", "positive": "LABEL_0"}])
+def test_a_ready_teacher_whose_classes_have_no_names(label_map, content, tmp_path, monkeypatch):
+    evaluate = importlib.import_module("demiglace.stages.evaluate")
+    predicted = []
+    original = evaluate._predict
+    monkeypatch.setattr(evaluate, "_predict", lambda *given: predicted.append(given[3]) or original(*given))
+    teacher = save_tiny(tmp_path / "hub", num_labels=2)
+    tasks = {"mood": content["tasks"]["mood"] | {"label_map": label_map}}
+    grid = content | {"tasks": tasks, "teacher": {"run": str(teacher)}, "seeds": [0]}
+    assert compare(grid, tmp_path / "home") == 0
+    student = results(tmp_path / "home")[0]
+    assert student["status"] == "done" and "agreement" in next(iter(student["sets"].values()))
+    assert predicted == [""] * 3  # the teacher's logits are those of its own evaluation
+    home = tmp_path / "home" / "mood"
+    config = read_json(home / "half" / "none" / "seed-0" / "model" / "config.json")
+    assert config["id2label"] == {"0": "negative", "1": "positive"}
+    labels = np.load(next((home / "teacher.evaluation").glob("*.labels.npy")))
+    rows = Path(content["tasks"]["mood"]["test"]).read_text("utf-8").splitlines()
+    names = [row["label"] for row in csv.DictReader(rows)]
+    own = {"negative": 0, "positive": 1} if not label_map else {"negative": 1, "positive": 0}
+    assert labels.tolist() == [own[name] for name in names]

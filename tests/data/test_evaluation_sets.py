@@ -103,7 +103,7 @@ def write(folder: Path, labels: list[str], name: str = "rows.csv") -> str:
 
 def test_a_file_with_the_models_names_or_ids(tmp_path: Path) -> None:
     labels = LabelSpace("classification", ("c", "a", "b"))
-    by_name = load_set(write(tmp_path, ["a", "b", "A"]), labels, DataLocation())
+    by_name = load_set(write(tmp_path, ["a", "B", "a"]), labels, DataLocation())
     assert by_name.split.labels.tolist() == [1, 2, 1]
     assert by_name.class_map is not None
     assert by_name.class_map.tolist() == [0, 1, 2]

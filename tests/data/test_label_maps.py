@@ -2,8 +2,9 @@
 
 import pytest
 
-from demiglace.data.label_maps import fit_labels, is_generic
+from demiglace.data.label_maps import fit_labels
 from demiglace.errors import DataError
+from demiglace.labels import is_generic
 
 NLI = ("entailment", "neutral", "contradiction")
 
@@ -40,6 +41,17 @@ def test_a_given_map_need_not_name_what_is_equal() -> None:
     fit = fit_labels(["entailment", "other"], NLI, {"other": ["neutral", "contradiction"]})
     assert fit.ids == {"entailment": 0, "other": 1}
     assert fit.class_map.tolist() == [0, 1, 1]
+
+
+def test_what_is_printed() -> None:
+    assert fit_labels(["neutral"], NLI).line is None
+    assert fit_labels(["Neutral"], NLI).line == "labels are matched without regard to case: Neutral = neutral."
+    given = {"yes": "entailment", "no": ["neutral", "contradiction"], "unsure": None}
+    line = "labels are matched by --label-map: yes = entailment, no = neutral or contradiction, unsure left out."
+    assert fit_labels(["yes", "no", "unsure"], NLI, given).line == line
+    assert fit_labels(["yes"], NLI, defaults=[{"yes": "neutral"}]).line == (
+        "labels are matched by the task's own map: yes = neutral."
+    )
 
 
 def test_keys_of_yaml_may_be_numbers() -> None:

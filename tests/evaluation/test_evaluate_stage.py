@@ -117,7 +117,7 @@ def test_labels_that_do_not_fit_name_both_lists_and_the_remedy(model, tmp_path):
         evaluate(model=str(model), data=[str(rows)], output=tmp_path / "run")
 
 
-@pytest.mark.parametrize("names", [("good", "bad", "none"), ("bad", "good")])
+@pytest.mark.parametrize("names", [("good", "fine", "none"), ("bad", "good")])
 def test_teacher_of_other_labels(model, names, tmp_path):
     teacher = save_tiny(tmp_path / "teacher", num_layers=1, label_names=names)
     with pytest.raises(ModelError, match="other labels than the model"):

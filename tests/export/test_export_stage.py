@@ -94,6 +94,12 @@ def test_the_directory_is_usable_alone(source, tmp_path, no_clock):
     assert logits.shape == (2, 3) and [config.id2label[i] for i in range(3)] == list(NAMES)
 
 
+def test_labels_of_the_rows_do_not_matter(source, tmp_path, no_clock):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\nthe film is red,x\nthe card is blue,\n")
+    assert read_manifest(export(**call_of(source, tmp_path, data=str(rows))))["rows"] == 2
+
+
 def test_rows_of_the_run_by_default(source, tmp_path, no_clock):
     run = open_run(tmp_path / "run", "finetune", {"data": str(source / "rows.csv"), "validation_fraction": 0.4}, {})
     save_tiny(run.path / "model", num_layers=1, label_names=NAMES)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from demiglace.cleaning.steps import perform, read_plan
+from demiglace.cluster import connect
 from demiglace.errors import ConfigError, UserError
 
 Engine = Literal["local", "ray"]
@@ -31,7 +32,11 @@ def start(engine: Engine, address: str | None) -> None:
     if _started is None:
         daft = import_daft()
         if engine == "ray":
-            daft.set_runner_ray(address, noop_if_initialized=True)
+            import ray
+
+            if not ray.is_initialized():
+                connect(address, {})
+            daft.set_runner_ray(None, noop_if_initialized=True)
         else:
             daft.set_runner_native()
     _started = engine

@@ -89,7 +89,8 @@ def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 # what the grid itself decides: paths, seeds, and what has a section of its own
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "tune")
 SHAPE = ("layers", "strategy", "keep")
-OF_EVALUATION = ("text_columns", "label_column", "on_bad_rows", "max_length", "allow_pickle")  # how rows are read
+# how rows are read
+OF_EVALUATION = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
 _SHARED = ("tune",)  # for a whole task: its teacher and its students must hold out the same rows
 RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))

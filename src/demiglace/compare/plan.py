@@ -117,7 +117,8 @@ class _Layout:
             yield Step(needs[0], "finetune", task, {**trained, **self.location, "output": self.at(needs[0])})
         key = teacher_path(self.grid, task, number)
         if self._evaluation(task).get("teacher", True):
-            rows = {**row_options(self.grid, task), **trained}
+            maps = {k: v for k, v in {**self.grid.defaults, **self.grid.tasks[task]}.items() if k == "label_map"}
+            rows = {**row_options(self.grid, task), **maps, **trained}
             options = self._evaluation_options(task, rows) | {"model": self.teacher(task, number)}
             output = self.at(f"{key}.evaluation")
             yield Step(f"{key}.evaluation", "evaluate", task, options | {"output": output}, needs)

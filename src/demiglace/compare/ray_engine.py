@@ -1,17 +1,16 @@
 """The steps as tasks of a Ray cluster: an existing one, or one of this machine."""
 
-import importlib
 import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from demiglace.cluster import connect
 from demiglace.compare.plan import Plan, Step
 from demiglace.compare.progress import Watcher
 from demiglace.compare.schedule import Schedule
 from demiglace.compare.steps import Ending, run_step
-from demiglace.errors import ConfigError
 
 _POLL_SECONDS = 1.0
 
@@ -74,26 +73,6 @@ def _ending(ray: Any, ref: Any) -> Ending:
 
 
 def _connect(address: str | None, cpus: int) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError as error:
-        raise ConfigError("--engine ray needs Ray: pip install 'demiglace[ray]', or leave --engine out.") from error
-    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     # the cluster's machines have an environment of their own; data sets are to come from where they do here
     variables = {"OMP_NUM_THREADS": str(cpus), "DEMIGLACE_DATA": os.environ.get("DEMIGLACE_DATA", "")}
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="error",
-            runtime_env={"env_vars": variables},
-            **options,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        place = (
-            f"--address {address}: no Ray cluster answers there" if address else "no Ray cluster could be started here"
-        )
-        raise ConfigError(f"{place} ({error}).") from error
-    return ray
+    return connect(address or "local", variables)

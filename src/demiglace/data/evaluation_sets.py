@@ -13,7 +13,7 @@ from demiglace.data.checks import check_known, check_labels, check_texts, raw_ro
 from demiglace.data.columns import find_columns
 from demiglace.data.config import DataConfig, DataLocation
 from demiglace.data.dataset import fingerprint, load_dataset
-from demiglace.data.label_maps import LabelFit, fit_labels, is_generic, no_fit, normal
+from demiglace.data.label_maps import LabelFit, fit_labels, no_fit
 from demiglace.data.labels import label_space, plain_integers
 from demiglace.data.official import official_splits
 from demiglace.data.reading import read_table
@@ -23,6 +23,7 @@ from demiglace.data.splitting import draw, take
 from demiglace.data.tasks import TASKS
 from demiglace.data.user_files import METRICS, as_split, in_order, usable
 from demiglace.errors import DataError, unknown
+from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
 
 _LEFT_OUT = "left out by the label map"
 _NOT_DRAWN = "not drawn"
@@ -35,7 +36,8 @@ class EvaluationSet:
     split: its labels are ids in `classes`; classes: what is counted, which for classes is the model's own label space
     with those merged that the set cannot tell apart; class_map: int64 [C], the counted class of each of the model's C
     classes, so that a prediction is `class_map[argmax(logits)]`; none for regression; metrics: the deciding one first;
-    drops: reason -> rows left out.
+    drops: reason -> rows left out; assumed: the set's label of each counted class where they were matched with the
+    model's by position alone, else empty.
     """
 
     name: str
@@ -44,6 +46,7 @@ class EvaluationSet:
     classes: LabelSpace
     class_map: np.ndarray | None = None
     drops: Mapping[str, int] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -65,8 +68,9 @@ def load_set(
     """The rows that `spec` names, for a model with these labels.
 
     spec: a file, a folder with a test or validation file, TASK or TASK:SPLIT; without a split, test where its labels
-    are public, else validation. label_map: see `label_maps.fit_labels`; without one, equal names, then the task's own
-    map. Integer labels in a file are the model's class ids. group_column: of a file, the part that each row is of.
+    are public, else validation. label_map: see `label_maps.fit_labels`; without one, names are matched, then the task's
+    own map is used. Integer labels in a file are the model's class ids; classes that a model does not name are matched
+    by position. How they were matched is printed. group_column: of a file, the part that each row is of.
     Raises `DataError` where rows or labels do not fit.
     """
     name, _, split = spec.partition(":")
@@ -75,6 +79,22 @@ def load_set(
     path = _file_of(spec)
     found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
     return found if group_column is None else _grouped(found, path, group_column)
+
+
+def texts_of(spec: str, location: DataLocation) -> Split:
+    """Return the rows that `spec` names, as `load_set` reads them, where labels do not matter; of a file without them.
+
+    Raises `DataError` where rows cannot be read.
+    """
+    name, _, split = spec.partition(":")
+    if name in TASKS:
+        return _task_rows(name, split, location)[1]
+    table = read_table(_file_of(spec))
+    columns = find_columns(list(table.columns), table.file)
+    rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
+    faults = check_texts(rows)
+    settle([*table.problems, *in_order(faults)], "drop")
+    return as_split(usable(rows, faults), LabelSpace("classification"))
 
 
 def first_rows(found: EvaluationSet, count: int) -> EvaluationSet:
@@ -104,9 +124,16 @@ def _of_task(
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
     fit = fit_labels(space.names, model_names, label_map, task.label_maps)
+    _say_line(spec, fit)
     rows, left = _relabel(rows, [fit.ids[n] for n in space.names])
     drops[_LEFT_OUT] += left
-    return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops))
+    assumed = () if model_names == labels.names or fit.classes.size < labels.size else fit.classes.names
+    return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _say_line(spec: str, fit: LabelFit) -> None:
+    if fit.line is not None:
+        say(f"{spec}: {fit.line}")
 
 
 def _task_rows(name: str, split: str, location: DataLocation) -> tuple[LabelSpace, Split, Counter[str]]:
@@ -139,7 +166,8 @@ def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence
     fitting = [names for names in candidates if len(names) == labels.size]
     if not is_generic(labels.names) or not fitting:
         return labels.names
-    say(f"{spec}: the model names its labels by number only; they are taken as {', '.join(fitting[0])}.")
+    assumed = Match(tuple(range(labels.size)), "order")
+    say(f"{spec}: {assumed.line(fitting[0], labels.names)}")
     return fitting[0]
 
 
@@ -175,7 +203,9 @@ def _of_file(
     columns = find_columns(list(table.columns), table.file, text_columns, label_column)
     read = raw_rows("test", table, columns)
     rows = replace(read, labels=plain_integers(read.labels))
-    fit = None if labels.problem == "regression" else _fit_file(rows.labels, labels, label_map)
+    fit, assumed = (None, ()) if labels.problem == "regression" else _fit_file(rows.labels, labels, label_map)
+    if fit is not None:
+        _say_line(str(path), fit)
     faults = (
         ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.problem) | check_texts(rows)
     )
@@ -187,22 +217,30 @@ def _of_file(
         return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
     found = as_split(good, LabelSpace("classification", tuple(fit.ids)))
     split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
-    return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops))
+    return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
 
 
-def _fit_file(names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]) -> LabelFit:
-    """The fit of the labels in a file that are the model's, by name or id, or that the map names; others are faults."""
+def _fit_file(
+    names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]
+) -> tuple[LabelFit, tuple[str, ...]]:
+    """The fit of the labels in a file that are the model's, or that the map names; and `EvaluationSet.assumed`.
+
+    Other labels are faults of their rows. Where no label has the name of a class, all are matched by position.
+    """
     found = label_space([n for n in names if n is not None], "classification").names
-    given = {str(k): v for k, v in label_map.items() if normal(str(k)) in {normal(n) for n in found}}
-    known = {normal(n) for n in (*labels.names, *given)}
-    fitting = [n for n in found if normal(n) in known]
-    if fitting:
-        return fit_labels(fitting, labels.names, given, set_order=False)
-    by_id = {str(i): name for i, name in enumerate(labels.names)}
-    fitting = [n for n in found if n in by_id]
-    if not fitting:
+    named, _ = pair([str(key) for key in label_map], found)
+    given = {str(k): v for k, v in label_map.items() if str(k) in named}
+    same, _ = pair(found, labels.names)
+    known = {*same, *named.values()}
+    if fitting := tuple(n for n in found if n in known):
+        return fit_labels(fitting, labels.names, given, set_order=False), ()
+    fitting = tuple(numbered(found, labels.names)) or found
+    match = match_by_number(fitting, labels.names) or match_by_order(fitting, labels.names)
+    if match is None:
         raise DataError(no_fit(found, labels.names))
-    return fit_labels(fitting, labels.names, {n: by_id[n] for n in fitting}, set_order=False)
+    given = {label: labels.names[i] for label, i in zip(fitting, match.ids, strict=True)}
+    fit = fit_labels(fitting, labels.names, given, set_order=False)
+    return replace(fit, line=match.line(fitting, labels.names)), tuple(sorted(fitting, key=lambda n: fit.ids[n] or 0))
 
 
 def _check_problem(spec: str, problem: str, labels: LabelSpace) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 
 from demiglace.data.columns import find_columns
 from demiglace.data.config import DataLocation
-from demiglace.data.label_maps import normal
 from demiglace.data.labels import label_space, label_text, number
 from demiglace.data.reading import Table
 from demiglace.data.rows import UNLABELLED, LabelSpace, Split
@@ -15,6 +14,7 @@ from demiglace.data.sources import read_task
 from demiglace.data.splitting import take
 from demiglace.data.tasks import TASKS, Task
 from demiglace.errors import DataError
+from demiglace.labels import fold_spelling
 
 _HIDDEN = ("-1", "-1.0")  # the hub's label of a row whose label is not public
 
@@ -85,8 +85,8 @@ def _encode(name: str, labels: Sequence[str | None], space: LabelSpace, table: T
     if space.problem == "regression":
         values: dict[str, float] = {x: n for x in {*labels} if x and (n := number(x)) is not None}
     else:
-        by_name = {str(i): i for i in range(space.size)} | {normal(n): i for i, n in enumerate(space.names)}
-        values = {x: by_name[normal(x)] for x in {*labels} if x and normal(x) in by_name}
+        by_name = {str(i): i for i in range(space.size)} | {fold_spelling(n): i for i, n in enumerate(space.names)}
+        values = {x: by_name[key] for x in {*labels} if x and (key := fold_spelling(x)) in by_name}
     hidden = np.nan if space.problem == "regression" else UNLABELLED
     values |= {x: hidden for x in {*labels} if x in _HIDDEN}
     wrong = [x for x in {*labels} if x is not None and x not in values]

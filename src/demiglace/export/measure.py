@@ -19,6 +19,7 @@ import numpy as np
 
 from demiglace.errors import ModelError
 from demiglace.export.runners import Inputs, Runner, open_runner
+from demiglace.interpreters import SAFE_PATH
 
 BATCH_SIZES = (1, 32)
 _WARM_UP = 5  # calls before the clock starts: caches, memory arenas, thread pools
@@ -52,7 +53,7 @@ def measure(
         words = [artefact, str(file), str(threads), str(repeats), *(["--allow-pickle"] if allow_pickle else [])]
         done = subprocess.run(
             [sys.executable, "-m", "demiglace.export.measure", *words],
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | SAFE_PATH | {"OMP_NUM_THREADS": str(threads)},
             capture_output=True,
             text=True,
         )

@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from demiglace.console import say
 from demiglace.errors import ModelError
+from demiglace.labels import Match, match_by_order, match_names
 from demiglace.models.files import (
     LOAD_ERRORS,
     check_weights,
@@ -30,7 +31,7 @@ from demiglace.models.files import (
     load_error,
     resolve_model,
 )
-from demiglace.models.labels import describe, fits, label_names_of, label_names_of_config, set_labels
+from demiglace.models.labels import adopt_labels, describe, label_names_of, label_names_of_config, set_labels
 from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
 from demiglace.models.truncate import truncate_config
 
@@ -64,9 +65,10 @@ def load_classifier(
     """A sequence classifier or regressor in fp32 and eval mode.
 
     label_names: class names in the order of their ids, empty for regression (one output), or None to keep the
-    checkpoint's own head and labels. A head for the same labels, or for as many unnamed ones (LABEL_0, …), is kept;
-    any other is replaced by a new one drawn from `seed`, and the user is told. dropout: set every dropout probability
-    of the config, or leave them. attention: "sdpa" (where the architecture has it), "eager", ….
+    checkpoint's own head and labels. A head for the same labels, or for as many unnamed ones (LABEL_0, …), is kept and
+    put into the order of `label_names`; any other is replaced by a new one drawn from `seed`. Both are printed.
+    dropout: set every dropout probability of the config, or leave them. attention: "sdpa" (where the architecture has
+    it), "eager", ….
 
     Raises `ModelError` for what `resolve_model` refuses, an architecture without a classifier, weights that are torn,
     pickled (unless `allow_pickle`) or missing, and with `label_names=None` a checkpoint without a head.
@@ -84,10 +86,23 @@ def load_classifier(
     if label_names is None:
         if missing:
             raise ModelError(f"{path} has no trained classification head; fine-tune it on a task first.")
-    elif not fits(own, label_names) or any(not key.startswith(in_encoder) for key in missing):
+        return loaded
+    match = _same_labels(own, label_names)
+    if match is None or any(not key.startswith(in_encoder) for key in missing):
         _renew_head(loaded, seed)
         say(f"The classification head is new: the model has none for {describe(label_names)}.")
+        return loaded
+    if line := match.line(label_names, own):
+        say(f"{path}: {line}")
+    adopt_labels(loaded, label_names, match)
     return loaded
+
+
+def _same_labels(own: Sequence[str], wanted: Sequence[str]) -> Match | None:
+    """The match of a checkpoint's head with the wanted labels, none where it was trained for others."""
+    if len(own) != len(wanted):
+        return None
+    return match_names(wanted, own) or match_by_order(wanted, own)
 
 
 def prepare_config(

@@ -67,6 +67,9 @@ class DistillConfig:
     keep: tuple[int, ...] | None = option("those layers by 0-based index, instead of --layers", None, at_least=0)
     method: str = option("a method of `demiglace methods`, or a YAML file that composes one", "rail-kd-l")
     method_options: dict[str, Any] = option("the method's own options, as --method-options.NAME VALUE", {})
+    label_map: dict[str, str | list[str] | None] = option(
+        "the rows' labels to the teacher's, where their names differ: {bad: LABEL_0, good: LABEL_1}", {}
+    )
     cache: str = option(
         "where the teacher's signals are kept: auto (in the run directory), off, or a directory", "auto"
     )
@@ -144,6 +147,7 @@ class PlanConfig:
     keep: tuple[int, ...] | None = _same("keep")
     method: str = _same("method")
     method_options: dict[str, Any] = _same("method_options")
+    label_map: dict[str, str | list[str] | None] = _same("label_map")
     cache: str = _same("cache")
     cache_dtype: Literal["float16", "float32"] = _same("cache_dtype")
     cache_tokens: Literal["none", "sampled", "top-k"] = _same("cache_tokens")

@@ -9,15 +9,18 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command
+from demiglace.console import say
 from demiglace.data.reading import check_is_file
 from demiglace.data.rows import LabelSpace
 from demiglace.errors import ConfigError, ModelError
+from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
+from demiglace.labels import Match, listed, match_all
 from demiglace.manifest import Run, fingerprint
 from demiglace.methods.base import Method
 from demiglace.methods.masking import AdversarialMasking
 from demiglace.methods.table import build_method
-from demiglace.models.labels import fits
+from demiglace.models.labels import adopt_labels, label_names_of_config
 from demiglace.models.language import is_masked
 from demiglace.models.loading import (
     check_same_vocabulary,
@@ -59,6 +62,8 @@ def distill(config: DistillConfig) -> Path:
     """
     check_student_choice(config)
     if config.text.corpus:
+        if config.label_map:
+            raise ConfigError("--label-map is for rows with labels (--data); with --corpus there are none.")
         return distill_text(config)
     if config.cache_tokens != "none":
         raise ConfigError(f"--cache-tokens {config.cache_tokens} is for --corpus; rows are cached whole, by --cache.")
@@ -83,7 +88,8 @@ def distill(config: DistillConfig) -> Path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    teacher, student, precision = _load_models(config, dataset.labels)
+    match = _match_labels(config, dataset.labels)
+    teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
@@ -92,8 +98,10 @@ def distill(config: DistillConfig) -> Path:
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
     job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
     job = _with_adversary(job, shapes, teacher, generator)
-    job = _with_source(job, config, run, teacher, requests)
-    _look(job, run, teacher)
+    if not reduce(or_, requests).empty:
+        teacher.to(processes().device)
+        _look(job, run, config, teacher, match)
+    job = _with_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
@@ -116,10 +124,12 @@ def check_sharding(config: DistillConfig, method: Method) -> None:
         raise ConfigError(f"method {config.method} rewrites text by the whole student; give --sharding none.")
 
 
-def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedModel, PreTrainedModel, str]:
+def _load_models(
+    config: DistillConfig, labels: LabelSpace, match: Match
+) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = numeric_choices(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
-    _check_labels(teacher, labels)
+    adopt_labels(teacher, labels.names, match)
     student = load_classifier(
         config.student or config.teacher,
         labels.names if config.student else None,
@@ -129,38 +139,49 @@ def _load_models(config: DistillConfig, labels: LabelSpace) -> tuple[PreTrainedM
         seed=config.training.seed,
     )
     if not config.student:
+        adopt_labels(student, labels.names, match)
         student = cut_student(config, student)
     freeze(student, config.training.freeze)
     return teacher, student, precision
 
 
-def _check_labels(teacher: PreTrainedModel, labels: LabelSpace) -> None:
-    names = label_names_of(teacher)
-    if not fits(names, labels.names):
+def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
+    """Return the teacher's class of each of the rows' labels, and print how they were matched.
+
+    Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
+    """
+    names = teacher_labels(config.teacher)
+    match = match_all(labels.names, names, config.label_map)
+    if match is None or len(labels.names) != len(names):
         raise ModelError(
-            f"the teacher's labels are {_shown(names)}, the rows' are {_shown(labels.names)}; distil on the data "
-            "that the teacher was fine-tuned on, or fine-tune one on these rows with `demiglace finetune`."
+            f"the teacher's labels are {listed(names) or 'numbers'}, the rows' are "
+            f"{listed(labels.names) or 'numbers'}; if they mean the same classes, give "
+            "--label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was fine-tuned on, "
+            "or fine-tune a teacher on these rows with `demiglace finetune`."
         )
+    if line := match.line(labels.names, names):
+        say(f"teacher: {line}")
+    return match
 
 
-def _shown(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(names[:8]) + more) or "numbers"
+def teacher_labels(teacher: str) -> tuple[str, ...]:
+    """Return the class names of a teacher from its config alone."""
+    return label_names_of_config(load_config(resolve_model(teacher)))
 
 
 def _with_source(
-    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest]
+    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest], match: Match
 ) -> Job:
     """The job with its source of signals: none, the teacher online, or its answers from the cache."""
     request = reduce(or_, requests)
     if request.empty:
         return job
     state = processes()
-    teacher.to(state.device)
     if config.cache == "off" or not request.cacheable:
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     rows = job.material.examples["train"]
-    key = CacheKey.of(run.inputs["teacher"], job.teacher_shape, rows, request, config.cache_dtype, job.precision)
+    identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
+    key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
     directory = cache_root(config, run) / key.name
     with alone(directory, key, state):
         fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
@@ -203,9 +224,19 @@ def _with_adversary(
     return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
 
 
-def _look(job: Job, run: Run, teacher: PreTrainedModel) -> None:
-    """The first look at a teacher that is asked anything, where the run is new."""
-    is_new = not (run.path / "checkpoints").exists()
-    if job.source is not None and job.config.diagnostics == "on" and is_new and processes().is_main_process:
-        rows = job.material.examples
-        look_at_teacher(teacher, rows["validation"], job.precision, len(rows["train"]))
+def _look(job: Job, run: Run, config: DistillConfig, teacher: PreTrainedModel, match: Match) -> None:
+    """Look at the teacher's accuracy before its signals are computed, where the run is new.
+
+    A match that was assumed is checked in any case. Raises `ModelError` where another one fits the rows.
+    """
+    if (run.path / "checkpoints").exists() or not processes().is_main_process:
+        return
+    if job.config.diagnostics == "off" and not match.assumed:
+        return
+    rows = job.material.examples
+    labels, logits = look_at_teacher(teacher, rows["validation"], job.precision, len(rows["train"]))
+    if match.assumed:
+        own, names = teacher_labels(config.teacher), label_names_of(teacher)
+        found = contradiction(labels, logits.argmax(axis=1), names, [own[i] for i in match.ids])
+        if found is not None:
+            raise ModelError(f"teacher: {found}")

@@ -14,17 +14,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config import command, flatten
 from demiglace.console import console, say, table
+from demiglace.data.dataset import text_fingerprint
 from demiglace.data.evaluation_sets import EvaluationSet, first_rows, load_set
-from demiglace.data.label_maps import is_generic, normal
 from demiglace.data.rows import LabelSpace, Problem
 from demiglace.data.sources import data_folder
 from demiglace.data.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
 from demiglace.data.tasks import TASKS
 from demiglace.data.tokenise import tokenise
 from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.results import changes, measure
+from demiglace.labels import Match, match_all, pair
 from demiglace.manifest import open_run, read_json, read_manifest, write_atomically, write_json
 from demiglace.models.labels import describe, label_names_of_config
 from demiglace.models.loading import (
@@ -61,22 +63,28 @@ def evaluate(config: EvaluateConfig) -> Path:
         return evaluate_text(config)
     path = resolve_model(config.model)
     labels = label_space_of(path)
-    sets = _load_sets(config, labels)
-    inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     teacher = None if config.teacher is None else _teacher_of(config.teacher)
+    order = None if teacher is None else _match_teacher(config, labels, teacher.model)
+    names = () if teacher is None else label_space_of(teacher.model).names
+    sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
+    inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if teacher is not None:
-        _check_labels(labels, label_space_of(teacher.model), teacher.model)
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
     run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path
     logits = _predict(config, config.model, sets, "")
-    taught = {} if teacher is None else _taught(config, teacher, sets)
+    for found in sets:
+        _warn_of_order(found, logits[found.name], found.assumed, labels.names)
+    taught = {} if teacher is None or order is None else _taught(config, teacher, sets, order)
+    if order is not None and order.assumed:
+        for found in sets:
+            _warn_of_order(found, taught[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: ")
     results = {s.name: measure(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
-    run.finish(task=sets[0].name, sets=results)
+    run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
     console.print(results_table(results))
     return run.path
 
@@ -111,6 +119,21 @@ def _check_names(own: Mapping[str, SuiteSet], suites: Mapping[str, SuiteSet]) ->
                 f"{other} and {name} would be written to the same files; rename one, or evaluate it alone."
             )
         files[file_name(name)] = name
+
+
+def _warn_of_order(
+    found: EvaluationSet, logits: np.ndarray, label_names: Sequence[str], class_names: Sequence[str], note: str = ""
+) -> None:
+    """Warn where the set's rows contradict an assumed order of classes; not where several of them count as one.
+
+    label_names: of each counted class; class_names: of each output in `logits`, as its model names it.
+    """
+    if found.class_map is None or not len(label_names) == len(class_names) == found.classes.size:
+        return
+    own = [class_names[c] for c in np.argsort(found.class_map)]
+    predictions = predictions_of(logits, "classification", found.class_map)
+    if warning := contradiction(found.split.labels, predictions, label_names, own):
+        say(f"warning: {note}{found.name}: {warning}")
 
 
 def _own(spec: str, config: EvaluateConfig) -> SuiteSet:
@@ -181,8 +204,16 @@ def _teacher_of(name: str) -> _Teacher:
     return _Teacher(str(read_manifest(Path(name))["config"]["model"]), Path(name))
 
 
-def _taught(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
-    """The teacher's logits by set: those that its own evaluation kept, or asked for now."""
+def _taught(
+    config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet], order: Match
+) -> dict[str, np.ndarray]:
+    """The teacher's logits by set, in the order of the model's classes: from its own evaluation, or computed now."""
+    logits = _teacher_logits(config, teacher, sets)
+    return logits if order.is_identity else {name: array[:, order.ids] for name, array in logits.items()}
+
+
+def _teacher_logits(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
+    """The teacher's logits by set, in its own order."""
     if teacher.run is None:
         return _predict(config, teacher.model, sets, "teacher: ")
     found = read_manifest(teacher.run)
@@ -195,18 +226,38 @@ def _taught(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[Evaluation
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
     """Whether an evaluation was made on the same rows of a set, read in the same way."""
     same_length = manifest["config"].get("max_length") == config.max_length
-    return same_length and manifest["inputs"].get(f"data {found.name}") == found.fingerprint
+    texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
+    return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
 
 
-def _check_labels(model: LabelSpace, teacher: LabelSpace, name: str) -> None:
-    """Agreement compares class ids, so both models must mean the same by them (or one of them does not say)."""
-    same = list(map(normal, model.names)) == list(map(normal, teacher.names))
-    unnamed = len(model.names) == len(teacher.names) and (is_generic(model.names) or is_generic(teacher.names))
-    if not same and not unnamed:
+def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> Match:
+    """Return the teacher's class of each of the model's, and print how they were matched.
+
+    Raises `ModelError` where they are not the same classes.
+    """
+    names = label_space_of(teacher).names
+    match = match_all(labels.names, names, _maps(config, labels, names)[1])
+    if match is None or len(labels.names) != len(names):
         raise ModelError(
-            f"--teacher {name} has other labels than the model: {describe(teacher.names)} there, "
-            f"{describe(model.names)} here; give a teacher of the same labels in the same order."
+            f"--teacher {teacher} has other labels than the model: {describe(names)} there, {describe(labels.names)} "
+            "here; give a teacher of the same labels, or --label-map.MODEL_LABEL TEACHER_LABEL for each."
         )
+    if line := match.line(labels.names, names):
+        say(f"teacher: {line}")
+    return match
+
+
+def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """--label-map in two: the set's labels in the model's names, and the model's labels in the teacher's names."""
+
+    def is_of_teacher(to: Any) -> bool:
+        targets = [str(t) for t in to] if isinstance(to, (list, tuple)) else [str(to)]
+        known, _ = pair(targets, labels.names)
+        theirs, _ = pair(targets, teacher)
+        return to is not None and not known and len(theirs) == len(targets)
+
+    of_teacher = {key: to for key, to in config.label_map.items() if is_of_teacher(to)}
+    return {key: to for key, to in config.label_map.items() if key not in of_teacher}, of_teacher
 
 
 def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:

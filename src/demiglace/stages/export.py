@@ -13,7 +13,7 @@ from demiglace.config import build, command, flatten, options_of
 from demiglace.console import console, say, table
 from demiglace.data.config import DataConfig
 from demiglace.data.dataset import load_dataset
-from demiglace.data.evaluation_sets import load_set
+from demiglace.data.evaluation_sets import texts_of
 from demiglace.data.rows import Problem, Split
 from demiglace.data.splitting import draw, take
 from demiglace.data.tokenise import Examples, tokenise
@@ -62,7 +62,7 @@ def export(config: ExportConfig) -> Path:
     require_onnx()
     path = resolve_model(config.model)
     tokenizer = load_tokenizer(path)
-    rows = _rows(config, path)
+    rows = _rows(config)
     examples = tokenise(rows, tokenizer, config.max_length)
     inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
     if config.teacher is not None:
@@ -83,10 +83,10 @@ def export(config: ExportConfig) -> Path:
     return run.path
 
 
-def _rows(config: ExportConfig, path: str) -> Split:
+def _rows(config: ExportConfig) -> Split:
     """The rows of the check: drawn from `--data`, or from the validation rows of the run that made the model."""
     if config.data is not None:
-        split = load_set(config.data, label_space_of(path), config.location, on_bad_rows="drop").split
+        split = texts_of(config.data, config.location)
     else:
         split = load_dataset(_data_of_run(config), config.location).splits["validation"]
     return take(split, draw(len(split), config.rows))

@@ -28,9 +28,12 @@ FLOOR, FLOOR_OF_FREQUENT = 0.1, 2.0
 _SHARE = 64  # of that many training rows one is looked at, so that it takes less than 1 % of the run
 
 
-def look_at_teacher(teacher: PreTrainedModel, validation: Examples, precision: str, training_rows: int) -> None:
-    """Say how well the teacher does on 64 to 256 validation rows, and warn where that is no better than chance.
+def look_at_teacher(
+    teacher: PreTrainedModel, validation: Examples, precision: str, training_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Print how well the teacher does on 64 to 256 validation rows, and warn where that is no better than chance.
 
+    Returns the labels [N] and the teacher's logits [N, C] of these rows.
     Chance is the share of the most frequent class; of numbers, the error of their mean.
     """
     rows = _some(validation, training_rows)
@@ -41,6 +44,7 @@ def look_at_teacher(teacher: PreTrainedModel, validation: Examples, precision: s
     say(f"teacher: {mode}, {name} {own:.3f} on {count} validation rows, {chance:.3f} by chance")
     if own <= chance:
         say("warning: the teacher is no better than chance; was it fine-tuned on this task, with these labels?")
+    return rows.labels, logits
 
 
 @dataclass(frozen=True)
