@@ -1,0 +1,103 @@
+"""Keep a comparison's finished runs without their weights, and put them back, so that another machine can continue it.
+
+    python benchmarks/keep_runs.py pack runs/evidence/few-labels benchmarks/results/few-labels.tar.xz
+    python benchmarks/keep_runs.py unpack benchmarks/results/few-labels.tar.xz runs/evidence/few-labels GRID.yaml
+
+Kept are the manifests, logs and predictions of every finished run, and the results of searches. `demiglace compare`
+takes unpacked runs as done. Runs are unpacked only for replicates whose student runs are all there: others still need
+their teacher's weights, so that replicate starts again.
+"""
+
+import argparse
+import re
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from demiglace.compare.cells import student_runs
+from demiglace.compare.grid import Grid, parse_grid
+from demiglace.config import read_yaml
+
+WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy")
+PLACE = re.compile(r"^/|[\s\"']/(home|root|work|tmp|Users)/")  # a path of one machine, which no other one has
+
+
+def is_wanted(file: Path, home: Path) -> bool:
+    """Return whether a file is kept: small results of a finished run, or of the comparison itself."""
+    if not file.name.endswith(WANTED) or "model" in file.parts or "last" in file.parts:
+        return False
+    run = file.parent
+    return run == home or (run / "manifest.json").exists() or (run / "best.json").exists()
+
+
+def pack(home: Path, archive: Path) -> None:
+    """Write the archive. Raises `SystemExit` if a file names a path of this machine."""
+    files = sorted(f for f in home.rglob("*") if f.is_file() and is_wanted(f, home))
+    for file in files:
+        if file.suffix == ".json" and PLACE.search(file.read_text("utf-8")):
+            raise SystemExit(f"{file} names a path of this machine; run the comparison with relative paths.")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    draft = archive.with_name(archive.name + ".part")
+    with tarfile.open(draft, "w:xz") as tar:
+        for file in files:
+            tar.add(file, str(file.relative_to(home)), filter=_plain)
+    draft.replace(archive)
+    print(f"{archive}: {len(files)} files, {archive.stat().st_size / 1e6:.2f} MB")
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def unpack(archive: Path, home: Path, grid: Path) -> None:
+    """Put the runs of complete replicates back; those that are there stay as they are.
+
+    Raises `SystemExit` for a grid with seeds: its students share one teacher, whose weights are not kept.
+    """
+    plan = parse_grid(read_yaml(str(grid)))
+    if plan.unit != "replicate":
+        raise SystemExit(f"{grid} has seeds, which share a teacher; only grids with replicates can be continued.")
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder)
+        with tarfile.open(archive) as tar:
+            tar.extractall(kept, filter="data")
+        absent = incomplete(kept, plan)
+        for file in sorted(f for f in kept.rglob("*") if f.is_file()):
+            place = file.relative_to(kept)
+            if absent & set(re.findall(r"replicate-\d+", str(place))) or (home / place).exists():
+                continue
+            (home / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, home / place)
+    print(f"{home}: unpacked; to be run again: {', '.join(sorted(absent)) or 'nothing'}")
+
+
+def incomplete(kept: Path, grid: Grid) -> set[str]:
+    """Return the replicates of which a student run of the grid is missing."""
+    return {
+        Path(run.path).name
+        for run in student_runs(grid)
+        if not all((kept / key / "manifest.json").exists() for key in (run.path, run.evaluation))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing, unpacking = commands.add_parser("pack"), commands.add_parser("unpack")
+    packing.add_argument("home", type=Path)
+    packing.add_argument("archive", type=Path)
+    unpacking.add_argument("archive", type=Path)
+    unpacking.add_argument("home", type=Path)
+    unpacking.add_argument("grid", type=Path)
+    args = parser.parse_args()
+    if args.command == "pack":
+        pack(args.home, args.archive)
+    else:
+        unpack(args.archive, args.home, args.grid)
+
+
+if __name__ == "__main__":
+    main()
