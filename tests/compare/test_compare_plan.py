@@ -63,6 +63,7 @@ def test_each_replicate_has_its_own_rows_teacher_signals_and_student(content):
         assert config_of(plan.step(start), HOME).model == f"runs/{teacher}"
         assert config_of(evaluation, HOME).teacher == f"runs/{teacher}.evaluation"
         assert f"{teacher}.evaluation" in evaluation.needs
+        assert config_of(plan.step(start), HOME).seed == number  # of the calibration text, where layers need it
     exports = [s.key for s in plan.steps if s.stage == "export"]
     assert exports[0] == "mood/teacher/replicate-3.export"
     assert all(key.endswith("replicate-3.export") for key in exports)

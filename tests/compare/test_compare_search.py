@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from compare_kit import QUICK, compare, grid_of, line_of, made, results
 from stage_kit import in_child, strike
 
-from demiglace.manifest import read_json, read_manifest
+from demiglace.manifest import open_run, read_json, read_manifest
 
 pytest.importorskip("optuna")
 
@@ -66,6 +68,34 @@ def test_a_killed_search_is_the_same_search(name, at, after, searched, whole, tm
         one, other = (read_json(home / "mood/half" / method / "search/best.json") for home in (whole, cut))
         assert one == other
         assert len(trials_of(cut, method)) == 3
+
+
+def test_a_search_says_how_sure_its_choice_is(searched, whole):
+    for method in ("none", "vanilla-kd"):
+        home = whole / "mood/half" / method / "search"
+        best = read_json(home / "best.json")
+        second = best["runner_up"]
+        one, other = (read_manifest(home / f"trial-{n}") for n in (best["trial"], second["trial"]))
+        scores = [m["metrics"]["validation"]["accuracy"] for m in (one, other)]
+        assert second["difference"] == scores[0] - scores[1] >= 0
+        assert second["rows"] == one["rows"]["validation"]
+        # of paired rows: the deviation of the rows' differences, over the root of their number
+        hits = [np.equal(*np.load(home / f"predictions-trial-{t['trial']}.npy")) for t in (best, second)]
+        assert [h.mean() for h in hits] == scores
+        deviation = np.std(np.subtract(*hits, dtype=float)) / second["rows"] ** 0.5
+        assert second["standard_error"] == pytest.approx(deviation, rel=0.1)
+        told = (whole / f"logs/mood/half/{method}/search.log").read_text()
+        assert "above the runner-up" in told and f"{second['standard_error']:.4f}" in told
+
+
+def test_trials_of_an_earlier_version_are_not_mixed_with_these(searched, tmp_path, capsys):
+    home = tmp_path / "runs"
+    open_run(home, "compare", {}, {}, shared=True)
+    (home / "mood/half/none/search").mkdir(parents=True)
+    study = search._open(search.require_optuna(), SimpleNamespace(key="mood/half/none/search"), home)
+    study.add_trial(search.require_optuna().trial.create_trial(value=0.5))
+    assert compare(searched, home, search="optuna") == 2
+    assert "was begun by an earlier version" in capsys.readouterr().err
 
 
 def test_each_search_has_a_database_of_its_own(whole):

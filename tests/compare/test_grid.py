@@ -1,12 +1,15 @@
 """Grid files: what is refused and how it is said, and the cells that come of them."""
 
+import itertools
+
+import numpy as np
 import pytest
 
 from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
 from demiglace.compare.contrasts import Contrast
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.plan import make_plan
-from demiglace.compare.ranges import Range
+from demiglace.compare.ranges import Range, trial_options
 from demiglace.errors import ConfigError
 
 PAIR = {"method": "vanilla-kd", "control": "none"}
@@ -237,6 +240,50 @@ def test_values_that_would_share_a_directory_are_refused(content):
     grid = parse_grid(changed(content, axes={"lr": [0.1234567, 0.12345671]}))
     with pytest.raises(ConfigError, match=r"several cells would lie at mood/half/none/lr=0\.123457"):
         cells(grid)
+
+
+LISTS = {"epochs": (3, 5, 8), "method_options.temperature": (1, 2, 5)}
+LEARNING_RATE = {"lr": Range(1e-5, 1e-3, log=True)}
+
+
+def test_no_trial_is_repeated_and_enough_trials_are_the_full_grid():
+    every = list(itertools.product(*LISTS.values()))
+    found = [tuple(options.values()) for options in trial_options(LISTS, 9)]
+    assert sorted(found) == sorted(every)
+    assert len(trial_options(LISTS, 50)) == 9
+    assert sorted(o["epochs"] for o in trial_options({"epochs": Range(2, 6, whole=True)}, 9)) == [2, 3, 4, 5, 6]
+    assert len(trial_options({"freeze": ([], ["wpe"])}, 9)) == 2
+
+
+@pytest.mark.parametrize("count", [9, 12, 20])
+def test_trials_cover_every_range_and_confound_none(count):
+    found = trial_options(LEARNING_RATE | LISTS, count)
+    assert len({o["lr"] for o in found}) == count
+    assert all(1e-5 <= o["lr"] <= 1e-3 for o in found)
+    shares = np.log(np.array([o["lr"] for o in found]) / 1e-5) / np.log(100)
+    assert np.histogram(shares, 3, (0, 1))[0].min() >= count // 3 - 1
+    for name, values in LISTS.items():
+        counts = [sum(o[name] == v for o in found) for v in values]
+        assert min(counts) >= count // 3 - 2
+        assert abs(np.corrcoef(shares, [values.index(o[name]) for o in found])[0, 1]) < 0.3
+
+
+def test_more_trials_begin_with_the_same_ones():
+    assert trial_options(LEARNING_RATE | LISTS, 20)[:9] == trial_options(LEARNING_RATE | LISTS, 9)
+    assert trial_options(LISTS, 9)[:5] == trial_options(LISTS, 5)
+
+
+@pytest.mark.parametrize("within", [Range(1, 64, log=True, whole=True), Range(2, 5, whole=True), Range(0.1, 0.3)])
+def test_values_are_within_their_range(within):
+    values = [options["x"] for options in trial_options({"x": within}, 50)]
+    assert all(within.low <= v <= within.high for v in values)
+    assert not within.whole or all(isinstance(v, int) for v in values)
+
+
+def test_a_method_has_no_more_trials_than_its_ranges_have_combinations(content, tmp_path):
+    search = {"trials": 9, "ranges": {"epochs": [1, 2], "method_options.temperature": [1, 2, 5]}}
+    plan = make_plan(parse_grid(changed(content, search=search)), tmp_path, searching=True)
+    assert [s.trials for s in plan.steps if s.stage == "search"] == [2, 6]
 
 
 def test_ranges(content):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from compare_kit import compare
+from compare_kit import compare, replicated
 
 from demiglace.compare import cost as cost_module
 from demiglace.compare.cost import grid_cost, with_present_models
@@ -45,6 +45,13 @@ def test_every_run_counts_and_shared_work_once(content, speed):
     assert one.seconds["distill"] < both.seconds["distill"] < 2 * one.seconds["distill"]
     assert both.cache_bytes == one.cache_bytes == 36 * (2 + 5 * 32) * 2 + 36 * 2 * 2  # pkd's, and the logits alone
     assert cost_of(content | {"methods": {"none": {}, "vanilla-kd": {}}}).cache_bytes == 36 * 2 * 2
+
+
+def test_every_replicate_has_a_teacher_and_signals_to_pay_for(content):
+    one, two = cost_of(replicated(content, 1)), cost_of(replicated(content, 1, 2))
+    assert two.seconds["finetune"] == pytest.approx(2 * one.seconds["finetune"])
+    assert two.seconds["distill"] == pytest.approx(2 * one.seconds["distill"])
+    assert two.cache_bytes == 2 * one.cache_bytes == 2 * 36 * 2 * 2
 
 
 def test_what_is_done_costs_nothing(content):

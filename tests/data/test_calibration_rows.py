@@ -39,6 +39,21 @@ def test_files_take_turns_until_there_is_enough(tmp_path):
     assert (rows.type_ids == 0).all() and not rows.labelled.any()
 
 
+def test_seeds_draw_different_rows_and_one_row_is_always_left(tmp_path):
+    tokenizer, file = tiny_tokenizer(), tmp_path / "a.txt"
+    file.write_text(" ".join(f"the film {i}" for i in range(50)))
+
+    def drawn(seed):
+        return tokens_of(calibration_rows([str(file)], WHOLE, tokenizer, 10_000, 20, seed))
+
+    every = drawn(0)
+    assert drawn(1) == drawn(1) != drawn(2)
+    for rows in (drawn(1), drawn(2)):
+        assert len(rows) == (len(every) + 1) // 2 and all(row in every for row in rows)
+    file.write_text("a film")
+    assert drawn(1) == drawn(0)
+
+
 def test_short_files_leave_the_others_their_turns(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"body": t}) for t in ("a film", "the card")))
     (tmp_path / "b.txt").write_text("red\nblue\ngreen\n")

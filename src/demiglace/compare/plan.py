@@ -19,7 +19,7 @@ from demiglace.compare.cells import (
     teacher_path,
 )
 from demiglace.compare.grid import OF_EVALUATION, SHAPE, Grid, several
-from demiglace.compare.ranges import Range
+from demiglace.compare.ranges import Range, trial_options
 from demiglace.config import options_of
 from demiglace.data.suites import SUITES
 from demiglace.errors import ConfigError
@@ -185,7 +185,8 @@ class _Layout:
         base = Cell(task, student, cell.method, {}, cell_options(self.grid, task, cell.method))
         options = {**self._distill(base, 0), "tune": True, "seed": 0}
         needed = self._start(base, 0)[1]
-        return Step(f"{base.method_path}/search", "search", task, options, needed, None, ranges, search.trials)
+        trials = len(trial_options(ranges, search.trials))
+        return Step(f"{base.method_path}/search", "search", task, options, needed, None, ranges, trials)
 
     def _shared_starts(self, search: Step) -> Iterator[Step]:
         """The teacher and the truncation of a search that lies at another task, student or replicate."""

@@ -1,13 +1,19 @@
 """What a hyper-parameter search looks through: a range for each option, and how many trials it has."""
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from scipy.stats import qmc
 
 from demiglace.config import build, option
 from demiglace.errors import ConfigError, unknown
 
 _PER = ("task", "student")
+_POINTS = 4096  # of the sequence; the combinations that none of them meets follow in order
+FEW_TRIALS = 9  # fewer do not cover a learning rate and one more option
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,42 @@ def read_search(content: Mapping[str, Any], types: Mapping[str, Any]) -> Search:
         return Search(section.trials, {k: _range(k, v, types) for k, v in ranges.items()}, section.per)
     except ConfigError as error:
         raise ConfigError(f"search: {error}") from error
+
+
+def trial_options(ranges: Mapping[str, Range | tuple[Any, ...]], count: int) -> list[dict[str, Any]]:
+    """Return the options of the first `count` trials, all different; fewer where the ranges have fewer combinations.
+
+    The trials follow a scrambled Halton sequence (Owen 2017), which is spread evenly over all ranges together. With as
+    many trials as combinations they are the full grid. More trials begin with the same ones.
+    """
+    found: list[dict[str, Any]] = []
+    points = qmc.Halton(len(ranges), seed=0).random(_POINTS)
+    spread = ({n: _at(r, u) for (n, r), u in zip(ranges.items(), point, strict=True)} for point in points.tolist())
+    for options in itertools.chain(spread, _all(ranges)):
+        if len(found) == count:
+            break
+        if options not in found:
+            found.append(options)
+    return found
+
+
+def _at(within: Range | tuple[Any, ...], share: float) -> Any:
+    """The value at a share, from 0 to below 1, of a range; numbers to four digits."""
+    if not isinstance(within, Range):
+        return within[int(share * len(within))]
+    low, high = (math.log(end) if within.log else end for end in (within.low, within.high))
+    if within.whole and not within.log:
+        return int(low + share * (high - low + 1))
+    value = low + share * (high - low)
+    value = math.exp(value) if within.log else value
+    return round(value) if within.whole else min(max(float(f"{value:.4g}"), within.low), within.high)
+
+
+def _all(ranges: Mapping[str, Range | tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """All combinations, where they can be counted."""
+    if not any(isinstance(r, Range) and not r.whole for r in ranges.values()):
+        values = [range(int(r.low), int(r.high) + 1) if isinstance(r, Range) else r for r in ranges.values()]
+        yield from (dict(zip(ranges, each, strict=True)) for each in itertools.product(*values))
 
 
 def _range(name: str, value: Any, types: Mapping[str, Any]) -> Range | tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from demiglace.compare.cells import row_options, skipped_names
+from demiglace.compare.cells import applies, row_options, skipped_names
 from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.cost import grid_cost
 from demiglace.compare.grid import Grid, parse_grid
@@ -18,6 +18,7 @@ from demiglace.compare.local import run_local
 from demiglace.compare.plan import Plan, make_plan
 from demiglace.compare.progress import Watcher, watching
 from demiglace.compare.protocol import declare
+from demiglace.compare.ranges import FEW_TRIALS, Search, trial_options
 from demiglace.compare.ray_engine import run_ray
 from demiglace.compare.results import steps_done, stories, write_results
 from demiglace.compare.schedule import Schedule
@@ -100,6 +101,7 @@ def _check(config: CompareConfig, grid: Grid) -> None:
         if grid.search is None:
             raise ConfigError(f"--search optuna: {config.grid} has no section `search` with trials and ranges.")
         require_optuna()
+        _tell_trials(grid, grid.search)
         for label, options in grid.methods.items():
             own = {**options, **{f"method_options.{k}": v for k, v in (options.get("method_options") or {}).items()}}
             if searched := [name for name in grid.search.ranges if name in own]:
@@ -113,6 +115,16 @@ def _check(config: CompareConfig, grid: Grid) -> None:
     for task in grid.tasks if grid.unit == "replicate" else ():
         if not row_options(grid, task).get("max_rows"):
             say(f"{task}: without `max_rows` its replicates share most or all of their training rows.")
+
+
+def _tell_trials(grid: Grid, search: Search) -> None:
+    """Print a warning where trials are few, and which methods have fewer combinations than trials."""
+    if search.trials < FEW_TRIALS:
+        say(f"search: {search.trials} trials are few for choosing options; give {FEW_TRIALS} or more.")
+    for label in grid.methods:
+        ranges = {name: within for name, within in search.ranges.items() if applies(grid, label, name)}
+        if ranges and (count := len(trial_options(ranges, search.trials))) < search.trials:
+            say(f"{label}: its ranges have {count} combinations, so it has {count} trials.")
 
 
 def _engine(config: CompareConfig) -> Callable[[Plan, Schedule, Watcher], None]:

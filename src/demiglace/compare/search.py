@@ -1,4 +1,4 @@
-"""The search for a method's options: Optuna proposes, an ordinary run on rows held out of the training rows answers."""
+"""The search for a method's options: a fixed design of trials, each an ordinary run, kept in an Optuna study."""
 
 import importlib
 import shutil
@@ -6,15 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from demiglace.compare.cells import with_values
 from demiglace.compare.plan import Step
-from demiglace.compare.ranges import Range
+from demiglace.compare.ranges import Range, trial_options
 from demiglace.compare.steps import best_file, claim_file, search_claim
+from demiglace.config import build
 from demiglace.console import say
+from demiglace.data.dataset import load_dataset
+from demiglace.data.tokenise import tokenise
 from demiglace.errors import ConfigError, RunError, UserError
-from demiglace.evaluation.metrics import METRICS
+from demiglace.evaluation.metrics import METRICS, predictions_of
+from demiglace.evaluation.predict import predict
+from demiglace.evaluation.significance import resampled
 from demiglace.manifest import read_manifest, write_json
+from demiglace.models.loading import load_classifier, load_tokenizer
+from demiglace.stages.config import DistillConfig
 from demiglace.stages.distill import distill
+from demiglace.stages.fit import processes
+
+_RESAMPLES = 1000  # for a standard error
 
 
 def require_optuna() -> Any:
@@ -30,24 +42,25 @@ def require_optuna() -> Any:
 
 
 def run_search(step: Step, home: Path) -> None:
-    """Spend the step's trials and write its best options to best.json; an interrupted search goes on.
+    """Run the step's trials and write the best options to best.json; an interrupted search resumes.
 
-    The value of a trial is the metric that chooses the run's best epoch, on validation rows carved from the training
-    rows. A trial that fails counts as one. Raises `RunError` where all fail. The weights of all trials but the best are
-    removed.
+    The options of trial i are a function of the ranges and i alone (`compare.ranges.trial_options`), so a search that
+    resumes, or that is given more trials, is the same search. The value of a trial is the metric that chooses the run's
+    best epoch, on validation rows held out of the training rows. A trial that fails counts as one. The weights of all
+    trials but the best are removed. Raises `RunError` where all fail, or where the trials are of another design.
     """
     optuna, claim = require_optuna(), claim_file(home, step.key)
     claim.parent.mkdir(parents=True, exist_ok=True)
     write_json(claim, search_claim(step, home))
-    study = _open(optuna, step, home)
-    running, ended = optuna.trial.TrialState.RUNNING, lambda: [t for t in study.trials if t.state.is_finished()]
-    while len(ended()) < step.trials:
-        # one that was cut off in its middle, or a new one; seeded by its number, so that a search that went on is the
-        # same search. Optuna has no public way to take up a trial again, only to count it as failed.
-        cut_off = [t for t in study.trials if t.state == running]
-        study.sampler = optuna.samplers.TPESampler(seed=cut_off[0].number if cut_off else len(study.trials))
-        trial = optuna.trial.Trial(study, cut_off[0]._trial_id) if cut_off else study.ask()
-        _run_trial(optuna, study, trial, step, home)
+    study, design = _open(optuna, step, home), trial_options(step.ranges, step.trials)
+    if any(t.user_attrs.get("options") != o for t, o in zip(study.trials, design, strict=False)):
+        raise RunError(
+            f"{home / step.key} was begun by an earlier version, which drew its trials in another way. Give another "
+            f"--output, or remove {home / step.key}."
+        )
+    for number in range(len(study.trials), len(design)):
+        study.add_trial(_trial(optuna, number, design[number], step, home))
+        _remove_losers(study, home)
     _finish(study, step, home)
 
 
@@ -57,59 +70,111 @@ def _open(optuna: Any, step: Step, home: Path) -> Any:
     return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
 
 
-def _run_trial(optuna: Any, study: Any, trial: Any, step: Step, home: Path) -> None:
-    values = {name: _suggest(trial, name, within) for name, within in step.ranges.items()}
-    directory = home / step.key / f"trial-{trial.number}"
-    trial.set_user_attr("directory", str(directory.relative_to(home)))
-    say(f"trial {trial.number + 1} of {step.trials}: {values}")
+def _trial(optuna: Any, number: int, options: Mapping[str, Any], step: Step, home: Path) -> Any:
+    """Run a trial, and return it as Optuna keeps it."""
+    directory = home / step.key / f"trial-{number}"
+    found: dict[str, Any] = {"user_attrs": {"directory": str(directory.relative_to(home)), "options": options}}
+    say(f"trial {number + 1} of {step.trials}: {options}")
     try:
-        distill(**with_values(step.options, values), output=str(directory))
-        study.tell(trial, _value(read_manifest(directory)))
-    except (UserError, RuntimeError, MemoryError) as error:  # torch tells by RuntimeErrors what fits no memory
-        trial.set_user_attr("error", str(error))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        say(f"trial {trial.number + 1} failed: {error}")
-    _remove_losers(study, home)
+        values = with_values(step.options, options) | {"output": str(directory)}
+        distill(**values)
+        _predict(build(DistillConfig, values), directory)
+        found["value"] = _value(read_manifest(directory))
+    except (UserError, RuntimeError, MemoryError) as error:  # torch raises RuntimeErrors where memory is too small
+        found["user_attrs"]["error"] = str(error)
+        say(f"trial {number + 1} failed: {error}")
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.COMPLETE if "value" in found else optuna.trial.TrialState.FAIL,
+        params={name: _param(step.ranges[name], value) for name, value in options.items()},
+        distributions={name: _distribution(optuna, step.ranges[name]) for name in options},
+        **found,
+    )
 
 
-def _suggest(trial: Any, name: str, within: Range | tuple[Any, ...]) -> Any:
+def _param(within: Range | tuple[Any, ...], value: Any) -> Any:
+    """A value as Optuna keeps it: of a list, whose entries may be lists themselves, its position."""
+    return value if isinstance(within, Range) else within.index(value)
+
+
+def _distribution(optuna: Any, within: Range | tuple[Any, ...]) -> Any:
     if not isinstance(within, Range):
-        return within[trial.suggest_categorical(name, range(len(within)))]
+        return optuna.distributions.CategoricalDistribution(range(len(within)))
     if within.whole:
-        return trial.suggest_int(name, int(within.low), int(within.high), log=within.log)
-    return trial.suggest_float(name, within.low, within.high, log=within.log)
+        return optuna.distributions.IntDistribution(int(within.low), int(within.high), log=within.log)
+    return optuna.distributions.FloatDistribution(within.low, within.high, log=within.log)
+
+
+def _predict(config: DistillConfig, directory: Path) -> None:
+    """Keep the labels of a trial's validation rows and its predictions for them beside it, [2, N]."""
+    dataset = load_dataset(config.source, config.location)
+    held = dataset.splits["validation"]
+    model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
+    logits = predict(model, tokenise(held, load_tokenizer(str(directory)), config.source.max_length))
+    np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.problem)]))
+
+
+def _predictions(directory: Path) -> Path:
+    return directory.with_name(f"predictions-{directory.name}.npy")
+
+
+def _metric(manifest: Mapping[str, Any]) -> str:
+    """The validation metric that the run was chosen by."""
+    return str(manifest["config"]["metric"] or next(iter(manifest["metrics"]["validation"])))
 
 
 def _value(manifest: Mapping[str, Any]) -> float:
-    """The validation metric that the run was chosen by; higher is better."""
-    metrics = manifest["metrics"]["validation"]
-    name = manifest["config"]["metric"] or next(iter(metrics))
-    return metrics[name] if METRICS[name].higher_is_better else -metrics[name]
+    """That metric; higher is better."""
+    name = _metric(manifest)
+    value = float(manifest["metrics"]["validation"][name])
+    return value if METRICS[name].higher_is_better else -value
 
 
 def _remove_losers(study: Any, home: Path) -> None:
-    best = _best(study.trials)
+    best = _ranked(study.trials)[:1]
     for trial in study.trials:
-        if trial.state.is_finished() and (best is None or trial.number != best.number):
+        if trial.number not in [t.number for t in best]:
             for name in ("model", "last", "checkpoints", "signals"):
                 shutil.rmtree(home / trial.user_attrs["directory"] / name, ignore_errors=True)
 
 
-def _best(trials: Sequence[Any]) -> Any:
-    """The trial of the highest value, the earlier of equal ones; none where all failed."""
-    return max((t for t in trials if t.value is not None), key=lambda t: (t.value, -t.number), default=None)
+def _ranked(trials: Sequence[Any]) -> list[Any]:
+    """The trials that did not fail, the highest value first, the earlier of equal ones."""
+    return sorted((t for t in trials if t.value is not None), key=lambda t: (-t.value, t.number))
 
 
 def _finish(study: Any, step: Step, home: Path) -> None:
-    best = _best(study.trials)
+    best, *others = _ranked(study.trials) or [None]
     if best is None:
         first = next((t.user_attrs["error"] for t in study.trials if "error" in t.user_attrs), "")
         raise RunError(f"none of the {step.trials} trials of {step.key} came to its end; the first said: {first}")
-    options = {name: _chosen(step.ranges[name], value) for name, value in best.params.items()}
+    options = best.user_attrs["options"]
     content = {"options": options, "value": best.value, "trial": best.number, "trials": step.trials}
+    content["runner_up"] = _runner_up(best, others[0], home) if others else None
     write_json(best_file(home, step.key), content | {"ranges": search_claim(step, home)["ranges"]})
-    say(f"the best of {step.trials} trials: {options} ({best.value:.4f})")
+    say(f"the best of {step.trials} trials: {options} ({best.value:.4f}){_lead(content['runner_up'])}")
 
 
-def _chosen(within: Range | tuple[Any, ...], value: Any) -> Any:
-    return value if isinstance(within, Range) else within[value]
+def _runner_up(best: Any, second: Any, home: Path) -> dict[str, Any]:
+    """The second best trial, and how far the best one is above it.
+
+    standard_error: of that difference over the validation rows, by a paired bootstrap; another seed is not part of it.
+    """
+    directories = [home / trial.user_attrs["directory"] for trial in (best, second)]
+    (labels, ours), (_, theirs) = (np.load(_predictions(directory)) for directory in directories)
+    values = resampled(_metric(read_manifest(directories[0])), labels, [ours, theirs], _RESAMPLES)
+    return {
+        "options": second.user_attrs["options"],
+        "trial": second.number,
+        "difference": best.value - second.value,
+        "standard_error": float(np.std(values[:, 0] - values[:, 1], ddof=1)),
+        "rows": len(labels),
+    }
+
+
+def _lead(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f", {found['difference']:.4f} above the runner-up, {found['options']}; the standard error of that difference "
+        f"over the {found['rows']:,} validation rows is {found['standard_error']:.4f}"
+    )

@@ -185,7 +185,8 @@ def _searched(summary: Mapping[str, Any], student: str) -> ResultTable:
     titles = [f"{_short(task)}: {name.removeprefix('method_options.')}" for task, name in columns]
     return ResultTable(
         f"{student}: options found by search",
-        "Every method had as many trials, scored on rows that its training did not see.",
+        "Every method had as many trials, or all combinations of its options where they are fewer; they were scored on "
+        "rows held out of the training rows.",
         ("method", *titles) if columns else (),
         tuple(tuple(map(Entry, row)) for row in rows),
     )

@@ -17,15 +17,22 @@ _PIECE = 1 << 16  # characters that are tokenised at once
 
 
 def calibration_rows(
-    sources: Sequence[str], reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, tokens: int, row_tokens: int
+    sources: Sequence[str],
+    reading: ReadConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    row_tokens: int,
+    seed: int = 0,
 ) -> Examples:
     """Rows of at most `row_tokens` tokens, from each file in turn one, from its beginning on, until `tokens` are there.
 
     Long documents are cut into rows, with the tokenizer's special tokens in each. There are fewer tokens where the
-    files hold fewer. Raises `DataError` where they hold no text at all, or cannot be read.
+    files hold fewer. A seed other than 0 takes one of each two rows at random, so that seeds give different text.
+    Raises `DataError` where they hold no text at all, or cannot be read.
     """
     refused: Counter[str] = Counter()
     files = [_rows(file, reading, tokenizer, row_tokens, refused) for file in corpus_files(sources)]
+    files = [_half(rows, (seed, number)) for number, rows in enumerate(files)] if seed else files
     rows, count = [], 0
     for row in _in_turn(files):
         rows.append(row)
@@ -49,6 +56,14 @@ def _rows(
             piece = document.text[start : start + _PIECE]
             encoded = tokenizer([piece], truncation=True, max_length=size, return_overflowing_tokens=True)
             yield from (np.asarray(ids, np.int32) for ids in encoded["input_ids"] if ids)
+
+
+def _half(rows: Iterator[np.ndarray], seed: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield one of each two rows that follow each other, drawn at random."""
+    generator = np.random.default_rng(seed)
+    for row in rows:
+        other = next(rows, row)
+        yield row if generator.random() < 0.5 else other
 
 
 def _in_turn(files: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:

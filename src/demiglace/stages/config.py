@@ -46,7 +46,11 @@ class TruncateConfig:
         None,
     )
     calibration_tokens: int = option("tokens of it to look at, as many from each file", 20_000, at_least=1)
-    seed: int = option("seed of the new weights of embeddings and random", 0, at_least=0)
+    seed: int = option(
+        "seed of the new weights of embeddings and random; other than 0, also draws other calibration text",
+        0,
+        at_least=0,
+    )
     reading: ReadConfig = group(ReadConfig)
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 

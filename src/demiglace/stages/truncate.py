@@ -50,7 +50,7 @@ def _by_text(config: TruncateConfig, path: str) -> Path:
     check_tokenizer(model, tokenizer)
     size = min(ROW_TOKENS, ModelShape.of(model).max_positions or ROW_TOKENS)
     sources, tokens = config.calibration or (), config.calibration_tokens
-    rows = calibration_rows(sources, config.reading, tokenizer, tokens, size)
+    rows = calibration_rows(sources, config.reading, tokenizer, tokens, size, config.seed)
     run = _open(config, path, calibration=rows.fingerprint)
     if not run.complete:
         choice = choose_by_text(model, rows, config.strategy, config.layers or 0)
