@@ -3,7 +3,8 @@
     python benchmarks/between_students.py runs/decoders-tasks plain distilgpt2
 
 Prints Markdown: for each method that both have, on each task and on average over the tasks, the mean difference in the
-deciding metric, its 95 % t interval over seeds and Holm's p over the whole table (the averages apart).
+deciding metric, its 95 % t interval over seeds and Holm's p over the whole table (the averages apart). It reads the
+summary alone, without predictions: interval and p are about new seeds on these test rows, not about new test rows.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 A line `<!-- table: NAME -->` of the page begins a table and `<!-- end -->` ends it. NAME is a directory below
 benchmarks/results and a title of its tables.md (`encoders half: in domain`), or
 
-- `DIRECTORY differences`: the averages and their differences from both controls, with intervals over rows and seeds;
+- `DIRECTORY differences`: the averages and their differences from both controls, with confidence intervals;
 - `DIRECTORY groups SET`: the parts of an out-of-domain set, such as HANS's heuristics;
 - `DIRECTORY times`: seconds of training by task, and the mean over the tasks of their ratio to other methods.
 """
@@ -59,9 +59,12 @@ def differences(summary: Summary, _: str) -> Lines:
 
 
 def _difference(test: Mapping[str, Any]) -> str:
-    low, high = test["ci"]
-    p = f", p {test['p_corrected']:.2g}" if test["p_corrected"] is not None else ""
-    return f"{100 * test['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}){p}".replace("-", "−")
+    """A difference with its interval and p; p of an exploratory test is marked as uncorrected."""
+    exploratory = test.get("family") == "exploratory"
+    p, kind = (test["p"], " uncorrected") if exploratory else (test["p_corrected"], "")
+    interval = "" if test["ci"] is None else f" ({100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f})"
+    shown = "" if p is None else f", p {p:.2g}{kind}"
+    return f"{100 * test['difference']:+.1f}{interval}{shown}".replace("-", "−")
 
 
 def groups(summary: Summary, name: str) -> Lines:

@@ -62,6 +62,12 @@ def test_differences_stand_beside_their_intervals(script, home):
     assert len(lines) == 4 and lines[3] == "| pkd | 60.0 ± 2.0 | – | −1.2 (−2.0 to +0.3), p 0.043 |"
 
 
+def test_exploratory_differences_are_marked(script):
+    test = {"difference": 0.01, "ci": [-0.01, 0.03], "p": 0.2, "p_corrected": None, "family": "exploratory"}
+    assert script._difference(test) == "+1.0 (−1.0 to +3.0), p 0.2 uncorrected"
+    assert script._difference(test | {"ci": None, "p": None}) == "+1.0"
+
+
 def test_groups_stand_below_the_teacher_s(script, home):
     lines = script.table(home / "grid", "groups hans").splitlines()
     assert lines[0] == "| method | lexical overlap | constituent |"

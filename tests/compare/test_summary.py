@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from demiglace.compare.contrasts import Contrast
 from demiglace.compare.summary import summarise
 from demiglace.compare.table_files import long_csv, write_tables
 from demiglace.compare.tables import latex, markdown, result_tables
-from demiglace.evaluation.significance import corrected, mcnemar, seed_test
+from demiglace.evaluation.significance import PairedDifference, corrected, mcnemar, seed_test
 
 SEEDS = (0, 1, 2, 3, 4)
 RIGHT = {"none": 0.70, "vanilla-kd": 0.72, "rail & co": 0.85}  # share of rows that a method gets right
@@ -97,8 +98,12 @@ def test_differences_from_both_controls(summary: dict[str, Any], tmp_path: Path)
     assert set(found) == {"none", "vanilla-kd"}
     assert found["none"]["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
     assert found["none"]["ci"][0] < found["none"]["difference"] < found["none"]["ci"][1]
-    assert found["none"]["p"] == pytest.approx(seed_test(ours, theirs))
-    assert found["none"]["verdict"] == "better"
+    estimate = PairedDifference(*(found["none"][k] for k in ("difference", "se", "df")))
+    assert found["none"]["p"] == pytest.approx(estimate.p()) and found["none"]["ci"] == pytest.approx(
+        estimate.interval()
+    )
+    assert found["none"]["se"] >= np.std(np.subtract(ours, theirs), ddof=1) / len(SEEDS) ** 0.5
+    assert (found["none"]["verdict"], found["none"]["family"]) == ("better", "exploratory")
     files = [np.load(tmp_path / f"rte/half/{m}/seed-0.evaluation/rte.predictions.npy") for m in ("rail & co", "none")]
     labels = np.load(tmp_path / "rte/half/none/seed-0.evaluation/rte.labels.npy")
     assert found["none"]["mcnemar"][0] == pytest.approx(mcnemar(labels, *files))
@@ -109,14 +114,119 @@ def against(summary: dict[str, Any], task: str, method: str, name: str, control:
     return cell(summary, task, method)["sets"][name]["against"][control]
 
 
-def test_p_is_corrected_over_the_methods_and_tasks_of_a_student(summary: dict[str, Any]) -> None:
-    others = ("vanilla-kd", "rail & co")
-    own = [against(summary, task, m, task) for task in ("sst2", "rte") for m in others]
-    outside = [against(summary, task, m, f"adv_{task}") for task in ("sst2", "rte") for m in others]
-    averages = [a["against"]["in_domain"]["none"] for a in summary["averages"] if a["method"] in others]
-    for family in (own, outside, averages):
-        assert [t["p_corrected"] for t in family] == pytest.approx(corrected([t["p"] for t in family]))
-    assert own[1]["p_corrected"] > 2 * own[1]["p"]
+def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
+    contrasts = (
+        Contrast("rail & co", "vanilla-kd", None, False, 2.0),
+        Contrast("vanilla-kd", "none", None, True, 3.0),
+        Contrast("rail & co", "none", ("rte",), True, None),
+    )
+    found = summarise(records(tmp_path), tmp_path, contrasts)
+    entries = found["primary"]
+    assert [(e["method"], e["control"], e["tasks"], e["average"]) for e in entries] == [
+        ("rail & co", "vanilla-kd", ["sst2"], False),
+        ("rail & co", "vanilla-kd", ["rte"], False),
+        ("vanilla-kd", "none", ["sst2", "rte"], True),
+        ("rail & co", "none", ["rte"], True),
+    ]
+    tests = [e["test"] for e in entries]
+    assert [t["p_corrected"] for t in tests] == pytest.approx(corrected([t["p"] for t in tests]))
+    assert all(t["family"] == "primary" and t["mde_alpha"] == 0.05 / 4 for t in tests)
+    estimate = PairedDifference(*(tests[2][k] for k in ("difference", "se", "df")))
+    assert tests[2]["mde"] == pytest.approx(estimate.detectable(0.05 / 4))
+    assert against(found, "rte", "rail & co", "rte", "vanilla-kd")["p_corrected"] == tests[1]["p_corrected"]
+    average = next(a for a in found["averages"] if a["method"] == "vanilla-kd")
+    assert average["against"]["in_domain"]["none"]["p_corrected"] == tests[2]["p_corrected"]
+    single = against(found, "rte", "rail & co", "rte")  # the average over one task has the same numbers
+    assert tests[3]["difference"] == pytest.approx(single["difference"]) and tests[3]["se"] == pytest.approx(
+        single["se"]
+    )
+    assert (single["family"], single["p_corrected"], single["mde_alpha"]) == ("exploratory", None, 0.05)
+    margins = [e["test"]["equivalence"] for e in entries]
+    assert [m and m["margin"] for m in margins] == [0.02, 0.02, 0.03, None]
+    assert [m["p_corrected"] for m in margins[:3]] == pytest.approx(corrected([m["p"] for m in margins[:3]]))
+    assert margins[0]["verdict"] == "not shown to be equivalent"
+
+
+def test_a_primary_contrast_may_have_any_control(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in (*RIGHT, "pkd") for s in SEEDS]
+    found = summarise(rows, tmp_path, [Contrast("rail & co", "pkd", None, False, None)])
+    assert found["primary"][0]["test"]["difference"] == pytest.approx(
+        cell(found, "rte", "rail & co")["sets"]["rte"]["metrics"]["accuracy"]["mean"]
+        - cell(found, "rte", "pkd")["sets"]["rte"]["metrics"]["accuracy"]["mean"]
+    )
+    assert against(found, "rte", "rail & co", "rte", "pkd")["family"] == "primary"
+    assert against(found, "rte", "rail & co", "adv_rte", "pkd")["family"] == "exploratory"
+    assert cell(found, "rte", "vanilla-kd")["sets"]["rte"]["against"].keys() == {"none"}
+
+
+def test_a_declared_contrast_without_runs_is_counted_and_named(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    gone = [r | {"status": "missing", "sets": {}} if r["method"] == "vanilla-kd" else r for r in rows]
+    contrasts = [Contrast("rail & co", c, None, False, None) for c in ("none", "vanilla-kd")]
+    first, second = summarise(gone, tmp_path, contrasts)["primary"]
+    assert second["test"] is None and first["test"]["p_corrected"] == pytest.approx(2 * first["test"]["p"])
+    table = result_tables(summarise(gone, tmp_path, contrasts))[0]
+    assert [row[6].text for row in table.rows] == ["better", "not tested: runs are missing"]
+    write_tables(summarise(gone, tmp_path, contrasts), tmp_path / "tables")
+    lines = list(csv.DictReader((tmp_path / "tables" / "primary.csv").open()))
+    assert [(x["control"], x["verdict"]) for x in lines] == [
+        *(("none", "better"), ("vanilla-kd", "not tested: runs are missing"))
+    ]
+
+
+def test_students_without_both_methods_have_no_contrast(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    rows += [record(tmp_path, "rte", "none", s) | {"student": "third"} for s in SEEDS]
+    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, True, None)])
+    assert [e["student"] for e in found["primary"]] == ["half"]
+
+
+def test_every_axis_value_is_a_contrast(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", "rail & co", s) | {"axes": {"lr": lr}} for s in SEEDS for lr in (0.1, 0.2)]
+    rows += [record(tmp_path, "rte", "none", s) for s in SEEDS]
+    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)])
+    assert [e["axes"] for e in found["primary"]] == [{"lr": 0.1}, {"lr": 0.2}]
+    assert all(e["test"]["mde_alpha"] == 0.025 for e in found["primary"])
+
+
+def test_a_lower_error_is_better(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    for r in rows:
+        r["sets"]["rte"]["metrics"] = {"mse": 0.1 + r["seed"] / 1000 + (r["method"] == "none") / 10}
+    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, 0.2)])
+    test = found["primary"][0]["test"]
+    assert test["difference"] == pytest.approx(-0.1) and test["verdict"] == "better"
+    assert test["equivalence"]["margin"] == 0.2  # an error has no points of 100
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sentence"),
+    [
+        (None, "It is not known whether"),
+        ({"changed_after_first_run": True}, "were declared or changed after the first run (2026-11-30 in the protocol"),
+        ({}, "were declared before the first run (2026-11-30 in the protocol p.md (SHA-256 000000000000…))."),
+        ({"file": None, "sha256": None}, "were declared before the first run (2026-11-30 in the grid)."),
+    ],
+)
+def test_the_tables_state_when_contrasts_were_declared(tmp_path: Path, protocol: Any, sentence: str) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    usual = {
+        "file": "a/p.md",
+        "sha256": "0" * 64,
+        "declared_at": "2026-11-30T08:00:00",
+        "changed_after_first_run": False,
+    }
+    declared = None if protocol is None else usual | protocol
+    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)], declared)
+    assert all(sentence in t.caption for t in result_tables(found)[:2])
+    assert "No contrast was declared as primary" in result_tables(summarise(rows, tmp_path))[0].caption
+
+
+def test_tables_speak_of_replicates(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s, unit="replicate") for m in RIGHT for s in SEEDS]
+    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)])
+    captions = " ".join(t.caption for t in result_tables(found))
+    assert found["unit"] == "replicate" and "over 5 replicates" in captions and "seed" not in captions
 
 
 def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_path: Path) -> None:
@@ -124,10 +234,9 @@ def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_pa
     ours, theirs = (of[m]["in_domain"]["values"] for m in ("rail & co", "none"))
     found = of["rail & co"]["against"]["in_domain"]["none"]
     assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
-    assert found["p"] == pytest.approx(seed_test(ours, theirs)) and found["verdict"] == "better"
-    single = against(summary, "sst2", "rail & co", "sst2")
-    width, single_width = (t["ci"][1] - t["ci"][0] for t in (found, single))
-    assert found["ci"][0] < found["difference"] < found["ci"][1] and width < single_width  # two tasks, twice the rows
+    assert found["p"] < 0.01 and seed_test(ours, theirs) < 0.01 and found["verdict"] == "better"
+    assert found["ci"][0] < found["difference"] < found["ci"][1]
+    assert found["se"] >= np.std(np.subtract(ours, theirs), ddof=1) / len(SEEDS) ** 0.5
     assert of["none"]["against"]["in_domain"].keys() == {"vanilla-kd"}
     lost = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "none")]
     assert "none" not in next(a for a in summarise(lost, tmp_path)["averages"] if a["method"] == "rail & co")[
@@ -171,7 +280,7 @@ def test_equal_methods_are_not_told_apart(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in ("none", "vanilla-kd") for s in SEEDS]
     again = [record(tmp_path, "rte", "none", s) | {"method": "twin", "method_name": "pkd"} for s in SEEDS]
     found = cell(summarise(rows + again, tmp_path), "rte", "twin")["sets"]["rte"]["against"]["none"]
-    assert (found["difference"], found["ci"], found["p_corrected"]) == (0, [0, 0], 1)
+    assert (found["difference"], found["ci"], found["p"]) == (0, [0, 0], 1)
     assert found["verdict"] == "no significant difference"
 
 
@@ -232,7 +341,7 @@ def test_files_of_tables(summary: dict[str, Any], tmp_path: Path) -> None:
     assert next((r["in_domain"], r["against"], r["verdict"]) for r in averages) == ("True", "none", "better")
     text = files["tables.md"]
     best = cell(summary, "sst2", "rail & co")["sets"]["sst2"]["metrics"]["accuracy"]
-    assert f"**{100 * best['mean']:.1f} ± {100 * best['sd']:.1f} ↑**" in text
+    assert f"**{100 * best['mean']:.1f} ± {100 * best['sd']:.1f} (↑)**" in text
     assert "none (control)" in text and "half: out of domain" in text
     assert r"rail \& co" in files["tables.tex"] and "NaN" not in files["summary.json"]
 
@@ -281,7 +390,7 @@ def test_a_caption_tells_only_of_tests_that_were_made(tmp_path: Path) -> None:
     for r in renamed:
         r["method"] = "plain" if r["method"] == "none" else r["method"]
     table = result_tables(summarise(renamed, tmp_path))[0]
-    assert "better and worse than `plain` by" in table.caption and "p \\textless{} 0.05" in latex(table)
+    assert "better and worse than `plain` (p < 0.05)" in table.caption and "p \\textless{} 0.05" in latex(table)
 
 
 def test_an_average_over_fewer_tasks_is_not_shown(tmp_path: Path) -> None:

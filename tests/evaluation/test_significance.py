@@ -1,11 +1,20 @@
-"""Bootstrap intervals, tests and verdicts."""
+"""Intervals, tests, detectable effects and verdicts of paired differences."""
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from demiglace.evaluation.metrics import METRICS
-from demiglace.evaluation.significance import corrected, interval, mcnemar, resampled, seed_test, verdict
+from demiglace.evaluation.significance import (
+    PairedDifference,
+    corrected,
+    influence,
+    mcnemar,
+    paired_difference,
+    seed_test,
+    verdict,
+)
 from demiglace.evaluation.sums import SUMMED
 
 
@@ -29,43 +38,28 @@ def test_metrics_of_constant_predictions(metric: str) -> None:
     labels, constant = classes(0)[0], np.ones(60, int)
     found = SUMMED[metric].value(SUMMED[metric].features(labels, constant).sum(0))
     assert found == pytest.approx(METRICS[metric].function(labels, constant))
+    assert np.isfinite(influence(metric, labels, constant)).all()
 
 
-def test_a_resample_is_the_metric_of_drawn_rows() -> None:
-    labels, predictions = classes(1, rows=2000)
-    found = resampled("accuracy", labels, [predictions, labels], resamples=2000)
-    assert found.shape == (2000, 2)
-    assert (found[:, 1] == 1).all()
-    right = labels == predictions
-    assert found[:, 0].mean() == pytest.approx(right.mean(), abs=0.002)
-    assert found[:, 0].std() == pytest.approx(right.std() / 2000**0.5, rel=0.1)
-
-
-def test_interval_agrees_with_scipy_for_one_seed() -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_variance_of_the_influences_is_that_of_a_bootstrap_over_rows(metric: str) -> None:
     generator = np.random.default_rng(3)
-    labels = np.ones(400, int)
-    ours, theirs = (generator.random(400) < 0.8).astype(int), (generator.random(400) < 0.7).astype(int)
-    values = resampled("accuracy", labels, [ours, theirs])
-    low, high = interval(values[:, :1], values[:, 1:])
-    expected = stats.bootstrap(
-        (ours - theirs,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.005)
+    labels = generator.integers(0, 3, 600)
+    predictions = np.where(generator.random(600) < 0.7, labels, generator.integers(0, 3, 600))
+    drawn = (generator.integers(0, 600, 600) for _ in range(1500))
+    values = [METRICS[metric].function(labels[rows], predictions[rows]) for rows in drawn]
+    error = (influence(metric, labels, predictions).var(ddof=1) / 600) ** 0.5
+    assert error == pytest.approx(np.std(values), rel=0.12)
 
 
-def test_interval_of_equal_models_is_zero_and_holds_seeds_too() -> None:
-    labels, predictions = classes(4)
-    values = resampled("accuracy", labels, [predictions] * 3, resamples=500)
-    assert interval(values, values) == (0.0, 0.0)
-    spread = values + np.array([0.0, 0.1, 0.2])  # seeds that differ by more than the rows do
-    low, high = interval(spread, np.zeros_like(spread))
-    narrow = interval(values + 0.1, np.zeros_like(values))
-    assert high - low > 1.1 * (narrow[1] - narrow[0])
-
-
-def test_seed_test_is_the_paired_t_test() -> None:
+def test_without_rows_it_is_the_paired_t_test() -> None:
     ours, theirs = [0.81, 0.83, 0.82, 0.84], [0.80, 0.80, 0.81, 0.82]
-    assert seed_test(ours, theirs) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    expected = stats.ttest_rel(ours, theirs)
+    found = paired_difference(np.subtract(ours, theirs).tolist(), ())
+    assert found.p() == pytest.approx(expected.pvalue) and found.df == 3
+    ends = expected.confidence_interval(0.95)
+    assert found.interval() == pytest.approx([ends.low, ends.high])
+    assert seed_test(ours, theirs) == pytest.approx(expected.pvalue)
     assert seed_test([0.5], [0.4]) is None
     assert seed_test([0.5, 0.6], [0.5, 0.6]) == 1.0
     assert seed_test([0.5, 0.5], [0.25, 0.25]) is None
@@ -73,15 +67,45 @@ def test_seed_test_is_the_paired_t_test() -> None:
     assert seed_test([0.1 + 0.2, 0.5], [0.3, 0.5]) == 1.0
 
 
-def test_under_the_null_few_verdicts_are_wrong() -> None:
-    generator, wrong = np.random.default_rng(5), 0
-    for _ in range(200):
-        labels = np.ones(200, int)
-        sides = [(generator.random((5, 200)) < 0.8).astype(int) for _ in range(2)]
-        values = resampled("accuracy", labels, [*sides[0], *sides[1]], resamples=200)
-        p = seed_test(sides[0].mean(1), sides[1].mean(1))
-        wrong += verdict(interval(values[:, :5], values[:, 5:]), p, 5) != "no significant difference"
-    assert wrong <= 20  # 10 are expected of the t-test alone
+def test_both_ways_are_counted_once() -> None:
+    generator = np.random.default_rng(0)
+    unit, row = generator.normal(0, 0.05, (6, 1)), generator.normal(0, 1.5, 5000)
+    each = unit + row + generator.normal(0, 1, (6, 5000))  # differences of each unit on each row
+    found = paired_difference(each.mean(1).tolist(), [each - each.mean(1, keepdims=True)])
+    wanted = unit.var(ddof=1) / 6 + row.var(ddof=1) / 5000 + 1 / (6 * 5000)
+    assert found.error**2 == pytest.approx(wanted, rel=0.25)
+    alone = paired_difference(each.mean(1).tolist(), ())
+    assert found.error > alone.error and found.df > alone.df == 5
+    halves = [each[:, :2500] / 2, each[:, 2500:] / 2]  # two sets, each half of the mean
+    assert paired_difference(each.mean(1).tolist(), halves).error == pytest.approx(found.error, rel=0.01)
+
+
+def test_units_that_tell_nothing_have_no_error() -> None:
+    copies = np.tile(np.random.default_rng(0).integers(-1, 2, 50), (3, 1))
+    assert paired_difference([0.1], [copies[:1]]).interval() is None
+    twins = paired_difference([0.1, 0.1, 0.1], [copies])
+    assert (twins.error, twins.p(), twins.detectable(), twins.equivalence(0.2)) == (None, None, None, None)
+    same = paired_difference([0.0, 0.0, 0.0], [np.zeros((3, 50))])
+    assert (same.p(), same.interval(), same.detectable(), same.equivalence(0.01)) == (1.0, [0.0, 0.0], None, 0.0)
+    # as many rows are gained as lost by each unit, but not the same ones: chance is at work, and rows measure it
+    rows = np.stack([np.random.default_rng(i).permutation(copies[0]) for i in range(3)])
+    assert paired_difference([0.1, 0.1, 0.1], [rows - rows.mean()]).error > 0
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    values = np.array([0.004, -0.002, 0.003, 0.001, -0.001])
+    lower = stats.ttest_1samp(values, -0.01, alternative="greater").pvalue
+    upper = stats.ttest_1samp(values, 0.01, alternative="less").pvalue
+    found = paired_difference(values.tolist(), ())
+    assert found.equivalence(0.01) == pytest.approx(max(lower, upper)) and found.equivalence(0.01) < 0.05
+    assert found.equivalence(0.0005) > 0.5  # the mean is outside the margin
+
+
+@pytest.mark.parametrize(("count", "alpha"), [(3, 0.05), (5, 0.05), (5, 0.05 / 6), (8, 0.01)])
+def test_the_detectable_effect_has_the_power(count: int, alpha: float) -> None:
+    found = PairedDifference(0.0, 0.01, count - 1)
+    effect = found.detectable(alpha, 0.8) / (0.01 * count**0.5)
+    assert TTestPower().power(effect, count, alpha) == pytest.approx(0.8, abs=1e-4)
 
 
 def test_mcnemar_counts_rows_that_one_side_gets_right() -> None:
@@ -98,15 +122,14 @@ def test_corrections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval_", "p", "seeds", "expected"),
+    ("gain", "p", "seeds", "expected"),
     [
-        ((0.01, 0.02), 0.01, 5, "better"),
-        ((-0.02, -0.01), 0.01, 5, "worse"),
-        ((-0.01, 0.02), 0.01, 5, "no significant difference"),
-        ((0.01, 0.02), 0.05, 5, "no significant difference"),
-        ((0.01, 0.02), 0.001, 2, "too few seeds to tell"),
-        ((0.01, 0.02), None, 5, "too few seeds to tell"),
+        (0.015, 0.01, 5, "better"),
+        (-0.015, 0.01, 5, "worse"),
+        (0.015, 0.05, 5, "no significant difference"),
+        (0.015, 0.001, 2, "too few seeds to tell"),
+        (0.015, None, 5, "too few seeds to tell"),
     ],
 )
-def test_verdicts(interval_: tuple[float, float], p: float | None, seeds: int, expected: str) -> None:
-    assert verdict(interval_, p, seeds) == expected
+def test_verdicts(gain: float, p: float | None, seeds: int, expected: str) -> None:
+    assert verdict(gain, p, seeds) == expected

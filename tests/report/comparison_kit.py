@@ -9,6 +9,7 @@ import numpy as np
 from report_runs import write_run
 from sklearn.metrics import f1_score
 
+from demiglace.compare.contrasts import Contrast
 from demiglace.compare.summary import summarise
 from demiglace.manifest import open_run, write_json
 
@@ -32,8 +33,11 @@ def write_comparison(
     steps: int = 60,
     rows: int = ROWS,
     given: Mapping[str, Any] | None = None,
+    primary: Sequence[Contrast] = (),
+    protocol: Mapping[str, Any] | None = None,
+    unit: str = "seed",
 ) -> Path:
-    """A comparison as `compare` leaves it.
+    """Write a comparison as `compare` leaves it.
 
     missing: run -> (status, error); text: of the rows in the examples; given: further options of the command.
     """
@@ -48,11 +52,12 @@ def write_comparison(
             for method, share in right.items():
                 for seed in range(seeds):
                     found.append(_student(home, task, student, method, share, seed, latency, text, steps, rows))
+    found = [r | {"unit": unit} for r in found]
     found = [_gone(r, *missing[r["run"]]) if missing and r["run"] in missing else r for r in found]
     grid = {"tasks": {t: {} for t in tasks}, "methods": {m: {} for m in right}, "seeds": list(range(seeds))}
     config = {"grid": grid, "search": "none"} | dict(given or {})
     write_json(home / "results.json", {"config": config, "records": found})
-    write_json(home / "summary.json", summarise(found, home))
+    write_json(home / "summary.json", summarise(found, home, primary, protocol))
     if complete:
         write_json(home / "manifest.json", {"format": 1, "stage": "compare", "config": config, "inputs": {}})
     return home

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from comparison_kit import change, one_task, write_comparison
 
+from demiglace.compare.contrasts import Contrast
 from demiglace.report.comparison.answer import answer
 from demiglace.report.comparison.choice import chosen, shipped
 from demiglace.report.comparison.read import read_comparison
@@ -17,6 +18,8 @@ def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:
     told = answer(found)
     assert told.headline.startswith("Ship the student trained without a teacher (none), the cheapest to train: ")
     assert "by pkd, does not differ significantly from its 6" in told.headline
+    mde = found.against(("half", "pkd"), "none").mde
+    assert f" (could have seen {100 * mde:.1f} points)" in told.headline
     assert "No method is significantly better than no teacher on any task." in told.notes
     high = found.against(("half", "pkd"), "none").interval[1]
     assert high > 0.01 and f"; a gain of up to {100 * high:.1f} is not excluded." in told.headline
@@ -39,15 +42,66 @@ def test_the_best_of_all_is_no_method_where_another_student_needs_none(tmp_path:
     assert shipped(replace(found, cells=tuple(cells))) == best
 
 
-def test_the_test_of_the_average_is_told(tmp_path: Path) -> None:
-    home = write_comparison(tmp_path / "c", seeds=4, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.73})
-    change(
-        home, "averages", lambda a: a["against"]["in_domain"].get("none", {}).update(verdict="better", p_corrected=0.01)
-    )
-    told = answer(read_comparison(home, "t"))
+def test_the_test_of_the_average_is_stated(tmp_path: Path) -> None:
+    right = {"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.78}
+    declared = [Contrast("pkd", "none", None, True, None)]
+    told = answer(read_comparison(write_comparison(tmp_path / "c", seeds=4, right=right, primary=declared), "t"))
     assert told.headline.startswith("Ship pkd: an average of ")
     assert told.headline.endswith(", significantly better on average.")
-    assert any(n.startswith("On average over the tasks pkd differs") and "corrected p 0.010" in n for n in told.notes)
+    assert any(
+        n.startswith("On average over the tasks pkd differs")
+        and ", corrected p " in n
+        and n.endswith(": significantly better.")
+        for n in told.notes
+    )
+    assert any(n.startswith("Primary: pkd − none on average over sst2 and mrpc: +") for n in told.notes)
+    other = answer(read_comparison(write_comparison(tmp_path / "d", seeds=4, right=right), "t"))
+    assert other.headline.endswith(", better on average and on every task (exploratory tests, uncorrected).")
+    assert any(
+        n.startswith("On average over the tasks pkd differs")
+        and ", uncorrected p " in n
+        and n.endswith(": better (exploratory).")
+        for n in other.notes
+    )
+    assert "No contrast was declared as primary: all differences are exploratory and uncorrected." in other.notes
+    assert "exploratory" in " ".join(label for _, label in other.figures)
+
+
+def test_primary_tests_choose_before_exploratory_ones(tmp_path: Path) -> None:
+    right = {"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.8, "alp-kd": 0.9}
+    free = read_comparison(one_task(tmp_path / "a", right=right), "t")
+    assert chosen(free) == ("half", "alp-kd")
+    declared = [Contrast("pkd", "none", None, False, None), Contrast("alp-kd", "pkd", None, False, 2.0)]
+    found = read_comparison(one_task(tmp_path / "b", right=right, primary=declared), "t")
+    assert chosen(found) == ("half", "pkd")
+    told = answer(found)
+    assert told.headline.startswith("Ship pkd: accuracy of ") and told.headline.endswith(", significantly better.")
+    assert any(n.startswith("Better than no teacher in exploratory tests: alp-kd (sst2)") for n in told.notes)
+    assert any(
+        n.startswith("Primary: alp-kd − pkd on sst2: +") and "not shown to be equivalent within ±2.0 points" in n
+        for n in told.notes
+    )
+
+
+def test_what_a_primary_test_could_have_seen_is_stated(tmp_path: Path) -> None:
+    declared = [Contrast("pkd", "none", None, False, 20.0), Contrast("pkd", "vanilla-kd", None, False, None)]
+    right = {"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.7}
+    found = read_comparison(one_task(tmp_path, right=right, primary=declared, seeds=5), "t")
+    first = next(n for n in answer(found).notes if n.startswith("Primary: pkd − none on sst2: "))
+    mde = found.primary[0].test.mde
+    assert (
+        f"no significant difference (could have seen {100 * mde:.1f} points); equivalent within ±20.0 points" in first
+    )
+    many = [found.primary[0]] * 7
+    notes = answer(replace(found, primary=tuple(many))).notes
+    assert "Of 7 primary contrasts: 7 no significant difference." in notes
+
+
+def test_a_primary_contrast_without_runs_is_named(tmp_path: Path) -> None:
+    gone = {f"sst2/half/pkd/seed-{s}": ("failed", "boom") for s in range(3)}
+    declared = [Contrast("pkd", "none", None, False, 1.0)]
+    home = one_task(tmp_path, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.7}, missing=gone, primary=declared)
+    assert "Primary: pkd − none on sst2: not tested, runs are missing." in notes_of(home)
 
 
 def test_smaller_students_are_named_and_not_called_tested(tmp_path: Path) -> None:
@@ -133,7 +187,9 @@ def test_a_method_that_tests_find_better_is_shipped_though_another_has_a_higher_
     change(home, "cells", judge)
     change(home, "averages", judge)
     told = answer(read_comparison(home, "t"))
-    assert told.headline.startswith("Ship pkd: an average of ") and "significantly better on average" in told.headline
+    assert (
+        told.headline.startswith("Ship pkd: an average of ") and "better on average and on every task" in told.headline
+    )
     assert any(n.startswith("alp-kd has the higher mean (") and "no test tells it from" in n for n in told.notes)
     assert any(n.startswith("pkd was chosen from 3 with a teacher by these same scores") for n in told.notes)
     assert not any(n.startswith("Also") for n in told.notes)

@@ -10,10 +10,11 @@ from report_runs import write_demo
 from test_report_page import HOSTILE, _Page, headings
 
 import demiglace
-from demiglace.compare import summary
+from demiglace.compare.contrasts import Contrast
 from demiglace.errors import RunError
 from demiglace.report.comparison.answer import answer
 from demiglace.report.comparison.charts import pareto
+from demiglace.report.comparison.differences import primary_table
 from demiglace.report.comparison.figures import group_figures, seed_figures
 from demiglace.report.comparison.read import is_comparison, read_comparison
 from demiglace.report.comparison.tables import main_table, way
@@ -39,8 +40,8 @@ def test_the_sections_are_in_order_and_the_answer_is_first(page: str) -> None:
     text = _Page(page).text
     assert headings(page) == SECTIONS
     assert text.index("Ship rail-kd-l: an average of") < text.index("Methods and tasks")
-    assert "significantly better on 1 of 2 tasks; on average no significant difference." in text
-    assert "1 run failed: means are over the seeds there are" in text
+    assert "better on average and on every task (exploratory tests, uncorrected)." in text
+    assert "1 run failed: means are over the finished seeds" in text
 
 
 def test_the_page_asks_for_nothing_outside_itself(page: str) -> None:
@@ -64,10 +65,12 @@ def test_the_table_says_what_differs_in_words_too(home: Path) -> None:
     rows = {row[0].text: row for row in table.rows}
     titles = [c.title for c in table.columns]
     sst2, average = titles.index("sst2 accuracy"), titles.index("Average")
-    assert (rows["rail-kd-l"][sst2].note, rows["rail-kd-l"][sst2].quiet) == ("↑ better", False)
-    assert (rows["vanilla-kd"][sst2].note, rows["vanilla-kd"][sst2].quiet) == ("not significant", True)
+    assert (rows["rail-kd-l"][sst2].note, rows["rail-kd-l"][sst2].quiet) == ("↑ better, exploratory", False)
+    assert (
+        re.fullmatch(r"not significant, MDE \d+\.\d", rows["vanilla-kd"][sst2].note) and rows["vanilla-kd"][sst2].quiet
+    )
     assert rows["none"][0].note == rows["vanilla-kd"][0].note == "control"
-    assert rows["rail-kd-l"][titles.index("mrpc accuracy")].note == "not significant, 3 of 4 seeds"
+    assert rows["rail-kd-l"][titles.index("mrpc accuracy")].note.endswith(", 3 of 4 seeds")
     assert rows["rail-kd-l"][average].best and not rows["none"][average].best
     assert table.marks[-1] == "teacher"
 
@@ -77,16 +80,44 @@ def test_a_comparison_of_an_older_version_says_no_more_than_it_knows(tmp_path: P
     change(home, "averages", lambda a: a.pop("against"))
     change(home, "cells", lambda c: [c.pop("artefacts"), c.pop("epoch_chosen_on_reported_rows")])
     summary = json.loads((home / "summary.json").read_text())
+    for name in ("power", "unit", "primary", "protocol", "declared"):
+        del summary[name]
+    for test in (t for c in summary["cells"] for s in c["sets"].values() for t in s["against"].values()):
+        for name in ("se", "df", "family", "mde", "mde_alpha"):
+            del test[name]
     for teacher in summary["teachers"].values():
         del teacher["artefacts"]
+    summary |= {"resamples": 10_000}
     (home / "summary.json").write_text(json.dumps(summary))
     results = json.loads((home / "results.json").read_text())
     del results["config"]
     (home / "results.json").write_text(json.dumps(results))
-    text = _Page(demiglace.report(runs=[str(home)], output=tmp_path / "p.html").read_text("utf-8")).text
-    assert "correction over all methods on a set of one student" in text
+    tables = tmp_path / "tables"
+    html = demiglace.report(runs=[str(home)], output=tmp_path / "p.html", tables=tables).read_text("utf-8")
+    text = _Page(html).text
+    assert "The tests are those of an earlier version of demiglace" in text and "exploratory" not in text
+    assert "by the test of an earlier version of demiglace" in (tables / "tables.md").read_text("utf-8")
     assert "latency of the export, ms" in text and "int8" not in text
     assert "rail-kd-l: {}" in text  # from the manifest
+
+
+def test_primary_contrasts_are_the_first_table(tmp_path: Path) -> None:
+    declared = [Contrast("rail-kd-l", "vanilla-kd", None, False, 3.0), Contrast("rail-kd-l", "none", None, True, None)]
+    protocol = {
+        "file": "plan.md",
+        "sha256": "ab" * 32,
+        "declared_at": "2026-11-30T08:00",
+        "changed_after_first_run": False,
+    }
+    home = write_comparison(tmp_path / "c", primary=declared, protocol=protocol, unit="replicate")
+    text = _Page(demiglace.report(runs=[str(home)], output=tmp_path / "p.html").read_text("utf-8")).text
+    assert text.index("Primary contrasts") < text.index("All methods")
+    assert "declared before the first run (2026-11-30 in the protocol plan.md (SHA-256 abababababab…))" in text
+    assert "corrected by Holm’s method over the 3 tests of this table" in text and "p < 0.05 / 3" in text
+    assert "Every replicate" in text and "Training, a replicate" in text and " seed" not in text.split("Reproduce")[0]
+    table = primary_table(read_comparison(home, "t"))
+    assert [row[1].text for row in table.rows] == ["sst2", "mrpc", "average"]
+    assert table.rows[0][0].text == "rail-kd-l − vanilla-kd" and "within ±3.0 points" in table.rows[0][7].text
 
 
 def test_a_comparison_without_a_finished_run_makes_a_page(tmp_path: Path) -> None:
@@ -165,7 +196,8 @@ def test_reproduction_names_grid_commands_and_versions(tmp_path: Path, page: str
 
 def test_the_page_names_the_family_of_its_corrections_and_the_artefact_that_was_timed(page: str) -> None:
     text = _Page(page).text
-    assert text.count("Holm’s correction over all methods and all tasks of one student against one control") == 5
+    assert text.count("Tests are paired t-tests of the mean difference over seeds.") == 5
+    assert text.count("A corrected p is given for primary tests alone") == 4
     assert "latency of the fp32 export, ms (p50, batch 1)" in text
 
 
@@ -175,8 +207,7 @@ def test_what_is_of_one_seed_says_so(page: str) -> None:
     assert "First seed of each method." in text and "first seed of each method" in text
 
 
-def test_two_hundred_runs_fit_in_five_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summary, "RESAMPLES", 50)  # how the page is laid out does not hang on the intervals
+def test_two_hundred_runs_fit_in_five_megabytes(tmp_path: Path) -> None:
     right = {"none": 0.7, "vanilla-kd": 0.71} | {f"method-{i}": 0.72 + i / 100 for i in range(18)}
     home = write_comparison(tmp_path / "c", right=right, seeds=5, steps=800, rows=4)
     html = demiglace.report(runs=[str(home)], output=tmp_path / "p.html").read_text("utf-8")

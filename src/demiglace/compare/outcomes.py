@@ -76,10 +76,15 @@ def outcomes(records: Sequence[Record]) -> list[Outcome]:
     """The cells of which a run is finished, from the records of student runs."""
     found: dict[Name, list[Record]] = defaultdict(list)
     for r in records:
-        found[r["task"], r["student"], r["method"], json.dumps(r["axes"], sort_keys=True)].append(r)
+        found[name_of(r)].append(r)
     done = {name: {r["seed"]: r for r in rows if r["status"] == "done"} for name, rows in found.items()}
     missing = {name: tuple(r["seed"] for r in rows if r["status"] != "done") for name, rows in found.items()}
     return [Outcome(name, runs, missing[name]) for name, runs in done.items() if runs]
+
+
+def name_of(record: Record) -> Name:
+    """Return the name of the cell that a record of a student run belongs to."""
+    return record["task"], record["student"], record["method"], json.dumps(record["axes"], sort_keys=True)
 
 
 def averages(cells: Sequence[Outcome]) -> list[Average]:

@@ -51,7 +51,7 @@ def write_results(
     home, found = plan.home, records(plan, status, errors)
     write_json(home / "results.json", {"config": config, "records": found})
     declared = declaration(home)
-    write_json(home / "summary.json", {"unit": plan.grid.unit, "protocol": declared} | summarise(found, home))
+    write_json(home / "summary.json", summarise(found, home, plan.grid.primary, declared))
     if all(status[step.key] == "done" for step in plan.steps):
         Run(home, STAGE, config, claim(home, read)).finish(
             runs=len(plan.runs),

@@ -1,4 +1,4 @@
-"""What the records of a comparison say: means over seeds, and what differs from the controls by more than chance."""
+"""The summary of a comparison: means over seeds, and the tests against the controls."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,34 +6,47 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demiglace.compare.against import IN_DOMAIN, OUT_OF_DOMAIN, Differences
-from demiglace.compare.outcomes import CONTROLS, Average, Outcome, Record, averages, outcomes
-from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, RESAMPLES, mean_interval
+from demiglace.compare.contrasts import Contrast
+from demiglace.compare.outcomes import CONTROLS, Average, Outcome, Record, averages, name_of, outcomes
+from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, POWER, mean_interval
 
 CORRECTION = "holm"
+_DIGITS = 12  # of a hash that are shown
 _EXTRAS = ("agreement", "ece", "worst_class_f1", "teacher_difference")
 
 
-def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
-    """The summary of a comparison's records (see `compare.records`), ready to be written as JSON.
+def summarise(
+    records: Sequence[Record],
+    home: Path,
+    primary: Sequence[Contrast] = (),
+    protocol: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the summary of a comparison's records (see `compare.records`), ready to be written as JSON.
 
     cells: one for each task, student, method and axes: its seeds, the missing ones, and for each set `metrics` (mean,
-    sd and values by seed), the other measures, `groups`, and `against` for each control: the difference of the deciding
-    metric, its interval, p of the seeds' paired t-test, p corrected, McNemar's p by seed, and the verdict.
-    averages: over the tasks, in domain (GLUE's macro average: the mean over tasks of the mean of a task's metrics) and
-    out of domain, and their `against`. teachers: by task; of replicates' teachers the mean. provenance: when and on
-    what the runs were trained.
+    sd and values by seed), the other measures, `groups`, and `against` for each control: the test of the deciding
+    metric, see `compare.against.Differences`. averages: over the tasks, in domain (GLUE's macro average: the mean over
+    tasks of the mean of a task's metrics) and out of domain, and their `against`. primary: the tests that the grid
+    declares; the only ones that are corrected for one another. protocol: see `compare.protocol.declaration`; declared:
+    whether the primary tests were declared before the runs, a sentence. teachers: by task; of replicates' teachers the
+    mean. provenance: when and on what the runs were trained.
 
-    What is corrected together says `compare.against.Differences`.
+    `seeds` holds the units that runs are paired by: seeds, or the numbers of replicates (`unit`).
     """
-    done = outcomes([r for r in records if r["role"] == "student"])
-    found = Differences(done, home)
+    students = [r for r in records if r["role"] == "student"]
+    done = outcomes(students)
+    found = Differences(done, home, primary, dict.fromkeys(map(name_of, students)))
     return {
         "level": LEVEL,
         "alpha": ALPHA,
-        "resamples": RESAMPLES,
+        "power": POWER,
         "correction": CORRECTION,
         "least_seeds": LEAST_SEEDS,
         "controls": list(CONTROLS),
+        "unit": next((r["unit"] for r in students if "unit" in r), "seed"),
+        "primary": found.primary,
+        "protocol": protocol,
+        "declared": _declared(primary, protocol),
         "teachers": _teachers([r for r in records if r["role"] == "teacher" and r["status"] == "done"]),
         "cells": [_described(cell, found) for cell in done],
         "averages": [_average(average, found) for average in averages(done)],
@@ -41,6 +54,19 @@ def summarise(records: Sequence[Record], home: Path) -> dict[str, Any]:
         "unexported": [_missing(r) | {"status": "failed"} | r["unexported"] for r in records if r.get("unexported")],
         "provenance": _provenance([r for r in records if r["status"] == "done"]),
     }
+
+
+def _declared(primary: Sequence[Contrast], protocol: Mapping[str, Any] | None) -> str:
+    """Return when the primary contrasts were declared, as a sentence; protocol: of `compare.protocol.declaration`."""
+    if not primary:
+        return "No contrast was declared as primary: all differences are exploratory and uncorrected."
+    if protocol is None:
+        return "It is not known whether the primary contrasts were declared before the runs."
+    file, day = protocol["file"], protocol["declared_at"][: len("2026-01-31")]
+    where = f" in the protocol {Path(file).name} (SHA-256 {protocol['sha256'][:_DIGITS]}…)" if file else " in the grid"
+    if protocol["changed_after_first_run"]:
+        return f"The primary contrasts, or their protocol, were declared or changed after the first run ({day}{where})."
+    return f"The primary contrasts were declared before the first run ({day}{where})."
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -87,7 +113,7 @@ def _set(cell: Outcome, name: str, differences: Differences) -> dict[str, Any]:
         group: {m: spread([f["groups"][group]["metrics"][m] for f in found]) for m in part["metrics"]}
         for group, part in found[0].get("groups", {}).items()
     }
-    against = {c: r for c in CONTROLS if (r := differences.of_set.get((cell.name, name, c))) is not None}
+    against = {c: r for (of, on, c), r in differences.of_set.items() if (of, on) == (cell.name, name)}
     head = {"metric": next(iter(metrics)), "rows": found[0]["rows"], "metrics": metrics}
     return head | extras | {"groups": groups, "against": against}
 

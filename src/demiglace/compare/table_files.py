@@ -8,20 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.compare.outcomes import has_sets, is_own
-from demiglace.compare.tables import axes_of, latency_of, latex, markdown, provenance, result_tables
+from demiglace.compare.tables import NOT_TESTED, axes_of, latency_of, latex, markdown, provenance, result_tables
 from demiglace.manifest import write_atomically
 
 _COLUMNS = (
     *("student", "task", "set", "group", "in_domain", "method", "axes", "control", "metric", "rows", "seeds"),
-    *("mean", "sd", "values", "against", "difference", "ci_low", "ci_high", "p", "p_corrected", "mcnemar", "verdict"),
+    *("mean", "sd", "values", "against", "family", "difference", "se", "df", "ci_low", "ci_high", "p", "p_corrected"),
+    *("mcnemar", "verdict", "mde", "mde_alpha"),
     *("agreement", "ece", "worst_class_f1", "parameters", "layers", "bytes", "latency_ms_p50"),
     *("capture_seconds", "train_seconds", "run"),
+)
+_PRIMARY = (
+    *("student", "method", "axes", "control", "tasks", "average", "metric", "seeds", "difference", "se", "df"),
+    *("ci_low", "ci_high", "p", "p_corrected", "verdict", "mde", "mde_alpha"),
+    *("margin", "p_equivalence", "p_equivalence_corrected", "equivalence"),
 )
 _MEASURES = ("agreement", "ece", "worst_class_f1")
 
 
 def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Write tables.md, tables.tex, results.csv and summary.json into a directory; return their paths."""
+    """Write tables.md, tables.tex, results.csv and summary.json into a directory; return their paths.
+
+    With primary contrasts there is a primary.csv, too.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     found = result_tables(summary)
     contents = {
@@ -30,13 +39,15 @@ def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
         "results.csv": long_csv(summary),
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
     }
+    if summary.get("primary"):
+        contents["primary.csv"] = primary_csv(summary)
     for name, content in contents.items():
         write_atomically(directory / name, content.encode("utf-8", errors="replace"))
     return [directory / name for name in contents]
 
 
 def long_csv(summary: Mapping[str, Any]) -> str:
-    """Cells by set, metric, group and control (one line without, where there is none), then teachers and averages."""
+    """Return every number as CSV: a line for each set, metric, group and control of a cell; teachers; averages."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -55,6 +66,24 @@ def long_csv(summary: Mapping[str, Any]) -> str:
                 against = average.get("against", {}).get(where, {})
                 writer.writerows(_tested(head | _numbers(average[where]), against))
     return out.getvalue()
+
+
+def primary_csv(summary: Mapping[str, Any]) -> str:
+    """Return the primary tests as CSV, one a line, with their equivalence tests."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _PRIMARY, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(map(_primary, summary["primary"]))
+    return out.getvalue()
+
+
+def _primary(entry: Mapping[str, Any]) -> dict[str, Any]:
+    head = {k: entry[k] for k in ("student", "method", "control", "average", "metric")}
+    head |= {"axes": ", ".join(axes_of(entry)), "tasks": " ".join(entry["tasks"])}
+    test = entry["test"]
+    if test is None:
+        return head | {"verdict": NOT_TESTED}
+    return head | {"seeds": len(test["seeds"])} | _test(test) | _equivalence(test["equivalence"])
 
 
 def _of_average(average: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], inside: bool) -> dict[str, Any]:
@@ -104,9 +133,22 @@ def _listed(values: Sequence[float] | None) -> str:
 
 def _tested(line: Mapping[str, Any], against: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line for each control, or the line as it is where there is none."""
-    tests = [
-        {"against": control, "ci_low": t["ci"][0], "ci_high": t["ci"][1], "mcnemar": _listed(t.get("mcnemar"))}
-        | {k: t[k] for k in ("difference", "p", "p_corrected", "verdict")}
-        for control, t in against.items()
-    ]
-    return [{**line, **test} for test in tests or [{}]]
+    return [{**line, "against": control, **_test(t)} for control, t in against.items()] or [{**line}]
+
+
+def _test(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a test; those that an earlier version did not write are empty."""
+    low, high = found["ci"] or (None, None)
+    names = ("family", "difference", "se", "df", "p", "p_corrected", "verdict", "mde", "mde_alpha")
+    return {k: found.get(k) for k in names} | {
+        "ci_low": low,
+        "ci_high": high,
+        "mcnemar": _listed(found.get("mcnemar")),
+    }
+
+
+def _equivalence(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    names = {"margin": "margin", "p": "p_equivalence", "p_corrected": "p_equivalence_corrected"}
+    return {column: found[k] for k, column in names.items()} | {"equivalence": found["verdict"]}

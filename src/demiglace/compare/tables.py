@@ -8,12 +8,18 @@ from typing import Any
 
 from demiglace.compare.outcomes import has_sets, is_own, task_score
 
+NOT_TESTED = "not tested: runs are missing"
 _SIGNS = {"better": "↑", "worse": "↓"}
-_PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman")
+_PERCENT = ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "average")
 _AVERAGES = "Averages are over the tasks: of each task the mean over its sets of the mean of a set's metrics."
+_TEST = (
+    "Tests are paired t-tests of the mean difference over {unit}s; their standard error includes the variance of "
+    "{unit}s and of test rows."
+)
+_MDE = "MDE: the smallest true difference that this design finds with {power:.0%} power"
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "ρ": r"$\rho$"}
-_LATEX |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "×": r"$\times$"}
+_LATEX |= {"−": "$-$", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "×": r"$\times$"}
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,84 @@ class ResultTable:
 
 
 def result_tables(summary: Mapping[str, Any]) -> list[ResultTable]:
-    """For each student the tasks' own sets, the out-of-domain ones, the costs, and what a search found; if any."""
-    made = []
+    """Return the primary tests, then for each student its tasks' own sets, out-of-domain sets, costs and searches.
+
+    Empty tables are left out.
+    """
+    made = [_primary(summary)]
     for student in dict.fromkeys(c["student"] for c in summary["cells"]):
         made += [_result_table(summary, student, inside) for inside in (True, False)]
         made += [_costs(summary, student), _searched(summary, student)]
     return [table for table in made if table.columns]
+
+
+def _primary(summary: Mapping[str, Any]) -> ResultTable:
+    """The tests of the contrasts that the grid declares."""
+    entries = summary.get("primary", [])
+    if not entries:
+        return ResultTable("primary contrasts", "", (), ())
+    correction, level, family = summary["correction"].capitalize(), summary["level"], len(entries)
+    return ResultTable(
+        "primary contrasts",
+        f"{declared(summary)} Differences are in points of 100, with {level:.0%} confidence intervals (uncorrected). "
+        f"{_TEST.format(unit=unit_of(summary))} p is corrected by {correction}'s method over the {family} primary "
+        f"contrasts. {_MDE.format(power=summary['power'])} at the correction's worst case, p < "
+        f"{summary['alpha']:g}/{family}. Equivalence: two one-sided tests (TOST), corrected over the contrasts that "
+        "have a margin.",
+        ("contrast", "student", "on", "difference", "p", "corrected p", "verdict", "equivalence"),
+        tuple(tuple(map(Entry, _primary_row(entry))) for entry in entries),
+    )
+
+
+def _primary_row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    on = ", ".join(map(_short, entry["tasks"]))
+    head = (
+        f"{label(entry)} − {entry['control']}",
+        entry["student"],
+        f"average of {on}" if entry["average"] else on,
+    )
+    test = entry["test"]
+    if test is None:
+        return (*head, "–", "–", "–", NOT_TESTED, "–")
+    metric = entry["metric"]
+    return (
+        *head,
+        signed(metric, test["difference"]) + (f" ({ends})" if (ends := _interval(metric, test["ci"])) else ""),
+        _p(test["p"]),
+        _p(test["p_corrected"]),
+        test["verdict"] + (f" ({mde})" if (mde := mde_text(metric, test)) else ""),
+        _equivalence(metric, test["equivalence"]),
+    )
+
+
+def _equivalence(metric: str, found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    margin = signed(metric, found["margin"]).removeprefix("+")
+    return f"{found['verdict']} within ±{margin}, p {_p(found['p_corrected'])}"
+
+
+def _interval(metric: str, ends: Sequence[float] | None) -> str:
+    return "" if ends is None else " to ".join(signed(metric, end) for end in ends)
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def signed(metric: str, value: float) -> str:
+    """Return a difference with its sign, in points of 100 where the metric has them: ``+1.2``, ``−0.3``."""
+    return f"{100 * value:+.1f}".replace("-", "−") if metric in _PERCENT else f"{value:+.3f}".replace("-", "−")
+
+
+def mde_text(metric: str, test: Mapping[str, Any]) -> str:
+    """Return the minimum detectable effect of a test that finds no difference: ``MDE 1.3``; empty for others."""
+    mde = test.get("mde")
+    if test["verdict"] != "no significant difference" or mde is None:
+        return ""
+    return f"MDE {signed(metric, mde).removeprefix('+')}"
 
 
 def _result_table(summary: Mapping[str, Any], student: str, inside: bool) -> ResultTable:
@@ -85,8 +163,9 @@ def _costs(summary: Mapping[str, Any], student: str) -> ResultTable:
     titles = [*(f"{_short(t)}: training, s" for t in tasks), "teacher's capture, s", "parameters", "MB", "latency, ms"]
     return ResultTable(
         f"{student}: cost",
-        "Seconds of training are means over seeds. The teacher's answers are captured once a task for all runs that "
-        "can read the same ones; the column has the seconds of the captures that a method used, summed over the tasks. "
+        f"Seconds of training are means over {unit_of(summary)}s. The teacher's signals are captured once for all runs "
+        "that can read the same ones; the column has the seconds of the captures that a method used, summed over the "
+        "tasks. "
         "Parameters, MB and latency are means over the tasks; latency is the median of one row with the exported fp32 "
         "model, where there is one.",
         ("method", *titles),
@@ -176,7 +255,11 @@ def _entry(found: Mapping[str, Any], metric: str, best: float) -> Entry:
 def _signed(metric: str, values: Mapping[str, Any], best: float, against: Mapping[str, Any] | None) -> Entry:
     """The entry of a metric; best: the highest mean, which is bold wherever it reads the same."""
     sign = _SIGNS.get(against["verdict"], "") if against else ""
-    text = score_text(metric, values) + (f" {sign}" if sign else "")
+    exploratory = against is not None and against.get("family") == "exploratory"
+    mark = f"({sign})" if sign and exploratory else sign
+    if against and (mde := mde_text(metric, against)):
+        mark = f"({mde})"
+    text = score_text(metric, values) + (f" {mark}" if mark else "")
     is_best = score_text(metric, {**values, "sd": None}) == score_text(metric, {"mean": best, "sd": None})
     return Entry(text, is_best, against is not None and not sign)
 
@@ -214,7 +297,7 @@ def _average_column(
     found = [whole[x] if x in whole and whole[x][key] else None for x in labels]
     best = max((a[key]["mean"] for a in found if a), default=0.0)
     return [
-        Entry("–") if a is None else _signed("accuracy", a[key], best, a.get("against", {}).get(key, {}).get("none"))
+        Entry("–") if a is None else _signed("average", a[key], best, a.get("against", {}).get(key, {}).get("none"))
         for a in found
     ]
 
@@ -222,21 +305,41 @@ def _average_column(
 def _caption(summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> str:
     seeds = sorted({len(c["seeds"]) for c in cells})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    means = "One seed" if seeds == [1] else f"Mean ± standard deviation over {counted} seeds"
+    unit = unit_of(summary)
+    means = f"One {unit}" if seeds == [1] else f"Mean ± standard deviation over {counted} {unit}s"
     if not any("none" in found["against"] for c in cells for found in c["sets"].values()):
         return (
             f"{means}; best mean in bold. Nothing was tested: there is no student without a teacher to test against. "
             f"{_AVERAGES}"
         )
     plain = next(c["method"] for c in cells if c["control"] and c["method_name"] == "none")
+    return f"{means}; best mean in bold. {_tested(summary, plain)} {_AVERAGES}"
+
+
+def _tested(summary: Mapping[str, Any], plain: str) -> str:
+    """How arrows were decided; plain: the student without a teacher."""
+    if "power" not in summary:
+        return (
+            f"↑ and ↓: better and worse than `{plain}` by the test of an earlier version of demiglace: a paired t-test "
+            "over seeds, corrected over all methods and tasks, and a bootstrap interval that leaves out 0."
+        )
+    unit = unit_of(summary)
     return (
-        f"{means}; best mean in bold. ↑ and ↓: better and worse than `{plain}` "
-        f"by a paired t-test over seeds with {summary['correction'].capitalize()}'s correction over all methods and "
-        f"sets of the table (of the averages: over all averages; p < {summary['alpha']:g}) and a paired bootstrap "
-        f"interval of {summary['level']:.0%} over rows and seeds ({summary['resamples']:,} samples) that leaves out 0. "
-        f"No arrow: no significant difference, fewer than {summary['least_seeds']} seeds, or a task's second metric, "
-        f"which is not tested. {_AVERAGES}"
+        f"↑ and ↓: better and worse than `{plain}` (p < {summary['alpha']:g}). {_TEST.format(unit=unit)} Arrows in "
+        "brackets are exploratory: they are not corrected for the number of tests. "
+        f"{_MDE.format(power=summary['power'])}, uncorrected where the test is exploratory. No mark: fewer than "
+        f"{summary['least_seeds']} {unit}s, or a task's second metric, which is not tested. {declared(summary)}"
     )
+
+
+def unit_of(summary: Mapping[str, Any]) -> str:
+    """Return what runs are paired by: ``seed`` or ``replicate``."""
+    return str(summary.get("unit", "seed"))
+
+
+def declared(summary: Mapping[str, Any]) -> str:
+    """Return whether contrasts were declared as primary, and when, as a sentence."""
+    return str(summary.get("declared", ""))
 
 
 def markdown(table: ResultTable) -> str:

@@ -1,77 +1,129 @@
-"""Whether a difference between two methods is more than chance: of the rows they are measured on, and of the seeds."""
+"""Paired tests, confidence intervals, equivalence tests and detectable effects for the difference of two methods."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from demiglace.evaluation.sums import SUMMED
 
-RESAMPLES, LEVEL, ALPHA = 10_000, 0.95, 0.05
+LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
 LEAST_SEEDS = 3
-_BLOCK = 20_000_000  # numbers of a block of row weights
 _ROUNDING = 1e-12  # two metrics that differ by less are equal
+NO_DIFFERENCE: Literal["no significant difference"] = "no significant difference"
+UNKNOWN: Literal["too few seeds to tell"] = "too few seeds to tell"
 Verdict = Literal["better", "worse", "no significant difference", "too few seeds to tell"]
 
 
-def resampled(
-    metric: str, labels: np.ndarray, predictions: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0
-) -> np.ndarray:
-    """The metric of every model on bootstrap samples of the rows, the same samples for all, [resamples, models].
+@dataclass(frozen=True)
+class PairedDifference:
+    """The mean difference of two methods over paired units (seeds or replicates), with its standard error.
 
-    labels: [N]; predictions: for each model class ids or numbers [N]. seed: of the samples drawn.
+    The sampling error is that of new units *and* of new test rows. Tests and intervals use Student's t.
     """
-    generator = np.random.default_rng(seed)
-    features = [SUMMED[metric].features(labels, p) for p in predictions]
-    widths = np.cumsum([f.shape[1] for f in features])[:-1]
-    together = np.concatenate(features, axis=1).astype(np.float32)
-    values = np.empty((resamples, len(predictions)))
-    block = max(1, _BLOCK // max(together.shape))
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        sums = (_row_weights(generator, len(labels), size) @ together).astype(np.float64)
-        each = [SUMMED[metric].value(part) for part in np.split(sums, widths, axis=1)]
-        values[start : start + size] = np.stack(each, axis=1)
-    return values
+
+    mean: float
+    error: float | None  # standard error; None: it cannot be estimated
+    df: float | None  # Satterthwaite's degrees of freedom; None with the standard error
+
+    def p(self) -> float | None:
+        """Return the two-sided p of a mean of 0; 1 where the methods are identical; None without a standard error."""
+        if self.error is None:
+            return None
+        return 1.0 if self.error == 0 else float(2 * stats.t.sf(abs(self.mean) / self.error, self.df))
+
+    def interval(self, level: float = LEVEL) -> list[float] | None:
+        """Return the confidence interval of the mean; None without a standard error."""
+        if self.error is None:
+            return None
+        half = self.error and float(stats.t.ppf((1 + level) / 2, self.df)) * self.error
+        return [self.mean - half, self.mean + half]
+
+    def equivalence(self, margin: float) -> float | None:
+        """Return p of two one-sided t-tests (TOST, Schuirmann 1987) that the true mean lies within ± `margin`.
+
+        It is the larger of both p; None without a standard error.
+        """
+        if self.error is None:
+            return None
+        nearest = margin - abs(self.mean)
+        return float(stats.t.sf(nearest / self.error, self.df)) if self.error else float(nearest <= 0)
+
+    def detectable(self, alpha: float = ALPHA, power: float = POWER) -> float | None:
+        """Return the minimum detectable effect (MDE): the least true mean found with this `power` at two-sided `alpha`.
+
+        The noncentral t distribution gives it, with the standard error as estimated. None without a standard error.
+        """
+        if not self.error:
+            return None
+        noncentrality = special.nctdtrinc(self.df, 1 - power, stats.t.isf(alpha / 2, self.df))
+        return float(noncentrality) * self.error
 
 
-def interval(method: np.ndarray, control: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """A percentile interval of method − control, both averaged over seeds, from `resampled` values [R, seeds] of each.
+def influence(metric: str, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Return the jackknife influence of each row on a metric, [N]; their variance / N is the metric's variance.
 
-    Every sample also draws seeds with replacement, in pairs; so the interval is about other rows and other seeds
-    (Efron and Tibshirani 1993, sec. 13.3). With few seeds it is somewhat too narrow, which is why `verdict` wants the
-    seeds' own test as well.
+    labels, predictions: class ids or numbers [N]. See Efron and Tibshirani 1993, ch. 11.
     """
-    resamples, seeds = method.shape
-    weights = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    low, high = np.quantile(((method - control) * weights).sum(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    features = SUMMED[metric].features(labels, predictions)
+    total = features.sum(0)
+    each: np.ndarray = SUMMED[metric].value(total) - SUMMED[metric].value(total - features)
+    return (len(labels) - 1) * each
 
 
-def _row_weights(generator: np.random.Generator, rows: int, count: int) -> np.ndarray:
-    """How often each row is drawn in each of `count` samples, float32 [count, rows]."""
-    drawn = generator.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
-    return np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float32)
+def paired_difference(differences: Sequence[float], rows: Sequence[np.ndarray]) -> PairedDifference:
+    """Estimate the mean of paired differences, and its standard error over new units and new test rows.
+
+    differences: method − control of each unit [S]. rows: of each test set the influence of its rows on each of these
+    differences [S, N]; the sets are independent of one another, and all units are measured on the same rows.
+
+    The variance is that of two-way clustering (Cameron, Gelbach and Miller 2011): unit variance / S + variance over
+    rows − residual variance / S. The residual is part of both and is counted once. The last two terms together are the
+    component of the rows, and are at least 0.
+
+    The degrees of freedom are Satterthwaite's (1946), with a larger unit component than the estimated one: the estimate
+    times (S + 1) / (S − 1), or the residual noise, which it contains. Otherwise a unit variance that is small by chance
+    would also raise the degrees of freedom, and the test of few units would reject too often (benchmarks/coverage.py).
+
+    No standard error is estimated for fewer than two units, and for units that are copies of one another.
+    """
+    values = np.asarray(differences, dtype=float)
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return PairedDifference(mean, None, None)
+    residual = sum(_variance(each - each.mean(0)).sum() / (count - 1) for each in rows) / count
+    shared = max(0.0, sum(float(_variance(each.mean(0))) for each in rows) - residual)
+    # scores on few rows may agree by chance; the residual noise is then all that is known of the units' deviation
+    units = residual if np.ptp(values) < _ROUNDING else float(values.var(ddof=1)) / count
+    if not units:
+        identical = not shared and abs(mean) < _ROUNDING
+        return PairedDifference(mean, 0.0 if identical else None, None)
+    larger = max(units * (count + 1) / (count - 1), residual)
+    rest = shared**2 / max(1, min(each.shape[1] for each in rows) - 1) if shared else 0.0
+    return PairedDifference(mean, math.sqrt(units + shared), (larger + shared) ** 2 / (larger**2 / (count - 1) + rest))
+
+
+def _variance(influences: np.ndarray) -> np.ndarray:
+    """Return the variance of a metric from its rows' influences [..., N]; 0 for a single row."""
+    size = influences.shape[-1]
+    return influences.var(axis=-1, ddof=1) / size if size > 1 else np.zeros(influences.shape[:-1])
 
 
 def seed_test(method: Sequence[float], control: Sequence[float]) -> float | None:
-    """Two-sided p of a paired t-test over seeds; 1 where all differences are 0.
+    """Return the two-sided p of a paired t-test over seeds alone, for scores whose predictions are not at hand.
 
-    None for fewer than two pairs, and where all differences are one other number: such seeds tell nothing of chance.
+    1 where all differences are 0. None for fewer than two pairs, and where all differences are one other number.
     """
-    if len(method) < 2:
-        return None
-    differences = np.subtract(method, control)
-    if np.ptp(differences) < _ROUNDING:  # no deviation: the test is not defined
-        return 1.0 if abs(differences[0]) < _ROUNDING else None
-    return float(stats.ttest_rel(method, control).pvalue)
+    return paired_difference(np.subtract(method, control).tolist(), ()).p()
 
 
 def mean_interval(mean: float, sd: float | None, count: int, level: float = LEVEL) -> list[float] | None:
-    """Student's t interval of a mean of `count` values with deviation `sd`; none for one value."""
+    """Return Student's t interval of a mean of `count` values with deviation `sd`; None for one value."""
     if sd is None:
         return None
     half = float(stats.t.ppf((1 + level) / 2, count - 1)) * sd / count**0.5
@@ -79,7 +131,7 @@ def mean_interval(mean: float, sd: float | None, count: int, level: float = LEVE
 
 
 def mcnemar(labels: np.ndarray, method: np.ndarray, control: np.ndarray) -> float:
-    """Two-sided p of McNemar's exact test that two models of one seed are right equally often.
+    """Return the two-sided p of McNemar's exact test that two models of one seed are right equally often.
 
     labels, method, control: class ids [N]. Only rows that one of the two has right count.
     """
@@ -89,7 +141,7 @@ def mcnemar(labels: np.ndarray, method: np.ndarray, control: np.ndarray) -> floa
 
 
 def corrected(p: Sequence[float | None]) -> list[float | None]:
-    """p-values corrected for their number, as Holm 1979 does; none stays none."""
+    """Return p-values corrected for their number (Holm 1979); None stays None and is not counted."""
     known = [i for i, value in enumerate(p) if value is not None]
     found: list[float | None] = [None] * len(p)
     if known:
@@ -99,14 +151,10 @@ def corrected(p: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def verdict(interval: tuple[float, float], p: float | None, seeds: int, alpha: float = ALPHA) -> Verdict:
-    """What can be said of a difference in a metric of which more is better.
-
-    Better or worse is one that the corrected p and the interval both find.
-    """
+def verdict(gain: float, p: float | None, seeds: int, alpha: float = ALPHA) -> Verdict:
+    """Return the verdict on a difference; gain: the mean difference, above 0 where the method is better."""
     if seeds < LEAST_SEEDS or p is None:
-        return "too few seeds to tell"
-    low, high = interval
-    if p >= alpha or low <= 0 <= high:
-        return "no significant difference"
-    return "better" if low > 0 else "worse"
+        return UNKNOWN
+    if p >= alpha:
+        return NO_DIFFERENCE
+    return "better" if gain > 0 else "worse"

@@ -2,7 +2,7 @@
 
 from demiglace.report import wording
 from demiglace.report.comparison import reasons, words
-from demiglace.report.comparison.choice import average_of, chosen, ranked, shipped, tally, tests_of
+from demiglace.report.comparison.choice import average_of, chosen, is_exploratory, ranked, shipped, tally, tests_of
 from demiglace.report.comparison.content import Comparison
 from demiglace.report.comparison.words import Key
 from demiglace.report.verdict import Verdict
@@ -11,12 +11,15 @@ _WORTH_HAVING = 0.01  # a point
 
 
 def answer(comparison: Comparison) -> Verdict:
-    """What to ship and why; never more than the tests against the controls carry."""
+    """Return what to ship and why; no more than the tests support."""
     key, ship = chosen(comparison), shipped(comparison)
     if key is None or ship is None:
-        return Verdict("No student has a score on every task yet.", reasons.caveats(comparison), ())
+        known = (reasons.declared(comparison), *reasons.caveats(comparison))
+        return Verdict("No student has a score on every task yet.", tuple(filter(None, known)), ())
     own, soft = comparison.control_of(key) == "none", "plain soft labels (vanilla-kd)"
     notes = (
+        reasons.declared(comparison),
+        *reasons.primary(comparison),
         "" if own else reasons.kept(comparison, ship),
         "" if own else reasons.on_average(comparison, key),
         "" if own else reasons.against(comparison, key, "none", "the same student trained without a teacher"),
@@ -46,44 +49,59 @@ def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
         return f"Of the students, {name} has the best mean, {what} of {ours}; {told}."
     if ship == control:
         cheapest = "the cheapest to train" if _is_cheapest(comparison, control) else "which needs no teacher"
-        worse = tally(comparison, key, "none")["worse"]
+        worse = _where(comparison, key, "worse")
         apart = f"does not differ significantly from its {theirs}{_not_excluded(comparison, key)}"
-        told = f"is significantly worse{_where(comparison, worse)} and better on none" if worse else apart
+        exploratory = is_exploratory(comparison, key, "none")
+        by = ", in exploratory tests" if exploratory else ""
+        lower = f"is {'' if exploratory else 'significantly '}worse{worse} and better on none{by}"
+        told = lower if tally(comparison, key, "none")["worse"] else apart
         return f"Ship {plain}, {cheapest}: the best mean, {what} of {ours} by {name}, {told}."
     theirs = words.points(comparison.score(control), comparison.metric)
     return _of_a_method(comparison, key, f"{what} of {ours} against {theirs} without a teacher")
 
 
 def _not_excluded(comparison: Comparison, key: Key) -> str:
-    """That the tests leave room for a gain worth having, so that "no difference" is not taken for "equal"."""
+    """The detectable effect, and the gain that is not excluded, so that "no difference" is not taken for "equal"."""
     found = comparison.against(key, "none")
-    if found is None or not words.in_points(comparison.metric) or (gain := found.interval[1]) < _WORTH_HAVING:
+    if found is None:
         return ""
-    return f"; a gain of up to {words.points(gain, comparison.metric)} is not excluded"
+    seen = words.could_have_seen(found, comparison.metric)
+    told = f" ({seen})" if seen else ""
+    if found.interval is None or not words.in_points(comparison.metric) or (gain := found.interval[1]) < _WORTH_HAVING:
+        return told
+    return f"{told}; a gain of up to {words.points(gain, comparison.metric)} is not excluded"
 
 
 def _of_a_method(comparison: Comparison, key: Key, scores: str) -> str:
-    """The headline about the best method, where some test tells it from no teacher, or none can tell anything."""
+    """The headline about the best method, where a test finds it different from no teacher, or nothing can be tested."""
     name, counts, average = words.name_of(key, comparison), tally(comparison, key, "none"), average_of(comparison, key)
     better, worse = counts["better"], counts["worse"]
-    where = _where(comparison, better)
+    where = _where(comparison, key, "better")
+    exploratory = is_exploratory(comparison, key, "none")
+    surely = "" if exploratory else "significantly "
+    by = " (exploratory tests, uncorrected)" if exploratory else ""
     if average is not None and average.verdict == "better":
-        also, but = f" and{where}" if better else "", f", but worse{_where(comparison, worse)}" if worse else ""
-        return f"Ship {name}: {scores}, significantly better on average{also}{but}."
+        also, but = f" and{where}" if better else "", f", but worse{_where(comparison, key, 'worse')}" if worse else ""
+        return f"Ship {name}: {scores}, {surely}better on average{also}{but}{by}."
     if better and worse:
-        both = f"significantly better on {better} and worse on {worse} of {len(comparison.tasks)} tasks"
+        both = f"{surely}better on {better} and worse on {worse} of {counts.total()} tasks{by}"
         return f"{name} has the best mean: {scores}, but is {both}: choose task by task."
     if better:
-        mean = "" if average is None else f"; on average {average.verdict}"
-        return f"Ship {name}: {scores}, significantly better{where}{mean}."
-    return f"{name} has the best mean: {scores}, with too few seeds to tell that from chance."
+        mean = "" if average is None else f"; on average {words.verdict_in_words(average, 'average')}"
+        return f"Ship {name}: {scores}, {surely}better{where}{by}{mean}."
+    return f"{name} has the best mean: {scores}, with too few {comparison.unit}s to tell that from chance."
 
 
-def _where(comparison: Comparison, tasks: int) -> str:
-    total = len(comparison.tasks)
-    if total == 1:
+def _where(comparison: Comparison, key: Key, verdict: str) -> str:
+    """On which of the tested tasks a verdict holds; empty where there is one task."""
+    found = tests_of(comparison, key, "none")
+    hits = [task for task, d in found.items() if d.verdict == verdict]
+    if len(comparison.tasks) == 1:
         return ""
-    return " on every task" if tasks == total else f" on {tasks} of {total} tasks"
+    if len(found) == 1 and hits:
+        return f" on {wording.shorten(hits[0], 40)}"
+    every = len(hits) == len(found)
+    return " on every task" if every else f" on {len(hits)} of {len(found)} tasks"
 
 
 def _is_cheapest(comparison: Comparison, key: Key) -> bool:
@@ -104,7 +122,9 @@ def _figures(comparison: Comparison, key: Key, ship: Key) -> tuple[tuple[str, st
     if any(d.verdict != words.UNKNOWN for d in tested.values()):
         better = sum(d.verdict == "better" for d in tested.values())
         tasks = "task" if len(tested) == 1 else "tasks"
-        found.append((f"{better} of {len(tested)}", f"{tasks} significantly better than no teacher"))
+        exploratory = is_exploratory(comparison, key, "none")
+        better_than = "better than no teacher, exploratory" if exploratory else "significantly better than no teacher"
+        found.append((f"{better} of {len(tested)}", f"{tasks} {better_than}"))
     for ours, theirs, thing in reasons.costs(comparison, ship):
         share = reasons.ratio(ours, theirs) if ours and theirs else ""
         whose = f": {wording.shorten(ship[0], 40)}" if words.has_students(comparison) else ""

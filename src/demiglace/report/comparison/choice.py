@@ -21,13 +21,14 @@ def taught(comparison: Comparison) -> list[Key]:
 
 
 def chosen(comparison: Comparison) -> Key | None:
-    """What the answer is about: of those that learnt from a teacher the best that surpasses no teacher, or the best.
+    """Return what the answer is about: of the distilled students the best that surpasses no teacher, or the best.
 
-    The control where nothing else is there.
+    Primary tests come before exploratory ones. The control where nothing else has a score.
     """
     order = taught(comparison)
     surpassing = [key for key in order if _surpasses(comparison, key)]
-    return next(iter([*surpassing, *order, *ranked(comparison)]), None)
+    declared = [key for key in surpassing if not is_exploratory(comparison, key, "none")]
+    return next(iter([*declared, *surpassing, *order, *ranked(comparison)]), None)
 
 
 def shipped(comparison: Comparison) -> Key | None:
@@ -51,23 +52,41 @@ def _surpasses(comparison: Comparison, key: Key) -> bool:
 
 
 def verdicts(comparison: Comparison, key: Key) -> set[str]:
-    """Those against no teacher, of the tasks and of their average."""
+    """Return those against no teacher, of the tasks and of their average."""
     average = average_of(comparison, key)
     tests = [*tests_of(comparison, key, "none").values(), *([] if average is None else [average])]
     return {d.verdict for d in tests}
 
 
 def tests_of(comparison: Comparison, key: Key, control: str) -> dict[str, Difference]:
-    """By task, how the task's own set differs from the control."""
+    """Return by task how the task's own set differs from the control; of primary tests, where there are any, those."""
+    found = _tests(comparison, key, control)
+    return {task: d for task, d in found.items() if d.exploratory == is_exploratory(comparison, key, control)}
+
+
+def is_exploratory(comparison: Comparison, key: Key, control: str) -> bool:
+    """Return whether no test of a student and method against this control was declared as primary."""
+    average = _average(comparison, key, control)
+    return all(
+        d.exploratory for d in [*_tests(comparison, key, control).values(), *([] if average is None else [average])]
+    )
+
+
+def _tests(comparison: Comparison, key: Key, control: str) -> dict[str, Difference]:
     cells = comparison.cells_of(key)
     return {c.task: found for c in cells if (found := c.own.against.get(control)) is not None}
 
 
 def tally(comparison: Comparison, key: Key, control: str) -> Counter[str]:
-    """How many tasks have each verdict."""
+    """Return how many tasks have each verdict."""
     return Counter(d.verdict for d in tests_of(comparison, key, control).values())
 
 
 def average_of(comparison: Comparison, key: Key) -> Difference | None:
-    """How the average over several tasks differs from no teacher."""
-    return comparison.against(key, "none") if len(comparison.tasks) > 1 else None
+    """Return how the average over several tasks differs from no teacher; as `tests_of`."""
+    found = _average(comparison, key, "none")
+    return found if found is not None and found.exploratory == is_exploratory(comparison, key, "none") else None
+
+
+def _average(comparison: Comparison, key: Key, control: str) -> Difference | None:
+    return comparison.against(key, control) if len(comparison.tasks) > 1 else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from demiglace.report.comparison.results import Artefact, Average, Cell, Difference, Missing, Teacher, is_own
+from demiglace.report.comparison.results import Artefact, Average, Cell, Difference, Missing, Primary, Teacher, is_own
 
 Cost = Literal["latency", "size", "parameters"]  # in ms (p50, one row), bytes, a number
 
@@ -15,7 +15,8 @@ Cost = Literal["latency", "size", "parameters"]  # in ms (p50, one row), bytes, 
 class Comparison:
     """All that the page about a comparison shows.
 
-    unexported: exports that failed. config: what the command was given, empty where that is not known; steps:
+    unexported: exports that failed. test: level, alpha and the like, `unit` (seed or replicate), `declared` (a sentence
+    on the primary tests). config: what the command was given, empty where that is not known; steps:
     manifests by their directories, in an order in which they can be made; searches: what the search at a directory
     chose.
     """
@@ -28,9 +29,15 @@ class Comparison:
     missing: tuple[Missing, ...]
     unexported: tuple[Missing, ...]
     test: Mapping[str, Any]
+    primary: tuple[Primary, ...]
     config: Mapping[str, Any]
     steps: Mapping[Path, Mapping[str, Any]]
     searches: Mapping[Path, Mapping[str, Any]]
+
+    @property
+    def unit(self) -> str:
+        """What runs are paired by: seed or replicate."""
+        return str(self.test["unit"])
 
     @property
     def absent(self) -> tuple[Missing, ...]:

@@ -18,7 +18,11 @@ def cost_table(comparison: Comparison) -> Table:
         _costs(comparison, "Parameters", "parameters", wording.millions),
         _costs(comparison, "File size", "size", wording.megabytes),
         _column("Teacher capture", [*(capture for capture, _ in seconds), None], wording.seconds),
-        _column("Training, a seed", [*(train for _, train in seconds), comparison.teacher_seconds()], wording.seconds),
+        _column(
+            f"Training, a {comparison.unit}",
+            [*(train for _, train in seconds), comparison.teacher_seconds()],
+            wording.seconds,
+        ),
         _costs(comparison, f"Latency, {words.exported(comparison)}", "latency", wording.milliseconds),
         *_smaller(comparison, "int8"),
     ]

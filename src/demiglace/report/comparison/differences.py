@@ -1,4 +1,4 @@
-"""Every test of the comparison: the tasks' own sets, their averages, and what is out of domain."""
+"""The tests of the comparison as tables: the primary ones, then those of every set and average."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from demiglace.report import wording
 from demiglace.report.comparison import words
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Difference
+from demiglace.report.comparison.results import Difference, Primary
 from demiglace.report.comparison.words import Key
 from demiglace.report.tables import Cell, Column, Table
 
@@ -20,6 +20,33 @@ class _Test:
     metric: str
     control: str
     found: Difference
+
+
+def primary_table(comparison: Comparison) -> Table | None:
+    """Return one row for each test that the grid declares; None where it declares none."""
+    titles = ("Contrast", "On", "Difference", _interval(comparison), "p", "Corrected p", "Verdict", "Equivalence")
+    columns = tuple(Column(title, text=title in ("Contrast", "On", "Verdict", "Equivalence")) for title in titles)
+    rows = tuple(_primary(comparison, entry) for entry in comparison.primary)
+    return Table(columns, rows, ("",) * len(rows)) if rows else None
+
+
+def _primary(comparison: Comparison, entry: Primary) -> tuple[Cell, ...]:
+    name = words.name_of((entry.student, entry.method), comparison)
+    head = Cell(f"{name} − {wording.shorten(entry.control, 40)}"), Cell(_where(comparison, entry))
+    if entry.test is None or entry.metric is None:
+        return *head, *(Cell(wording.MISSING) for _ in range(4)), Cell("not tested: runs are missing"), Cell("")
+    test, metric = entry.test, entry.metric
+    equal = "" if entry.equivalence is None else words.equivalence_in_words(entry.equivalence, metric)
+    decided = test.verdict in ("better", "worse")
+    verdict = Cell(words.verdict_in_words(test, metric), quiet=not decided)
+    return *head, *_numbers(test, metric), verdict, Cell(equal or wording.MISSING)
+
+
+def _where(comparison: Comparison, entry: Primary) -> str:
+    if not entry.average:
+        return wording.shorten(entry.tasks[0], 40)
+    every = set(entry.tasks) == set(comparison.tasks)
+    return "average" if every else f"average of {words.listed([wording.shorten(t, 40) for t in entry.tasks])}"
 
 
 def test_tables(comparison: Comparison) -> list[tuple[str, Table]]:
@@ -49,9 +76,13 @@ def _of_averages(found: list[tuple[Key, Mapping[str, Difference]]]) -> Iterator[
         yield from (_Test(key, "average", "average", control, d) for control, d in against.items())
 
 
+def _interval(comparison: Comparison) -> str:
+    return f"{words.percent(float(comparison.test['level']))} interval"
+
+
 def _table(comparison: Comparison, tests: list[_Test]) -> Table:
-    level = words.percent(float(comparison.test["level"]))
-    titles = ("Method", "On", "Against", "Difference", f"{level} interval", "p", "Corrected p", "McNemar’s p by seed")
+    by_unit = f"McNemar’s p by {comparison.unit}"
+    titles = ("Method", "On", "Against", "Difference", _interval(comparison), "p", "Corrected p", by_unit)
     texts = ("Method", "On", "Against", "Verdict")
     columns = tuple(Column(title, text=title in texts) for title in (*titles, "Verdict"))
     marks = tuple("control" if comparison.control_of(t.key) else "" for t in tests)
@@ -64,10 +95,17 @@ def _row(comparison: Comparison, test: _Test) -> tuple[Cell, ...]:
         Cell(words.name_of(test.key, comparison)),
         Cell(test.place),
         Cell(wording.shorten(test.control, 40)),
-        Cell(words.signed(found.difference, test.metric), found.difference),
-        Cell(words.interval_in_words(found, test.metric), found.interval[0]),
+        *_numbers(found, test.metric),
+        Cell(" ".join(map(words.probability, found.mcnemar)) or wording.MISSING),
+        Cell(words.verdict_in_words(found, test.metric), quiet=found.verdict not in ("better", "worse")),
+    )
+
+
+def _numbers(found: Difference, metric: str) -> tuple[Cell, ...]:
+    """The difference, its interval, p and the corrected p."""
+    return (
+        Cell(words.signed(found.difference, metric), found.difference),
+        Cell(words.interval_in_words(found, metric), None if found.interval is None else found.interval[0]),
         Cell(words.probability(found.p), found.p),
         Cell(words.probability(found.p_corrected), found.p_corrected),
-        Cell(" ".join(map(words.probability, found.mcnemar)) or wording.MISSING),
-        Cell(found.verdict, quiet=found.verdict not in ("better", "worse")),
     )

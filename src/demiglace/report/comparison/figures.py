@@ -147,7 +147,7 @@ def _figure(comparison: Comparison, place: _Place, entries: Sequence[_Entry], ti
     return StripFigure(
         title=title,
         note=_note(comparison, place),
-        rows=tuple(_strip(e, axis) for e in entries),
+        rows=tuple(_strip(e, axis, comparison.unit) for e in entries),
         ticks=tuple((axis.at(t), _tick(t, metric)) for t in axis.ticks),
         reference=None if control is None else axis.at(control.spread.mean),
         bars=bars,
@@ -168,7 +168,7 @@ def _tick(value: float, metric: str) -> str:
     return f"{100 * value:.4g}" if words.in_points(metric) else f"{value:.4g}"
 
 
-def _strip(entry: _Entry, axis: _Axis) -> Strip:
+def _strip(entry: _Entry, axis: _Axis, unit: str) -> Strip:
     spread, interval, label = entry.spread, entry.spread.interval, entry.label
     text = words.mean_and_deviation(spread, axis.metric)
     ends = "" if interval is None else f", interval of the mean {axis.write(interval[0])} to {axis.write(interval[1])}"
@@ -177,7 +177,7 @@ def _strip(entry: _Entry, axis: _Axis) -> Strip:
     return Strip(
         label=label,
         style=entry.style,
-        dots=tuple((axis.at(value), f"{label}, seed {seed}: {axis.write(value)}") for seed, value in pairs),
+        dots=tuple((axis.at(value), f"{label}, {unit} {seed}: {axis.write(value)}") for seed, value in pairs),
         mean=axis.at(spread.mean),
         interval=None if interval is None else (axis.at(interval[0]), axis.at(interval[1])),
         cut=interval is not None and axis.leaves(interval),

@@ -8,7 +8,9 @@ from demiglace.report.comparison.results import (
     Average,
     Cell,
     Difference,
+    Equivalence,
     Missing,
+    Primary,
     SetResult,
     Spread,
     Teacher,
@@ -106,14 +108,34 @@ def _set(name: str, found: Mapping[str, Any], own: bool) -> SetResult:
 
 
 def _difference(found: Mapping[str, Any]) -> Difference:
-    low, high = found["ci"]
+    interval = found["ci"]
     return Difference(
         difference=float(found["difference"]),
-        interval=(low, high),
+        interval=None if interval is None else (float(interval[0]), float(interval[1])),
         p=finite(found.get("p")),
         p_corrected=finite(found["p_corrected"]),
         verdict=found["verdict"],
+        family=found.get("family", "corrected"),
+        mde=finite(found.get("mde")),
         mcnemar=tuple(found.get("mcnemar") or ()),
+    )
+
+
+def primary(found: Mapping[str, Any]) -> Primary:
+    """Return one of the tests that the grid declares."""
+    test = found["test"]
+    equivalence = test and test["equivalence"]
+    return Primary(
+        student=found["student"],
+        method=label(found),
+        control=found["control"],
+        tasks=tuple(found["tasks"]),
+        average=bool(found["average"]),
+        metric=found["metric"],
+        test=_difference(test) if test else None,
+        equivalence=Equivalence(equivalence["margin"], finite(equivalence["p_corrected"]), equivalence["verdict"])
+        if equivalence
+        else None,
     )
 
 

@@ -56,11 +56,19 @@ def _comparison(home: Path, title: str, summary: Mapping[str, Any], results: Map
         averages={(a["student"], parse.label(a)): parse.average(a) for a in summary["averages"]},
         missing=tuple(map(parse.missing, summary["missing"])),
         unexported=tuple(map(parse.missing, summary.get("unexported", ()))),
-        test={k: summary[k] for k in ("level", "alpha", "resamples", "correction", "least_seeds")},
+        test=_test(summary),
+        primary=tuple(map(parse.primary, summary.get("primary", ()))),
         config=results.get("config") or manifest.get("config") or {},
         steps=_contents(directories, "manifest.json"),
         searches=_contents(directories, "best.json"),
     )
+
+
+def _test(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """How differences were tested; power: None in a summary by an earlier version, which tested otherwise."""
+    known = {k: summary[k] for k in ("level", "alpha", "correction", "least_seeds")}
+    unit, declared = summary.get("unit", "seed"), summary.get("declared", "")
+    return known | {"power": summary.get("power"), "unit": unit, "declared": declared}
 
 
 def _directories(home: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:

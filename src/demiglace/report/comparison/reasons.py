@@ -1,11 +1,15 @@
 """The reasons for an answer, a sentence or two each: costs, tests, rivals, and what to bear in mind."""
 
+from collections import Counter
+
 from demiglace.report import wording
 from demiglace.report.comparison import words
-from demiglace.report.comparison.choice import average_of, ranked, tally, taught, tests_of, verdicts
+from demiglace.report.comparison.choice import average_of, is_exploratory, ranked, taught, tests_of, verdicts
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Difference
+from demiglace.report.comparison.results import Difference, Primary
 from demiglace.report.comparison.words import Key
+
+_MOST_PRIMARY = 6  # sentences about primary tests; the table has all of them
 
 
 def kept(comparison: Comparison, key: Key) -> str:
@@ -34,34 +38,75 @@ def costs(comparison: Comparison, key: Key) -> list[tuple[float | None, float | 
     ]
 
 
+def declared(comparison: Comparison) -> str:
+    """Return whether primary contrasts were declared before the runs; empty in a summary by an earlier version."""
+    return str(comparison.test["declared"])
+
+
+def primary(comparison: Comparison) -> tuple[str, ...]:
+    """Return the result of each primary test; of many, how many have each verdict."""
+    tests = [(entry, entry.test) for entry in comparison.primary]
+    if len(tests) <= _MOST_PRIMARY:
+        return tuple(_primary(comparison, entry) for entry, _ in tests)
+    counts = Counter("not tested" if test is None else test.verdict for _, test in tests)
+    told = words.listed([f"{count} {verdict}" for verdict, count in counts.items()])
+    return (f"Of {len(tests)} primary contrasts: {told}.",)
+
+
+def _primary(comparison: Comparison, entry: Primary) -> str:
+    name = f"{words.name_of((entry.student, entry.method), comparison)} − {wording.shorten(entry.control, 40)}"
+    on = words.listed([wording.shorten(task, 40) for task in entry.tasks])
+    where = f"on average over {on}" if entry.average else f"on {on}"
+    if entry.test is None or entry.metric is None:
+        return f"Primary: {name} {where}: not tested, runs are missing."
+    test, metric = entry.test, entry.metric
+    told = words.difference_in_words(test, metric, float(comparison.test["level"]))
+    p, verdict = words.probability(test.p_corrected), words.verdict_in_words(test, metric)
+    equal = "" if entry.equivalence is None else f"; {words.equivalence_in_words(entry.equivalence, metric)}"
+    return f"Primary: {name} {where}: {told}, corrected p {p}: {verdict}{equal}."
+
+
 def on_average(comparison: Comparison, key: Key) -> str:
-    """The test of the average, which no task's own says."""
+    """Return the test of the average over the tasks."""
     found = average_of(comparison, key)
     if found is None or found.verdict == words.UNKNOWN:
         return ""
     told = words.difference_in_words(found, "average", float(comparison.test["level"]))
-    verdict = found.verdict if found.verdict == words.NO_DIFFERENCE else f"significantly {found.verdict}"
-    name, p = words.name_of(key, comparison), words.probability(found.p_corrected)
-    return f"On average over the tasks {name} differs from no teacher by {told}, corrected p {p}: {verdict}."
+    decided = found.verdict in ("better", "worse")
+    verdict = words.adverb(found) if decided else words.verdict_in_words(found, "average")
+    p = words.probability(found.p if found.exploratory else found.p_corrected)
+    kind = "uncorrected" if found.exploratory else "corrected"
+    name = words.name_of(key, comparison)
+    return f"On average over the tasks {name} differs from no teacher by {told}, {kind} p {p}: {verdict}."
 
 
 def against(comparison: Comparison, key: Key, control: str, called: str) -> str:
-    """Task by task what is better, worse, and not told apart."""
+    """Return which tasks are better, worse, and without a significant difference."""
     found = tests_of(comparison, key, control)
     told = []
     for verdict in ("better", "worse"):
-        hits = [_hit(comparison, key, task, d) for task, d in found.items() if d.verdict == verdict]
-        told += [f"significantly {verdict} on {words.listed(hits)}"] if hits else []
+        hits = [(task, d) for task, d in found.items() if d.verdict == verdict]
+        where = words.listed([_hit(comparison, key, task, d) for task, d in hits]) if hits else ""
+        told += [f"{words.adverb(hits[0][1])} on {where}"] if hits else []
     for verdict in (words.NO_DIFFERENCE, words.UNKNOWN):
-        rest = [wording.shorten(task, 40) for task, d in found.items() if d.verdict == verdict]
-        where = "any task" if verdict != words.UNKNOWN else "every task"
-        told += [f"{verdict} on {where if 1 < len(rest) == len(found) else words.listed(rest)}"] if rest else []
+        rest = [_without(comparison, key, task, d) for task, d in found.items() if d.verdict == verdict]
+        told += [f"{verdict} on {words.listed(rest)}"] if rest else []
     return f"{words.name_of(key, comparison)} against {called}: {'; '.join(told)}." if told else ""
 
 
+def _without(comparison: Comparison, key: Key, task: str, found: Difference) -> str:
+    """A task without a finding, with the effect that could have been seen."""
+    seen = words.could_have_seen(found, _metric(comparison, key, task))
+    return f"{wording.shorten(task, 40)} ({seen})" if seen else wording.shorten(task, 40)
+
+
+def _metric(comparison: Comparison, key: Key, task: str) -> str:
+    return next(c.own.metric for c in comparison.cells_of(key) if c.task == task)
+
+
 def _hit(comparison: Comparison, key: Key, task: str, found: Difference) -> str:
-    metric = next(c.own.metric for c in comparison.cells_of(key) if c.task == task)
-    return f"{wording.shorten(task, 40)} {words.difference_in_words(found, metric, float(comparison.test['level']))}"
+    told = words.difference_in_words(found, _metric(comparison, key, task), float(comparison.test["level"]))
+    return f"{wording.shorten(task, 40)} {told}"
 
 
 def higher(comparison: Comparison, key: Key) -> str:
@@ -76,17 +121,26 @@ def higher(comparison: Comparison, key: Key) -> str:
 
 
 def others(comparison: Comparison, key: Key) -> str:
-    """Which other methods are significantly better than no teacher, and where."""
-    found = []
-    for other in comparison.keys:
-        tasks = [t for t, d in tests_of(comparison, other, "none").items() if d.verdict == "better"]
-        if other != key and tasks:
-            found.append(f"{words.name_of(other, comparison)} ({', '.join(wording.shorten(t, 40) for t in tasks)})")
-    ours = tally(comparison, key, "none")["better"]
-    if found:
-        return f"{'Also s' if ours else 'S'}ignificantly better than no teacher: {words.listed(found)}."
+    """Return which other methods are better than no teacher, and where; primary and exploratory tests apart."""
+    sure, exploratory = (
+        [
+            f"{words.name_of(other, comparison)} ({', '.join(wording.shorten(t, 40) for t in tasks)})"
+            for other in comparison.keys
+            if other != key and is_exploratory(comparison, other, "none") == kind and (tasks := _won(comparison, other))
+        ]
+        for kind in (False, True)
+    )
+    told = [f"Significantly better than no teacher: {words.listed(sure)}."] if sure else []
+    told += [f"Better than no teacher in exploratory tests: {words.listed(exploratory)}."] if exploratory else []
+    if told or _won(comparison, key):
+        return " ".join(told)
     tested = any(d.verdict != words.UNKNOWN for k in comparison.keys for d in tests_of(comparison, k, "none").values())
-    return "No method is significantly better than no teacher on any task." if tested and not ours else ""
+    return "No method is significantly better than no teacher on any task." if tested else ""
+
+
+def _won(comparison: Comparison, key: Key) -> list[str]:
+    """The tasks on which a student and method is better than no teacher."""
+    return [task for task, d in tests_of(comparison, key, "none").items() if d.verdict == "better"]
 
 
 def smaller(comparison: Comparison, key: Key) -> str:
@@ -143,7 +197,7 @@ def _gaps(comparison: Comparison) -> str:
     )
     if not parts:
         return ""
-    return f"{words.listed(parts)}: means are over the seeds there are, so not all rest on the same ones."
+    return f"{words.listed(parts)}: means are over the finished {comparison.unit}s, and not all over the same ones."
 
 
 def _absent(comparison: Comparison) -> str:

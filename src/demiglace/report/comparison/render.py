@@ -11,10 +11,16 @@ from demiglace.report.comparison.changes import changes
 from demiglace.report.comparison.choice import chosen
 from demiglace.report.comparison.content import Comparison
 from demiglace.report.comparison.costs import cost_table
-from demiglace.report.comparison.differences import test_tables
+from demiglace.report.comparison.differences import primary_table, test_tables
 from demiglace.report.comparison.measures import by_task_table, measure_table, measured_tasks
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
 from demiglace.report.render import machine_of, template
+
+_EARLIER = (
+    "The tests are those of an earlier version of demiglace: a paired t-test over seeds, corrected over all methods of "
+    "a student against one control, and a bootstrap interval over rows and seeds that leaves out 0. Repeat the "
+    "`demiglace compare` command for today’s tests. "
+)
 
 
 def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Option]], folder: Path) -> str:
@@ -27,6 +33,9 @@ def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Opt
         lead=_lead(comparison),
         legend=_legend(comparison),
         table=main_table(comparison) if comparison.cells else None,
+        unit=comparison.unit,
+        primary=primary_table(comparison),
+        primary_legend=_primary_legend(comparison),
         tests=test_tables(comparison),
         tests_legend=_tests_legend(comparison),
         measures=measure_table(comparison) if comparison.cells else None,
@@ -61,22 +70,45 @@ def _lead(comparison: Comparison) -> str:
     methods, students = len({m for _, m in comparison.keys}), len({s for s, _ in comparison.keys})
     counts = [words.count_of(methods, "method"), words.count_of(len(comparison.tasks), "task")]
     counts += [words.count_of(students, "student")] if students > 1 else []
-    return " · ".join([*counts, words.seeds_in_words(comparison.cells)]) if comparison.cells else "no finished run"
+    return (
+        " · ".join([*counts, words.seeds_in_words(comparison.cells, comparison.unit)])
+        if comparison.cells
+        else "no finished run"
+    )
 
 
 def _legend(comparison: Comparison) -> str:
     """How to read the table, with the tests named in full."""
-    test = comparison.test
-    tests = (
-        f"a paired t-test over seeds with {_correction(comparison)} (p < {test['alpha']:g}) "
-        f"and a paired bootstrap interval of {words.percent(test['level'])} over rows and seeds "
-        f"({test['resamples']:,} samples)"
-    )
+    test, unit = comparison.test, comparison.unit
+    if test["power"] is None:
+        marks = _EARLIER
+    else:
+        marks = (
+            f"“Better” and “worse” than no teacher (none): p < {test['alpha']:g}. {_tested(comparison)} “Exploratory” "
+            "tests were not declared as primary in the grid; their p is not corrected for the number of tests. "
+            f"{_mde(comparison)} "
+        )
     return (
-        "Mean ± standard deviation over seeds, on the rows each task is reported on; scores in points of 100. “Better” "
-        f"and “worse” than no teacher (none) are those that both {tests} find; grey is not significant. Fewer than "
-        f"{test['least_seeds']} seeds tell nothing. The best mean of a column is bold. {_of_averages(comparison)}Each "
-        "number leads to its runs."
+        f"Mean ± standard deviation over {unit}s, on the rows each task is reported on; scores in points of 100. "
+        f"{marks}Fewer than {test['least_seeds']} {unit}s are not tested. Grey: no significant difference. Bold: the "
+        f"best mean of a column. {_of_averages(comparison)}Each number leads to its runs."
+    )
+
+
+def _tested(comparison: Comparison) -> str:
+    """What is tested, and which population the test is about."""
+    return (
+        f"Tests are paired t-tests of the mean difference over {comparison.unit}s. Their standard error covers new "
+        f"{comparison.unit}s and new test rows (two-way variance, Satterthwaite degrees of freedom)."
+    )
+
+
+def _mde(comparison: Comparison) -> str:
+    """What the minimum detectable effect is."""
+    power = words.percent(float(comparison.test["power"]))
+    return (
+        f"MDE (“could have seen”): the smallest true difference that this design finds with {power} power; at the "
+        "worst case of the correction for primary tests, uncorrected for exploratory ones."
     )
 
 
@@ -87,21 +119,34 @@ def _of_averages(comparison: Comparison) -> str:
     return "Averages are means over tasks of the mean of all official metrics of a task, as GLUE’s is. "
 
 
-def _correction(comparison: Comparison) -> str:
-    """The correction for many comparisons, and what it is over; before averages were tested, it was set by set."""
-    name = f"{str(comparison.test['correction']).capitalize()}’s correction"
-    tested = any(a.against for a in comparison.averages.values())
-    over = "over all methods and all tasks" if tested else "over all methods on a set"
-    return f"{name} {over} of one student against one control"
+def _primary_legend(comparison: Comparison) -> str:
+    """How primary tests were corrected."""
+    if not comparison.primary:
+        return ""
+    name, tests = str(comparison.test["correction"]).capitalize(), words.count_of(len(comparison.primary), "test")
+    alpha = f"{comparison.test['alpha']:g}"
+    level = alpha if len(comparison.primary) == 1 else f"{alpha} / {len(comparison.primary)}"
+    margins = any(entry.equivalence is not None for entry in comparison.primary)
+    return (
+        f"{comparison.test['declared']} {_tested(comparison)} p is corrected by {name}’s method over the {tests} of "
+        f"this table; intervals are not. {_mde(comparison)} Here that is p < {level}."
+        + (" Equivalence: two one-sided tests (TOST) with the margin of the grid, corrected apart." if margins else "")
+    )
 
 
 def _tests_legend(comparison: Comparison) -> str:
-    return (
-        "Differences in points of 100, on the seeds that both have. p is of the paired t-test over seeds, corrected "
-        f"by {_correction(comparison)}; the tasks’ own rows, out-of-domain sets and averages are corrected apart. "
-        "McNemar’s exact test compares right and wrong answers within a seed, seed by seed, uncorrected; verdicts do "
-        "not use it."
+    shared = "Differences in points of 100, on the {unit}s that both have."
+    mcnemar = (
+        "McNemar’s exact test compares right and wrong answers within a {unit}, uncorrected; verdicts do not use it."
     )
+    if comparison.test["power"] is None:
+        middle = _EARLIER
+    else:
+        middle = (
+            f"{_tested(comparison)} A corrected p is given for primary tests alone; all others are exploratory and "
+            f"uncorrected. {_mde(comparison)} "
+        )
+    return f"{shared} {middle}{mcnemar}".replace("{unit}", comparison.unit)
 
 
 def _measures_legend(comparison: Comparison) -> str:
@@ -119,13 +164,14 @@ def _measures_legend(comparison: Comparison) -> str:
 
 def _costs_legend(comparison: Comparison) -> str:
     """What each cost is of, and which artefact was timed."""
-    tasks = len(comparison.tasks) > 1
+    tasks, unit = len(comparison.tasks) > 1, comparison.unit
+    captured = "for all seeds and methods" if unit == "seed" else f"in each {unit} for all methods"
     parts = [
         f"Parameters and file size are those of the checkpoint{', means over the tasks' if tasks else ''}; seconds are "
-        f"those of one seed{', all tasks together' if tasks else ''}. The teacher is captured once for all seeds and "
-        "for all methods that ask it for the same.",
-        f"Latency is p50 of one row, of the {words.exported(comparison)}, first seed; the drawing has the median of a "
-        "student’s exports, which are one graph.",
+        f"those of one {unit}{', all tasks together' if tasks else ''}. The teacher’s signals are captured once, "
+        f"{captured} that use the same ones.",
+        f"Latency is p50 of one row, of the {words.exported(comparison)}, first {unit}; the drawing has the median of "
+        "a student’s exports, which are one graph.",
         "The int8 export was timed and compared with its checkpoint, row by row; its scores were not measured.",
     ]
     known = [

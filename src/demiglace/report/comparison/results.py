@@ -20,17 +20,44 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method minus a control in the deciding metric, on the seeds of both: its interval, tests, the verdict in words.
-
-    p: of the seeds' paired t-test; mcnemar: p by seed, none where there are no classes.
-    """
+    """The test of a method minus a control in the deciding metric, on the seeds that both have."""
 
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None  # None: too few seeds for one
     p: float | None
+    p_corrected: float | None  # None for exploratory tests
+    verdict: str
+    family: str  # primary or exploratory; corrected: of a summary by an earlier version
+    mde: float | None = None  # minimum detectable effect
+    mcnemar: tuple[float, ...] = ()  # p of each seed; empty where there are no classes
+
+    @property
+    def exploratory(self) -> bool:
+        """Whether the test was not declared, and p is not corrected."""
+        return self.family == "exploratory"
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The test that a difference lies within ± margin (TOST)."""
+
+    margin: float  # in units of the metric
     p_corrected: float | None
     verdict: str
-    mcnemar: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Primary:
+    """A test that the grid declares."""
+
+    student: str
+    method: str  # with its axes
+    control: str
+    tasks: tuple[str, ...]
+    average: bool  # of the average over the tasks; else there is one task
+    metric: str | None  # None where nothing was tested
+    test: Difference | None  # None: runs are missing
+    equivalence: Equivalence | None
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,12 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
         if key not in found:
             return Cell(wording.MISSING)
         result, owner = found[key], by_key[key]
-        note = _note(result, len(owner.seeds), len(owner.seeds) + len(owner.missing))
+        missing = _fewer(comparison, len(owner.seeds), len(owner.seeds) + len(owner.missing))
         return Cell(
             words.mean_and_deviation(result.score, metric),
             result.score.mean,
             best=words.points(result.score.mean, metric) == best,
-            note=note,
+            note=_note(result, missing),
             quiet=_undecided(result.against.get("none")),
             link=f"#{anchor(comparison, key, task)}",
         )
@@ -91,12 +91,11 @@ def _undecided(against: Difference | None) -> bool:
     return against is not None and against.verdict not in ("better", "worse")
 
 
-def _note(result: SetResult, seeds: int, wanted: int) -> str:
-    """How it differs from no teacher, and on how few seeds that rests."""
+def _note(result: SetResult, missing: str) -> str:
+    """How a score differs from no teacher, and how few seeds it is a mean over."""
     against = result.against.get("none")
-    missing = _fewer(seeds, wanted)
-    told = "" if against is not None and against.verdict == words.UNKNOWN and missing else words.mark(against)
-    return ", ".join(filter(None, (told, missing)))
+    few = against is not None and against.verdict == words.UNKNOWN and missing
+    return ", ".join(filter(None, ("" if few else words.mark(against, result.metric), missing)))
 
 
 def _best(found: Mapping[Key, Spread], metric: str) -> str:
@@ -125,7 +124,9 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
             text,
             found[key].mean,
             best=words.points(found[key].mean, "average") == best,
-            note=", ".join(filter(None, (words.mark(tested[key]), _fewer_seeds(comparison, key, found[key])))),
+            note=", ".join(
+                filter(None, (words.mark(tested[key], "average"), _fewer_seeds(comparison, key, found[key])))
+            ),
             quiet=_undecided(tested[key]),
             link=f"#{anchor(comparison, key, comparison.tasks[0])}",
         )
@@ -138,16 +139,19 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
 def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
     """On how many seeds an average rests, where those are fewer than were wanted: only those that all tasks have."""
     wanted = max(len(c.seeds) + len(c.missing) for c in comparison.cells_of(key))
-    return _fewer(len(average.values), wanted)
+    return _fewer(comparison, len(average.values), wanted)
 
 
-def _fewer(seeds: int, wanted: int) -> str:
-    return f"{seeds} of {wanted} seeds" if seeds < wanted else ""
+def _fewer(comparison: Comparison, seeds: int, wanted: int) -> str:
+    return f"{seeds} of {wanted} {comparison.unit}s" if seeds < wanted else ""
 
 
 def run_table(comparison: Comparison, folder: Path) -> Table:
     """One row a finished run, the teachers' first, with the way to its directory from the page's folder."""
-    rows, columns = [], ("Run", "Task", "Student", "Method", "Seed", "Metric", "Score", "Measured in")
+    rows, columns = (
+        [],
+        ("Run", "Task", "Student", "Method", comparison.unit.capitalize(), "Metric", "Score", "Measured in"),
+    )
     for task, teacher in comparison.teachers.items():
         if task in comparison.tasks:
             rows.append(_run_of_teacher(comparison, task, teacher, folder))
@@ -161,7 +165,11 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             rows.append(
                 (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
             )
-    return Table(tuple(Column(c, text=c not in ("Seed", "Score")) for c in columns), tuple(rows), ("",) * len(rows))
+    return Table(
+        tuple(Column(c, text=c not in (comparison.unit.capitalize(), "Score")) for c in columns),
+        tuple(rows),
+        ("",) * len(rows),
+    )
 
 
 def _anchor_of_teacher(comparison: Comparison, task: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from demiglace.report import wording
 from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Cell, Difference, Spread
+from demiglace.report.comparison.results import Cell, Difference, Equivalence, Spread
 
 Key = tuple[str, str]  # student, method
 _LOWER_IS_BETTER = ("mse", "loss", "ece")
@@ -19,7 +19,7 @@ _MARKS = {
     "better": "↑ better",
     "worse": "↓ worse",
     NO_DIFFERENCE: "not significant",
-    UNKNOWN: "few seeds",
+    UNKNOWN: "too few",
 }
 SHAPES = ("circle", "square", "diamond", "triangle", "down", "cross")
 _COLOURS = 5  # of the style sheet
@@ -60,13 +60,50 @@ def in_full(metric: str) -> str:
 
 
 def difference_in_words(found: Difference, metric: str, level: float) -> str:
-    """``+1.2 (95 % interval 0.3 to 2.1)``."""
-    return f"{signed(found.difference, metric)} ({percent(level)} interval {interval_in_words(found, metric)})"
+    """Return ``+1.2 (95 % interval 0.3 to 2.1)``."""
+    interval = "" if found.interval is None else f" ({percent(level)} interval {interval_in_words(found, metric)})"
+    return signed(found.difference, metric) + interval
 
 
 def interval_in_words(found: Difference, metric: str) -> str:
-    """``−0.3 to 2.1``."""
+    """Return ``−0.3 to 2.1``."""
+    if found.interval is None:
+        return wording.MISSING
     return " to ".join(signed(v, metric).removeprefix("+") for v in found.interval)
+
+
+def in_bare_points(value: float, metric: str) -> str:
+    """Return a difference without its sign, with its unit: ``1.3 points``, ``0.012``."""
+    size = points(abs(value), metric)
+    return f"{size} point{'' if size == '1.0' else 's'}" if in_points(metric) else size
+
+
+def could_have_seen(found: Difference, metric: str) -> str:
+    """Return what a test without a finding could have seen: ``could have seen 1.3 points``; empty for others."""
+    if found.verdict != NO_DIFFERENCE or found.mde is None:
+        return ""
+    return f"could have seen {in_bare_points(found.mde, metric)}"
+
+
+def verdict_in_words(found: Difference, metric: str) -> str:
+    """Return ``better``, ``better, exploratory``, ``no significant difference (could have seen 1.3 points)``."""
+    seen = could_have_seen(found, metric)
+    return f"{found.verdict} ({seen})" if seen else f"{found.verdict}{_exploratory(found)}"
+
+
+def equivalence_in_words(found: Equivalence, metric: str) -> str:
+    """Return ``equivalent within ±1.0 points, p 0.012``."""
+    p = "" if found.p_corrected is None else f", p {probability(found.p_corrected)}"
+    return f"{found.verdict} within ±{in_bare_points(found.margin, metric)}{p}"
+
+
+def adverb(found: Difference) -> str:
+    """Return ``significantly better`` of a test that was corrected, ``better (exploratory)`` of others."""
+    return f"{found.verdict} (exploratory)" if found.exploratory else f"significantly {found.verdict}"
+
+
+def _exploratory(found: Difference) -> str:
+    return ", exploratory" if found.exploratory and found.verdict in ("better", "worse") else ""
 
 
 def percent(level: float) -> str:
@@ -74,9 +111,13 @@ def percent(level: float) -> str:
     return f"{100 * level:.0f}\u00a0%"
 
 
-def mark(found: Difference | None) -> str:
-    """What stands under a number: how it differs from the control."""
-    return "" if found is None else _MARKS.get(found.verdict, found.verdict)
+def mark(found: Difference | None, metric: str) -> str:
+    """Return the note under a number: how it differs from the control."""
+    if found is None:
+        return ""
+    shown = _MARKS.get(found.verdict, found.verdict)
+    mde = "" if found.verdict != NO_DIFFERENCE or found.mde is None else f", MDE {points(found.mde, metric)}"
+    return shown + mde + _exploratory(found)
 
 
 def probability(p: float | None) -> str:
@@ -119,10 +160,10 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def seeds_in_words(cells: Sequence[Cell]) -> str:
-    """How many seeds the means rest on: ``5 seeds``, ``2 to 5 seeds``."""
+def seeds_in_words(cells: Sequence[Cell], unit: str) -> str:
+    """Return how many units the means are over: ``5 seeds``, ``2 to 5 replicates``."""
     counts = sorted({len(c.seeds) for c in cells})
-    return count_of(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return count_of(counts[0], unit) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {unit}s"
 
 
 def looks(comparison: Comparison) -> Mapping[Key, tuple[str, str]]:
