@@ -20,7 +20,7 @@ from demiglace.compare.grid import Grid, parse_grid
 from demiglace.config import read_yaml
 
 WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy")
-PLACE = re.compile(r"^/|[\s\"']/(home|root|work|tmp|Users)/")  # a path of one machine, which no other one has
+PLACE = re.compile(r"^/|[\s\"']/(home|root|srv|work|tmp|Users)/")  # a path of one machine, which no other one has
 
 
 def is_wanted(file: Path, home: Path) -> bool:

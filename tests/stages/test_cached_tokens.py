@@ -19,7 +19,10 @@ from text_kit import save_lm, sentences, tiny_lm, write_jsonl
 
 QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "lr": 3e-3, "log_steps": 1, "checkpoint_seconds": 0}
 LEARNERS: dict[str, dict[str, Any]] = {
-    **{name: {} for name in ("vanilla-kd", "rail-kd-l", "rail-kd-c", "pkd", "alp-kd", "ckd")},
+    **{
+        name: {}
+        for name in ("vanilla-kd", "rail-kd-l", "rail-kd-c", "pkd", "alp-kd", "ckd", "rail-balanced", "last-layer-kd")
+    },
     "distil": {"pooling": "mean"},
 }
 ON_PLAIN_TEXT = [name for name in METHODS if build_method(name, {}).augmentation is None]

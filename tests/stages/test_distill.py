@@ -24,7 +24,7 @@ from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_tokenizer
 
 LABELS = ("negative", "positive")
 OUTPUTS_ALONE = {  # methods that match no layers
-    *("none", "vanilla-kd", "annealing-kd", "continuation-kd", "mate-kd", "combined-kd"),
+    *("none", "vanilla-kd", "pseudo-labels", "annealing-kd", "continuation-kd", "mate-kd", "combined-kd"),
     *("jsd", "reverse-kl", "skew-kl", "skew-reverse-kl"),
 }
 
