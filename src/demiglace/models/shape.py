@@ -7,6 +7,8 @@ from transformers import PreTrainedModel
 
 from demiglace.models.attention import attention_form
 
+CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # how the names of causal language models' classes end
+
 
 @dataclass(frozen=True)
 class ModelShape:

@@ -1,7 +1,8 @@
 """Truncation: a shallower model out of some of a model's layers.
 
-Embeddings, norms, pooler and head stay as they are; which layers stay is a strategy of Li et al. 2021 (arXiv
-2110.08460), a list, or what `models.importance` finds on text. Their ablations have the same shape and new weights.
+Embeddings, norms, pooler and head stay as they are. Which layers stay is a strategy of Li et al. 2021 (arXiv
+2110.08460), a list, or measured on text by `models.importance` or `models.greedy`. The ablations of Li et al. have the
+same shape and new weights.
 """
 
 import copy
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.errors import ConfigError, ModelError, unknown
+from demiglace.models.shape import ModelShape
 from demiglace.models.stack import named_stack
 
 Keep = tuple[int, ...]
@@ -59,6 +61,8 @@ STRATEGIES: dict[str, Callable[[int, int], Keep]] = {
     "embeddings": alternate,
 }
 ABLATIONS = ("random", "embeddings")
+AUTO = "auto"  # the strategy that suits the model and the text that is there
+MEASURED = ("block-influence", "greedy")  # strategies that choose layers by what they do on text
 
 
 def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
@@ -94,9 +98,17 @@ def check_keep(keep: Sequence[int], num_layers: int) -> None:
 def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
     """What the options --layers, --strategy and --keep mean for a model of `num_layers`; --keep overrides --strategy.
 
-    Raises `ConfigError` where neither --layers nor --keep is given, they disagree, or no layer is to be kept of those
-    that --keep names; else as `layers_to_keep`.
+    `auto` and the strategies of `MEASURED` get `alternate` layers here: as many as they keep, for the checks and costs
+    that come before anything is measured. Raises `ConfigError` where neither --layers nor --keep is given, they
+    disagree, or --keep is given with a strategy that finds layers itself; else as `layers_to_keep`.
     """
+    if strategy in MEASURED:
+        if keep is not None:
+            raise ConfigError(f"--strategy {strategy} finds the layers to keep; give --layers instead of --keep.")
+        if layers is None:
+            raise ConfigError(f"--strategy {strategy} needs --layers, the number of layers to keep.")
+    if strategy in (AUTO, *MEASURED):
+        strategy = "alternate"
     if keep is None:
         if layers is None:
             raise ConfigError("--layers (how many) or --keep (which ones) must be given.")
@@ -131,6 +143,12 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
 
 def _table(model: PreTrainedModel) -> Any:
     return model.get_input_embeddings()
+
+
+def truncated_shape(model: PreTrainedModel, keep: Sequence[int]) -> ModelShape:
+    """Return the shape of `truncate_model(model, keep)`; no weight is copied."""
+    with torch.device("meta"):
+        return ModelShape.of(type(model)(truncate_config(model.config, keep)))
 
 
 def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ class Job:
     material: Material
     precision: str
     teacher_shape: ModelShape
+    start: Mapping[str, Any] = field(default_factory=dict)  # how the student was cut from its teacher
     source: SignalSource | None = None
     capture_seconds: float = 0.0
     adversary: Adversary | None = None
@@ -151,6 +152,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
     shape = ModelShape.of(job.student)
     run.finish(
         **job.material.facts,
+        **job.start,
         method=job.method_name,
         precision=job.precision,
         layers=shape.num_layers,
