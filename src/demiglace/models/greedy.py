@@ -1,8 +1,8 @@
 """Greedy choice of the layers to drop: one after another, each time the layer without which the loss is least.
 
-A try of a layer computes only the layers after it: the hidden states that it is given are kept from one pass of the
-present model. Layers are tried batch by batch, and a layer that is clearly worse than the best one is not tried on the
-remaining batches. Batches are as in `models.importance`; the rows of the first ones have to be a sample of all rows.
+A try of a layer computes only the layers after it, from the hidden states that one pass of the current model kept.
+Layers are tried batch by batch, and a layer that is clearly worse than the best one is not tried on the remaining
+batches. Batches are as in `models.importance`; the rows of the first ones have to be a sample of all rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,8 +20,8 @@ from demiglace.models.importance import Inputs, distance, finite
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.stack import layer_stack
 
-FIRST_ROWS = 8  # before a layer is ruled out: enough for a standard error
-STANDARD_ERRORS = 5.0  # that a layer has to be worse by: P(t₇ > 5) = 0.0008 where two layers are equally good
+FIRST_ROWS = 4  # before a layer is ruled out: fewer tell too little of the spread
+ERROR = 1e-3  # probability that one look rules a layer out that is as good as the best one
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,16 @@ def greedy(
     count: int,
     measure: Measure,
     finished: Callable[[], None] = lambda: None,
-    standard_errors: float = STANDARD_ERRORS,
+    error: float = ERROR,
 ) -> tuple[float, list[Removal]]:
     """Return the full model's loss and `count` layers to drop, each the one without which the loss is then least.
 
-    Of equals the first one goes. A layer is ruled out before the last batch where its rows' losses exceed those of the
-    best layer so far by `standard_errors` of their mean difference, after 8 rows or more. Memory: the hidden states of
-    one batch before each layer, n · B · L · d numbers. `finished` is called count · len(batches) times. Raises
-    `ModelError` where a loss is no number.
+    Of equals the first one goes. A layer is ruled out before the last batch where its loss on the rows so far is higher
+    than the least one by more than chance explains (`contenders`); with an `error` of 0 no layer is ruled out. Memory:
+    the hidden states of one batch before each layer, n · B · L · d numbers. `finished` is called count · len(batches)
+    times. Raises `ModelError` where a loss is no number.
     """
-    search = _Search(model, batches, measure, standard_errors)
+    search = _Search(model, batches, measure, error)
     gone: list[Removal] = []
     for _ in range(count):
         gone.append(search.best([r.layer for r in gone], finished))
@@ -86,11 +87,8 @@ def greedy(
 
 
 class _Search:
-    def __init__(
-        self, model: PreTrainedModel, batches: Sequence[Inputs], measure: Measure, standard_errors: float
-    ) -> None:
-        self._model, self._batches, self._measure = model, batches, measure
-        self._standard_errors = standard_errors
+    def __init__(self, model: PreTrainedModel, batches: Sequence[Inputs], measure: Measure, error: float):
+        self._model, self._batches, self._measure, self._error = model, batches, measure, error
         self._layers = layer_stack(model)
         self._forms: list[Form] = layer_forms(model, self._layers, batches[0])
         self._full = [measure.read(model, batch) for batch in batches]
@@ -106,7 +104,7 @@ class _Search:
             hidden = self._given(number, max(losses), gone)
             for i in losses:
                 losses[i] = np.append(losses[i], self._losses(number, i, hidden[i], gone))
-            losses = {i: losses[i] for i in contenders(losses, self._rows, self._standard_errors)}
+            losses = {i: losses[i] for i in contenders(losses, self._rows, self._error)}
             finished()
         means = {i: of_rows.sum() / self._items for i, of_rows in losses.items()}
         best = min(means, key=means.__getitem__)
@@ -130,20 +128,20 @@ class _Search:
         return sums.index_add_(0, self._measure.rows(batch).cpu(), loss).numpy()
 
 
-def contenders(losses: Mapping[int, np.ndarray], rows: int, standard_errors: float = STANDARD_ERRORS) -> list[int]:
+def contenders(losses: Mapping[int, np.ndarray], rows: int, error: float = ERROR) -> list[int]:
     """Return the layers whose loss over all `rows` may be least, given the loss of each of the same first rows.
 
-    The standard error is that of the mean of paired differences in a sample without replacement (Cochran 1977,
-    Sampling Techniques, 2.6).
+    The others fail a one-sided paired t-test against the best layer so far at the level `error`. Its standard error is
+    that of a sample without replacement (Cochran 1977, Sampling Techniques, 2.6), and so 0 once all rows are seen.
     """
     best = min(losses, key=lambda i: losses[i].sum())
     seen = len(losses[best])
-    if seen < FIRST_ROWS:
+    if seen < FIRST_ROWS or error == 0:
         return list(losses)
-    unseen = 1 - seen / rows
+    errors = stats.t.isf(error, seen - 1) * np.sqrt((1 - seen / rows) / seen)
 
     def possible(excess: np.ndarray) -> bool:
-        return bool(excess.mean() <= standard_errors * excess.std(ddof=1) * np.sqrt(unseen / seen))
+        return bool(excess.mean() <= errors * excess.std(ddof=1))
 
     return [i for i in losses if possible(losses[i] - losses[best])]
 

@@ -95,12 +95,14 @@ def _most_tokens(model: PreTrainedModel) -> int:
 
 
 def sampled_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Return all rows in batches, in an order drawn with the seed 0: 8 rows, again 8, 16, 32, …
+    """Return all rows in batches, in an order drawn with the seed 0: the first batches are a sample of all rows.
 
-    So the first batches are a sample of all rows. Batches of more than `batch_tokens` padded tokens are split.
+    They have 4 rows, then half as many as all earlier ones together: 4, 4, 4, 6, 9, … Batches of more than
+    `batch_tokens` padded tokens are split.
     """
-    order = np.random.default_rng(0).permutation(len(lengths))
-    ends = [FIRST_ROWS << i for i in range(len(lengths).bit_length())]
+    order, ends = np.random.default_rng(0).permutation(len(lengths)), [FIRST_ROWS]
+    while ends[-1] < len(order):
+        ends.append(ends[-1] + max(FIRST_ROWS, ends[-1] // 2))
     return [batch for part in np.split(order, ends) for batch in split_by_tokens(part, lengths, batch_tokens)]
 
 
