@@ -14,13 +14,13 @@ from demiglace.data.calibration import calibration_rows
 from demiglace.data.document_config import ReadConfig
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.manifest import read_manifest
-from demiglace.models.importance import block_influence, greedy, measure_of
+from demiglace.models.greedy import greedy, measure_of
+from demiglace.models.importance import block_influence
 from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer, resolve_model
-from demiglace.models.truncate import STRATEGIES, truncate_model
+from demiglace.models.truncate import AUTO, MEASURED, STRATEGIES, truncate_model
 from demiglace.stages.config import AnyStrategy, Strategy
-from demiglace.stages.importance import SCORED
 from demiglace.stages.truncate import truncate
-from factories import save_tiny, tiny_config, tiny_tokenizer
+from factories import save_decoder, save_tiny, tiny_config, tiny_tokenizer
 
 
 def test_the_output_is_a_model_directory(tmp_path, capsys):
@@ -47,7 +47,7 @@ def test_a_second_call_is_up_to_date_and_another_is_refused(tmp_path, capsys):
     truncate(model=str(teacher), output=tmp_path / "student", layers=2)
     assert "up to date" in capsys.readouterr().err
     assert (tmp_path / "student" / "model.safetensors").stat().st_mtime_ns == written
-    with pytest.raises(RunError, match="strategy: 'alternate' there, 'top' now"):
+    with pytest.raises(RunError, match="strategy: 'auto' there, 'top' now"):
         truncate(model=str(teacher), output=tmp_path / "student", layers=2, strategy="top")
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_is_a_run_error(tmp_path, monkeypatch):
 
 def test_the_options_name_every_strategy():
     assert set(get_args(Strategy)) == STRATEGIES.keys()
-    assert set(get_args(AnyStrategy)) == {*STRATEGIES, *SCORED}
+    assert set(get_args(AnyStrategy)) == {AUTO, *STRATEGIES, *MEASURED}
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -184,7 +184,7 @@ def test_greedy_on_a_language_model_tells_the_loss_of_each_step(tmp_path, text, 
     out = truncate(model=str(tmp_path / "m"), output=tmp_path / "s", **given)
     manifest = read_manifest(out)
     found, model = manifest["importance"], load_as_saved(tmp_path / "m")
-    expected = greedy(model.eval(), batches_of(tmp_path / "m", text, 200), 2, measure_of(model))
+    _, expected = greedy(model.eval(), batches_of(tmp_path / "m", text, 200), 2, measure_of(model))
     assert [d["layer"] for d in found["dropped"]] == [r.layer for r in expected]
     assert [d["loss"] for d in found["dropped"]] == pytest.approx([r.loss for r in expected], rel=1e-5)
     assert (found["strategy"], found["measure"]) == ("greedy", "loss of the next token")
@@ -192,6 +192,18 @@ def test_greedy_on_a_language_model_tells_the_loss_of_each_step(tmp_path, text, 
     assert sorted([*manifest["keep"], *(d["layer"] for d in found["dropped"])]) == [0, 1, 2, 3]
     said = capsys.readouterr().err
     assert all(f"{d['loss']:.4f}" in said for d in found["dropped"])
+
+
+def test_auto_is_block_influence_for_a_causal_language_model_with_text(tmp_path, text, capsys):
+    model = str(save_decoder(tmp_path / "m", num_labels=0))
+    measured = truncate(model=model, output=tmp_path / "a", layers=2, calibration=text)
+    assert "strategy: block-influence, measured on" in capsys.readouterr().err
+    named = truncate(model=model, output=tmp_path / "b", layers=2, calibration=text, strategy="block-influence")
+    manifests = read_manifest(measured), read_manifest(named)
+    assert manifests[0]["importance"] == manifests[1]["importance"]
+    assert [m["strategy"] for m in manifests] == ["block-influence"] * 2
+    without = read_manifest(truncate(model=model, output=tmp_path / "c", layers=2))
+    assert (without["strategy"], without["keep"]) == ("alternate", [0, 2])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -228,10 +240,12 @@ def test_the_ablations(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"strategy": "greedy", "layers": 2}, ConfigError, "looks at text; give some files"),
+        ({"strategy": "greedy", "layers": 2}, ConfigError, "measured on text; give some files"),
         ({"strategy": "greedy", "calibration": ("a.txt",)}, ConfigError, "needs --layers"),
         ({"strategy": "block-influence", "keep": (0, 1), "calibration": ("a.txt",)}, ConfigError, "instead of --keep"),
-        ({"strategy": "top", "layers": 2, "calibration": ("a.txt",)}, ConfigError, "top looks at none"),
+        ({"strategy": "top", "layers": 2, "calibration": ("a.txt",)}, ConfigError, "top reads no text"),
+        ({"layers": 2, "calibration": ("a.txt",)}, ConfigError, "alternate, the default for this model, reads no text"),
+        ({"keep": (0, 1), "calibration": ("a.txt",)}, ConfigError, "--keep names the layers"),
         ({"strategy": "greedy", "layers": 9, "calibration": ("a.txt",)}, ModelError, "the model has 4"),
         ({"strategy": "random", "keep": (0, 1)}, ConfigError, "keeps no layer's weights"),
         ({"strategy": "greedy", "layers": 2, "calibration": ("nowhere.txt",)}, DataError, "nowhere.txt does not exist"),

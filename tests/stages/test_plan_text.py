@@ -98,11 +98,10 @@ def test_blocks_and_steps_are_those_of_the_run(
 def test_operations_are_those_of_a_run(
     arch: str, method: str, tmp_path: Path, text: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Validation and the teacher included."""
+    """Validation and the teacher included; measuring the layers is not planned."""
     lm = save_lm(tmp_path / "lm", arch)
-    options = (
-        text | QUICK | {"teacher": str(lm), "layers": 2, "method": method, "attention": "eager", "max_tokens": 600}
-    )
+    options = text | QUICK | {"teacher": str(lm), "layers": 2, "strategy": "alternate", "method": method}
+    options |= {"attention": "eager", "max_tokens": 600}
     found = planned(**options)
     # products in place have no count of their operations
     monkeypatch.setattr(language, "_add_product", lambda total, slope, states: total.add_(slope.T @ states))

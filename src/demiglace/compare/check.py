@@ -19,7 +19,6 @@ from demiglace.methods.table import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import choose_layers
 from demiglace.stages.config import DistillConfig, TruncateConfig
-from demiglace.stages.importance import SCORED
 from demiglace.training.timetable import check_phases
 
 
@@ -56,8 +55,7 @@ def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -
         raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
     if Path(trained or whole).expanduser().is_dir():
         model = resolve_model(trained or whole)
-        by_place = "alternate" if config.strategy in SCORED else config.strategy
-        choose_layers(load_config(model).num_hidden_layers, config.layers, by_place, config.keep)
+        choose_layers(load_config(model).num_hidden_layers, config.layers, config.strategy, config.keep)
 
 
 def files_read(plan: Plan) -> dict[str, list[Path]]:

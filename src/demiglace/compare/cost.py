@@ -9,7 +9,6 @@ from demiglace.compare.steps import config_of
 from demiglace.models.shape import ModelShape
 from demiglace.stages.config import DistillConfig, FinetuneConfig
 from demiglace.stages.estimate import Speed
-from demiglace.stages.importance import SCORED
 from demiglace.stages.plan import speed_here
 from demiglace.stages.subject import Subject, read_lengths, subject_of
 
@@ -77,8 +76,6 @@ def with_present_models(config: DistillConfig, plan: Plan) -> DistillConfig:
     start = to_come.get(str(config.student))
     if start is not None:
         cut = config_of(start, plan.home)
-        if cut.strategy in SCORED:
-            cut = replace(cut, strategy="alternate")  # which layers stay changes no cost
         config = replace(config, student=None, layers=cut.layers, strategy=cut.strategy, keep=cut.keep)
     teacher = to_come.get(config.teacher)
     return config if teacher is None else replace(config, teacher=config_of(teacher, plan.home).model)

@@ -1,4 +1,4 @@
-"""A little text of many files, to look at a model with."""
+"""A little text, to measure a model's layers on: of many files, or of training examples."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from demiglace.data.blocks import Blocks
 from demiglace.data.document_config import ReadConfig
 from demiglace.data.document_files import corpus_files
 from demiglace.data.documents import Unreadable, read_documents
 from demiglace.data.rows import UNLABELLED
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import Examples, select
 from demiglace.errors import DataError
 
 _PIECE = 1 << 16  # characters that are tokenised at once
@@ -43,6 +44,28 @@ def calibration_rows(
         why = ", ".join(f"{reason}: {number}" for reason, number in refused.items()) or "the files are empty"
         raise DataError(f"--calibration {' '.join(sources)} holds no text to look at ({why}).")
     return _examples(rows, tokenizer)
+
+
+def drawn_rows(examples: Examples | Blocks, tokens: int, row_tokens: int) -> Examples:
+    """Return training examples drawn with the seed 0, at most `tokens` tokens but one example at least.
+
+    Of a block only the first `row_tokens` tokens are taken, without masks.
+    """
+    lengths = np.minimum(examples.lengths, row_tokens) if isinstance(examples, Blocks) else examples.lengths
+    order = np.random.default_rng(0).permutation(len(examples))
+    rows = order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), tokens, side="right")))]
+    if not isinstance(examples, Blocks):
+        return select(examples, rows)
+    size = int(lengths[0])
+    starts = [int(number) * examples.size for number in examples.numbers[rows]]
+    return Examples(
+        ids=np.concatenate([examples.corpus.read(start, start + size) for start in starts]).astype(np.int32),
+        offsets=np.arange(len(rows) + 1, dtype=np.int64) * size,
+        type_ids=None,
+        labels=np.full(len(rows), UNLABELLED),
+        pad_id=0,  # rows of one length need no padding
+        pad_left=False,
+    )
 
 
 def _rows(

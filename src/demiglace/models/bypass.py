@@ -12,18 +12,37 @@ Form = Callable[[Tensor], Any]  # what a layer returns, made of hidden states al
 
 @contextmanager
 def bypassed(layers: nn.ModuleList, gone: Iterable[int], forms: Sequence[Form]) -> Iterator[None]:
-    """Let these layers of a stack hand on what they are given; forms: of all layers, as `layer_forms` finds them."""
-    chosen = [(layers[i], forms[i]) for i in gone]
+    """Let these layers of a stack return their input; forms: of all layers, from `layer_forms`."""
+    with _replaced(layers, {i: _returning_input(forms[i]) for i in gone}):
+        yield
+
+
+@contextmanager
+def bypassed_up_to(
+    layers: nn.ModuleList, layer: int, hidden: Tensor, gone: Iterable[int], forms: Sequence[Form]
+) -> Iterator[None]:
+    """Bypass `layer` and `gone`, and compute no layer before `layer`: `layer` returns `hidden` [B, L, d].
+
+    `hidden` is the input of `layer` on the same batch without the layers `gone`. The model's own forward still makes
+    masks and position embeddings for the layers that follow.
+    """
+    forwards = {i: _returning_input(forms[i]) for i in (*gone, *range(layer))}
+    with _replaced(layers, forwards | {layer: lambda *args, **kwargs: forms[layer](hidden)}):
+        yield
+
+
+@contextmanager
+def _replaced(layers: nn.ModuleList, forwards: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
     try:
-        for layer, form in chosen:
-            layer.forward = _handing_on(form)  # an instance's own forward comes before its class's
+        for i, forward in forwards.items():
+            layers[i].forward = forward  # an instance's own forward comes before its class's
         yield
     finally:
-        for layer, _ in chosen:
-            vars(layer).pop("forward", None)
+        for i in forwards:
+            vars(layers[i]).pop("forward", None)
 
 
-def _handing_on(form: Form) -> Callable[..., Any]:
+def _returning_input(form: Form) -> Callable[..., Any]:
     return lambda *args, **kwargs: form(_given(args, kwargs))
 
 

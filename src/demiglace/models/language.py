@@ -22,7 +22,7 @@ from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
 from demiglace.models.loading import load_whole, quiet, seeded, set_dropout
-from demiglace.models.shape import unused_positions
+from demiglace.models.shape import CAUSAL_NAMES, unused_positions
 from demiglace.models.truncate import truncate_config
 
 
@@ -73,7 +73,7 @@ def is_masked(config: PreTrainedConfig) -> bool:
     named = (config.architectures or [""])[0]
     if named.endswith("ForMaskedLM"):
         return True
-    if named.endswith(("ForCausalLM", "LMHeadModel")):
+    if named.endswith(CAUSAL_NAMES):
         return False
     kind = type(config)
     if kind in MODEL_FOR_MASKED_LM_MAPPING:

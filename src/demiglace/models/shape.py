@@ -9,6 +9,8 @@ from demiglace.errors import ModelError
 from demiglace.models.attention import attention_size
 from demiglace.models.causality import is_causal
 
+CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # how the names of causal language models' classes end
+
 
 @dataclass(frozen=True)
 class ModelShape:

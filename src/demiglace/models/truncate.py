@@ -1,7 +1,8 @@
 """Truncate a model: build a shallower model from some of its layers.
 
-Embeddings, norms, pooler and head are copied. The layers are chosen by a strategy of Li et al. 2021 (arXiv 2110.08460),
-by a list, or by `models.importance` on text. The ablations of that paper have the same shape and new weights.
+Embeddings, norms, pooler and head are copied. Which layers stay is a strategy of Li et al. 2021 (arXiv 2110.08460), a
+list, or measured on text by `models.importance` or `models.greedy`. The ablations of that paper have the same shape and
+new weights.
 
 The authors' script defines `alternate`, `distil`, `bottom` and `top` for 6 of 12, 24, 36 or 48 layers of GPT-2. All
 other sizes are extrapolated. From 24 layers on, the script no longer takes neighbouring layers.
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.errors import ConfigError, ModelError, unknown
+from demiglace.models.shape import ModelShape
 from demiglace.models.stack import named_stack
 
 Keep = tuple[int, ...]
@@ -84,6 +86,8 @@ STRATEGIES: dict[str, Callable[[int, int], Keep]] = {
     "embeddings": alternate,
 }
 ABLATIONS = ("random", "embeddings")
+AUTO = "auto"  # the strategy that suits the model and the text that is there
+MEASURED = ("block-influence", "greedy")  # strategies that choose layers by what they do on text
 
 
 def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
@@ -119,9 +123,17 @@ def check_keep(keep: Sequence[int], num_layers: int) -> None:
 def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
     """What the options --layers, --strategy and --keep mean for a model of `num_layers`; --keep overrides --strategy.
 
-    Raises `ConfigError` where neither --layers nor --keep is given, they disagree, or no layer is to be kept of those
-    that --keep names; else as `layers_to_keep`.
+    `auto` and the strategies of `MEASURED` get `alternate` layers here: as many as they keep, for the checks and costs
+    that come before anything is measured. Raises `ConfigError` where neither --layers nor --keep is given, they
+    disagree, or --keep is given with a strategy that finds layers itself; else as `layers_to_keep`.
     """
+    if strategy in MEASURED:
+        if keep is not None:
+            raise ConfigError(f"--strategy {strategy} finds the layers to keep; give --layers instead of --keep.")
+        if layers is None:
+            raise ConfigError(f"--strategy {strategy} needs --layers, the number of layers to keep.")
+    if strategy in (AUTO, *MEASURED):
+        strategy = "alternate"
     if keep is None:
         if layers is None:
             raise ConfigError("--layers (how many) or --keep (which ones) must be given.")
@@ -156,6 +168,12 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
 
 def _table(model: PreTrainedModel) -> Any:
     return model.get_input_embeddings()
+
+
+def truncated_shape(model: PreTrainedModel, keep: Sequence[int]) -> ModelShape:
+    """Return the shape of `truncate_model(model, keep)`; no weight is copied."""
+    with torch.device("meta"):
+        return ModelShape.of(type(model)(truncate_config(model.config, keep)))
 
 
 def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:

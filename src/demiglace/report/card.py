@@ -57,7 +57,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         options=config.get("method_options") or {},
         layers=trained.get("layers"),
         teacher_layers=teacher.get("layers"),
-        kept=_kept(config),
+        kept=_kept(trained),
         parameters=trained.get("parameters"),
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
@@ -170,10 +170,11 @@ def _metric(name: str, value: float) -> dict[str, Any]:
     return {"type": _METRICS.get(name, name), "value": value, "name": wording.measure(name).title}
 
 
-def _kept(config: Mapping[str, Any]) -> list[int]:
-    """The teacher's layers that the student began with, counted from 0, where a run says so."""
+def _kept(trained: Manifest) -> list[int]:
+    """Return the teacher's layers that the student began with, counted from 0; empty where no run has them."""
+    config = trained.get("config", {})
     truncated = _manifest(Path(str(config["student"]))) if config.get("student") else {}
-    return list(config.get("keep") or truncated.get("keep") or ())
+    return list(trained.get("keep") or config.get("keep") or truncated.get("keep") or ())
 
 
 def _metrics(trained: Manifest, teacher: Manifest, control: Manifest) -> list[tuple[str, str, str, str, str]]:

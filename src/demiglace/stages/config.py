@@ -11,8 +11,8 @@ from demiglace.data.document_config import ReadConfig
 from demiglace.training.config import TrainConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "random", "embeddings"]
-TextStrategy = Literal["block-influence", "greedy"]  # they look at text
-AnyStrategy = Literal[Strategy, TextStrategy]
+TextStrategy = Literal["block-influence", "greedy"]  # measured on text
+AnyStrategy = Literal["auto", Strategy, TextStrategy]
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,26 @@ class FinetuneConfig:
 class TruncateConfig:
     """Keep some of a model's layers, and its embeddings, norms, pooler and head.
 
-    Strategies by place: alternate, distil, bottom, top, first-middle-last. By what text shows: block-influence drops
-    the layers that turn hidden states least, greedy those whose loss hurts least, one after another. Ablations:
-    embeddings has new layers and a new final norm; random keeps nothing but the shape.
+    Strategies by position: alternate, distil, bottom, top, first-middle-last. Measured on text: block-influence drops
+    the layers that change the direction of hidden states least; greedy drops one layer after another, each time the one
+    without which the loss is least. Ablations: embeddings has new layers and a new final norm; random keeps only the
+    shape.
     """
 
     model: str = option("model directory, run directory or hub name", positional=True)
     output: Path = option("directory of the truncated model", short="-o", decides=False)
     layers: int | None = option("how many layers to keep", None, at_least=1)
-    strategy: AnyStrategy = option("which layers to keep", "alternate")
+    strategy: AnyStrategy = option(
+        "which layers to keep; auto: block-influence for a causal language model with --calibration, else alternate",
+        "auto",
+    )
     keep: tuple[int, ...] | None = option("the layers to keep by 0-based index, instead of --layers", None, at_least=0)
     calibration: tuple[str, ...] | None = option(
-        "text for block-influence and greedy: files, folders or globs; .txt, .jsonl, also with .gz or .zst, .parquet",
+        "text to measure layers on, for block-influence and greedy: files, folders or globs; .txt, .jsonl, also with "
+        ".gz or .zst, .parquet",
         None,
     )
-    calibration_tokens: int = option("tokens of it to look at, as many from each file", 20_000, at_least=1)
+    calibration_tokens: int = option("tokens of that text to read, as many from each file", 20_000, at_least=1)
     seed: int = option(
         "seed of the new weights of embeddings and random; other than 0, also draws other calibration text",
         0,
@@ -63,7 +68,11 @@ class DistillConfig:
     output: Path = option("run directory", short="-o", decides=False)
     student: str | None = option("model to train; without it the teacher is truncated to --layers", None)
     layers: int | None = option("layers of the student that is cut from the teacher", None, at_least=1)
-    strategy: Strategy = option("which of the teacher's layers that student keeps", "alternate")
+    strategy: AnyStrategy = option(
+        "which of the teacher's layers the student keeps; block-influence and greedy are measured on 20,000 tokens of "
+        "the training text; auto: block-influence for causal language models with --corpus, else alternate",
+        "auto",
+    )
     keep: tuple[int, ...] | None = option("those layers by 0-based index, instead of --layers", None, at_least=0)
     method: str = option("a method of `demiglace methods`, or a YAML file that composes one", "rail-kd-l")
     method_options: dict[str, Any] = option("the method's own options, as --method-options.NAME VALUE", {})
@@ -143,7 +152,7 @@ class PlanConfig:
     output: Path | None = option("run directory, on whose disk the teacher's signals would lie", None, short="-o")
     student: str | None = _same("student")
     layers: int | None = _same("layers")
-    strategy: Strategy = _same("strategy")
+    strategy: AnyStrategy = _same("strategy")
     keep: tuple[int, ...] | None = _same("keep")
     method: str = _same("method")
     method_options: dict[str, Any] = _same("method_options")

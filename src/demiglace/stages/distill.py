@@ -45,7 +45,7 @@ from demiglace.stages.distill_text import distill_text
 from demiglace.stages.first_look import look_at_generator, look_at_teacher
 from demiglace.stages.fit import Job, check_training, numeric_choices, open_shared, processes, train, with_hidden_states
 from demiglace.stages.material import make_material, read_rows
-from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
+from demiglace.stages.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
 from demiglace.training.adversary import Adversary, Vocabulary
 from demiglace.training.optimiser import freeze
 from demiglace.training.timetable import check_phases
@@ -92,11 +92,16 @@ def distill(config: DistillConfig) -> Path:
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
-    shapes = ModelShape.of(student), ModelShape.of(teacher)
+    cut = cut_of(config, student)
+    shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     material = make_material(dataset, config.source, tokenizer, [teacher, student])
-    job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
+    student, start = cut_student(cut, student, material.examples["train"], run, config.training.seed)
+    freeze(student, config.training.freeze)
+    job = Job(
+        config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
+    )
     job = _with_adversary(job, shapes, teacher, generator)
     if not reduce(or_, requests).empty:
         teacher.to(processes().device)
@@ -140,8 +145,7 @@ def _load_models(
     )
     if not config.student:
         adopt_labels(student, labels.names, match)
-        student = cut_student(config, student)
-    freeze(student, config.training.freeze)
+    freeze(student, config.training.freeze)  # a name that no weight has is refused before any work
     return teacher, student, precision
 
 

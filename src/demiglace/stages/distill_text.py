@@ -24,7 +24,7 @@ from demiglace.stages.cached_tokens import telling_of, token_cache
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.corpus_material import block_size, check_training, corpus_inputs, make_blocks, masking_of
 from demiglace.stages.fit import Job, numeric_choices, open_shared, processes, train, with_hidden_states
-from demiglace.stages.student import cut_student, teaching_inputs, warn_of_first_token
+from demiglace.stages.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
 from demiglace.training.optimiser import freeze
 from demiglace.training.timetable import phase_ends
 
@@ -46,7 +46,8 @@ def distill_text(config: DistillConfig) -> Path:
     teacher, student, precision = _load_models(config)
     for model in (teacher, student):
         check_ids(model, tokenizer)
-    shapes = ModelShape.of(student), ModelShape.of(teacher)
+    cut = cut_of(config, student)
+    shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     check_outputs(method, *shapes)
     telling = telling_of(config, method, *shapes, masked=is_masked(student.config))
@@ -54,7 +55,11 @@ def distill_text(config: DistillConfig) -> Path:
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
-    job = Job(config.training, config.method, method, student, tokenizer, material, precision, shapes[1])
+    student, start = cut_student(cut, student, material.examples["train"], run, config.training.seed)
+    freeze(student, config.training.freeze)
+    job = Job(
+        config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
+    )
     job = _with_source(job, config, run, teacher, requests, telling)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
@@ -129,7 +134,5 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
         seed=training.seed,
     )
     check_same_kind(teacher.config, student.config)
-    if not config.student:
-        student = cut_student(config, student)
-    freeze(student, training.freeze)
+    freeze(student, training.freeze)  # a name that no weight has is refused before any work
     return teacher, student, precision

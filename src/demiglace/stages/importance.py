@@ -1,40 +1,33 @@
-"""Which layers `truncate` keeps, where text has to say it."""
+"""Which layers a student keeps, where that is measured on text."""
 
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import console, is_main_process, progress, table
-from demiglace.data.batches import collate, forward_tokens, sorted_batches
+from demiglace.data.batches import collate, forward_tokens, sorted_batches, split_by_tokens
 from demiglace.data.tokenise import Examples
-from demiglace.errors import ConfigError
-from demiglace.models.importance import (
-    Inputs,
-    block_influence,
-    greedy,
-    least_influential,
-    measure_of,
-    whole_loss,
-)
-from demiglace.models.truncate import Keep, check_count
-from demiglace.stages.config import TextStrategy, TruncateConfig
+from demiglace.models.greedy import FIRST_ROWS, greedy, measure_of
+from demiglace.models.importance import Inputs, block_influence, least_influential
+from demiglace.models.truncate import ABLATIONS, AUTO, Keep
 from demiglace.stages.fit import processes
 
-SCORED = get_args(TextStrategy)
 ROW_TOKENS = 256  # of a row of calibration text: enough to have a context, and few enough for small models
+_STATE_BYTES = 1 << 30  # of hidden states that `greedy` keeps
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers to keep, what was found of them, for the manifest, and the same as a table's columns and rows."""
+    """The layers to keep, and what was measured."""
 
     keep: Keep
-    found: dict[str, Any]
-    columns: tuple[str, ...]
+    found: dict[str, Any]  # for the manifest
+    columns: tuple[str, ...]  # of a table of the same
     rows: tuple[tuple[str, ...], ...]
 
     def show(self) -> None:
@@ -43,57 +36,75 @@ class Choice:
             console.print(table(f"Layers by {self.found['measure']}", self.columns, self.rows))
 
 
-def check_calibration(config: TruncateConfig, num_layers: int) -> None:
-    """Raise `ConfigError` unless text is given to the strategies that look at it, and to no other; and no --keep.
+def strategy_for(strategy: str, *, causal: bool, text: bool) -> str:
+    """Return the strategy, `auto` replaced: by block-influence for a causal language model with text, else alternate.
 
-    Raises `ModelError` for a number of layers that cannot be kept.
+    Half of SmolLM2's layers have 2.4 nats less loss on C4 by block influence than `alternate`
+    (docs/language-models.md).
     """
-    if config.strategy not in SCORED:
-        if config.calibration:
-            raise ConfigError(
-                f"--calibration is text for --strategy {' or '.join(SCORED)}; {config.strategy} looks at none."
-            )
-        return
-    if config.keep is not None:
-        raise ConfigError(f"--strategy {config.strategy} finds the layers to keep; give --layers instead of --keep.")
-    if config.layers is None:
-        raise ConfigError(f"--strategy {config.strategy} needs --layers, the number of layers to keep.")
-    if not config.calibration:
-        raise ConfigError(f"--strategy {config.strategy} looks at text; give some files of it as --calibration.")
-    check_count(config.layers, num_layers)
+    if strategy != AUTO:
+        return strategy
+    return "block-influence" if causal and text else "alternate"
+
+
+def describe_choice(strategy: str | None, keep: Keep, text: str = "") -> str:
+    """Return the line for the user: the strategy, None for layers given by --keep; the text it was measured on."""
+    words = "" if strategy is None else f"strategy: {strategy}, " if text else f"strategy: {strategy}; "
+    words += f"measured on {text}; " if text else ""
+    return words + ("no layer's weights kept" if strategy in ABLATIONS else f"layers kept: {', '.join(map(str, keep))}")
 
 
 def choose_by_text(model: PreTrainedModel, rows: Examples, strategy: str, count: int) -> Choice:
-    """The `count` layers that a strategy of `SCORED` keeps, found in float32 on the device that there is.
+    """Return the `count` layers that a strategy of `MEASURED` keeps, found in float32 on the device of this process.
 
-    Raises `ModelError` where the model's outputs are no numbers.
+    Raises `ModelError` where the model's outputs are no finite numbers.
     """
-    device = processes().device
-    scored = (model if model.dtype == torch.float32 else copy.deepcopy(model).float()).to(device).eval()
-    parts = sorted_batches(rows.lengths, forward_tokens(device))
-    batches = [{**b.inputs, "attention_mask": b.attention_mask} for b in (collate(rows, p, device) for p in parts)]
-    found = (
-        _by_influence(scored, batches, count) if strategy == "block-influence" else _greedily(scored, batches, count)
-    )
-    found.found.update(strategy=strategy, tokens=int(rows.lengths.sum()), rows=len(rows))
-    return found
+    device, home = processes().device, model.device
+    scored: Any = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+    scored.to(device).eval()
+    choose = _by_influence if strategy == "block-influence" else _greedily
+    choice = choose(scored, rows, count)
+    scored.to(home)
+    choice.found.update(strategy=strategy, tokens=int(rows.lengths.sum()), rows=len(rows))
+    return choice
 
 
-def _by_influence(model: PreTrainedModel, batches: Sequence[Inputs], count: int) -> Choice:
-    influence = block_influence(model, batches)
+def _by_influence(model: PreTrainedModel, rows: Examples, count: int) -> Choice:
+    influence = block_influence(model, _inputs(model, rows, sorted_batches(rows.lengths, forward_tokens(model.device))))
     keep = least_influential(influence, len(influence) - count)
-    rows = tuple((str(i), f"{value:.4f}", "" if i in keep else "dropped") for i, value in enumerate(influence))
+    lines = tuple((str(i), f"{value:.4f}", "" if i in keep else "dropped") for i, value in enumerate(influence))
     found = {"measure": "block influence", "layers": influence}
-    return Choice(keep, found, ("layer", "1 − cos(given, returned)", ""), rows)
+    return Choice(keep, found, ("layer", "1 − cos(input, output)", ""), lines)
 
 
-def _greedily(model: PreTrainedModel, batches: Sequence[Inputs], count: int) -> Choice:
+def _greedily(model: PreTrainedModel, rows: Examples, count: int) -> Choice:
     measure, layers = measure_of(model), model.config.num_hidden_layers
-    drop = layers - count
-    whole = whole_loss(model, batches, measure)
-    with progress("try layers", drop * layers - drop * (drop - 1) // 2, "tries") as bar:
-        gone = greedy(model, batches, drop, measure, lambda: bar.advance(1))
+    batches = _inputs(model, rows, sampled_batches(rows.lengths, _most_tokens(model)))
+    with progress("try layers", (layers - count) * len(batches), "batches") as bar:
+        full, gone = greedy(model, batches, layers - count, measure, lambda: bar.advance(1))
     keep = tuple(i for i in range(layers) if i not in {r.layer for r in gone})
-    rows = (("none", f"{whole:.4f}"), *((str(r.layer), f"{r.loss:.4f}") for r in gone))
-    found = {"measure": measure.name, "whole": whole, "dropped": [asdict(r) for r in gone]}
-    return Choice(keep, found, ("dropped", measure.name), rows)
+    lines = (("none", f"{full:.4f}"), *((str(r.layer), f"{r.loss:.4f}") for r in gone))
+    found = {"measure": measure.name, "whole": full, "dropped": [asdict(r) for r in gone]}
+    return Choice(keep, found, ("dropped", measure.name), lines)
+
+
+def _most_tokens(model: PreTrainedModel) -> int:
+    """Return the tokens of a batch: as usual, or fewer where the inputs of all layers would take more than 1 GiB."""
+    token_bytes = 4 * model.config.num_hidden_layers * model.config.hidden_size
+    return min(forward_tokens(model.device), _STATE_BYTES // token_bytes)
+
+
+def sampled_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Return all rows in batches, in an order drawn with the seed 0: the first batches are a sample of all rows.
+
+    They have 4 rows, then half as many as all earlier ones together: 4, 4, 4, 6, 9, … Batches of more than
+    `batch_tokens` padded tokens are split.
+    """
+    order, ends = np.random.default_rng(0).permutation(len(lengths)), [FIRST_ROWS]
+    while ends[-1] < len(order):
+        ends.append(ends[-1] + max(FIRST_ROWS, ends[-1] // 2))
+    return [batch for part in np.split(order, ends) for batch in split_by_tokens(part, lengths, batch_tokens)]
+
+
+def _inputs(model: PreTrainedModel, rows: Examples, parts: Sequence[np.ndarray]) -> list[Inputs]:
+    return [collate(rows, part, model.device).inputs for part in parts]

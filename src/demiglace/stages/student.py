@@ -1,15 +1,25 @@
 """What both kinds of `distill` share: what a run reads of models and methods, and the student cut from its teacher."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from transformers import PreTrainedModel
 
 from demiglace.console import say
-from demiglace.manifest import fingerprint
+from demiglace.data.blocks import Blocks
+from demiglace.data.calibration import drawn_rows
+from demiglace.data.tokenise import Examples
+from demiglace.manifest import Run, fingerprint, read_json, write_json
 from demiglace.methods.base import Method
 from demiglace.methods.table import is_file
 from demiglace.models.loading import fingerprint_model
-from demiglace.models.shape import ModelShape
-from demiglace.models.truncate import choose_layers, make_student
+from demiglace.models.shape import CAUSAL_NAMES, ModelShape
+from demiglace.models.truncate import ABLATIONS, MEASURED, Keep, choose_layers, make_student, truncated_shape
 from demiglace.stages.config import DistillConfig
+from demiglace.stages.fit import processes
+from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
+
+CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
 
 def teaching_inputs(config: DistillConfig) -> dict[str, str]:
@@ -31,7 +41,59 @@ def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher:
         )
 
 
-def cut_student(config: DistillConfig, model: PreTrainedModel) -> PreTrainedModel:
-    """The student that --layers, --strategy and --keep make of a model as deep as the teacher."""
-    keep = choose_layers(ModelShape.of(model).num_layers, config.layers, config.strategy, config.keep)
-    return make_student(model, keep, config.strategy, config.training.seed)
+@dataclass(frozen=True)
+class Cut:
+    """How a student is cut from its teacher."""
+
+    strategy: str | None  # none: --keep names the layers
+    layers: Keep  # to keep; for a strategy of `MEASURED` as many others
+
+    def shape(self, model: PreTrainedModel) -> ModelShape:
+        """Return the shape of the student of a model as deep as the teacher."""
+        return truncated_shape(model, self.layers)
+
+
+def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
+    """Return how --layers, --strategy and --keep cut a model as deep as the teacher; none for a --student.
+
+    Raises `ConfigError` and `ModelError` as `choose_layers` does.
+    """
+    if config.student:
+        return None
+    causal, text = type(model).__name__.endswith(CAUSAL_NAMES), bool(config.text.corpus) and config.keep is None
+    strategy = strategy_for(config.strategy, causal=causal, text=text)
+    layers = choose_layers(model.config.num_hidden_layers, config.layers, strategy, config.keep)
+    return Cut(None if config.keep else strategy, layers)
+
+
+def cut_student(
+    cut: Cut | None, model: PreTrainedModel, examples: Examples | Blocks, run: Run, seed: int
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the student cut from a model, or the model itself, and the facts of the cut for the manifest.
+
+    A strategy of `MEASURED` is measured once, on some of the training examples: a run that resumes, and all processes
+    of a `torchrun`, read RUN/layers.json. Raises `ModelError` where the model's outputs are no finite numbers.
+    """
+    if cut is None:
+        return model, {}
+    keep, facts, text = cut.layers, dict[str, Any](), ""
+    if cut.strategy in MEASURED:
+        measured = _measured(cut.strategy, len(cut.layers), model, examples, run)
+        keep, facts = tuple(measured.pop("keep")), {"importance": measured}
+        kind = "blocks of the corpus" if isinstance(examples, Blocks) else "rows"
+        text = f"{measured['rows']:,} {kind} ({measured['tokens']:,} tokens)"
+    say(describe_choice(cut.strategy, keep, text))
+    facts |= {"strategy": cut.strategy, "keep": [] if cut.strategy in ABLATIONS else list(keep)}
+    return make_student(model, keep, cut.strategy or "", seed), facts
+
+
+def _measured(
+    strategy: str, count: int, model: PreTrainedModel, examples: Examples | Blocks, run: Run
+) -> dict[str, Any]:
+    state, file = processes(), run.path / "layers.json"
+    if state.is_main_process and not file.exists():
+        choice = choose_by_text(model, drawn_rows(examples, CALIBRATION_TOKENS, ROW_TOKENS), strategy, count)
+        choice.show()
+        write_json(file, {"keep": choice.keep, **choice.found})
+    state.wait_for_everyone()
+    return read_json(file)

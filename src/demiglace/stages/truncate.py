@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config import command, flatten
 from demiglace.console import say
 from demiglace.data.calibration import calibration_rows
-from demiglace.errors import ModelError, RunError
+from demiglace.errors import ConfigError, ModelError, RunError
 from demiglace.manifest import Run, open_run
 from demiglace.models.loading import (
     check_tokenizer,
@@ -21,31 +21,47 @@ from demiglace.models.loading import (
     resolve_model,
     save_model,
 )
-from demiglace.models.shape import ModelShape
-from demiglace.models.truncate import ABLATIONS, Keep, choose_layers, make_student
+from demiglace.models.shape import CAUSAL_NAMES, ModelShape
+from demiglace.models.truncate import ABLATIONS, AUTO, MEASURED, Keep, choose_layers, make_student
 from demiglace.stages.config import TruncateConfig
-from demiglace.stages.importance import ROW_TOKENS, SCORED, check_calibration, choose_by_text
+from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 
 
 @command(TruncateConfig)
 def truncate(config: TruncateConfig) -> Path:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 
-    Works for classifiers, bare encoders and language models. What a strategy that looks at text has found is printed
-    and kept in the manifest. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
+    Works for classifiers, bare encoders and language models. What a strategy measures on text is printed and kept in
+    the manifest. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
     """
     path = resolve_model(config.model)
-    check_calibration(config, _num_layers(path))
-    if config.strategy in SCORED:
-        return _by_text(config, path)
-    keep = choose_layers(_num_layers(path), config.layers, config.strategy, config.keep)
+    strategy = _strategy(config, path)
+    keep = choose_layers(_num_layers(path), config.layers, strategy, config.keep)
+    if strategy in MEASURED:
+        return _by_text(config, path, strategy)
     run = _open(config, path)
     if not run.complete:
-        _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), keep)
+        _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), strategy, keep)
     return run.path
 
 
-def _by_text(config: TruncateConfig, path: str) -> Path:
+def _strategy(config: TruncateConfig, path: str) -> str:
+    """Return the strategy. Raises `ConfigError` unless calibration text is given exactly where it is measured on."""
+    causal = (load_config(path).architectures or [""])[0].endswith(CAUSAL_NAMES)
+    text = bool(config.calibration)
+    strategy = strategy_for(config.strategy, causal=causal, text=text and config.keep is None)
+    measured = " or ".join(MEASURED)
+    if strategy in MEASURED and not text:
+        raise ConfigError(f"--strategy {strategy} is measured on text; give some files as --calibration.")
+    if text and config.keep is not None and strategy not in MEASURED:
+        raise ConfigError(f"--calibration is text for --strategy {measured}, and --keep names the layers; give one.")
+    if text and strategy not in MEASURED:
+        default = ", the default for this model," if config.strategy == AUTO else ""
+        raise ConfigError(f"--calibration is text for --strategy {measured}; {strategy}{default} reads no text.")
+    return strategy
+
+
+def _by_text(config: TruncateConfig, path: str, strategy: str) -> Path:
     model, tokenizer = load_as_saved(path, allow_pickle=config.allow_pickle), load_tokenizer(path)
     check_tokenizer(model, tokenizer)
     size = min(ROW_TOKENS, ModelShape.of(model).max_positions or ROW_TOKENS)
@@ -53,9 +69,11 @@ def _by_text(config: TruncateConfig, path: str) -> Path:
     rows = calibration_rows(sources, config.reading, tokenizer, tokens, size, config.seed)
     run = _open(config, path, calibration=rows.fingerprint)
     if not run.complete:
-        choice = choose_by_text(model, rows, config.strategy, config.layers or 0)
+        choice = choose_by_text(model, rows, strategy, config.layers or 0)
         choice.show()
-        _finish(run, config, model, choice.keep, importance=choice.found)
+        text = f"{len(rows):,} rows of --calibration ({rows.lengths.sum():,} tokens)"
+        say(describe_choice(strategy, choice.keep, text))
+        _finish(run, config, model, strategy, choice.keep, importance=choice.found)
     return run.path
 
 
@@ -68,13 +86,15 @@ def _open(config: TruncateConfig, path: str, **inputs: str) -> Run:
     return run
 
 
-def _finish(run: Run, config: TruncateConfig, model: PreTrainedModel, chosen: Keep, **found: Any) -> None:
-    student = make_student(model, chosen, config.strategy, config.seed)
+def _finish(
+    run: Run, config: TruncateConfig, model: PreTrainedModel, strategy: str, chosen: Keep, **found: Any
+) -> None:
+    student = make_student(model, chosen, strategy, config.seed)
     _save(student, load_tokenizer(config.model), run.path)
     before, after = ModelShape.of(model), ModelShape.of(student)
-    keep = () if config.strategy in ABLATIONS else chosen
+    keep = () if strategy in ABLATIONS else chosen
     sizes = {"layers": len(chosen), "parameters": after.parameters, "before": asdict(before), "after": asdict(after)}
-    run.finish(keep=list(keep), **sizes, **found)
+    run.finish(strategy=None if config.keep else strategy, keep=list(keep), **sizes, **found)
     say(_summary(run.path, keep, before, after))
 
 
