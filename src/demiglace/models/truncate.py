@@ -17,7 +17,6 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.errors import ConfigError, ModelError, unknown
-from demiglace.models.shape import ModelShape
 from demiglace.models.stack import named_stack
 
 Keep = tuple[int, ...]
@@ -168,12 +167,6 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
 
 def _table(model: PreTrainedModel) -> Any:
     return model.get_input_embeddings()
-
-
-def truncated_shape(model: PreTrainedModel, keep: Sequence[int]) -> ModelShape:
-    """Return the shape of `truncate_model(model, keep)`; no weight is copied."""
-    with torch.device("meta"):
-        return ModelShape.of(type(model)(truncate_config(model.config, keep)))
 
 
 def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import say
@@ -14,7 +15,7 @@ from demiglace.methods.base import Method
 from demiglace.methods.table import is_file
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
-from demiglace.models.truncate import ABLATIONS, MEASURED, Keep, choose_layers, make_student, truncated_shape
+from demiglace.models.truncate import ABLATIONS, MEASURED, Keep, choose_layers, make_student, truncate_config
 from demiglace.stages.config import DistillConfig
 from demiglace.stages.fit import processes
 from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
@@ -49,8 +50,10 @@ class Cut:
     layers: Keep  # to keep; for a strategy of `MEASURED` as many others
 
     def shape(self, model: PreTrainedModel) -> ModelShape:
-        """Return the shape of the student of a model as deep as the teacher."""
-        return truncated_shape(model, self.layers)
+        """Return the shape of the student of a model as deep as the teacher; no weight is copied."""
+        with torch.device("meta"):
+            student = type(model)(truncate_config(model.config, self.layers))
+        return ModelShape.of(student)
 
 
 def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
