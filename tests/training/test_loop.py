@@ -9,7 +9,7 @@ import torch
 
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
-from demiglace.training.config import TrainConfig
+from demiglace.training.config import TrainConfig, check_patience
 from demiglace.training.loop import Loop
 from demiglace.training.state import Goal
 from demiglace.training.tracking import make_accelerator
@@ -227,3 +227,21 @@ def test_checkpoint_is_of_no_other_model(tmp_path: Path) -> None:
     objective, source = objective_of("rail-kd-l", {}, teacher, student)
     with pytest.raises((RunError, RuntimeError)):
         make_loop(tmp_path, objective, source, random_examples(ROWS), epochs=1).run()
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_the_last_epoch_is_kept_where_none_is_chosen(best: bool, tmp_path: Path) -> None:
+    falling = iter([0.9, 0.5, 0.4])
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("vanilla-kd", {}, teacher, student)
+    goal = Goal(lambda _: {"accuracy": next(falling)}, "accuracy")
+    loop = make_loop(tmp_path, objective, source, random_examples(16), goal, epochs=3, load_best_model_at_end=best)
+    state = loop.run()
+    assert state.best_epoch == (0 if best else 2)
+    kept, now = loop.best_weights(), loop.student().state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in now.items()) != best
+
+
+def test_patience_needs_a_best_epoch() -> None:
+    with pytest.raises(ConfigError, match="--patience 2 waits for a better epoch"):
+        check_patience(TrainConfig(patience=2, load_best_model_at_end=False))

@@ -20,7 +20,7 @@ from demiglace.manifest import fingerprint
 from demiglace.methods.base import Problem
 from demiglace.models.language import is_masked
 from demiglace.models.shape import ModelShape
-from demiglace.training.config import TrainConfig
+from demiglace.training.config import TrainConfig, check_patience
 from demiglace.training.tracking import check_trackers
 
 USUAL_BLOCK = 512
@@ -109,6 +109,7 @@ def check_training(config: TrainConfig) -> None:
     """Raise `ConfigError` for a metric that is none of a language model, or a tracker that is not there."""
     if config.metric is not None and config.metric not in METRICS:
         raise ConfigError(unknown("metric of language modelling:", config.metric, METRICS))
+    check_patience(config)
     check_trackers(config)
 
 

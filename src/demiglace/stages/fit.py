@@ -31,7 +31,7 @@ from demiglace.signals.request import SignalRequest
 from demiglace.stages.first_look import look_at_states
 from demiglace.stages.material import Material
 from demiglace.training.adversary import Adversary
-from demiglace.training.config import TrainConfig
+from demiglace.training.config import TrainConfig, check_patience
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal, State
@@ -77,6 +77,7 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
     """Raise `ConfigError` for a metric that the task has not or a tracker that is not there; before any work."""
     if config.metric is not None and config.metric not in dataset.metrics:
         raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
+    check_patience(config)
     check_trackers(config)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demiglace.config import option
+from demiglace.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class TrainConfig:
         "none",
         decides=False,
     )
+    load_best_model_at_end: bool = option(
+        "keep the epoch with the best validation metric; false: the last one. With few validation rows, choosing an epoch "
+        "adds noise",
+        True,
+    )
     patience: int | None = option("stop after this many epochs without a better validation metric", None, at_least=1)
     metric: str | None = option("validation metric that chooses the best epoch; default: the task's first", None)
     checkpoint_seconds: float = option(
@@ -53,3 +59,12 @@ class TrainConfig:
         decides=False,
     )
     track: tuple[str, ...] | None = option("trackers that accelerate knows, such as tensorboard", None, decides=False)
+
+
+def check_patience(config: TrainConfig) -> None:
+    """Raise `ConfigError` for a patience where no epoch is the best."""
+    if config.patience is not None and not config.load_best_model_at_end:
+        raise ConfigError(
+            f"--patience {config.patience} waits for a better epoch, and --load-best-model-at-end false keeps the last "
+            "one; leave one of them out."
+        )

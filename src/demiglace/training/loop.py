@@ -301,7 +301,7 @@ class Loop:
         state = self.state
         state.history.append(metrics)
         value = metrics.get(self._goal.metric)
-        if value is None or self._better(epoch, value):
+        if value is None or not self._config.load_best_model_at_end or self._better(epoch, value):
             self._keep_as_best(epoch, value)
         patience = self._config.patience
         waited = epoch - max(state.best_epoch, self._timetable.last_phase)
