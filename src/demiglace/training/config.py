@@ -41,8 +41,8 @@ class TrainConfig:
         decides=False,
     )
     load_best_model_at_end: bool = option(
-        "keep the epoch with the best validation metric; false: the last one. With few validation rows, choosing an epoch "
-        "adds noise",
+        "keep the epoch with the best validation metric; false: the last one, since few validation rows choose an "
+        "epoch nearly at random",
         True,
     )
     patience: int | None = option("stop after this many epochs without a better validation metric", None, at_least=1)
