@@ -19,7 +19,7 @@ from demiglace.data.tokenise import tokenise
 from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import predict
-from demiglace.evaluation.significance import influence
+from demiglace.evaluation.significance import influence, variance_over_rows
 from demiglace.manifest import read_manifest, write_json
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.stages.config import DistillConfig
@@ -155,17 +155,17 @@ def _finish(study: Any, step: Step, home: Path) -> None:
 def _runner_up(best: Any, second: Any, home: Path) -> dict[str, Any]:
     """Return the second best trial, and how far the best one is above it.
 
-    standard_error: of that difference over the validation rows (jackknife); another seed is not part of it.
+    standard_error: of that difference over the validation rows, by the jackknife; another seed is not part of it.
     """
     directories = [home / trial.user_attrs["directory"] for trial in (best, second)]
     (labels, ours), (_, theirs) = (np.load(_predictions(directory)) for directory in directories)
     metric = _metric(read_manifest(directories[0]))
-    differences = influence(metric, labels, ours) - influence(metric, labels, theirs)
+    variance = variance_over_rows(influence(metric, labels, ours) - influence(metric, labels, theirs))
     return {
         "options": second.user_attrs["options"],
         "trial": second.number,
         "difference": best.value - second.value,
-        "standard_error": float(np.std(differences) / len(labels) ** 0.5),
+        "standard_error": float(np.sqrt(variance)),
         "rows": len(labels),
     }
 

@@ -96,8 +96,8 @@ def paired_difference(differences: Sequence[float], rows: Sequence[np.ndarray]) 
     count, mean = len(values), float(np.mean(values))
     if count < 2:
         return PairedDifference(mean, None, None)
-    residual = sum(_variance(each - each.mean(0)).sum() / (count - 1) for each in rows) / count
-    shared = max(0.0, sum(float(_variance(each.mean(0))) for each in rows) - residual)
+    residual = sum(variance_over_rows(each - each.mean(0)).sum() / (count - 1) for each in rows) / count
+    shared = max(0.0, sum(float(variance_over_rows(each.mean(0))) for each in rows) - residual)
     # scores on few rows may agree by chance; the residual noise is then all that is known of the units' deviation
     units = residual if np.ptp(values) < _ROUNDING else float(values.var(ddof=1)) / count
     if not units:
@@ -108,7 +108,7 @@ def paired_difference(differences: Sequence[float], rows: Sequence[np.ndarray]) 
     return PairedDifference(mean, math.sqrt(units + shared), (larger + shared) ** 2 / (larger**2 / (count - 1) + rest))
 
 
-def _variance(influences: np.ndarray) -> np.ndarray:
+def variance_over_rows(influences: np.ndarray) -> np.ndarray:
     """Return the variance of a metric from its rows' influences [..., N]; 0 for a single row."""
     size = influences.shape[-1]
     return influences.var(axis=-1, ddof=1) / size if size > 1 else np.zeros(influences.shape[:-1])
