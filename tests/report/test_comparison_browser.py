@@ -97,7 +97,7 @@ def test_a_heading_sorts_by_number_and_keeps_the_notes(browser: Any, pages: dict
     page.keyboard.press("Enter")
     assert names()[:2] == ["teacher", "rail-kd-l"]
     assert table.locator("[aria-sort=descending]").count() == 1
-    assert table.locator("tbody tr").nth(1).locator("td").first.inner_text().endswith("↑ better")
+    assert table.locator("tbody tr").nth(1).locator("td").first.inner_text().endswith("↑ better, exploratory")
 
 
 def test_the_tests_unfold_and_sort_from_the_keyboard(browser: Any, pages: dict[str, str]) -> None:  # noqa: F811
