@@ -1,8 +1,8 @@
 """Which teacher layers meet which student layers.
 
 Layers count as in `SignalRequest`: 1 is the output of the first layer, n that of the last. Mappings with an option
-`final_layer` leave the last layers out unless it is true, since the output term already works on them; `Uniform`,
-`Final` and `Listed` take them in.
+`final_layer` leave the last layers out unless it is true, since the output term already works on them. A student of one
+layer has no other layer, so its last one is matched. `Uniform`, `Final` and `Listed` always match the last layers.
 """
 
 from abc import ABC, abstractmethod
@@ -23,6 +23,7 @@ class Layers:
 
     student: tuple[int, ...]
     teacher: tuple[int, ...]
+    final: bool = True  # whether the last layers take part
 
 
 class LayerMapping(ABC):
@@ -32,7 +33,8 @@ class LayerMapping(ABC):
 
     def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
         """The layers of two models that take part; `ModelError` where there are too few."""
-        extra = 1 if self.final_layer else 0
+        final = self.final_layer or student.num_layers == 1
+        extra = 1 if final else 0
         own = tuple(range(1, student.num_layers + extra))
         others = tuple(range(1, teacher.num_layers + extra))
         if not own or len(own) > len(others):
@@ -41,7 +43,7 @@ class LayerMapping(ABC):
                 f"{len(own)} student and {len(others)} teacher layers to match; at least 1 student layer and as many "
                 "teacher layers are needed: take another student, or final_layer=true."
             )
-        return Layers(own, others)
+        return Layers(own, others, final)
 
     @abstractmethod
     def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
@@ -60,7 +62,7 @@ class Skip(LayerMapping):
 
     def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
         """Teacher layer ⌊i·n/m⌋ for student layer i, n and m being the layers of the whole models."""
-        hidden = 0 if self.final_layer else 1
+        hidden = 0 if layers.final else 1
         n, m = len(layers.teacher) + hidden, len(layers.student) + hidden
         return tuple(i * n // m for i in layers.student)
 
@@ -208,7 +210,7 @@ class RandomSorted(LayerMapping):
             return found
         if self.count > m:
             raise ModelError(f"count={self.count} was given, and {m} student layers can take part; give at most {m}.")
-        return Layers(tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher)
+        return Layers(tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher, found.final)
 
     def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
         """A pure function of (seed, epoch), and of the step where each step draws."""

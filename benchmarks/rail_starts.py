@@ -1,0 +1,121 @@
+"""Paired tests of old and new RAIL-KD, from the runs of recipes/compare/rail-starts.yaml; writes JSON, prints tables.
+
+    demiglace compare recipes/compare/rail-starts.yaml -o runs/rail-starts
+    python benchmarks/rail_starts.py runs/rail-starts benchmarks/results/rail_starts.json
+
+Only tasks and seeds whose runs are finished take part, and the JSON lists them. The contrasts were chosen with the
+question, before the runs; they are not corrected for each other.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demiglace.evaluation.significance import influence, paired_difference
+from demiglace.manifest import machine, read_manifest, versions
+
+CONTRASTS = (
+    *(("rail-kd-l", other) for other in ("rail-before", "vanilla-kd", "none")),
+    *(("rail-balanced", other) for other in ("rail-before", "vanilla-kd", "none")),
+    *((method, "rail-before") for method in ("rail-tied", "rail-identity")),
+    *((method, "vanilla-kd") for method in ("rail-before", "rail-tied", "rail-identity", "last-layer-kd")),
+    ("vanilla-kd", "none"),
+)
+Runs = dict[str, dict[str, dict[int, Path]]]
+
+
+def evaluations(home: Path, ending: str) -> Runs:
+    """Return task -> method -> seed -> directory of a finished evaluation."""
+    found: Runs = defaultdict(lambda: defaultdict(dict))
+    for manifest in sorted(home.glob(f"*/*/*/seed-*{ending}/manifest.json")):
+        task, _, method, run = manifest.parent.relative_to(home).parts
+        found[task][method][int(run.removesuffix(ending).removeprefix("seed-"))] = manifest.parent
+    return found
+
+
+def measured(directory: Path) -> tuple[str, float, np.ndarray, np.ndarray]:
+    """Return the deciding metric, its value in points, labels and predictions [N] of the first set."""
+    result = next(iter(read_manifest(directory)["sets"].values()))
+    metric, value = next(iter(result["metrics"].items()))
+    stem = next(directory.glob("*.predictions.npy")).name.removesuffix(".predictions.npy")
+    labels, predictions = (np.load(directory / f"{stem}.{kind}.npy") for kind in ("labels", "predictions"))
+    return metric, 100 * value, labels, predictions
+
+
+def contrast(ours: dict[int, Path], theirs: dict[int, Path]) -> dict[str, Any] | None:
+    """Return the paired difference over the seeds that both have; None for fewer than two."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    if len(seeds) < 2:
+        return None
+    differences, rows = [], []
+    for seed in seeds:
+        (metric, value, labels, mine), (_, other, _, yours) = measured(ours[seed]), measured(theirs[seed])
+        differences.append(value - other)
+        rows.append(100 * (influence(metric, labels, mine) - influence(metric, labels, yours)))
+    result = paired_difference(differences, [np.stack(rows)])
+    return {
+        "seeds": seeds,
+        "difference": result.mean,
+        "ci": result.interval(),
+        "p": result.p(),
+        "mde": result.detectable(),
+    }
+
+
+def summary(runs: Runs) -> dict[str, Any]:
+    """Return each task's scores by method and seed, and its contrasts."""
+    return {
+        task: {
+            "scores": {
+                m: {seed: round(measured(d)[1], 3) for seed, d in found.items()} for m, found in methods.items()
+            },
+            "contrasts": {
+                f"{method} - {control}": result
+                for method, control in CONTRASTS
+                if (result := contrast(methods.get(method, {}), methods.get(control, {}))) is not None
+            },
+        }
+        for task, methods in runs.items()
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    for task, content in result.items():
+        print(f"\n{task}\n\n| method | mean ± sd | by seed |\n| --- | ---: | --- |")
+        for method, scores in content["scores"].items():
+            values = list(scores.values())
+            deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            print(f"| {method} | {np.mean(values):.2f}{deviation} | {', '.join(f'{v:.2f}' for v in values)} |")
+        print(
+            "\n| difference | points | 95 % interval | p | could have seen (MDE) |\n| --- | ---: | --- | ---: | ---: |"
+        )
+        for name, found in content["contrasts"].items():
+            low, high = found["ci"]
+            values = f"{found['difference']:+.2f} | {low:+.2f} to {high:+.2f} | {found['p']:.3f} | {found['mde']:.2f}"
+            print(f"| {name} | {values} |".replace("-0.", "−0.").replace("| -", "| −"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--ending", default=".evaluation", help="what the evaluations' names end in")
+    args = parser.parse_args()
+    result = summary(evaluations(args.home, args.ending))
+    head = {
+        "benchmark": "rail_starts",
+        "date": str(datetime.now(UTC).date()),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    args.output.write_text(json.dumps(head | {"tasks": result}, indent=1) + "\n")
+    show(result)
+
+
+if __name__ == "__main__":
+    main()
