@@ -210,7 +210,9 @@ class RandomSorted(LayerMapping):
             return found
         if self.count > m:
             raise ModelError(f"count={self.count} was given, and {m} student layers can take part; give at most {m}.")
-        return Layers(tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher, found.final)
+        return Layers(
+            tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher, found.final
+        )
 
     def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
         """A pure function of (seed, epoch), and of the step where each step draws."""
