@@ -12,8 +12,11 @@ from demiglace.data.batches import collate
 from demiglace.errors import ConfigError
 from demiglace.losses.hidden import normalised_squared
 from demiglace.methods.base import Progress
+from demiglace.methods.compose import compose
 from demiglace.methods.projection import Kind, Projection, Projections
 from demiglace.methods.table import build_method
+from demiglace.models.shape import ModelShape
+from demiglace.training.objective import Objective
 from factories import tiny_config, tiny_model
 from training_kit import CLASSES, make_loop, objective_of, random_examples, teacher_and_student
 
@@ -145,3 +148,25 @@ def test_options_of_projections_are_never_without_effect(given: dict) -> None:
     assert objective.terms[2].projections.student.weight.shape[0] == 2
     with pytest.raises(ConfigError, match=f"{next(iter(given))} was given with projection=none"):
         build_method("rail-kd-l", given | {"projection": "none"})
+
+
+def test_centered_states_are_fitted_less_their_means() -> None:
+    """The shared mean would decide the regression, and the loss does not see it."""
+    wide = states(400, layers=1) + 30
+    narrow = wide @ torch.linalg.qr(torch.randn(WIDTH, 24))[0]
+    found = {}
+    for centered in (True, False):
+        torch.manual_seed(0)
+        maps = Projection("per-layer", size=16).build(1, 1, 24, WIDTH)
+        maps.observe(narrow, wide, (0,))
+        maps.fit(centered)
+        found[centered] = centered_cosine(*maps(narrow, wide, (0,)))
+    assert found[True] > found[False] + 0.02
+
+
+def test_a_fitted_term_on_perturbed_text_is_refused() -> None:
+    layers = {"term": "layers", "mapping": "skip", "pooling": "mean", "distance": "mse", "centered": True}
+    method = compose({"terms": [layers | {"input": "perturbed"}], "augmentation": "adversarial-masking"})
+    teacher, student = teacher_and_student()
+    with pytest.raises(ConfigError, match="layers is on perturbed text and starts from training rows"):
+        Objective(student, method, ModelShape.of(teacher), "classification", "fp32")

@@ -247,3 +247,19 @@ def test_it_can_be_switched_off(tmp_path, capsys):
     loop_of(tmp_path, options={"layer_weight": 1e5}, diagnostics="off").run()
     assert said(capsys) == []
     assert records(tmp_path, "gradients") == []
+
+
+def test_a_head_that_is_trained_alone_is_looked_at(tmp_path):
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("vanilla-kd", {}, teacher, student)
+    for name, parameter in objective.student.named_parameters():
+        parameter.requires_grad_("classifier" in name)
+    make_loop(tmp_path, objective, source, random_examples(ROWS), log_steps=2).run()
+    assert all(min(r["terms"].values()) > 0 for r in records(tmp_path, "gradients"))
+
+
+def test_features_of_a_term_that_counts_no_longer_are_not_watched(tmp_path):
+    loop_of(tmp_path, "rail-balanced", log_steps=1, epochs=2).run()
+    steps = records(tmp_path, "step")
+    assert "layers.centered_cosine" in steps[0]["diagnostics"]
+    assert steps[-1]["diagnostics"] == {}

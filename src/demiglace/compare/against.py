@@ -264,7 +264,9 @@ def _equivalences(declared: Sequence[tuple[Result, _Test | None]]) -> list[Resul
             continue
         margin = entry["margin"] / _POINTS if _higher_is_better(test.metric) else entry["margin"]
         found.append({"margin": margin, "p": test.estimate.equivalence(margin)})
-    p = corrected([None if result is None else result["p"] for result in found])
+    # a contrast without a result counts too: later runs must not take back what is called equivalent
+    values = [1.0 if result is None or result["p"] is None else result["p"] for result in found]
+    p = corrected([p if entry["margin"] is not None else None for p, (entry, _) in zip(values, declared, strict=True)])
     for result, value, (_, test) in zip(found, p, declared, strict=True):
         if result is not None and test is not None:
             shown = "equivalent" if value is not None and value < ALPHA else NOT_EQUIVALENT

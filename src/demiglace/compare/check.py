@@ -17,8 +17,9 @@ from demiglace.data.tasks import TASKS
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.table import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
-from demiglace.models.truncate import choose_layers
-from demiglace.stages.config import DistillConfig, TruncateConfig
+from demiglace.models.truncate import MEASURED, choose_layers
+from demiglace.stages.config import DistillConfig, FinetuneConfig, TruncateConfig
+from demiglace.training.config import check_patience
 from demiglace.training.timetable import check_phases
 
 
@@ -30,6 +31,8 @@ def check_plan(plan: Plan) -> None:
     for step in plan.steps:
         config = config_of(step, plan.home)
         try:
+            if isinstance(config, DistillConfig | FinetuneConfig):
+                check_patience(config.training)
             if isinstance(config, DistillConfig):
                 _check_epochs(config, step)
             if isinstance(config, TruncateConfig):
@@ -53,6 +56,8 @@ def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -
     trained = next((config_of(s, plan.home).model for s in plan.steps if str(plan.home / s.key) == whole), None)
     if config.layers is None and config.keep is None:
         raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
+    if isinstance(config, TruncateConfig) and config.strategy in MEASURED and not (config.calibration or config.keep):
+        raise ConfigError(f"strategy {config.strategy} is measured on text; give some files as `calibration`.")
     if Path(trained or whole).expanduser().is_dir():
         model = resolve_model(trained or whole)
         choose_layers(load_config(model).num_hidden_layers, config.layers, config.strategy, config.keep)

@@ -145,7 +145,7 @@ class _LayerDistillation(TermLoss):
 
     def fit(self) -> None:
         if self.projections.needs_fit:
-            self.projections.fit()
+            self.projections.fit(self._term.centered)
         if self._term.centered:
             self.student_mean /= self._rows
             self.teacher_mean /= self._rows

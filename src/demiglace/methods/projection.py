@@ -110,10 +110,10 @@ class Projections(nn.Module):
         assert isinstance(self.student, LinearMaps)
         self.student.observe(self._joined(student), self._of_teacher(self._joined(teacher), chosen))
 
-    def fit(self) -> None:
-        """Fit the student's maps to the states that were observed."""
+    def fit(self, centered: bool = False) -> None:
+        """Fit the student's maps to the states that were observed; centered: to these less their means."""
         assert isinstance(self.student, LinearMaps)
-        self.student.fit()
+        self.student.fit(centered)
 
     def _joined(self, states: Tensor) -> Tensor:
         return states.flatten(1).unsqueeze(1) if self._concatenated else states
@@ -130,7 +130,7 @@ class LinearMaps(nn.Module):
         bound = width**-0.5
         weight = torch.empty(count, width, size).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight, requires_grad=trained)
-        self._sums: tuple[Tensor, Tensor] | None = None  # XᵀX [count, d, d] and XᵀY [count, d, u] of observed rows
+        self._sums: tuple[Tensor, ...] | None = None  # of observed rows: XᵀX, XᵀY, Xᵀ1, Yᵀ1, their number
 
     def forward(self, hidden: Tensor, layers: Sequence[int]) -> Tensor:
         """Map [B, m, …, d] to [B, m, …, u]; layers: which map each of the m takes."""
@@ -144,14 +144,17 @@ class LinearMaps(nn.Module):
         if len(self.weight) == 1:
             x, y = x.unsqueeze(0), y.unsqueeze(0)
         x, y = x.flatten(1, -2), y.flatten(1, -2)
-        sums = x.mT @ x, x.mT @ y
-        self._sums = sums if self._sums is None else (self._sums[0] + sums[0], self._sums[1] + sums[1])
+        sums = x.mT @ x, x.mT @ y, x.sum(1), y.sum(1), x.new_tensor(x.shape[1])
+        self._sums = sums if self._sums is None else tuple(a + b for a, b in zip(self._sums, sums, strict=True))
 
     @torch.no_grad()
-    def fit(self) -> None:
-        """Set the maps to the ridge regression of the observed outputs on the observed inputs."""
+    def fit(self, centered: bool = False) -> None:
+        """Set the maps to the ridge regression of the observed outputs on the observed inputs, or of both centered."""
         assert self._sums is not None
-        gram, cross = self._sums
+        gram, cross, x, y, rows = self._sums
+        if centered:
+            gram = gram - x[:, :, None] * x[:, None] / rows
+            cross = cross - x[:, :, None] * y[:, None] / rows
         ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         self.weight.copy_(torch.linalg.solve(gram + ridge[:, None, None] * eye, cross))

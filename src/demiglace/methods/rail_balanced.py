@@ -18,9 +18,10 @@ from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 @dataclass(frozen=True)
 class RailBalanced:
-    """λ1·CE + λ2·KD + λ3·max(0, 1 − t/T)·mean_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ = h̄ − mean over rows.
+    """λ1·CE + λ2·KD + λ3·max(0, 1 − t/T)·mean_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ = h̄ − its mean.
 
-    t is the share of the steps done, T the share at which the layers' weight has fallen to 0.
+    The mean is that of each model's layer over the first training rows, before training. t is the share of the steps
+    done, T the share at which the layers' weight has fallen to 0.
     """
 
     task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)

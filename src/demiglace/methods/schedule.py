@@ -57,7 +57,7 @@ class _Scheduled(TermLoss):
         done = min(1.0, progress.fraction / self._until)
         factor = done if self._course == "rising" else 1 - done
         value = self.loss(student, teacher, labels, progress)
-        self.diagnostics = self.loss.diagnostics
+        self.diagnostics = self.loss.diagnostics if factor else {}
         return factor * value
 
     def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:

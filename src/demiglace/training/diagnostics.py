@@ -78,7 +78,9 @@ def _layers(student: PreTrainedModel) -> list[list[nn.Parameter]]:
         blocks: Iterable[nn.Module] = layer_stack(student)
     except ModelError:
         blocks = [student]
-    return [[p for p in block.parameters() if p.requires_grad] for block in blocks]
+    layers = [[p for p in block.parameters() if p.requires_grad] for block in blocks]
+    # where all layers are frozen, what is left, such as the head
+    return layers if any(layers) else [[p for p in student.parameters() if p.requires_grad]]
 
 
 def _norm(gradients: Sequence[Tensor | None]) -> float:

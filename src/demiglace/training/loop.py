@@ -248,7 +248,7 @@ class Loop:
             "terms": dict(zip(self._plain.names, terms, strict=True)),
             "shares": shares(self._plain, terms),
             "gradient_norm": norm,
-            "diagnostics": self._findings(),
+            "diagnostics": self._findings(self._timetable.progress(self.state.step - 1).phase),
         }
         self._log.write("step", record)
         if self._accelerator.is_main_process and not self._sharded:
@@ -259,9 +259,9 @@ class Loop:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
 
-    def _findings(self) -> dict[str, float]:
-        """What the terms and the generator have to say of their last steps."""
-        found = {k: float(v) for k, v in self._plain.diagnostics().items()}
+    def _findings(self, phase: int) -> dict[str, float]:
+        """Return the numbers that the phase's terms and the generator kept of their last steps."""
+        found = {k: float(v) for k, v in self._plain.diagnostics(phase).items()}
         return found | (self._adversary.diagnostics() if self._adversary else {})
 
     def _check_finite(self, table: np.ndarray, plan: list[np.ndarray], index: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batches import Batch
+from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, Problem, Progress, Requests, TermLoss, Weighted
 from demiglace.methods.tokens import is_of_tokens, token_terms
 from demiglace.models.language import HeadInput
@@ -43,6 +44,12 @@ class Objective(nn.Module):
         self._perturbed = method.perturbed_requests(shape, teacher).student
         self.terms = nn.ModuleList(w.term.build(shape, teacher, problem) for w in method.terms)
         self.names = unique_names(method)
+        for name, t, w in zip(self.names, self.terms, method.terms, strict=True):
+            if w.on == "perturbed" and _term(t).needs_fit:
+                raise ConfigError(
+                    f"the term {name} is on perturbed text and starts from training rows (a fitted map or centered "
+                    "states), which are not perturbed; take input: text, or start: random and centered: false."
+                )
         self._rows = method.terms
         self._precision = precision
         is_language = problem == "language"
@@ -193,11 +200,12 @@ class Objective(nn.Module):
         found = {name: _term(t).pairs(progress) for name, t, active in terms if active}
         return {name: [list(p) for p in pairs] for name, pairs in found.items() if pairs}
 
-    def diagnostics(self) -> Mapping[str, Tensor]:
-        """What the terms' last forward passes have to say."""
+    def diagnostics(self, phase: int = 0) -> Mapping[str, Tensor]:
+        """Return the numbers that the phase's terms kept of their last forward passes."""
         return {
             f"{name}.{key}": value
-            for name, t in zip(self.names, self.terms, strict=True)
+            for name, t, on in zip(self.names, self.terms, self._active[phase], strict=True)
+            if on
             for key, value in _term(t).diagnostics.items()
         }
 
