@@ -147,6 +147,17 @@ def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
     assert margins[0]["verdict"] == "not shown to be equivalent"
 
 
+def test_equivalence_counts_contrasts_whose_runs_are_missing(tmp_path: Path) -> None:
+    """Or a comparison that is half done would call methods equivalent, and take it back later."""
+    there, absent = (Contrast(method, "none", None, True, 3.0) for method in ("vanilla-kd", "rail & co"))
+    rows = [r | {"status": "missing", "sets": {}} if r["method"] == "rail & co" else r for r in records(tmp_path)]
+    alone, both = (
+        summarise(rows, tmp_path, contrasts)["primary"][0]["test"]["equivalence"]
+        for contrasts in ((there,), (there, absent))
+    )
+    assert both["p_corrected"] == pytest.approx(min(1.0, 2 * alone["p"]))
+
+
 def test_a_primary_contrast_may_have_any_control(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in (*RIGHT, "pkd") for s in SEEDS]
     found = summarise(rows, tmp_path, [Contrast("rail & co", "pkd", None, False, None)])
