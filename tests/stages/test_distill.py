@@ -303,10 +303,10 @@ def test_models_that_do_not_go_together_are_refused_and_do_not_bar_the_mended_co
 def test_a_student_that_is_too_small_for_the_method(
     tmp_path: Path, teacher: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", **rows, **QUICK) == 2
-    assert "final_layer=true" in capsys.readouterr().err
-    options = {"final_layer": "true"}
-    assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", method_options=options, **rows, **QUICK) == 0
+    options = {"count": "2"}
+    assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", method_options=options, **rows, **QUICK) == 2
+    assert "count=2 was given, and 1 student layer(s) can take part" in capsys.readouterr().err
+    assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", **rows, **QUICK) == 0
 
 
 def test_an_interrupted_run_keeps_its_directory(

@@ -209,7 +209,7 @@ class RandomSorted(LayerMapping):
         if self.count is None:
             return found
         if self.count > m:
-            raise ModelError(f"count={self.count} was given, and {m} student layers can take part; give at most {m}.")
+            raise ModelError(f"count={self.count} was given, and {m} student layer(s) can take part; give at most {m}.")
         return Layers(
             tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher, found.final
         )
