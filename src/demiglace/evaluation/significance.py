@@ -115,7 +115,7 @@ def variance_over_rows(influences: np.ndarray) -> np.ndarray:
 
 
 def seed_test(method: Sequence[float], control: Sequence[float]) -> float | None:
-    """Return the two-sided p of a paired t-test over seeds alone, for scores whose predictions are not at hand.
+    """Return the two-sided p of a paired t-test over seeds alone, for scores whose predictions are not available.
 
     1 where all differences are 0. None for fewer than two pairs, and where all differences are one other number.
     """

@@ -17,6 +17,11 @@ Reduction = Literal["mean", "sum"]  # over the pairs of layers of a term
 Epoch = Literal["best", "last"]
 
 
+def over_pairs(values: Tensor, reduction: Reduction) -> Tensor:
+    """Return the mean or the sum over the pairs of layers, from [B, m] to [B]."""
+    return values.mean(dim=1) if reduction == "mean" else values.sum(dim=1)
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where training stands; all randomness and every schedule of a method is a pure function of it.

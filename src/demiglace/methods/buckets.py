@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from demiglace.losses.hidden import mean_squared
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss, over_pairs
 from demiglace.methods.mapping import All
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.projection import LinearMaps, Start
@@ -78,7 +78,7 @@ class _BucketDistillation(TermLoss):
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
         mapped = [maps(states, [0]) for maps, states in zip(self._maps, self._joined(teacher), strict=True)]
         distance = mean_squared(student.hidden(self._pooling, self._layers), torch.cat(mapped, dim=1))
-        return distance.mean(dim=1) if self._term.reduction == "mean" else distance.sum(dim=1)
+        return over_pairs(distance, self._term.reduction)
 
     def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
         states = student.hidden(self._pooling, self._layers)

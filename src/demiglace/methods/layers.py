@@ -10,7 +10,7 @@ from torch import Tensor
 
 from demiglace.errors import ConfigError
 from demiglace.losses.hidden import attend, cosine_distance, mean_over_tokens, mean_squared, normalised_squared
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss, over_pairs
 from demiglace.methods.mapping import LayerMapping, Layers
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.projection import Kind, Projection
@@ -102,8 +102,8 @@ class _LayerDistillation(TermLoss):
         count, candidates = len(self._layers.student), len(self._layers.teacher)
         self.projections = term.projection.build(count, candidates, student.hidden_size, teacher.hidden_size)
         self.needs_fit = self.projections.needs_fit or term.centered
-        self.register_buffer("student_mean", torch.zeros(count, student.hidden_size))
-        self.register_buffer("teacher_mean", torch.zeros(candidates, teacher.hidden_size))
+        for name, size in (("student", (count, student.hidden_size)), ("teacher", (candidates, teacher.hidden_size))):
+            self.register_buffer(f"{name}_mean", torch.zeros(size), persistent=term.centered)
         self._rows = 0  # observed so far
         weights = torch.tensor(term.layer_weights or (1.0,) * count)
         self.register_buffer("weights", weights, persistent=False)
@@ -123,8 +123,7 @@ class _LayerDistillation(TermLoss):
         if not self._term.squared:
             distance = distance.clamp_min(1e-12).sqrt()
         distance = self._by_row(distance.unsqueeze(-1), student).squeeze(-1)
-        total = (distance * self.weights[: distance.shape[1]]).sum(dim=1)
-        return total / distance.shape[1] if self._term.reduction == "mean" else total
+        return over_pairs(distance * self.weights[: distance.shape[1]], self._term.reduction)
 
     def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
         chosen = self._term.mapping.choose(self._layers, progress)

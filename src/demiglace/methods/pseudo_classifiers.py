@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from demiglace.config import option
 from demiglace.losses.divergences import forward_kl, squared_error
 from demiglace.losses.hidden import attend
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss, over_pairs
 from demiglace.methods.mapping import All, Layers
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.models.pooling import PoolingOption
@@ -61,8 +61,8 @@ class _PseudoClassifierDistillation(TermLoss):
         other = self.teacher(teacher.hidden(self._pooling, self._layers.teacher))
         combined = attend(own, other).detach()
         learnt = self._distance(other, teacher.logits[:, None].expand_as(other))
-        parts = self._distance(own, combined), learnt
-        return sum(p.mean(1) if self._term.reduction == "mean" else p.sum(1) for p in parts)  # type: ignore[return-value]
+        reduction = self._term.reduction
+        return over_pairs(self._distance(own, combined), reduction) + over_pairs(learnt, reduction)
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """[B, m, C] and [B, m, C] to [B, m]."""

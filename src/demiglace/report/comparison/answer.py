@@ -45,8 +45,8 @@ def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
         return f"Ship {plain}: it reaches {what} of {theirs}, and the best method, {name}, {ours}."
     if control is None:
         lacks = any(c.control == "none" and c.student == key[0] for c in comparison.cells)
-        told = "its control without a teacher lacks a task" if lacks else "no control tells what its teacher added"
-        return f"Of the students, {name} has the best mean, {what} of {ours}; {told}."
+        clause = "its control without a teacher lacks a task" if lacks else "no control tells what its teacher added"
+        return f"Of the students, {name} has the best mean, {what} of {ours}; {clause}."
     if ship == control:
         cheapest = "the cheapest to train" if _is_cheapest(comparison, control) else "which needs no teacher"
         worse = _where(comparison, key, "worse")
@@ -54,8 +54,8 @@ def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
         exploratory = is_exploratory(comparison, key, "none")
         by = ", in exploratory tests" if exploratory else ""
         lower = f"is {'' if exploratory else 'significantly '}worse{worse} and better on none{by}"
-        told = lower if tally(comparison, key, "none")["worse"] else apart
-        return f"Ship {plain}, {cheapest}: the best mean, {what} of {ours} by {name}, {told}."
+        clause = lower if tally(comparison, key, "none")["worse"] else apart
+        return f"Ship {plain}, {cheapest}: the best mean, {what} of {ours} by {name}, {clause}."
     theirs = words.points(comparison.score(control), comparison.metric)
     return _of_a_method(comparison, key, f"{what} of {ours} against {theirs} without a teacher")
 
@@ -66,10 +66,10 @@ def _not_excluded(comparison: Comparison, key: Key) -> str:
     if found is None:
         return ""
     seen = words.could_have_seen(found, comparison.metric)
-    told = f" ({seen})" if seen else ""
+    clause = f" ({seen})" if seen else ""
     if found.interval is None or not words.in_points(comparison.metric) or (gain := found.interval[1]) < _WORTH_HAVING:
-        return told
-    return f"{told}; a gain of up to {words.points(gain, comparison.metric)} is not excluded"
+        return clause
+    return f"{clause}; a gain of up to {words.points(gain, comparison.metric)} is not excluded"
 
 
 def _of_a_method(comparison: Comparison, key: Key, scores: str) -> str:

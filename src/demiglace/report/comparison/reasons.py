@@ -49,8 +49,8 @@ def primary(comparison: Comparison) -> tuple[str, ...]:
     if len(tests) <= _MOST_PRIMARY:
         return tuple(_primary(comparison, entry) for entry, _ in tests)
     counts = Counter("not tested" if test is None else test.verdict for _, test in tests)
-    told = words.listed([f"{count} {verdict}" for verdict, count in counts.items()])
-    return (f"Of {len(tests)} primary contrasts: {told}.",)
+    text = words.listed([f"{count} {verdict}" for verdict, count in counts.items()])
+    return (f"Of {len(tests)} primary contrasts: {text}.",)
 
 
 def _primary(comparison: Comparison, entry: Primary) -> str:
@@ -60,10 +60,10 @@ def _primary(comparison: Comparison, entry: Primary) -> str:
     if entry.test is None or entry.metric is None:
         return f"Primary: {name} {where}: not tested, runs are missing."
     test, metric = entry.test, entry.metric
-    told = words.difference_in_words(test, metric, float(comparison.test["level"]))
+    text = words.difference_in_words(test, metric, float(comparison.test["level"]))
     p, verdict = words.probability(test.p_corrected), words.verdict_in_words(test, metric)
     equal = "" if entry.equivalence is None else f"; {words.equivalence_in_words(entry.equivalence, metric)}"
-    return f"Primary: {name} {where}: {told}, corrected p {p}: {verdict}{equal}."
+    return f"Primary: {name} {where}: {text}, corrected p {p}: {verdict}{equal}."
 
 
 def on_average(comparison: Comparison, key: Key) -> str:
@@ -71,27 +71,27 @@ def on_average(comparison: Comparison, key: Key) -> str:
     found = average_of(comparison, key)
     if found is None or found.verdict == words.UNKNOWN:
         return ""
-    told = words.difference_in_words(found, "average", float(comparison.test["level"]))
+    text = words.difference_in_words(found, "average", float(comparison.test["level"]))
     decided = found.verdict in ("better", "worse")
     verdict = words.adverb(found) if decided else words.verdict_in_words(found, "average")
     p = words.probability(found.p if found.exploratory else found.p_corrected)
     kind = "uncorrected" if found.exploratory else "corrected"
     name = words.name_of(key, comparison)
-    return f"On average over the tasks {name} differs from no teacher by {told}, {kind} p {p}: {verdict}."
+    return f"On average over the tasks {name} differs from no teacher by {text}, {kind} p {p}: {verdict}."
 
 
 def against(comparison: Comparison, key: Key, control: str, called: str) -> str:
     """Return which tasks are better, worse, and without a significant difference."""
     found = tests_of(comparison, key, control)
-    told = []
+    parts = []
     for verdict in ("better", "worse"):
         hits = [(task, d) for task, d in found.items() if d.verdict == verdict]
         where = words.listed([_hit(comparison, key, task, d) for task, d in hits]) if hits else ""
-        told += [f"{words.adverb(hits[0][1])} on {where}"] if hits else []
+        parts += [f"{words.adverb(hits[0][1])} on {where}"] if hits else []
     for verdict in (words.NO_DIFFERENCE, words.UNKNOWN):
         rest = [_without(comparison, key, task, d) for task, d in found.items() if d.verdict == verdict]
-        told += [f"{verdict} on {words.listed(rest)}"] if rest else []
-    return f"{words.name_of(key, comparison)} against {called}: {'; '.join(told)}." if told else ""
+        parts += [f"{verdict} on {words.listed(rest)}"] if rest else []
+    return f"{words.name_of(key, comparison)} against {called}: {'; '.join(parts)}." if parts else ""
 
 
 def _without(comparison: Comparison, key: Key, task: str, found: Difference) -> str:
@@ -105,8 +105,8 @@ def _metric(comparison: Comparison, key: Key, task: str) -> str:
 
 
 def _hit(comparison: Comparison, key: Key, task: str, found: Difference) -> str:
-    told = words.difference_in_words(found, _metric(comparison, key, task), float(comparison.test["level"]))
-    return f"{wording.shorten(task, 40)} {told}"
+    text = words.difference_in_words(found, _metric(comparison, key, task), float(comparison.test["level"]))
+    return f"{wording.shorten(task, 40)} {text}"
 
 
 def higher(comparison: Comparison, key: Key) -> str:
@@ -130,10 +130,10 @@ def others(comparison: Comparison, key: Key) -> str:
         ]
         for kind in (False, True)
     )
-    told = [f"Significantly better than no teacher: {words.listed(sure)}."] if sure else []
-    told += [f"Better than no teacher in exploratory tests: {words.listed(exploratory)}."] if exploratory else []
-    if told or _won(comparison, key):
-        return " ".join(told)
+    sentences = [f"Significantly better than no teacher: {words.listed(sure)}."] if sure else []
+    sentences += [f"Better than no teacher in exploratory tests: {words.listed(exploratory)}."] if exploratory else []
+    if sentences or _won(comparison, key):
+        return " ".join(sentences)
     tested = any(d.verdict != words.UNKNOWN for k in comparison.keys for d in tests_of(comparison, k, "none").values())
     return "No method is significantly better than no teacher on any task." if tested else ""
 
