@@ -37,7 +37,7 @@ report-demo: $(READY) ## a sample report within a minute, from real runs of tiny
 	OMP_NUM_THREADS=1 $(BIN)/python examples/report_demo.py $(ARGS)
 
 cards: $(READY) ## write the methods' cards anew, docs/methods
-	$(BIN)/python -m demiglace.methods.card docs/methods
+	$(BIN)/python -m demiglace.methods.describe docs/methods
 
 bench-peers: $(PEERS)/.ready ## race against other libraries; ARGS="--races sst2_12x256"
 	$(PEERS)/bin/python benchmarks/peers/losses.py

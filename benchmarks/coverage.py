@@ -27,8 +27,8 @@ import kit
 import numpy as np
 from scipy import stats
 
+from demiglace.evaluation.bootstrap_metrics import SUMMED
 from demiglace.evaluation.significance import ALPHA, PairedDifference, influence, paired_difference, seed_test
-from demiglace.evaluation.sums import SUMMED
 
 UNITS, METRICS, EFFECTS = (3, 5, 8), ("accuracy", "f1"), (0.02, 0.04)
 RESAMPLES = 400  # of the old method, which took 10,000

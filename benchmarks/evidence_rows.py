@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from demiglace.data.checks import row_keys
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
-from demiglace.data.rows import Split
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.checks import row_keys
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.schema import Split
 
 TASKS = {"sst2": "validation", "qqp": "validation", "banking77": "test"}
 TEXTS = 8000

@@ -25,13 +25,13 @@ import numpy as np
 import psutil
 
 import demiglace
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
-from demiglace.manifest import read_manifest
-from demiglace.models.language import new_language_config, new_language_model
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.costs.estimate import Estimate
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.models.language_model import new_language_config, new_language_model
 from demiglace.models.loading import load_tokenizer, save_model
 from demiglace.models.tokenizer import load_text_tokenizer
-from demiglace.stages.estimate import Estimate
+from demiglace.runs.directory import read_manifest
 
 TARGETS = {"time": 0.25, "cache": 0.10}
 CASES: dict[str, dict[str, Any]] = {

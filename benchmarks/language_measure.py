@@ -23,11 +23,11 @@ from language_sides import CLIP, LR, SIDES, Case
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch
-from demiglace.methods.table import build_method
+from demiglace.config.training import TrainConfig
+from demiglace.data.batching import Batch
+from demiglace.methods.registry import build_method
 from demiglace.models.shape import ModelShape
 from demiglace.training import loop
-from demiglace.training.config import TrainConfig
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal
 

@@ -12,12 +12,12 @@ from language import Shape
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from demiglace.data.batches import Batch, collate, epoch_steps
-from demiglace.data.blocks import Blocks, all_blocks
-from demiglace.data.corpus import Corpus
+from demiglace.data.batching import Batch, collate, epoch_steps
+from demiglace.data.text.blocks import Blocks, all_blocks
+from demiglace.data.text.token_shards import Corpus
 from demiglace.methods.base import Method, Progress, Weighted
-from demiglace.methods.outputs import LogitDistillation
-from demiglace.methods.table import build_method
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.logits import LogitDistillation
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher

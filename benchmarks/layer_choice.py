@@ -30,19 +30,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.data.batches import forward_tokens
+from demiglace.data.batching import forward_tokens
 from demiglace.data.document_config import ReadConfig
-from demiglace.data.documents import Document, read_documents
+from demiglace.data.text.readers import Document, read_documents
+from demiglace.distillation.student import CALIBRATION_TOKENS
 from demiglace.models import greedy as search
-from demiglace.models.bypass import bypassed, layer_forms
 from demiglace.models.greedy import ERROR, contenders, measure_of
 from demiglace.models.importance import Inputs, block_influence
-from demiglace.models.language import load_language_model
-from demiglace.models.stack import layer_stack
+from demiglace.models.language_model import load_language_model
+from demiglace.models.layer_ablation import bypassed, layer_forms
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.tokenizer import load_text_tokenizer
 from demiglace.models.truncate import alternate
 from demiglace.stages.importance import ROW_TOKENS, sampled_batches
-from demiglace.stages.student import CALIBRATION_TOKENS
 
 HELD_OUT_ROWS, HELD_OUT_LENGTH = 10, 256
 Order = list[int]  # layers in the order in which they are dropped

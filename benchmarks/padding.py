@@ -11,7 +11,7 @@ import kit
 import numpy as np
 import torch
 
-from demiglace.data.batches import Batch, collate, epoch_steps
+from demiglace.data.batching import Batch, collate, epoch_steps
 from demiglace.data.tokenise import Examples
 from demiglace.models.precision import autocast
 

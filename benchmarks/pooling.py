@@ -34,11 +34,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import collate, epoch_steps, sorted_batches
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
-from demiglace.data.reading import read_table
-from demiglace.data.sources import data_folder
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.batching import collate, epoch_steps, sorted_batches
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.readers import read_table
+from demiglace.data.rows.sources import data_folder
 from demiglace.data.tokenise import Examples, select, tokenise
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.pooling import norm_ratios, pool
@@ -48,7 +48,7 @@ from demiglace.models.truncate import alternate, bottom, truncate_model
 from demiglace.signals.capture import capture
 from demiglace.signals.request import hidden_request
 from demiglace.signals.sinks import SINK_RATIO
-from demiglace.stages.fit import save_model
+from demiglace.training.run import save_model
 
 TASKS = ("banking77", "sst2")
 LABELS = ("0", "1")  # of the new head, which only fine-tuning uses

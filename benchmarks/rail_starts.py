@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from demiglace.evaluation.significance import influence, paired_difference
-from demiglace.manifest import machine, read_manifest, versions
+from demiglace.runs.directory import machine, read_manifest, versions
 
 CONTRASTS = (
     *(("rail-kd-l", other) for other in ("rail-before", "vanilla-kd", "none")),

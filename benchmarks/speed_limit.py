@@ -16,15 +16,15 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import collate, epoch_steps
+from demiglace.config.training import TrainConfig
+from demiglace.data.batching import collate, epoch_steps
 from demiglace.data.tokenise import Examples
-from demiglace.methods.table import build_method
+from demiglace.methods.registry import build_method
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
-from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
 from demiglace.signals.online import OnlineTeacher, SignalSource
-from demiglace.training.config import TrainConfig
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.tables import label, markdown, result_tables, score_text
-from demiglace.manifest import read_json
+from demiglace.report.text_tables import label, markdown, result_tables, score_text
+from demiglace.runs.directory import read_json
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results" / "encoders.md"

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 import demiglace
-from demiglace.manifest import read_manifest
+from demiglace.runs.directory import read_manifest
 
 
 def score(run: Path) -> float:

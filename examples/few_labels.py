@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import demiglace
-from demiglace.manifest import read_manifest
+from demiglace.runs.directory import read_manifest
 
 Row = dict[str, str]
 

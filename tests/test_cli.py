@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from demiglace import __version__, cli
-from demiglace.config import build, option, options_of
-from demiglace.errors import ConfigError, DataError
-from demiglace.flags import parse
-from demiglace.stages.config import (
+from demiglace.config.arguments import parse
+from demiglace.config.commands import (
     DistillConfig,
     EvaluateConfig,
     FinetuneConfig,
@@ -21,6 +19,8 @@ from demiglace.stages.config import (
     ReportConfig,
     TruncateConfig,
 )
+from demiglace.config.options import build, option, options_of
+from demiglace.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ def stage(monkeypatch):
     """Replaces the stage of `truncate` by a function of the test's choice."""
 
     def install(function):
-        module = types.ModuleType("demiglace.stages.truncate")
+        module = types.ModuleType("demiglace.commands.truncate")
         module.truncate = function
-        monkeypatch.setitem(sys.modules, "demiglace.stages.truncate", module)
+        monkeypatch.setitem(sys.modules, "demiglace.commands.truncate", module)
 
     return install
 
@@ -211,7 +211,7 @@ def test_an_interrupt_is_130(stage, capsys):
 def test_our_own_fault_is_1_with_a_traceback():
     code = """
 import sys, types
-module = sys.modules["demiglace.stages.truncate"] = types.ModuleType("demiglace.stages.truncate")
+module = sys.modules["demiglace.commands.truncate"] = types.ModuleType("demiglace.commands.truncate")
 def truncate(config): raise ZeroDivisionError("ours")
 module.truncate = truncate
 from demiglace.cli import main

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import demiglace
 from demiglace.cli import COMMANDS, config_class_of
-from demiglace.config import Option, build, command, flatten, group, option, options_of, print_yaml, read_yaml
+from demiglace.config.arguments import parse
+from demiglace.config.options import Option, build, command, flatten, group, option, options_of, print_yaml, read_yaml
 from demiglace.errors import ConfigError
-from demiglace.flags import parse
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,9 @@ def test_a_room_does_not_hide_the_function_of_its_name():
     """`demiglace.report` stays what `__getattr__` gives, after the room `demiglace.report` was imported."""
     code = """
 import sys, types, demiglace, demiglace.report, demiglace.export, demiglace.methods
-stages = types.ModuleType("demiglace.stages.report")
+stages = types.ModuleType("demiglace.commands.report")
 stages.report = lambda: "the stage"
-sys.modules["demiglace.stages.report"] = stages
+sys.modules["demiglace.commands.report"] = stages
 assert demiglace.report() == "the stage"
 from demiglace import report
 assert report() == "the stage"

@@ -13,16 +13,16 @@ import pytest
 import yaml
 
 from demiglace.cli import COMMANDS, config_class_of
-from demiglace.compare.check import check_plan
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.plan import make_plan
-from demiglace.config import build, options_of, read_yaml
-from demiglace.data.batches import collate
+from demiglace.compare.job_graph import make_plan
+from demiglace.compare.validate import check_plan
+from demiglace.config.arguments import parse
+from demiglace.config.options import build, options_of, read_yaml
+from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
-from demiglace.flags import parse
 from demiglace.methods.base import Progress
-from demiglace.methods.card import card, index
-from demiglace.methods.table import METHODS, Row, build_method
+from demiglace.methods.describe import card, index
+from demiglace.methods.registry import METHODS, Row, build_method
 from training_kit import objective_of, random_examples, teacher_and_student
 
 ROOT = Path(__file__).parent.parent

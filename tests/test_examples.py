@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.plan import make_plan
+from demiglace.compare.job_graph import make_plan
 from demiglace.export.onnx import export_onnx
 from factories import save_tiny, tiny_model, tiny_tokenizer
 

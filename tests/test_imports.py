@@ -88,7 +88,7 @@ def test_every_room_has_its_row():
         ("data", "def f():\n    import demiglace.training.loop", {"training"}),
         ("models", "from demiglace import stages, errors", {"stages"}),
         ("stages", "from demiglace.cli import main", {"cli"}),
-        ("stages", "import demiglace.report.render", set()),
+        ("stages", "import demiglace.report.runs.page", set()),
         ("manifest", "from demiglace import __version__", set()),
         ("report", "if True:\n    from demiglace.evaluation import metrics as m", {"evaluation"}),
     ],

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import demiglace
-from demiglace.cleaning import steps
+from demiglace.cleaning import tasks
 from demiglace.interpreters import leave_out_current_directory, safe_children
-from demiglace.manifest import read_manifest
+from demiglace.runs.directory import read_manifest
 from factories import save_tiny
 
 
@@ -63,7 +63,7 @@ def test_export(planted, tmp_path):
 
 def test_workers_of_clean(planted, tmp_path, monkeypatch):
     pytest.importorskip("daft")
-    monkeypatch.setattr(steps, "PART", 10)  # a task for each file, so that processes are started
+    monkeypatch.setattr(tasks, "PART", 10)  # a task for each file, so that processes are started
     rules = tmp_path / "rules.yaml"
     rules.write_text("rules: [gopher-repetition]\n")
     for i in range(2):

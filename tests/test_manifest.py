@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from demiglace.errors import RunError
-from demiglace.manifest import (
+from demiglace.runs.directory import (
     fingerprint,
     machine,
     open_run,

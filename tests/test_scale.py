@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import norm
 from transformers import RobertaConfig
 
-from demiglace.methods.table import build_method
+from demiglace.config.training import TrainConfig
+from demiglace.costs.estimate import Estimate, Setup, Speed, estimate
+from demiglace.methods.registry import build_method
+from demiglace.models.from_config import shape_of_config
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config
-from demiglace.models.untrained import shape_of_config
-from demiglace.stages.estimate import Estimate, Setup, Speed, estimate
-from demiglace.training.config import TrainConfig
 
 DOC = (Path(__file__).parent.parent / "docs" / "scale.md").read_text("utf-8")
 ROWS, VALIDATION = 392_702, 9_815

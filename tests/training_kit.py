@@ -11,17 +11,17 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch
+from demiglace.config.training import TrainConfig
+from demiglace.data.batching import Batch
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Epoch, Progress
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.table import build_method
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import tied_masked_lm
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
-from demiglace.training.adversary import Adversary, Vocabulary
-from demiglace.training.config import TrainConfig
+from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from demiglace.training.loop import Loop
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal

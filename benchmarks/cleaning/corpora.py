@@ -12,8 +12,8 @@ from typing import Any
 
 import zstandard
 
-from demiglace.cleaning.c4 import count_sentences
-from demiglace.manifest import machine
+from demiglace.cleaning.rules.c4 import count_sentences
+from demiglace.runs.directory import machine
 
 RESULTS = Path(__file__).parent.parent / "results"
 SETS = ("noisy_web", "c4_sample", "docs_raw")

@@ -74,8 +74,8 @@ def main() -> None:
 
 
 def line_keys(megabytes: float) -> np.ndarray:
-    from demiglace.cleaning.paper import line_keys as keys_of
-    from demiglace.cleaning.texts import Texts
+    from demiglace.cleaning.rules.short_study import line_keys as keys_of
+    from demiglace.cleaning.text_arrays import Texts
 
     found, size = [], 0
     for text in texts("noisy_web"):

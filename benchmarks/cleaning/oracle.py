@@ -9,7 +9,7 @@ from corpora import SETS, filters, texts, write
 from datatrove.data import Document
 
 from demiglace.cleaning.pipeline import batches
-from demiglace.cleaning.ruleset import RULES
+from demiglace.cleaning.registry import RULES
 
 
 def main() -> int:

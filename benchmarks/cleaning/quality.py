@@ -12,10 +12,10 @@ from statistics import mean
 import numpy as np
 from corpora import rows, write
 
-from demiglace.cleaning.c4 import C4
-from demiglace.cleaning.near_duplicates import NearDuplicates
-from demiglace.cleaning.texts import Texts
-from demiglace.data.documents import _extracted
+from demiglace.cleaning.rules.c4 import C4
+from demiglace.cleaning.rules.minhash_dedup import NearDuplicates
+from demiglace.cleaning.text_arrays import Texts
+from demiglace.data.text.readers import _extracted
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ class _Words:
 
 def plain_paper(documents: Sequence[str], finds: Callable[[str], bool]) -> float:
     """CPU-seconds of the published rules written down line by line, with a parser on every line."""
-    from demiglace.cleaning.paper import line_key
+    from demiglace.cleaning.rules.short_study import line_key
 
     seen: set = set()
     start = time.process_time()
@@ -168,7 +168,7 @@ def main() -> None:
 
 def rounds(count: int, source: Path, size: float, sample: Sequence[str], home: Path, no_language: str) -> dict:
     """MB per CPU-second of each side, by round, and the medians of the ratios of one round."""
-    from demiglace.cleaning.paper import finds_tag
+    from demiglace.cleaning.rules.short_study import finds_tag
 
     part = size_of(sample)
     found: dict[str, list[float]] = {}

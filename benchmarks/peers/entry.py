@@ -5,7 +5,7 @@ from typing import Literal
 
 from material import MAX_LENGTH, Race
 
-from demiglace.methods.table import METHODS
+from demiglace.methods.registry import METHODS
 
 Kind = Literal["ours", "peer", "control", "bound"]
 _RACED = ("vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c", "tinybert", "mate-kd")

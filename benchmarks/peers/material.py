@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, PreTrainedModel
 
-from demiglace.data.batches import collate, epoch_steps
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.batching import collate, epoch_steps
+from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenise import Examples, tokenise
 from demiglace.models.loading import load_classifier, save_model
 from demiglace.models.shape import ModelShape

@@ -15,19 +15,19 @@ from material import Material
 from meter import Meter
 from transformers import PreTrainedModel
 
+from demiglace.config.training import TrainConfig
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Method
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.table import build_method
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import tied_masked_lm
 from demiglace.models.shape import ModelShape
-from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training import loop
-from demiglace.training.adversary import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from demiglace.training.checkpoint import save_checkpoint
-from demiglace.training.config import TrainConfig
 from demiglace.training.objective import Objective
 from demiglace.training.state import Goal
 

@@ -9,7 +9,7 @@ from material import Material, model_inputs
 from meter import Meter
 from torch import Tensor
 
-from demiglace.data.batches import epoch_steps
+from demiglace.data.batching import epoch_steps
 from demiglace.losses.divergences import forward_kl
 from demiglace.models.precision import autocast
 

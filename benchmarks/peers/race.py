@@ -26,9 +26,9 @@ import torch
 from entry import Entry, entries
 from material import Material, Race, arithmetic_ratio, padding, prepare
 
-from demiglace.manifest import machine, versions, write_json
 from demiglace.models.precision import choose_precision
 from demiglace.models.shape import ModelShape
+from demiglace.runs.directory import machine, versions, write_json
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from demiglace import __version__
-from demiglace.config import build, options_of, print_yaml
+from demiglace.config.arguments import parse
+from demiglace.config.options import build, options_of, print_yaml
 from demiglace.errors import ConfigError, FailedRunsError, UserError, unknown
-from demiglace.flags import parse
 
 # command -> (module of its stage, name of its config, one line of help); stages are imported only when they run
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "demo": ("demiglace.stages.demo", "DemoConfig", "the whole way on real data, in minutes"),
-    "finetune": ("demiglace.stages.finetune", "FinetuneConfig", "train a teacher, or a student with no teacher"),
-    "tokenizer": ("demiglace.stages.tokenizer", "TokenizerConfig", "train a tokenizer on text"),
-    "pretrain": ("demiglace.stages.pretrain", "PretrainConfig", "train a language model on text"),
-    "truncate": ("demiglace.stages.truncate", "TruncateConfig", "keep some of a model's layers"),
+    "demo": ("demiglace.commands.demo", "DemoConfig", "the whole way on real data, in minutes"),
+    "finetune": ("demiglace.commands.finetune", "FinetuneConfig", "train a teacher, or a student with no teacher"),
+    "tokenizer": ("demiglace.commands.tokenizer", "TokenizerConfig", "train a tokenizer on text"),
+    "pretrain": ("demiglace.commands.pretrain", "PretrainConfig", "train a language model on text"),
+    "truncate": ("demiglace.commands.truncate", "TruncateConfig", "keep some of a model's layers"),
     "distill": (
-        "demiglace.stages.distill",
+        "demiglace.distillation.classifier",
         "DistillConfig",
         "train a student on a teacher's signals, on rows or on text",
     ),
-    "plan": ("demiglace.stages.plan", "PlanConfig", "what such a run will cost, before it is run"),
-    "evaluate": ("demiglace.stages.evaluate", "EvaluateConfig", "measure a model on sets of rows, or on text"),
-    "generate": ("demiglace.stages.generate", "GenerateConfig", "let a language model go on with a text"),
-    "export": ("demiglace.stages.export", "ExportConfig", "write ONNX, check and measure it"),
+    "plan": ("demiglace.commands.plan", "PlanConfig", "what such a run will cost, before it is run"),
+    "evaluate": ("demiglace.commands.evaluate", "EvaluateConfig", "measure a model on sets of rows, or on text"),
+    "generate": ("demiglace.commands.generate", "GenerateConfig", "let a language model go on with a text"),
+    "export": ("demiglace.commands.export", "ExportConfig", "write ONNX, check and measure it"),
     "clean": (
         "demiglace.stages.clean",
         "CleanConfig",
         "clean training text by rules, with a ledger of what was dropped",
     ),
-    "compare": ("demiglace.stages.compare", "CompareConfig", "methods × tasks × students × seeds, each run once"),
-    "report": ("demiglace.stages.report", "ReportConfig", "one HTML page about one or more runs"),
-    "methods": ("demiglace.stages.listing", "MethodsConfig", "list the distillation methods, with papers"),
-    "tasks": ("demiglace.stages.listing", "TasksConfig", "list the named tasks, with papers"),
+    "compare": ("demiglace.commands.compare", "CompareConfig", "methods × tasks × students × seeds, each run once"),
+    "report": ("demiglace.commands.report", "ReportConfig", "one HTML page about one or more runs"),
+    "methods": ("demiglace.commands.list", "MethodsConfig", "list the distillation methods, with papers"),
+    "tasks": ("demiglace.commands.list", "TasksConfig", "list the named tasks, with papers"),
 }
 OK, OUR_FAULT, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -83,7 +83,7 @@ def _run(args: list[str]) -> int:
 
 def config_class_of(name: str) -> type:
     """The config class of a command."""
-    return getattr(importlib.import_module("demiglace.stages.config"), COMMANDS[name][1])
+    return getattr(importlib.import_module("demiglace.config.commands"), COMMANDS[name][1])
 
 
 def _overview() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from demiglace.manifest import read_manifest
+from demiglace.runs.directory import read_manifest
 from text_kit import sentences
 
 TEXT = "books/test"

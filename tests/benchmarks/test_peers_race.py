@@ -23,7 +23,7 @@ from material import Material, Race, padding, prepare  # noqa: E402
 from meter import Meter  # noqa: E402
 from race import QUICK  # noqa: E402
 
-from demiglace.methods.table import METHODS  # noqa: E402
+from demiglace.methods.registry import METHODS  # noqa: E402
 from training_kit import random_examples  # noqa: E402
 
 

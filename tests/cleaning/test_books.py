@@ -9,12 +9,13 @@ import pytest
 
 import demiglace
 from demiglace.cleaning import run as cleaning
-from demiglace.cleaning import steps, storage
-from demiglace.cleaning.c4 import C4
-from demiglace.cleaning.gopher import GopherQuality
+from demiglace.cleaning import storage
+from demiglace.cleaning import tasks as steps
 from demiglace.cleaning.pipeline import Batch, Books, run_rules
-from demiglace.cleaning.rule import Rule
-from demiglace.cleaning.texts import Texts
+from demiglace.cleaning.rules.base import Rule
+from demiglace.cleaning.rules.c4 import C4
+from demiglace.cleaning.rules.gopher_quality import GopherQuality
+from demiglace.cleaning.text_arrays import Texts
 
 GOOD = "One more good line.\n" * 5
 LONG = " ".join(f"w{i}" for i in range(80))

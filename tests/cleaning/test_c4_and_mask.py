@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from demiglace.cleaning.c4 import C4, count_sentences
-from demiglace.cleaning.mask import Mask, mask
+from demiglace.cleaning.rules.c4 import C4, count_sentences
+from demiglace.cleaning.rules.pii import Mask, mask
 
 
 def test_a_good_page_stays_without_spaces_at_the_ends_of_lines() -> None:

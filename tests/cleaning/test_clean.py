@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 import demiglace
-from demiglace.cleaning import steps
+from demiglace.cleaning import tasks
 from demiglace.errors import ConfigError, DataError, RunError, UserError
 from paper_program import kept
 
@@ -141,7 +141,7 @@ def test_neither_order_nor_workers_nor_parts_change_what_is_left(
     two = demiglace.clean(sources=files, output=tmp_path / "two", workers=2)
     assert shards(two) == shards(web)
     assert ledger(two) == ledger(web)
-    monkeypatch.setattr(steps, "PART", 3000)
+    monkeypatch.setattr(tasks, "PART", 3000)
     small = demiglace.clean(sources=files, output=tmp_path / "small", workers=1)
     assert len(shards(small)) > len(shards(web))
     assert texts(small) == texts(web)
@@ -272,7 +272,7 @@ def many(tmp_path: Path) -> Iterator[dict]:
 
 
 def test_a_killed_run_goes_on_to_the_same_result(many: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "PART", _SMALL)
+    monkeypatch.setattr(tasks, "PART", _SMALL)
     whole = demiglace.clean(**many | {"output": str(tmp_path / "whole")})
     out = tmp_path / "out"
     for least in (5, 60):

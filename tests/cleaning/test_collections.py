@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demiglace.cleaning import storage
-from demiglace.cleaning.collection import Boilerplate, CollectionRule, ExactDuplicates, joined, marks
-from demiglace.cleaning.contamination import Decontamination
-from demiglace.cleaning.near_duplicates import NearDuplicates, shingles
-from demiglace.cleaning.paper import HtmlLines, UniqueLines, finds_tag, unseen_lines
-from demiglace.cleaning.rule import Outcome
-from demiglace.cleaning.texts import Texts
+from demiglace.cleaning.rules.base import Outcome
+from demiglace.cleaning.rules.decontamination import Decontamination
+from demiglace.cleaning.rules.dedup import Boilerplate, CollectionRule, ExactDuplicates, joined, marks
+from demiglace.cleaning.rules.minhash_dedup import NearDuplicates, shingles
+from demiglace.cleaning.rules.short_study import HtmlLines, UniqueLines, finds_tag, unseen_lines
+from demiglace.cleaning.text_arrays import Texts
 
 LINES = st.lists(
     st.sampled_from(

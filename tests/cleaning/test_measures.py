@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demiglace.cleaning import fineweb, gopher, repetition
-from demiglace.cleaning.texts import PUNCTUATION, TERMINAL, Texts, _kinds
+from demiglace.cleaning.rules import fineweb_quality, gopher_quality, gopher_repetition
+from demiglace.cleaning.text_arrays import PUNCTUATION, TERMINAL, Texts, _kinds
 
 WORD = re.compile(r"\w+|[^\w\s]")
 # few different words and marks, so that lines and runs of words do repeat
@@ -65,22 +65,26 @@ def rows(text: str) -> list[str]:
 
 
 REFERENCES = {
-    fineweb.punctuated_lines: lambda t: over(sum(_kinds()[ord(x[-1])] & TERMINAL > 0 for x in rows(t)), len(rows(t))),
-    fineweb.short_lines: lambda t: over(sum(len(x) <= 30 for x in rows(t)), len(rows(t)), np.inf),
-    fineweb.duplicate_characters: lambda t: over(duplicates(rows(t))[1], len(t.replace("\n", "")), np.inf),
-    fineweb.newlines_per_word: lambda t: over(t.count("\n"), len(split(t)), np.inf),
-    gopher.words: lambda t: len(spoken(t)),
-    gopher.mean_word_length: lambda t: over(sum(map(len, spoken(t))), len(spoken(t))),
-    gopher.hashes_per_word: lambda t: over(t.count("#"), len(split(t)), np.inf),
-    gopher.ellipses_per_word: lambda t: over(t.count("...") + t.count("…"), len(split(t)), np.inf),
-    gopher.bullet_lines: lambda t: np.mean([x.strip().startswith(("•", "-")) for x in t.split("\n")]),
-    gopher.ellipsis_lines: lambda t: np.mean([x.strip().endswith(("...", "…")) for x in t.split("\n")]),
-    gopher.alphabetic_words: lambda t: over(sum(any(map(str.isalpha, w)) for w in split(t)), len(split(t))),
-    gopher.stop_words: lambda t: len(set(split(t)) & set(gopher.STOP_WORDS)),
-    repetition.duplicate_lines: lambda t: over(duplicates(p := re.split(r"\n+", t))[0], len(p)),
-    repetition.duplicate_line_characters: lambda t: over(duplicates(re.split(r"\n+", t))[1], len(t)),
-    repetition.duplicate_paragraphs: lambda t: over(duplicates(p := re.split(r"\n{2,}", t.strip()))[0], len(p)),
-    repetition.duplicate_paragraph_characters: lambda t: over(duplicates(re.split(r"\n{2,}", t.strip()))[1], len(t)),
+    fineweb_quality.punctuated_lines: lambda t: over(
+        sum(_kinds()[ord(x[-1])] & TERMINAL > 0 for x in rows(t)), len(rows(t))
+    ),
+    fineweb_quality.short_lines: lambda t: over(sum(len(x) <= 30 for x in rows(t)), len(rows(t)), np.inf),
+    fineweb_quality.duplicate_characters: lambda t: over(duplicates(rows(t))[1], len(t.replace("\n", "")), np.inf),
+    fineweb_quality.newlines_per_word: lambda t: over(t.count("\n"), len(split(t)), np.inf),
+    gopher_quality.words: lambda t: len(spoken(t)),
+    gopher_quality.mean_word_length: lambda t: over(sum(map(len, spoken(t))), len(spoken(t))),
+    gopher_quality.hashes_per_word: lambda t: over(t.count("#"), len(split(t)), np.inf),
+    gopher_quality.ellipses_per_word: lambda t: over(t.count("...") + t.count("…"), len(split(t)), np.inf),
+    gopher_quality.bullet_lines: lambda t: np.mean([x.strip().startswith(("•", "-")) for x in t.split("\n")]),
+    gopher_quality.ellipsis_lines: lambda t: np.mean([x.strip().endswith(("...", "…")) for x in t.split("\n")]),
+    gopher_quality.alphabetic_words: lambda t: over(sum(any(map(str.isalpha, w)) for w in split(t)), len(split(t))),
+    gopher_quality.stop_words: lambda t: len(set(split(t)) & set(gopher_quality.STOP_WORDS)),
+    gopher_repetition.duplicate_lines: lambda t: over(duplicates(p := re.split(r"\n+", t))[0], len(p)),
+    gopher_repetition.duplicate_line_characters: lambda t: over(duplicates(re.split(r"\n+", t))[1], len(t)),
+    gopher_repetition.duplicate_paragraphs: lambda t: over(duplicates(p := re.split(r"\n{2,}", t.strip()))[0], len(p)),
+    gopher_repetition.duplicate_paragraph_characters: lambda t: over(
+        duplicates(re.split(r"\n{2,}", t.strip()))[1], len(t)
+    ),
 }
 
 
@@ -94,15 +98,15 @@ def test_measures_equal_their_definitions(measure, texts: list[str]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.integers(1, 6))
 def test_repeated_runs_of_words(texts: list[str], n: int) -> None:
-    assert repetition.top_ngram(Texts(texts), n) == pytest.approx([top(t, n) for t in texts])
-    assert repetition.duplicate_ngrams(Texts(texts), n) == pytest.approx([repeated(t, n) for t in texts])
+    assert gopher_repetition.top_ngram(Texts(texts), n) == pytest.approx([top(t, n) for t in texts])
+    assert gopher_repetition.duplicate_ngrams(Texts(texts), n) == pytest.approx([repeated(t, n) for t in texts])
 
 
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, st.integers(1, 4), st.sampled_from([0.0, 0.1, 0.5]))
 def test_the_cheap_bound_never_changes_a_decision(texts: list[str], n: int, least: float) -> None:
-    exact = repetition.duplicate_ngrams(Texts(texts), n)
-    quick = repetition.duplicate_ngrams(Texts(texts), n, least)
+    exact = gopher_repetition.duplicate_ngrams(Texts(texts), n)
+    quick = gopher_repetition.duplicate_ngrams(Texts(texts), n, least)
     assert ((quick > least) == (exact > least)).all()
     assert (quick >= exact - 1e-12).all()
 
@@ -126,5 +130,5 @@ def test_equal_words_have_equal_hashes_wherever_they_stand() -> None:
 
 
 def test_a_batch_of_nothing() -> None:
-    assert gopher.words(Texts([])).tolist() == []
-    assert repetition.top_ngram(Texts(["", ""]), 2).tolist() == [0, 0]
+    assert gopher_quality.words(Texts([])).tolist() == []
+    assert gopher_repetition.top_ngram(Texts(["", ""]), 2).tolist() == [0, 0]

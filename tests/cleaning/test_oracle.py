@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from demiglace.cleaning.c4 import count_sentences
-from demiglace.cleaning.mask import EMAIL, IP, mask
-from demiglace.cleaning.ruleset import RULES
+from demiglace.cleaning.registry import RULES
+from demiglace.cleaning.rules.c4 import count_sentences
+from demiglace.cleaning.rules.pii import EMAIL, IP, mask
 
 WORD = re.compile(r"\w+|[^\w\s]")
 

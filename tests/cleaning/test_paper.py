@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from demiglace.cleaning.paper import finds_tag, has_tag, line_key, unseen_lines
+from demiglace.cleaning.rules.short_study import finds_tag, has_tag, line_key, unseen_lines
 from paper_program import kept, rejects
 
 PIECES = ["<", ">", "/", "!", "?", "b", "br", " ", "=", "'", '"', "&lt;", "-", "--", "é", "1", "\\", "&", "\t", "\xa0"]

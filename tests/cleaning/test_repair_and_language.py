@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from demiglace.cleaning import language
-from demiglace.cleaning.language import Language, languages, probabilities
-from demiglace.cleaning.repair import _CONFIG, Repair
+from demiglace.cleaning.rules import language
+from demiglace.cleaning.rules.language import Language, languages, probabilities
+from demiglace.cleaning.rules.repair import _CONFIG, Repair
 from demiglace.errors import ConfigError
 
 BROKEN = [

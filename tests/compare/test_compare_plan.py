@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from compare_kit import replicated
 
-from demiglace.compare.check import check_plan, files_read
+from demiglace.compare.directory import claim
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.home import claim
-from demiglace.compare.plan import make_plan
+from demiglace.compare.job_graph import make_plan
+from demiglace.compare.jobs import Ending, config_of, is_done
 from demiglace.compare.results import steps_done, stories
-from demiglace.compare.schedule import Schedule
-from demiglace.compare.steps import Ending, config_of, is_done
-from demiglace.config import flatten
-from demiglace.data.suites import read_suite
+from demiglace.compare.scheduler import Schedule
+from demiglace.compare.validate import check_plan, files_read
+from demiglace.config.options import flatten
+from demiglace.data.rows.suites import read_suite
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
-from demiglace.manifest import open_run, write_json
+from demiglace.runs.directory import open_run, write_json
 
 HOME = Path("runs")
 RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}

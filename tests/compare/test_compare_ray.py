@@ -18,11 +18,11 @@ import pytest
 from compare_kit import compare, line_of, results, weights_of
 from stage_kit import write_rows
 
-from demiglace.compare import ray_engine
+from demiglace.compare.executors import ray
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.plan import make_plan
-from demiglace.compare.schedule import Schedule
-from demiglace.compare.steps import Ending
+from demiglace.compare.job_graph import make_plan
+from demiglace.compare.jobs import Ending
+from demiglace.compare.scheduler import Schedule
 from demiglace.errors import ConfigError
 
 pytest.importorskip("ray")
@@ -47,9 +47,9 @@ def test_workers_import_nothing_from_the_current_directory(content, tmp_path, pl
 
 
 def test_a_cluster_that_is_not_there(content, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_engine, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(ray, "_POLL_SECONDS", 0.1)
     with pytest.raises(ConfigError, match="--address auto: no Ray cluster answers there"):
-        ray_engine._connect("auto", 1)
+        ray._connect("auto", 1)
 
 
 # a cluster that runs already
@@ -163,16 +163,16 @@ def test_what_waits_in_the_cluster_is_not_running(content, tmp_path, monkeypatch
     plan = make_plan(parse_grid(content | {"seeds": [0, 1, 2]}), tmp_path)
     schedule, running = Schedule(plan.steps, set()), []
     fake = FakeRay(5.0, lambda: running.append(schedule.count("running")))
-    monkeypatch.setattr(ray_engine, "_connect", lambda *_: fake)
+    monkeypatch.setattr(ray, "_connect", lambda *_: fake)
     nothing = SimpleNamespace(began=lambda step: None, ended=lambda step, ending: None)
-    ray_engine.run_ray(plan, schedule, nothing, address=None, cpus=2)
+    ray.run_ray(plan, schedule, nothing, address=None, cpus=2)
     assert schedule.count("done") == len(plan.steps)
     assert max(running) == schedule.workers == 2
 
 
 @pytest.mark.parametrize(("gpus", "room"), [(0.0, 4), (0.5, 2), (2.0, 1)])
 def test_room_in_a_cluster(gpus, room):
-    assert ray_engine._room({"CPU": 9.0, "GPU": 1.0}, 2, gpus) == room
+    assert ray._room({"CPU": 9.0, "GPU": 1.0}, 2, gpus) == room
 
 
 def test_a_worker_that_died_without_a_word(monkeypatch):
@@ -182,7 +182,7 @@ def test_a_worker_that_died_without_a_word(monkeypatch):
         raise fake.exceptions.RayError("")
 
     monkeypatch.setattr(fake, "get", get)
-    assert ray_engine._ending(fake, "ref").error == "its worker ended: RayError: "
+    assert ray._ending(fake, "ref").error == "its worker ended: RayError: "
 
 
 def test_a_cluster_that_cannot_be_started_here(monkeypatch):
@@ -191,4 +191,4 @@ def test_a_cluster_that_cannot_be_started_here(monkeypatch):
 
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(ConfigError, match=r"^no Ray cluster could be started here \(no room\)\.$"):
-        ray_engine._connect(None, 1)
+        ray._connect(None, 1)

@@ -14,15 +14,14 @@ from stage_kit import ended, in_child, start, strike
 
 import demiglace
 from demiglace.cli import main
+from demiglace.compare import jobs
 from demiglace.compare import run as compare_run
-from demiglace.compare import steps
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.distillation import classifier as distill_stage
 from demiglace.errors import ConfigError
-from demiglace.manifest import read_json, read_manifest
-from demiglace.stages import distill as distill_stage
-from demiglace.stages import fit
-from demiglace.training import loop
+from demiglace.runs.directory import read_json, read_manifest
+from demiglace.training import loop, run
 from factories import save_tiny
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -135,7 +134,7 @@ def test_a_failed_run_takes_no_other_down(error, code, content, tmp_path, monkey
         failing(patch, "vanilla-kd/seed-0", error)
         assert compare(content, home) == code
     told = capsys.readouterr().err
-    assert "1 run failed, 1 skipped" in told and f"mood/half/vanilla-kd/seed-0: {steps._in_a_line(error)}" in told
+    assert "1 run failed, 1 skipped" in told and f"mood/half/vanilla-kd/seed-0: {jobs._in_a_line(error)}" in told
     assert (home / "failed/mood/half/vanilla-kd/seed-0.txt").read_text().strip().endswith(str(error))
     assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
     assert str(error) in results(home)[1]["error"]
@@ -160,7 +159,7 @@ def test_an_interrupt_ends_it(content, tmp_path, monkeypatch):
 
 MOMENTS = {
     "within a student's training": (loop, "save_checkpoint", 9, True),
-    "before a student's model": (fit, "write_model", 4, False),
+    "before a student's model": (run, "write_model", 4, False),
     "between two steps": (compare_run.Schedule, "end", 5, True),
     "before the results": (compare_run, "write_results", 1, False),
     "after the results": (compare_run, "write_results", 1, True),
@@ -293,7 +292,7 @@ def test_tuning_sees_nothing_that_is_reported(content, given):
 
 @pytest.mark.parametrize("label_map", [{}, {"negative": "LABEL_1", "positive": "LABEL_0"}])
 def test_a_ready_teacher_whose_classes_have_no_names(label_map, content, tmp_path, monkeypatch):
-    evaluate = importlib.import_module("demiglace.stages.evaluate")
+    evaluate = importlib.import_module("demiglace.commands.evaluate")
     predicted = []
     original = evaluate._predict
     monkeypatch.setattr(evaluate, "_predict", lambda *given: predicted.append(given[3]) or original(*given))

@@ -8,8 +8,8 @@ import pytest
 from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
 from demiglace.compare.contrasts import Contrast
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.plan import make_plan
-from demiglace.compare.ranges import Range, trial_options
+from demiglace.compare.job_graph import make_plan
+from demiglace.compare.search_space import Range, trial_options
 from demiglace.errors import ConfigError
 
 PAIR = {"method": "vanilla-kd", "control": "none"}

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.plan import make_plan
+from demiglace.compare.job_graph import make_plan
 from demiglace.compare.records import records
-from demiglace.manifest import write_json
+from demiglace.runs.directory import write_json
 
 RUN = "mood/half/none/seed-0"
 

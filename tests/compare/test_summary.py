@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from demiglace.compare.contrasts import Contrast
-from demiglace.compare.summary import summarise
-from demiglace.compare.table_files import long_csv, write_tables
-from demiglace.compare.tables import latex, markdown, result_tables
 from demiglace.evaluation.significance import PairedDifference, corrected, mcnemar, seed_test
+from demiglace.report.table_files import long_csv, write_tables
+from demiglace.report.text_tables import latex, markdown, result_tables
+from demiglace.results.summary import summarise
 
 SEEDS = (0, 1, 2, 3, 4)
 RIGHT = {"none": 0.70, "vanilla-kd": 0.72, "rail & co": 0.85}  # share of rows that a method gets right

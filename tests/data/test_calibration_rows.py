@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from demiglace.data import calibration
-from demiglace.data.calibration import calibration_rows
 from demiglace.data.document_config import ReadConfig
+from demiglace.data.text import calibration_sample
+from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import DataError
 from factories import tiny_tokenizer
 
@@ -64,7 +64,7 @@ def test_short_files_leave_the_others_their_turns(tmp_path):
 
 
 def test_long_documents_are_tokenised_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "_PIECE", 64)
+    monkeypatch.setattr(calibration_sample, "_PIECE", 64)
     (tmp_path / "a.txt").write_text("red film " * 1000)
     calls, tokenizer = [], tiny_tokenizer()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from demiglace.data.columns import Columns, find_columns
+from demiglace.data.rows.columns import Columns, find_columns
 from demiglace.errors import DataError
 
 

@@ -8,11 +8,11 @@ import pytest
 from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 
-from demiglace.data import corpus as rooms
-from demiglace.data.blocks import Blocks, Masking, all_blocks
-from demiglace.data.corpus import Corpus, end_of_text, load_corpus
 from demiglace.data.document_config import ReadConfig
-from demiglace.data.document_files import corpus_files
+from demiglace.data.text import token_shards as rooms
+from demiglace.data.text.blocks import Blocks, Masking, all_blocks
+from demiglace.data.text.sources import corpus_files
+from demiglace.data.text.token_shards import Corpus, end_of_text, load_corpus
 from demiglace.errors import CacheError, DataError, ModelError
 from text_kit import END, byte_tokenizer, sentences, write_jsonl
 

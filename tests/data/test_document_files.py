@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from demiglace.data.document_files import find_sources, is_inside
+from demiglace.data.text.sources import find_sources, is_inside
 from demiglace.errors import DataError
 
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from demiglace.data.document_config import ReadConfig
-from demiglace.data.documents import DamagedFileError, Document, Unreadable, decoded, format_of, read_documents
+from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, decoded, format_of, read_documents
 from demiglace.errors import DataError
 
 ROWS = [{"text": "One.", "url": "https://a.example/x"}, {"text": "Two\nlines.", "url": None}, {"text": "Drei ü."}]

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
-from demiglace.data.evaluation_sets import load_set
-from demiglace.data.rows import LabelSpace
-from demiglace.data.tasks import TASKS
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.evaluation_sets import load_set
+from demiglace.data.rows.schema import LabelSpace
+from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import DataError
 
 SENTIMENT = LabelSpace("classification", ("negative", "positive"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from demiglace.data.label_maps import fit_labels
+from demiglace.data.rows.label_maps import fit_labels
 from demiglace.errors import DataError
 from demiglace.labels import is_generic
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from demiglace.data.labels import encode, infer_problem, label_space, label_text, plain_integers
-from demiglace.data.rows import UNLABELLED, LabelSpace
+from demiglace.data.rows.labels import encode, infer_problem, label_space, label_text, plain_integers
+from demiglace.data.rows.schema import UNLABELLED, LabelSpace
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from demiglace.data.reading import ENDINGS, read_table
+from demiglace.data.rows.readers import ENDINGS, read_table
 from demiglace.errors import DataError
 
 ROWS = [("plain", "a"), ("with, comma", "b"), ('a "quote"', "a"), ("Ünïcödé 😀", "b")]

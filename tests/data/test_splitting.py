@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demiglace.data.splitting import draw, hold_out
+from demiglace.data.rows.sampling import draw, hold_out
 
 
 def test_each_class_gives_its_share() -> None:

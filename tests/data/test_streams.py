@@ -8,8 +8,8 @@ import pytest
 import zstandard
 
 from demiglace.data.document_config import ReadConfig
-from demiglace.data.documents import read_documents
-from demiglace.data.streams import CHUNK, DamagedFileError, lines_of, opened, unpacked
+from demiglace.data.text.readers import read_documents
+from demiglace.data.text.streams import CHUNK, DamagedFileError, lines_of, opened, unpacked
 from demiglace.errors import DataError
 
 PACK = {".gz": gzip.compress, ".zst": zstandard.compress}

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset
-from demiglace.data.label_maps import fit_labels
-from demiglace.data.tasks import TASKS
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.label_maps import fit_labels
+from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError, DataError
 
 METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"}

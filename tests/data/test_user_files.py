@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demiglace.data.config import DataConfig, DataLocation
-from demiglace.data.dataset import load_dataset, load_unlabelled
-from demiglace.data.rows import UNLABELLED, Dataset
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.dataset import load_dataset, load_unlabelled
+from demiglace.data.rows.schema import UNLABELLED, Dataset
 from demiglace.errors import DataError
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from demiglace import evaluate
-from demiglace.data.rows import Split
+from demiglace.commands.evaluate import file_name, results_table
+from demiglace.data.rows.schema import Split
 from demiglace.data.tokenise import tokenise
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.evaluation.predict import predict
-from demiglace.manifest import read_manifest
 from demiglace.models.loading import load_classifier, load_tokenizer
-from demiglace.stages.evaluate import file_name, results_table
+from demiglace.runs.directory import read_manifest
 from factories import save_tiny
 
 NAMES = ("bad", "good", "none")

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, normalizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from demiglace.data.blocks import Masking, all_blocks
-from demiglace.data.corpus import Corpus, load_corpus
 from demiglace.data.document_config import ReadConfig
+from demiglace.data.text.blocks import Masking, all_blocks
+from demiglace.data.text.token_shards import Corpus, load_corpus
 from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.perplexity import LastWord, block_loss, last_word, last_words, perplexity, windows
 from text_kit import byte_tokenizer, sentences, tiny_lm, write_jsonl

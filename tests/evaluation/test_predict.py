@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.data.batches import collate
-from demiglace.data.rows import Split
+from demiglace.data.batching import collate
+from demiglace.data.rows.schema import Split
 from demiglace.data.tokenise import Examples, tokenise
 from demiglace.evaluation.predict import predict
 from factories import tiny_model, tiny_tokenizer

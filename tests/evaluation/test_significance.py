@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from demiglace.evaluation.bootstrap_metrics import SUMMED
 from demiglace.evaluation.metrics import METRICS
 from demiglace.evaluation.significance import (
     PairedDifference,
@@ -15,7 +16,6 @@ from demiglace.evaluation.significance import (
     seed_test,
     verdict,
 )
-from demiglace.evaluation.sums import SUMMED
 
 
 def classes(seed: int, rows: int = 60, count: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from demiglace import evaluate
-from demiglace.data.suites import SUITES, named_suite, read_suite
-from demiglace.data.tasks import TASKS
+from demiglace.data.rows.suites import SUITES, named_suite, read_suite
+from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError, DataError
-from demiglace.manifest import read_manifest
+from demiglace.runs.directory import read_manifest
 from factories import save_tiny
 
 NAMES = ("bad", "good")

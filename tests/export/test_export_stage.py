@@ -16,11 +16,11 @@ from demiglace.errors import ConfigError, ModelError, RunError, UserError
 from demiglace.export.measure import Measurement
 from demiglace.export.onnx import export_onnx
 from demiglace.export.runners import open_runner
-from demiglace.manifest import open_run, read_manifest
 from demiglace.models.loading import load_classifier, load_tokenizer
+from demiglace.runs.directory import open_run, read_manifest
 
 NAMES = ("bad", "good", "none")
-STAGE = importlib.import_module("demiglace.stages.export")
+STAGE = importlib.import_module("demiglace.commands.export")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 import onnx
 from torch import nn
 
-from demiglace.data.rows import Split
+from demiglace.data.rows.schema import Split
 from demiglace.data.tokenise import tokenise
 from demiglace.errors import ModelError, RunError, UserError
 from demiglace.evaluation.predict import predict

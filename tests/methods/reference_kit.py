@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch, collate
+from demiglace.data.batching import Batch, collate
 from demiglace.methods.base import Progress
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_stack import layer_stack
 from training_kit import ADVERSARIES, loss_of, objective_of, random_examples, teacher_and_student
 
 ROWS, HEADS = 6, 4

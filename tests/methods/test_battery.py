@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.config import build, flatten
-from demiglace.data.batches import collate
+from demiglace.config.options import build, flatten
+from demiglace.data.batching import collate
 from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Progress
-from demiglace.methods.table import METHODS, method_options
+from demiglace.methods.registry import METHODS, method_options
 from demiglace.models.shape import ModelShape
-from demiglace.signals.cache import CacheKey, SignalCache
 from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.training import loop
 from demiglace.training.objective import Objective
+from demiglace.training.schedule import phase_ends
 from demiglace.training.state import Goal
-from demiglace.training.timetable import phase_ends
 from training_kit import loss_of, make_loop, objective_of, random_examples, teacher_and_student
 
 # method -> option settings to run the whole battery over; the first is the default

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from test_battery import CASES
 
-from demiglace.data.batches import collate
+from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, Progress
-from demiglace.methods.compose import compose, describe_method, read_method
-from demiglace.methods.table import METHODS, build_method
+from demiglace.methods.from_yaml import compose, describe_method, read_method
+from demiglace.methods.registry import METHODS, build_method
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
 from demiglace.training.objective import Objective

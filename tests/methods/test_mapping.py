@@ -7,7 +7,7 @@ import pytest
 
 from demiglace.errors import ModelError
 from demiglace.methods.base import Progress
-from demiglace.methods.mapping import All, AllToOne, Last, LayerMapping, Listed, RandomSorted, Reverse, Skip
+from demiglace.methods.terms.layer_mapping import All, AllToOne, Last, LayerMapping, Listed, RandomSorted, Reverse, Skip
 from demiglace.models.shape import ModelShape
 from factories import tiny_model
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from demiglace.data.batches import collate
+from demiglace.data.batching import collate
 from demiglace.errors import ModelError
 from demiglace.methods.base import Method, Progress
-from demiglace.methods.mapping import Final, Uniform
-from demiglace.methods.table import METHODS, build_method
+from demiglace.methods.registry import METHODS, build_method
+from demiglace.methods.terms.layer_mapping import Final, Uniform
 from demiglace.models.shape import ModelShape
 from factories import tiny_config, tiny_model
 from training_kit import CLASSES, loss_of, objective_of, random_examples

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from demiglace.data.batches import collate
+from demiglace.data.batching import collate
 from demiglace.methods.base import Progress
-from demiglace.methods.compose import describe_method
+from demiglace.methods.from_yaml import describe_method
 from demiglace.methods.poolings import resolve_pooling
-from demiglace.methods.table import build_method
+from demiglace.methods.registry import build_method
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.capture import capture

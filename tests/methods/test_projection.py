@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from demiglace.data.batches import collate
+from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
 from demiglace.losses.hidden import normalised_squared
 from demiglace.methods.base import Progress
-from demiglace.methods.compose import compose
-from demiglace.methods.projection import Kind, Projection, Projections
-from demiglace.methods.table import build_method
+from demiglace.methods.from_yaml import compose
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.projection import Kind, Projection, Projections
 from demiglace.models.shape import ModelShape
 from demiglace.training.objective import Objective
 from factories import tiny_config, tiny_model

@@ -10,8 +10,8 @@ import pytest
 import torch
 from reference_kit import ROWS, SECOND, START, Facts, kl, softmax, unit
 
-from demiglace.data.batches import collate
-from demiglace.methods.table import METHODS
+from demiglace.data.batching import collate
+from demiglace.methods.registry import METHODS
 from training_kit import CLASSES, loss_of, objective_of, random_examples, teacher_and_student
 
 

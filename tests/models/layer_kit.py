@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_stack import layer_stack
 from factories import tiny_config
 
 

@@ -13,12 +13,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from demiglace.data.batches import Batch, collate
+from demiglace.data.batching import Batch, collate
 from demiglace.errors import ModelError
 from demiglace.losses.attention import scores, visible_pairs
 from demiglace.models.attention import INPUTS, attention_taps
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import ModelShape
-from demiglace.models.stack import layer_stack
 from demiglace.signals.capture import capture
 from demiglace.signals.request import Signals, attention_request, hidden_request
 from factories import ARCHITECTURES, DECODERS, tiny_model

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from demiglace.models.cost import activation_bytes, padded_flops, padded_tokens, passes_of, training_memory
+from demiglace.costs.flops import activation_bytes, padded_flops, padded_tokens, passes_of, training_memory
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape, forward_flops
 from factories import tiny_model

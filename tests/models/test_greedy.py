@@ -9,9 +9,9 @@ from layer_kit import BATCHES, batch_of, language_model
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from demiglace.errors import ModelError
-from demiglace.models.bypass import bypassed, layer_forms
 from demiglace.models.greedy import Removal, contenders, greedy, measure_of
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_ablation import bypassed, layer_forms
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import truncate_model
 from factories import tiny_config, tiny_model
 

@@ -8,9 +8,9 @@ import torch
 from layer_kit import BATCHES, batch_of
 
 from demiglace.errors import ModelError
-from demiglace.models.bypass import bypassed, bypassed_up_to, layer_forms, watched
 from demiglace.models.importance import block_influence, least_influential
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_ablation import bypassed, bypassed_up_to, layer_forms, watched
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import truncate_model
 from factories import ARCHITECTURES, tiny_model
 

@@ -7,7 +7,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2LMHeadModel, PreTrainedModel
 
 from demiglace.errors import ConfigError, ModelError
-from demiglace.models.language import (
+from demiglace.models.language_model import (
     checked,
     head_input,
     head_of,

@@ -3,8 +3,8 @@
 import pytest
 
 from demiglace.errors import ModelError
-from demiglace.manifest import open_run
 from demiglace.models.loading import fingerprint_model, resolve_model
+from demiglace.runs.directory import open_run
 from factories import save_tiny
 
 

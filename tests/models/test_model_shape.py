@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, BartConfig, BartModel, MixtralConfig
 
 from demiglace.errors import ModelError
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import ModelShape, forward_flops
-from demiglace.models.stack import layer_stack
 from factories import ARCHITECTURES, MAX_LENGTH, VOCABULARY, tiny_config, tiny_model
 
 

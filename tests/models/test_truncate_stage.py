@@ -9,17 +9,17 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from demiglace.cli import main
-from demiglace.data.batches import collate
-from demiglace.data.calibration import calibration_rows
+from demiglace.commands.truncate import truncate
+from demiglace.config.commands import AnyStrategy, Strategy
+from demiglace.data.batching import collate
 from demiglace.data.document_config import ReadConfig
+from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
-from demiglace.manifest import read_manifest
 from demiglace.models.greedy import greedy, measure_of
 from demiglace.models.importance import block_influence
 from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer, resolve_model
 from demiglace.models.truncate import AUTO, MEASURED, STRATEGIES, truncate_model
-from demiglace.stages.config import AnyStrategy, Strategy
-from demiglace.stages.truncate import truncate
+from demiglace.runs.directory import read_manifest
 from factories import save_decoder, save_tiny, tiny_config, tiny_tokenizer
 
 
@@ -100,7 +100,7 @@ def test_a_full_disk_is_a_run_error(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("demiglace.stages.truncate.save_model", full)
+    monkeypatch.setattr("demiglace.commands.truncate.save_model", full)
     with pytest.raises(RunError, match=r"No space left.*make room"):
         truncate(model=str(save_tiny(tmp_path / "teacher")), output=tmp_path / "student", layers=2)
 

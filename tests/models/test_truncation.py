@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AlbertConfig, AlbertModel, AutoModel, AutoModelForCausalLM, Qwen2Config
 
 from demiglace.errors import ConfigError, ModelError
-from demiglace.models.stack import layer_stack, named_stack
+from demiglace.models.layer_stack import layer_stack, named_stack
 from demiglace.models.truncate import (
     STRATEGIES,
     check_keep,

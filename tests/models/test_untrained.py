@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from demiglace.errors import ModelError
+from demiglace.models.from_config import classifier_config, random_model, shape_of_config
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config, truncate_model
-from demiglace.models.untrained import classifier_config, random_model, shape_of_config
 from factories import ARCHITECTURES, save_tiny, tiny_model
 
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from demiglace.config import build, flatten
-from demiglace.manifest import open_run
-from demiglace.stages import config as configs
+from demiglace.config import commands as configs
+from demiglace.config.options import build, flatten
+from demiglace.runs.directory import open_run
 
 _CONFIGS = {
     "finetune": configs.FinetuneConfig,

@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 from report_runs import write_demo, write_run, write_training
 from test_report_page import HOSTILE
 
-from demiglace.manifest import read_manifest
-from demiglace.report.card import escaped, model_card, write_card
+from demiglace.report.model_card import escaped, model_card, write_card
+from demiglace.runs.directory import read_manifest
 
 
 def read(text: str) -> ModelCard:

@@ -7,10 +7,10 @@ from pathlib import Path
 from comparison_kit import change, one_task, write_comparison
 
 from demiglace.compare.contrasts import Contrast
-from demiglace.report.comparison.answer import answer
-from demiglace.report.comparison.choice import chosen, shipped
-from demiglace.report.comparison.read import read_comparison
-from demiglace.report.comparison.results import Spread
+from demiglace.report.comparison.recommendation import answer
+from demiglace.results.load import read_comparison
+from demiglace.results.ranking import chosen, shipped
+from demiglace.results.schema import Spread
 
 
 def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from test_report_page import HOSTILE, _Page, headings
 import demiglace
 from demiglace.compare.contrasts import Contrast
 from demiglace.errors import RunError
-from demiglace.report.comparison.answer import answer
 from demiglace.report.comparison.charts import pareto
-from demiglace.report.comparison.differences import primary_table
-from demiglace.report.comparison.figures import group_figures, seed_figures
-from demiglace.report.comparison.read import is_comparison, read_comparison
+from demiglace.report.comparison.detail_tables import primary_table
+from demiglace.report.comparison.recommendation import answer
+from demiglace.report.comparison.seed_plots import group_figures, seed_figures
 from demiglace.report.comparison.tables import main_table, way
+from demiglace.results.load import is_comparison, read_comparison
 
 SECTIONS = [
     "Methods and tasks", "Every seed", "Beyond accuracy", "Quality against cost", "Out of domain", "Parts of sets",

@@ -5,10 +5,10 @@ from pathlib import Path
 from comparison_kit import one_task
 from report_runs import _CONFIGS
 
-from demiglace.config import options_of
-from demiglace.manifest import write_json
-from demiglace.report.comparison.read import read_comparison
+from demiglace.config.options import options_of
 from demiglace.report.comparison.reproduce import compare_command, step_commands
+from demiglace.results.load import read_comparison
+from demiglace.runs.directory import write_json
 
 
 def test_the_command_has_the_options_that_were_given(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from comparison_kit import change, one_task, write_comparison
 
-from demiglace.report.comparison import words
+from demiglace.report.comparison import labels
 from demiglace.report.comparison.costs import cost_table
-from demiglace.report.comparison.differences import test_tables as tables_of_tests
+from demiglace.report.comparison.detail_tables import test_tables as tables_of_tests
+from demiglace.report.comparison.labels import probability
 from demiglace.report.comparison.measures import by_task_table, measure_table
-from demiglace.report.comparison.read import read_comparison
-from demiglace.report.comparison.results import Missing
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
-from demiglace.report.comparison.words import probability
 from demiglace.report.tables import Table
+from demiglace.results.load import read_comparison
+from demiglace.results.schema import Missing
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_averages_tell_the_teachers_and_on_how_few_seeds_they_rest(tmp_path: Pat
 def test_every_student_and_method_has_a_look_of_its_own(tmp_path: Path) -> None:
     right = {"none": 0.7} | {f"m{i}": 0.7 for i in range(11)}
     home = one_task(tmp_path, students=("half", "third"), right=right, seeds=1, rows=20, steps=2)
-    looks = words.looks(read_comparison(home, "t"))
+    looks = labels.looks(read_comparison(home, "t"))
     assert len(looks) == 24 and len(set(looks.values())) == 24
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import write_demo, write_training
 
-from demiglace.report.charts import charts_of, heat_maps
-from demiglace.report.collect import collect
-from demiglace.report.content import Experiment
-from demiglace.report.plot import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, nice_ticks, powers_of_ten, thin
+from demiglace.report.runs.charts import charts_of, heat_maps
+from demiglace.report.runs.load import collect
+from demiglace.report.runs.schema import Experiment
+from demiglace.report.svg import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, nice_ticks, powers_of_ten, thin
 
 NUMBERS = st.floats(-1e6, 1e6)
 

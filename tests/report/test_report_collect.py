@@ -7,10 +7,10 @@ from comparison_kit import write_comparison
 from report_runs import ROWS, write_demo, write_run, write_training
 
 from demiglace.errors import RunError
-from demiglace.manifest import open_run
-from demiglace.report.collect import collect, summary_rows
-from demiglace.report.content import Model
-from demiglace.report.logs import read_log
+from demiglace.report.runs.load import collect, summary_rows
+from demiglace.report.runs.schema import Model
+from demiglace.results.run_log import read_log
+from demiglace.runs.directory import open_run
 
 
 def models_of(*paths: Path) -> dict[str, Model]:

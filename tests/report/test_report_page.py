@@ -7,10 +7,10 @@ from report_runs import ROWS, write_demo, write_run, write_training
 
 import demiglace
 from demiglace.cli import config_class_of, parse
-from demiglace.config import build, flatten, options_of
+from demiglace.config.options import build, flatten, options_of
 from demiglace.errors import RunError
-from demiglace.report.collect import collect
 from demiglace.report.commands import command_line
+from demiglace.report.runs.load import collect
 
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}\u202egnp.exe"
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from report_runs import write_demo, write_training
 
-from demiglace.report import wording
-from demiglace.report.collect import collect
+from demiglace.report import format
+from demiglace.report.runs.load import collect
 from demiglace.report.tables import Table, artefact_table, evaluation_table, model_table, rows_table
 
 
@@ -66,22 +66,22 @@ def test_models_that_saw_the_same_rows_share_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (wording.share(0.9184), "91.8 %"),
-        (wording.share(None), "–"),
-        (wording.millions(22_713_216), "22.7 M"),
-        (wording.millions(8_432), "8.4 k"),
-        (wording.megabytes(90_900_000), "90.9 MB"),
-        (wording.milliseconds(0.234), "0.23 ms"),
-        (wording.milliseconds(14.51), "14.5 ms"),
-        (wording.milliseconds(290.4), "290 ms"),
-        (wording.seconds(168.3), "168 s"),
-        (wording.seconds(0.52), "0.5 s"),
-        (wording.score(0.5631, "matthews"), "0.563"),
-        (wording.score(0.5631, "macro_f1"), "56.3 %"),
-        (wording.small(1.94e-6), "1.9e-06"),
-        (wording.shorten("a" * 100, 11), "aaaaa…aaaaa"),
-        (wording.shorten("short"), "short"),
-        (wording.shorten("a\u202eb\u2066c"), "abc"),
+        (format.share(0.9184), "91.8 %"),
+        (format.share(None), "–"),
+        (format.millions(22_713_216), "22.7 M"),
+        (format.millions(8_432), "8.4 k"),
+        (format.megabytes(90_900_000), "90.9 MB"),
+        (format.milliseconds(0.234), "0.23 ms"),
+        (format.milliseconds(14.51), "14.5 ms"),
+        (format.milliseconds(290.4), "290 ms"),
+        (format.seconds(168.3), "168 s"),
+        (format.seconds(0.52), "0.5 s"),
+        (format.score(0.5631, "matthews"), "0.563"),
+        (format.score(0.5631, "macro_f1"), "56.3 %"),
+        (format.small(1.94e-6), "1.9e-06"),
+        (format.shorten("a" * 100, 11), "aaaaa…aaaaa"),
+        (format.shorten("short"), "short"),
+        (format.shorten("a\u202eb\u2066c"), "abc"),
     ],
 )
 def test_quantities_are_written_one_way(written: str, expected: str) -> None:

@@ -11,13 +11,13 @@ import torch
 from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import collate
+from demiglace.data.batching import collate
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError
 from demiglace.models.shape import ModelShape
-from demiglace.signals import cache, fill
-from demiglace.signals.cache import CacheKey, SignalCache
+from demiglace.signals import fill, hidden_state_cache
 from demiglace.signals.fill import fill_cache, prepare_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, hidden_request
 from factories import tiny_model
@@ -29,7 +29,7 @@ ROWS = 40
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "SHARD_ROWS", 16)
+    monkeypatch.setattr(hidden_state_cache, "SHARD_ROWS", 16)
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.data.batches import Batch, collate
+from demiglace.data.batching import Batch, collate
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import pool
-from demiglace.models.stack import layer_stack
 from demiglace.signals.capture import capture
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, hidden_request

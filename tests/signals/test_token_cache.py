@@ -11,22 +11,22 @@ import torch
 from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import collate
-from demiglace.data.blocks import Blocks, all_blocks
-from demiglace.data.corpus import Corpus
+from demiglace.data.batching import collate
+from demiglace.data.text.blocks import Blocks, all_blocks
+from demiglace.data.text.token_shards import Corpus
 from demiglace.errors import CacheError, ModelError
-from demiglace.methods import tokens
 from demiglace.methods.base import Progress
-from demiglace.methods.outputs import LogitDistillation
-from demiglace.methods.tokens import token_terms
-from demiglace.models.language import HeadInput
+from demiglace.methods.terms import token_level
+from demiglace.methods.terms.logits import LogitDistillation
+from demiglace.methods.terms.token_level import token_terms
+from demiglace.models.language_model import HeadInput
 from demiglace.models.shape import ModelShape
-from demiglace.signals import fill, token_cache, token_fill
+from demiglace.signals import fill, sparse_logit_cache, token_fill
 from demiglace.signals.fill import prepare_cache
+from demiglace.signals.logit_sampling import drawn_tokens, even_numbers, likeliest_tokens
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, SparseTargets, hidden_request
-from demiglace.signals.sparse import drawn_tokens, even_numbers, likeliest_tokens
-from demiglace.signals.token_cache import Telling, TokenCache, TokenKey
+from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey
 from demiglace.signals.token_fill import fill_token_cache
 from text_kit import tiny_lm
 
@@ -37,7 +37,7 @@ SAMPLED, TOP = Telling("sampled", 3, TEMPERATURE), Telling("top-k", 3, TEMPERATU
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "SHARD_TOKENS", 4 * SIZE)
+    monkeypatch.setattr(sparse_logit_cache, "SHARD_TOKENS", 4 * SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_a_chunk_at_a_time_is_all_at_once(
     student = head_of(tiny_lm("gpt2", VOCABULARY, seed=1), blocks, rows)
     targets = told(tmp_path / "c", key, blocks, rows).at(None)
     whole = loss_and_gradients(student, targets)
-    monkeypatch.setattr(tokens, "chunk_size", lambda *_: 7)
+    monkeypatch.setattr(token_level, "chunk_size", lambda *_: 7)
     torch.testing.assert_close(loss_and_gradients(student, targets), whole)
     hidden, weight = (t.detach().requires_grad_() for t in (student.hidden, student.weight))
     q = torch.log_softmax(hidden @ weight.T / TEMPERATURE, -1)

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from demiglace.cli import main
-from demiglace.config import options_of
-from demiglace.methods.table import METHODS
+from demiglace.config.options import options_of
+from demiglace.methods.registry import METHODS
 
 GOOD, BAD = ("good", "great", "yes"), ("bad", "awful", "no")
 NEUTRAL = ("the", "film", "card", "money", "red", "blue", "green")

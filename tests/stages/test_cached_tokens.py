@@ -9,11 +9,11 @@ from stage_kit import arguments, close, in_child, records, strike
 
 from demiglace.cli import main
 from demiglace.errors import ConfigError
-from demiglace.manifest import read_manifest
-from demiglace.methods.table import METHODS, build_method
-from demiglace.methods.tokens import sparse_temperature
+from demiglace.methods.registry import METHODS, build_method
+from demiglace.methods.terms.token_level import sparse_temperature
 from demiglace.models.shape import ModelShape
-from demiglace.signals import fill, token_cache, token_fill
+from demiglace.runs.directory import read_manifest
+from demiglace.signals import fill, sparse_logit_cache, token_fill
 from demiglace.training import loop
 from text_kit import save_lm, sentences, tiny_lm, write_jsonl
 
@@ -107,7 +107,7 @@ def test_two_forward_passes_are_one(tmp_path: Path, given: dict[str, Any]) -> No
 def test_a_killed_run_goes_on_to_the_same_weights(
     tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_cache, "SHARD_TOKENS", 32 * 16)
+    monkeypatch.setattr(sparse_logit_cache, "SHARD_TOKENS", 32 * 16)
     line = distilled(tmp_path / "cut", given, dropout=0.1)
     assert main(distilled(tmp_path / "whole", given, dropout=0.1)) == 0
     assert in_child(line, lambda: strike(fill, "_write_shard", 2)) < 0

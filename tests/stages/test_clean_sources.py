@@ -12,9 +12,9 @@ import pytest
 import zstandard
 
 import demiglace
+from demiglace.commands import clean
+from demiglace.config.commands import CleanConfig
 from demiglace.errors import ConfigError, DataError, RunError, UserError
-from demiglace.stages import clean_sources
-from demiglace.stages.config import CleanConfig
 
 SENTENCE = "The old captain of the quiet river mended a broken bridge before winter came to the garden."
 OTHER = "A famous teacher carried some painted letters to the narrow market under the distant window today."
@@ -135,7 +135,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(clean_sources, "fingerprint", refuse)  # a mode would not stop root
+    monkeypatch.setattr(clean, "fingerprint", refuse)  # a mode would not stop root
     with pytest.raises(DataError, match=r"x\.txt cannot be read: Permission denied\. Check"):
         demiglace.clean(**call(tmp_path, "x.txt", b"text"))
     assert not (tmp_path / "o").exists()
@@ -150,7 +150,7 @@ def test_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_workers_of_a_cluster_are_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: {"CPU": 96.0}))
-    assert clean_sources._cores(CleanConfig(("x",), engine="ray")) == 96
+    assert clean._cores(CleanConfig(("x",), engine="ray")) == 96
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import torch
 from stage_kit import QUICK, arguments, damage, in_child, strike, weights
 
 from demiglace.cli import main
-from demiglace.signals import cache, fill
-from demiglace.stages import fit
+from demiglace.signals import fill, hidden_state_cache
 from demiglace.training import checkpoint, loop
+from demiglace.training import run as fit
 from demiglace.training.log import RunLog
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -25,7 +25,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.fixture(scope="module", autouse=True)
 def small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "SHARD_ROWS", 16)
+        patch.setattr(hidden_state_cache, "SHARD_ROWS", 16)
         yield
 
 

@@ -10,17 +10,17 @@ from stage_kit import QUICK, arguments, lenient, records, weights, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from demiglace.cli import main
-from demiglace.data.batches import Batch
-from demiglace.data.rows import Split
+from demiglace.data.batching import Batch
+from demiglace.data.rows.schema import Split
 from demiglace.data.tokenise import Examples, tokenise
 from demiglace.evaluation.predict import predict
-from demiglace.manifest import read_manifest
 from demiglace.methods.base import Progress
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.masked_lm import MaskedLM
 from demiglace.models.truncate import truncate_model
-from demiglace.stages import fit
-from demiglace.training.adversary import Adversary
+from demiglace.runs.directory import read_manifest
+from demiglace.training import run as fit
+from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.objective import Perturbed
 from factories import DECODERS, decoder_tokenizer, save_decoder, save_tiny, tiny_config
 from text_kit import sentences, write_jsonl

@@ -14,11 +14,11 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 import demiglace
 from demiglace.cli import main
-from demiglace.manifest import read_manifest
-from demiglace.methods.table import METHODS, build_method
+from demiglace.methods.registry import METHODS, build_method
+from demiglace.runs.directory import read_manifest
 from demiglace.signals import fill
-from demiglace.stages import fit
-from demiglace.training.adversary import Adversary
+from demiglace.training import run as fit
+from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.objective import unique_names
 from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_tokenizer
 
@@ -215,7 +215,7 @@ def test_the_same_command_again_is_up_to_date_without_loading_a_model(
     def loaded(*args: Any, **options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("demiglace.stages.distill.load_classifier", loaded)
+    monkeypatch.setattr("demiglace.distillation.classifier.load_classifier", loaded)
     assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
     assert run(tmp_path / "run", teacher, layers=3, **rows, **QUICK) == 2
     assert "layers: 2 there, 3 now" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from stage_kit import QUICK, arguments, weights, write_csv
 import demiglace
 from demiglace.cli import main
 from demiglace.errors import ConfigError, DataError, ModelError
-from demiglace.manifest import read_manifest
-from demiglace.stages import fit
+from demiglace.runs.directory import read_manifest
+from demiglace.training import run as fit
 from factories import save_tiny
 
 NAMES = ("awful", "plain", "superb")

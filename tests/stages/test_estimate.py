@@ -9,15 +9,15 @@ from stage_kit import QUICK, arguments, lenient
 from torch.utils.flop_counter import FlopCounterMode
 
 from demiglace.cli import main
+from demiglace.config.training import TrainConfig
+from demiglace.costs.estimate import Seconds, Setup, Speed, estimate
+from demiglace.costs.flops import activation_bytes
 from demiglace.errors import ConfigError
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.table import build_method
-from demiglace.models.cost import activation_bytes
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.loading import load_classifier
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
-from demiglace.stages.estimate import Seconds, Setup, Speed, estimate
-from demiglace.training.config import TrainConfig
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 LENGTHS = {"train": random_examples(60).lengths, "validation": np.array([4, 9]), "test": np.array([12])}

@@ -12,12 +12,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace
 from demiglace.cli import main
+from demiglace.config.training import TrainConfig
 from demiglace.errors import DivergedError
-from demiglace.manifest import read_manifest
 from demiglace.models.loading import set_dropout
-from demiglace.stages import fit
-from demiglace.stages.material import RowMaterial
-from demiglace.training.config import TrainConfig
+from demiglace.runs.directory import read_manifest
+from demiglace.training import run as fit
+from demiglace.training.datasets import RowMaterial
 from factories import save_tiny, tiny_config
 
 PROBLEMS = {

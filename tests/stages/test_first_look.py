@@ -9,17 +9,17 @@ import torch
 from stage_kit import QUICK, arguments, lenient
 
 from demiglace.cli import main
-from demiglace.data.batches import Batch, collate
+from demiglace.data.batching import Batch, collate
 from demiglace.data.tokenise import select
+from demiglace.distillation.teacher_check import GeneratorSkill, look_at_generator, look_at_teacher
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
-from demiglace.manifest import read_manifest
 from demiglace.methods.base import Progress
-from demiglace.methods.masking import AdversarialMasking
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import tied_masked_lm
+from demiglace.runs.directory import read_manifest
 from demiglace.signals.request import SignalRequest
-from demiglace.stages.first_look import GeneratorSkill, look_at_generator, look_at_teacher
-from demiglace.training.adversary import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from factories import VOCABULARY, tiny_model
 from training_kit import random_examples
 

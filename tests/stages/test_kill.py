@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from stage_kit import QUICK, arguments, in_child, records, strike
 
-from demiglace import manifest
 from demiglace.cli import main
-from demiglace.manifest import read_manifest
-from demiglace.signals import cache, fill
-from demiglace.stages import fit, material
-from demiglace.training import checkpoint, loop
-from demiglace.training.adversary import Adversary
+from demiglace.runs import directory as manifest
+from demiglace.runs.directory import read_manifest
+from demiglace.signals import fill, hidden_state_cache
+from demiglace.training import checkpoint, datasets, loop
+from demiglace.training import run as fit
+from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.log import RunLog
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -30,11 +30,11 @@ TRAINING: dict[str, tuple[Any, str, int, bool]] = {
     "before a checkpoint's draft is put in place": (checkpoint, "save_file", 4, True),
     "between the best and the last checkpoint of an epoch": (loop, "save_checkpoint", 5, True),
     "after an epoch": (loop, "save_checkpoint", 6, True),
-    "during the evaluation of an epoch": (material, "predict", 2, False),
+    "during the evaluation of an epoch": (datasets, "predict", 2, False),
     "before RUN/last": (fit, "save_model", 1, False),
     "while RUN/last is written": (fit, "write_model", 1, True),
     "while RUN/model is written": (fit, "write_model", 2, True),
-    "during the last evaluation": (material, "predict", 4, False),
+    "during the last evaluation": (datasets, "predict", 4, False),
     "before the manifest": (manifest.Run, "finish", 1, False),
     "after the manifest": (fit, "remove_leftovers", 1, False),
 }
@@ -63,7 +63,7 @@ PHASES: dict[str, tuple[Any, str, int, bool]] = {
 @pytest.fixture(scope="module", autouse=True)
 def small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "SHARD_ROWS", 16)
+        patch.setattr(hidden_state_cache, "SHARD_ROWS", 16)
         yield
 
 

@@ -15,14 +15,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import demiglace
 from demiglace.cli import main
-from demiglace.config import read_yaml
-from demiglace.data import corpus as corpora
-from demiglace.data.batches import epoch_steps
-from demiglace.data.blocks import all_blocks
+from demiglace.config.options import read_yaml
+from demiglace.data.batching import epoch_steps
 from demiglace.data.document_config import ReadConfig
-from demiglace.manifest import read_manifest
-from demiglace.methods.table import METHODS
-from demiglace.models.language import load_language_model
+from demiglace.data.text import token_shards as corpora
+from demiglace.data.text.blocks import all_blocks
+from demiglace.methods.registry import METHODS
+from demiglace.models.language_model import load_language_model
+from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
 from text_kit import byte_tokenizer, save_lm, sentences, write_jsonl
 

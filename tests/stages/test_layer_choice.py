@@ -11,16 +11,16 @@ from stage_kit import QUICK, arguments, in_child, strike, weights
 
 import demiglace
 from demiglace.cli import main
-from demiglace.data.blocks import all_blocks
-from demiglace.data.calibration import drawn_rows
-from demiglace.data.corpus import load_corpus
 from demiglace.data.document_config import ReadConfig
-from demiglace.manifest import read_manifest
+from demiglace.data.text.blocks import all_blocks
+from demiglace.data.text.calibration_sample import drawn_rows
+from demiglace.data.text.token_shards import load_corpus
+from demiglace.distillation import student
 from demiglace.models.greedy import greedy, measure_of
 from demiglace.models.importance import Inputs, block_influence, least_influential
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer
-from demiglace.models.stack import layer_stack
-from demiglace.stages import student
+from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
 from text_kit import save_lm, sentences, write_jsonl
 

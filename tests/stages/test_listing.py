@@ -3,14 +3,14 @@
 import pytest
 import yaml
 
-from demiglace.config import options_of
-from demiglace.data.tasks import TASKS
+from demiglace.commands.list import methods, tasks
+from demiglace.config.options import options_of
+from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Progress
-from demiglace.methods.compose import compose
-from demiglace.methods.mapping import Layers, RandomSorted
-from demiglace.methods.table import METHODS, build_method
-from demiglace.stages.listing import methods, tasks
+from demiglace.methods.from_yaml import compose
+from demiglace.methods.registry import METHODS, build_method
+from demiglace.methods.terms.layer_mapping import Layers, RandomSorted
 
 
 def test_tasks_are_listed_whole_where_the_output_is_piped(capsys: pytest.CaptureFixture[str]) -> None:

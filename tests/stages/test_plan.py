@@ -9,14 +9,14 @@ from stage_kit import QUICK, arguments, lenient, write_rows
 
 import demiglace
 from demiglace.cli import main
-from demiglace.config import build, options_of, read_yaml
-from demiglace.methods.table import METHODS
-from demiglace.stages import plan as plan_stage
-from demiglace.stages import subject as subject_module
-from demiglace.stages.calibrate import calibrate
-from demiglace.stages.config import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
-from demiglace.stages.plan import duration, run_of
-from demiglace.stages.subject import read_lengths, subject_of
+from demiglace.commands import plan as plan_stage
+from demiglace.commands.plan import duration, run_of
+from demiglace.config.commands import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
+from demiglace.config.options import build, options_of, read_yaml
+from demiglace.costs import run_spec as subject_module
+from demiglace.costs.measure_speed import calibrate
+from demiglace.costs.run_spec import read_lengths, subject_of
+from demiglace.methods.registry import METHODS
 from factories import ARCHITECTURES, save_tiny
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"

@@ -11,19 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import demiglace
 from demiglace.cli import main
-from demiglace.config import build, read_yaml
-from demiglace.data.batches import epoch_steps, sorted_batches, split_by_tokens
+from demiglace.commands.plan import run_of
+from demiglace.config.commands import DistillConfig, PlanConfig, PretrainConfig
+from demiglace.config.options import build, read_yaml
+from demiglace.config.training import TrainConfig
+from demiglace.costs.estimate import _even_passes, epoch_passes
+from demiglace.costs.flops import passes_of
+from demiglace.costs.measure_speed import calibrate
+from demiglace.data.batching import epoch_steps, sorted_batches, split_by_tokens
 from demiglace.losses import language
-from demiglace.manifest import read_manifest
-from demiglace.models.cost import passes_of
+from demiglace.models.from_config import shape_of_config
 from demiglace.models.shape import ModelShape, forward_flops
-from demiglace.models.untrained import shape_of_config
-from demiglace.stages.calibrate import calibrate
-from demiglace.stages.config import DistillConfig, PlanConfig, PretrainConfig
-from demiglace.stages.estimate import _even_passes, epoch_passes
-from demiglace.stages.plan import run_of
+from demiglace.runs.directory import read_manifest
 from demiglace.stages.text_subject import text_subject
-from demiglace.training.config import TrainConfig
 from text_kit import byte_tokenizer, save_lm, sentences, tiny_lm, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
@@ -49,7 +49,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def planned(**options: object) -> demiglace.stages.estimate.Estimate:
+def planned(**options: object) -> demiglace.costs.estimate.Estimate:
     return demiglace.plan(flops=1e9, **options)
 
 

@@ -8,8 +8,8 @@ from stage_kit import QUICK, arguments, close, in_child, records, strike
 from transformers import AutoModelForSequenceClassification
 
 from demiglace.cli import main
-from demiglace.manifest import read_manifest
 from demiglace.models.loading import save_model
+from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
 from factories import plant_sink, save_decoder
 

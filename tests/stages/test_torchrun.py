@@ -31,12 +31,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from demiglace.cli import main
-from demiglace.manifest import read_manifest
-from demiglace.models.language import load_language_model
-from demiglace.signals import cache, fill
-from demiglace.stages import fit
+from demiglace.config.training import TrainConfig
+from demiglace.models.language_model import load_language_model
+from demiglace.runs.directory import read_manifest
+from demiglace.signals import fill, hidden_state_cache
 from demiglace.training import loop
-from demiglace.training.config import TrainConfig
+from demiglace.training import run as fit
 from text_kit import save_lm, sentences, write_jsonl
 
 # 33 rows in steps of 8 make four whole steps and one of a single row, in which one of two processes has none; forward
@@ -194,7 +194,7 @@ def note_patience(file: Path) -> None:
 def test_killed_and_resumed(
     tmp_path: Path, teacher: Path, odd_rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "SHARD_ROWS", 8)
+    monkeypatch.setattr(hidden_state_cache, "SHARD_ROWS", 8)
 
     def line(output: Path) -> list[str]:
         return arguments("distill", teacher=teacher, output=output, **odd_rows, **UNEVEN | {"dropout": 0.1})

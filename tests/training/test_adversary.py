@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from demiglace.data.batches import Batch, collate
+from demiglace.data.batching import Batch, collate
 from demiglace.errors import ModelError
 from demiglace.losses.divergences import forward_kl
 from demiglace.methods.base import Progress
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.table import build_method
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.signals.request import SignalRequest
-from demiglace.training.adversary import Adversary, Vocabulary, _drawn, _logits_of
+from demiglace.training.adversarial_generator import Adversary, Vocabulary, _drawn, _logits_of
 from factories import ARCHITECTURES, DECODERS, VOCABULARY, tiny_model
 from training_kit import ADVERSARIES, make_loop, objective_of, random_examples, teacher_and_student
 

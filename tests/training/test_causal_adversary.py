@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from demiglace.data.batches import Batch, collate
+from demiglace.data.batching import Batch, collate
 from demiglace.data.tokenise import Examples
 from demiglace.losses.divergences import forward_kl
 from demiglace.methods.base import Progress
-from demiglace.methods.masking import AdversarialMasking
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.signals.request import SignalRequest
-from demiglace.training.adversary import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from factories import DECODERS, VOCABULARY, tiny_config, tiny_model
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 

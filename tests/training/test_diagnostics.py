@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from demiglace.data.batches import collate
+from demiglace.data.batching import collate
 from demiglace.errors import ModelError
 from demiglace.methods.base import Progress
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_stack import layer_stack
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest, hidden_request
 from demiglace.training import diagnostics

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from demiglace.config.training import TrainConfig, check_patience
 from demiglace.errors import ConfigError, DivergedError, RunError
+from demiglace.training.accelerator import make_accelerator
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
-from demiglace.training.config import TrainConfig, check_patience
 from demiglace.training.loop import Loop
 from demiglace.training.state import Goal
-from demiglace.training.tracking import make_accelerator
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 ROWS = 40

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from demiglace.config.training import TrainConfig
 from demiglace.errors import ConfigError
-from demiglace.methods.table import METHODS, build_method
-from demiglace.training.config import TrainConfig
-from demiglace.training.timetable import Timetable, check_phases, phase_ends
+from demiglace.methods.registry import METHODS, build_method
+from demiglace.training.schedule import Timetable, check_phases, phase_ends
 
 
 def test_learning_rate_rises_and_falls() -> None:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rich.table import Table
 
-from demiglace.cleaning.collection import CollectionRule
-from demiglace.cleaning.contamination import Decontamination
-from demiglace.cleaning.rule import Measure
-from demiglace.cleaning.ruleset import AnyRule
-from demiglace.cleaning.texts import Texts
+from demiglace.cleaning.registry import AnyRule
+from demiglace.cleaning.rules.base import Measure
+from demiglace.cleaning.rules.decontamination import Decontamination
+from demiglace.cleaning.rules.dedup import CollectionRule
+from demiglace.cleaning.text_arrays import Texts
 from demiglace.console import print_table, say, table
 from demiglace.data.document_config import ReadConfig
-from demiglace.data.documents import Document, Unreadable, read_documents
+from demiglace.data.text.readers import Document, Unreadable, read_documents
 
 _MOST = 20
 

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 
 from demiglace.cleaning import storage
-from demiglace.cleaning.steps import Plan, part_files
-from demiglace.cleaning.tally import EXCERPT, edges_of
+from demiglace.cleaning.statistics import EXCERPT, edges_of
+from demiglace.cleaning.tasks import Plan, part_files
 
 _WIDTH, _HEIGHT = 320, 90
 _MEMBERS = 3

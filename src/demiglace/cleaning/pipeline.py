@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from demiglace.cleaning import tally as books
-from demiglace.cleaning.collection import CollectionRule, Marks
-from demiglace.cleaning.rule import Measure, Outcome, Rule
-from demiglace.cleaning.tally import Entry, Lines, RuleTally
-from demiglace.cleaning.texts import Texts
+from demiglace.cleaning import statistics as books
+from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.dedup import CollectionRule, Marks
+from demiglace.cleaning.statistics import Entry, Lines, RuleTally
+from demiglace.cleaning.text_arrays import Texts
 
 BATCH = 1_000_000  # characters that are looked at together
 _SPARSE = 0.6  # of a batch's texts; where fewer are left, the others are let go

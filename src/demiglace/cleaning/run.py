@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from demiglace.cleaning import storage
-from demiglace.cleaning.contamination import Decontamination
-from demiglace.cleaning.engine import run_tasks
-from demiglace.cleaning.ruleset import composed
-from demiglace.cleaning.steps import (
+from demiglace.cleaning.daft_executor import run_tasks
+from demiglace.cleaning.registry import composed
+from demiglace.cleaning.rules.decontamination import Decontamination
+from demiglace.cleaning.statistics import RuleTally, lot
+from demiglace.cleaning.tasks import (
     Plan,
     books_file,
     conclude,
@@ -21,7 +22,6 @@ from demiglace.cleaning.steps import (
     parts_file,
     reference_file,
 )
-from demiglace.cleaning.tally import RuleTally, lot
 from demiglace.console import progress
 
 _BUCKET = 64_000_000  # bytes of sources, packed or not, for one bucket of keys

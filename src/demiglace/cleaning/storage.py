@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from demiglace.cleaning.collection import Marks, joined, marks
 from demiglace.cleaning.pipeline import Books
-from demiglace.cleaning.tally import Entry, Lines
+from demiglace.cleaning.rules.dedup import Marks, joined, marks
+from demiglace.cleaning.statistics import Entry, Lines
 
 _SOURCE = np.uint64(32)  # a document's number: its source's in the high bits, its place there in the low ones
 _COLUMNS = ("key", "document", "line")

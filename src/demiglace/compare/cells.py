@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from demiglace.compare.grid import RUN_OPTIONS, Grid, Options, method_name
-from demiglace.config import options_of
-from demiglace.data.config import DataConfig
+from demiglace.config.commands import FinetuneConfig
+from demiglace.config.data import DataConfig
+from demiglace.config.options import options_of
 from demiglace.errors import ConfigError
-from demiglace.methods.table import METHODS
-from demiglace.stages.config import FinetuneConfig
+from demiglace.methods.registry import METHODS
 
 _DOTTED = "method_options."
 _ROW_OPTIONS = [o.name for o in options_of(DataConfig)]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from demiglace.config import build, option
+from demiglace.config.options import build, option
 from demiglace.errors import ConfigError, unknown
 
 

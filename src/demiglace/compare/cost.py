@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from demiglace.compare.plan import Plan, Step
-from demiglace.compare.steps import config_of
+from demiglace.commands.plan import speed_here
+from demiglace.compare.job_graph import Plan, Step
+from demiglace.compare.jobs import config_of
+from demiglace.config.commands import DistillConfig, FinetuneConfig
+from demiglace.costs.estimate import Speed
+from demiglace.costs.run_spec import Subject, read_lengths, subject_of
 from demiglace.models.shape import ModelShape
-from demiglace.stages.config import DistillConfig, FinetuneConfig
-from demiglace.stages.estimate import Speed
-from demiglace.stages.plan import speed_here
-from demiglace.stages.subject import Subject, read_lengths, subject_of
 
 _SECONDS = 3.0  # for measuring the speed of one pair of models
 

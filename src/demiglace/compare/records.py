@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.compare.cells import StudentRun, row_options, teacher_options, teacher_path
-from demiglace.compare.plan import Plan
-from demiglace.compare.steps import best_file
-from demiglace.manifest import read_json, read_manifest
+from demiglace.compare.job_graph import Plan
+from demiglace.compare.jobs import best_file
+from demiglace.runs.directory import read_json, read_manifest
 
 Record = dict[str, Any]
 _OF_TRAINING = ("parameters", "layers", "bytes", "rows", "precision", "finished", "machine", "versions")

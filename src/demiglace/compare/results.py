@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.home import STAGE, Files, claim
-from demiglace.compare.plan import Plan, Step
+from demiglace.compare.directory import STAGE, Files, claim
+from demiglace.compare.job_graph import Plan, Step
+from demiglace.compare.jobs import best_file, is_done
 from demiglace.compare.protocol import declaration
 from demiglace.compare.records import records
-from demiglace.compare.steps import best_file, is_done
-from demiglace.compare.summary import summarise
 from demiglace.errors import RunError
-from demiglace.manifest import Run, read_json, write_json
+from demiglace.results.summary import summarise
+from demiglace.runs.directory import Run, read_json, write_json
 
 
 def steps_done(plan: Plan) -> set[str]:

@@ -9,25 +9,25 @@ from typing import Any
 
 from filelock import FileLock
 
+from demiglace.commands.plan import duration, size
 from demiglace.compare.cells import applies, row_options, skipped_names
-from demiglace.compare.check import check_plan, files_read
 from demiglace.compare.cost import grid_cost
+from demiglace.compare.directory import claim, identity, reopen
+from demiglace.compare.executors.local import run_local
+from demiglace.compare.executors.ray import run_ray
 from demiglace.compare.grid import Grid, parse_grid
-from demiglace.compare.home import claim, identity, reopen
-from demiglace.compare.local import run_local
-from demiglace.compare.plan import Plan, make_plan
+from demiglace.compare.job_graph import Plan, make_plan
 from demiglace.compare.progress import Watcher, watching
 from demiglace.compare.protocol import declare
-from demiglace.compare.ranges import FEW_TRIALS, Search, trial_options
-from demiglace.compare.ray_engine import run_ray
 from demiglace.compare.results import steps_done, stories, write_results
-from demiglace.compare.schedule import Schedule
+from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
+from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
+from demiglace.compare.validate import check_plan, files_read
+from demiglace.config.commands import CompareConfig
 from demiglace.console import say
 from demiglace.errors import ConfigError, FailedRunsError, RunError
 from demiglace.export.onnx import require_onnx
-from demiglace.stages.config import CompareConfig
-from demiglace.stages.plan import duration, size
 
 
 def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:

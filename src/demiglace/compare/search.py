@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 
 from demiglace.compare.cells import with_values
-from demiglace.compare.plan import Step
-from demiglace.compare.ranges import Range, trial_options
-from demiglace.compare.steps import best_file, claim_file, search_claim
-from demiglace.config import build
+from demiglace.compare.job_graph import Step
+from demiglace.compare.jobs import best_file, claim_file, search_claim
+from demiglace.compare.search_space import Range, trial_options
+from demiglace.config.commands import DistillConfig
+from demiglace.config.options import build
 from demiglace.console import say
-from demiglace.data.dataset import load_dataset
+from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenise import tokenise
+from demiglace.distillation.classifier import distill
 from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import predict
 from demiglace.evaluation.significance import influence, variance_over_rows
-from demiglace.manifest import read_manifest, write_json
 from demiglace.models.loading import load_classifier, load_tokenizer
-from demiglace.stages.config import DistillConfig
-from demiglace.stages.distill import distill
-from demiglace.stages.fit import processes
+from demiglace.runs.directory import read_manifest, write_json
+from demiglace.training.run import processes
 
 
 def require_optuna() -> Any:

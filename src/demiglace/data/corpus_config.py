@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.data.document_config import ReadConfig
 
 

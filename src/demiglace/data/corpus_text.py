@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from demiglace.data.document_config import ReadConfig
-from demiglace.data.documents import Document, Unreadable, read_documents
+from demiglace.data.text.readers import Document, Unreadable, read_documents
 
 
 def fault_of(found: Document | Unreadable) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from demiglace.config import option
+from demiglace.config.options import option
 
 Unit = Literal["document", "line", "paragraph"]
 

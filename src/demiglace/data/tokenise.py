@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from demiglace.data.rows import Split
+from demiglace.data.rows.schema import Split
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sk
 
-from demiglace.data.rows import Problem
+from demiglace.data.rows.schema import Problem
 from demiglace.errors import ConfigError, DataError, ModelError, unknown
 
 

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.console import progress
 from demiglace.data.batch import Batch
-from demiglace.data.batches import collate, forward_tokens
-from demiglace.data.blocks import Blocks
-from demiglace.data.corpus import Corpus
+from demiglace.data.batching import collate, forward_tokens
+from demiglace.data.text.blocks import Blocks
+from demiglace.data.text.token_shards import Corpus
 from demiglace.errors import DataError, ModelError
 from demiglace.losses.language import chunk_size, next_token_losses
-from demiglace.models.language import HeadInput, head_input
+from demiglace.models.language_model import HeadInput, head_input
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
 

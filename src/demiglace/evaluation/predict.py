@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import progress
-from demiglace.data.batches import collate, forward_tokens, sorted_batches
+from demiglace.data.batching import collate, forward_tokens, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.errors import ConfigError
 from demiglace.models.modes import evaluating

@@ -10,7 +10,7 @@ from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from demiglace.evaluation.sums import SUMMED
+from demiglace.evaluation.bootstrap_metrics import SUMMED
 
 LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
 LEAST_SEEDS = 3

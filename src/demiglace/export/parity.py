@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demiglace.data.batches import collate
-from demiglace.data.rows import Problem
+from demiglace.data.batching import collate
+from demiglace.data.rows.schema import Problem
 from demiglace.data.tokenise import Examples
 from demiglace.errors import DataError, UserError
 from demiglace.evaluation.metrics import predictions_of

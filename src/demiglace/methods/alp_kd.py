@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Reduction, Weighted
-from demiglace.methods.layers import LayerDistillation
-from demiglace.methods.mapping import All
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.terms.hidden_states import LayerDistillation
+from demiglace.methods.terms.layer_mapping import All
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
 @dataclass(frozen=True)

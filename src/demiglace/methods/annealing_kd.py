@@ -6,10 +6,10 @@ phase starts from the first phase's best epoch by the validation metric.
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import AnnealedLogits, TaskLoss
 from demiglace.methods.phases import PhaseOptions
+from demiglace.methods.terms.logits import AnnealedLogits, TaskLoss
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ Stated for translation models; for classifiers the pooled states of a row stand 
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Reduction, Weighted
-from demiglace.methods.buckets import BucketDistillation
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.terms.layer_buckets import BucketDistillation
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 

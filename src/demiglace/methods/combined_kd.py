@@ -9,11 +9,11 @@ their program for RoBERTa, has the labels' loss instead of the term on perturbed
 
 from dataclasses import dataclass
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.methods.annealing_kd import AnnealingOptions
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.outputs import TaskLoss
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.methods.terms.logits import TaskLoss
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ paper's own schedule could not be checked.
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import AnnealedLogits, TaskLoss
-from demiglace.methods.schedule import Scheduled
+from demiglace.methods.terms.logits import AnnealedLogits, TaskLoss
+from demiglace.methods.terms.scheduled import Scheduled
 
 
 @dataclass(frozen=True)

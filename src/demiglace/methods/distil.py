@@ -10,11 +10,11 @@ ln_f), as everywhere here; the authors' script compares transformers' last hidde
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.layers import LayerDistillation
-from demiglace.methods.mapping import Final
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.terms.hidden_states import LayerDistillation
+from demiglace.methods.terms.layer_mapping import Final
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 from demiglace.models.pooling import POOLING_HELP, StateOption
 
 

@@ -1,7 +1,7 @@
 """What the methods that differ from vanilla KD by their divergence alone have in common."""
 
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import Divergence, LogitDistillation, TaskLoss
+from demiglace.methods.terms.logits import Divergence, LogitDistillation, TaskLoss
 
 
 def divergence_method(task_weight: float, temperature: float, divergence: Divergence, mix: float = 0.5) -> Method:

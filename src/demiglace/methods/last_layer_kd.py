@@ -7,12 +7,12 @@ token's state and the attention maps; its consistency regularisation is left out
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.layers import LayerDistillation
-from demiglace.methods.mapping import Final
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.projection import Projection
+from demiglace.methods.terms.hidden_states import LayerDistillation
+from demiglace.methods.terms.layer_mapping import Final
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Projection
 from demiglace.models.pooling import POOLING_HELP, StateOption
 
 

@@ -18,10 +18,10 @@ it was, where a masked language model sees the other places masked and both side
 
 from dataclasses import dataclass
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ paper takes 48 for models of width 768 (give relation_heads=48), since a number 
 
 from dataclasses import dataclass
 
-from demiglace.config import option
-from demiglace.methods.attention import AttentionDistillation
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.mapping import Final
-from demiglace.methods.outputs import TaskLoss
 from demiglace.methods.phases import PhaseOptions
+from demiglace.methods.terms.attention import AttentionDistillation
+from demiglace.methods.terms.layer_mapping import Final
+from demiglace.methods.terms.logits import TaskLoss
 
 
 @dataclass(frozen=True)

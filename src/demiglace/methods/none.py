@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import TaskLoss
+from demiglace.methods.terms.logits import TaskLoss
 
 
 @dataclass(frozen=True)

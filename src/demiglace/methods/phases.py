@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ Networks*. The teacher's most likely class is the label: a baseline for what its
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
 @dataclass(frozen=True)

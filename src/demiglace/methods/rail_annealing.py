@@ -4,12 +4,12 @@ Models*, arXiv 2110.08460: RAIL's random layers in the phase in which the logits
 
 from dataclasses import dataclass
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.methods.annealing_kd import AnnealingOptions
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import TaskLoss
-from demiglace.methods.projection import Kind
 from demiglace.methods.rail_kd import RailLayerOptions
+from demiglace.methods.terms.logits import TaskLoss
+from demiglace.methods.terms.projection import Kind
 
 
 @dataclass(frozen=True)

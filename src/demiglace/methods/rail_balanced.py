@@ -6,13 +6,13 @@ of layers. The term guides the first half of training and leaves the second half
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.layers import LayerDistillation
-from demiglace.methods.mapping import RandomSorted, Sampling
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.projection import Projection
-from demiglace.methods.schedule import Scheduled
+from demiglace.methods.terms.hidden_states import LayerDistillation
+from demiglace.methods.terms.layer_mapping import RandomSorted, Sampling
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Projection
+from demiglace.methods.terms.scheduled import Scheduled
 from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 

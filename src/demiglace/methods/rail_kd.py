@@ -5,13 +5,13 @@ Both variants take their options from here; each has its own file with its own c
 
 from dataclasses import dataclass, fields
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, Reduction, Weighted
-from demiglace.methods.layers import LayerDistillation
-from demiglace.methods.mapping import RandomSorted, Sampling
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.projection import Kind, Projection, Start, Trained
+from demiglace.methods.terms.hidden_states import LayerDistillation
+from demiglace.methods.terms.layer_mapping import RandomSorted, Sampling
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Kind, Projection, Start, Trained
 from demiglace.models.pooling import POOLING_HELP, StateOption
 
 _OF_PROJECTIONS = ("size", "start", "trained", "project_teacher")

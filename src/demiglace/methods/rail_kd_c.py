@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from demiglace.config import group
+from demiglace.config.options import group
 from demiglace.methods.base import Method
 from demiglace.methods.rail_kd import RailOptions
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.methods.base import Method
 from demiglace.methods.rail_kd import RailOptions
 

@@ -4,12 +4,12 @@ arXiv 2110.08460: RAIL's random layers beside MATE's three terms. Deviations as 
 
 from dataclasses import dataclass
 
-from demiglace.config import group, option
+from demiglace.config.options import group, option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.masking import AdversarialMasking
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.projection import Kind
 from demiglace.methods.rail_kd import RailLayerOptions
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Kind
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import yaml
 
 from demiglace.methods.base import Method, Progress
-from demiglace.methods.compose import describe_method
-from demiglace.methods.table import build_method
+from demiglace.methods.from_yaml import describe_method
+from demiglace.methods.registry import build_method
 from demiglace.models.shape import ModelShape
 
 Pairs = Sequence[tuple[int, int]]

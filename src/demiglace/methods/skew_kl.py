@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method
 from demiglace.methods.divergence import divergence_method
 

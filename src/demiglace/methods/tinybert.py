@@ -8,14 +8,14 @@ where widths are equal, and not at random: otherwise equal states would count as
 
 from dataclasses import dataclass
 
-from demiglace.config import option
-from demiglace.methods.attention import AttentionDistance, AttentionDistillation
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.layers import LayerDistillation
-from demiglace.methods.mapping import Listed, Uniform
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
 from demiglace.methods.phases import PhaseOptions
-from demiglace.methods.projection import Projection
+from demiglace.methods.terms.attention import AttentionDistance, AttentionDistillation
+from demiglace.methods.terms.hidden_states import LayerDistillation
+from demiglace.methods.terms.layer_mapping import Listed, Uniform
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Projection
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ that rows without labels serve them too; the paper trains them beforehand. It is
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Reduction, Weighted
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
-from demiglace.methods.pseudo_classifiers import PseudoClassifierDistillation
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.pseudo_classifiers import PseudoClassifierDistillation
 from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from demiglace.config import option
+from demiglace.config.options import option
 from demiglace.methods.base import Method, Weighted
-from demiglace.methods.outputs import LogitDistillation, TaskLoss
+from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.errors import ModelError
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_stack import layer_stack
 
 AttentionInput = Literal["query", "key", "value"]
 INPUTS: tuple[AttentionInput, ...] = ("query", "key", "value")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from demiglace.models.bypass import watched
+from demiglace.models.layer_ablation import watched
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import quiet, seeded
 from demiglace.models.modes import evaluating
-from demiglace.models.stack import layer_stack
 from demiglace.models.truncate import truncate_config
 
 _IDS = ((1, 2, 3, 4), (1, 2, 3, 5))  # two texts that differ in their last token

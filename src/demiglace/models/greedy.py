@@ -15,10 +15,10 @@ from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from demiglace.models.bypass import Form, bypassed, bypassed_up_to, layer_forms, watched
 from demiglace.models.importance import Inputs, distance, finite
+from demiglace.models.layer_ablation import Form, bypassed, bypassed_up_to, layer_forms, watched
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
-from demiglace.models.stack import layer_stack
 
 FIRST_ROWS = 4  # before a layer is ruled out: fewer tell too little of the spread
 ERROR = 1e-3  # probability that one look rules a layer out that is as good as the best one

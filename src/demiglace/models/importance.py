@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.errors import ModelError
-from demiglace.models.bypass import watched
-from demiglace.models.stack import layer_stack
+from demiglace.models.layer_ablation import watched
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import Keep
 
 Inputs = Mapping[str, Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from demiglace.errors import ModelError
-from demiglace.models.language import head_of, is_masked
+from demiglace.models.language_model import head_of, is_masked
 from demiglace.models.loading import load_config, load_whole, resolve_model
 
 # model type -> what maps hidden states to logits

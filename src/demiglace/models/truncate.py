@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.errors import ConfigError, ModelError, unknown
-from demiglace.models.stack import named_stack
+from demiglace.models.layer_stack import named_stack
 
 Keep = tuple[int, ...]
 

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from demiglace.config import Option
-from demiglace.report.content import Record
+from demiglace.config.options import Option
+from demiglace.report.runs.schema import Record
 
 
 def command_line(record: Record, options: Sequence[Option]) -> str:

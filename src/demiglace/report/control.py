@@ -2,8 +2,8 @@
 
 import math
 
-from demiglace.report import wording
-from demiglace.report.content import Experiment, Model
+from demiglace.report import format
+from demiglace.report.runs.schema import Experiment, Model
 
 
 def control_of(student: Model, models: list[Model]) -> Model | None:
@@ -15,14 +15,14 @@ def control_of(student: Model, models: list[Model]) -> Model | None:
 def against_control(experiment: Experiment, student: Model, control: Model) -> str:
     """The control's score beside the student's, and what the gap between them means; never more than it does."""
     metric = experiment.metrics[0]
-    measure = wording.measure(metric)
+    measure = format.measure(metric)
     ours, theirs = experiment.score(student), experiment.score(control)
     assert ours is not None and theirs is not None
     start = "The control, a student of the same depth trained without the teacher’s signals, reaches"
-    value = wording.score(theirs, metric)
+    value = format.score(theirs, metric)
     gap = abs(ours - theirs)
     size = f"{100 * gap:.1f} points" if measure.percent else f"{gap:.3f}"
-    if wording.score(ours, metric) == value:
+    if format.score(ours, metric) == value:
         return f"{start} the same {value}: no gain from the teacher is visible here."
     direction = "less" if theirs < ours else "more"
     better = (ours > theirs) == measure.higher_is_better
@@ -71,4 +71,4 @@ def _noise_of(experiment: Experiment, model: Model) -> float | None:
 def rows_in_words(experiment: Experiment, model: Model) -> str:
     """The compared rows: ``3,080 test rows``."""
     n = model.rows.get(experiment.split)
-    return f"the {experiment.split} rows" if n is None else f"{wording.count(n)} {experiment.split} rows"
+    return f"the {experiment.split} rows" if n is None else f"{format.count(n)} {experiment.split} rows"

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from demiglace.report import wording
-from demiglace.report.content import Artefact, Evaluation, Experiment, Model
+from demiglace.report import format
+from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Model
 
 ROLES = {"teacher": "teacher", "distilled": "distilled student", "control": "control", "model": "model"}
 
@@ -49,26 +49,26 @@ def model_table(experiment: Experiment) -> Table:
     columns: list[tuple[Column, list[Cell]]] = [
         (Column("Model", text=True), [Cell(_name(m)) for m in models]),
         (Column("Method", text=True), [Cell(m.method) for m in models]),
-        _numbers("Layers", [m.layers for m in models], wording.count),
-        _numbers("Parameters", [m.parameters for m in models], wording.millions, -1),
-        _numbers("File size", [m.size for m in models], wording.megabytes, -1),
+        _numbers("Layers", [m.layers for m in models], format.count),
+        _numbers("Parameters", [m.parameters for m in models], format.millions, -1),
+        _numbers("File size", [m.size for m in models], format.megabytes, -1),
         *(
             _scores(
                 metric,
                 [experiment.score(m, metric) for m in models],
-                1 if wording.measure(metric).higher_is_better else -1,
+                1 if format.measure(metric).higher_is_better else -1,
             )
             for metric in experiment.metrics
         ),
         _numbers("Agreement with teacher", [m.agreement for m in models], _agreement(models), 1),
         _numbers(
-            "Latency p50", [None if m.latency is None else m.latency.p50 for m in models], wording.milliseconds, -1
+            "Latency p50", [None if m.latency is None else m.latency.p50 for m in models], format.milliseconds, -1
         ),
         _numbers(
-            "Latency p95", [None if m.latency is None else m.latency.p95 for m in models], wording.milliseconds, -1
+            "Latency p95", [None if m.latency is None else m.latency.p95 for m in models], format.milliseconds, -1
         ),
-        _numbers("Capture", [m.capture_seconds for m in models], wording.seconds),
-        _numbers("Training", [m.train_seconds for m in models], wording.seconds, -1),
+        _numbers("Capture", [m.capture_seconds for m in models], format.seconds),
+        _numbers("Training", [m.train_seconds for m in models], format.seconds, -1),
     ]
     return _table(columns, [m.role for m in models])
 
@@ -79,16 +79,16 @@ def artefact_table(artefacts: Sequence[Artefact]) -> Table:
     def latency(batch: int, which: str) -> tuple[Column, list[Cell]]:
         found = [a.latency.get(batch) for a in artefacts]
         values = [None if t is None else (t.p50 if which == "p50" else t.p95) for t in found]
-        return _numbers(f"{which}, batch\u00a0{batch}", values, wording.milliseconds, -1)
+        return _numbers(f"{which}, batch\u00a0{batch}", values, format.milliseconds, -1)
 
     columns = [
         (Column("Artefact", text=True), [Cell(_artefact(a)) for a in artefacts]),
-        (Column("File", text=True), [Cell(wording.shorten(a.file.rsplit("/", 1)[-1], 40)) for a in artefacts]),
-        _numbers("Size", [a.size for a in artefacts], wording.megabytes, -1),
+        (Column("File", text=True), [Cell(format.shorten(a.file.rsplit("/", 1)[-1], 40)) for a in artefacts]),
+        _numbers("Size", [a.size for a in artefacts], format.megabytes, -1),
         *(latency(batch, which) for batch in (1, 32) for which in ("p50", "p95")),
-        _numbers("Peak memory", [a.peak_memory and 1e6 * a.peak_memory for a in artefacts], wording.megabytes, -1),
-        _numbers("Same label as PyTorch", [a.label_agreement for a in artefacts], wording.share),
-        _numbers("Largest logit difference", [a.largest_difference for a in artefacts], wording.small),
+        _numbers("Peak memory", [a.peak_memory and 1e6 * a.peak_memory for a in artefacts], format.megabytes, -1),
+        _numbers("Same label as PyTorch", [a.label_agreement for a in artefacts], format.share),
+        _numbers("Largest logit difference", [a.largest_difference for a in artefacts], format.small),
     ]
     return _table(columns, ["" for _ in artefacts])
 
@@ -97,11 +97,11 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
     """One row a model and set."""
     metrics = dict.fromkeys(metric for e in evaluations for metric in e.scores)
     columns = [
-        (Column("Set", text=True), [Cell(wording.shorten(e.set)) for e in evaluations]),
-        (Column("Model", text=True), [Cell(wording.shorten(e.model)) for e in evaluations]),
-        _numbers("Rows", [e.rows for e in evaluations], wording.count),
+        (Column("Set", text=True), [Cell(format.shorten(e.set)) for e in evaluations]),
+        (Column("Model", text=True), [Cell(format.shorten(e.model)) for e in evaluations]),
+        _numbers("Rows", [e.rows for e in evaluations], format.count),
         *(_scores(metric, [e.scores.get(metric) for e in evaluations], 0) for metric in metrics),
-        _numbers("Agreement with teacher", [e.agreement for e in evaluations], wording.share),
+        _numbers("Agreement with teacher", [e.agreement for e in evaluations], format.share),
     ]
     return _table(columns, ["" for _ in evaluations])
 
@@ -115,10 +115,10 @@ def rows_table(experiment: Experiment) -> Table:
     splits = dict.fromkeys(split for m in experiment.models for split in m.rows)
     reasons = dict.fromkeys(reason for m in experiment.models for reason in m.drops)
     columns = [
-        (Column("Models", text=True), [Cell(wording.shorten(", ".join(m.name for m in g))) for g in groups]),
-        *(_numbers(wording.shorten(s), [g[0].rows.get(s) for g in groups], wording.count) for s in splits),
+        (Column("Models", text=True), [Cell(format.shorten(", ".join(m.name for m in g))) for g in groups]),
+        *(_numbers(format.shorten(s), [g[0].rows.get(s) for g in groups], format.count) for s in splits),
         *(
-            _numbers(f"left out: {wording.shorten(r)}", [g[0].drops.get(r) for g in groups], wording.count)
+            _numbers(f"left out: {format.shorten(r)}", [g[0].drops.get(r) for g in groups], format.count)
             for r in reasons
         ),
     ]
@@ -126,22 +126,22 @@ def rows_table(experiment: Experiment) -> Table:
 
 
 def _name(model: Model) -> str:
-    name, role = wording.shorten(model.name), ROLES[model.role]
+    name, role = format.shorten(model.name), ROLES[model.role]
     return name if model.role == "model" or any(word in name.lower() for word in role.split()) else f"{name} ({role})"
 
 
 def _artefact(artefact: Artefact) -> str:
     alone = artefact.name == "PyTorch teacher"
-    return artefact.name if alone else f"{artefact.name} · {wording.shorten(artefact.model)}"
+    return artefact.name if alone else f"{artefact.name} · {format.shorten(artefact.model)}"
 
 
 def _agreement(models: Sequence[Model]) -> Callable[[float | None], str]:
     """A share of equal labels; of two regressors, their correlation."""
-    return wording.decimal if any(m.problem == "regression" for m in models) else wording.share
+    return format.decimal if any(m.problem == "regression" for m in models) else format.share
 
 
 def _scores(metric: str, values: Sequence[float | None], better: int) -> tuple[Column, list[Cell]]:
-    return _numbers(wording.shorten(wording.measure(metric).title), values, lambda v: wording.score(v, metric), better)
+    return _numbers(format.shorten(format.measure(metric).title), values, lambda v: format.score(v, metric), better)
 
 
 def _numbers(

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch
+from demiglace.data.batching import Batch
 from demiglace.models.attention import AttentionInput, attention_taps
-from demiglace.models.language import head_input, head_of
+from demiglace.models.language_model import head_input, head_of
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import State, pool
-from demiglace.models.stack import layer_stack
 from demiglace.signals.request import SignalRequest, Signals
 
 

@@ -13,15 +13,15 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import Bar, progress
-from demiglace.data.batches import collate, forward_tokens, sorted_batches
+from demiglace.data.batching import collate, forward_tokens, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError, RunError
-from demiglace.manifest import write_json
 from demiglace.models.pooling import State
-from demiglace.signals.cache import CacheKey
-from demiglace.signals.layout import Layout, num_shards, read_cache_json, receipt, rows_of
+from demiglace.runs.directory import write_json
+from demiglace.signals.hidden_state_cache import CacheKey
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
+from demiglace.signals.shard_store import Layout, num_shards, read_cache_json, receipt, rows_of
 
 # the rows of a shard, and where to tell how many of them are done -> what goes into each array
 Capture = Callable[[np.ndarray, Bar], dict[str, np.ndarray]]

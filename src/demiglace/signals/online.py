@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch
+from demiglace.data.batching import Batch
 from demiglace.models.precision import autocast
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest, Signals

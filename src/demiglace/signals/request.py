@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from demiglace.models.attention import AttentionInput
-from demiglace.models.language import HeadInput
+from demiglace.models.language_model import HeadInput
 from demiglace.models.pooling import State
 
 

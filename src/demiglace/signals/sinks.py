@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch, collate, sorted_batches
-from demiglace.data.blocks import Blocks
+from demiglace.data.batching import Batch, collate, sorted_batches
+from demiglace.data.text.blocks import Blocks
 from demiglace.data.tokenise import Examples
 from demiglace.models.pooling import norm_ratios
 from demiglace.signals.online import OnlineTeacher

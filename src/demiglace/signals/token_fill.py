@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from demiglace.console import Bar
-from demiglace.data.batches import collate, forward_tokens
-from demiglace.data.blocks import Blocks
-from demiglace.models.language import HeadInput
+from demiglace.data.batching import collate, forward_tokens
+from demiglace.data.text.blocks import Blocks
+from demiglace.models.language_model import HeadInput
 from demiglace.signals.fill import all_layers, fill_shards, put_states
+from demiglace.signals.logit_sampling import drawn_tokens, even_numbers, likeliest_tokens
 from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.sparse import drawn_tokens, even_numbers, likeliest_tokens
-from demiglace.signals.token_cache import TokenKey
+from demiglace.signals.sparse_logit_cache import TokenKey
 
 # logits that live at a time: as in `losses.language`, but a GPU's are in float64
 _CHUNK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}

@@ -2,20 +2,20 @@
 
 from transformers import PreTrainedModel
 
+from demiglace.config.commands import DistillConfig
 from demiglace.console import say
-from demiglace.data.blocks import Blocks
+from demiglace.data.text.blocks import Blocks
+from demiglace.distillation.teacher_signals import alone, cache_root
 from demiglace.errors import ConfigError
-from demiglace.manifest import Run
 from demiglace.methods.base import Method
-from demiglace.methods.tokens import sparse_temperature
+from demiglace.methods.terms.token_level import sparse_temperature
 from demiglace.models.shape import ModelShape
-from demiglace.signals.layout import capture_seconds
+from demiglace.runs.directory import Run
 from demiglace.signals.request import SignalRequest
-from demiglace.signals.token_cache import Telling, TokenCache, TokenKey
+from demiglace.signals.shard_store import capture_seconds
+from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey
 from demiglace.signals.token_fill import fill_token_cache
-from demiglace.stages.cache_files import alone, cache_root
-from demiglace.stages.config import DistillConfig
-from demiglace.stages.fit import processes
+from demiglace.training.run import processes
 
 _SEED = 0  # and not the run's, so that runs of all seeds share one cache
 

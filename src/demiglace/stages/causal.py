@@ -3,9 +3,9 @@
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.errors import ModelError
-from demiglace.models.language import is_masked, load_language_model
+from demiglace.models.language_model import is_masked, load_language_model
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
-from demiglace.stages.fit import processes
+from demiglace.training.run import processes
 
 
 def load_causal(name: str, allow_pickle: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

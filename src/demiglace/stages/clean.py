@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from demiglace.config import command
+from demiglace.config.commands import CleanConfig
+from demiglace.config.options import command
 from demiglace.errors import ConfigError
-from demiglace.stages.config import CleanConfig
 
 _LIBRARIES = ("daft", "ftfy", "py3langid", "trafilatura", "fastwarc")
 
@@ -24,6 +24,6 @@ def clean(config: CleanConfig) -> Path | None:
         raise ConfigError(f"cleaning needs {', '.join(missing)}, not installed; run: pip install 'demiglace[clean]'")
     if config.engine == "ray" and find_spec("ray") is None:
         raise ConfigError("--engine ray needs Ray: pip install 'demiglace[clean,ray]', or leave --engine out.")
-    from demiglace.stages.clean_sources import clean_sources
+    from demiglace.commands.clean import clean_sources
 
     return clean_sources(config)

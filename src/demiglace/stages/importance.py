@@ -10,12 +10,12 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import console, is_main_process, progress, table
-from demiglace.data.batches import collate, forward_tokens, sorted_batches, split_by_tokens
+from demiglace.data.batching import collate, forward_tokens, sorted_batches, split_by_tokens
 from demiglace.data.tokenise import Examples
 from demiglace.models.greedy import FIRST_ROWS, greedy, measure_of
 from demiglace.models.importance import Inputs, block_influence, least_influential
 from demiglace.models.truncate import ABLATIONS, AUTO, Keep
-from demiglace.stages.fit import processes
+from demiglace.training.run import processes
 
 ROW_TOKENS = 256  # of a row of calibration text: enough to have a context, and few enough for small models
 _STATE_BYTES = 1 << 30  # of hidden states that `greedy` keeps

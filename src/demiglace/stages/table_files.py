@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from demiglace.compare.tables import Entry, ResultTable, latex, markdown
-from demiglace.manifest import write_atomically
-from demiglace.report.content import Page
+from demiglace.report.runs.schema import Page
 from demiglace.report.tables import Table, artefact_table, evaluation_table, model_table
+from demiglace.report.text_tables import Entry, ResultTable, latex, markdown
+from demiglace.runs.directory import write_atomically
 
 _CAPTION = "Best value of a column in bold. Each model is one run with one seed: small differences are noise."
 

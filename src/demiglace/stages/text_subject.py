@@ -7,32 +7,26 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from demiglace.commands.pretrain import check_model_choice, model_config
+from demiglace.config.commands import DistillConfig, PretrainConfig
 from demiglace.console import say
+from demiglace.costs.corpus_size import estimate_tokens
+from demiglace.costs.run_spec import Rows, Setup, Subject, setup_of
 from demiglace.data.corpus_config import CorpusConfig
-from demiglace.data.corpus_size import estimate_tokens
-from demiglace.data.document_files import corpus_files
+from demiglace.data.text.sources import corpus_files
+from demiglace.distillation.classifier import check_student_choice
+from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.errors import ConfigError, DataError
 from demiglace.losses.language import chunk_size
-from demiglace.models.language import is_masked, language_config
+from demiglace.models.from_config import random_model
+from demiglace.models.language_model import is_masked, language_config
 from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.models.truncate import choose_layers, truncate_config
-from demiglace.models.untrained import random_model
 from demiglace.stages.cached_tokens import telling_of
-from demiglace.stages.config import DistillConfig, PretrainConfig
-from demiglace.stages.corpus_material import (
-    block_size,
-    blocks_held_back,
-    blocks_to_train_on,
-    check_training,
-    masking_of,
-)
-from demiglace.stages.distill import check_student_choice
-from demiglace.stages.distill_text import check_outputs, check_same_kind, text_method
-from demiglace.stages.fit import processes
-from demiglace.stages.pretrain import check_model_choice, model_config
-from demiglace.stages.subject import Rows, Setup, Subject, setup_of
+from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
+from demiglace.training.run import processes
 
 
 def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> Subject:

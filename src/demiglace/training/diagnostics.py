@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from demiglace.config.training import TrainConfig
 from demiglace.console import say
-from demiglace.data.batches import Batch
+from demiglace.data.batching import Batch
 from demiglace.errors import ModelError
 from demiglace.methods.base import Progress, Term
-from demiglace.methods.outputs import LogitDistillation
-from demiglace.methods.schedule import Scheduled
+from demiglace.methods.terms.logits import LogitDistillation
+from demiglace.methods.terms.scheduled import Scheduled
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import seeded
-from demiglace.models.stack import layer_stack
 from demiglace.signals.request import Signals
-from demiglace.training.config import TrainConfig
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, Perturbed
 

@@ -19,24 +19,24 @@ from accelerate.utils import broadcast
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from demiglace.config.training import TrainConfig
 from demiglace.console import Bar, progress
-from demiglace.data.batches import Batch, collate, epoch_steps, split_by_tokens
-from demiglace.data.blocks import Blocks
+from demiglace.data.batching import Batch, collate, epoch_steps, split_by_tokens
+from demiglace.data.text.blocks import Blocks
 from demiglace.data.tokenise import Examples
 from demiglace.errors import DivergedError, ModelError
 from demiglace.methods.base import Epoch, Progress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
-from demiglace.training.adversary import Adversary
+from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.checkpoint import load_checkpoint, prefixed, save_checkpoint, unprefixed
-from demiglace.training.config import TrainConfig
 from demiglace.training.diagnostics import Diagnostics, shares
+from demiglace.training.fsdp import gathered, load, shard, unsharded_copy, whole, without_exchange
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, Perturbed
 from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
-from demiglace.training.sharding import gathered, load, shard, unsharded_copy, whole, without_exchange
+from demiglace.training.schedule import Timetable
 from demiglace.training.state import Goal, State
-from demiglace.training.timetable import Timetable
 
 _FIT_ROWS = 512  # training rows that the terms' weights are fitted to, where their start needs some
 

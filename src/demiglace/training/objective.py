@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from demiglace.data.batches import Batch
+from demiglace.data.batching import Batch
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, Problem, Progress, Requests, TermLoss, Weighted
-from demiglace.methods.tokens import is_of_tokens, token_terms
-from demiglace.models.language import HeadInput
+from demiglace.methods.terms.token_level import is_of_tokens, token_terms
+from demiglace.models.language_model import HeadInput
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 from demiglace.signals.capture import capture

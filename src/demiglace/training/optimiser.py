@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from demiglace.config.training import TrainConfig
 from demiglace.errors import ConfigError, RunError
-from demiglace.training.config import TrainConfig
-from demiglace.training.sharding import like
+from demiglace.training.fsdp import like
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

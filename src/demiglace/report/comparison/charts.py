@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from demiglace.report import wording
-from demiglace.report.charts import HeatMap, heat_maps_of, loss_terms, shared
-from demiglace.report.comparison import words
-from demiglace.report.comparison.content import Comparison
-from demiglace.report.plot import Chart, Curve, chart, short
+from demiglace.report import format
+from demiglace.report.comparison import labels
+from demiglace.report.runs.charts import HeatMap, heat_maps_of, loss_terms, shared
+from demiglace.report.svg import Chart, Curve, chart, short
+from demiglace.results.comparison import Comparison
 
 Place = tuple[float, float]  # cost, quality
 
@@ -31,11 +31,11 @@ def cost_charts(comparison: Comparison) -> tuple[Chart, ...]:
 
 
 def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart | None:
-    metric, styles = comparison.metric, words.looks(comparison)
+    metric, styles = comparison.metric, labels.looks(comparison)
     curves = []
     for key in comparison.keys:
         style, shape = styles[key]
-        name = words.name_of(key, comparison)
+        name = labels.name_of(key, comparison)
         price = comparison.latency_of_graph(key) if cost == "latency" else comparison.cost(key, cost)
         curves += _mark(name, style, shape, price, comparison.score(key), metric, cost)
     if len(curves) < 2:
@@ -43,13 +43,13 @@ def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart 
     curves += _mark(
         "teacher", "teacher", "circle", comparison.teacher_cost(cost), comparison.teacher_score(), metric, cost
     )
-    front = pareto([c.data[0][:2] for c in curves], words.sign(metric))
+    front = pareto([c.data[0][:2] for c in curves], labels.sign(metric))
     if len(front) > 1:
         curves.insert(0, Curve("Pareto front", "front", tuple((*p, "") for p in front), shape=""))
-    latency = f"latency of the {words.exported(comparison)}, ms (p50, batch 1)"
+    latency = f"latency of the {labels.exported(comparison)}, ms (p50, batch 1)"
     unit = latency if cost == "latency" else "file size of the checkpoint, MB"
     return chart(
-        f"{wording.measure(metric).title.capitalize()} against {cost}", unit, curves, _axis(metric), from_zero=True
+        f"{format.measure(metric).title.capitalize()} against {cost}", unit, curves, _axis(metric), from_zero=True
     )
 
 
@@ -58,15 +58,15 @@ def _mark(
 ) -> list[Curve]:
     if price is None or score is None:
         return []
-    written = wording.milliseconds(price) if cost == "latency" else wording.megabytes(price)
+    written = format.milliseconds(price) if cost == "latency" else format.megabytes(price)
     at = price if cost == "latency" else price / 1e6
-    tip = f"{name}: {words.points(score, metric)}, {written}"
+    tip = f"{name}: {labels.points(score, metric)}, {written}"
     return [Curve(name, style, ((at, score, tip),), joined=False, shape=shape)]
 
 
 def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
     """For each task the validation score by epoch, means over the seeds."""
-    styles = words.looks(comparison)
+    styles = labels.looks(comparison)
     found = []
     for task in comparison.tasks:
         cells = [c for c in comparison.cells if c.task == task]
@@ -74,10 +74,10 @@ def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
         curves = []
         for cell in cells:
             scores = {epoch + 1: s[metric] for epoch, s in cell.curve.items() if metric in s}
-            name, (style, shape) = words.name_of(cell.key, comparison), styles[cell.key]
-            points = tuple((e, v, f"{name}, epoch {e}: {words.points(v, metric)}") for e, v in scores.items())
+            name, (style, shape) = labels.name_of(cell.key, comparison), styles[cell.key]
+            points = tuple((e, v, f"{name}, epoch {e}: {labels.points(v, metric)}") for e, v in scores.items())
             curves += [Curve(name, style, points, shape=shape)] if points else []
-        title = f"{wording.shorten(task, 40)}, {words.in_full(metric)} on validation rows"
+        title = f"{format.shorten(task, 40)}, {labels.in_full(metric)} on validation rows"
         found.append(chart(title, "epoch", curves, _axis(metric), whole_x=True))
     return tuple(c for c in found if c is not None)
 
@@ -85,7 +85,7 @@ def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
 def term_charts(comparison: Comparison, task: str) -> tuple[Chart, ...]:
     """The loss terms of every method of a task, from its first seed."""
     found = [
-        loss_terms(words.name_of(cell.key, comparison), cell.log)
+        loss_terms(labels.name_of(cell.key, comparison), cell.log)
         for cell in comparison.cells
         if cell.task == task and cell.log.losses
     ]
@@ -98,10 +98,10 @@ def mappings(comparison: Comparison) -> tuple[HeatMap, ...]:
         [
             found
             for c in comparison.cells
-            for found in heat_maps_of(f"{wording.shorten(c.task, 40)}, {words.name_of(c.key, comparison)}", c.log)
+            for found in heat_maps_of(f"{format.shorten(c.task, 40)}, {labels.name_of(c.key, comparison)}", c.log)
         ]
     )
 
 
 def _axis(metric: str) -> Callable[[float], str]:
-    return (lambda v: f"{100 * v:.4g}") if words.in_points(metric) else short
+    return (lambda v: f"{100 * v:.4g}") if labels.in_points(metric) else short

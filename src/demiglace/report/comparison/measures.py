@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from demiglace.report import wording
-from demiglace.report.comparison import words
-from demiglace.report.comparison.content import Comparison, mean_of_all
-from demiglace.report.comparison.results import Cell, Spread
+from demiglace.report import format
+from demiglace.report.comparison import labels
+from demiglace.report.comparison.labels import Key
 from demiglace.report.comparison.tables import in_order, own_sets, put_together
-from demiglace.report.comparison.words import Key
 from demiglace.report.tables import Cell as Entry
 from demiglace.report.tables import Column, Table
+from demiglace.results.comparison import Comparison, mean_of_all
+from demiglace.results.schema import Cell, Spread
 
 Name = Literal["agreement", "ece", "worst_class_f1"]
 _TITLES: dict[Name, str] = {
@@ -48,22 +48,22 @@ def _mean_column(comparison: Comparison, name: Name, tasks: Sequence[str]) -> tu
         if len(tasks) == 1:
             return _entry(found[0] if found else None, name)
         mean = mean_of_all([None if s is None else s.mean for s in found], len(tasks))
-        return Entry(words.points(mean, name), mean)
+        return Entry(labels.points(mean, name), mean)
 
     taught = [t.measures.get(name) for task, t in comparison.teachers.items() if task in tasks]
     mean = mean_of_all(taught, len(tasks))
-    entries = _with_best([entry(key) for key in in_order(comparison)], words.sign(name))
-    return Column(_TITLES[name]), [*entries, Entry(words.points(mean, name), mean)]
+    entries = _with_best([entry(key) for key in in_order(comparison)], labels.sign(name))
+    return Column(_TITLES[name]), [*entries, Entry(labels.points(mean, name), mean)]
 
 
 def _further_column(comparison: Comparison, task: str, name: str, metric: str) -> tuple[Column, list[Entry]]:
     cells = {c.key: c for c in comparison.cells if c.task == task and name in c.sets}
     found = [cells[key].sets[name].further.get(metric) if key in cells else None for key in in_order(comparison)]
-    entries = _with_best([_entry(spread, metric) for spread in found], words.sign(metric))
+    entries = _with_best([_entry(spread, metric) for spread in found], labels.sign(metric))
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{words.set_name(name, True, task)} {words.in_full(metric)}"
-    return Column(title), [*entries, Entry(words.points(taught, metric), taught)]
+    title = f"{labels.set_name(name, True, task)} {labels.in_full(metric)}"
+    return Column(title), [*entries, Entry(labels.points(taught, metric), taught)]
 
 
 def _measure(cell: Cell, name: Name) -> Spread | None:
@@ -71,7 +71,7 @@ def _measure(cell: Cell, name: Name) -> Spread | None:
 
 
 def _entry(spread: Spread | None, metric: str) -> Entry:
-    return Entry(wording.MISSING) if spread is None else Entry(words.mean_and_deviation(spread, metric), spread.mean)
+    return Entry(format.MISSING) if spread is None else Entry(labels.mean_and_deviation(spread, metric), spread.mean)
 
 
 def _with_best(entries: list[Entry], sign: int) -> list[Entry]:
@@ -95,11 +95,11 @@ def by_task_table(comparison: Comparison) -> Table | None:
 
 def _rows_of(comparison: Comparison, task: str) -> Iterator[tuple[tuple[Entry, ...], str]]:
     """The rows of one task, each with its mark."""
-    label = Entry(wording.shorten(task, 40))
+    label = Entry(format.shorten(task, 40))
     for cell in (c for c in comparison.cells if c.task == task):
         entries = (_entry(_measure(cell, name), name) for name in _TITLES)
-        yield (Entry(words.name_of(cell.key, comparison)), label, *entries), "control" if cell.control else ""
+        yield (Entry(labels.name_of(cell.key, comparison)), label, *entries), "control" if cell.control else ""
     if task in comparison.teachers:
         taught = comparison.teachers[task].measures
-        entries = (Entry(words.points(taught.get(name), name), taught.get(name)) for name in _TITLES)
+        entries = (Entry(labels.points(taught.get(name), name), taught.get(name)) for name in _TITLES)
         yield (Entry("teacher"), label, *entries), "teacher"

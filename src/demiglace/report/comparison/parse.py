@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demiglace.report.comparison.results import (
+from demiglace.report.format import finite
+from demiglace.results.run_log import numbers
+from demiglace.results.schema import (
     Artefact,
     Average,
     Cell,
@@ -16,8 +18,6 @@ from demiglace.report.comparison.results import (
     Teacher,
     is_own,
 )
-from demiglace.report.logs import numbers
-from demiglace.report.wording import finite
 
 _CONTROLS = ("none", "vanilla-kd")
 

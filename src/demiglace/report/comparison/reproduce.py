@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from demiglace.config import Option
-from demiglace.report import wording
+from demiglace.config.options import Option
+from demiglace.report import format
 from demiglace.report.commands import command_line
-from demiglace.report.comparison.content import Comparison
-from demiglace.report.content import Record
+from demiglace.report.runs.schema import Record
+from demiglace.results.comparison import Comparison
 
 
 def compare_command(comparison: Comparison) -> str:
@@ -22,7 +22,7 @@ def compare_command(comparison: Comparison) -> str:
     words += ["--search", str(config["search"])] if config.get("search", "none") != "none" else []
     words += ["--no-controls"] if config.get("no_controls") else []
     words += ["--data-dir", str(config["data_dir"])] if config.get("data_dir") else []
-    return wording.shorten(shlex.join(words), 2000)
+    return format.shorten(shlex.join(words), 2000)
 
 
 def grid_file(comparison: Comparison) -> str | None:
@@ -38,7 +38,7 @@ def step_commands(comparison: Comparison, options: Mapping[str, Sequence[Option]
     place = {name: value for name, value in comparison.config.items() if name == "data_dir"}  # decides no result
     found = [_command(_record(path, m, place), options) for path, m in comparison.steps.items()]
     searched = [f"# {path}: {_choice(best)}" for path, best in comparison.searches.items()]
-    return [wording.shorten(" ".join(line.splitlines()), 2000) for line in (*searched, *filter(None, found))]
+    return [format.shorten(" ".join(line.splitlines()), 2000) for line in (*searched, *filter(None, found))]
 
 
 def _record(path: Path, manifest: Mapping[str, Any], place: Mapping[str, Any]) -> Record:
@@ -62,4 +62,4 @@ def facts(manifests: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     versions = [", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items()) for m in manifests]
     found = [("Machine", text) for text in dict.fromkeys(written) if text]
     found += [("Versions", text) for text in dict.fromkeys(versions) if text]
-    return [(what, wording.shorten(text, 600)) for what, text in found]
+    return [(what, format.shorten(text, 600)) for what, text in found]

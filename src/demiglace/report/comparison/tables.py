@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from demiglace.report import wording
-from demiglace.report.comparison import words
-from demiglace.report.comparison.choice import ranked
-from demiglace.report.comparison.content import Comparison
-from demiglace.report.comparison.results import Difference, SetResult, Spread, Teacher, run_directory
-from demiglace.report.comparison.words import Key
+from demiglace.report import format
+from demiglace.report.comparison import labels
+from demiglace.report.comparison.labels import Key
 from demiglace.report.tables import Cell, Column, Table
+from demiglace.results.comparison import Comparison
+from demiglace.results.ranking import ranked
+from demiglace.results.schema import Difference, SetResult, Spread, Teacher, run_directory
 
 _MOST_ERROR = 400
 Columns = list[tuple[Column, list[Cell]]]
@@ -47,11 +47,11 @@ def put_together(comparison: Comparison, columns: Columns) -> Table:
 
 def _names(comparison: Comparison, keys: list[Key]) -> Columns:
     def cell(key: Key) -> Cell:
-        return Cell(wording.shorten(key[1], 50), note="control" if comparison.control_of(key) else "")
+        return Cell(format.shorten(key[1], 50), note="control" if comparison.control_of(key) else "")
 
     found: Columns = [(Column("Method", text=True), [*map(cell, keys), Cell("teacher")])]
-    if words.has_students(comparison):
-        found.append((Column("Student", text=True), [*(Cell(wording.shorten(s, 40)) for s, _ in keys), Cell("–")]))
+    if labels.has_students(comparison):
+        found.append((Column("Student", text=True), [*(Cell(format.shorten(s, 40)) for s, _ in keys), Cell("–")]))
     return found
 
 
@@ -68,13 +68,13 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
 
     def cell(key: Key) -> Cell:
         if key not in found:
-            return Cell(wording.MISSING)
+            return Cell(format.MISSING)
         result, owner = found[key], by_key[key]
         missing = _fewer(comparison, len(owner.seeds), len(owner.seeds) + len(owner.missing))
         return Cell(
-            words.mean_and_deviation(result.score, metric),
+            labels.mean_and_deviation(result.score, metric),
             result.score.mean,
-            best=words.points(result.score.mean, metric) == best,
+            best=labels.points(result.score.mean, metric) == best,
             note=_note(result, missing),
             quiet=_undecided(result.against.get("none")),
             link=f"#{anchor(comparison, key, task)}",
@@ -82,9 +82,9 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
 
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{words.set_name(name, True, task)} {words.in_full(metric)}"
+    title = f"{labels.set_name(name, True, task)} {labels.in_full(metric)}"
     link = f"#{_anchor_of_teacher(comparison, task)}" if taught is not None else ""
-    return Column(title), [*map(cell, keys), Cell(words.points(taught, metric), taught, link=link)]
+    return Column(title), [*map(cell, keys), Cell(labels.points(taught, metric), taught, link=link)]
 
 
 def _undecided(against: Difference | None) -> bool:
@@ -94,16 +94,16 @@ def _undecided(against: Difference | None) -> bool:
 def _note(result: SetResult, missing: str) -> str:
     """How a score differs from no teacher, and how few seeds it is a mean over."""
     against = result.against.get("none")
-    few = against is not None and against.verdict == words.UNKNOWN and missing
-    return ", ".join(filter(None, ("" if few else words.mark(against, result.metric), missing)))
+    few = against is not None and against.verdict == labels.UNKNOWN and missing
+    return ", ".join(filter(None, ("" if few else labels.mark(against, result.metric), missing)))
 
 
 def _best(found: Mapping[Key, Spread], metric: str) -> str:
     """How the best mean reads, where there are two that differ."""
-    texts = {words.points(s.mean, metric) for s in found.values()}
-    sign = words.sign(metric)
+    texts = {labels.points(s.mean, metric) for s in found.values()}
+    sign = labels.sign(metric)
     best = max(found.values(), key=lambda s: sign * s.mean, default=None)
-    return words.points(best.mean, metric) if best is not None and len(texts) > 1 else ""
+    return labels.points(best.mean, metric) if best is not None and len(texts) > 1 else ""
 
 
 def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Column, list[Cell]] | None:
@@ -118,14 +118,14 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
 
     def cell(key: Key) -> Cell:
         if key not in found:
-            return Cell(wording.MISSING)
-        text = words.mean_and_deviation(found[key], "average")
+            return Cell(format.MISSING)
+        text = labels.mean_and_deviation(found[key], "average")
         return Cell(
             text,
             found[key].mean,
-            best=words.points(found[key].mean, "average") == best,
+            best=labels.points(found[key].mean, "average") == best,
             note=", ".join(
-                filter(None, (words.mark(tested[key], "average"), _fewer_seeds(comparison, key, found[key])))
+                filter(None, (labels.mark(tested[key], "average"), _fewer_seeds(comparison, key, found[key])))
             ),
             quiet=_undecided(tested[key]),
             link=f"#{anchor(comparison, key, comparison.tasks[0])}",
@@ -133,7 +133,7 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
 
     taught = comparison.teacher_average(inside)
     title = "Average" if inside else "Out of domain, average"
-    return Column(title), [*map(cell, keys), Cell(words.points(taught, "average"), taught)]
+    return Column(title), [*map(cell, keys), Cell(labels.points(taught, "average"), taught)]
 
 
 def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
@@ -159,9 +159,9 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
         for i, (seed, run) in enumerate(zip(cell.seeds, cell.runs, strict=True)):
             score = cell.own.score.values[i]
             first = anchor(comparison, cell.key, cell.task) if i == 0 else ""
-            names = [Cell(wording.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
-            where = Cell(wording.shorten(run, 90), link=way(comparison.home / run, folder), anchor=first)
-            shown = [Cell(words.in_full(cell.own.metric)), Cell(words.points(score, cell.own.metric), score)]
+            names = [Cell(format.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
+            where = Cell(format.shorten(run, 90), link=way(comparison.home / run, folder), anchor=first)
+            shown = [Cell(labels.in_full(cell.own.metric)), Cell(labels.points(score, cell.own.metric), score)]
             rows.append(
                 (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
             )
@@ -180,16 +180,16 @@ def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder:
     metric, score = next(iter(teacher.scores.get(teacher.in_domain, {}).items()), ("", None))
     run = run_directory(comparison.home, teacher.run)
     link = way(run, folder) if run.exists() else ""
-    where = Cell(wording.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
-    names = [Cell(wording.shorten(text, 50)) for text in (task, wording.MISSING, "teacher", wording.MISSING)]
-    shown = [Cell(words.in_full(metric)), Cell(words.points(score, metric), score)]
+    where = Cell(format.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
+    names = [Cell(format.shorten(text, 50)) for text in (task, format.MISSING, "teacher", format.MISSING)]
+    shown = [Cell(labels.in_full(metric)), Cell(labels.points(score, metric), score)]
     return where, *names, *shown, _measured(comparison, f"{task}/teacher.evaluation", folder)
 
 
 def _measured(comparison: Comparison, evaluation: str, folder: Path) -> Cell:
     """The way to where all scores of a model are."""
     directory = comparison.home / evaluation
-    return Cell("evaluation", link=way(directory, folder)) if directory.exists() else Cell(wording.MISSING)
+    return Cell("evaluation", link=way(directory, folder)) if directory.exists() else Cell(format.MISSING)
 
 
 def way(path: Path, folder: Path) -> str:
@@ -201,9 +201,9 @@ def missing_table(comparison: Comparison) -> Table:
     """One row a run or export that failed, waited for one that did, or was never made."""
     rows = tuple(
         (
-            Cell(wording.shorten(m.run, 90)),
-            Cell(wording.shorten(m.status, 20)),
-            Cell(wording.shorten(m.error, _MOST_ERROR) or wording.MISSING),
+            Cell(format.shorten(m.run, 90)),
+            Cell(format.shorten(m.status, 20)),
+            Cell(format.shorten(m.error, _MOST_ERROR) or format.MISSING),
         )
         for m in sorted(comparison.absent, key=lambda m: m.status != "failed")
     )

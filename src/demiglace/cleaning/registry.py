@@ -1,0 +1,117 @@
+"""Rule sets: the two that are named, and a user's own in YAML.
+
+rules:
+- repair
+- {rule: language, languages: [en, de], min_probability: 0.5}
+- {rule: gopher-quality, min_words: 20}
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from demiglace.cleaning.rules.base import Rule
+from demiglace.cleaning.rules.c4 import C4
+from demiglace.cleaning.rules.decontamination import Decontamination
+from demiglace.cleaning.rules.dedup import Boilerplate, CollectionRule, ExactDuplicates
+from demiglace.cleaning.rules.fineweb_quality import FineWebQuality
+from demiglace.cleaning.rules.gopher_quality import GopherQuality
+from demiglace.cleaning.rules.gopher_repetition import GopherRepetition
+from demiglace.cleaning.rules.language import Language
+from demiglace.cleaning.rules.minhash_dedup import NearDuplicates
+from demiglace.cleaning.rules.pii import Mask
+from demiglace.cleaning.rules.repair import Repair
+from demiglace.cleaning.rules.short_study import HtmlLines, UniqueLines
+from demiglace.config.options import build, read_yaml
+from demiglace.errors import ConfigError, unknown
+
+AnyRule = Rule | CollectionRule | Decontamination
+
+# what costs little and drops much comes first; lines are taken out before documents are compared with each other
+RULES: dict[str, type[AnyRule]] = {
+    kind.name: kind
+    for kind in (
+        Repair,
+        Language,
+        UniqueLines,
+        HtmlLines,
+        Boilerplate,
+        GopherQuality,
+        GopherRepetition,
+        FineWebQuality,
+        C4,
+        ExactDuplicates,
+        NearDuplicates,
+        Decontamination,
+        Mask,
+    )
+}
+SETS: dict[str, tuple[str, ...]] = {
+    "paper": ("unique-lines", "html-lines"),
+    "web": tuple(name for name in RULES if name not in ("unique-lines", "html-lines", "decontamination")),
+}
+
+
+def rules_of(given: str, against: Sequence[str] = ()) -> tuple[AnyRule, ...]:
+    """The rules of a named set or of a YAML file; `against` adds decontamination, before addresses are masked.
+
+    Raises `ConfigError` for names, thresholds and values that do not exist, with the nearest that do.
+    """
+    if given.endswith((".yaml", ".yml")):
+        rules = _read(given)
+    elif given in SETS:
+        rules = tuple(RULES[name]() for name in SETS[given])
+    else:
+        raise ConfigError(unknown("rule set", given, SETS) + ", or a file of rules that ends in .yaml.")
+    for rule in rules:
+        if isinstance(rule, Rule):
+            rule.check()
+    if not against:
+        return rules
+    if any(rule.name == Decontamination.name for rule in rules):
+        raise ConfigError(f"--against was given and {given} has a decontamination rule; use one of them.")
+    masks = sum(rule.name == Mask.name for rule in rules[-1:])
+    cut = len(rules) - masks
+    return (*rules[:cut], Decontamination(tuple(against)), *rules[cut:])
+
+
+def described(rules: Sequence[AnyRule]) -> list[dict[str, Any]]:
+    """The rules with all their thresholds, in the form of a YAML file's `rules`."""
+    return [{"rule": rule.name, **asdict(rule)} for rule in rules]  # type: ignore[arg-type]
+
+
+def composed(rows: Sequence[Any]) -> tuple[AnyRule, ...]:
+    """The rules of such rows."""
+    return tuple(_rule(row) for row in rows)
+
+
+def _read(file: str) -> tuple[AnyRule, ...]:
+    content = read_yaml(file)
+    try:
+        rows = content.get("rules")
+        if set(content) != {"rules"} or not isinstance(rows, list) or not rows:
+            raise ConfigError(
+                f"expected one key, rules, with a list of rules; given {', '.join(content) or 'nothing'}."
+            )
+        rules = composed(rows)
+        names = [rule.name for rule in rules]
+        for name in names:
+            # a rule's books and files bear its name
+            if names.count(name) > 1:
+                raise ConfigError(f"the rule {name} is there {names.count(name)} times; each can be given once.")
+        return rules
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _rule(row: Any) -> AnyRule:
+    options = {"rule": row} if isinstance(row, str) else row
+    if not isinstance(options, dict) or not isinstance(options.get("rule"), str):
+        raise ConfigError(f"expected a rule's name, or a mapping with the key rule; given {row!r}.")
+    name = options["rule"]
+    if name not in RULES:
+        raise ConfigError(unknown("rule", name, RULES))
+    try:
+        return build(RULES[name], {k: v for k, v in options.items() if k != "rule"})
+    except ConfigError as error:
+        raise ConfigError(f"rule {name}: {error}") from error

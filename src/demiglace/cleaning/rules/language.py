@@ -1,0 +1,123 @@
+"""Which language a text is in, by py3langid's model (Lui and Baldwin 2012), for a whole batch at once.
+
+py3langid walks an automaton over one text's bytes after another. Its state depends on the last few bytes alone, so here
+the bytes of all texts are cut into short pieces that are walked together.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.text_arrays import Texts
+from demiglace.config.options import option
+from demiglace.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_BREAK = b"\xff"  # never in UTF-8, so that no feature goes on behind it
+_DEPTH = 6  # bytes of the longest feature: what stands before them does not matter
+_PIECE = 64
+
+
+@dataclass(frozen=True)
+class Language(Rule):
+    """Documents in the languages that are wanted."""
+
+    name: ClassVar[str] = "language"
+
+    languages: tuple[str, ...] = option("ISO 639-1 codes", ("en",))
+    min_probability: float = option("probability that it is one of them, at least", 0.65, at_least=0, at_most=1)
+    characters: int = option("how many of a text's first characters are looked at", 1000, at_least=1)
+
+    def check(self) -> None:
+        """Raise `ConfigError` for a language that the model does not know."""
+        for code in self.languages:
+            if code not in _model().classes:
+                raise ConfigError(unknown("language", code, _model().classes))
+
+    def apply(self, texts: Texts) -> Outcome:
+        """Nothing is changed; the languages' probability is measured."""
+        wanted = np.isin(_model().classes, self.languages)
+        values = probabilities([t[: self.characters] for t in texts.texts])[:, wanted].sum(1)
+        measure = Measure(f"probability of {', '.join(self.languages)}", values, at_least=self.min_probability)
+        return Outcome(texts.texts, (measure,))
+
+
+def probabilities(texts: Sequence[str]) -> np.ndarray:
+    """The probability of each language [N, languages], in the order of `languages`."""
+    model, encoded = _model(), [_encoded(t) for t in texts]
+    counts = _features(encoded)
+    lengths = np.maximum(1, [len(e) for e in encoded]).astype(np.float32)
+    found = np.diff(counts.indptr) > 0
+    scores = np.where(found[:, None], counts @ model.weights + model.prior, 0) / np.sqrt(lengths)[:, None]
+    odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
+    return (odds / odds.sum(1, keepdims=True)) @ model.merge
+
+
+def languages() -> tuple[str, ...]:
+    """The codes of all languages that are known."""
+    return _model().classes
+
+
+@dataclass(frozen=True)
+class _Model:
+    classes: tuple[str, ...]
+    next_state: np.ndarray
+    row: np.ndarray
+    feature: np.ndarray
+    weights: np.ndarray
+    prior: np.ndarray
+    merge: np.ndarray  # a language has one column for each script, which are added
+
+
+@cache
+def _model() -> _Model:
+    raw = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    classes = tuple(dict.fromkeys(raw.nb_classes))
+    merge = np.array([[c == name for name in classes] for c in raw.nb_classes], np.float32)
+    row = np.asarray(raw.tk_row, np.int64) << 8
+    tables = np.asarray(raw.tk_nextmove), row, np.asarray(raw.tk_output, np.int64)
+    return _Model(classes, *tables, raw.nb_ptc.astype(np.float32), np.asarray(raw.nb_pc, np.float32), merge)
+
+
+def _encoded(text: str) -> bytes:
+    """As the model was trained: capitals alone are lowered, characters composed."""
+    text = text.lower() if text.isupper() else text
+    text = text if text.isascii() else unicodedata.normalize("NFC", text)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _features(encoded: Sequence[bytes]) -> "csr_array":
+    """log(1 + how often) of each feature in each text, sparse [N, features]."""
+    from scipy.sparse import csr_array
+
+    found = _walk(_BREAK.join(encoded) + _BREAK)
+    ends = np.cumsum([len(e) + 1 for e in encoded])
+    places = np.flatnonzero(found >= 0)
+    owners = np.searchsorted(ends, places, side="right")
+    shape = (len(encoded), len(_model().weights))
+    counts = csr_array((np.ones(len(places), np.float32), (owners, found[places])), shape=shape)
+    counts.sum_duplicates()
+    counts.data = np.log1p(counts.data)
+    return counts
+
+
+def _walk(content: bytes) -> np.ndarray:
+    """The feature that ends at each byte, or -1; int64 [bytes]."""
+    model, pieces = _model(), -(-len(content) // _PIECE)
+    padded = np.frombuffer((_BREAK * _DEPTH + content).ljust(_DEPTH + pieces * _PIECE, _BREAK), np.uint8)
+    letters = np.ascontiguousarray(sliding_window_view(padded, _DEPTH + _PIECE)[::_PIECE].T)
+    state, found = np.zeros(pieces, np.int64), np.empty((_PIECE, pieces), np.int64)
+    for step, letter in enumerate(letters):
+        state = model.next_state.take(model.row.take(state) + letter)
+        if step >= _DEPTH:  # before that a piece only finds out where it is
+            model.feature.take(state, out=found[step - _DEPTH], mode="clip")
+    return found.T.ravel()[: len(content)]

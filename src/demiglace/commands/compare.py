@@ -1,0 +1,27 @@
+"""`demiglace compare`: a grid of methods, tasks, students and seeds."""
+
+from pathlib import Path
+
+from demiglace.compare.directory import identity, stands
+from demiglace.config.commands import CompareConfig
+from demiglace.config.options import command, read_yaml
+from demiglace.console import say
+
+
+@command(CompareConfig)
+def compare(config: CompareConfig) -> Path:
+    """Run every student of a grid, its evaluation and what they share, each once; then summarise them.
+
+    Returns the comparison's directory: TASK/…, an ordinary run for each step, results.json (a record for each student
+    run and teacher), summary.json and manifest.json. Interrupted, the same call goes on; with more seeds or methods in
+    the grid it does what is new. Failed runs take nothing else down: at the end `RunError` names them, or
+    `FailedRunsError` where one of them was no user's mistake. Raises `ConfigError` for a wrong grid before any run.
+    """
+    content = read_yaml(config.grid)
+    if not config.dry_run and stands(config.output, identity(content, config.search)):
+        say(f"{config.output} is up to date.")
+        return config.output
+    from demiglace.compare.run import run_grid  # torch and transformers, which the answer above does without
+
+    run_grid(config, content)
+    return config.output

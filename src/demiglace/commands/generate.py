@@ -1,0 +1,43 @@
+"""`demiglace generate`: a look at what a language model writes."""
+
+import torch
+
+from demiglace.config.commands import GenerateConfig
+from demiglace.config.options import command
+from demiglace.console import say
+from demiglace.data.text.token_shards import end_of_text
+from demiglace.errors import ConfigError
+from demiglace.models.loading import quiet
+from demiglace.models.shape import ModelShape
+from demiglace.stages.causal import load_causal
+
+
+@command(GenerateConfig)
+def generate(config: GenerateConfig) -> list[str]:
+    """Go on with each prompt; prints and returns the texts, prompts included.
+
+    Raises `ModelError` for a model that is no causal language model, and `ConfigError` for a prompt that leaves no
+    room for a new token.
+    """
+    model, tokenizer = load_causal(config.model, config.allow_pickle)
+    end, limit = end_of_text(tokenizer), ModelShape.of(model).max_positions
+    drawn = {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+    texts = []
+    for prompt in config.prompt:
+        ids = torch.tensor([[end, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]], device=model.device)
+        room = config.new_tokens if limit is None else min(config.new_tokens, limit - ids.shape[1])
+        if room < 1:
+            raise ConfigError(f"the prompt {prompt[:40]!r}… has {ids.shape[1] - 1} tokens; the model takes {limit}.")
+        torch.manual_seed(config.seed)
+        with quiet():
+            made = model.generate(  # type: ignore[operator]  # torch's stubs take it for a tensor
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=room,
+                eos_token_id=end,
+                pad_token_id=end,
+                **(drawn if config.temperature > 0 else {"do_sample": False}),
+            )
+        texts.append(str(tokenizer.decode(made[0, 1:], skip_special_tokens=True)))
+        say(texts[-1])
+    return texts

@@ -1,0 +1,74 @@
+"""`demiglace tasks` and `demiglace methods`: what there is, with papers, on standard output."""
+
+from collections.abc import Sequence
+
+from demiglace.config.commands import MethodsConfig, TasksConfig
+from demiglace.config.options import Option, command, options_of
+from demiglace.console import print_table, table
+from demiglace.data.rows.tasks import TASKS, Task
+from demiglace.errors import ConfigError, unknown
+from demiglace.methods.registry import METHODS
+from demiglace.methods.show import show_method
+
+
+@command(TasksConfig)
+def tasks(config: TasksConfig) -> None:
+    """Print the table of named tasks, or one task in full. Raises `ConfigError` for an unknown name."""
+    if config.name is None:
+        columns = ("task", "what", "labels", "metrics", "splits", "for models of", "paper")
+        return print_table(table("Named tasks", columns, [_task_row(name, task) for name, task in TASKS.items()]))
+    if config.name not in TASKS:
+        raise ConfigError(unknown("task", config.name, TASKS))
+    return print_table(table(config.name, ("", ""), _task_facts(TASKS[config.name])))
+
+
+@command(MethodsConfig)
+def methods(config: MethodsConfig) -> None:
+    """Print the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
+    if not config.name:
+        rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
+        return print_table(table("Distillation methods", ("method", "what", "paper", "url"), rows))
+    if config.name[0] == "show" and len(config.name) == 2:
+        shown = show_method(config.name[1], config.student_layers, config.teacher_layers, config.epochs, config.seed)
+        return print(shown, end="")  # noqa: T201  (what was asked for)
+    if len(config.name) > 1 or config.name[0] == "show":
+        raise ConfigError("name one method, or `show` and one method: demiglace methods show rail-kd-l.")
+    if config.name[0] not in METHODS:
+        raise ConfigError(unknown("method", config.name[0], METHODS))
+    row = METHODS[config.name[0]]
+    about = f"{row.title} ({', '.join(filter(None, (row.paper, row.url)))})"
+    heading = f"{row.name}: {about}\n{row.options.__doc__ or ''}\n\n--method-options.NAME VALUE"
+    options = [_option_row(o) for o in options_of(row.options)]
+    return print_table(table(heading, ("option", "value", "default", "what"), options))
+
+
+def _task_row(name: str, task: Task) -> Sequence[str]:
+    sources = ", ".join(task.sources)
+    return name, task.title, _label_count(task), ", ".join(task.metrics), ", ".join(task.splits), sources, task.paper
+
+
+def _task_facts(task: Task) -> list[tuple[str, str]]:
+    facts = {
+        "what": task.title,
+        "labels": ", ".join(task.labels) or _label_count(task),
+        "metrics": ", ".join(task.metrics),
+        "splits": ", ".join(task.splits),
+        "texts": ", ".join(task.text_columns),
+        "for models of": ", ".join(task.sources),
+        "paper": task.paper,
+        "url": task.url,
+        "hub": ", ".join(filter(None, task.hub or ())) or "–",
+        "note": task.note,
+    }
+    return [(name, fact) for name, fact in facts.items() if fact]
+
+
+def _label_count(task: Task) -> str:
+    if task.problem == "regression":
+        return "a number"
+    return str(len(task.labels)) if task.labels else "named in the data"
+
+
+def _option_row(o: Option) -> Sequence[str]:
+    default = f"{o.default:.4g}" if isinstance(o.default, float) else str(o.default)
+    return o.name, o.expected, "required" if o.required else default, o.help

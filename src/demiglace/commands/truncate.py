@@ -1,0 +1,123 @@
+"""`demiglace truncate`: keep some of a model's layers."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config.commands import TruncateConfig
+from demiglace.config.options import command, flatten
+from demiglace.console import say
+from demiglace.data.text.calibration_sample import calibration_rows
+from demiglace.errors import ConfigError, ModelError, RunError
+from demiglace.models.loading import (
+    check_tokenizer,
+    fingerprint_model,
+    load_as_saved,
+    load_config,
+    load_tokenizer,
+    resolve_model,
+    save_model,
+)
+from demiglace.models.shape import CAUSAL_NAMES, ModelShape
+from demiglace.models.truncate import ABLATIONS, AUTO, MEASURED, Keep, choose_layers, make_student
+from demiglace.runs.directory import Run, open_run
+from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
+
+
+@command(TruncateConfig)
+def truncate(config: TruncateConfig) -> Path:
+    """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
+
+    Works for classifiers, bare encoders and language models. What a strategy measures on text is printed and kept in
+    the manifest. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
+    """
+    path = resolve_model(config.model)
+    strategy = _strategy(config, path)
+    keep = choose_layers(_num_layers(path), config.layers, strategy, config.keep)
+    if strategy in MEASURED:
+        return _by_text(config, path, strategy)
+    run = _open(config, path)
+    if not run.complete:
+        _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), strategy, keep)
+    return run.path
+
+
+def _strategy(config: TruncateConfig, path: str) -> str:
+    """Return the strategy. Raises `ConfigError` unless calibration text is given exactly where it is measured on."""
+    causal = (load_config(path).architectures or [""])[0].endswith(CAUSAL_NAMES)
+    text = bool(config.calibration)
+    strategy = strategy_for(config.strategy, causal=causal, text=text and config.keep is None)
+    measured = " or ".join(MEASURED)
+    if strategy in MEASURED and not text:
+        raise ConfigError(f"--strategy {strategy} is measured on text; give some files as --calibration.")
+    if text and config.keep is not None and strategy not in MEASURED:
+        raise ConfigError(f"--calibration is text for --strategy {measured}, and --keep names the layers; give one.")
+    if text and strategy not in MEASURED:
+        default = ", the default for this model," if config.strategy == AUTO else ""
+        raise ConfigError(f"--calibration is text for --strategy {measured}; {strategy}{default} reads no text.")
+    return strategy
+
+
+def _by_text(config: TruncateConfig, path: str, strategy: str) -> Path:
+    model, tokenizer = load_as_saved(path, allow_pickle=config.allow_pickle), load_tokenizer(path)
+    check_tokenizer(model, tokenizer)
+    size = min(ROW_TOKENS, ModelShape.of(model).max_positions or ROW_TOKENS)
+    sources, tokens = config.calibration or (), config.calibration_tokens
+    rows = calibration_rows(sources, config.reading, tokenizer, tokens, size, config.seed)
+    run = _open(config, path, calibration=rows.fingerprint)
+    if not run.complete:
+        choice = choose_by_text(model, rows, strategy, config.layers or 0)
+        choice.show()
+        text = f"{len(rows):,} rows of --calibration ({rows.lengths.sum():,} tokens)"
+        say(describe_choice(strategy, choice.keep, text))
+        _finish(run, config, model, strategy, choice.keep, importance=choice.found)
+    return run.path
+
+
+def _open(config: TruncateConfig, path: str, **inputs: str) -> Run:
+    run = open_run(
+        config.output, "truncate", flatten(config, deciding_only=True), {"model": fingerprint_model(path), **inputs}
+    )
+    if run.complete:
+        say(f"{run.path} is up to date.")
+    return run
+
+
+def _finish(
+    run: Run, config: TruncateConfig, model: PreTrainedModel, strategy: str, chosen: Keep, **found: Any
+) -> None:
+    student = make_student(model, chosen, strategy, config.seed)
+    _save(student, load_tokenizer(config.model), run.path)
+    before, after = ModelShape.of(model), ModelShape.of(student)
+    keep = () if strategy in ABLATIONS else chosen
+    sizes = {"layers": len(chosen), "parameters": after.parameters, "before": asdict(before), "after": asdict(after)}
+    run.finish(strategy=None if config.keep else strategy, keep=list(keep), **sizes, **found)
+    say(_summary(run.path, keep, before, after))
+
+
+def _num_layers(path: str) -> int:
+    config = load_config(path)
+    count = getattr(config, "num_hidden_layers", None)  # not every config of transformers has it
+    if count is None:
+        raise ModelError(f"{path} is a {config.model_type} model, which has no stack of layers to truncate.")
+    return count
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    try:
+        save_model(model, path)
+        tokenizer.save_pretrained(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} could not be written ({error}); make room there and repeat the command.") from error
+
+
+def _summary(path: Path, keep: tuple[int, ...], before: ModelShape, after: ModelShape) -> str:
+    share = after.parameters / before.parameters
+    layers = f"layers {', '.join(map(str, keep))} of {before.num_layers} kept" if keep else "no layer's weights kept"
+    return (
+        f"{path}: {layers}, "
+        f"{after.parameters / 1e6:,.1f} of {before.parameters / 1e6:,.1f} million parameters ({share:.0%})."
+    )

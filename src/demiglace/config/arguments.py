@@ -1,0 +1,148 @@
+"""Words of a command line to option values by name, still as texts; `config.build` converts and checks them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from demiglace.config.options import Option, read_yaml
+from demiglace.errors import ConfigError, unknown
+
+
+def parse(words: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
+    """Option values from the words after the command; flags lie over `--config` files, wherever they stand.
+
+    Raises `ConfigError` for options that do not exist, in a file or as a flag, and for flags without a value.
+    """
+    files, rest = _take_files(words)
+    values: dict[str, Any] = {}
+    for file in files:
+        values |= _read(file, options)
+    return values | _given(rest, options, values)
+
+
+def _take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    files, rest, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--config":
+            files.append(_next(left, word))
+        elif word.startswith("--config="):
+            files.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    return files, rest
+
+
+def _read(file: str, options: Sequence[Option]) -> dict[str, Any]:
+    try:
+        content = {name.replace("-", "_"): value for name, value in read_yaml(file).items()}
+    except ConfigError as error:
+        raise ConfigError(f"--config {error}") from error
+    names = [o.name for o in options]
+    for name in content:
+        if name not in names:
+            raise ConfigError(f"{file}: {unknown('option', name, names)}")
+    return content
+
+
+def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {o.flag: o for o in options} | {o.short: o for o in options if o.short}
+    values: dict[str, Any] = {}
+    while words:
+        word = words.pop(0)
+        if _is_flag(word):
+            _take(word, words, flags, values, below)
+        else:
+            _place(word, options, values)
+    return values
+
+
+def _take(
+    word: str, words: list[str], flags: Mapping[str, Option], values: dict[str, Any], below: Mapping[str, Any]
+) -> None:
+    """Read the flag `word` and the words that belong to it into `values`."""
+    name, equals, inline = word.partition("=")
+    name, _, key = name.partition(".")
+    name = name.replace("_", "-")
+    if name not in flags:
+        raise ConfigError(unknown("option", name, [*flags, "--config", "--print_config"]))
+    o, is_inline = flags[name], bool(equals)
+    if is_inline:
+        words.insert(0, inline)
+    if key:
+        _set_entry(o, key, _next(words, word, is_inline), values, below)
+    elif o.repeated:
+        _extend(o, _list(o, words, is_inline), values)
+    else:
+        values[o.name] = _single(o, words, is_inline)
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"-[A-Za-z-]", word) is not None  # "-", "-1" and "-.5" are values
+
+
+def _next(words: list[str], flag: str, is_inline: bool = False) -> str:
+    if not words or (_is_flag(words[0]) and not is_inline):
+        raise ConfigError(f"{flag} needs a value (one that begins with a dash is given as {flag}=VALUE).")
+    return words.pop(0)
+
+
+def _place(word: str, options: Sequence[Option], values: dict[str, Any]) -> None:
+    for o in (o for o in options if o.positional):
+        if o.repeated:
+            return _extend(o, [word], values)
+        if o.name not in values:
+            values[o.name] = word
+            return None
+    wanted = next((o.flag for o in options if o.required and o.name not in values), None)
+    hint = f", as in {wanted} {word}" if wanted else ""
+    raise ConfigError(f"{word!r} was given, but there is no place for it; options start with --{hint}.")
+
+
+def _extend(o: Option, items: list[str] | None, values: dict[str, Any]) -> None:
+    """`--data a --data b` is `--data a b`."""
+    values[o.name] = None if items is None else [*(values.get(o.name) or []), *items]
+
+
+def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Mapping[str, Any]) -> None:
+    """`--method-options.temperature 2`: one entry, over those that are there already."""
+    if not o.mapping:
+        raise ConfigError(f"{o.flag}.{key} was given, but {o.flag} takes {o.expected}, not names and values.")
+    there, value = values.get(o.name, below.get(o.name)), None if text == "null" else text
+    if text.startswith("["):
+        value = _yaml(o, text, keep_texts=True)
+    values[o.name] = (there if isinstance(there, dict) else {}) | {key: value}
+
+
+def _single(o: Option, words: list[str], is_inline: bool) -> Any:
+    if o.type is bool and not is_inline and (not words or words[0].lower() not in ("true", "false")):
+        return True
+    text = _next(words, o.flag, is_inline)
+    if o.optional and text.lower() in ("none", "null"):
+        return None
+    return _yaml(o, text, keep_texts=False) if o.mapping else text
+
+
+def _list(o: Option, words: list[str], is_inline: bool) -> list[str] | None:
+    """Items by words and, unless each is one whole, by commas; or, where one holds a comma, a YAML list: `["a, b"]`."""
+    texts = [_next(words, o.flag, is_inline)]
+    while words and not is_inline and not _is_flag(words[0]):
+        texts.append(words.pop(0))
+    if o.optional and texts in (["none"], ["null"]):
+        return None
+    if o.whole:
+        return texts
+    items: list[str] = []
+    for text in texts:
+        items += _yaml(o, text, keep_texts=True) if text.startswith("[") else text.split(",")
+    return [item.strip() if isinstance(item, str) else item for item in items if item != ""]
+
+
+def _yaml(o: Option, text: str, keep_texts: bool) -> Any:
+    """A list or mapping; with `keep_texts` a column called `3` or `no` in it keeps its name."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader if keep_texts else yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{o.flag} was given {text!r}; expected {o.expected}, in YAML: {error}") from error

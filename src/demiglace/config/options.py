@@ -1,0 +1,282 @@
+"""Configs: declaring options, reading them from flags, YAML and Python, validating and printing them.
+
+The config of a command is a frozen dataclass. A field whose type is itself a config dataclass is a group: its options
+are options of the command like any other, so it is ``--lr`` and ``distill(lr=…)``, not ``--training.lr``. Option names
+are therefore unique within a command (a test checks it). YAML files hold the same names, with dashes or underscores.
+"""
+
+import functools
+import inspect
+import math
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from demiglace.config.coerce import convert, describe_type
+from demiglace.errors import ConfigError, unknown
+from demiglace.interpreters import safe_children
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    positional: bool = False,
+    short: str | None = None,
+    decides: bool = True,
+    whole: bool = False,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a config: its help text, its default (none = required) and how it is given on the command line.
+
+    `decides=False` marks options that do not change the result (where to write, how often to save); runs that
+    differ only in those are the same run. `whole=True` marks lists of texts in which commas part no items. `at_least`,
+    `at_most`, `above` and `below` bound a number, or each of a list.
+    """
+    meta = {"help": help, "positional": positional, "short": short, "decides": decides, "whole": whole}
+    meta |= {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+def group(config_class: Any, **defaults: Any) -> Any:
+    """Return a field of a config that takes in all options of another config, some of them with other defaults."""
+    return field(default_factory=lambda: config_class(**defaults), metadata={"defaults": defaults})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command, as `options_of` lists it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    positional: bool
+    short: str | None
+    decides: bool
+    whole: bool
+    at_least: float | None
+    at_most: float | None
+    above: float | None
+    below: float | None
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is MISSING
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it takes several values."""
+        return any(get_origin(kind) is tuple for kind in self._kinds)
+
+    @property
+    def mapping(self) -> bool:
+        """Whether its value is a mapping of names to values."""
+        return any(get_origin(kind) is dict for kind in self._kinds)
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be none."""
+        return type(None) in self._kinds
+
+    @property
+    def _kinds(self) -> tuple[Any, ...]:
+        return get_args(self.type) if isinstance(self.type, types.UnionType) else (self.type,)
+
+    @property
+    def expected(self) -> str:
+        """Its values in a user's words: ``a number, at least 0 and below 1``."""
+        bounds = (
+            ("at least", self.at_least),
+            ("at most", self.at_most),
+            ("above", self.above),
+            ("below", self.below),
+        )
+        words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        return f"{describe_type(self.type)}, {words}" if words else describe_type(self.type)
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the number, or each of a list, is finite and within bounds; other values always are."""
+        each = value if isinstance(value, (list, tuple)) else [value]
+        return all(self._in_bounds(v) for v in each if isinstance(v, (int, float)))
+
+    def _in_bounds(self, number: float) -> bool:
+        return (
+            math.isfinite(number)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+
+def options_of(config_class: type) -> list[Option]:
+    """All options of a config, those of its groups included, required and positional ones first."""
+    found = list(_leaves(config_class))
+    names = [o.name for o in found]
+    assert len(set(names)) == len(names), f"{config_class.__name__} has an option twice: {names}"
+    return sorted(found, key=lambda o: (not o.positional, not o.required))
+
+
+def _leaves(config_class: type) -> Iterator[Option]:
+    hints = get_type_hints(config_class)
+    for f in fields(config_class):
+        if is_dataclass(hints[f.name]):
+            defaults = f.metadata.get("defaults", {})
+            yield from (replace(o, default=defaults.get(o.name, o.default)) for o in _leaves(hints[f.name]))
+        else:
+            yield Option(name=f.name, type=hints[f.name], default=_default(f), **f.metadata)
+
+
+def _default(f: Field) -> Any:
+    return f.default_factory() if f.default_factory is not MISSING else f.default
+
+
+def flatten(config: Any, *, deciding_only: bool = False) -> dict[str, Any]:
+    """The options of a config by name, groups taken in; with `deciding_only` just those that decide the result."""
+    flat: dict[str, Any] = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            flat |= flatten(value, deciding_only=deciding_only)
+        elif f.metadata["decides"] or not deciding_only:
+            flat[f.name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def build(config_class: type[C], values: Mapping[str, Any]) -> C:
+    """A validated config from option values by name.
+
+    Raises `ConfigError` for unknown and missing options, and for values of the wrong type or out of range.
+    """
+    options = options_of(config_class)
+    values = {k.replace("-", "_"): v for k, v in values.items()}
+    names = [o.name for o in options]
+    for name in values:
+        if name not in names:
+            raise ConfigError(unknown("option", name, names))
+    missing = [o for o in options if o.required and values.get(o.name) in (None, [], ())]
+    if missing:
+        words = (o.name.upper() if o.positional else o.flag for o in missing)
+        raise ConfigError(f"{', '.join(words)} must be given.")
+    config = _construct(config_class, {o.name: _typed(o, values) for o in options})
+    check(config)
+    return config
+
+
+def check(config: Any) -> None:
+    """Raise `ConfigError` if a number of the config is outside of its option's bounds."""
+    values = flatten(config)
+    for o in options_of(type(config)):
+        if not o.accepts(values[o.name]):
+            raise ConfigError(_refusal(o, values[o.name]))
+
+
+def _typed(o: Option, values: Mapping[str, Any]) -> Any:
+    if o.name not in values:
+        return o.default
+    try:
+        return convert(o.type, values[o.name])
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(_refusal(o, values[o.name])) from error
+
+
+def _refusal(o: Option, value: Any) -> str:
+    return f"{o.flag} was given {value!r}; expected {o.expected} ({o.help})."
+
+
+def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
+    hints = get_type_hints(config_class)
+    made = {
+        f.name: _construct(hints[f.name], flat) if is_dataclass(hints[f.name]) else flat[f.name]
+        for f in fields(config_class)  # type: ignore[arg-type]
+    }
+    return config_class(**made)
+
+
+def read_yaml(file: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file, its keys as texts; `ConfigError` where it cannot be read."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} could not be read: {error}") from error
+    if content is None:  # an empty file, or comments alone
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold a mapping of names to values.")
+    return {str(k): v for k, v in content.items()}
+
+
+def print_yaml(config: Any) -> None:
+    """Print the resolved config as YAML that `--config` reads back to an equal one."""
+    import yaml
+
+    values = flatten(config)
+    plain = {o.name: _plain(values[o.name]) for o in options_of(type(config))}
+    yaml.safe_dump(plain, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Texts for paths, which YAML does not know."""
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
+    """Let a stage, a function of its config, also be called with the config's options as keyword arguments.
+
+    ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options.
+    Processes that a stage starts import nothing from the current directory.
+    """
+
+    def wrap(function: Callable[[C], R]) -> Callable[..., R]:
+        def run(config: C) -> R:
+            with safe_children():
+                return function(config)
+
+        @functools.wraps(function)
+        def call(config: C | None = None, /, **options: Any) -> R:
+            if config is None:
+                return run(build(config_class, options))
+            if options or not isinstance(config, config_class):
+                raise ConfigError(
+                    f"{function.__name__}() takes its options as keyword arguments, or one {config_class.__name__}."
+                )
+            check(config)
+            return run(config)
+
+        call.__signature__ = _signature(config_class, function)  # type: ignore[attr-defined]
+        return call
+
+    return wrap
+
+
+def _signature(config_class: type, function: Callable[..., Any]) -> inspect.Signature:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    empty = inspect.Parameter.empty
+    parameters = [
+        inspect.Parameter(o.name, kind, default=empty if o.required else o.default, annotation=o.type)
+        for o in options_of(config_class)
+    ]
+    result = get_type_hints(function).get("return", empty)
+    return inspect.Signature(parameters, return_annotation=result)

@@ -1,0 +1,93 @@
+"""Which rows go into which step, as pure functions of (lengths, seed, epoch), and rows to tensors.
+
+Steps are made of rows of similar length, so little is padded; the order of rows and of steps is drawn anew each epoch.
+How many rows make a step (`batch_size`) decides the optimisation; how many tokens one forward pass holds
+(`batch_tokens`) decides only memory: a longer step is split and its gradients accumulated.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demiglace.data.batch import Batch
+from demiglace.data.text.blocks import Blocks
+from demiglace.data.tokenise import Examples
+
+__all__ = ["Batch", "collate", "epoch_steps", "forward_tokens", "sorted_batches", "split_by_tokens"]
+
+_POOL = 50  # steps whose rows are sorted together: mixed enough to train on, alike enough to pad little
+
+
+def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The steps of an epoch, each the row numbers of at most `batch_size` rows; every row once."""
+    order = np.random.default_rng((seed, epoch)).permutation(len(lengths))
+    steps: list[np.ndarray] = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = order[start : start + _POOL * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        steps += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    shuffled = np.random.default_rng((seed, epoch, 1)).permutation(len(steps))
+    return [steps[i] for i in shuffled]
+
+
+def split_by_tokens(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Cut rows, in their order, into runs whose padded size (rows × longest row) is at most `batch_tokens`."""
+    parts, start, longest = [], 0, 0
+    for i, length in enumerate(lengths[rows]):
+        longest = max(longest, int(length))
+        if i > start and longest * (i - start + 1) > batch_tokens:
+            parts.append(rows[start:i])
+            start, longest = i, int(length)
+    if start < len(rows):
+        parts.append(rows[start:])
+    return parts
+
+
+def forward_tokens(device: torch.device) -> int:
+    """Padded tokens of one forward pass without gradients: what stays in a CPU's caches, or keeps a GPU busy.
+
+    On a CPU 2,048 tokens ran 2 to 3 times as fast as 16,384 (MiniLM, Xeon).
+    """
+    return 65_536 if device.type == "cuda" else 2_048
+
+
+def sorted_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """All rows by falling length, in batches of at most `batch_tokens` padded tokens: for passes without training."""
+    order = np.argsort(-lengths, kind="stable")
+    return split_by_tokens(order, lengths, batch_tokens)
+
+
+def collate(
+    examples: Examples | Blocks,
+    rows: np.ndarray,
+    device: torch.device | str = "cpu",
+    weight: float = 1.0,
+    epoch: int = 0,
+) -> Batch:
+    """The batch of these rows; `weight` is 0 for rows that only fill a rank's place.
+
+    Texts are padded to the longest; blocks of tokens need no padding, and may be masked anew each epoch.
+    """
+    if isinstance(examples, Blocks):
+        return examples.batch(rows, device, weight, epoch)
+    lengths = examples.lengths[rows]
+    width = int(lengths.max())
+    places = np.arange(width)[None, :]
+    first = (width - lengths)[:, None] if examples.pad_left else np.zeros((len(rows), 1), dtype=np.int64)
+    mask = (places >= first) & (places < first + lengths[:, None])
+    source = np.where(mask, examples.offsets[rows][:, None] + places - first, 0)
+    ids = np.where(mask, examples.ids[source], examples.pad_id)
+    types = None if examples.type_ids is None else np.where(mask, examples.type_ids[source], 0)
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    return Batch(
+        input_ids=tensor(ids.astype(np.int64)),
+        attention_mask=tensor(mask.astype(np.int64)),
+        token_type_ids=None if types is None else tensor(types.astype(np.int64)),
+        labels=tensor(examples.labels[rows]),
+        labelled=tensor(examples.labelled[rows]),
+        weights=torch.full((len(rows),), weight, device=device),
+        rows=rows,
+    )

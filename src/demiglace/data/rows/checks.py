@@ -1,0 +1,165 @@
+"""Row problems: found and shown with file and line before anything else happens."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from demiglace.console import say
+from demiglace.data.rows.columns import Columns
+from demiglace.data.rows.labels import label_text, number
+from demiglace.data.rows.readers import RowProblem, Table
+from demiglace.data.rows.schema import LabelSpace
+from demiglace.errors import DataError
+
+_SHOWN = 5  # rows of each kind that are shown; the others are counted
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Rows as they were read: texts may be missing or no texts; labels by name, none where missing."""
+
+    name: str
+    texts: Sequence[Any]
+    pairs: Sequence[Any] | None
+    labels: Sequence[str | None]
+    lines: Sequence[tuple[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def keys(self) -> list[tuple[Any, Any]]:
+        """What makes two rows the same, see `row_keys`."""
+        return row_keys(self.texts, self.pairs)
+
+    def take(self, rows: Sequence[int]) -> "RawRows":
+        """Only these rows, in this order."""
+        pairs = None if self.pairs is None else [self.pairs[i] for i in rows]
+        texts, labels = [self.texts[i] for i in rows], [self.labels[i] for i in rows]
+        return RawRows(self.name, texts, pairs, labels, [self.lines[i] for i in rows])
+
+
+Faults = dict[int, RowProblem]
+"""Row number -> the first thing that is wrong with it."""
+
+
+def row_keys(texts: Sequence[Any], pairs: Sequence[Any] | None) -> list[tuple[Any, Any]]:
+    """What makes two rows the same: their texts, spaces around them aside."""
+    return list(zip(_stripped(texts), _stripped(pairs or [""] * len(texts)), strict=True))
+
+
+def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:
+    """The columns of a table that are used. Raises `DataError` for a label column that holds lists or mappings."""
+    texts = [table.columns[column] for column in columns.texts]
+    values = [None] * len(table) if columns.label is None else table.columns[columns.label]
+    lines = [(table.file, line) for line in table.lines]
+    for value, (file, line) in zip(values, lines, strict=True):
+        if isinstance(value, (list, dict, bytes)):
+            raise DataError(f"{file}:{line}: the label is {_short(value)}; expected one text or number a row.")
+    labels = [label_text(value) for value in values]
+    return RawRows(name, texts[0], texts[1] if len(texts) == 2 else None, labels, lines)
+
+
+def check_texts(rows: RawRows) -> Faults:
+    """Rows whose text is missing, blank, not a text or not UTF-8."""
+    faults: Faults = {}
+    for values in (rows.texts, rows.pairs or ()):
+        for i, value in enumerate(values):
+            fault = _text_fault(value)
+            if fault and i not in faults:
+                faults[i] = _problem(fault, rows, i, "" if fault == "empty text" else _short(value))
+    return faults
+
+
+def check_labels(rows: RawRows, problem: str) -> Faults:
+    """Rows without a label, or with one that is not UTF-8 or, in regression, not a number."""
+    faults: Faults = {}
+    for i, label in enumerate(rows.labels):
+        if label is None:
+            faults[i] = _problem("missing label", rows, i, _short(rows.texts[i]))
+        elif not _is_utf8(label):
+            faults[i] = _problem("bad UTF-8", rows, i, _short(label))
+        elif problem == "regression" and number(label) is None:
+            faults[i] = _problem("label is no number", rows, i, _short(label))
+    return faults
+
+
+def check_known(rows: RawRows, names: Iterable[str]) -> Faults:
+    """Rows whose label is not one of these names (missing ones are `check_labels`' business)."""
+    known = {*names, None}
+    return {i: _problem("unknown label", rows, i, _short(x)) for i, x in enumerate(rows.labels) if x not in known}
+
+
+def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
+    """Training rows whose texts are also those of a validation or test row."""
+    seen = {key: place for rows in others for key, place in zip(rows.keys(), rows.lines, strict=True)}
+    return {
+        i: _problem("duplicate across splits", train, i, "also {}:{}".format(*seen[key]))
+        for i, key in enumerate(train.keys())
+        if key in seen
+    }
+
+
+def lost_classes(rows: RawRows, faults: Mapping[int, RowProblem], space: LabelSpace) -> list[RowProblem]:
+    """Classes of which every training row has a fault."""
+    lost = {x: i for i, x in reversed(list(enumerate(rows.labels))) if i in faults and x and x not in space.names}
+    return [_problem("class with no training row", rows, i, _short(label)) for label, i in lost.items()]
+
+
+def settle(
+    problems: Sequence[RowProblem], on_bad_rows: Literal["error", "drop"], classes: Sequence[RowProblem] = ()
+) -> None:
+    """Raise `DataError` with the whole table of problems of rows and classes, or say it where they are dropped."""
+    if not problems:
+        return
+    count = f"{len(problems):,} {'row' if len(problems) == 1 else 'rows'}"
+    table = describe([*problems, *classes])
+    if on_bad_rows == "error":
+        raise DataError(f"{count} cannot be used:\n{table}\nMend them, or leave them out with --on-bad-rows drop.")
+    say(f"left out {count}:\n{table}")
+
+
+def describe(problems: Sequence[RowProblem]) -> str:
+    """Problems by kind: how many, and the first few with file and line."""
+    parts = []
+    for kind, count in Counter(p.kind for p in problems).items():
+        parts.append(f"  {kind}: {count:,}")
+        first = [p for p in problems if p.kind == kind][:_SHOWN]
+        parts += [f"    {p.file}:{p.line}  {p.detail}".rstrip() for p in first]
+        parts += [f"    … and {count - _SHOWN:,} more"] if count > _SHOWN else []
+    return "\n".join(parts)
+
+
+def _problem(kind: str, rows: RawRows, i: int, detail: str) -> RowProblem:
+    return RowProblem(kind, *rows.lines[i], detail)
+
+
+def _text_fault(value: Any) -> str | None:
+    if value is None:
+        return "empty text"
+    if not isinstance(value, str):
+        return "text is no text"
+    if not value or value.isspace():
+        return "empty text"
+    return None if _is_utf8(value) else "bad UTF-8"
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it holds no surrogate, which is how undecodable bytes, and broken escapes in JSON, come here."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    """A value for a message: one line, at most 60 characters, nothing that a terminal would obey."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "…" + shown[-1:]
+
+
+def _stripped(values: Sequence[Any]) -> list[Any]:
+    return [v.strip() if isinstance(v, str) else repr(v) for v in values]

@@ -1,0 +1,129 @@
+"""Named tasks and users' files to checked rows: what `--data` and the options beside it give."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.console import say
+from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, row_keys
+from demiglace.data.rows.named_tasks import official_splits
+from demiglace.data.rows.sampling import draw, hold_out, take
+from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.rows.tasks import TASKS
+from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
+from demiglace.errors import ConfigError, DataError
+
+
+def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
+    """The rows of a named task or of the user's files, checked, with a validation split.
+
+    Raises `DataError` for rows and files that cannot be used and `ConfigError` for options that do not go together.
+    Named tasks come before files of the same name. With `tune` the training rows that are then left give a validation
+    split of their own, and nothing else is kept: options are not to be chosen on the rows that results are told of.
+    Rows without labels are read by `load_unlabelled`.
+    """
+    if not config.data:
+        raise ConfigError("--data must be given.")
+    _check_options(config)
+    dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
+    splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
+    if "validation" not in splits:
+        splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)
+    if config.max_rows is not None:
+        splits["train"] = take(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
+        _warn_of_absent(splits["train"], dataset.labels)
+    unread: list[Split] = []
+    if config.tune:
+        unread = [split for name, split in splits.items() if name != "train"]
+        splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
+    mark = fingerprint(dataset.labels, splits.values())
+    return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unread=unread)
+
+
+def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
+    """The rows of `--unlabelled`, their labels all missing; as many texts a row as those of `dataset` have.
+
+    Rows that a split holds already, also one that `tune` leaves alone, are left out: they would be trained on twice, or
+    measured on too. So training rows that `--max-rows` left undrawn may come back here without their labels. Raises
+    `DataError` as `load_dataset` does.
+    """
+    rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
+    splits = (*dataset.splits.values(), *dataset.unread)
+    held = {key for split in splits for key in row_keys(split.texts, split.pairs)}
+    new = [i for i, key in enumerate(rows.keys()) if key not in held]
+    if not new:
+        raise DataError(
+            f"--unlabelled {', '.join(config.unlabelled or ())}: every row is in the labelled data already."
+        )
+    if len(new) < len(rows):
+        say(f"left out {len(rows) - len(new):,} unlabelled rows that are in the labelled data already.")
+    return as_split(rows.take(new), dataset.labels)
+
+
+def fingerprint(labels: LabelSpace, splits: Iterable[Split]) -> str:
+    """SHA-256 over the label space and the texts, pairs, labels and order of the splits (16 hex digits)."""
+    digest = hashlib.sha256("\0".join((labels.problem, *labels.names)).encode())
+    for split in splits:
+        digest.update(f"\0{split.name} {len(split)} {split.pairs is not None}\0".encode())
+        for texts in (split.texts, split.pairs or ()):
+            digest.update(np.array([len(t) for t in texts], dtype=np.int64).tobytes())
+            digest.update("".join(texts).encode())
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def text_fingerprint(split: Split) -> str:
+    """Return the fingerprint of a split's texts and their order, whatever the labels and their names."""
+    return fingerprint(LabelSpace("regression"), [replace(split, labels=np.zeros(len(split), dtype=np.float32))])
+
+
+def _check_options(config: DataConfig) -> None:
+    if config.data not in TASKS:
+        return
+    of_files = {"--validation": config.validation, "--test": config.test, "--label-column": config.label_column}
+    given = [flag for flag, value in of_files.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: only for files, and --data {config.data} is a named task.")
+
+
+def _from_task(config: DataConfig, location: DataLocation) -> Dataset:
+    task = TASKS[config.data]
+    if "train" not in task.splits:
+        raise DataError(f"task {config.data!r} has no training rows; it is for `demiglace evaluate`.")
+    wanted = [name for name in ("train", "validation", "test") if name in task.splits]
+    space, splits, drops = official_splits(config.data, wanted, location)
+    _count_odd_rows(config.data, splits)
+    return Dataset(config.data, space, splits, task.metrics, "", drops, hub=task.hub)
+
+
+def _count_odd_rows(name: str, splits: Mapping[str, Split]) -> None:
+    raws = {n: RawRows(n, s.texts, s.pairs, [None] * len(s), s.lines) for n, s in splits.items()}
+    odd = [p for rows in raws.values() for p in check_texts(rows).values()]
+    odd += check_duplicates(raws["train"], [r for n, r in raws.items() if n != "train"]).values()
+    kinds = Counter(p.kind for p in odd)
+    if kinds:
+        counts = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.items())
+        say(f"{name}: official rows are kept as they are ({counts}).")
+
+
+def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, seed: int) -> dict[str, Split]:
+    train = splits["train"]
+    classes = train.labels if space.problem == "classification" else np.zeros(len(train), dtype=np.int64)
+    held = hold_out(row_keys(train.texts, train.pairs), classes, fraction, seed)
+    if not held.any():
+        raise DataError(
+            f"no validation row can be split off from {len(train)} training rows by --validation-fraction {fraction}; "
+            "give --validation FILE, more rows or a larger fraction."
+        )
+    parts = {"train": take(train, np.flatnonzero(~held)), "validation": take(train, np.flatnonzero(held), "validation")}
+    return parts | {name: split for name, split in splits.items() if name != "train"}
+
+
+def _warn_of_absent(train: Split, space: LabelSpace) -> None:
+    absent = space.size - len(np.unique(train.labels)) if space.problem == "classification" else 0
+    if absent:
+        say(f"{absent} of {space.size} classes have no row among the {len(train)} drawn by --max-rows.")

@@ -1,0 +1,248 @@
+"""Sets that a model is measured on: its own task's, another task's, or a file, in labels that fit the model's."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.console import say
+from demiglace.data.rows.checks import check_known, check_labels, check_texts, raw_rows, settle
+from demiglace.data.rows.columns import find_columns
+from demiglace.data.rows.dataset import fingerprint, load_dataset
+from demiglace.data.rows.label_maps import LabelFit, fit_labels, no_fit
+from demiglace.data.rows.labels import label_space, plain_integers
+from demiglace.data.rows.named_tasks import official_splits
+from demiglace.data.rows.readers import read_table
+from demiglace.data.rows.sampling import draw, take
+from demiglace.data.rows.schema import LabelSpace, Split
+from demiglace.data.rows.sources import files_in, missing
+from demiglace.data.rows.tasks import TASKS
+from demiglace.data.rows.user_files import METRICS, as_split, in_order, usable
+from demiglace.errors import DataError, unknown
+from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
+
+_LEFT_OUT = "left out by the label map"
+_NOT_DRAWN = "not drawn"
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Rows to measure a model on.
+
+    split: its labels are ids in `classes`; classes: what is counted, which for classes is the model's own label space
+    with those merged that the set cannot tell apart; class_map: int64 [C], the counted class of each of the model's C
+    classes, so that a prediction is `class_map[argmax(logits)]`; none for regression; metrics: the deciding one first;
+    drops: reason -> rows left out; assumed: the set's label of each counted class where they were matched with the
+    model's by position alone, else empty.
+    """
+
+    name: str
+    split: Split
+    metrics: tuple[str, ...]
+    classes: LabelSpace
+    class_map: np.ndarray | None = None
+    drops: Mapping[str, int] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows and of how the model's classes are counted."""
+        return fingerprint(self.classes, [self.split])
+
+
+def load_set(
+    spec: str,
+    labels: LabelSpace,
+    location: DataLocation,
+    *,
+    label_map: Mapping[str, Any] | None = None,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    on_bad_rows: Literal["error", "drop"] = "error",
+) -> EvaluationSet:
+    """The rows that `spec` names, for a model with these labels.
+
+    spec: a file, a folder with a test or validation file, TASK or TASK:SPLIT; without a split, test where its labels
+    are public, else validation. label_map: see `label_maps.fit_labels`; without one, names are matched, then the task's
+    own map is used. Integer labels in a file are the model's class ids; classes that a model does not name are matched
+    by position. How they were matched is printed. group_column: of a file, the part that each row is of.
+    Raises `DataError` where rows or labels do not fit.
+    """
+    name, _, split = spec.partition(":")
+    if name in TASKS:
+        return _of_task(spec, name, split, labels, location, label_map or {})
+    path = _file_of(spec)
+    found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    return found if group_column is None else _grouped(found, path, group_column)
+
+
+def texts_of(spec: str, location: DataLocation) -> Split:
+    """Return the rows that `spec` names, as `load_set` reads them, where labels do not matter; of a file without them.
+
+    Raises `DataError` where rows cannot be read.
+    """
+    name, _, split = spec.partition(":")
+    if name in TASKS:
+        return _task_rows(name, split, location)[1]
+    table = read_table(_file_of(spec))
+    columns = find_columns(list(table.columns), table.file)
+    rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
+    faults = check_texts(rows)
+    settle([*table.problems, *in_order(faults)], "drop")
+    return as_split(usable(rows, faults), LabelSpace("classification"))
+
+
+def first_rows(found: EvaluationSet, count: int) -> EvaluationSet:
+    """The set with `count` of its rows, drawn with the seed 0 and in their order; the same ones for every model."""
+    if len(found.split) <= count:
+        return found
+    drops = {**found.drops, _NOT_DRAWN: len(found.split) - count}
+    return replace(found, split=take(found.split, draw(len(found.split), count)), drops=drops)
+
+
+def _grouped(found: EvaluationSet, path: Path, column: str) -> EvaluationSet:
+    table = read_table(path)
+    if column not in table.columns:
+        raise DataError(f"{path}: {unknown('column', column, table.columns)}")
+    group_of = dict(zip(table.lines, table.columns[column], strict=True))
+    groups = [str(group_of[line]) for _, line in found.split.lines]
+    return replace(found, split=replace(found.split, groups=groups))
+
+
+def _of_task(
+    spec: str, name: str, split: str, labels: LabelSpace, location: DataLocation, label_map: Mapping[str, Any]
+) -> EvaluationSet:
+    task = TASKS[name]
+    space, rows, drops = _task_rows(name, split, location)
+    _check_problem(spec, space.problem, labels)
+    if space.problem == "regression":
+        return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
+    model_names = labels.names if label_map else _assumed_names(spec, labels, space)
+    fit = fit_labels(space.names, model_names, label_map, task.label_maps)
+    _say_line(spec, fit)
+    rows, left = _relabel(rows, [fit.ids[n] for n in space.names])
+    drops[_LEFT_OUT] += left
+    assumed = () if model_names == labels.names or fit.classes.size < labels.size else fit.classes.names
+    return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _say_line(spec: str, fit: LabelFit) -> None:
+    if fit.line is not None:
+        say(f"{spec}: {fit.line}")
+
+
+def _task_rows(name: str, split: str, location: DataLocation) -> tuple[LabelSpace, Split, Counter[str]]:
+    task = TASKS[name]
+    check_split(name, split)
+    if split == "validation" and split not in task.splits:
+        dataset = load_dataset(DataConfig(data=name), location)  # the part that training splits off by default
+        return dataset.labels, dataset.splits[split], Counter(dataset.drops)
+    for choice in [split] if split else [s for s in ("test", "validation") if s in task.splits]:
+        space, splits, drops = official_splits(name, [choice], location, for_source=True)
+        if choice in splits:
+            return space, splits[choice], drops
+    raise DataError(f"{name}:{split or 'test'} has no public labels; name another split: {', '.join(task.splits)}.")
+
+
+def check_split(name: str, split: str) -> None:
+    """Raise `DataError` where a named task has no such split; none given is none unknown.
+
+    A task without a validation split of its own has the one that training splits off its training rows.
+    """
+    splits = TASKS[name].splits
+    if split and split not in splits and not (split == "validation" and "train" in splits):
+        raise DataError(unknown(f"split of {name}:", split, splits))
+
+
+def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence[str]:
+    """Names for a model that has only LABEL_0, LABEL_1, …: the set's, or its source task's, if they are as many."""
+    name = spec.partition(":")[0]
+    candidates = [space.names, *(TASKS[source].labels for source in TASKS[name].sources)]
+    fitting = [names for names in candidates if len(names) == labels.size]
+    if not is_generic(labels.names) or not fitting:
+        return labels.names
+    assumed = Match(tuple(range(labels.size)), "order")
+    say(f"{spec}: {assumed.line(fitting[0], labels.names)}")
+    return fitting[0]
+
+
+def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
+    """Rows with the counted class for each label id, without those that have none; and how many those were."""
+    lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
+    counted = replace(rows, labels=lookup[rows.labels])
+    kept = np.flatnonzero(counted.labels >= 0)
+    return (counted, 0) if len(kept) == len(rows) else (take(counted, kept), len(rows) - len(kept))
+
+
+def _file_of(spec: str) -> Path:
+    path = Path(spec)
+    if path.is_dir():
+        files = files_in(path)
+        if "test" not in files and "validation" not in files:
+            raise DataError(f"{path} holds neither a test nor a validation file; name the file itself.")
+        return files.get("test") or files["validation"]
+    if not path.is_file():
+        raise DataError(missing(spec))
+    return path
+
+
+def _of_file(
+    path: Path,
+    labels: LabelSpace,
+    label_map: Mapping[str, Any],
+    text_columns: Sequence[str] | None,
+    label_column: str | None,
+    on_bad_rows: Literal["error", "drop"],
+) -> EvaluationSet:
+    table = read_table(path)
+    columns = find_columns(list(table.columns), table.file, text_columns, label_column)
+    read = raw_rows("test", table, columns)
+    rows = replace(read, labels=plain_integers(read.labels))
+    fit, assumed = (None, ()) if labels.problem == "regression" else _fit_file(rows.labels, labels, label_map)
+    if fit is not None:
+        _say_line(str(path), fit)
+    faults = (
+        ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.problem) | check_texts(rows)
+    )
+    problems = [*table.problems, *in_order(faults)]
+    settle(problems, on_bad_rows)
+    drops = Counter(p.kind for p in problems)
+    metrics, good = METRICS[labels.problem], usable(rows, faults)
+    if fit is None:
+        return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
+    found = as_split(good, LabelSpace("classification", tuple(fit.ids)))
+    split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
+    return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _fit_file(
+    names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]
+) -> tuple[LabelFit, tuple[str, ...]]:
+    """The fit of the labels in a file that are the model's, or that the map names; and `EvaluationSet.assumed`.
+
+    Other labels are faults of their rows. Where no label has the name of a class, all are matched by position.
+    """
+    found = label_space([n for n in names if n is not None], "classification").names
+    named, _ = pair([str(key) for key in label_map], found)
+    given = {str(k): v for k, v in label_map.items() if str(k) in named}
+    same, _ = pair(found, labels.names)
+    known = {*same, *named.values()}
+    if fitting := tuple(n for n in found if n in known):
+        return fit_labels(fitting, labels.names, given, set_order=False), ()
+    fitting = tuple(numbered(found, labels.names)) or found
+    match = match_by_number(fitting, labels.names) or match_by_order(fitting, labels.names)
+    if match is None:
+        raise DataError(no_fit(found, labels.names))
+    given = {label: labels.names[i] for label, i in zip(fitting, match.ids, strict=True)}
+    fit = fit_labels(fitting, labels.names, given, set_order=False)
+    return replace(fit, line=match.line(fitting, labels.names)), tuple(sorted(fitting, key=lambda n: fit.ids[n] or 0))
+
+
+def _check_problem(spec: str, problem: str, labels: LabelSpace) -> None:
+    if problem != labels.problem:
+        raise DataError(f"{spec} is a {problem} set, and the model does {labels.problem}; choose a set of that kind.")

@@ -1,0 +1,95 @@
+"""Where rows are read from: the user's files, a folder of data sets, the package itself, or the hub."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.readers import ENDINGS, Table, read_table, stem_of
+from demiglace.data.rows.tasks import TASKS, Task
+from demiglace.errors import DataError, unknown
+
+_PACKAGE = Path(__file__).parent.parent  # banking77 lies here
+_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+def files_of(config: DataConfig) -> dict[str, Path]:
+    """The user's files by split. Raises `DataError` where `--data` is neither a task nor a file or folder of rows."""
+    path = Path(config.data)
+    if path.is_dir():
+        found = files_in(path)
+        if "train" not in found:
+            raise DataError(
+                f"{path} holds no train file; its name must be train with an ending of {', '.join(ENDINGS)}."
+            )
+    elif path.is_file():
+        found = {"train": path}
+    else:
+        raise DataError(missing(config.data))
+    given = {"validation": config.validation, "test": config.test}
+    return found | {name: Path(file) for name, file in given.items() if file is not None}
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """The files of a folder that are named after a split. Raises `DataError` where two are of the same split."""
+    found: dict[str, Path] = {}
+    for split, stems in _STEMS.items():
+        files = sorted(f for f in folder.iterdir() if f.is_file() and stem_of(f) in stems)
+        if len(files) > 1:
+            names = ", ".join(f.name for f in files)
+            raise DataError(f"{folder} holds several files of {split} rows ({names}); name the files themselves.")
+        if files:
+            found[split] = files[0]
+    return found
+
+
+def missing(name: str) -> str:
+    """What to say of a name that is neither a task nor a path that exists."""
+    if "/" in name or stem_of(Path(name)):
+        return f"there is no file or folder {name}; check the path, or name a task of `demiglace tasks`."
+    return unknown("task, and no file,", name, TASKS)
+
+
+def read_task(name: str, task: Task, split: str, location: DataLocation) -> Table:
+    """One split of a named task, from the package, the data folder or the hub; `DataError` where none has it."""
+    stem, hub_split = task.splits[split]
+    folder = data_folder(location)
+    for root in (_PACKAGE, folder):
+        file = root and _file(root, stem)
+        if file:
+            return read_table(file)
+    if task.hub is None:
+        raise DataError(
+            f"task {name!r} is not on the hub, and {folder or 'a data folder'} has no {stem}.*; "
+            "point --data-dir or DEMIGLACE_DATA to a folder that has it."
+        )
+    return _from_hub(name, task.hub, hub_split, folder)
+
+
+def data_folder(location: DataLocation) -> Path | None:
+    """The folder of data sets that is given or named by the environment, if there is one."""
+    if location.data_dir is not None and not location.data_dir.is_dir():
+        raise DataError(f"--data-dir {location.data_dir} is no folder; give one that holds TASK/SPLIT files.")
+    named = os.environ.get("DEMIGLACE_DATA")
+    return location.data_dir or (Path(named) if named and Path(named).is_dir() else None)
+
+
+def _file(root: Path, stem: str) -> Path | None:
+    files = (root / (stem + ending) for ending in ENDINGS)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _from_hub(name: str, hub: tuple[str, str | None], split: str, folder: Path | None) -> Table:
+    import datasets
+
+    path, config = hub
+    try:
+        rows: dict[str, Any] = datasets.load_dataset(path, config, split=split)[:]
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"{folder} does not have it and the" if folder else "the"
+        raise DataError(
+            f"task {name!r} could not be read: {where} hub gave none ({str(error).splitlines()[0]}). "
+            "Connect to the network, or point --data-dir or DEMIGLACE_DATA to a folder that has it."
+        ) from error
+    count = len(next(iter(rows.values()), []))
+    return Table(f"hub:{path}{'/' + config if config else ''}:{split}", rows, range(1, count + 1))

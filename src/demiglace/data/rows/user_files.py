@@ -1,0 +1,127 @@
+"""A user's files to checked rows."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from demiglace.config.data import DataConfig
+from demiglace.console import say
+from demiglace.data.rows.checks import (
+    Faults,
+    RawRows,
+    check_duplicates,
+    check_known,
+    check_labels,
+    check_texts,
+    describe,
+    lost_classes,
+    raw_rows,
+    settle,
+)
+from demiglace.data.rows.columns import find_columns
+from demiglace.data.rows.labels import encode, infer_problem, label_space, plain_integers
+from demiglace.data.rows.readers import RowProblem, Table, read_table
+from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.rows.sources import files_of
+from demiglace.errors import DataError
+
+METRICS = {"classification": ("accuracy", "macro_f1"), "regression": ("pearson", "spearman")}
+
+
+def read_files(config: DataConfig) -> Dataset:
+    """The rows of the files that `--data` and the options beside it name, checked; not yet split or drawn."""
+    files = files_of(config)
+    tables = {name: read_table(path) for name, path in files.items()}
+    train = tables["train"]
+    columns = find_columns(list(train.columns), train.file, config.text_columns, config.label_column)
+    for table in tables.values():
+        find_columns(list(table.columns), table.file, columns.texts, columns.label)
+    say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
+    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()})
+    space, faults, lost = _check(raws, config)
+    problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
+    settle(problems, config.on_bad_rows, lost)
+    splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
+    _check_classes(space, train.file)
+    name = Path(config.data).name
+    return Dataset(name, space, splits, METRICS[space.problem], "", Counter(p.kind for p in problems))
+
+
+def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
+    """Whole numbers written alike in all splits."""
+    together = plain_integers([label for rows in raws.values() for label in rows.labels])
+    ends = np.cumsum([len(rows) for rows in raws.values()])
+    return {
+        name: replace(rows, labels=together[end - len(rows) : end])
+        for (name, rows), end in zip(raws.items(), ends, strict=True)
+    }
+
+
+def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
+    """The label space of the usable training rows, the faulty rows of every split, and the classes that were lost."""
+    train = raws["train"]
+    others = {name: rows for name, rows in raws.items() if name != "train"}
+    problem = infer_problem([label for label in train.labels if label is not None], config.problem)
+    faults = {name: check_labels(rows, problem) | check_texts(rows) for name, rows in raws.items()}
+    faults["train"] = check_duplicates(train, list(others.values())) | faults["train"]
+    space = label_space(usable(train, faults["train"], allow_empty=True).labels, problem)  # type: ignore[arg-type]
+    if problem == "regression":
+        return space, faults, []
+    for name, rows in others.items():
+        faults[name] = check_known(rows, space.names) | faults[name]
+    return space, faults, lost_classes(train, faults["train"], space)
+
+
+def in_order(faults: Faults) -> list[RowProblem]:
+    """The problems of a split by row."""
+    return [faults[i] for i in sorted(faults)]
+
+
+def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRows:
+    """The rows without a fault. Raises `DataError` where none is left."""
+    kept = rows.take([i for i in range(len(rows)) if i not in faults]) if faults else rows
+    if not len(kept) and not allow_empty:
+        raise DataError(f"no usable row is left among the {rows.name} rows:\n{describe(in_order(faults))}")
+    return kept
+
+
+def _check_classes(space: LabelSpace, file: str) -> None:
+    if space.problem == "classification" and space.size < 2:
+        raise DataError(
+            f"{file}: all labels are {space.names[0]!r}; at least two classes are needed (--label-column?)."
+        )
+
+
+def as_split(rows: RawRows, space: LabelSpace) -> Split:
+    """Checked rows, their labels encoded in the label space."""
+    return Split(rows.name, list(rows.texts), rows.pairs, encode(rows.labels, space), rows.lines)
+
+
+def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
+    """The checked rows of `--unlabelled`, with one text each or two."""
+    tables = [read_table(file) for file in config.unlabelled or ()]
+    parts = [_unlabelled_rows(table, paired, config.text_columns) for table in tables]
+    rows = RawRows(
+        "unlabelled",
+        [text for part in parts for text in part.texts],
+        [text for part in parts for text in part.pairs or ()] if paired else None,
+        [None for part in parts for _ in part.texts],
+        [line for part in parts for line in part.lines],
+    )
+    faults = check_texts(rows)
+    settle([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)
+    return usable(rows, faults)
+
+
+def _unlabelled_rows(table: Table, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
+    columns = find_columns(list(table.columns), table.file, text_columns, labelled=False)
+    if paired != (len(columns.texts) == 2):
+        wanted = "two text columns" if paired else "one text column"
+        raise DataError(
+            f"--unlabelled {table.file} was read with {' and '.join(columns.texts)}; the labelled rows have {wanted}. "
+            "Name the columns with --text-columns."
+        )
+    return raw_rows("unlabelled", table, columns)

@@ -1,0 +1,113 @@
+"""A little text, to measure a model's layers on: of many files, or of training examples."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from demiglace.data.document_config import ReadConfig
+from demiglace.data.rows.schema import UNLABELLED
+from demiglace.data.text.blocks import Blocks
+from demiglace.data.text.readers import Unreadable, read_documents
+from demiglace.data.text.sources import corpus_files
+from demiglace.data.tokenise import Examples, select
+from demiglace.errors import DataError
+
+_PIECE = 1 << 16  # characters that are tokenised at once
+
+
+def calibration_rows(
+    sources: Sequence[str],
+    reading: ReadConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    row_tokens: int,
+    seed: int = 0,
+) -> Examples:
+    """Rows of at most `row_tokens` tokens, from each file in turn one, from its beginning on, until `tokens` are there.
+
+    Long documents are cut into rows, with the tokenizer's special tokens in each. There are fewer tokens where the
+    files hold fewer. A seed other than 0 takes one of each two rows at random, so that seeds give different text.
+    Raises `DataError` where they hold no text at all, or cannot be read.
+    """
+    refused: Counter[str] = Counter()
+    files = [_rows(file, reading, tokenizer, row_tokens, refused) for file in corpus_files(sources)]
+    files = [_half(rows, (seed, number)) for number, rows in enumerate(files)] if seed else files
+    rows, count = [], 0
+    for row in _in_turn(files):
+        rows.append(row)
+        count += len(row)
+        if count >= tokens:
+            break
+    if not rows:
+        why = ", ".join(f"{reason}: {number}" for reason, number in refused.items()) or "the files are empty"
+        raise DataError(f"--calibration {' '.join(sources)} holds no text to look at ({why}).")
+    return _examples(rows, tokenizer)
+
+
+def drawn_rows(examples: Examples | Blocks, tokens: int, row_tokens: int) -> Examples:
+    """Return training examples drawn with the seed 0, at most `tokens` tokens but one example at least.
+
+    Of a block only the first `row_tokens` tokens are taken, without masks.
+    """
+    lengths = np.minimum(examples.lengths, row_tokens) if isinstance(examples, Blocks) else examples.lengths
+    order = np.random.default_rng(0).permutation(len(examples))
+    rows = order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), tokens, side="right")))]
+    if not isinstance(examples, Blocks):
+        return select(examples, rows)
+    size = int(lengths[0])
+    starts = [int(number) * examples.size for number in examples.numbers[rows]]
+    return Examples(
+        ids=np.concatenate([examples.corpus.read(start, start + size) for start in starts]).astype(np.int32),
+        offsets=np.arange(len(rows) + 1, dtype=np.int64) * size,
+        type_ids=None,
+        labels=np.full(len(rows), UNLABELLED),
+        pad_id=0,  # rows of one length need no padding
+        pad_left=False,
+    )
+
+
+def _rows(
+    file: str, reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, size: int, refused: Counter[str]
+) -> Iterator[np.ndarray]:
+    for document in read_documents(file, reading):
+        if isinstance(document, Unreadable):
+            refused[document.reason] += 1
+            continue
+        for start in range(0, len(document.text), _PIECE):
+            piece = document.text[start : start + _PIECE]
+            encoded = tokenizer([piece], truncation=True, max_length=size, return_overflowing_tokens=True)
+            yield from (np.asarray(ids, np.int32) for ids in encoded["input_ids"] if ids)
+
+
+def _half(rows: Iterator[np.ndarray], seed: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield one of each two rows that follow each other, drawn at random."""
+    generator = np.random.default_rng(seed)
+    for row in rows:
+        other = next(rows, row)
+        yield row if generator.random() < 0.5 else other
+
+
+def _in_turn(files: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """One of each, then the next of each; a file is opened when its first turn comes."""
+    left = list(files)
+    while left:
+        for file in list(left):
+            row = next(file, None)
+            if row is None:
+                left.remove(file)
+            else:
+                yield row
+
+
+def _examples(rows: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Examples:
+    ids = np.concatenate(rows)
+    return Examples(
+        ids=ids,
+        offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        type_ids=np.zeros(len(ids), np.int8) if "token_type_ids" in tokenizer.model_input_names else None,
+        labels=np.full(len(rows), UNLABELLED),
+        pad_id=tokenizer.pad_token_id,
+        pad_left=tokenizer.padding_side == "left",
+    )

@@ -1,0 +1,211 @@
+"""Documents from files: text, JSON lines, Parquet, HTML, WARC and WET, plain or packed once by gzip or Zstandard.
+
+Files are read as streams. What cannot be read of one is either told as `Unreadable`, or the file is refused with a
+`DamagedFileError` that says where.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from demiglace.data.document_config import ReadConfig
+from demiglace.data.text.streams import PACKED, DamagedFileError, Unreadable, decoded, lines_of, opened, unpacked
+from demiglace.data.text.warc import read_pages
+from demiglace.errors import DataError
+
+__all__ = ["DamagedFileError", "Document", "Unreadable", "decoded", "format_of", "read_documents", "unpacked"]
+
+_PLAIN = (".txt", ".text", ".md")
+FORMATS = (*_PLAIN, ".jsonl", ".ndjson", ".parquet", ".html", ".htm", ".xhtml", ".warc", ".wet")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and the site it is from: the host of its address, the folder of an HTML file; else nothing."""
+
+    text: str
+    site: str
+
+
+def format_of(file: str) -> str:
+    """The ending that says what is in a file. Raises `DataError` for one that is not known."""
+    name = file.lower()
+    while name.endswith(PACKED):  # a file that was packed twice is refused when it is read, not passed over
+        name = name.rpartition(".")[0]
+    for ending in FORMATS:
+        if name.endswith(ending):
+            return ending
+    raise DataError(f"{file} is of no known kind; expected {', '.join(FORMATS)}, or one of these with .gz or .zst.")
+
+
+def read_documents(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    """The documents of a file, in its order; of one without any, that it is empty.
+
+    Raises `DamagedFileError`, and `DataError` where the file cannot be opened or has no column of texts.
+    """
+    found = None
+    for found in _found(file, format_of(file), config):
+        yield found
+    if found is None:
+        yield Unreadable("empty", "nothing in the file")
+
+
+def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    if kind == ".parquet":
+        return _parquet(file, config)
+    if kind in (".warc", ".wet"):
+        return _pages(file, config)
+    if kind in (".jsonl", ".ndjson"):
+        return _json_lines(file, config)
+    if kind in _PLAIN and config.unit == "document":
+        return _whole(file, config, is_html=False)
+    if kind in _PLAIN:
+        return _lines(file, config) if config.unit == "line" else _paragraphs(file, config)
+    return _whole(file, config, is_html=True)
+
+
+def _whole(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | Unreadable]:
+    limit, content = _limit(config), bytearray()
+    for chunk in unpacked(file):
+        content += chunk
+        if len(content) > limit:
+            yield Unreadable("too long", f"more than {limit} bytes")
+            return
+    site = str(Path(file).parent) if is_html else ""
+    yield _document((_extracted if is_html and content else decoded)(bytes(content)), site)
+
+
+def _lines(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    for line in lines_of(file, _limit(config)):
+        if isinstance(line, Unreadable):
+            yield line
+        elif line.strip():
+            yield _document(decoded(line))
+
+
+def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    """Lines between blank ones; of a paragraph that is too long only the size is kept."""
+    limit, paragraph, size = _limit(config), list[str](), 0
+    for line in lines_of(file, limit):
+        if isinstance(line, Unreadable):
+            yield line
+        elif line.strip():
+            size += len(line) + 1
+            if size <= limit:
+                paragraph.append(decoded(line))
+            else:
+                paragraph.clear()
+        elif size:
+            yield _paragraph(paragraph, size)
+            paragraph, size = [], 0
+    if size:
+        yield _paragraph(paragraph, size)
+
+
+def _paragraph(lines: list[str], size: int) -> Document | Unreadable:
+    return _document("\n".join(lines)) if lines else Unreadable("too long", f"{size} bytes")
+
+
+def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    for line in lines_of(file, _limit(config)):
+        if isinstance(line, Unreadable):
+            yield line
+        elif line.strip():
+            yield _json_line(line, config)
+
+
+def _json_line(line: bytes, config: ReadConfig) -> Document | Unreadable:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # the latter of brackets in thousands of brackets
+        try:
+            row = json.loads(decoded(line))
+        except (ValueError, RecursionError):
+            return Unreadable("no JSON", decoded(line[:80]))
+    return _row(row, config)
+
+
+def _row(row: Any, config: ReadConfig) -> Document | Unreadable:
+    text = row.get(config.text_key) if isinstance(row, Mapping) else None
+    if isinstance(text, str):
+        return _document(text, _site(row.get("url")))
+    given = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
+    return Unreadable(f"no text under {config.text_key!r}", given[:80])
+
+
+def _parquet(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        source = pq.ParquetFile(opened(file))
+        names = source.schema_arrow.names
+        if config.text_key not in names:
+            raise DataError(f"{file} has no column {config.text_key!r}; it has {', '.join(names)}. Give --text-key.")
+        columns = [config.text_key, *(["url"] if "url" in names else [])]
+        for batch in source.iter_batches(batch_size=256, columns=columns):
+            values = [_values(batch.column(name)) for name in columns]
+            for row in zip(*values, strict=True):
+                yield _parquet_row(dict(zip(columns, row, strict=True)), config)
+    except (ArrowException, OSError) as error:
+        raise DamagedFileError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+def _values(column: Any) -> Iterator[Any]:
+    """The values one by one, strings as bytes, for they may be no UTF-8."""
+    from pyarrow import large_binary, types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        column = column.cast(large_binary())
+    return (value.as_py() for value in column)
+
+
+def _parquet_row(row: dict[str, Any], config: ReadConfig) -> Document | Unreadable:
+    text = row[config.text_key]
+    if isinstance(text, bytes) and len(text) > _limit(config):
+        return Unreadable("too long", f"{len(text)} bytes")
+    return _row({k: decoded(v) if isinstance(v, bytes) else v for k, v in row.items()}, config)
+
+
+def _pages(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+    for page in read_pages(file, _limit(config)):
+        if isinstance(page, Unreadable):
+            yield page
+        elif page.content_type is None:
+            yield _document(decoded(page.content), _site(page.url))
+        elif "html" in page.content_type:
+            yield _document(_extracted(page.content), _site(page.url))
+        else:
+            yield Unreadable("no HTML", page.content_type or "no content type")
+
+
+def _document(text: str | None, site: str = "") -> Document | Unreadable:
+    if text is None:
+        return Unreadable("no text in the HTML", site)
+    if not text.strip():
+        return Unreadable("empty", f"{len(text)} characters")
+    return Document(text, site)
+
+
+def _extracted(content: bytes) -> str | None:
+    """The main text of an HTML page, without menus and footers, by trafilatura."""
+    from trafilatura import extract
+
+    return extract(content)
+
+
+def _site(url: Any) -> str:
+    try:
+        host = (urlsplit(url).hostname if isinstance(url, str) else None) or ""
+    except ValueError:
+        return ""
+    return host.encode("utf-8", "replace").decode()  # half characters, which no file of text can hold
+
+
+def _limit(config: ReadConfig) -> int:
+    return int(config.max_document_mb * 1e6)

@@ -1,0 +1,254 @@
+"""`demiglace distill`: a student learns from a teacher's signals."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config.commands import DistillConfig
+from demiglace.config.options import command
+from demiglace.console import say
+from demiglace.data.rows.readers import check_is_file
+from demiglace.data.rows.schema import LabelSpace
+from demiglace.distillation.language_model import distill_text
+from demiglace.distillation.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
+from demiglace.distillation.teacher_check import look_at_generator, look_at_teacher
+from demiglace.distillation.teacher_signals import alone, cache_root
+from demiglace.errors import ConfigError, ModelError
+from demiglace.evaluation.label_order import contradiction
+from demiglace.evaluation.predict import check_lengths
+from demiglace.labels import Match, listed, match_all
+from demiglace.methods.base import Method
+from demiglace.methods.registry import build_method
+from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.models.labels import adopt_labels, label_names_of_config
+from demiglace.models.language_model import is_masked
+from demiglace.models.loading import (
+    check_same_vocabulary,
+    check_tokenizer,
+    fingerprint_model,
+    label_names_of,
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    resolve_model,
+)
+from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
+from demiglace.models.shape import ModelShape
+from demiglace.runs.directory import Run, fingerprint
+from demiglace.signals.fill import fill_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
+from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest
+from demiglace.signals.shard_store import capture_seconds
+from demiglace.training.adversarial_generator import Adversary, Vocabulary
+from demiglace.training.datasets import make_material, read_rows
+from demiglace.training.optimiser import freeze
+from demiglace.training.run import (
+    Job,
+    check_training,
+    numeric_choices,
+    open_shared,
+    processes,
+    train,
+    with_hidden_states,
+)
+from demiglace.training.schedule import check_phases
+
+
+@command(DistillConfig)
+def distill(config: DistillConfig) -> Path:
+    """Train a student on a teacher's signals with one of the methods of `demiglace methods`.
+
+    The student learns a task from rows (`data`), or to be a language model from text (`corpus`).
+
+    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
+    training; interrupted, the same call goes on.
+    """
+    check_student_choice(config)
+    if config.text.corpus:
+        if config.label_map:
+            raise ConfigError("--label-map is for rows with labels (--data); with --corpus there are none.")
+        return distill_text(config)
+    if config.cache_tokens != "none":
+        raise ConfigError(f"--cache-tokens {config.cache_tokens} is for --corpus; rows are cached whole, by --cache.")
+    method = build_method(config.method, config.method_options)
+    check_sharding(config, method)
+    check_phases(config.method, method, config.training.epochs)
+    dataset = read_rows(config.source, config.location)
+    check_training(config.training, dataset)
+    inputs = teaching_inputs(config) | {"data": dataset.fingerprint}
+    generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
+    if generator:
+        inputs["generator"] = fingerprint_model(generator)
+    if config.source.unlabelled:
+        for file in config.source.unlabelled:
+            check_is_file(file)
+        inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+    run = open_shared(config.output, "distill", config, inputs)
+    if run is None:
+        return config.output
+    tokenizer = load_tokenizer(config.teacher)
+    if config.student:
+        check_same_vocabulary(tokenizer, load_tokenizer(config.student))
+    if method.augmentation is not None:
+        _check_masking(config, tokenizer, generator)
+    match = _match_labels(config, dataset.labels)
+    teacher, student, precision = _load_models(config, dataset.labels, match)
+    for model in (teacher, student):
+        check_tokenizer(model, tokenizer)
+    cut = cut_of(config, student)
+    shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
+    warn_of_first_token(config.method, method, *shapes)
+    requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    material = make_material(dataset, config.source, tokenizer, [teacher, student])
+    student, start = cut_student(cut, student, material.examples["train"], run, config.training.seed)
+    freeze(student, config.training.freeze)
+    job = Job(
+        config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
+    )
+    job = _with_adversary(job, shapes, teacher, generator)
+    if not reduce(or_, requests).empty:
+        teacher.to(processes().device)
+        _look(job, run, config, teacher, match)
+    job = _with_source(job, config, run, teacher, requests, match)
+    job = with_hidden_states(job, teacher, requests)
+    del teacher  # with a cache nobody asks it again, and training need not hold its weights
+    train(run, job)
+    return config.output
+
+
+def check_student_choice(config: DistillConfig) -> None:
+    """Raise `ConfigError` unless the student is named or to be cut from the teacher, and not both."""
+    ways = [bool(config.student), config.layers is not None or config.keep is not None]
+    if sum(ways) != 1:
+        given = "both were given" if all(ways) else "neither was given"
+        raise ConfigError(
+            f"the student is either --student MODEL or cut from the teacher by --layers or --keep; {given}."
+        )
+
+
+def check_sharding(config: DistillConfig, method: Method) -> None:
+    """Raise `ConfigError` for a student that is shared out and a method that asks it whole."""
+    if method.augmentation is not None and config.training.sharding != "none":
+        raise ConfigError(f"method {config.method} rewrites text by the whole student; give --sharding none.")
+
+
+def _load_models(
+    config: DistillConfig, labels: LabelSpace, match: Match
+) -> tuple[PreTrainedModel, PreTrainedModel, str]:
+    precision, attention = numeric_choices(config.training, config.teacher)
+    teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    adopt_labels(teacher, labels.names, match)
+    student = load_classifier(
+        config.student or config.teacher,
+        labels.names if config.student else None,
+        dropout=config.training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=config.training.seed,
+    )
+    if not config.student:
+        adopt_labels(student, labels.names, match)
+    freeze(student, config.training.freeze)  # a name that no weight has is refused before any work
+    return teacher, student, precision
+
+
+def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
+    """Return the teacher's class of each of the rows' labels, and print how they were matched.
+
+    Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
+    """
+    names = teacher_labels(config.teacher)
+    match = match_all(labels.names, names, config.label_map)
+    if match is None or len(labels.names) != len(names):
+        raise ModelError(
+            f"the teacher's labels are {listed(names) or 'numbers'}, the rows' are "
+            f"{listed(labels.names) or 'numbers'}; if they mean the same classes, give "
+            "--label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was fine-tuned on, "
+            "or fine-tune a teacher on these rows with `demiglace finetune`."
+        )
+    if line := match.line(labels.names, names):
+        say(f"teacher: {line}")
+    return match
+
+
+def teacher_labels(teacher: str) -> tuple[str, ...]:
+    """Return the class names of a teacher from its config alone."""
+    return label_names_of_config(load_config(resolve_model(teacher)))
+
+
+def _with_source(
+    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest], match: Match
+) -> Job:
+    """The job with its source of signals: none, the teacher online, or its answers from the cache."""
+    request = reduce(or_, requests)
+    if request.empty:
+        return job
+    state = processes()
+    if config.cache == "off" or not request.cacheable:
+        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
+    rows = job.material.examples["train"]
+    identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
+    key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
+    directory = cache_root(config, run) / key.name
+    with alone(directory, key, state):
+        fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
+
+
+def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:
+    """Raise `ModelError` unless the generator has the teacher's vocabulary and, if it is not causal, a mask token."""
+    own = load_tokenizer(generator) if generator else tokenizer
+    if generator:
+        check_same_vocabulary(tokenizer, own, "generator", but_mask=True)
+    if own.mask_token_id is None and is_masked(load_config(resolve_model(generator or config.teacher))):
+        remedy = "generator" if generator else "teacher"
+        raise ModelError(
+            f"method {config.method} masks tokens, and the tokenizer of {generator or config.teacher} has no mask "
+            f"token; take a {remedy} that has one, such as BERT, or that is causal, such as GPT-2; or another method."
+        )
+
+
+def _with_adversary(
+    job: Job, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
+) -> Job:
+    """Return the job with the generator of its perturbed text, if the method has one.
+
+    Raises `ModelError` for a generator that is no better than noise.
+    """
+    options = job.method.augmentation
+    if not isinstance(options, AdversarialMasking):
+        return job
+    model = load_masked_lm(generator) if generator else tied_masked_lm(teacher)
+    request = job.method.perturbed_requests(*shapes).teacher
+    check_lengths(model.body, job.material.examples["train"])
+    mask = (load_tokenizer(generator) if generator else job.tokenizer).mask_token_id
+    vocabulary = Vocabulary(mask, tuple(job.tokenizer.all_special_ids), len(job.tokenizer))
+    adversary = Adversary(options, model, teacher, request, vocabulary, job.precision)
+    adversary.to(processes().device)
+    rows = job.material.examples
+    skill = look_at_generator(adversary, rows["validation"], len(rows["train"]))
+    return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
+
+
+def _look(job: Job, run: Run, config: DistillConfig, teacher: PreTrainedModel, match: Match) -> None:
+    """Look at the teacher's accuracy before its signals are computed, where the run is new.
+
+    A match that was assumed is checked in any case. Raises `ModelError` where another one fits the rows.
+    """
+    if (run.path / "checkpoints").exists() or not processes().is_main_process:
+        return
+    if job.config.diagnostics == "off" and not match.assumed:
+        return
+    rows = job.material.examples
+    labels, logits = look_at_teacher(teacher, rows["validation"], job.precision, len(rows["train"]))
+    if match.assumed:
+        own, names = teacher_labels(config.teacher), label_names_of(teacher)
+        found = contradiction(labels, logits.argmax(axis=1), names, [own[i] for i in match.ids])
+        if found is not None:
+            raise ModelError(f"teacher: {found}")

@@ -1,0 +1,138 @@
+"""`demiglace distill --corpus`: a small language model learns from a large one, on text."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from demiglace.config.commands import DistillConfig
+from demiglace.data.text.blocks import Blocks
+from demiglace.distillation.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
+from demiglace.errors import ConfigError, ModelError
+from demiglace.methods.base import Method
+from demiglace.methods.registry import build_method
+from demiglace.models.language_model import is_masked, load_language_model
+from demiglace.models.loading import check_same_vocabulary
+from demiglace.models.shape import ModelShape
+from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.runs.directory import Run
+from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest
+from demiglace.signals.sparse_logit_cache import Telling
+from demiglace.stages.cached_tokens import telling_of, token_cache
+from demiglace.training.lm_datasets import block_size, check_training, corpus_inputs, make_blocks, masking_of
+from demiglace.training.optimiser import freeze
+from demiglace.training.run import Job, numeric_choices, open_shared, processes, train, with_hidden_states
+from demiglace.training.schedule import phase_ends
+
+
+def distill_text(config: DistillConfig) -> Path:
+    """Train a language model on a teacher's signals; the teacher is asked for every batch, or once (`cached_tokens`).
+
+    Terms on logits are taken token by token and never make all [B, L, V] of them; terms on hidden states compare
+    blocks, pooled as the method says, or their tokens. Returns the run directory as `distill` does.
+    """
+    method = text_method(config)
+    check_training(config.training)
+    run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | teaching_inputs(config))
+    if run is None:
+        return config.output
+    tokenizer = load_text_tokenizer(config.teacher)
+    if config.student:
+        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student), padded=False)
+    teacher, student, precision = _load_models(config)
+    for model in (teacher, student):
+        check_ids(model, tokenizer)
+    cut = cut_of(config, student)
+    shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
+    warn_of_first_token(config.method, method, *shapes)
+    check_outputs(method, *shapes)
+    telling = telling_of(config, method, *shapes, masked=is_masked(student.config))
+    size = block_size(config.text.block_size, shapes)
+    requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
+    material = make_blocks(config.text, size, tokenizer, masking, run.path)
+    student, start = cut_student(cut, student, material.examples["train"], run, config.training.seed)
+    freeze(student, config.training.freeze)
+    job = Job(
+        config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
+    )
+    job = _with_source(job, config, run, teacher, requests, telling)
+    job = with_hidden_states(job, teacher, requests)
+    del teacher  # with a cache nobody asks it again, and training need not hold its weights
+    train(run, job)
+    return config.output
+
+
+def check_outputs(method: Method, student: ModelShape, teacher: ModelShape) -> None:
+    """Raise `ModelError` where logits are compared that are not of the same width: one table may be padded."""
+    if method.requests(student, teacher).teacher.logits and student.vocab_size != teacher.vocab_size:
+        raise ModelError(
+            f"the student has outputs for {student.vocab_size:,} tokens and the teacher for {teacher.vocab_size:,}, so "
+            "that they cannot be compared; pad one model's embeddings and head to the size of the other's."
+        )
+
+
+def _with_source(
+    job: Job,
+    config: DistillConfig,
+    run: Run,
+    teacher: PreTrainedModel,
+    requests: Sequence[SignalRequest],
+    telling: Telling | None,
+) -> Job:
+    """The job with its source of signals: none, the teacher online, or the tokens that were kept of what it said."""
+    request = reduce(or_, requests)
+    if request.empty:
+        return job
+    teacher.to(processes().device)  # type: ignore[arg-type]
+    if telling is None:
+        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
+    blocks = job.material.examples["train"]
+    assert isinstance(blocks, Blocks)
+    source, seconds = token_cache(config, run, teacher, blocks, telling, request, job.precision)
+    return replace(job, source=source, capture_seconds=seconds)
+
+
+def text_method(config: DistillConfig) -> Method:
+    """Return the method.
+
+    Raises `ConfigError` for one that only rows suit, for fewer epochs than phases, and for rows beside the corpus.
+    """
+    if config.source.data:
+        raise ConfigError("--data and --corpus were both given; the student learns a task, or to be a language model.")
+    method = build_method(config.method, config.method_options)
+    if method.augmentation is not None:
+        raise ConfigError(f"method {config.method} rewrites the rows of a task; for --corpus take another method.")
+    if any(w.term.needs_rows for w in method.terms):
+        raise ConfigError(
+            f"method {config.method} learns from the logits of a task's rows, where a language model has logits for "
+            "every token; for --corpus take another method."
+        )
+    phase_ends(config.training.epochs, method.phases)  # an epoch of a corpus is as long as the user wants: one will do
+    return method
+
+
+def check_same_kind(teacher: PreTrainedConfig, student: PreTrainedConfig) -> None:
+    """Raise `ModelError` unless both are causal or both are masked language models."""
+    if is_masked(teacher) != is_masked(student):
+        raise ModelError("teacher and student are a causal and a masked language model; they predict different tokens.")
+
+
+def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedModel, str]:
+    training = config.training
+    precision, attention = numeric_choices(training, config.teacher)
+    teacher = load_language_model(config.teacher, attention=attention, allow_pickle=config.allow_pickle)
+    student = load_language_model(
+        config.student or config.teacher,
+        dropout=training.dropout,
+        attention=attention,
+        allow_pickle=config.allow_pickle,
+        seed=training.seed,
+    )
+    check_same_kind(teacher.config, student.config)
+    freeze(student, training.freeze)  # a name that no weight has is refused before any work
+    return teacher, student, precision

@@ -1,0 +1,102 @@
+"""What both kinds of `distill` share: what a run reads of models and methods, and the student cut from its teacher."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from demiglace.config.commands import DistillConfig
+from demiglace.console import say
+from demiglace.data.text.blocks import Blocks
+from demiglace.data.text.calibration_sample import drawn_rows
+from demiglace.data.tokenise import Examples
+from demiglace.methods.base import Method
+from demiglace.methods.registry import is_file
+from demiglace.models.loading import fingerprint_model
+from demiglace.models.shape import CAUSAL_NAMES, ModelShape
+from demiglace.models.truncate import ABLATIONS, MEASURED, Keep, choose_layers, make_student, truncate_config
+from demiglace.runs.directory import Run, fingerprint, read_json, write_json
+from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
+from demiglace.training.run import processes
+
+CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
+
+
+def teaching_inputs(config: DistillConfig) -> dict[str, str]:
+    """Fingerprints of the teacher, the student where one is named, and the method where it is a file."""
+    inputs = {"teacher": fingerprint_model(config.teacher)}
+    if is_file(config.method):
+        inputs["method"] = fingerprint([config.method])
+    if config.student:
+        inputs["student"] = fingerprint_model(config.student)
+    return inputs
+
+
+def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher: ModelShape) -> None:
+    """Say so where a method compares the first token's hidden states and the student is causal."""
+    if student.causal and "first" in method.requests(student, teacher).student.poolings:
+        say(
+            f"warning: {name} compares the hidden states of the first token, which in a causal model depend on that "
+            "token alone and hold nothing of the text after it; take a method that pools all tokens, such as rail-kd-l."
+        )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a student is cut from its teacher."""
+
+    strategy: str | None  # none: --keep names the layers
+    layers: Keep  # to keep; for a strategy of `MEASURED` as many others
+
+    def shape(self, model: PreTrainedModel) -> ModelShape:
+        """Return the shape of the student of a model as deep as the teacher; no weight is copied."""
+        with torch.device("meta"):
+            student = type(model)(truncate_config(model.config, self.layers))
+        return ModelShape.of(student)
+
+
+def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
+    """Return how --layers, --strategy and --keep cut a model as deep as the teacher; none for a --student.
+
+    Raises `ConfigError` and `ModelError` as `choose_layers` does.
+    """
+    if config.student:
+        return None
+    causal, text = type(model).__name__.endswith(CAUSAL_NAMES), bool(config.text.corpus) and config.keep is None
+    strategy = strategy_for(config.strategy, causal=causal, text=text)
+    layers = choose_layers(model.config.num_hidden_layers, config.layers, strategy, config.keep)
+    return Cut(None if config.keep else strategy, layers)
+
+
+def cut_student(
+    cut: Cut | None, model: PreTrainedModel, examples: Examples | Blocks, run: Run, seed: int
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the student cut from a model, or the model itself, and the facts of the cut for the manifest.
+
+    A strategy of `MEASURED` is measured once, on some of the training examples: a run that resumes, and all processes
+    of a `torchrun`, read RUN/layers.json. Raises `ModelError` where the model's outputs are no finite numbers.
+    """
+    if cut is None:
+        return model, {}
+    keep, facts, text = cut.layers, dict[str, Any](), ""
+    if cut.strategy in MEASURED:
+        measured = _measured(cut.strategy, len(cut.layers), model, examples, run)
+        keep, facts = tuple(measured.pop("keep")), {"importance": measured}
+        kind = "blocks of the corpus" if isinstance(examples, Blocks) else "rows"
+        text = f"{measured['rows']:,} {kind} ({measured['tokens']:,} tokens)"
+    say(describe_choice(cut.strategy, keep, text))
+    facts |= {"strategy": cut.strategy, "keep": [] if cut.strategy in ABLATIONS else list(keep)}
+    return make_student(model, keep, cut.strategy or "", seed), facts
+
+
+def _measured(
+    strategy: str, count: int, model: PreTrainedModel, examples: Examples | Blocks, run: Run
+) -> dict[str, Any]:
+    state, file = processes(), run.path / "layers.json"
+    if state.is_main_process and not file.exists():
+        choice = choose_by_text(model, drawn_rows(examples, CALIBRATION_TOKENS, ROW_TOKENS), strategy, count)
+        choice.show()
+        write_json(file, {"keep": choice.keep, **choice.found})
+    state.wait_for_everyone()
+    return read_json(file)

@@ -1,0 +1,108 @@
+"""What is told of a model on one set: its metrics, by part of the set too, and what it changes against its teacher."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from demiglace.data.rows.evaluation_sets import EvaluationSet
+from demiglace.data.rows.sampling import take
+from demiglace.data.rows.schema import Problem, Split
+from demiglace.evaluation.calibration import confidences, expected_calibration_error, worst_class_f1
+from demiglace.evaluation.metrics import agreement, compute, predictions_of
+
+EXAMPLES, LONGEST = 20, 10_000
+
+
+def measure(found: EvaluationSet, logits: np.ndarray, problem: Problem, taught: np.ndarray | None) -> dict[str, Any]:
+    """The results of a set, for the manifest; logits and the teacher's [N, C], the latter none without a teacher.
+
+    metrics, the deciding one first; rows; drops; ece and worst_class_f1 for classes; agreement with a teacher, and
+    for numbers the mean absolute difference to it; groups: part of the set -> its metrics and rows.
+    """
+    labels = found.split.labels
+    result: dict[str, Any] = {
+        "metrics": compute(found.metrics, labels, logits, problem, found.class_map),
+        "rows": len(labels),
+        "drops": dict(found.drops),
+    }
+    if problem == "classification":
+        predictions = predictions_of(logits, problem, found.class_map)
+        confidence = confidences(logits, found.class_map)
+        result["ece"] = expected_calibration_error(predictions == labels, confidence)
+        result["worst_class_f1"] = worst_class_f1(labels, predictions)
+    if taught is not None:
+        result["agreement"] = agreement(logits, taught, problem, found.class_map)
+    if taught is not None and problem == "regression":
+        result["teacher_difference"] = float(np.abs(logits - taught).mean())
+    if found.split.groups is not None:
+        result["groups"] = _groups(found, found.split.groups, logits, problem)
+    return result
+
+
+def _groups(
+    found: EvaluationSet, groups: Sequence[str], logits: np.ndarray, problem: Problem
+) -> dict[str, dict[str, Any]]:
+    names = np.array(groups)
+    parts = {name: np.flatnonzero(names == name) for name in dict.fromkeys(groups)}
+    return {
+        name: {
+            "metrics": compute(found.metrics, found.split.labels[rows], logits[rows], problem, found.class_map),
+            "rows": len(rows),
+        }
+        for name, rows in parts.items()
+    }
+
+
+def changes(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray) -> dict[str, Any]:
+    """Where student and teacher answer otherwise, for classes: counts, pairs of labels, and rows as examples.
+
+    counts: both_right, lost (only the teacher is right), gained (only the student is), both_wrong; confusions: how
+    often the student says `to` where the teacher said `from`, most frequent first; examples: up to 20 rows each of
+    lost and gained, those first of which the student is surest.
+    """
+    names, labels = found.classes.names, found.split.labels
+    student = predictions_of(logits, "classification", found.class_map)
+    teacher = predictions_of(taught, "classification", found.class_map)
+    right, was_right = student == labels, teacher == labels
+    lost, gained = was_right & ~right, right & ~was_right
+    confidence = confidences(logits, found.class_map)
+
+    def examples(flags: np.ndarray) -> list[dict[str, Any]]:
+        rows = np.flatnonzero(flags)
+        rows = rows[np.argsort(-confidence[rows], kind="stable")][:EXAMPLES]
+        shown = take(found.split, rows)
+        said = [(names[student[r]], names[teacher[r]], float(confidence[r])) for r in rows]
+        return [_example(shown, i, names, *said[i]) for i in range(len(rows))]
+
+    return {
+        "rows": len(labels),
+        "counts": {
+            "both_right": int((right & was_right).sum()),
+            "lost": int(lost.sum()),
+            "gained": int(gained.sum()),
+            "both_wrong": int((~right & ~was_right).sum()),
+        },
+        "confusions": _confusions(student, teacher, names),
+        "examples": {"lost": examples(lost), "gained": examples(gained)},
+    }
+
+
+def _example(
+    split: Split, i: int, names: Sequence[str], student: str, teacher: str, confidence: float
+) -> dict[str, Any]:
+    return {
+        "text": split.texts[i][:LONGEST],
+        "pair": None if split.pairs is None else split.pairs[i][:LONGEST],
+        "label": names[split.labels[i]],
+        "teacher": teacher,
+        "student": student,
+        "confidence": round(confidence, 4),
+    }
+
+
+def _confusions(student: np.ndarray, teacher: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    differ = student != teacher
+    pairs, counts = np.unique(np.stack([teacher[differ], student[differ]], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:EXAMPLES]
+    return [{"from": names[pairs[i][0]], "to": names[pairs[i][1]], "rows": int(counts[i])} for i in order]

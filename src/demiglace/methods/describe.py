@@ -1,0 +1,120 @@
+"""The card of a method, generated: `python -m demiglace.methods.describe docs/methods` writes them all anew."""
+
+import inspect
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from demiglace.config.options import Option, options_of
+from demiglace.errors import ModelError
+from demiglace.methods.base import Method
+from demiglace.methods.registry import METHODS, Row, build_method
+from demiglace.methods.show import example_shape, show_method
+from demiglace.models.shape import ModelShape
+from demiglace.signals.request import SignalRequest
+
+
+def card(row: Row) -> str:
+    """A method as Markdown: its loss and its deviations, what it asks of the models, its options, itself as YAML."""
+    method = build_method(row.name, {})
+    parts = [
+        f"# `{row.name}`",
+        f"{row.title.capitalize()}. {_source(row)}".strip(),
+        inspect.getdoc(sys.modules[row.options.__module__]) or "",
+        inspect.getdoc(row.options) or "",
+        _list({"Teacher": _teacher(method), "Student": _student(method), "Training": _training(method)}),
+        f"    demiglace distill --method {row.name} --teacher TEACHER --layers 3 --data train.csv -o runs/student",
+        "## Options",
+        _table(("`--method-options.…`", "value", "default", ""), [_option(o) for o in options_of(row.options)])
+        if options_of(row.options)
+        else "None.",
+        "## As YAML",
+        f"```yaml\n{show_method(row.name, 6, 12, 3, 0)}```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def index() -> str:
+    """All cards, as a table in Markdown."""
+    rows = [(f"[`{r.name}`]({r.name}.md)", r.title, f"[{r.paper}]({r.url})" if r.url else "") for r in METHODS.values()]
+    return f"# Methods\n\n{_table(('method', 'what the student learns from', 'paper'), rows)}\n"
+
+
+def write_cards(directory: Path) -> None:
+    """Write the index and one file a method."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "README.md").write_text(index(), "utf-8")
+    for row in METHODS.values():
+        (directory / f"{row.name}.md").write_text(card(row), "utf-8")
+
+
+def _source(row: Row) -> str:
+    return f"[{row.paper}]({row.url})" if row.url else ""
+
+
+def _teacher(method: Method) -> str:
+    wanted = _asked(method)
+    if wanted.empty:
+        return "not asked at all."
+    kinds = {
+        "logits": wanted.logits,
+        "states": any(pooling != "tokens" for pooling in wanted.poolings),
+        "every token's states": "tokens" in wanted.poolings,
+        "the inputs of attention": bool(wanted.attention),
+    }
+    how = "asked once, its answers kept on disk" if wanted.cacheable else "asked anew for every batch"
+    also = ", and anew about the perturbed text of every batch" if method.augmentation is not None else ""
+    return f"{', '.join(kind for kind, there in kinds.items() if there)}; {how}{also}."
+
+
+def _asked(method: Method) -> SignalRequest:
+    shape = example_shape(12)
+    return method.requests(example_shape(6), shape).teacher | method.perturbed_requests(example_shape(6), shape).teacher
+
+
+def _student(method: Method) -> str:
+    student, teacher = example_shape(6), example_shape(12)
+    narrow = replace(student, hidden_size=384, num_heads=6, attention_size=384)
+    fewer = replace(narrow, num_heads=12)
+    if _suits(method, narrow, teacher):
+        return "any width and number of heads."
+    return (
+        "any width, with as many heads as the teacher." if _suits(method, fewer, teacher) else "as wide as the teacher."
+    )
+
+
+def _suits(method: Method, student: ModelShape, teacher: ModelShape) -> bool:
+    try:
+        for w in method.terms:
+            w.term.requests(student, teacher)
+            w.term.build(student, teacher, "classification")
+    except ModelError:
+        return False
+    return True
+
+
+def _training(method: Method) -> str:
+    if len(method.phases) == 1:
+        return "in one phase."
+    shares = " and ".join(f"{share:.0%}" for share in method.phases)
+    start = f"a later phase starts from the {method.starts_from} epoch of the phase before"
+    return f"in {len(method.phases)} phases, of {shares} of the epochs; {start}."
+
+
+def _option(o: Option) -> tuple[str, ...]:
+    default = f"{o.default:.4g}" if isinstance(o.default, float) else str(o.default)
+    return f"`{o.name}`", o.expected, "required" if o.required else default, o.help
+
+
+def _list(facts: dict[str, str]) -> str:
+    return "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items())
+
+
+def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    write_cards(Path(sys.argv[1]))

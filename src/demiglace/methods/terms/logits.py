@@ -1,0 +1,147 @@
+"""Terms on the models' outputs: the labels' own loss, and the distillation of the logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from demiglace.config.options import option
+from demiglace.errors import ConfigError
+from demiglace.losses.divergences import (
+    forward_kl,
+    hard_label,
+    jensen_shannon,
+    reverse_kl,
+    skew_kl,
+    skew_reverse_kl,
+    squared_error,
+)
+from demiglace.losses.sparse import sparse_kl
+from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.models.shape import ModelShape
+from demiglace.signals.request import SignalRequest, Signals, SparseTargets
+
+_LOGITS = SignalRequest(logits=True)
+Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared", "hard"]
+# (student logits, teacher logits, temperature, mix) -> [B]
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
+    "forward-kl": lambda student, teacher, temperature, _: forward_kl(student, teacher, temperature),
+    "reverse-kl": lambda student, teacher, temperature, _: reverse_kl(student, teacher, temperature),
+    "jsd": jensen_shannon,
+    "skew-kl": skew_kl,
+    "skew-reverse-kl": skew_reverse_kl,
+    "squared": lambda student, teacher, _temperature, _: squared_error(student, teacher),
+    "hard": lambda student, teacher, _temperature, _: hard_label(student, teacher),
+}
+
+
+@dataclass(frozen=True)
+class TaskLoss(Term):
+    """Cross-entropy with the labels, or squared error on regression."""
+
+    name = "task"
+    needs_labels = True
+
+    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+        """The student's logits."""
+        return Requests(_LOGITS, SignalRequest())
+
+    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+        """No weights of its own."""
+        return _TaskLoss(problem)
+
+
+class _TaskLoss(TermLoss):
+    def __init__(self, problem: Problem):
+        super().__init__()
+        self._regression = problem == "regression"
+
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+        assert student.logits is not None
+        if self._regression:  # a missing label is NaN, and NaN times the row's weight 0 would stay NaN
+            return (student.logits.squeeze(-1) - labels.nan_to_num()).square()
+        return F.cross_entropy(student.logits, labels, reduction="none", ignore_index=-100)
+
+
+@dataclass(frozen=True)
+class LogitDistillation(Term):
+    """A divergence of the two outputs at temperature τ, τ²·KL(teacher ‖ student) unless another one is named.
+
+    mix: β of `jsd`, λ of the skewed ones. hard: cross-entropy with the teacher's most likely class, without τ.
+
+    On regression it is always the squared error of the outputs. Where some tokens are all that is known of the teacher,
+    it is `losses.sparse`, which stands for KL(teacher ‖ student) and for no other divergence.
+    """
+
+    temperature: float = option("τ", 1.0, above=0)
+    divergence: Divergence = "forward-kl"
+    mix: float = option("β of jsd, λ of the skewed ones", 0.5, at_least=0, below=1)
+    name = "kd"
+
+    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+        """Both models' logits. Raises `ConfigError` for a `jsd` that is 0 whatever they are."""
+        if self.divergence == "jsd" and self.mix == 0:
+            raise ConfigError("mix=0 was given, with which jsd is always 0; give a number above 0 and below 1.")
+        return Requests(_LOGITS, _LOGITS)
+
+    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+        """No weights of its own."""
+        return _LogitDistillation(self, problem)
+
+
+class _LogitDistillation(TermLoss):
+    def __init__(self, term: LogitDistillation, problem: Problem):
+        super().__init__()
+        self._term, self._regression = term, problem == "regression"
+
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+        if isinstance(told := teacher.head, SparseTargets):
+            assert student.logits is not None and self._term.divergence == "forward-kl"
+            return sparse_kl(student.logits, told.ids, told.weights, told.entropy, self._term.temperature)
+        assert student.logits is not None and teacher.logits is not None
+        if self._regression:
+            return squared_error(student.logits, teacher.logits)
+        divergence = DIVERGENCES[self._term.divergence]
+        return divergence(student.logits, teacher.logits, self._term.temperature, self._term.mix)
+
+
+@dataclass(frozen=True)
+class AnnealedLogits(Term):
+    """max(0, ‖z_S − φ·z_T‖² / C − m·φ), φ rising from 1/τ_max to 1 in steps from epoch to epoch of the phase.
+
+    Annealing-KD (arXiv 2104.07163, eq. 4) with the margin m = 0, Continuation-KD with one; see `annealing`.
+    """
+
+    steps: int = option("τ_max, the number of steps in which φ rises to 1", at_least=1)
+    margin: float = option("m, how near the teacher is near enough", 0.0, at_least=0)
+    name = "annealed"
+
+    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+        """Both models' logits."""
+        return Requests(_LOGITS, _LOGITS)
+
+    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+        """No weights of its own."""
+        return _AnnealedLogits(self)
+
+
+class _AnnealedLogits(TermLoss):
+    def __init__(self, term: AnnealedLogits):
+        super().__init__()
+        self._term = term
+
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+        assert student.logits is not None and teacher.logits is not None
+        phi = annealing(progress, self._term.steps)
+        return (squared_error(student.logits, phi * teacher.logits) - self._term.margin * phi).clamp_min(0.0)
+
+
+def annealing(progress: Progress, steps: int) -> float:
+    """φ = k/τ_max in the k-th of τ_max equal parts of the phase's epochs; 1 in its last epoch.
+
+    In a phase of fewer epochs than τ_max, φ skips values rather than not reach 1.
+    """
+    part = -(-(progress.phase_epoch + 1) * steps // progress.phase_epochs)
+    return part / steps

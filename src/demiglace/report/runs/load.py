@@ -1,0 +1,177 @@
+"""From run directories to what a report shows. Reads manifests and logs only; no weights, no data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from demiglace.console import say
+from demiglace.errors import RunError
+from demiglace.report.format import finite
+from demiglace.report.runs.links import find, name_of, role_of, unique_names
+from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Latency, Model, Page, Record, Role
+from demiglace.report.tables import model_table
+from demiglace.results.load import is_comparison
+from demiglace.results.run_log import numbers, read_log
+from demiglace.runs.directory import FORMAT, read_json, read_manifest
+
+_ORDER: tuple[Role, ...] = ("teacher", "distilled", "control", "model")
+
+
+def collect(paths: Sequence[Path], title: str = "demiglace report") -> Page:
+    """Read the runs at `paths`, each a run directory or a directory that contains some.
+
+    Raises `RunError` for a directory that is no run and holds none, an unfinished run, and a damaged manifest.
+    """
+    records = tuple(sorted(map(_read, _run_directories(paths)), key=lambda r: str(r.manifest.get("finished", ""))))
+    names = unique_names([r.path for r in records])
+    evaluations = tuple(e for r in records if r.stage == "evaluate" for e in _evaluations(r, records, names))
+    artefacts = tuple(a for r in records if r.stage == "export" for a in _artefacts(r, records, names))
+    models = [_model(r, records, names) for r in records if r.stage in ("finetune", "pretrain", "distill")]
+    measured = [_measured(m, models, evaluations, artefacts) for m in models]
+    return Page(title, _experiments(measured), evaluations, artefacts, records)
+
+
+def summary_rows(page: Page) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """The table of each task as (task, columns, rows of texts), as `console.table` takes them."""
+    return [
+        (e.task, tuple(c.title for c in t.columns), [tuple(cell.text for cell in row) for row in t.rows])
+        for e in page.experiments
+        for t in [model_table(e)]
+    ]
+
+
+def _run_directories(paths: Iterable[Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        inner = _runs_inside(path) if _may_contain_runs(path) else []
+        itself = [path] if (path / "manifest.json").exists() or not inner else []
+        found |= {p.absolute(): p for p in itself + inner}
+    return list(found.values())
+
+
+def _may_contain_runs(path: Path) -> bool:
+    claim = path / "run.json"
+    return not claim.exists() or read_json(claim).get("stage") == "demo"
+
+
+def _runs_inside(path: Path) -> list[Path]:
+    """Complete runs one level down; those still going on are left out and named."""
+    inside = sorted(claim.parent for claim in path.glob("*/run.json"))
+    comparisons = [p for p in inside if is_comparison(p)]
+    unfinished = [p for p in inside if p not in comparisons and not (p / "manifest.json").exists()]
+    for p in comparisons:
+        say(f"left out {p}: a comparison has a page of its own, demiglace report {p}.")
+    for p in unfinished:
+        say(f"left out {p}: the run is not finished.")
+    return [p for p in inside if p not in (*comparisons, *unfinished)]
+
+
+def _read(path: Path) -> Record:
+    manifest = read_manifest(path)
+    if manifest.get("format") != FORMAT or not isinstance(manifest.get("config"), dict):
+        raise RunError(
+            f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, and this version reads {FORMAT}; "
+            "repeat the run's command with this version, or report with the version that wrote it."
+        )
+    return Record(path, str(manifest.get("stage")), manifest)
+
+
+def _evaluations(record: Record, records: Sequence[Record], names: Mapping[Path, str]) -> list[Evaluation]:
+    model = name_of(record.config.get("model"), records, names)
+    return [
+        Evaluation(
+            model, name, finite(found.get("rows")), numbers(found.get("metrics")), finite(found.get("agreement"))
+        )
+        for name, found in record.manifest.get("sets", {}).items()
+    ]
+
+
+def _artefacts(record: Record, records: Sequence[Record], names: Mapping[Path, str]) -> list[Artefact]:
+    model = name_of(record.config.get("model"), records, names)
+    teacher = name_of(record.config.get("teacher"), records, names)
+    return [
+        Artefact(
+            model=teacher if found.get("name") == "PyTorch teacher" else model,
+            name=str(found.get("name")),
+            file=str(found.get("file") or ""),
+            size=finite(found.get("bytes")),
+            latency=_latencies(found.get("latency_ms") or {}),
+            peak_memory=finite(found.get("peak_memory_mb")),
+            label_agreement=finite(found.get("label_agreement")),
+            largest_difference=finite(found.get("largest_logit_difference")),
+        )
+        for found in record.manifest.get("artefacts", [])
+    ]
+
+
+def _latencies(by_batch: Mapping[str, Mapping[str, Any]]) -> dict[int, Latency]:
+    found = {int(batch): (finite(times.get("p50")), finite(times.get("p95"))) for batch, times in by_batch.items()}
+    return {batch: Latency(p50, p95) for batch, (p50, p95) in found.items() if p50 is not None}
+
+
+def _model(record: Record, records: Sequence[Record], names: Mapping[Path, str]) -> Model:
+    manifest, spent = record.manifest, numbers(record.manifest.get("seconds"))
+    teacher = find(record.config.get("teacher"), records)
+    role = role_of(record, records)
+    log = read_log(record.path / "log.jsonl")
+    if log.unreadable:
+        say(f"{record.path / 'log.jsonl'}: {log.unreadable} damaged lines are left out.")
+    return Model(
+        name=names[record.path],
+        role=role,
+        method=_method(record, role),
+        task=str(manifest.get("task", "")),
+        problem=str(manifest.get("problem", "classification")),
+        seed=record.config.get("seed"),
+        scores={split: numbers(scores) for split, scores in (manifest.get("metrics") or {}).items()},
+        rows=numbers(manifest.get("rows")),
+        drops=numbers(manifest.get("drops")),
+        layers=finite(manifest.get("layers")),
+        parameters=finite(manifest.get("parameters")),
+        size=finite(manifest.get("bytes")),
+        agreement=None,
+        latency=None,
+        capture_seconds=spent.get("capture") or None,
+        train_seconds=spent.get("train"),
+        teacher=None if teacher is None else names[teacher.path],
+        log=log,
+    )
+
+
+def _method(record: Record, role: Role) -> str:
+    if role == "control":
+        return "no teacher"
+    named = {"finetune": "fine-tuning", "pretrain": "pre-training"}
+    return named.get(record.stage) or str(record.config.get("method", ""))
+
+
+def _measured(
+    model: Model, models: Sequence[Model], evaluations: Sequence[Evaluation], artefacts: Sequence[Artefact]
+) -> Model:
+    """The model with what evaluate and export runs say about it."""
+    own = [a for a in artefacts if a.model == model.name]
+    plain = next((a for a in own if a.name == "PyTorch"), None) or next(
+        (a for a in own if a.name == "PyTorch teacher"), None
+    )
+    sets = [e for e in evaluations if e.model == model.name and e.agreement is not None]
+    of_task = [e for e in sets if e.set.split(":")[0] == model.task] or (sets if len(sets) == 1 else [])
+    is_teacher = model.role == "teacher"
+    return replace(
+        model,
+        agreement=of_task[0].agreement if of_task and not is_teacher else None,
+        size=model.size if model.size is not None or plain is None else plain.size,
+        latency=None if plain is None else plain.latency.get(1),
+    )
+
+
+def _experiments(models: Sequence[Model]) -> tuple[Experiment, ...]:
+    tasks = dict.fromkeys(m.task for m in models)
+    return tuple(_experiment(task, [m for m in models if m.task == task]) for task in tasks)
+
+
+def _experiment(task: str, models: list[Model]) -> Experiment:
+    split = "test" if all(m.scores.get("test") for m in models) else "validation"
+    metrics = dict.fromkeys(metric for m in models for metric in m.scores.get(split, {}) if metric != "loss")
+    ordered = sorted(models, key=lambda m: _ORDER.index(m.role))
+    return Experiment(task, split, tuple(metrics), tuple(ordered))

@@ -1,0 +1,135 @@
+"""The answer in sentences, computed from the numbers: what the student keeps, what it saves, what the teacher added."""
+
+import math
+from dataclasses import dataclass
+
+from demiglace.report import format
+from demiglace.report.control import against_control, control_of, noise, rows_in_words
+from demiglace.report.runs.schema import Artefact, Experiment, Model, Page
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, sentences that qualify it, and key figures as (value, what it is)."""
+
+    headline: str
+    notes: tuple[str, ...]
+    figures: tuple[tuple[str, str], ...]
+
+
+def verdict(experiment: Experiment, page: Page) -> Verdict | None:
+    """What one task's runs say; None where no model has a score.
+
+    Of several students the one with the best validation score is spoken of: the test rows choose nothing.
+    """
+    scored = [m for m in experiment.models if experiment.score(m) is not None]
+    if not scored:
+        return None
+    students = [m for m in scored if m.role == "distilled"]
+    if not students:
+        return Verdict(_plain(experiment, scored[0]), (noise(experiment, scored[0]),), ())
+    student = _best(experiment, students)
+    teacher = next((m for m in scored if m.name == student.teacher), None)
+    control = control_of(student, scored)
+    headline = _plain(experiment, student) if teacher is None else _kept(experiment, student, teacher)
+    notes = (
+        _choice(students, student),
+        "" if control is None else against_control(experiment, student, control),
+        noise(experiment, student),
+        _smallest(student, teacher, page.artefacts),
+    )
+    return Verdict(headline, tuple(filter(None, notes)), _figures(experiment, student, teacher))
+
+
+def _best(experiment: Experiment, students: list[Model]) -> Model:
+    metric = experiment.metrics[0]
+    sign = 1 if format.measure(metric).higher_is_better else -1
+
+    def chosen_by(model: Model) -> float:
+        value = model.scores.get("validation", {}).get(metric)
+        return -math.inf if value is None else sign * value
+
+    return max(students, key=chosen_by)
+
+
+def _plain(experiment: Experiment, model: Model) -> str:
+    metric = experiment.metrics[0]
+    value = format.score(experiment.score(model), metric)
+    return f"The {_called(model)} reaches {value} {format.in_sentence(metric)} on {rows_in_words(experiment, model)}."
+
+
+def _called(model: Model) -> str:
+    depth = "" if model.layers is None else f"{model.layers:.0f}-layer "
+    return depth + ("student" if model.role in ("distilled", "control") else "model")
+
+
+def _kept(experiment: Experiment, student: Model, teacher: Model) -> str:
+    metric = experiment.metrics[0]
+    own, its = experiment.score(student), experiment.score(teacher)
+    assert own is not None and its is not None
+    name, ours, theirs = format.in_sentence(metric), format.score(own, metric), format.score(its, metric)
+    if its > 0 and format.measure(metric).higher_is_better:
+        verb = "keeps" if own <= its else "reaches"
+        quality = f"{verb} {format.share(own / its)} of the teacher’s {name} ({ours} against {theirs})"
+    else:
+        quality = f"has {name} {ours} against the teacher’s {theirs}"
+    saved = " and ".join(filter(None, (_size(student, teacher), _speed(student, teacher))))
+    return f"The {_called(student)} {quality}{' ' if saved else ''}{saved}."
+
+
+def _size(student: Model, teacher: Model) -> str:
+    if student.size and teacher.size:
+        return f"at {_percent(student.size / teacher.size)} of its size"
+    if student.parameters and teacher.parameters:
+        return f"with {_percent(student.parameters / teacher.parameters)} of its parameters"
+    return ""
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.0f}\u00a0%"
+
+
+def _speed(student: Model, teacher: Model) -> str:
+    if student.latency is None or teacher.latency is None:
+        return ""
+    ratio = teacher.latency.p50 / student.latency.p50
+    return f"{format.times(ratio)}× lower latency" if ratio >= 1 else f"{format.times(1 / ratio)}× higher latency"
+
+
+def _choice(students: list[Model], chosen: Model) -> str:
+    if len(students) == 1:
+        return ""
+    name = f"{format.shorten(chosen.name)} ({format.shorten(chosen.method)})"
+    return f"Of {len(students)} distilled students this is {name}, the best on the validation rows."
+
+
+def _smallest(student: Model, teacher: Model | None, artefacts: tuple[Artefact, ...]) -> str:
+    """The smallest exported file of the student."""
+    exported = [a for a in artefacts if a.model == student.name and a.name.startswith("ONNX") and a.size]
+    if not exported:
+        return ""
+    a = min(exported, key=lambda a: a.size or math.inf)
+    facts = [f"takes {format.megabytes(a.size)}"]
+    latency = a.latency.get(1)
+    if latency is not None:
+        facts.append(f"answers in {format.milliseconds(latency.p50)} (median, one row at a time)")
+        if teacher is not None and teacher.latency is not None:
+            facts[-1] += f" against {format.milliseconds(teacher.latency.p50)} for the PyTorch teacher"
+    if a.label_agreement is not None:
+        facts.append(f"gives the PyTorch student’s label for {format.share(a.label_agreement)} of the rows checked")
+    listed = facts[0] if len(facts) == 1 else f"{', '.join(facts[:-1])} and {facts[-1]}"
+    return f"As {a.name} it {listed}."
+
+
+def _figures(experiment: Experiment, student: Model, teacher: Model | None) -> tuple[tuple[str, str], ...]:
+    metric = experiment.metrics[0]
+    found = [(format.score(experiment.score(student), metric), f"{format.in_sentence(metric)} of the student")]
+    if teacher is not None:
+        found.append((format.score(experiment.score(teacher), metric), f"{format.in_sentence(metric)} of the teacher"))
+        if student.parameters and teacher.parameters:
+            found.append((_percent(student.parameters / teacher.parameters), "of the teacher’s parameters"))
+        if student.latency is not None and teacher.latency is not None:
+            found.append((f"{format.times(teacher.latency.p50 / student.latency.p50)}×", "as fast as the teacher"))
+    if student.agreement is not None and student.problem == "classification":
+        found.append((format.share(student.agreement), "same label as the teacher"))
+    return tuple(found)

@@ -1,0 +1,318 @@
+"""The tests of a comparison: how each method differs from its controls, and which of them were declared."""
+
+import itertools
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demiglace.commands.evaluate import file_name
+from demiglace.compare.contrasts import Contrast
+from demiglace.evaluation.metrics import METRICS
+from demiglace.evaluation.significance import (
+    ALPHA,
+    UNKNOWN,
+    PairedDifference,
+    corrected,
+    influence,
+    mcnemar,
+    paired_difference,
+    verdict,
+)
+from demiglace.results.cells import CONTROLS, Average, Name, Outcome, averages, control_label, is_own
+
+IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
+PRIMARY, EXPLORATORY = "primary", "exploratory"
+AVERAGE = "average"  # the name of the metric of an average
+NOT_EQUIVALENT = "not shown to be equivalent"
+Result = dict[str, Any]
+Rows = Mapping[tuple[str, int], np.ndarray]  # set and its number of rows -> influences [S, N]
+_POINTS = 100  # a point is a hundredth of a metric, but for errors, which have no upper bound
+
+
+@dataclass
+class _Test:
+    """One difference from one control: its estimate, and the result that is written."""
+
+    estimate: PairedDifference
+    metric: str
+    result: Result
+    primary: bool = field(default=False)
+
+    def decide(self, p_corrected: float | None, family: int) -> None:
+        """Add family, p, MDE and verdict to the result; family: how many tests were corrected for one another."""
+        seeds, p = len(self.result["seeds"]), self.estimate.p()
+        gain = self.estimate.mean if _higher_is_better(self.metric) else -self.estimate.mean
+        self.result |= {
+            "family": PRIMARY if self.primary else EXPLORATORY,
+            "p": p,
+            "p_corrected": p_corrected,
+            "mde": self.estimate.detectable(ALPHA / family),
+            "mde_alpha": ALPHA / family,
+            "verdict": verdict(gain, p_corrected if self.primary else p, seeds),
+        }
+
+
+class Differences:
+    """The tests of all cells and averages.
+
+    A result has: `seeds` (the units that both methods have), `difference` (mean of the deciding metric), `se`, `df` and
+    `ci` (see `significance.paired_difference`), `family` (primary or exploratory), `p`, `p_corrected`, `mde` (minimum
+    detectable effect) at the two-sided level `mde_alpha`, `verdict`, and for classes `mcnemar` (p of each seed).
+
+    Holm's correction is over the primary tests alone: all contrasts of the grid's `primary`, over all tasks, students
+    and axes. One without a result counts in it too. All other tests are exploratory and are not corrected.
+    """
+
+    of_set: dict[tuple[Name, str, str], Result]  # by cell, set and control
+    of_average: dict[tuple[tuple[str, str, str], str, str], Result]  # by (student, method, axes), domain and control
+    primary: list[Result]  # an entry for each primary test: see `_declare`; its metric, and its result as `test`
+
+    def __init__(
+        self, cells: Sequence[Outcome], home: Path, contrasts: Sequence[Contrast] = (), planned: Iterable[Name] = ()
+    ):
+        self._cells = {c.name: c for c in cells}
+        self._planned = list(planned)
+        self._contrasts = contrasts
+        students = dict.fromkeys(c.student for c in cells)
+        self._labels = {(s, control): control_label(s, control, cells) for s in students for control in CONTROLS}
+        self._of_set: dict[tuple[Name, str, str], _Test] = {}
+        self._of_average: dict[tuple[tuple[str, str, str], str, str], _Test] = {}
+        self._influences = _Influences()
+        for key in dict.fromkeys(c.name[:2] for c in cells):
+            self._compare([c for c in cells if c.name[:2] == key], home)
+        self._compare_averages(averages(cells))
+        self.primary = self._decide([*itertools.chain.from_iterable(map(self._declare, contrasts))])
+        self.of_set = {key: test.result for key, test in self._of_set.items()}
+        self.of_average = {key: test.result for key, test in self._of_average.items()}
+
+    def is_control(self, cell: Outcome) -> bool:
+        """Return whether a cell's method is one of its student's two standing controls."""
+        return cell.method in (self._labels[cell.student, control] for control in CONTROLS)
+
+    def _controls(self, student: str, method: str) -> dict[str, str]:
+        """Return name -> label of what a method is compared with: the two controls, and those of its contrasts."""
+        found = {c: label for c in CONTROLS if (label := self._labels[student, c]) is not None}
+        declared = dict.fromkeys(c.control for c in self._contrasts if c.method == method)
+        return found | {label: label for label in declared if label not in found.values()}
+
+    def _compare(self, cells: Sequence[Outcome], home: Path) -> None:
+        """Compare the cells of one task and student, set by set."""
+        for name in dict.fromkeys(s for c in cells for s in c.first["sets"]):
+            having = [c for c in cells if all(name in r["sets"] for r in c.runs.values())]
+            predictions = _Predictions(having, name, home)
+            for cell in having:
+                for control, label in self._controls(cell.student, cell.method).items():
+                    other = next((c for c in having if c.method == label and _is_base(c, cell)), None)
+                    if other is not None:
+                        self._of_set[cell.name, name, control] = _difference(cell, other, name, predictions)
+            self._influences.add(having, name, predictions)
+
+    def _compare_averages(self, found: Sequence[Average]) -> None:
+        """Compare averages over the same tasks."""
+        for average, own in itertools.product(found, (True, False)):
+            student, method, _ = average.key
+            for control, label in self._controls(student, method).items():
+                for other in found:
+                    if other.key[:2] == (student, label) and (test := self._average(average, other, own)) is not None:
+                        self._of_average[average.key, IN_DOMAIN if own else OUT_OF_DOMAIN, control] = test
+
+    def _average(self, average: Average, control: Average, own: bool) -> _Test | None:
+        """Return the test of one average; None where the tasks differ, or no seed is common to all of them."""
+        sides = average.having(own), control.having(own)
+        tasks = [[c.task for c in cells] for cells in sides]
+        seeds = [s for s in average.seeds if s in control.seeds]
+        if not tasks[0] or tasks[0] != tasks[1] or not seeds or not _is_base(control.cells[0], average.cells[0]):
+            return None
+        rows = [self._influences.mean(cells, seeds, own) for cells in sides]
+        return _paired(AVERAGE, seeds, [a.scores(own, seeds) for a in (average, control)], rows)
+
+    def _declare(self, contrast: Contrast) -> list[tuple[Result, _Test | None]]:
+        """Return an entry for each test that a contrast declares, over students and axes; None: no runs to test.
+
+        An entry has student, method, axes, control (its label), tasks, average, and margin (in points).
+        """
+        found = []
+        for student, axes in dict.fromkeys((n[1], n[3]) for n in self._planned if n[2] == contrast.method):
+            pairs = {t: p for t in self._tasks(contrast) if (p := self._pair(contrast, t, student, axes)) is not None}
+            for tasks in [tuple(pairs)] if contrast.average and pairs else [(t,) for t in pairs]:
+                entry = {
+                    "student": student,
+                    "method": contrast.method,
+                    "axes": json.loads(axes),
+                    "control": contrast.control,
+                    "tasks": list(tasks),
+                    "average": contrast.average,
+                    "margin": contrast.margin,
+                }
+                found.append((entry, self._declared(contrast, student, [pairs[t] for t in tasks])))
+        return found
+
+    def _tasks(self, contrast: Contrast) -> list[str]:
+        every = dict.fromkeys(n[0] for n in self._planned)
+        return [t for t in every if contrast.tasks is None or t in contrast.tasks]
+
+    def _pair(self, contrast: Contrast, task: str, student: str, axes: str) -> tuple[Name, Name] | None:
+        """Return the planned cells of a contrast's method and control on a task; None where one is not planned."""
+        method = (task, student, contrast.method, axes)
+        controls = (n for n in self._planned if n[:3] == (task, student, contrast.control) and _within(n[3], axes))
+        control = next(controls, None)
+        return None if control is None or method not in self._planned else (method, control)
+
+    def _declared(self, contrast: Contrast, student: str, pairs: Sequence[tuple[Name, Name]]) -> _Test | None:
+        """Return the test of these pairs of cells; None where a cell has no finished run."""
+        if any(name not in self._cells for pair in pairs for name in pair):
+            return None
+        labels = self._controls(student, contrast.method)
+        control = next(name for name, label in labels.items() if label == contrast.control)
+        method, other = (Average(tuple(self._cells[n] for n in names)) for names in zip(*pairs, strict=True))
+        if not contrast.average:
+            cell = method.cells[0]
+            return self._of_set.get((cell.name, cell.first["in_domain"], control))
+        whole = [c for c in self._cells.values() if c.name[1:] == method.key]
+        known = self._of_average.get((method.key, IN_DOMAIN, control))
+        return known if known is not None and len(whole) == len(pairs) else self._average(method, other, own=True)
+
+    def _decide(self, declared: Sequence[tuple[Result, _Test | None]]) -> list[Result]:
+        """Correct and decide all tests; return the primary entries, each with its `metric` and `test`."""
+        known = {id(test): test for _, test in declared if test is not None}
+        absent = sum(test is None for _, test in declared)
+        family = len(known) + absent
+        p = corrected([*(1.0 if (p := t.estimate.p()) is None else p for t in known.values()), *[1.0] * absent])
+        for test, value in zip(known.values(), p, strict=False):
+            test.primary = True
+            test.decide(None if test.estimate.p() is None else value, family)
+        for test in (*self._of_set.values(), *self._of_average.values()):
+            if not test.primary:
+                test.decide(None, 1)
+        return [
+            entry | {"metric": None, "test": None}
+            if test is None
+            else entry | {"metric": test.metric, "test": test.result | {"equivalence": equivalence}}
+            for (entry, test), equivalence in zip(declared, _equivalences(declared), strict=True)
+        ]
+
+
+class _Predictions:
+    """The predictions of all runs of a task and student on one set, and the influences of its rows on their scores."""
+
+    def __init__(self, cells: Sequence[Outcome], name: str, home: Path):
+        keys = [(c.name, seed) for c in cells for seed in c.runs]
+        stems = [home / c.runs[seed]["evaluation"] / file_name(name) for c in cells for seed in c.runs]
+        self._index = {key: i for i, key in enumerate(keys)}
+        self.labels = np.load(stems[0].with_name(f"{stems[0].name}.labels.npy"))
+        self._predicted = [np.load(stem.with_name(f"{stem.name}.predictions.npy")) for stem in stems]
+        metrics = list(cells[0].first["sets"][name]["metrics"])
+        self.metric = metrics[0]
+        each = {m: np.stack([influence(m, self.labels, p) for p in self._predicted]) for m in metrics}
+        self._influences, self._mean = each[self.metric], np.mean([*each.values()], axis=0)
+
+    def of(self, cell: Outcome, seed: int) -> np.ndarray:
+        """Return what a run predicts [N]."""
+        return self._predicted[self._index[cell.name, seed]]
+
+    def influences(self, cell: Outcome, seeds: Sequence[int]) -> np.ndarray:
+        """Return the influences of the rows on the deciding metric [S, N]."""
+        return self._influences[[self._index[cell.name, seed] for seed in seeds]]
+
+    def mean_influence(self, cell: Outcome, seed: int) -> np.ndarray:
+        """Return the influences of the rows on the mean of all metrics [N]."""
+        return np.asarray(self._mean[self._index[cell.name, seed]])
+
+
+class _Influences:
+    """The influences of rows on the scores of runs, for their averages over sets and tasks."""
+
+    def __init__(self) -> None:
+        self._by_run: dict[tuple[Name, int, bool], dict[str, np.ndarray]] = defaultdict(dict)
+
+    def add(self, cells: Sequence[Outcome], name: str, predictions: _Predictions) -> None:
+        """Add those of all runs of these cells on one set."""
+        for cell in cells:
+            for seed, record in cell.runs.items():
+                self._by_run[cell.name, seed, is_own(record, name)][name] = predictions.mean_influence(cell, seed)
+
+    def mean(self, cells: Sequence[Outcome], seeds: Sequence[int], own: bool) -> Rows:
+        """Return the influences on the mean over tasks of the mean over a task's sets, by set [S, N].
+
+        Rows of a set that two tasks are measured on influence both: they are added up.
+        """
+        total: dict[tuple[str, int], np.ndarray] = {}
+        for cell in cells:
+            by_seed = [self._by_run[cell.name, seed, own] for seed in seeds]
+            for name in by_seed[0]:
+                each = np.stack([found[name] for found in by_seed]) / (len(cells) * len(by_seed[0]))
+                key = name, each.shape[1]
+                total[key] = total.get(key, 0) + each
+        return total
+
+
+def _equivalences(declared: Sequence[tuple[Result, _Test | None]]) -> list[Result | None]:
+    """Return the equivalence test of every entry that has a margin; they are corrected for one another.
+
+    A result has margin (in units of the metric), p, p_corrected and verdict.
+    """
+    found: list[Result | None] = []
+    for entry, test in declared:
+        if test is None or entry["margin"] is None:
+            found.append(None)
+            continue
+        margin = entry["margin"] / _POINTS if _higher_is_better(test.metric) else entry["margin"]
+        found.append({"margin": margin, "p": test.estimate.equivalence(margin)})
+    # a contrast without a result counts too: later runs must not take back what is called equivalent
+    values = [1.0 if result is None or result["p"] is None else result["p"] for result in found]
+    p = corrected([p if entry["margin"] is not None else None for p, (entry, _) in zip(values, declared, strict=True)])
+    for result, value, (_, test) in zip(found, p, declared, strict=True):
+        if result is not None and test is not None:
+            shown = "equivalent" if value is not None and value < ALPHA else NOT_EQUIVALENT
+            few = test.result["verdict"] == UNKNOWN
+            result |= {"p_corrected": value, "verdict": UNKNOWN if few else shown}
+    return found
+
+
+def _higher_is_better(metric: str) -> bool:
+    return metric == AVERAGE or METRICS[metric].higher_is_better
+
+
+def _within(part: str, axes: str) -> bool:
+    """Return whether axes (JSON) hold all values of others: a control may lack axes that it has no option for."""
+    values = json.loads(axes)
+    return all(values.get(k) == v for k, v in json.loads(part).items())
+
+
+def _is_base(control: Outcome, cell: Outcome) -> bool:
+    """Return whether a control has the same axes, where it has them, and a seed in common."""
+    alike = _within(control.name[3], cell.name[3])
+    return alike and control.name != cell.name and bool(set(control.runs) & set(cell.runs))
+
+
+def _difference(cell: Outcome, control: Outcome, name: str, predictions: _Predictions) -> _Test:
+    seeds = [s for s in cell.runs if s in control.runs]
+    scores = [[c.runs[s]["sets"][name]["metrics"][predictions.metric] for s in seeds] for c in (cell, control)]
+    rows = [{(name, len(predictions.labels)): predictions.influences(c, seeds)} for c in (cell, control)]
+    found = _paired(predictions.metric, seeds, scores, rows)
+    classes = np.issubdtype(predictions.labels.dtype, np.integer)
+    tests = [mcnemar(predictions.labels, predictions.of(cell, s), predictions.of(control, s)) for s in seeds]
+    found.result["mcnemar"] = tests if classes else None
+    return found
+
+
+def _paired(metric: str, seeds: Sequence[int], scores: Sequence[Sequence[float]], rows: Sequence[Rows]) -> _Test:
+    """Return the test of method − control from both scores by seed and the influences of the rows on them."""
+    differences = np.subtract(scores[0], scores[1]).tolist()
+    sets = sorted({*rows[0], *rows[1]})
+    each = [np.asarray(rows[0].get(s, 0.0) - rows[1].get(s, 0.0)) for s in sets]  # 0: a set that one side lacks
+    estimate = paired_difference(differences, each)
+    result = {
+        "seeds": list(seeds),
+        "difference": statistics.fmean(differences),
+        "se": estimate.error,
+        "df": estimate.df,
+        "ci": estimate.interval(),
+    }
+    return _Test(estimate, metric, result)

@@ -1,0 +1,120 @@
+"""From a directory of `demiglace compare` to what its page shows. Reads JSON alone."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from demiglace.errors import RunError
+from demiglace.report.comparison import parse
+from demiglace.report.runs.schema import Scores
+from demiglace.results.comparison import Comparison
+from demiglace.results.run_log import read_epochs, read_log
+from demiglace.results.schema import Cell, run_directory
+from demiglace.runs.directory import read_json
+
+STAGE = "compare"
+_OUTLINE = ("summary.json", "results.json")
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a directory is one of `demiglace compare`, complete or not."""
+    claim = path / "run.json"
+    return claim.exists() and read_json(claim).get("stage") == STAGE
+
+
+def read_comparison(home: Path, title: str) -> Comparison:
+    """Read a comparison, with what failed and what is missing.
+
+    Raises `RunError` where it has not come to a first end, and where its files are not what this version writes.
+    """
+    absent = [name for name in _OUTLINE if not (home / name).exists()]
+    if absent:
+        raise RunError(
+            f"{home} has no {absent[0]} yet; its comparison was cut off. Repeat its `demiglace compare` command."
+        )
+    summary, results = read_json(home / "summary.json"), read_json(home / "results.json")
+    try:
+        return _comparison(home, title, summary, results)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise RunError(
+            f"{home / 'summary.json'} is not what this version writes ({type(error).__name__}: {error}); "
+            "repeat the `demiglace compare` command with this version."
+        ) from error
+
+
+def _comparison(home: Path, title: str, summary: Mapping[str, Any], results: Mapping[str, Any]) -> Comparison:
+    manifest = read_json(home / "manifest.json") if (home / "manifest.json").exists() else {}
+    controls = parse.controls(summary["cells"])
+    directories = _directories(home, results["records"])
+    return Comparison(
+        home=home,
+        title=title,
+        cells=tuple(_with_runs(parse.cell(c, controls), home) for c in summary["cells"]),
+        teachers={task: parse.teacher(t) for task, t in summary["teachers"].items()},
+        averages={(a["student"], parse.label(a)): parse.average(a) for a in summary["averages"]},
+        missing=tuple(map(parse.missing, summary["missing"])),
+        unexported=tuple(map(parse.missing, summary.get("unexported", ()))),
+        test=_test(summary),
+        primary=tuple(map(parse.primary, summary.get("primary", ()))),
+        config=results.get("config") or manifest.get("config") or {},
+        steps=_contents(directories, "manifest.json"),
+        searches=_contents(directories, "best.json"),
+    )
+
+
+def _test(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """How differences were tested; power: None in a summary by an earlier version, which tested otherwise."""
+    known = {k: summary[k] for k in ("level", "alpha", "correction", "least_seeds")}
+    unit, declared = summary.get("unit", "seed"), summary.get("declared", "")
+    return known | {"power": summary.get("power"), "unit": unit, "declared": declared}
+
+
+def _directories(home: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Where the steps lie that the records rest on, each before those that need it."""
+    found: dict[Path, None] = {}
+    for r in records:
+        run = home / r["run"]
+        starts = []
+        if r["role"] == "student":
+            student = home / r["task"] / r["student"]
+            starts = [student / "start", student / "start" / run.name, student / r["method"] / "search"]
+        else:
+            run = run_directory(home, r["run"])
+        made = [home / r[kind] for kind in ("evaluation", "export") if r[kind]]
+        found |= dict.fromkeys([*starts, run, *made])
+    return list(found)
+
+
+def _contents(directories: Iterable[Path], name: str) -> dict[Path, Mapping[str, Any]]:
+    return {d: read_json(d / name) for d in directories if (d / name).exists()}
+
+
+def _with_runs(cell: Cell, home: Path) -> Cell:
+    """The cell with what its runs' own files say: curves, layer mappings, changes against the teacher."""
+    first, *others = [home / run / "log.jsonl" for run in cell.runs]
+    log = read_log(first)
+    curve = _mean_curve([log.epochs, *map(read_epochs, others)])
+    changes = [_changes(home / directory, cell.in_domain) for directory in cell.evaluations if directory]
+    return replace(cell, log=log, curve=curve, changes=tuple(filter(None, changes)))
+
+
+def _mean_curve(curves: Sequence[Mapping[int, Scores]]) -> dict[int, Scores]:
+    """Means over the seeds, at the epochs that all of them have."""
+    epochs = [e for e in curves[0] if all(e in c for c in curves)]
+    return {
+        e: {m: sum(c[e][m] for c in curves) / len(curves) for m in curves[0][e] if all(m in c[e] for c in curves)}
+        for e in epochs
+    }
+
+
+def _changes(evaluation: Path, in_domain: str) -> Mapping[str, Any]:
+    """The changes of the task's own set; empty for regression, where there are none."""
+    file = evaluation / f"{_stem(in_domain)}.changes.json"
+    return read_json(file) if file.exists() else {}
+
+
+def _stem(name: str) -> str:
+    """A set's name as `evaluate` writes it in its files' names."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")

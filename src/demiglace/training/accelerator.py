@@ -1,0 +1,43 @@
+"""The accelerator of a run: device, processes, trackers."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from demiglace.config.training import TrainConfig
+from demiglace.errors import ConfigError, unknown
+
+
+def check_trackers(config: TrainConfig) -> None:
+    """Raise `ConfigError` for a tracker that accelerate does not know or that is not installed."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    for name in config.track or ():
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
+        if name not in [t.value for t in get_available_trackers()]:
+            raise ConfigError(f"--track {name} needs a package that is not installed; install {name}.")
+
+
+def make_accelerator(
+    config: TrainConfig, directory: Path, run_config: dict[str, Any], all_parameters: bool = True
+) -> Accelerator:
+    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself.
+
+    all_parameters: whether every step uses every parameter. Where not, as in methods of several phases or without a
+    term on outputs, processes have to look for those that got no gradient before they exchange them, which takes time.
+    """
+    check_trackers(config)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no",
+        log_with=list(config.track) if config.track else None,
+        project_dir=directory,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not all_parameters)],
+    )
+    if config.track:
+        plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in run_config.items()}
+        accelerator.init_trackers("tracking", plain)
+    return accelerator

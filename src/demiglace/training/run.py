@@ -1,0 +1,215 @@
+"""What `finetune` and `distill` share: the opened run directory, the loop, the finished run."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from demiglace.config.options import flatten
+from demiglace.config.training import TrainConfig, check_patience
+from demiglace.console import say
+from demiglace.data.rows.schema import Dataset
+from demiglace.distillation.teacher_check import look_at_states
+from demiglace.errors import ConfigError, RunError, unknown
+from demiglace.methods.base import Method
+from demiglace.models.loading import largest_dropout, load_config, resolve_model
+from demiglace.models.loading import save_model as write_model
+from demiglace.models.precision import choose_attention, choose_precision
+from demiglace.models.shape import ModelShape
+from demiglace.report.model_card import write_card
+from demiglace.runs.directory import Run, open_run
+from demiglace.signals.online import SignalSource
+from demiglace.signals.request import SignalRequest
+from demiglace.training.accelerator import check_trackers, make_accelerator
+from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.datasets import Material
+from demiglace.training.loop import Loop
+from demiglace.training.objective import Objective
+from demiglace.training.state import Goal, State
+
+# How long processes wait for each other: while the first one waits for a cache that another run fills, or tokenises a
+# corpus, the others stand at a barrier, and torch's own 10 to 30 minutes would end them. torchrun ends them where one
+# dies.
+_PATIENCE = timedelta(days=7)
+
+
+def processes() -> PartialState:
+    """This process among those of a `torchrun`, and its device."""
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+
+
+def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
+    """Open the run directory once for all processes of a `torchrun`; none where it is complete already."""
+    state = processes()
+    identity = flatten(config, deciding_only=True)
+    if state.is_main_process:
+        run = open_run(output, stage, identity, inputs)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
+    if run.complete:
+        remove_leftovers(run.path)
+        if state.is_main_process and not (run.path / "model" / "README.md").exists():  # killed just before it
+            write_card(run.path / "model", run.path)
+        say(f"{output} is up to date.")
+        return None
+    return run
+
+
+def remove_leftovers(path: Path) -> None:
+    """What a complete run needs no longer; a run that was killed just after its end still has it."""
+    if processes().is_main_process:
+        for name in ("checkpoints", "signals", "tokens"):
+            shutil.rmtree(path / name, ignore_errors=True)
+
+
+def check_training(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise `ConfigError` for a metric that the task has not or a tracker that is not there; before any work."""
+    if config.metric is not None and config.metric not in dataset.metrics:
+        raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
+    check_patience(config)
+    check_trackers(config)
+
+
+def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
+    """The validation metric that chooses the best epoch."""
+    name = config.metric or next(iter(material.choices))
+
+    def evaluate(model: PreTrainedModel) -> dict[str, float]:
+        return material.metrics("validation", model, precision)
+
+    return Goal(evaluate, name, material.choices[name])
+
+
+def numeric_choices(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
+    """Precision and attention kernel for training `model`, a model or the config of a new one."""
+    own = load_config(resolve_model(model)) if isinstance(model, str) else model
+    dropout = largest_dropout(own) if config.dropout is None else config.dropout
+    device = processes().device
+    precision = choose_precision(config.precision, own.hidden_size, device)
+    return precision, choose_attention(config.attention, precision, dropout, device)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a training run is made of, checked and loaded."""
+
+    config: TrainConfig
+    method_name: str
+    method: Method
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    material: Material
+    precision: str
+    teacher_shape: ModelShape
+    source: SignalSource | None = None
+    capture_seconds: float = 0.0
+    adversary: Adversary | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)  # measured before the training, for the manifest
+
+
+def with_hidden_states(job: Job, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> Job:
+    """Return the job with what `look_at_states` finds, if the run pools hidden states.
+
+    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
+    """
+    request = reduce(or_, requests)
+    pools = any(pooling != "tokens" for pooling in request.poolings)
+    if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
+        return job
+    training = job.material.examples["train"]
+    return replace(
+        job,
+        findings={**job.findings, "hidden_states": look_at_states(teacher, training, request, job.precision)},
+    )
+
+
+def train(run: Run, job: Job) -> None:
+    """Run the loop to its end, evaluate the best weights, and complete the run directory.
+
+    RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
+    """
+    torch.manual_seed(job.config.seed)  # the terms' new weights
+    objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
+    # without its logits the student's head gets no gradient
+    every = len(job.method.phases) == 1 and objective.requests.student.logits
+    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=every)
+    goal = goal_of(job.material, job.config, job.precision)
+    loop = Loop(
+        objective=objective,
+        examples=job.material.examples["train"],
+        source=job.source,
+        goal=goal,
+        config=job.config,
+        directory=run.path,
+        accelerator=accelerator,
+        lines=job.material.lines,
+        adversary=job.adversary,
+        starts_from=job.method.starts_from,
+    )
+    state, student = loop.run(), loop.student()
+    if accelerator.is_main_process:
+        _complete(run, replace(job, student=student), loop, state)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
+    save_model(job.student, job.tokenizer, run.path / "last")
+    job.student.load_state_dict(loop.best_weights())
+    save_model(job.student, job.tokenizer, run.path / "model")
+    begun = time.perf_counter()
+    splits = [s for s in ("validation", "test") if s in job.material.examples]
+    metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
+    shape = ModelShape.of(job.student)
+    run.finish(
+        **job.material.facts,
+        **job.findings,
+        method=job.method_name,
+        precision=job.precision,
+        layers=shape.num_layers,
+        parameters=shape.parameters,
+        bytes=(run.path / "model" / "model.safetensors").stat().st_size,
+        best_epoch=state.best_epoch,
+        metrics=metrics,
+        seconds={
+            "capture": round(job.capture_seconds, 2),
+            "train": round(state.seconds, 2),
+            "evaluate": round(time.perf_counter() - begun, 2),
+        },
+        rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
+    )
+    write_card(run.path / "model", run.path)
+    remove_leftovers(run.path)
+    say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
+
+
+def describe(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Metrics by split in one line."""
+    parts = (f"{split} " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()) for split, values in metrics.items())
+    return "; ".join(parts)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write model and tokenizer as a Hugging Face directory that is either whole or not there."""
+    draft = directory.with_name(directory.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        write_model(model, draft)
+        tokenizer.save_pretrained(draft)
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the model could not be written to {directory} ({error}); make room there and repeat the command."
+        ) from error

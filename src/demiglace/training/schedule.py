@@ -1,0 +1,123 @@
+"""When what happens: the phases of a method laid over the epochs of a run, and the learning rate of each step."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from demiglace.config.training import TrainConfig
+from demiglace.errors import ConfigError
+from demiglace.methods.base import Method, Progress
+from demiglace.methods.registry import is_file
+
+# Epochs of a phase on a task's rows. A last phase of one epoch leaves no best epoch to choose, while methods of one
+# phase choose among all of their epochs. The papers' shortest phases have 3 epochs (TinyBERT, Combined-KD) and 4
+# (Annealing-KD).
+LEAST_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Epochs of `epoch_steps` steps each; phase i is the epochs from ends[i - 1] to below ends[i]."""
+
+    config: TrainConfig
+    epoch_steps: int
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: TrainConfig, phases: Sequence[float], epoch_steps: int) -> "Timetable":
+        """The epochs shared out among phases in proportion to their shares, at least one to each.
+
+        Raises `ConfigError` where there are fewer epochs than phases.
+        """
+        return cls(config, epoch_steps, phase_ends(config.epochs, phases))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.ends[-1] * self.epoch_steps
+
+    @property
+    def last_phase(self) -> int:
+        """The first epoch of the last phase."""
+        return self.first_of_phase(self.ends[-1] - 1)
+
+    def first_of_phase(self, epoch: int) -> int:
+        """Return the first epoch of the phase that this epoch is in."""
+        return self._phase(epoch)[1]
+
+    def progress(self, step: int) -> Progress:
+        """Where the run stands when `step` steps are done."""
+        epoch = step // self.epoch_steps
+        phase, first = self._phase(epoch)
+        epochs = self.ends[phase] - first
+        return Progress(
+            seed=self.config.seed,
+            epoch=epoch,
+            step=step,
+            phase=phase,
+            phase_epoch=epoch - first,
+            phase_epochs=epochs,
+            fraction=(step - first * self.epoch_steps) / (epochs * self.epoch_steps),
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step.
+
+        It rises linearly over the first `warmup` share of a phase's steps. Then it falls linearly to 0 at the end of
+        the phase, or stays constant with `lr_scheduler="constant"` (DeepSpeed's WarmupLR).
+        """
+        phase, first = self._phase(step // self.epoch_steps)
+        done, steps = step - first * self.epoch_steps, (self.ends[phase] - first) * self.epoch_steps
+        rise = round(steps * self.config.warmup)
+        if done < rise:
+            return self.config.lr * (done + 1) / rise
+        if self.config.lr_scheduler == "constant":
+            return self.config.lr
+        return self.config.lr * (steps - done) / (steps - rise)
+
+    def _phase(self, epoch: int) -> tuple[int, int]:
+        """The phase of an epoch, and that phase's first epoch."""
+        phase = next(i for i, end in enumerate(self.ends) if epoch < end)
+        return phase, self.ends[phase - 1] if phase else 0
+
+
+def phase_ends(epochs: int, phases: Sequence[float]) -> tuple[int, ...]:
+    """The epoch before which each phase ends: 10 epochs in shares of .7 and .3 are (7, 10)."""
+    if epochs < len(phases):
+        raise ConfigError(
+            f"the method trains in {len(phases)} phases and --epochs is {epochs}; give at least {len(phases)}."
+        )
+    ends: list[int] = []
+    total, done = sum(phases), 0.0
+    for i, share in enumerate(phases):
+        done += share
+        least, most = (ends[-1] if ends else 0) + 1, epochs - (len(phases) - 1 - i)
+        ends.append(min(max(round(epochs * done / total), least), most))
+    return tuple(ends)
+
+
+def check_phases(name: str, method: Method, epochs: int) -> None:
+    """Raise `ConfigError` if a phase of the method would have fewer than `LEAST_EPOCHS` of a task's epochs.
+
+    name: of the method. A method that allows short phases needs one epoch for each.
+    """
+    count, shortest = len(method.phases), _shortest(epochs, method.phases)
+    least = 1 if count == 1 or method.short_phases else LEAST_EPOCHS
+    if shortest >= least:
+        return
+    fewest = int((least - 1) * sum(method.phases) / min(method.phases))  # with fewer the shortest is shorter than least
+    enough = next(n for n in itertools.count(max(fewest, count)) if _shortest(n, method.phases) >= least)
+    shares = " and ".join(f"{share / sum(method.phases):.0%}" for share in method.phases)
+    option = "short_phases: true in the file" if is_file(name) else "--method-options.short-phases true"
+    allow = "" if method.short_phases else f", or allow phases of one epoch ({option})"
+    raise ConfigError(
+        f"method {name} trains in {count} phases, of {shares} of the epochs. With --epochs {epochs} the shortest has "
+        f"{shortest}, and each phase needs at least {least}. Give --epochs {enough} or more{allow}."
+    )
+
+
+def _shortest(epochs: int, phases: Sequence[float]) -> int:
+    """Return the epochs of the shortest phase, 0 where there are fewer epochs than phases."""
+    if epochs < len(phases):
+        return 0
+    return min(end - begin for begin, end in itertools.pairwise((0, *phase_ends(epochs, phases))))
