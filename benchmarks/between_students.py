@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from demiglace.evaluation.significance import corrected, mean_interval, seed_test
-from demiglace.runs.directory import read_json
+from demiglace.runs.files import read_json
 
 AVERAGE = "average"
 

@@ -22,7 +22,9 @@ from scipy.stats import bootstrap
 
 import demiglace
 from demiglace.evaluation.significance import corrected, mean_interval, seed_test
-from demiglace.runs.directory import machine, read_manifest, write_json
+from demiglace.runs.directory import read_manifest
+from demiglace.runs.environment import machine
+from demiglace.runs.files import write_json
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("DEMIGLACE_DATA", ROOT.parent / "shared" / "data"))

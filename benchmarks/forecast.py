@@ -75,7 +75,7 @@ def save_text(home: Path) -> dict[str, Any]:
 def worker(options: dict[str, Any]) -> None:
     """Run `distill` or `pretrain`, and print how much memory it took at its peak beyond what was there before."""
     run = demiglace.distill if "teacher" in options else demiglace.pretrain
-    importlib.import_module(f"demiglace.stages.{run.__name__}")  # what it imports is there before
+    importlib.import_module(f"demiglace.commands.{run.__name__}")  # what it imports is there before
     before = psutil.Process().memory_info().rss
     run(**options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

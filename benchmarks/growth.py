@@ -30,8 +30,8 @@ from demiglace.models.from_config import random_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config
-from demiglace.signals.fill import fill_cache, prepare_cache
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
+from demiglace.signals.shard_store import prepare_cache
 from demiglace.training.objective import Objective
 from demiglace.training.optimiser import make_optimiser
 

@@ -17,7 +17,7 @@ from demiglace.data.tokenise import Examples, tokenise
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.truncate import truncate_model
-from demiglace.runs.directory import machine, versions
+from demiglace.runs.environment import machine, versions
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from demiglace.runs.directory import machine, versions, write_json
+from demiglace.runs.environment import machine, versions
+from demiglace.runs.files import write_json
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("plain", "ours", "ours, KL alone", "no loss", "TRL GKD")

@@ -28,8 +28,8 @@ from demiglace.data.batching import Batch
 from demiglace.methods.registry import build_method
 from demiglace.models.shape import ModelShape
 from demiglace.training import loop
+from demiglace.training.loop import Goal
 from demiglace.training.objective import Objective
-from demiglace.training.state import Goal
 
 _CONFIG = TrainConfig(
     epochs=1, lr=LR, warmup=0.0, weight_decay=0.0, clip=CLIP, checkpoint_seconds=1e9, diagnostics="off"

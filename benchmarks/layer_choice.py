@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from demiglace.config.data import ReadConfig
 from demiglace.data.batching import forward_tokens
-from demiglace.data.document_config import ReadConfig
 from demiglace.data.text.readers import Document, read_documents
 from demiglace.distillation.student import CALIBRATION_TOKENS
 from demiglace.models import greedy as search
@@ -39,10 +39,10 @@ from demiglace.models.greedy import ERROR, contenders, measure_of
 from demiglace.models.importance import Inputs, block_influence
 from demiglace.models.language_model import load_language_model
 from demiglace.models.layer_ablation import bypassed, layer_forms
+from demiglace.models.layer_choice import ROW_TOKENS, sampled_batches
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.tokenizer import load_text_tokenizer
 from demiglace.models.truncate import alternate
-from demiglace.stages.importance import ROW_TOKENS, sampled_batches
 
 HELD_OUT_ROWS, HELD_OUT_LENGTH = 10, 256
 Order = list[int]  # layers in the order in which they are dropped

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from demiglace.evaluation.significance import influence, paired_difference
-from demiglace.runs.directory import machine, read_manifest, versions
+from demiglace.runs.directory import read_manifest
+from demiglace.runs.environment import machine, versions
 
 CONTRASTS = (
     *(("rail-kd-l", other) for other in ("rail-before", "vanilla-kd", "none")),

@@ -22,12 +22,11 @@ from demiglace.data.tokenise import Examples
 from demiglace.methods.registry import build_method
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
-from demiglace.signals.fill import fill_cache, prepare_cache
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
-from demiglace.training.loop import Loop
+from demiglace.signals.shard_store import prepare_cache
+from demiglace.training.loop import Goal, Loop
 from demiglace.training.objective import Objective
-from demiglace.training.state import Goal
 
 CONFIG = TrainConfig(epochs=1, batch_size=32, lr=2e-4, checkpoint_seconds=1e9)
 

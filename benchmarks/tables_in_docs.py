@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.report.text_tables import label, markdown, result_tables, score_text
-from demiglace.runs.directory import read_json
+from demiglace.runs.files import read_json
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results" / "encoders.md"

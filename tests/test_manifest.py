@@ -11,16 +11,9 @@ import numpy as np
 import pytest
 
 from demiglace.errors import RunError
-from demiglace.runs.directory import (
-    fingerprint,
-    machine,
-    open_run,
-    read_json,
-    read_manifest,
-    versions,
-    write_atomically,
-    write_json,
-)
+from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.environment import machine, versions
+from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
 
 CONFIG = {"lr": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
 INPUTS = {"teacher": "0123", "data": "4567"}

@@ -22,9 +22,8 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
-from demiglace.training.loop import Loop
+from demiglace.training.loop import Goal, Loop
 from demiglace.training.objective import Objective
-from demiglace.training.state import Goal
 from factories import VOCABULARY, tiny_model
 
 CLASSES = 3

@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 
 from demiglace.cleaning.rules.c4 import count_sentences
-from demiglace.runs.directory import machine
+from demiglace.runs.environment import machine
 
 RESULTS = Path(__file__).parent.parent / "results"
 SETS = ("noisy_web", "c4_sample", "docs_raw")

@@ -22,7 +22,8 @@ from corpora import SETS, data_folder, rows, write
 
 import demiglace
 from demiglace.evaluation.significance import corrected, mean_interval, seed_test
-from demiglace.runs.directory import read_manifest, write_json
+from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import write_json
 
 LAYERS, TOKENS, SEEDS = 6, 500_000, (0, 1, 2)
 TRAINING = {"block_size": 256, "batch_size": 16, "batch_tokens": 2048, "epochs": 1, "lr": 5e-4}

@@ -21,7 +21,8 @@ from torch import Tensor
 from demiglace.losses.divergences import forward_kl, squared_error
 from demiglace.losses.hidden import mean_squared, normalised_squared
 from demiglace.models.pooling import pool
-from demiglace.runs.directory import machine, versions, write_json
+from demiglace.runs.environment import machine, versions
+from demiglace.runs.files import write_json
 
 ROWS, LENGTH, HEADS, WIDTH, CLASSES = 16, 24, 4, 48, 5
 TAU = 4.0

@@ -22,14 +22,14 @@ from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import tied_masked_lm
 from demiglace.models.shape import ModelShape
-from demiglace.signals.fill import fill_cache, prepare_cache
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
+from demiglace.signals.shard_store import prepare_cache
 from demiglace.training import loop
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from demiglace.training.checkpoint import save_checkpoint
+from demiglace.training.loop import Goal
 from demiglace.training.objective import Objective
-from demiglace.training.state import Goal
 
 BERTS = Vocabulary(mask=103, special=(0, 100, 101, 102, 103), size=30_522)  # of the vocabulary of bert-base-uncased
 

@@ -28,7 +28,8 @@ from material import Material, Race, arithmetic_ratio, padding, prepare
 
 from demiglace.models.precision import choose_precision
 from demiglace.models.shape import ModelShape
-from demiglace.runs.directory import machine, versions, write_json
+from demiglace.runs.environment import machine, versions
+from demiglace.runs.files import write_json
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -10,25 +10,25 @@ from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-_STAGES = (
+_COMMANDS = (
     *("clean", "compare", "demo", "distill", "evaluate", "export", "finetune", "generate"),
     *("methods", "plan", "pretrain", "report", "tasks", "tokenizer", "truncate"),
 )
-__all__ = ["__version__", *_STAGES]
+__all__ = ["__version__", *_COMMANDS]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _STAGES:
+    if name not in _COMMANDS:
         raise AttributeError(f"module 'demiglace' has no attribute {name!r}")
-    module = {"methods": "listing", "tasks": "listing"}.get(name, name)
-    return getattr(importlib.import_module(f"demiglace.stages.{module}"), name)
+    module = {"methods": "list", "tasks": "list"}.get(name, name)
+    return getattr(importlib.import_module(f"demiglace.commands.{module}"), name)
 
 
 class _Package(ModuleType):
     """Keeps `demiglace.export` the function: importing the room of that name would put the module there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _STAGES and isinstance(value, ModuleType)):
+        if not (name in _COMMANDS and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -11,7 +11,7 @@ from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, print_yaml
 from demiglace.errors import ConfigError, FailedRunsError, UserError, unknown
 
-# command -> (module of its stage, name of its config, one line of help); stages are imported only when they run
+# command -> (module, name of its config, one line of help); modules are imported only when they run
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demiglace.commands.demo", "DemoConfig", "the whole way on real data, in minutes"),
     "finetune": ("demiglace.commands.finetune", "FinetuneConfig", "train a teacher, or a student with no teacher"),
@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "generate": ("demiglace.commands.generate", "GenerateConfig", "let a language model go on with a text"),
     "export": ("demiglace.commands.export", "ExportConfig", "write ONNX, check and measure it"),
     "clean": (
-        "demiglace.stages.clean",
+        "demiglace.commands.clean",
         "CleanConfig",
         "clean training text by rules, with a ledger of what was dropped",
     ),

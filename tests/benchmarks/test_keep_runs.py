@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "stages"))
 from compare_kit import compare, grid_of, made, replicated
 from stage_kit import write_rows
 
-from demiglace.runs.directory import read_json
+from demiglace.runs.files import read_json
 from factories import save_tiny
 
 

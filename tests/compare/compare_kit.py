@@ -7,7 +7,7 @@ import yaml
 from stage_kit import arguments
 
 from demiglace.cli import main
-from demiglace.runs.directory import read_json
+from demiglace.runs.files import read_json
 
 QUICK = {"epochs": 1, "batch_size": 8, "lr": 2e-3, "checkpoint_seconds": 0}
 

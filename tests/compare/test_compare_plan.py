@@ -8,15 +8,17 @@ from compare_kit import replicated
 
 from demiglace.compare.directory import claim
 from demiglace.compare.grid import parse_grid
+from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import make_plan
-from demiglace.compare.jobs import Ending, config_of, is_done
-from demiglace.compare.results import steps_done, stories
+from demiglace.compare.jobs import Ending, is_done
+from demiglace.compare.records import steps_done, stories
 from demiglace.compare.scheduler import Schedule
 from demiglace.compare.validate import check_plan, files_read
 from demiglace.config.options import flatten
 from demiglace.data.rows.suites import read_suite
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
-from demiglace.runs.directory import open_run, write_json
+from demiglace.runs.directory import open_run
+from demiglace.runs.files import write_json
 
 HOME = Path("runs")
 RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}

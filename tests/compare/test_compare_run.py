@@ -14,13 +14,14 @@ from stage_kit import ended, in_child, start, strike
 
 import demiglace
 from demiglace.cli import main
+from demiglace.commands import distill as distill_stage
 from demiglace.compare import jobs
 from demiglace.compare import run as compare_run
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.distillation import classifier as distill_stage
 from demiglace.errors import ConfigError
-from demiglace.runs.directory import read_json, read_manifest
+from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import read_json
 from demiglace.training import loop, run
 from factories import save_tiny
 

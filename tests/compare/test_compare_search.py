@@ -10,7 +10,8 @@ import pytest
 from compare_kit import QUICK, compare, grid_of, line_of, made, results
 from stage_kit import in_child, strike
 
-from demiglace.runs.directory import open_run, read_json, read_manifest
+from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.files import read_json
 
 pytest.importorskip("optuna")
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
-from demiglace.compare.contrasts import Contrast
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import make_plan
 from demiglace.compare.search_space import Range, trial_options
 from demiglace.errors import ConfigError
+from demiglace.results.contrasts import Contrast
 
 PAIR = {"method": "vanilla-kd", "control": "none"}
 SEARCH = {"trials": 4, "ranges": {"lr": {"low": 1e-5, "high": 5e-4, "log": True}}}

@@ -8,8 +8,8 @@ from compare_kit import compare, replicated
 from demiglace.compare import cost as cost_module
 from demiglace.compare.cost import grid_cost, with_present_models
 from demiglace.compare.grid import parse_grid
+from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import make_plan
-from demiglace.compare.jobs import config_of
 from demiglace.costs.estimate import Speed
 
 HOME = Path("nowhere")

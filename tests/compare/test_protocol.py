@@ -10,7 +10,8 @@ from compare_kit import compare
 from demiglace.compare import run as compare_run
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.protocol import declaration, declare
-from demiglace.runs.directory import open_run, read_json, read_manifest
+from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.files import read_json
 
 PAIR = {"method": "vanilla-kd", "control": "none"}
 

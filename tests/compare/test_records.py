@@ -8,7 +8,7 @@ import pytest
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import make_plan
 from demiglace.compare.records import records
-from demiglace.runs.directory import write_json
+from demiglace.runs.files import write_json
 
 RUN = "mood/half/none/seed-0"
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demiglace.compare.contrasts import Contrast
 from demiglace.evaluation.significance import PairedDifference, corrected, mcnemar, seed_test
-from demiglace.report.table_files import long_csv, write_tables
+from demiglace.report.comparison.table_files import long_csv, write_tables
 from demiglace.report.text_tables import latex, markdown, result_tables
+from demiglace.results.contrasts import Contrast
 from demiglace.results.summary import summarise
 
 SEEDS = (0, 1, 2, 3, 4)

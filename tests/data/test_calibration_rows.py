@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text import calibration_sample
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import DataError

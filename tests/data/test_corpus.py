@@ -8,7 +8,7 @@ import pytest
 from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text import token_shards as rooms
 from demiglace.data.text.blocks import Blocks, Masking, all_blocks
 from demiglace.data.text.sources import corpus_files

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from demiglace.config.data import ReadConfig
 from demiglace.costs import corpus_size
 from demiglace.costs.corpus_size import estimate_tokens
-from demiglace.data.document_config import ReadConfig
 from demiglace.data.text.token_shards import load_corpus
 from demiglace.errors import DataError
 from text_kit import byte_tokenizer

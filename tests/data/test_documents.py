@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, decoded, format_of, read_documents
 from demiglace.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import read_documents
 from demiglace.data.text.streams import CHUNK, DamagedFileError, lines_of, opened, unpacked
 from demiglace.errors import DataError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, read_documents
 
 PAGE = b"<html><body><article><h1>Title</h1><p>" + b"A sentence of the story. " * 20 + b"</p></article></body></html>"

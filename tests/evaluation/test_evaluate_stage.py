@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from demiglace import evaluate
-from demiglace.commands.evaluate import file_name, results_table
+from demiglace.commands.evaluate import results_table
 from demiglace.data.rows.schema import Split
 from demiglace.data.tokenise import tokenise
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.evaluation.predict import predict
+from demiglace.evaluation.set_results import file_name
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import read_manifest
 from factories import save_tiny

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, normalizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.blocks import Masking, all_blocks
 from demiglace.data.text.token_shards import Corpus, load_corpus
 from demiglace.errors import DataError, ModelError

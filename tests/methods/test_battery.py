@@ -13,14 +13,14 @@ from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Progress
 from demiglace.methods.registry import METHODS, method_options
 from demiglace.models.shape import ModelShape
-from demiglace.signals.fill import fill_cache, prepare_cache
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import SignalRequest
+from demiglace.signals.shard_store import prepare_cache
 from demiglace.training import loop
+from demiglace.training.loop import Goal
 from demiglace.training.objective import Objective
 from demiglace.training.schedule import phase_ends
-from demiglace.training.state import Goal
 from training_kit import loss_of, make_loop, objective_of, random_examples, teacher_and_student
 
 # method -> option settings to run the whole battery over; the first is the default

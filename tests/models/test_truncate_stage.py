@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from demiglace.cli import main
 from demiglace.commands.truncate import truncate
 from demiglace.config.commands import AnyStrategy, Strategy
+from demiglace.config.data import ReadConfig
 from demiglace.data.batching import collate
-from demiglace.data.document_config import ReadConfig
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.models.greedy import greedy, measure_of

@@ -9,9 +9,10 @@ import numpy as np
 from report_runs import write_run
 from sklearn.metrics import f1_score
 
-from demiglace.compare.contrasts import Contrast
+from demiglace.results.contrasts import Contrast
 from demiglace.results.summary import summarise
-from demiglace.runs.directory import open_run, write_json
+from demiglace.runs.directory import open_run
+from demiglace.runs.files import write_json
 
 TASKS = ("sst2", "mrpc")
 RIGHT = {"none": 0.70, "vanilla-kd": 0.705, "rail-kd-l": 0.84}  # share of rows that a method gets right

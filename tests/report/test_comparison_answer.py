@@ -6,8 +6,8 @@ from pathlib import Path
 
 from comparison_kit import change, one_task, write_comparison
 
-from demiglace.compare.contrasts import Contrast
 from demiglace.report.comparison.recommendation import answer
+from demiglace.results.contrasts import Contrast
 from demiglace.results.load import read_comparison
 from demiglace.results.ranking import chosen, shipped
 from demiglace.results.schema import Spread

@@ -10,13 +10,13 @@ from report_runs import write_demo
 from test_report_page import HOSTILE, _Page, headings
 
 import demiglace
-from demiglace.compare.contrasts import Contrast
 from demiglace.errors import RunError
 from demiglace.report.comparison.charts import pareto
 from demiglace.report.comparison.detail_tables import primary_table
 from demiglace.report.comparison.recommendation import answer
 from demiglace.report.comparison.seed_plots import group_figures, seed_figures
 from demiglace.report.comparison.tables import main_table, way
+from demiglace.results.contrasts import Contrast
 from demiglace.results.load import is_comparison, read_comparison
 
 SECTIONS = [

@@ -8,7 +8,7 @@ from report_runs import _CONFIGS
 from demiglace.config.options import options_of
 from demiglace.report.comparison.reproduce import compare_command, step_commands
 from demiglace.results.load import read_comparison
-from demiglace.runs.directory import write_json
+from demiglace.runs.files import write_json
 
 
 def test_the_command_has_the_options_that_were_given(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 from comparison_kit import change, one_task, write_comparison
 
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.costs import cost_table
+from demiglace.report.comparison.detail_tables import cost_table
 from demiglace.report.comparison.detail_tables import test_tables as tables_of_tests
-from demiglace.report.comparison.labels import probability
 from demiglace.report.comparison.measures import by_task_table, measure_table
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
+from demiglace.report.format import probability
 from demiglace.report.tables import Table
 from demiglace.results.load import read_comparison
 from demiglace.results.schema import Missing

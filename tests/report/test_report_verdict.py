@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from report_runs import write_demo, write_training
 
-from demiglace.report.control import noise_of
 from demiglace.report.runs.load import collect
-from demiglace.report.runs.verdict import Verdict, verdict
+from demiglace.report.runs.verdict import Verdict, noise_of, verdict
 
 
 def verdict_of(*paths: Path) -> Verdict:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from demiglace.signals import fill
+from demiglace.signals import shard_store
 
 
 @contextmanager
 def cut_off_at(monkeypatch: pytest.MonkeyPatch, shard: int) -> Iterator[None]:
     """Inside, filling a cache is interrupted before that shard is written, and has to be."""
-    original = fill._write_shard
+    original = shard_store._write_shard
 
     def cut_off(directory: Path, number: int, *rest: object) -> None:
         if number == shard:
@@ -20,7 +20,7 @@ def cut_off_at(monkeypatch: pytest.MonkeyPatch, shard: int) -> Iterator[None]:
         original(directory, number, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fill, "_write_shard", cut_off)
+        patch.setattr(shard_store, "_write_shard", cut_off)
         with pytest.raises(KeyboardInterrupt):
             yield
 

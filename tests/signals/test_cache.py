@@ -15,11 +15,11 @@ from demiglace.data.batching import collate
 from demiglace.data.tokenise import Examples
 from demiglace.errors import CacheError
 from demiglace.models.shape import ModelShape
-from demiglace.signals import fill, hidden_state_cache
-from demiglace.signals.fill import fill_cache, prepare_cache
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
+from demiglace.signals import hidden_state_cache, shard_store
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, hidden_request
+from demiglace.signals.shard_store import prepare_cache
 from factories import tiny_model
 from training_kit import random_examples
 
@@ -155,7 +155,7 @@ def test_full_disk_is_a_clear_error(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fill.os, "fsync", full)
+    monkeypatch.setattr(shard_store.os, "fsync", full)
     with pytest.raises(CacheError, match="No space left on device"):
         fill_cache(tmp_path / "c", key, teacher, examples)
     assert not list((tmp_path / "c").glob("shard-*.json"))

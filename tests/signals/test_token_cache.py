@@ -21,13 +21,12 @@ from demiglace.methods.terms.logits import LogitDistillation
 from demiglace.methods.terms.token_level import token_terms
 from demiglace.models.language_model import HeadInput
 from demiglace.models.shape import ModelShape
-from demiglace.signals import fill, sparse_logit_cache, token_fill
-from demiglace.signals.fill import prepare_cache
+from demiglace.signals import shard_store, sparse_logit_cache
 from demiglace.signals.logit_sampling import drawn_tokens, even_numbers, likeliest_tokens
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, SparseTargets, hidden_request
-from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey
-from demiglace.signals.token_fill import fill_token_cache
+from demiglace.signals.shard_store import prepare_cache
+from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey, fill_token_cache
 from text_kit import tiny_lm
 
 SIZE, ROWS, VOCABULARY, TEMPERATURE = 8, 10, 13, 2.0
@@ -262,8 +261,8 @@ def test_draws_are_the_same_in_any_batches_chunks_processes_and_choice_of_blocks
         TokenCache(tmp_path / "two", key)
     fill_token_cache(tmp_path / "two", key, teacher, blocks, rank=0, ranks=2)
     assert_equal_arrays(tmp_path / "one", tmp_path / "two")
-    monkeypatch.setattr(token_fill, "forward_tokens", lambda device: 1)
-    monkeypatch.setitem(token_fill._CHUNK_NUMBERS, "cpu", 1)
+    monkeypatch.setattr(sparse_logit_cache, "forward_tokens", lambda device: 1)
+    monkeypatch.setitem(sparse_logit_cache._CHUNK_NUMBERS, "cpu", 1)
     few = replace(blocks, numbers=blocks.numbers[[1, 5, 8]])
     assert torch.equal(told(tmp_path / "one", key, blocks, [1, 5, 8]).ids, one.ids[[1, 5, 8]])
     for name, chosen, expected in (("alone", blocks, one.ids), ("few", few, one.ids[[1, 5, 8]])):
@@ -344,7 +343,7 @@ def test_a_full_disk_is_a_clear_error(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fill.os, "fsync", full)
+    monkeypatch.setattr(shard_store.os, "fsync", full)
     with pytest.raises(CacheError, match="No space left on device"):
         fill_token_cache(tmp_path / "c", key, teacher, blocks)
     assert not list((tmp_path / "c").glob("shard-*.json"))

@@ -13,7 +13,7 @@ from demiglace.methods.registry import METHODS, build_method
 from demiglace.methods.terms.token_level import sparse_temperature
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import read_manifest
-from demiglace.signals import fill, sparse_logit_cache, token_fill
+from demiglace.signals import shard_store, sparse_logit_cache
 from demiglace.training import loop
 from text_kit import save_lm, sentences, tiny_lm, write_jsonl
 
@@ -84,7 +84,7 @@ def test_one_cache_serves_further_students(
     def asked(*args: Any) -> None:
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr(token_fill, "_capture_shard", asked)
+    monkeypatch.setattr(sparse_logit_cache, "_capture_shard", asked)
     others = {"seed": 5, "epochs": 1, "layers": 3, "method_options": {"task_weight": 0.1}}
     assert main(distilled(tmp_path / "second", shared, **others)) == 0
     assert sorted((tmp_path / "cache").rglob("*.npy")) == held
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     monkeypatch.setattr(sparse_logit_cache, "SHARD_TOKENS", 32 * 16)
     line = distilled(tmp_path / "cut", given, dropout=0.1)
     assert main(distilled(tmp_path / "whole", given, dropout=0.1)) == 0
-    assert in_child(line, lambda: strike(fill, "_write_shard", 2)) < 0
+    assert in_child(line, lambda: strike(shard_store, "_write_shard", 2)) < 0
     assert len(list((tmp_path / "cut").glob("signals/*/shard-*.json"))) == 1
     assert in_child(line, lambda: strike(loop, "save_checkpoint", 7, after=True)) < 0
     assert main(line) == 0

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 import demiglace
+from demiglace.cleaning import sources
 from demiglace.commands import clean
 from demiglace.config.commands import CleanConfig
 from demiglace.errors import ConfigError, DataError, RunError, UserError
@@ -142,7 +143,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = importlib.import_module("demiglace.stages.clean")
+    stage = importlib.import_module("demiglace.commands.clean")
     monkeypatch.setattr(stage, "find_spec", lambda name: None if name == "ray" else name)
     with pytest.raises(ConfigError, match=r"pip install 'demiglace\[clean,ray\]'"):
         demiglace.clean(**call(tmp_path, "x.txt", b"text", engine="ray"))
@@ -150,7 +151,7 @@ def test_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_workers_of_a_cluster_are_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: {"CPU": 96.0}))
-    assert clean._cores(CleanConfig(("x",), engine="ray")) == 96
+    assert sources._cores(CleanConfig(("x",), engine="ray")) == 96
 
 
 @pytest.fixture

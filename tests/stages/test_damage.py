@@ -14,7 +14,7 @@ import torch
 from stage_kit import QUICK, arguments, damage, in_child, strike, weights
 
 from demiglace.cli import main
-from demiglace.signals import fill, hidden_state_cache
+from demiglace.signals import hidden_state_cache, shard_store
 from demiglace.training import checkpoint, loop
 from demiglace.training import run as fit
 from demiglace.training.log import RunLog
@@ -145,7 +145,7 @@ def test_a_corrupt_cache_is_named_and_can_be_removed(
 def test_a_half_laid_out_cache_whose_file_shrank_is_an_error(
     line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert in_child(line, lambda: strike(fill, "_write_shard", 2)) == -signal.SIGKILL
+    assert in_child(line, lambda: strike(shard_store, "_write_shard", 2)) == -signal.SIGKILL
     (file,) = (tmp_path / "cache").rglob("logits.npy")
     damage(file, "cut")
     assert main(line) == 2
@@ -189,9 +189,9 @@ DISKS = {
     "first checkpoint": (full_at(checkpoint, "save_file", 1), "checkpoints"),
     "later checkpoint": (full_at(checkpoint, "save_file", 8), "checkpoints"),
     "checkpoint not flushed": (full_at(checkpoint.os, "fsync", 20), "checkpoints"),
-    "cache laid out": (full_at(fill.np.lib.format, "open_memmap", 2), "cache"),
-    "cache claimed": (full_at(fill, "write_json", 1), "cache"),
-    "shard's receipt": (full_at(fill, "write_json", 3), "cache"),
+    "cache laid out": (full_at(shard_store.np.lib.format, "open_memmap", 2), "cache"),
+    "cache claimed": (full_at(shard_store, "write_json", 1), "cache"),
+    "shard's receipt": (full_at(shard_store, "write_json", 3), "cache"),
     "RUN/last": (full_at(fit, "write_model", 1), "last"),
     "RUN/model": (full_at(fit, "write_model", 2), "model"),
     "manifest": (full_for("manifest.json"), "manifest.json"),

@@ -12,7 +12,7 @@ from stage_kit import QUICK, arguments, in_child, records, strike
 from demiglace.cli import main
 from demiglace.runs import directory as manifest
 from demiglace.runs.directory import read_manifest
-from demiglace.signals import fill, hidden_state_cache
+from demiglace.signals import hidden_state_cache, shard_store
 from demiglace.training import checkpoint, datasets, loop
 from demiglace.training import run as fit
 from demiglace.training.adversarial_generator import Adversary
@@ -39,11 +39,11 @@ TRAINING: dict[str, tuple[Any, str, int, bool]] = {
     "after the manifest": (fit, "remove_leftovers", 1, False),
 }
 CAPTURE: dict[str, tuple[Any, str, int, bool]] = {
-    "before the cache is claimed": (fill, "write_json", 1, False),
-    "before the first shard": (fill, "_write_shard", 1, False),
-    "before a shard's receipt": (fill, "write_json", 3, False),
-    "after a shard": (fill, "_write_shard", 2, True),
-    "after the last shard": (fill, "_write_shard", 3, True),
+    "before the cache is claimed": (shard_store, "write_json", 1, False),
+    "before the first shard": (shard_store, "_write_shard", 1, False),
+    "before a shard's receipt": (shard_store, "write_json", 3, False),
+    "after a shard": (shard_store, "_write_shard", 2, True),
+    "after the last shard": (shard_store, "_write_shard", 3, True),
 }
 # of the generator of `mate-kd`, which takes a step before every other one of the student's
 ADVERSARY: dict[str, tuple[Any, str, int, bool]] = {
@@ -130,14 +130,14 @@ def test_shards_that_are_there_are_not_captured_again(
     tmp_path: Path, lines: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = lines["distill"](tmp_path / "run")
-    assert in_child(line, lambda: strike(fill, "_write_shard", 2, after=True)) == -signal.SIGKILL
-    captured, original = [], fill._write_shard
+    assert in_child(line, lambda: strike(shard_store, "_write_shard", 2, after=True)) == -signal.SIGKILL
+    captured, original = [], shard_store._write_shard
 
     def noted(directory: Path, shard: int, *rest: Any) -> None:
         captured.append(shard)
         original(directory, shard, *rest)
 
-    monkeypatch.setattr(fill, "_write_shard", noted)
+    monkeypatch.setattr(shard_store, "_write_shard", noted)
     assert main(line) == 0
     assert captured == [2]
 

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import demiglace
 from demiglace.cli import main
+from demiglace.config.data import ReadConfig
 from demiglace.config.options import read_yaml
 from demiglace.data.batching import epoch_steps
-from demiglace.data.document_config import ReadConfig
 from demiglace.data.text import token_shards as corpora
 from demiglace.data.text.blocks import all_blocks
 from demiglace.methods.registry import METHODS

@@ -11,7 +11,7 @@ from stage_kit import QUICK, arguments, in_child, strike, weights
 
 import demiglace
 from demiglace.cli import main
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.blocks import all_blocks
 from demiglace.data.text.calibration_sample import drawn_rows
 from demiglace.data.text.token_shards import load_corpus

@@ -10,10 +10,11 @@ from stage_kit import QUICK, arguments, lenient, write_rows
 import demiglace
 from demiglace.cli import main
 from demiglace.commands import plan as plan_stage
-from demiglace.commands.plan import duration, run_of
+from demiglace.commands.plan import run_of
 from demiglace.config.commands import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.costs import run_spec as subject_module
+from demiglace.costs.describe import duration
 from demiglace.costs.measure_speed import calibrate
 from demiglace.costs.run_spec import read_lengths, subject_of
 from demiglace.methods.registry import METHODS

@@ -18,12 +18,12 @@ from demiglace.config.training import TrainConfig
 from demiglace.costs.estimate import _even_passes, epoch_passes
 from demiglace.costs.flops import passes_of
 from demiglace.costs.measure_speed import calibrate
+from demiglace.costs.run_spec import text_subject
 from demiglace.data.batching import epoch_steps, sorted_batches, split_by_tokens
 from demiglace.losses import language
 from demiglace.models.from_config import shape_of_config
 from demiglace.models.shape import ModelShape, forward_flops
 from demiglace.runs.directory import read_manifest
-from demiglace.stages.text_subject import text_subject
 from text_kit import byte_tokenizer, save_lm, sentences, tiny_lm, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"

@@ -33,8 +33,9 @@ from torch.optim import Optimizer
 from demiglace.cli import main
 from demiglace.config.training import TrainConfig
 from demiglace.models.language_model import load_language_model
+from demiglace.runs import processes
 from demiglace.runs.directory import read_manifest
-from demiglace.signals import fill, hidden_state_cache
+from demiglace.signals import hidden_state_cache, shard_store
 from demiglace.training import loop
 from demiglace.training import run as fit
 from text_kit import save_lm, sentences, write_jsonl
@@ -175,7 +176,7 @@ def test_a_method_without_a_term_on_outputs(tmp_path: Path, teacher: Path, odd_r
     assert main(line(tmp_path / "alone")) == 0
     assert on_two(line(tmp_path / "two"), lambda: note_patience(tmp_path / "patience")) == 0
     assert_one_run(tmp_path / "two", tmp_path / "alone")
-    assert (tmp_path / "patience").read_text() == str(fit._PATIENCE)
+    assert (tmp_path / "patience").read_text() == str(processes._PATIENCE)
 
 
 def note_patience(file: Path) -> None:
@@ -201,7 +202,7 @@ def test_killed_and_resumed(
 
     assert on_two(line(tmp_path / "whole")) == 0
     again = line(tmp_path / "run")
-    assert on_two(again, lambda: strike(fill, "_write_shard", 2)) == -signal.SIGKILL
+    assert on_two(again, lambda: strike(shard_store, "_write_shard", 2)) == -signal.SIGKILL
     assert on_two(again, lambda: strike(loop, "save_checkpoint", 8, after=True)) == -signal.SIGKILL
     assert on_two(again, lambda: strike(fit, "write_model", 2, after=True)) == -signal.SIGKILL
     assert on_two(again) == 0

@@ -11,8 +11,7 @@ from demiglace.config.training import TrainConfig, check_patience
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.accelerator import make_accelerator
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
-from demiglace.training.loop import Loop
-from demiglace.training.state import Goal
+from demiglace.training.loop import Goal, Loop
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 ROWS = 40

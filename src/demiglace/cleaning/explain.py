@@ -10,8 +10,8 @@ from demiglace.cleaning.rules.base import Measure
 from demiglace.cleaning.rules.decontamination import Decontamination
 from demiglace.cleaning.rules.dedup import CollectionRule
 from demiglace.cleaning.text_arrays import Texts
+from demiglace.config.data import ReadConfig
 from demiglace.console import print_table, say, table
-from demiglace.data.document_config import ReadConfig
 from demiglace.data.text.readers import Document, Unreadable, read_documents
 
 _MOST = 20

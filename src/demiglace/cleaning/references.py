@@ -10,9 +10,8 @@ import numpy as np
 from demiglace.cleaning.registry import AnyRule
 from demiglace.cleaning.rules.decontamination import Decontamination
 from demiglace.cleaning.text_arrays import Texts
-from demiglace.config.data import DataLocation
+from demiglace.config.data import DataLocation, ReadConfig
 from demiglace.console import say
-from demiglace.data.document_config import ReadConfig
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.sources import read_task
 from demiglace.data.rows.tasks import TASKS

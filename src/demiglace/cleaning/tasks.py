@@ -23,7 +23,7 @@ from demiglace.cleaning.rules.dedup import CollectionRule, Marks, joined
 from demiglace.cleaning.statistics import Entry, excerpt
 from demiglace.cleaning.storage import Part
 from demiglace.cleaning.text_arrays import Texts
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, read_documents
 from demiglace.errors import UserError
 

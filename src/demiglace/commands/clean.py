@@ -1,120 +1,29 @@
-"""Cleaning from sources to a finished run."""
+"""`demiglace clean`: training text through rules."""
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from demiglace.cleaning import run as cleaning
-from demiglace.cleaning.daft_executor import start
-from demiglace.cleaning.explain import explain
-from demiglace.cleaning.page import write_page
-from demiglace.cleaning.references import fingerprint_texts, read_references
-from demiglace.cleaning.registry import AnyRule, described, rules_of
-from demiglace.cleaning.tasks import READ, Plan
 from demiglace.config.commands import CleanConfig
-from demiglace.config.options import flatten
-from demiglace.console import say
-from demiglace.data.text.sources import find_sources, is_inside
-from demiglace.data.text.streams import cannot_read
+from demiglace.config.options import command
 from demiglace.errors import ConfigError
-from demiglace.runs.directory import Run, fingerprint, open_run
 
-_REMEDIES = {  # what may help, by how a reason for not reading begins
-    "too long": "--max-document-mb, or --unit line or paragraph for .txt",
-    "no text under": "--text-key",
-}
+_LIBRARIES = ("daft", "ftfy", "py3langid", "trafilatura", "fastwarc")
 
 
-def clean_sources(config: CleanConfig) -> Path | None:
-    """See `demiglace.stages.clean.clean`."""
-    rules = rules_of(config.rules, config.against)
-    if config.output is None and not config.explain:
-        raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
-    if config.output is not None:
-        _check_apart(config.sources, config.output)
-    sources = find_sources(config.sources, apart=config.output)
-    references = read_references(rules, config.reading, config.location)
-    texts = [text for name in references for text in references[name]]
-    if config.explain:
-        explain(list(sources), rules, config.reading, texts)
-        return None
-    inputs = {source: _identity(source, size) for source, size in sources.items()}
-    inputs |= {f"against {name}": fingerprint_texts(found) for name, found in references.items()}
-    run = _opened(config, rules, inputs)
-    plan = Plan(
-        str(run.path.absolute()),
-        tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
-        tuple(described(rules)),
-        asdict(config.reading),
-        config.keep_damaged,
-        config.format,
-        cleaning.bucket_count(sum(sources.values())),
-    )
-    if run.complete:
-        cleaning.clear(plan)  # what a run has left that was killed behind its last step
-        say(f"{run.path} is up to date.")
-        return run.path
-    start(config.engine, config.address)
-    cleaning.prepare(plan, texts)
-    result = cleaning.run(plan, config.workers or _cores(config))
-    totals = cleaning.summary(result["rules"])
-    write_page(run.path / "cleaning.html", plan, result)
-    shards = [f"shards/{f.name}" for f in cleaning.shard_files(run.path)]
-    brief = {name: _brief(tally) for name, tally in result["rules"].items()}
-    run.finish(sources=list(sources), totals=totals, rules=brief, shards=shards)
-    cleaning.clear(plan)
-    _say_result(run.path, totals, brief.get(READ, {}).get("reasons", {}))
-    return run.path
+@command(CleanConfig)
+def clean(config: CleanConfig) -> Path | None:
+    """Clean documents: shards/ of what is left, ledger/ of what was dropped or changed, cleaning.html to look at.
 
+    Returns the run directory; interrupted, the same call goes on. The result does not depend on the number of workers,
+    the engine or the order of sources. With `explain` it prints what each rule finds instead. Raises `ConfigError`,
+    `DataError` for sources that are not there or cannot be opened, `RunError`, and `UserError` where a task meets
+    damaged files, which `keep_damaged` uses up to the damage.
+    """
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"cleaning needs {', '.join(missing)}, not installed; run: pip install 'demiglace[clean]'")
+    if config.engine == "ray" and find_spec("ray") is None:
+        raise ConfigError("--engine ray needs Ray: pip install 'demiglace[clean,ray]', or leave --engine out.")
+    from demiglace.cleaning.sources import clean_sources
 
-def _check_apart(sources: Sequence[str], output: Path) -> None:
-    """Raise `ConfigError` where a source is in the output; of a folder around the output the rest is read."""
-    for source in sources:
-        if "://" not in source and is_inside(source, output):
-            raise ConfigError(f"the source {source} is in the output directory {output}; give another --output.")
-
-
-def _identity(source: str, size: int) -> str:
-    """A file's fingerprint; of an object store's, which is not read twice, the size."""
-    if "://" in source:
-        return f"an address, {size} bytes"
-    try:
-        return fingerprint([source])
-    except OSError as error:
-        raise cannot_read(source, error) from error
-
-
-def _opened(config: CleanConfig, rules: Sequence[AnyRule], inputs: Mapping[str, str]) -> Run:
-    assert config.output is not None
-    options = flatten(config, deciding_only=True) | {"rules": described(rules)}
-    options.pop("sources")
-    return open_run(config.output, "clean", options, inputs)
-
-
-def _cores(config: CleanConfig) -> int:
-    """The processors of this machine, or of the cluster's all."""
-    if config.engine == "local":
-        return os.cpu_count() or 1
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def _brief(tally: dict[str, Any]) -> dict[str, Any]:
-    """A rule's tally without what only the page shows."""
-    return {k: v for k, v in tally.items() if k not in ("histograms", "dropped", "kept")}
-
-
-def _say_result(path: Path, totals: dict[str, list[int]], refused: Mapping[str, int]) -> None:
-    before, after = totals["documents"]
-    share = totals["characters"][1] / max(1, totals["characters"][0])
-    say(f"{path}: {after:,} of {before:,} documents are left, {share:.1%} of the characters; see {path}/cleaning.html.")
-    if refused:
-        why = "; ".join(f"{reason}: {count:,}{_remedy(reason)}" for reason, count in refused.items())
-        say(f"{sum(refused.values()):,} were not read ({why}).")
-
-
-def _remedy(reason: str) -> str:
-    return next((f", see {flag}" for start, flag in _REMEDIES.items() if reason.startswith(start)), "")
+    return clean_sources(config)

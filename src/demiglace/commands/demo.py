@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from demiglace.commands.distill import distill
 from demiglace.commands.evaluate import evaluate
 from demiglace.commands.export import export
 from demiglace.commands.finetune import finetune
@@ -13,7 +14,6 @@ from demiglace.commands.truncate import truncate
 from demiglace.config.commands import DemoConfig
 from demiglace.config.options import command
 from demiglace.console import console, say, table
-from demiglace.distillation.classifier import distill
 from demiglace.errors import ConfigError
 from demiglace.report.runs.load import collect, summary_rows
 

@@ -1,6 +1,5 @@
 """`demiglace evaluate`: one model, several sets of rows."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -12,7 +11,7 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.commands.evaluate_lm import evaluate_text
+from demiglace.commands.evaluate_lm import evaluate_lm
 from demiglace.config.commands import EvaluateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import console, say, table
@@ -27,7 +26,7 @@ from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.evaluation.set_results import changes, measure
+from demiglace.evaluation.set_results import changes, file_name, measure
 from demiglace.labels import Match, match_all, pair
 from demiglace.models.labels import describe, label_names_of_config
 from demiglace.models.loading import (
@@ -38,7 +37,8 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
-from demiglace.runs.directory import open_run, read_json, read_manifest, write_atomically, write_json
+from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.files import read_json, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class _Loaded:
 def evaluate(config: EvaluateConfig) -> Path:
     """Measure a model on each set; with a teacher also how often the two agree, and where they do not.
 
-    With `corpus` or `lambada` it is a language model that is measured on text, see `stages.evaluate_text`.
+    With `corpus` or `lambada` it is a language model that is measured on text, see `commands.evaluate_lm`.
 
     Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
     with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
     with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it writes any.
     """
     if config.corpus or config.lambada:
-        return evaluate_text(config)
+        return evaluate_lm(config)
     path = resolve_model(config.model)
     labels = label_space_of(path)
     teacher = None if config.teacher is None else _teacher_of(config.teacher)
@@ -293,11 +293,6 @@ def _npy(array: np.ndarray) -> bytes:
     buffer = BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
-
-
-def file_name(set_name: str) -> str:
-    """The name of a set as a file name: ``mnli:validation`` gives ``mnli-validation``."""
-    return re.sub(r"[^\w.-]+", "-", set_name).strip("-.")
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -13,15 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config.commands import EvaluateConfig
 from demiglace.config.options import flatten
 from demiglace.console import console, say, table
-from demiglace.data.corpus_text import counted, read_texts
+from demiglace.data.text.readers import counted, read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import end_of_text, load_corpus
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.perplexity import Found, LastWord, last_word, last_words, perplexity
+from demiglace.models.language_model import load_causal
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
-from demiglace.runs.directory import Run, fingerprint, open_run
-from demiglace.stages.causal import load_causal
+from demiglace.runs.directory import Run, open_run
+from demiglace.runs.files import fingerprint
 from demiglace.training.lm_datasets import block_size
 
 _USUAL_BLOCK = 1024
@@ -35,7 +36,7 @@ METRICS = {
 }
 
 
-def evaluate_text(config: EvaluateConfig) -> Path:
+def evaluate_lm(config: EvaluateConfig) -> Path:
     """Perplexity on each corpus, and the last words of LAMBADA.
 
     Returns the run directory: manifest.json with the protocol and `evaluation.perplexity`'s scores by text, and what

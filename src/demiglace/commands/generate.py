@@ -7,9 +7,9 @@ from demiglace.config.options import command
 from demiglace.console import say
 from demiglace.data.text.token_shards import end_of_text
 from demiglace.errors import ConfigError
+from demiglace.models.language_model import load_causal
 from demiglace.models.loading import quiet
 from demiglace.models.shape import ModelShape
-from demiglace.stages.causal import load_causal
 
 
 @command(GenerateConfig)

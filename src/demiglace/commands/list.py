@@ -7,8 +7,8 @@ from demiglace.config.options import Option, command, options_of
 from demiglace.console import print_table, table
 from demiglace.data.rows.tasks import TASKS, Task
 from demiglace.errors import ConfigError, unknown
+from demiglace.methods.describe import show_method
 from demiglace.methods.registry import METHODS
-from demiglace.methods.show import show_method
 
 
 @command(TasksConfig)

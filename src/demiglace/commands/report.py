@@ -7,13 +7,13 @@ from demiglace.config.commands import ReportConfig
 from demiglace.config.options import command, options_of
 from demiglace.console import say
 from demiglace.errors import RunError
-from demiglace.report import table_files as comparison_tables
+from demiglace.report.comparison import table_files as comparison_tables
 from demiglace.report.comparison.page import render_comparison
 from demiglace.report.runs.load import collect
 from demiglace.report.runs.page import render
+from demiglace.report.runs.table_files import write_tables
 from demiglace.results.load import is_comparison, read_comparison
-from demiglace.runs.directory import read_json, write_atomically
-from demiglace.stages.table_files import write_tables
+from demiglace.runs.files import read_json, write_atomically
 
 _CONFIGS = {
     "tokenizer": configs.TokenizerConfig,

@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerFast
 from demiglace.config.commands import TokenizerConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
-from demiglace.data.corpus_text import counted, read_texts
+from demiglace.data.text.readers import counted, read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import DataError, RunError
-from demiglace.runs.directory import fingerprint, open_run
+from demiglace.runs.directory import open_run
+from demiglace.runs.files import fingerprint
 
 END = "<|endoftext|>"  # as GPT-2 calls it
 MASK, PAD = "<|mask|>", "<|pad|>"

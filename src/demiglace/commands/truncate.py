@@ -12,6 +12,7 @@ from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, ModelError, RunError
+from demiglace.models.layer_choice import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -24,7 +25,6 @@ from demiglace.models.loading import (
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, MEASURED, Keep, choose_layers, make_student
 from demiglace.runs.directory import Run, open_run
-from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 
 
 @command(TruncateConfig)

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from demiglace.commands.plan import speed_here
+from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Plan, Step
-from demiglace.compare.jobs import config_of
 from demiglace.config.commands import DistillConfig, FinetuneConfig
 from demiglace.costs.estimate import Speed
+from demiglace.costs.measure_speed import speed_here
 from demiglace.costs.run_spec import Subject, read_lengths, subject_of
 from demiglace.models.shape import ModelShape
 

@@ -11,7 +11,8 @@ from typing import Any
 from filelock import FileLock
 
 from demiglace.errors import RunError
-from demiglace.runs.directory import fingerprint, has_begun, open_run, read_json, read_manifest, write_json
+from demiglace.runs.directory import has_begun, open_run, read_manifest
+from demiglace.runs.files import fingerprint, read_json, write_json
 
 STAGE = "compare"
 _READERS = {  # the claims of the runs that read what `Files` names

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from demiglace.compare.contrasts import Contrast, read_contrasts
 from demiglace.compare.search_space import Search, read_search
 from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.registry import METHODS, is_file
 from demiglace.results.cells import CONTROLS
+from demiglace.results.contrasts import Contrast, read_contrasts
 
 Options = Mapping[str, Any]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

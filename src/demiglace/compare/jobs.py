@@ -2,34 +2,21 @@
 
 import contextlib
 import importlib
-import json
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from demiglace.compare.cells import with_values
-from demiglace.compare.grid import OF_EVALUATION
-from demiglace.compare.job_graph import OF_EXPORT, Step
-from demiglace.compare.search_space import Range
-from demiglace.config import commands as configs
-from demiglace.config.options import build, flatten
-from demiglace.errors import ConfigError, RunError, UserError
-from demiglace.runs.directory import check_config, has_begun, read_json
-
-_CONFIGS = {
-    "finetune": configs.FinetuneConfig,
-    "truncate": configs.TruncateConfig,
-    "search": configs.DistillConfig,
-    "distill": configs.DistillConfig,
-    "evaluate": configs.EvaluateConfig,
-    "export": configs.ExportConfig,
-}
-_FOUND = {"evaluate": OF_EVALUATION, "export": OF_EXPORT}  # of the options that a search found, those they have
+from demiglace.compare.job_config import best_file, claim_file, config_of, search_claim
+from demiglace.compare.job_graph import Step
+from demiglace.config.options import flatten
+from demiglace.errors import RunError, UserError
+from demiglace.runs.directory import check_config, has_begun
+from demiglace.runs.files import read_json
 
 
 @dataclass(frozen=True)
@@ -39,39 +26,6 @@ class Ending:
     seconds: float
     error: str | None = None
     is_user: bool = False
-
-
-def config_of(step: Step, home: Path) -> Any:
-    """The config of a step's stage, with the best options of its search. Raises `ConfigError`, naming the step."""
-    options = dict(step.options)
-    if step.search is not None and (file := best_file(home, step.search)).exists():
-        best = read_json(file)["options"]
-        if step.stage != "distill":
-            best = {k: v for k, v in best.items() if k in _FOUND[step.stage]}
-        options = with_values(options, best)
-    if step.stage == "search":
-        options["output"] = str(home / step.key)
-    try:
-        return build(_CONFIGS[step.stage], options)
-    except ConfigError as error:
-        raise ConfigError(f"{step.key}: {error}") from error
-
-
-def best_file(home: Path, search: str) -> Path:
-    """Where a search writes the best options that it found."""
-    return home / search / "best.json"
-
-
-def search_claim(step: Step, home: Path) -> dict[str, Any]:
-    """What a search is made of: its trials, its ranges, and the `base` options of all its trials."""
-    ranges = {k: asdict(r) if isinstance(r, Range) else list(r) for k, r in step.ranges.items()}
-    base = flatten(config_of(step, home), deciding_only=True)
-    return json.loads(json.dumps({"trials": step.trials, "ranges": ranges, "base": base}, default=str))
-
-
-def claim_file(home: Path, search: str) -> Path:
-    """Where a search writes its claim when it begins."""
-    return home / search / "search.json"
 
 
 def is_done(step: Step, home: Path) -> bool:
@@ -149,7 +103,7 @@ def _run(step: Step, home: Path) -> None:
         with logged(_file(home, "logs", step, "log")):
             module.run_search(step, home)
         return
-    module = importlib.import_module(f"demiglace.stages.{step.stage}")
+    module = importlib.import_module(f"demiglace.commands.{step.stage}")
     with logged(_file(home, "logs", step, "log")):
         getattr(module, step.stage)(config_of(step, home))
 

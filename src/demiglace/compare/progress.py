@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from demiglace import console as shared
-from demiglace.commands.plan import duration
 from demiglace.compare.job_graph import Step
 from demiglace.compare.jobs import Ending
 from demiglace.compare.scheduler import Schedule, Status
+from demiglace.costs.describe import duration
 
 _SHOWN: tuple[Status, ...] = ("done", "running", "failed", "skipped", "pending")
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "skipped": "yellow", "pending": ""}

@@ -12,7 +12,8 @@ from typing import Any
 from filelock import FileLock
 
 from demiglace.compare.grid import Grid
-from demiglace.runs.directory import has_begun, read_json, write_json
+from demiglace.runs.directory import has_begun
+from demiglace.runs.files import read_json, write_json
 
 Entry = Mapping[str, Any]
 

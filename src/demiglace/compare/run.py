@@ -9,7 +9,6 @@ from typing import Any
 
 from filelock import FileLock
 
-from demiglace.commands.plan import duration, size
 from demiglace.compare.cells import applies, row_options, skipped_names
 from demiglace.compare.cost import grid_cost
 from demiglace.compare.directory import claim, identity, reopen
@@ -19,13 +18,14 @@ from demiglace.compare.grid import Grid, parse_grid
 from demiglace.compare.job_graph import Plan, make_plan
 from demiglace.compare.progress import Watcher, watching
 from demiglace.compare.protocol import declare
-from demiglace.compare.results import steps_done, stories, write_results
+from demiglace.compare.records import steps_done, stories, write_results
 from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
 from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
 from demiglace.compare.validate import check_plan, files_read
 from demiglace.config.commands import CompareConfig
 from demiglace.console import say
+from demiglace.costs.describe import duration, size
 from demiglace.errors import ConfigError, FailedRunsError, RunError
 from demiglace.export.onnx import require_onnx
 

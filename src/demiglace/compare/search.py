@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from demiglace.commands.distill import distill
 from demiglace.compare.cells import with_values
+from demiglace.compare.job_config import best_file, claim_file, search_claim
 from demiglace.compare.job_graph import Step
-from demiglace.compare.jobs import best_file, claim_file, search_claim
 from demiglace.compare.search_space import Range, trial_options
 from demiglace.config.commands import DistillConfig
 from demiglace.config.options import build
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenise import tokenise
-from demiglace.distillation.classifier import distill
 from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import predict
 from demiglace.evaluation.significance import influence, variance_over_rows
 from demiglace.models.loading import load_classifier, load_tokenizer
-from demiglace.runs.directory import read_manifest, write_json
-from demiglace.training.run import processes
+from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import write_json
+from demiglace.runs.processes import processes
 
 
 def require_optuna() -> Any:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from demiglace.compare.cells import row_options, teacher_options
 from demiglace.compare.grid import method_name, several
+from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Plan, Step, reported_set
-from demiglace.compare.jobs import config_of
 from demiglace.compare.search_space import Range
 from demiglace.config.commands import DistillConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.data import DataConfig

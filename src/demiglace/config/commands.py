@@ -4,11 +4,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from demiglace.config.data import DataConfig, DataLocation
+from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
-from demiglace.data.corpus_config import CorpusConfig
-from demiglace.data.document_config import ReadConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text

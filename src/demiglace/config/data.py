@@ -4,7 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from demiglace.config.options import option
+from demiglace.config.options import group, option
+
+Unit = Literal["document", "line", "paragraph"]
+
+
+@dataclass(frozen=True)
+class ReadConfig:
+    """How files become documents."""
+
+    text_key: str = option("key or column of JSON lines and Parquet that holds the text", "text")
+    unit: Unit = option("what a document of a .txt file is: the file, each line, or what blank lines part", "document")
+    max_document_mb: float = option("longer documents are left out, and counted; megabytes", 5.0, above=0)
 
 
 @dataclass(frozen=True)
@@ -49,3 +60,26 @@ class DataLocation:
     """Where named tasks are read from."""
 
     data_dir: Path | None = option("folder of data sets; default: $DEMIGLACE_DATA, else the hub", None, decides=False)
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Documents to train a language model on, as blocks of tokens."""
+
+    corpus: tuple[str, ...] = option(
+        "files, folders or globs of documents: .txt, .jsonl, .parquet, also .gz and .zst, or a run of `clean`", ()
+    )
+    validation_corpus: tuple[str, ...] = option(
+        "documents to validate on; without them the last blocks of the corpus, which are then not trained on", ()
+    )
+    validation_blocks: int = option("at most so many blocks to validate on", 256, at_least=1)
+    block_size: int | None = option("tokens of a row; none: 512, or what the model takes", None, at_least=2)
+    max_tokens: int | None = option(
+        "use only so many tokens of the corpus, in blocks drawn with the seed 0", None, at_least=1
+    )
+    token_files: str = option(
+        "where the token files are kept: auto (in the run directory, till its end), or a directory that runs share",
+        "auto",
+        decides=False,
+    )
+    reading: ReadConfig = group(ReadConfig)

@@ -9,9 +9,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from demiglace.data.corpus_text import fault_of
-from demiglace.data.document_config import ReadConfig
-from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, format_of, read_documents, unpacked
+from demiglace.config.data import ReadConfig
+from demiglace.data.text.readers import (
+    DamagedFileError,
+    Document,
+    Unreadable,
+    fault_of,
+    format_of,
+    read_documents,
+    unpacked,
+)
 from demiglace.data.text.token_shards import count_tokens
 from demiglace.errors import DataError
 

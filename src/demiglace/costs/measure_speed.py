@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from demiglace.console import say
+from demiglace.costs.describe import free_memory, size
 from demiglace.costs.estimate import Speed, teacher_head_flops
 from demiglace.costs.flops import BACKWARD, Passes, padded_flops, passes_of
 from demiglace.costs.run_spec import Subject
@@ -20,11 +22,11 @@ from demiglace.data.tokenise import Examples
 from demiglace.methods.base import Progress
 from demiglace.models.from_config import random_model
 from demiglace.models.loading import seeded
+from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, SparseTargets
 from demiglace.training.objective import Objective, Perturbed
 from demiglace.training.optimiser import make_optimiser
-from demiglace.training.run import processes
 
 T = TypeVar("T")
 _FORWARD_SHARE = 0.3  # of the seconds, for forward passes without gradients
@@ -194,3 +196,12 @@ class _Watch:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
+
+
+def speed_here(subject: Subject, seconds: float) -> Speed | None:
+    """This machine's speed at a run, measured for about `seconds`; none, and said so, where the run does not fit."""
+    needed = subject.estimate().memory.total
+    if needed > free_memory():
+        say(f"{size(needed)} do not fit the memory here, so no time can be told; `plan --flops` assumes a speed.")
+        return None
+    return calibrate(subject, seconds)

@@ -1,6 +1,5 @@
-"""`demiglace distill`: a student learns from a teacher's signals."""
+"""`demiglace distill_classifier`: a student learns from a teacher's signals."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import or_
@@ -9,14 +8,17 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.commands import DistillConfig
-from demiglace.config.options import command
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import LabelSpace
-from demiglace.distillation.language_model import distill_text
-from demiglace.distillation.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
-from demiglace.distillation.teacher_check import look_at_generator, look_at_teacher
-from demiglace.distillation.teacher_signals import alone, cache_root
+from demiglace.distillation.student import (
+    cut_of,
+    cut_student,
+    teaching_inputs,
+    warn_of_first_token,
+)
+from demiglace.distillation.teacher_check import look_at_generator, look_at_teacher, with_hidden_states
+from demiglace.distillation.teacher_signals import attach_signal_source
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
@@ -38,43 +40,21 @@ from demiglace.models.loading import (
 )
 from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
 from demiglace.models.shape import ModelShape
-from demiglace.runs.directory import Run, fingerprint
-from demiglace.signals.fill import fill_cache
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache
-from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.request import SignalRequest
-from demiglace.signals.shard_store import capture_seconds
+from demiglace.runs.directory import Run
+from demiglace.runs.files import fingerprint
+from demiglace.runs.processes import processes
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from demiglace.training.datasets import make_material, read_rows
 from demiglace.training.optimiser import freeze
-from demiglace.training.run import (
-    Job,
-    check_training,
-    numeric_choices,
-    open_shared,
-    processes,
-    train,
-    with_hidden_states,
-)
+from demiglace.training.run import Job, check_training, numeric_choices, open_shared, train
 from demiglace.training.schedule import check_phases
 
 
-@command(DistillConfig)
-def distill(config: DistillConfig) -> Path:
-    """Train a student on a teacher's signals with one of the methods of `demiglace methods`.
+def distill_classifier(config: DistillConfig) -> Path:
+    """Train a student on rows and on the signals of a teacher; return the run directory.
 
-    The student learns a task from rows (`data`), or to be a language model from text (`corpus`).
-
-    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
-    training; interrupted, the same call goes on.
+    See `demiglace.commands.distill.distill`.
     """
-    check_student_choice(config)
-    if config.text.corpus:
-        if config.label_map:
-            raise ConfigError("--label-map is for rows with labels (--data); with --corpus there are none.")
-        return distill_text(config)
-    if config.cache_tokens != "none":
-        raise ConfigError(f"--cache-tokens {config.cache_tokens} is for --corpus; rows are cached whole, by --cache.")
     method = build_method(config.method, config.method_options)
     check_sharding(config, method)
     check_phases(config.method, method, config.training.epochs)
@@ -88,7 +68,7 @@ def distill(config: DistillConfig) -> Path:
         for file in config.source.unlabelled:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
-    run = open_shared(config.output, "distill", config, inputs)
+    run = open_shared(config.output, "distill_classifier", config, inputs)
     if run is None:
         return config.output
     tokenizer = load_tokenizer(config.teacher)
@@ -114,21 +94,11 @@ def distill(config: DistillConfig) -> Path:
     if not reduce(or_, requests).empty:
         teacher.to(processes().device)
         _look(job, run, config, teacher, match)
-    job = _with_source(job, config, run, teacher, requests, match)
+    job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
     return config.output
-
-
-def check_student_choice(config: DistillConfig) -> None:
-    """Raise `ConfigError` unless the student is named or to be cut from the teacher, and not both."""
-    ways = [bool(config.student), config.layers is not None or config.keep is not None]
-    if sum(ways) != 1:
-        given = "both were given" if all(ways) else "neither was given"
-        raise ConfigError(
-            f"the student is either --student MODEL or cut from the teacher by --layers or --keep; {given}."
-        )
 
 
 def check_sharding(config: DistillConfig, method: Method) -> None:
@@ -179,26 +149,6 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
 def teacher_labels(teacher: str) -> tuple[str, ...]:
     """Return the class names of a teacher from its config alone."""
     return label_names_of_config(load_config(resolve_model(teacher)))
-
-
-def _with_source(
-    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest], match: Match
-) -> Job:
-    """The job with its source of signals: none, the teacher online, or its answers from the cache."""
-    request = reduce(or_, requests)
-    if request.empty:
-        return job
-    state = processes()
-    if config.cache == "off" or not request.cacheable:
-        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
-    rows = job.material.examples["train"]
-    identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
-    key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
-    directory = cache_root(config, run) / key.name
-    with alone(directory, key, state):
-        fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
-        state.wait_for_everyone()
-    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
 
 
 def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:

@@ -11,6 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from demiglace.config.commands import DistillConfig
 from demiglace.data.text.blocks import Blocks
 from demiglace.distillation.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
+from demiglace.distillation.teacher_check import with_hidden_states
+from demiglace.distillation.teacher_signals import telling_of, token_cache
 from demiglace.errors import ConfigError, ModelError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
@@ -19,17 +21,17 @@ from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.runs.directory import Run
+from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sparse_logit_cache import Telling
-from demiglace.stages.cached_tokens import telling_of, token_cache
 from demiglace.training.lm_datasets import block_size, check_training, corpus_inputs, make_blocks, masking_of
 from demiglace.training.optimiser import freeze
-from demiglace.training.run import Job, numeric_choices, open_shared, processes, train, with_hidden_states
+from demiglace.training.run import Job, numeric_choices, open_shared, train
 from demiglace.training.schedule import phase_ends
 
 
-def distill_text(config: DistillConfig) -> Path:
+def distill_language_model(config: DistillConfig) -> Path:
     """Train a language model on a teacher's signals; the teacher is asked for every batch, or once (`cached_tokens`).
 
     Terms on logits are taken token by token and never make all [B, L, V] of them; terms on hidden states compare

@@ -11,14 +11,16 @@ from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
 from demiglace.data.tokenise import Examples
+from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import is_file
+from demiglace.models.layer_choice import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, MEASURED, Keep, choose_layers, make_student, truncate_config
-from demiglace.runs.directory import Run, fingerprint, read_json, write_json
-from demiglace.stages.importance import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
-from demiglace.training.run import processes
+from demiglace.runs.directory import Run
+from demiglace.runs.files import fingerprint, read_json, write_json
+from demiglace.runs.processes import processes
 
 CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
@@ -100,3 +102,13 @@ def _measured(
         write_json(file, {"keep": choice.keep, **choice.found})
     state.wait_for_everyone()
     return read_json(file)
+
+
+def check_student_choice(config: DistillConfig) -> None:
+    """Raise `ConfigError` unless the student is named or to be cut from the teacher, and not both."""
+    ways = [bool(config.student), config.layers is not None or config.keep is not None]
+    if sum(ways) != 1:
+        given = "both were given" if all(ways) else "neither was given"
+        raise ConfigError(
+            f"the student is either --student MODEL or cut from the teacher by --layers or --keep; {given}."
+        )

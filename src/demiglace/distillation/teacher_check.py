@@ -1,7 +1,9 @@
 """Checks of a teacher and of a generator on a few rows before training, since a wrong one costs a full run."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,11 @@ from demiglace.data.tokenise import Examples, select
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
 from demiglace.methods.base import Progress
+from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sinks import Sinks, find_sinks
 from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.run import Job
 
 _LEAST, _MOST = 64, 256
 # A generator must predict this share of the masked tokens, and this many times the share of the most frequent one. On
@@ -153,3 +157,19 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             groups.append([number])
     return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
+
+
+def with_hidden_states(job: Job, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> Job:
+    """Return the job with what `look_at_states` finds, if the run pools hidden states.
+
+    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
+    """
+    request = reduce(or_, requests)
+    pools = any(pooling != "tokens" for pooling in request.poolings)
+    if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
+        return job
+    training = job.material.examples["train"]
+    return replace(
+        job,
+        findings={**job.findings, "hidden_states": look_at_states(teacher, training, request, job.precision)},
+    )

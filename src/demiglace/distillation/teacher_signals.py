@@ -1,17 +1,32 @@
 """Where a run keeps the teacher's signals, and how runs that share the place wait for each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from accelerate import PartialState
 from filelock import BaseFileLock, FileLock
+from transformers import PreTrainedModel
 
 from demiglace.config.commands import DistillConfig
-from demiglace.errors import CacheError
+from demiglace.console import say
+from demiglace.data.text.blocks import Blocks
+from demiglace.errors import CacheError, ConfigError
+from demiglace.labels import Match
+from demiglace.methods.base import Method
+from demiglace.methods.terms.token_level import sparse_temperature
+from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
-from demiglace.signals.fill import prepare_cache
-from demiglace.signals.shard_store import Layout
+from demiglace.runs.processes import processes
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
+from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest
+from demiglace.signals.shard_store import Layout, capture_seconds, prepare_cache
+from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey, fill_token_cache
+from demiglace.training.run import Job
 
 
 def cache_root(config: DistillConfig, run: Run) -> Path:
@@ -38,3 +53,74 @@ def _acquire(lock: BaseFileLock) -> None:
         lock.acquire()
     except OSError as error:
         raise CacheError(f"{lock.lock_file} cannot be made ({error.strerror}); give another --cache.") from error
+
+
+_SEED = 0  # and not the run's, so that runs of all seeds share one cache
+
+
+def telling_of(
+    config: DistillConfig, method: Method, student: ModelShape, teacher: ModelShape, *, masked: bool
+) -> Telling | None:
+    """Which tokens are to be kept; none where the teacher is asked for every batch. masked: the kind of both models.
+
+    Raises `ConfigError` for a method or model that cannot learn from them, and options that contradict each other.
+    """
+    kind, count = config.cache_tokens, config.cached_per_token
+    if kind == "none":
+        return None
+    if config.cache == "off":
+        raise ConfigError(f"--cache off keeps nothing, and --cache-tokens {kind} asks for a cache; leave one out.")
+    if masked:
+        raise ConfigError(
+            f"--cache-tokens {kind} is for causal models: what a masked one predicts is drawn anew every epoch. Leave "
+            "it out; the teacher is then asked for every batch."
+        )
+    if kind == "top-k" and count > teacher.vocab_size:
+        raise ConfigError(f"--cached-per-token {count}: the teacher has only {teacher.vocab_size:,} tokens.")
+    temperature = sparse_temperature(config.method, method, student, teacher)
+    if kind == "top-k":
+        say(
+            "warning: --cache-tokens top-k is biased: the student learns that there are no tokens but the "
+            f"{count} likeliest ones; sampled is not."
+        )
+    return Telling(kind, count, temperature, _SEED)
+
+
+def token_cache(
+    config: DistillConfig,
+    run: Run,
+    teacher: PreTrainedModel,
+    blocks: Blocks,
+    telling: Telling,
+    request: SignalRequest,
+    precision: str,
+) -> tuple[TokenCache, float]:
+    """The filled cache, and the seconds that its filling took in whichever run; raises `CacheError`s."""
+    state = processes()
+    shape, weights = ModelShape.of(teacher), run.inputs["teacher"]
+    key = TokenKey.of(weights, shape, blocks, telling, request, config.cache_dtype, precision)
+    directory = cache_root(config, run) / key.name
+    with alone(directory, key, state):
+        fill_token_cache(directory, key, teacher, blocks, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+    return TokenCache(directory, key), capture_seconds(directory, key)
+
+
+def attach_signal_source(
+    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest], match: Match
+) -> Job:
+    """The job with its source of signals: none, the teacher online, or its answers from the cache."""
+    request = reduce(or_, requests)
+    if request.empty:
+        return job
+    state = processes()
+    if config.cache == "off" or not request.cacheable:
+        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
+    rows = job.material.examples["train"]
+    identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
+    key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
+    directory = cache_root(config, run) / key.name
+    with alone(directory, key, state):
+        fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))

@@ -1,5 +1,6 @@
 """What is told of a model on one set: its metrics, by part of the set too, and what it changes against its teacher."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,3 +107,8 @@ def _confusions(student: np.ndarray, teacher: np.ndarray, names: Sequence[str]) 
     pairs, counts = np.unique(np.stack([teacher[differ], student[differ]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:EXAMPLES]
     return [{"from": names[pairs[i][0]], "to": names[pairs[i][1]], "rows": int(counts[i])} for i in order]
+
+
+def file_name(set_name: str) -> str:
+    """The name of a set as a file name: ``mnli:validation`` gives ``mnli-validation``."""
+    return re.sub(r"[^\w.-]+", "-", set_name).strip("-.")

@@ -11,12 +11,11 @@ from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from demiglace.evaluation.bootstrap_metrics import SUMMED
+from demiglace.evaluation.verdicts import NO_DIFFERENCE, UNKNOWN
 
 LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
 LEAST_SEEDS = 3
 _ROUNDING = 1e-12  # two metrics that differ by less are equal
-NO_DIFFERENCE: Literal["no significant difference"] = "no significant difference"
-UNKNOWN: Literal["too few seeds to tell"] = "too few seeds to tell"
 Verdict = Literal["better", "worse", "no significant difference", "too few seeds to tell"]
 
 

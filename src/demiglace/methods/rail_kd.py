@@ -4,6 +4,7 @@ Both variants take their options from here; each has its own file with its own c
 """
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from demiglace.config.options import group, option
 from demiglace.errors import ConfigError
@@ -79,3 +80,28 @@ class RailOptions:
                 Weighted(self.layer_weight, self.layers.term(kind)),
             )
         )
+
+
+@dataclass(frozen=True)
+class RailKDLayerwise:
+    """λ1·CE + λ2·KD + λ3·mean_i α_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ_i = W_i h̄_i."""
+
+    projection: Literal["auto", "per-layer", "shared", "none"] = option(
+        "one W for each layer, one for all, or none; auto: none at equal widths, else per-layer", "auto"
+    )
+    rail: RailOptions = group(RailOptions)
+
+    def method(self) -> Method:
+        """The three terms."""
+        return self.rail.method(self.projection)
+
+
+@dataclass(frozen=True)
+class RailKDConcatenated:
+    """λ1·CE + λ2·KD + λ3·‖ĥ^T/‖ĥ^T‖ − ĥ^S/‖ĥ^S‖‖² with ĥ = W [h̄_1; …; h̄_m]."""
+
+    rail: RailOptions = group(RailOptions)
+
+    def method(self) -> Method:
+        """The three terms."""
+        return self.rail.method("concatenated")

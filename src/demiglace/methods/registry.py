@@ -13,9 +13,8 @@ from demiglace.methods.ckd import CombinationKD
 from demiglace.methods.combined_kd import CombinedKD
 from demiglace.methods.continuation_kd import ContinuationKD
 from demiglace.methods.distil import Distil
-from demiglace.methods.divergence_kd import ReverseKL
+from demiglace.methods.divergence_kd import JensenShannon, ReverseKL, SkewKL, SkewReverseKL
 from demiglace.methods.from_yaml import read_method
-from demiglace.methods.jsd import JensenShannon
 from demiglace.methods.last_layer_kd import LastLayerKD
 from demiglace.methods.mate_kd import MateKD
 from demiglace.methods.minilm import MiniLM
@@ -25,11 +24,8 @@ from demiglace.methods.pkd import PKD
 from demiglace.methods.pseudo_labels import PseudoLabels
 from demiglace.methods.rail_annealing import RailAnnealing
 from demiglace.methods.rail_balanced import RailBalanced
-from demiglace.methods.rail_kd_c import RailKDConcatenated
-from demiglace.methods.rail_kd_l import RailKDLayerwise
+from demiglace.methods.rail_kd import RailKDConcatenated, RailKDLayerwise
 from demiglace.methods.rail_mate import RailMate
-from demiglace.methods.skew_kl import SkewKL
-from demiglace.methods.skew_reverse_kl import SkewReverseKL
 from demiglace.methods.tinybert import TinyBERT
 from demiglace.methods.universal_kd import UniversalKD
 from demiglace.methods.vanilla_kd import VanillaKD

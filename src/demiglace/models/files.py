@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
-from demiglace.runs.directory import fingerprint
+from demiglace.runs.files import fingerprint
 
 # what reading somebody's config, tokenizer or weights raises where they cannot be used
 LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)

@@ -6,12 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.models.files import LOAD_ERRORS, load_config, load_error, resolve_model
-from demiglace.models.language_model import language_class
+from demiglace.config.commands import PretrainConfig
+from demiglace.errors import ConfigError
+from demiglace.models.files import (
+    LOAD_ERRORS,
+    load_config,
+    load_error,
+    resolve_model,
+)
+from demiglace.models.language_model import (
+    language_class,
+    language_config,
+    new_language_config,
+)
 from demiglace.models.loading import prepare_config, quiet, seeded
 from demiglace.models.shape import ModelShape
+from demiglace.training.lm_datasets import (
+    USUAL_BLOCK,
+)
 
 
 def classifier_config(model: str | Path, label_names: Sequence[str], dropout: float | None = None) -> PreTrainedConfig:
@@ -45,3 +59,38 @@ def random_model(
     except LOAD_ERRORS as error:
         raise load_error(str(config.name_or_path), error) from error
     return model.eval()
+
+
+_SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+
+
+def check_model_choice(config: PretrainConfig) -> None:
+    """Raise `ConfigError` unless a model is to be gone on with or to be made anew, with what either needs."""
+    if bool(config.model) == bool(config.config_of):
+        given = "both were given" if config.model else "neither was given"
+        raise ConfigError(f"the model is either --model, to go on from, or --config-of, to begin anew; {given}.")
+    sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
+    if config.model and (sizes or config.tokenizer):
+        more = ["--tokenizer"] if config.tokenizer else []
+        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--config-of); --model has its own.")
+    if config.config_of and not config.tokenizer and not Path(config.config_of).is_dir():
+        raise ConfigError(
+            f"--config-of {config.config_of} is a kind of model and brings no tokenizer; give --tokenizer DIRECTORY, "
+            "such as one of `demiglace tokenizer train`."
+        )
+
+
+def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The config of the model in training. Raises `ConfigError` and `ModelError` where there can be none."""
+    if config.model:
+        return language_config(config.model, config.training.dropout)
+    sizes = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
+    }
+    positions = config.text.block_size or USUAL_BLOCK
+    return new_language_config(
+        str(config.config_of), tokenizer, sizes, positions=positions, dropout=config.training.dropout
+    )

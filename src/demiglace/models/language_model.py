@@ -23,7 +23,9 @@ from demiglace.errors import ConfigError, ModelError
 from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
 from demiglace.models.loading import load_whole, quiet, seeded, set_dropout
 from demiglace.models.shape import CAUSAL_NAMES, unused_positions
+from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.models.truncate import truncate_config
+from demiglace.runs.processes import processes
 
 
 @dataclass(frozen=True)
@@ -240,3 +242,17 @@ def checked(model: PreTrainedModel, name: str) -> PreTrainedModel:
             f"{name} is a {type(model).__name__}, which changes its logits behind the head; that is not supported."
         )
     return model
+
+
+def load_causal(name: str, allow_pickle: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, in fp32 on its device, and its tokenizer. Raises `ModelError` for a masked language model."""
+    tokenizer = load_text_tokenizer(name)
+    model = load_language_model(name, allow_pickle=allow_pickle)
+    if is_masked(model.config):
+        raise ModelError(
+            f"{name} is a masked language model, which fills gaps; text is written, and its perplexity measured, by "
+            "causal ones."
+        )
+    check_ids(model, tokenizer)
+    model.to(processes().device)  # type: ignore[arg-type] # its decorator
+    return model, tokenizer

@@ -1,41 +1,14 @@
 """Numbers and names in words: one way to write each quantity, in the terminal and on the page."""
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+
+from demiglace.evaluation.verdicts import NO_DIFFERENCE
+from demiglace.results.metrics import in_points, measure
+from demiglace.results.schema import Difference, Equivalence, Spread
 
 MISSING = "–"
 _TURNING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])  # bidirectional controls of Unicode
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a metric is written and which direction is better."""
-
-    title: str
-    percent: bool = False
-    higher_is_better: bool = True
-
-
-_MEASURES = {
-    "accuracy": Measure("Accuracy", percent=True),
-    "f1": Measure("F1", percent=True),
-    "macro_f1": Measure("Macro-F1", percent=True),
-    "matthews": Measure("Matthews correlation"),
-    "pearson": Measure("Pearson r"),
-    "spearman": Measure("Spearman ρ"),
-    "mse": Measure("Mean squared error", higher_is_better=False),
-    "loss": Measure("Loss", higher_is_better=False),
-    "perplexity": Measure("Perplexity", higher_is_better=False),
-    "word_perplexity": Measure("Perplexity by word", higher_is_better=False),
-    "bits_per_byte": Measure("Bits per byte", higher_is_better=False),
-}
-
-
-def measure(metric: str) -> Measure:
-    """How a metric is shown; one that is not known is shown by its name."""
-    return _MEASURES.get(metric) or Measure(metric.replace("_", " "))
 
 
 def in_sentence(metric: str) -> str:
@@ -44,13 +17,6 @@ def in_sentence(metric: str) -> str:
     return {"Accuracy": "accuracy", "Macro-F1": "macro-F1", "Mean squared error": "mean squared error"}.get(
         title, title
     )
-
-
-def finite(value: Any) -> float | None:
-    """The value where it is a finite number, else None: manifests may hold NaN, null or nothing."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if math.isfinite(value) else None
 
 
 def score(value: float | None, metric: str) -> str:
@@ -122,3 +88,97 @@ def shorten(text: str, length: int = 60) -> str:
 def undirected(text: str) -> str:
     """The text without the characters that turn the direction of what follows."""
     return text.translate(_TURNING)
+
+
+def points(value: float | None, metric: str) -> str:
+    """``85.1`` for what has points of 100, else three decimals."""
+    if value is None:
+        return MISSING
+    return f"{100 * value:.1f}" if in_points(metric) else decimal(value)
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference with its sign: ``+1.2``, ``−0.3``."""
+    text = points(abs(value), metric)
+    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+
+
+def mean_and_deviation(spread: Spread, metric: str) -> str:
+    """``85.1 ± 0.4``; the mean alone where there is one seed."""
+    mean = points(spread.mean, metric)
+    return mean if spread.sd is None else f"{mean} ± {points(spread.sd, metric)}"
+
+
+def in_full(metric: str) -> str:
+    """A metric inside a sentence: ``average``, ``accuracy``, ``macro-F1``."""
+    return in_sentence(metric)
+
+
+def difference_in_words(found: Difference, metric: str, level: float) -> str:
+    """Return ``+1.2 (95 % interval 0.3 to 2.1)``."""
+    interval = "" if found.interval is None else f" ({percent(level)} interval {interval_in_words(found, metric)})"
+    return signed(found.difference, metric) + interval
+
+
+def interval_in_words(found: Difference, metric: str) -> str:
+    """Return ``−0.3 to 2.1``."""
+    if found.interval is None:
+        return MISSING
+    return " to ".join(signed(v, metric).removeprefix("+") for v in found.interval)
+
+
+def in_bare_points(value: float, metric: str) -> str:
+    """Return a difference without its sign, with its unit: ``1.3 points``, ``0.012``."""
+    size = points(abs(value), metric)
+    return f"{size} point{'' if size == '1.0' else 's'}" if in_points(metric) else size
+
+
+def could_have_seen(found: Difference, metric: str) -> str:
+    """Return what a test without a finding could have seen: ``could have seen 1.3 points``; empty for others."""
+    if found.verdict != NO_DIFFERENCE or found.mde is None:
+        return ""
+    return f"could have seen {in_bare_points(found.mde, metric)}"
+
+
+def verdict_in_words(found: Difference, metric: str) -> str:
+    """Return ``better``, ``better, exploratory``, ``no significant difference (could have seen 1.3 points)``."""
+    seen = could_have_seen(found, metric)
+    return f"{found.verdict} ({seen})" if seen else f"{found.verdict}{if_exploratory(found)}"
+
+
+def equivalence_in_words(found: Equivalence, metric: str) -> str:
+    """Return ``equivalent within ±1.0 points, p 0.012``."""
+    p = "" if found.p_corrected is None else f", p {probability(found.p_corrected)}"
+    return f"{found.verdict} within ±{in_bare_points(found.margin, metric)}{p}"
+
+
+def adverb(found: Difference) -> str:
+    """Return ``significantly better`` of a test that was corrected, ``better (exploratory)`` of others."""
+    return f"{found.verdict} (exploratory)" if found.exploratory else f"significantly {found.verdict}"
+
+
+def if_exploratory(found: Difference) -> str:
+    """Return ``, exploratory`` for a difference that was not declared before the runs, else nothing."""
+    return ", exploratory" if found.exploratory and found.verdict in ("better", "worse") else ""
+
+
+def percent(level: float) -> str:
+    """``95 %``."""
+    return f"{100 * level:.0f}\u00a0%"
+
+
+def probability(p: float | None) -> str:
+    """``0.032``, ``<0.001``."""
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def count_of(number: int, thing: str) -> str:
+    """``1 task``, ``3 tasks``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

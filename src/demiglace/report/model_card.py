@@ -10,8 +10,9 @@ import jinja2
 import yaml
 
 from demiglace.report import format
+from demiglace.results import metrics
 from demiglace.results.run_log import numbers
-from demiglace.runs.directory import read_json, write_atomically
+from demiglace.runs.files import read_json, write_atomically
 
 Manifest = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -167,7 +168,7 @@ def _results(task: str, trained: Manifest, model_kind: str) -> list[dict[str, An
 
 def _metric(name: str, value: float) -> dict[str, Any]:
     """A metric under the name that the Hub has for it, with ours beside it."""
-    return {"type": _METRICS.get(name, name), "value": value, "name": format.measure(name).title}
+    return {"type": _METRICS.get(name, name), "value": value, "name": metrics.measure(name).title}
 
 
 def _kept(trained: Manifest) -> list[int]:
@@ -186,7 +187,7 @@ def _metrics(trained: Manifest, teacher: Manifest, control: Manifest) -> list[tu
 
     control = {} if trained.get("method") == "none" else control
     return [
-        (split, format.measure(metric).title, *(of(m, split, metric) for m in (trained, teacher, control)))
+        (split, metrics.measure(metric).title, *(of(m, split, metric) for m in (trained, teacher, control)))
         for split, scores in (trained.get("metrics") or {}).items()
         for metric in numbers(scores)
     ]
@@ -196,5 +197,5 @@ def _artefact(found: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     """A row of file, size, median latency with one row and with 32, and the share of equal labels."""
     latency = found.get("latency_ms") or {}
     times = [format.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
-    agreement = format.share(format.finite(found.get("label_agreement")))
-    return str(found.get("name")), format.megabytes(format.finite(found.get("bytes"))), times[0], times[1], agreement
+    agreement = format.share(metrics.finite(found.get("label_agreement")))
+    return str(found.get("name")), format.megabytes(metrics.finite(found.get("bytes"))), times[0], times[1], agreement

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Model
+from demiglace.results import metrics as metrics_module
 
 ROLES = {"teacher": "teacher", "distilled": "distilled student", "control": "control", "model": "model"}
 
@@ -56,7 +57,7 @@ def model_table(experiment: Experiment) -> Table:
             _scores(
                 metric,
                 [experiment.score(m, metric) for m in models],
-                1 if format.measure(metric).higher_is_better else -1,
+                1 if metrics_module.measure(metric).higher_is_better else -1,
             )
             for metric in experiment.metrics
         ),
@@ -141,7 +142,9 @@ def _agreement(models: Sequence[Model]) -> Callable[[float | None], str]:
 
 
 def _scores(metric: str, values: Sequence[float | None], better: int) -> tuple[Column, list[Cell]]:
-    return _numbers(format.shorten(format.measure(metric).title), values, lambda v: format.score(v, metric), better)
+    return _numbers(
+        format.shorten(metrics_module.measure(metric).title), values, lambda v: format.score(v, metric), better
+    )
 
 
 def _numbers(

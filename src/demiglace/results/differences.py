@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from demiglace.commands.evaluate import file_name
-from demiglace.compare.contrasts import Contrast
 from demiglace.evaluation.metrics import METRICS
+from demiglace.evaluation.set_results import file_name
 from demiglace.evaluation.significance import (
     ALPHA,
-    UNKNOWN,
     PairedDifference,
     corrected,
     influence,
@@ -24,7 +22,9 @@ from demiglace.evaluation.significance import (
     paired_difference,
     verdict,
 )
+from demiglace.evaluation.verdicts import UNKNOWN
 from demiglace.results.cells import CONTROLS, Average, Name, Outcome, averages, control_label, is_own
+from demiglace.results.contrasts import Contrast
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
 PRIMARY, EXPLORATORY = "primary", "exploratory"

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.errors import RunError
-from demiglace.report.comparison import parse
-from demiglace.report.runs.schema import Scores
+from demiglace.results import parse
 from demiglace.results.comparison import Comparison
-from demiglace.results.run_log import read_epochs, read_log
+from demiglace.results.run_log import Scores, read_epochs, read_log
 from demiglace.results.schema import Cell, run_directory
-from demiglace.runs.directory import read_json
+from demiglace.runs.files import read_json
 
 STAGE = "compare"
 _OUTLINE = ("summary.json", "results.json")

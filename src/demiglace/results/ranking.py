@@ -2,15 +2,15 @@
 
 from collections import Counter
 
-from demiglace.report.comparison import labels
-from demiglace.report.comparison.labels import Key
+from demiglace.evaluation.verdicts import UNKNOWN
+from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
-from demiglace.results.schema import Difference
+from demiglace.results.schema import Difference, Key
 
 
 def ranked(comparison: Comparison) -> list[Key]:
     """Students and methods that have all tasks, the best mean first."""
-    sign = labels.sign(comparison.metric)
+    sign = metrics.sign(comparison.metric)
     scored = [(score, key) for key in comparison.keys if (score := comparison.score(key)) is not None]
     return [key for _, key in sorted(scored, key=lambda found: -sign * found[0])]
 
@@ -37,14 +37,14 @@ def shipped(comparison: Comparison) -> Key | None:
     if key is None or comparison.control_of(order[0]) == "none":
         return order[0] if order else None
     control, found = comparison.without_teacher(key), verdicts(comparison, key)
-    told = found - {labels.UNKNOWN}
-    enough = labels.UNKNOWN not in found or "worse" in told  # what was not tested may be what it is better on
+    told = found - {UNKNOWN}
+    enough = UNKNOWN not in found or "worse" in told  # what was not tested may be what it is better on
     return control if control and told and enough and "better" not in told else key
 
 
 def _surpasses(comparison: Comparison, key: Key) -> bool:
     """Whether its mean is above that of no teacher, by a test on average or on some task, and by none below it."""
-    control, sign = comparison.without_teacher(key), labels.sign(comparison.metric)
+    control, sign = comparison.without_teacher(key), metrics.sign(comparison.metric)
     ours, theirs = comparison.score(key), None if control is None else comparison.score(control)
     found = verdicts(comparison, key)
     ahead = ours is not None and theirs is not None and sign * ours > sign * theirs

@@ -3,11 +3,37 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demiglace.report.format import finite
-from demiglace.report.runs.schema import Draw, Log, Scores
+from demiglace.results.metrics import finite
+
+Scores = Mapping[str, float]  # metric -> value
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A layer mapping in force from `step` of `epoch` on: pairs (student layer, teacher layer)."""
+
+    epoch: int
+    step: int
+    term: str
+    pairs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a training run wrote while it went.
+
+    epochs: epoch, from 0 -> validation scores; losses: curve name ("loss" is the whole) -> (step, value); draws: layer
+    mappings in order; unreadable: lines that a crash had torn.
+    """
+
+    epochs: Mapping[int, Scores] = field(default_factory=dict)
+    losses: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    draws: tuple[Draw, ...] = ()
+    unreadable: int = 0
 
 
 def read_log(file: Path) -> Log:

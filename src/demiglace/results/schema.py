@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demiglace.report.runs.schema import Log, Scores
+from demiglace.results.run_log import Log, Scores
 
 
 @dataclass(frozen=True)
@@ -180,3 +180,6 @@ def run_directory(home: Path, run: str) -> Path:
 def is_own(name: str, in_domain: str) -> bool:
     """Whether a set is one of the task's own: MNLI's two validation splits both are."""
     return name.split(":")[0] == in_domain.split(":")[0]
+
+
+Key = tuple[str, str]  # student, method

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from demiglace.compare.contrasts import Contrast
 from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, POWER, mean_interval
 from demiglace.results.cells import CONTROLS, Average, Outcome, Record, averages, name_of, outcomes
+from demiglace.results.contrasts import Contrast
 from demiglace.results.differences import IN_DOMAIN, OUT_OF_DOMAIN, Differences
 
 CORRECTION = "holm"

@@ -5,27 +5,22 @@ presence means that everything else in the directory is complete. So the same co
 answers "up to date" (manifest), goes on where it was cut off (run.json only), or refuses (another run's directory).
 """
 
-import hashlib
 import json
-import numbers
-import os
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from demiglace.errors import RunError
+from demiglace.runs.environment import machine, versions
+from demiglace.runs.files import _json, read_json, write_json
 
 FORMAT = 1
 _OURS = (".lock", "run.json.part")  # may be all that a run cut off in its first moment has left
 _SHARED_SECONDS = 60.0  # a shared directory is locked for moments only
-_VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
-_CLEANING = ("daft", "fastwarc", "ftfy", "py3langid", "pyarrow", "scipy", "trafilatura", "zstandard")
 
 
 @dataclass
@@ -162,93 +157,3 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
         )
         raise RunError(f"{path} {state} (no manifest.json there).")
     return read_json(file)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of ours; `RunError` where it is damaged."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-        return content
-    except ValueError as error:  # of JSON, of UTF-8 or ours
-        raise RunError(f"{file} is damaged ({error}); remove the run directory and repeat its command.") from error
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically."""
-    write_atomically(file, (_json(content) + "\n").encode())
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """Paths and numpy's numbers, which JSON does not know; a `TypeError` for anything else is our own mistake."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    raise TypeError(f"{value!r} of {type(value)} cannot be written as JSON")
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace `file` by `content` so that a reader, or a crash, meets either the old or the new whole."""
-    draft = file.with_name(file.name + ".part")
-    try:
-        with draft.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(file)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise RunError(
-            f"{file} could not be written: {error.strerror or error}. What was there before is intact."
-        ) from error
-
-
-def fingerprint(paths: Iterable[Path | str]) -> str:
-    """SHA-256 over the names and contents of files (16 hex digits), in sorted order."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(p) for p in paths):
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def versions(stage: str = "") -> dict[str, str]:
-    """Versions of the libraries that decide a result of a stage, as far as they are installed."""
-    found = {}
-    for name in (*_VERSIONED, *(_CLEANING if stage == "clean" else ())):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """The machine in words: processor, cores, memory (GiB), operating system, Python."""
-    import psutil
-
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

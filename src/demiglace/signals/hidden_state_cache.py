@@ -1,6 +1,6 @@
 """The teacher asked once: its logits and the pooled hidden states of all its layers, on disk, one row after another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -8,13 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from demiglace.data.batching import Batch
+from demiglace.console import Bar
+from demiglace.data.batching import Batch, collate, forward_tokens, sorted_batches
 from demiglace.data.tokenise import Examples
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
-from demiglace.signals.request import SignalRequest, Signals
-from demiglace.signals.shard_store import Layout, open_arrays
+from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.request import SignalRequest, Signals, hidden_request
+from demiglace.signals.shard_store import Layout, fill_shards, open_arrays
 
 SHARD_ROWS = 4096
 
@@ -102,3 +105,53 @@ def read_states(
         block = block.to(batch.input_ids.device, non_blocking=True)
         states |= {(pooling, layer): block[:, layer] for layer in range(block.shape[1])}
     return states
+
+
+def fill_cache(
+    directory: Path,
+    key: CacheKey,
+    teacher: PreTrainedModel,
+    examples: Examples,
+    rank: int = 0,
+    ranks: int = 1,
+) -> None:
+    """Capture the shards that `directory` does not hold yet; with several processes each takes its share of them.
+
+    Raises `CacheError` where a signal is too large for the number format or cannot be written.
+    """
+    source = OnlineTeacher(teacher, all_layers(key.poolings, key.layers), key.precision)
+
+    def capture(rows: np.ndarray, bar: Bar) -> dict[str, np.ndarray]:
+        return _capture_shard(key, rows, source, examples, teacher.device, bar)
+
+    fill_shards(directory, key, capture, rank, ranks)
+
+
+def all_layers(poolings: Iterable[State], layers: int) -> SignalRequest:
+    """The logits, and the hidden states of all layers under these poolings."""
+    request = SignalRequest(logits=True)
+    for pooling in poolings:
+        request |= hidden_request(pooling, range(layers + 1))
+    return request
+
+
+def _capture_shard(
+    key: CacheKey, rows: np.ndarray, source: OnlineTeacher, examples: Examples, device: torch.device, bar: Bar
+) -> dict[str, np.ndarray]:
+    blocks = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
+    for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
+        batch = collate(examples, rows[places], device)
+        signals = source.fetch(batch)
+        assert signals.logits is not None
+        blocks["logits"][places] = signals.logits.cpu().numpy()
+        put_states(blocks, places, signals, key.poolings, key.layers)
+        bar.advance(len(places))
+    return blocks
+
+
+def put_states(
+    blocks: dict[str, np.ndarray], places: np.ndarray, signals: Signals, poolings: Iterable[State], layers: int
+) -> None:
+    """Put a batch's hidden states of all layers to these places of a shard."""
+    for pooling in poolings:
+        blocks[f"hidden-{pooling}"][places] = signals.hidden(pooling, range(layers + 1)).cpu().numpy()

@@ -1,23 +1,28 @@
 """The teacher of a language model asked once: a few tokens of each predicted token's distribution, on disk."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from demiglace.data.batching import Batch
+from demiglace.console import Bar
+from demiglace.data.batching import Batch, collate, forward_tokens
 from demiglace.data.text.blocks import Blocks
+from demiglace.models.language_model import HeadInput
 from demiglace.models.pooling import State
 from demiglace.models.shape import ModelShape
-from demiglace.signals.hidden_state_cache import hidden_arrays, read_states
-from demiglace.signals.logit_sampling import Kind
+from demiglace.signals.hidden_state_cache import all_layers, hidden_arrays, put_states, read_states
+from demiglace.signals.logit_sampling import Kind, drawn_tokens, even_numbers, likeliest_tokens
+from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, SparseTargets
-from demiglace.signals.shard_store import Layout, open_arrays
+from demiglace.signals.shard_store import Layout, fill_shards, open_arrays
 
 SHARD_TOKENS = 1 << 20
 
@@ -119,3 +124,67 @@ class TokenCache:
             weights = torch.full((1,), 1 / ids.shape[-1], device=device).expand(ids.shape)
         states = read_states(self._arrays, self._poolings, batch)
         return Signals(states=states, head=SparseTargets(ids, weights, entropy))
+
+
+# logits that live at a time: as in `losses.language`, but a GPU's are in float64
+_CHUNK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}
+
+
+def fill_token_cache(
+    directory: Path, key: TokenKey, teacher: PreTrainedModel, blocks: Blocks, rank: int = 0, ranks: int = 1
+) -> None:
+    """Capture the shards that `directory` does not hold yet; with several processes each takes its share of them.
+
+    A token's draws depend on the seed, its block's number and its place there alone. Raises `CacheError` where they
+    cannot be written, and `ModelError` where the teacher's logits are no numbers.
+    """
+    source = OnlineTeacher(teacher, all_layers(key.poolings, key.layers), key.precision)
+
+    def capture(rows: np.ndarray, bar: Bar) -> dict[str, np.ndarray]:
+        return _capture_shard(key, rows, source, blocks, teacher.device, bar)
+
+    fill_shards(directory, key, capture, rank, ranks)
+
+
+def _capture_shard(
+    key: TokenKey, rows: np.ndarray, source: OnlineTeacher, blocks: Blocks, device: torch.device, bar: Bar
+) -> dict[str, np.ndarray]:
+    found = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
+    most = max(1, forward_tokens(device) // key.size)
+    for start in range(0, len(rows), most):
+        places = np.arange(start, min(start + most, len(rows)))
+        signals = source.fetch(collate(blocks, rows[places], device))
+        assert isinstance(signals.head, HeadInput)
+        for stem, told in _told(key, signals.head, blocks.numbers[rows[places]]).items():
+            found[stem][places] = told.view(found[stem][places].shape).cpu().numpy()
+        put_states(found, places, signals, key.poolings, key.layers)
+        bar.advance(len(places))
+    return found
+
+
+def _told(key: TokenKey, output: HeadInput, numbers: np.ndarray) -> dict[str, Tensor]:
+    """What tells the distributions at every place of these blocks, by the arrays' names."""
+    telling, chunks = key.telling, _chunks_of_logits(output.at(None), key.precision)
+    if telling.kind == "top-k":
+        likeliest = (likeliest_tokens(logits, telling.count, telling.temperature) for _, logits in chunks)
+        return _joined(("ids", "probabilities", "entropy"), likeliest)
+    even = np.concatenate([even_numbers(telling.seed, int(n), key.size, telling.count) for n in numbers])
+    given = torch.from_numpy(even).to(output.hidden.device)
+    drawn = (drawn_tokens(logits, given[part], telling.temperature) for part, logits in chunks)
+    return _joined(("ids", "entropy"), drawn)
+
+
+def _joined(names: Sequence[str], parts: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    columns = zip(*parts, strict=True)
+    return {name: torch.cat(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _chunks_of_logits(output: HeadInput, precision: str) -> Iterator[tuple[slice, Tensor]]:
+    """Some tokens, and their logits [n, V] in float32, as the losses make them of a teacher who is online."""
+    dtype = torch.bfloat16 if precision == "bf16" else output.weight.dtype
+    hidden, weight = output.hidden.to(dtype), output.weight.to(dtype)
+    chunk = max(16, _CHUNK_NUMBERS.get(hidden.device.type, 1 << 26) // len(weight))
+    for start in range(0, len(hidden), chunk):
+        part = slice(start, start + chunk)
+        logits = F.linear(hidden[part], weight).float()
+        yield part, logits if output.bias is None else logits + output.bias

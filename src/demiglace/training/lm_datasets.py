@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from demiglace.config.data import CorpusConfig
 from demiglace.config.training import TrainConfig, check_patience
 from demiglace.console import say
-from demiglace.data.corpus_config import CorpusConfig
-from demiglace.data.corpus_text import counted
 from demiglace.data.text.blocks import Blocks, Masking, all_blocks
+from demiglace.data.text.readers import counted
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import Corpus, load_corpus
 from demiglace.errors import ConfigError, DataError, ModelError, unknown
@@ -20,7 +20,7 @@ from demiglace.evaluation.perplexity import block_loss
 from demiglace.methods.base import Problem
 from demiglace.models.language_model import is_masked
 from demiglace.models.shape import ModelShape
-from demiglace.runs.directory import fingerprint
+from demiglace.runs.files import fingerprint
 from demiglace.training.accelerator import check_trackers
 
 USUAL_BLOCK = 512
@@ -29,7 +29,7 @@ METRICS = {"loss": False, "perplexity": False}  # and whether higher is better
 
 @dataclass(frozen=True)
 class CorpusMaterial:
-    """A corpus as blocks, for one tokenizer, and the one to validate on, if any; a `stages.material.Material`."""
+    """A corpus as blocks, for one tokenizer, and the one to validate on, if any; a `training.datasets.Material`."""
 
     corpus: Corpus
     held: Corpus | None

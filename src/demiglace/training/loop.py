@@ -8,8 +8,9 @@ many processes is the same run.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,34 @@ from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, Perturbed
 from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
 from demiglace.training.schedule import Timetable
-from demiglace.training.state import Goal, State
 
 _FIT_ROWS = 512  # training rows that the terms' weights are fitted to, where their start needs some
+
+
+Evaluate = Callable[[PreTrainedModel], dict[str, float]]
+
+
+@dataclass
+class State:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0
+    log_size: int = 0
+    seconds: float = 0.0
+    rows: int = 0
+    best_epoch: int = -1
+    best_value: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The validation metric that chooses the best epoch; without `evaluate` the last epoch is the best."""
+
+    evaluate: Evaluate | None = None
+    metric: str = ""
+    higher_is_better: bool = True
 
 
 class Loop:

@@ -2,16 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +15,6 @@ from demiglace.config.options import flatten
 from demiglace.config.training import TrainConfig, check_patience
 from demiglace.console import say
 from demiglace.data.rows.schema import Dataset
-from demiglace.distillation.teacher_check import look_at_states
 from demiglace.errors import ConfigError, RunError, unknown
 from demiglace.methods.base import Method
 from demiglace.models.loading import largest_dropout, load_config, resolve_model
@@ -28,24 +23,13 @@ from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.report.model_card import write_card
 from demiglace.runs.directory import Run, open_run
+from demiglace.runs.processes import processes
 from demiglace.signals.online import SignalSource
-from demiglace.signals.request import SignalRequest
 from demiglace.training.accelerator import check_trackers, make_accelerator
 from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.datasets import Material
-from demiglace.training.loop import Loop
+from demiglace.training.loop import Goal, Loop, State
 from demiglace.training.objective import Objective
-from demiglace.training.state import Goal, State
-
-# How long processes wait for each other: while the first one waits for a cache that another run fills, or tokenises a
-# corpus, the others stand at a barrier, and torch's own 10 to 30 minutes would end them. torchrun ends them where one
-# dies.
-_PATIENCE = timedelta(days=7)
-
-
-def processes() -> PartialState:
-    """This process among those of a `torchrun`, and its device."""
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
@@ -116,22 +100,6 @@ class Job:
     capture_seconds: float = 0.0
     adversary: Adversary | None = None
     findings: Mapping[str, Any] = field(default_factory=dict)  # measured before the training, for the manifest
-
-
-def with_hidden_states(job: Job, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> Job:
-    """Return the job with what `look_at_states` finds, if the run pools hidden states.
-
-    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
-    """
-    request = reduce(or_, requests)
-    pools = any(pooling != "tokens" for pooling in request.poolings)
-    if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
-        return job
-    training = job.material.examples["train"]
-    return replace(
-        job,
-        findings={**job.findings, "hidden_states": look_at_states(teacher, training, request, job.precision)},
-    )
 
 
 def train(run: Run, job: Job) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demiglace.data.unpacking import read_text
+from demiglace.data.text.streams import read_text
 from demiglace.errors import DataError
 
 

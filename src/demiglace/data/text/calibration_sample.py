@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.rows.schema import UNLABELLED
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.readers import Unreadable, read_documents

@@ -5,13 +5,14 @@ Files are read as streams. What cannot be read of one is either told as `Unreada
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from demiglace.data.document_config import ReadConfig
+from demiglace.config.data import ReadConfig
 from demiglace.data.text.streams import PACKED, DamagedFileError, Unreadable, decoded, lines_of, opened, unpacked
 from demiglace.data.text.warc import read_pages
 from demiglace.errors import DataError
@@ -209,3 +210,31 @@ def _site(url: Any) -> str:
 
 def _limit(config: ReadConfig) -> int:
     return int(config.max_document_mb * 1e6)
+
+
+def fault_of(found: Document | Unreadable) -> str:
+    """Why this is no document to learn from; empty where it is one."""
+    if isinstance(found, Unreadable):
+        return found.reason
+    return "binary" if "\0" in found.text else ""
+
+
+def as_utf8(text: str) -> bytes:
+    """The bytes of a text, question marks for half characters, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace")
+
+
+def read_texts(files: Sequence[str], reading: ReadConfig, left_out: Counter[str]) -> Iterator[str]:
+    """The texts of all documents to learn from; why and how often others are left out is counted in `left_out`."""
+    for file in files:
+        for found in read_documents(file, reading):
+            fault = fault_of(found)
+            if fault or isinstance(found, Unreadable):
+                left_out[fault] += 1
+            else:
+                yield as_utf8(found.text).decode("utf-8")
+
+
+def counted(left_out: Mapping[str, int]) -> str:
+    """Reasons, and how often each, for a message."""
+    return ", ".join(f"{why} {n:,}" for why, n in sorted(left_out.items()))

@@ -20,12 +20,11 @@ import numpy as np
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
+from demiglace.config.data import ReadConfig
 from demiglace.console import progress
-from demiglace.data.corpus_text import as_utf8, counted, fault_of
-from demiglace.data.document_config import ReadConfig
-from demiglace.data.text.readers import Document, Unreadable, read_documents
+from demiglace.data.text.readers import Document, Unreadable, as_utf8, counted, fault_of, read_documents
 from demiglace.errors import CacheError, DataError, ModelError, RunError
-from demiglace.runs.directory import fingerprint, read_json, write_json
+from demiglace.runs.files import fingerprint, read_json, write_json
 
 SHARD_TOKENS = 1 << 24
 _BATCH = 1_000_000  # characters that are tokenised at once

@@ -7,6 +7,7 @@ from demiglace.report import format
 from demiglace.report.comparison import labels
 from demiglace.report.runs.charts import HeatMap, heat_maps_of, loss_terms, shared
 from demiglace.report.svg import Chart, Curve, chart, short
+from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
 
 Place = tuple[float, float]  # cost, quality
@@ -43,13 +44,13 @@ def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart 
     curves += _mark(
         "teacher", "teacher", "circle", comparison.teacher_cost(cost), comparison.teacher_score(), metric, cost
     )
-    front = pareto([c.data[0][:2] for c in curves], labels.sign(metric))
+    front = pareto([c.data[0][:2] for c in curves], metrics.sign(metric))
     if len(front) > 1:
         curves.insert(0, Curve("Pareto front", "front", tuple((*p, "") for p in front), shape=""))
     latency = f"latency of the {labels.exported(comparison)}, ms (p50, batch 1)"
     unit = latency if cost == "latency" else "file size of the checkpoint, MB"
     return chart(
-        f"{format.measure(metric).title.capitalize()} against {cost}", unit, curves, _axis(metric), from_zero=True
+        f"{metrics.measure(metric).title.capitalize()} against {cost}", unit, curves, _axis(metric), from_zero=True
     )
 
 
@@ -60,7 +61,7 @@ def _mark(
         return []
     written = format.milliseconds(price) if cost == "latency" else format.megabytes(price)
     at = price if cost == "latency" else price / 1e6
-    tip = f"{name}: {labels.points(score, metric)}, {written}"
+    tip = f"{name}: {format.points(score, metric)}, {written}"
     return [Curve(name, style, ((at, score, tip),), joined=False, shape=shape)]
 
 
@@ -75,9 +76,9 @@ def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
         for cell in cells:
             scores = {epoch + 1: s[metric] for epoch, s in cell.curve.items() if metric in s}
             name, (style, shape) = labels.name_of(cell.key, comparison), styles[cell.key]
-            points = tuple((e, v, f"{name}, epoch {e}: {labels.points(v, metric)}") for e, v in scores.items())
+            points = tuple((e, v, f"{name}, epoch {e}: {format.points(v, metric)}") for e, v in scores.items())
             curves += [Curve(name, style, points, shape=shape)] if points else []
-        title = f"{format.shorten(task, 40)}, {labels.in_full(metric)} on validation rows"
+        title = f"{format.shorten(task, 40)}, {format.in_full(metric)} on validation rows"
         found.append(chart(title, "epoch", curves, _axis(metric), whole_x=True))
     return tuple(c for c in found if c is not None)
 
@@ -104,4 +105,4 @@ def mappings(comparison: Comparison) -> tuple[HeatMap, ...]:
 
 
 def _axis(metric: str) -> Callable[[float], str]:
-    return (lambda v: f"{100 * v:.4g}") if labels.in_points(metric) else short
+    return (lambda v: f"{100 * v:.4g}") if metrics.in_points(metric) else short

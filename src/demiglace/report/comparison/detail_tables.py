@@ -1,14 +1,14 @@
 """The tests of the comparison as tables: the primary ones, then those of every set and average."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.labels import Key
+from demiglace.report.comparison.tables import Columns, in_order, put_together
 from demiglace.report.tables import Cell, Column, Table
-from demiglace.results.comparison import Comparison
-from demiglace.results.schema import Difference, Primary
+from demiglace.results.comparison import Comparison, Cost
+from demiglace.results.schema import Difference, Key, Primary
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def _primary(comparison: Comparison, entry: Primary) -> tuple[Cell, ...]:
     if entry.test is None or entry.metric is None:
         return *head, *(Cell(format.MISSING) for _ in range(4)), Cell("not tested: runs are missing"), Cell("")
     test, metric = entry.test, entry.metric
-    equal = "" if entry.equivalence is None else labels.equivalence_in_words(entry.equivalence, metric)
+    equal = "" if entry.equivalence is None else format.equivalence_in_words(entry.equivalence, metric)
     decided = test.verdict in ("better", "worse")
-    verdict = Cell(labels.verdict_in_words(test, metric), quiet=not decided)
+    verdict = Cell(format.verdict_in_words(test, metric), quiet=not decided)
     return *head, *_numbers(test, metric), verdict, Cell(equal or format.MISSING)
 
 
@@ -46,7 +46,7 @@ def _where(comparison: Comparison, entry: Primary) -> str:
     if not entry.average:
         return format.shorten(entry.tasks[0], 40)
     every = set(entry.tasks) == set(comparison.tasks)
-    return "average" if every else f"average of {labels.listed([format.shorten(t, 40) for t in entry.tasks])}"
+    return "average" if every else f"average of {format.listed([format.shorten(t, 40) for t in entry.tasks])}"
 
 
 def test_tables(comparison: Comparison) -> list[tuple[str, Table]]:
@@ -77,7 +77,7 @@ def _of_averages(found: list[tuple[Key, Mapping[str, Difference]]]) -> Iterator[
 
 
 def _interval(comparison: Comparison) -> str:
-    return f"{labels.percent(float(comparison.test['level']))} interval"
+    return f"{format.percent(float(comparison.test['level']))} interval"
 
 
 def _table(comparison: Comparison, tests: list[_Test]) -> Table:
@@ -96,16 +96,56 @@ def _row(comparison: Comparison, test: _Test) -> tuple[Cell, ...]:
         Cell(test.place),
         Cell(format.shorten(test.control, 40)),
         *_numbers(found, test.metric),
-        Cell(" ".join(map(labels.probability, found.mcnemar)) or format.MISSING),
-        Cell(labels.verdict_in_words(found, test.metric), quiet=found.verdict not in ("better", "worse")),
+        Cell(" ".join(map(format.probability, found.mcnemar)) or format.MISSING),
+        Cell(format.verdict_in_words(found, test.metric), quiet=found.verdict not in ("better", "worse")),
     )
 
 
 def _numbers(found: Difference, metric: str) -> tuple[Cell, ...]:
     """The difference, its interval, p and the corrected p."""
     return (
-        Cell(labels.signed(found.difference, metric), found.difference),
-        Cell(labels.interval_in_words(found, metric), None if found.interval is None else found.interval[0]),
-        Cell(labels.probability(found.p), found.p),
-        Cell(labels.probability(found.p_corrected), found.p_corrected),
+        Cell(format.signed(found.difference, metric), found.difference),
+        Cell(format.interval_in_words(found, metric), None if found.interval is None else found.interval[0]),
+        Cell(format.probability(found.p), found.p),
+        Cell(format.probability(found.p_corrected), found.p_corrected),
     )
+
+
+Write = Callable[[float | None], str]
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """One row a student and method, the teachers last: parameters, bytes, seconds by what they went into, exports."""
+    seconds = [comparison.seconds(key) or (None, None) for key in in_order(comparison)]
+    columns: Columns = [
+        _costs(comparison, "Parameters", "parameters", format.millions),
+        _costs(comparison, "File size", "size", format.megabytes),
+        _column("Teacher capture", [*(capture for capture, _ in seconds), None], format.seconds),
+        _column(
+            f"Training, a {comparison.unit}",
+            [*(train for _, train in seconds), comparison.teacher_seconds()],
+            format.seconds,
+        ),
+        _costs(comparison, f"Latency, {labels.exported(comparison)}", "latency", format.milliseconds),
+        *_smaller(comparison, "int8"),
+    ]
+    return put_together(comparison, columns)
+
+
+def _costs(comparison: Comparison, title: str, cost: Cost, write: Write) -> tuple[Column, list[Cell]]:
+    values = [*(comparison.cost(key, cost) for key in in_order(comparison)), comparison.teacher_cost(cost)]
+    return _column(title, values, write)
+
+
+def _smaller(comparison: Comparison, precision: str) -> Columns:
+    """The export in fewer bits: its own latency and size, and how often it gives the checkpoint's label."""
+    found = [*(comparison.export(k, precision) for k in in_order(comparison)), comparison.teacher_export(precision)]
+    return [
+        _column(f"Latency, {precision}", [a.latency for a in found], format.milliseconds),
+        _column(f"File size, {precision}", [a.size for a in found], format.megabytes),
+        _column(f"Same label, {precision}", [a.agreement for a in found], format.share),
+    ]
+
+
+def _column(title: str, values: Sequence[float | None], write: Write) -> tuple[Column, list[Cell]]:
+    return Column(title), [Cell(write(v), v) for v in values]

@@ -6,11 +6,10 @@ from typing import Any
 
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.labels import Key
 from demiglace.report.tables import Cell as Entry
 from demiglace.report.tables import Column, Table
 from demiglace.results.comparison import Comparison
-from demiglace.results.schema import Cell
+from demiglace.results.schema import Cell, Key
 
 _MOST_EXAMPLES, _MOST_PAIRS = 5, 5
 _COUNTS = {"both_right": "Both right", "lost": "Lost", "gained": "Gained", "both_wrong": "Both wrong"}

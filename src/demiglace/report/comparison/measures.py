@@ -9,12 +9,12 @@ from typing import Literal
 
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.labels import Key
 from demiglace.report.comparison.tables import in_order, own_sets, put_together
 from demiglace.report.tables import Cell as Entry
 from demiglace.report.tables import Column, Table
+from demiglace.results import metrics as metrics_module
 from demiglace.results.comparison import Comparison, mean_of_all
-from demiglace.results.schema import Cell, Spread
+from demiglace.results.schema import Cell, Key, Spread
 
 Name = Literal["agreement", "ece", "worst_class_f1"]
 _TITLES: dict[Name, str] = {
@@ -48,22 +48,22 @@ def _mean_column(comparison: Comparison, name: Name, tasks: Sequence[str]) -> tu
         if len(tasks) == 1:
             return _entry(found[0] if found else None, name)
         mean = mean_of_all([None if s is None else s.mean for s in found], len(tasks))
-        return Entry(labels.points(mean, name), mean)
+        return Entry(format.points(mean, name), mean)
 
     taught = [t.measures.get(name) for task, t in comparison.teachers.items() if task in tasks]
     mean = mean_of_all(taught, len(tasks))
-    entries = _with_best([entry(key) for key in in_order(comparison)], labels.sign(name))
-    return Column(_TITLES[name]), [*entries, Entry(labels.points(mean, name), mean)]
+    entries = _with_best([entry(key) for key in in_order(comparison)], metrics_module.sign(name))
+    return Column(_TITLES[name]), [*entries, Entry(format.points(mean, name), mean)]
 
 
 def _further_column(comparison: Comparison, task: str, name: str, metric: str) -> tuple[Column, list[Entry]]:
     cells = {c.key: c for c in comparison.cells if c.task == task and name in c.sets}
     found = [cells[key].sets[name].further.get(metric) if key in cells else None for key in in_order(comparison)]
-    entries = _with_best([_entry(spread, metric) for spread in found], labels.sign(metric))
+    entries = _with_best([_entry(spread, metric) for spread in found], metrics_module.sign(metric))
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{labels.set_name(name, True, task)} {labels.in_full(metric)}"
-    return Column(title), [*entries, Entry(labels.points(taught, metric), taught)]
+    title = f"{labels.set_name(name, True, task)} {format.in_full(metric)}"
+    return Column(title), [*entries, Entry(format.points(taught, metric), taught)]
 
 
 def _measure(cell: Cell, name: Name) -> Spread | None:
@@ -71,7 +71,7 @@ def _measure(cell: Cell, name: Name) -> Spread | None:
 
 
 def _entry(spread: Spread | None, metric: str) -> Entry:
-    return Entry(format.MISSING) if spread is None else Entry(labels.mean_and_deviation(spread, metric), spread.mean)
+    return Entry(format.MISSING) if spread is None else Entry(format.mean_and_deviation(spread, metric), spread.mean)
 
 
 def _with_best(entries: list[Entry], sign: int) -> list[Entry]:
@@ -101,5 +101,5 @@ def _rows_of(comparison: Comparison, task: str) -> Iterator[tuple[tuple[Entry, .
         yield (Entry(labels.name_of(cell.key, comparison)), label, *entries), "control" if cell.control else ""
     if task in comparison.teachers:
         taught = comparison.teachers[task].measures
-        entries = (Entry(labels.points(taught.get(name), name), taught.get(name)) for name in _TITLES)
+        entries = (Entry(format.points(taught.get(name), name), taught.get(name)) for name in _TITLES)
         yield (Entry("teacher"), label, *entries), "teacher"

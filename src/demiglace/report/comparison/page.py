@@ -6,8 +6,7 @@ from pathlib import Path
 from demiglace.config.options import Option
 from demiglace.report import format
 from demiglace.report.comparison import charts, labels, reproduce, seed_plots
-from demiglace.report.comparison.costs import cost_table
-from demiglace.report.comparison.detail_tables import primary_table, test_tables
+from demiglace.report.comparison.detail_tables import cost_table, primary_table, test_tables
 from demiglace.report.comparison.disagreements import changes
 from demiglace.report.comparison.measures import by_task_table, measure_table, measured_tasks
 from demiglace.report.comparison.recommendation import answer
@@ -68,8 +67,8 @@ def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Opt
 def _lead(comparison: Comparison) -> str:
     """What was compared: ``6 methods on 4 tasks, 5 seeds``."""
     methods, students = len({m for _, m in comparison.keys}), len({s for s, _ in comparison.keys})
-    counts = [labels.count_of(methods, "method"), labels.count_of(len(comparison.tasks), "task")]
-    counts += [labels.count_of(students, "student")] if students > 1 else []
+    counts = [format.count_of(methods, "method"), format.count_of(len(comparison.tasks), "task")]
+    counts += [format.count_of(students, "student")] if students > 1 else []
     return (
         " · ".join([*counts, labels.seeds_in_words(comparison.cells, comparison.unit)])
         if comparison.cells
@@ -105,7 +104,7 @@ def _tested(comparison: Comparison) -> str:
 
 def _mde(comparison: Comparison) -> str:
     """What the minimum detectable effect is."""
-    power = labels.percent(float(comparison.test["power"]))
+    power = format.percent(float(comparison.test["power"]))
     return (
         f"MDE (“could have seen”): the smallest true difference that this design finds with {power} power; at the "
         "worst case of the correction for primary tests, uncorrected for exploratory ones."
@@ -123,7 +122,7 @@ def _primary_legend(comparison: Comparison) -> str:
     """How primary tests were corrected."""
     if not comparison.primary:
         return ""
-    name, tests = str(comparison.test["correction"]).capitalize(), labels.count_of(len(comparison.primary), "test")
+    name, tests = str(comparison.test["correction"]).capitalize(), format.count_of(len(comparison.primary), "test")
     alpha = f"{comparison.test['alpha']:g}"
     level = alpha if len(comparison.primary) == 1 else f"{alpha} / {len(comparison.primary)}"
     margins = any(entry.equivalence is not None for entry in comparison.primary)
@@ -154,7 +153,7 @@ def _measures_legend(comparison: Comparison) -> str:
     tasks = measured_tasks(comparison) if comparison.cells else []
     means = ""
     if len(comparison.tasks) > 1:
-        means = f"Means over {labels.listed([format.shorten(task, 40) for task in tasks])}. "
+        means = f"Means over {format.listed([format.shorten(task, 40) for task in tasks])}. "
     return (
         f"{means}On the tasks’ own rows, in points of 100. Agreement is the share of rows with the teacher’s label "
         "(of a regression the correlation with its answers); the calibration error is how far confidence and "

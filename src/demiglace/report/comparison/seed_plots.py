@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from demiglace.report import format
 from demiglace.report.comparison import labels
 from demiglace.report.svg import nice_ticks
+from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
 from demiglace.results.schema import Cell, Spread
 
@@ -105,7 +106,7 @@ def _title(comparison: Comparison, place: _Place) -> str:
 
 def _note(comparison: Comparison, place: _Place) -> str:
     """The metric; and the task, where the set's name alone does not say it."""
-    metric = labels.in_full(_metric(comparison, place))
+    metric = format.in_full(_metric(comparison, place))
     return metric if place.own or len(comparison.tasks) == 1 else f"{metric}, of {format.shorten(place.task, 40)}"
 
 
@@ -137,7 +138,7 @@ class _Axis:
         return interval[0] < self.ticks[0] or interval[1] > self.ticks[-1]
 
     def write(self, value: float) -> str:
-        return labels.points(value, self.metric)
+        return format.points(value, self.metric)
 
 
 def _figure(comparison: Comparison, place: _Place, entries: Sequence[_Entry], title: str, bars: bool) -> StripFigure:
@@ -165,12 +166,12 @@ def _ticks(values: Sequence[float], from_zero: bool) -> tuple[float, ...]:
 
 
 def _tick(value: float, metric: str) -> str:
-    return f"{100 * value:.4g}" if labels.in_points(metric) else f"{value:.4g}"
+    return f"{100 * value:.4g}" if metrics.in_points(metric) else f"{value:.4g}"
 
 
 def _strip(entry: _Entry, axis: _Axis, unit: str) -> Strip:
     spread, interval, label = entry.spread, entry.spread.interval, entry.label
-    text = labels.mean_and_deviation(spread, axis.metric)
+    text = format.mean_and_deviation(spread, axis.metric)
     ends = "" if interval is None else f", interval of the mean {axis.write(interval[0])} to {axis.write(interval[1])}"
     pairs = [*zip(entry.seeds, spread.values, strict=False)]  # a set added later may lack some seeds
     pairs = [] if len(pairs) == 1 else pairs  # one alone is its mean

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from demiglace.evaluation.verdicts import UNKNOWN
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.labels import Key
 from demiglace.report.tables import Cell, Column, Table
+from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
 from demiglace.results.ranking import ranked
-from demiglace.results.schema import Difference, SetResult, Spread, Teacher, run_directory
+from demiglace.results.schema import Difference, Key, SetResult, Spread, Teacher, run_directory
 
 _MOST_ERROR = 400
 Columns = list[tuple[Column, list[Cell]]]
@@ -72,9 +73,9 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
         result, owner = found[key], by_key[key]
         missing = _fewer(comparison, len(owner.seeds), len(owner.seeds) + len(owner.missing))
         return Cell(
-            labels.mean_and_deviation(result.score, metric),
+            format.mean_and_deviation(result.score, metric),
             result.score.mean,
-            best=labels.points(result.score.mean, metric) == best,
+            best=format.points(result.score.mean, metric) == best,
             note=_note(result, missing),
             quiet=_undecided(result.against.get("none")),
             link=f"#{anchor(comparison, key, task)}",
@@ -82,9 +83,9 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
 
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{labels.set_name(name, True, task)} {labels.in_full(metric)}"
+    title = f"{labels.set_name(name, True, task)} {format.in_full(metric)}"
     link = f"#{_anchor_of_teacher(comparison, task)}" if taught is not None else ""
-    return Column(title), [*map(cell, keys), Cell(labels.points(taught, metric), taught, link=link)]
+    return Column(title), [*map(cell, keys), Cell(format.points(taught, metric), taught, link=link)]
 
 
 def _undecided(against: Difference | None) -> bool:
@@ -94,16 +95,16 @@ def _undecided(against: Difference | None) -> bool:
 def _note(result: SetResult, missing: str) -> str:
     """How a score differs from no teacher, and how few seeds it is a mean over."""
     against = result.against.get("none")
-    few = against is not None and against.verdict == labels.UNKNOWN and missing
+    few = against is not None and against.verdict == UNKNOWN and missing
     return ", ".join(filter(None, ("" if few else labels.mark(against, result.metric), missing)))
 
 
 def _best(found: Mapping[Key, Spread], metric: str) -> str:
     """How the best mean reads, where there are two that differ."""
-    texts = {labels.points(s.mean, metric) for s in found.values()}
-    sign = labels.sign(metric)
+    texts = {format.points(s.mean, metric) for s in found.values()}
+    sign = metrics.sign(metric)
     best = max(found.values(), key=lambda s: sign * s.mean, default=None)
-    return labels.points(best.mean, metric) if best is not None and len(texts) > 1 else ""
+    return format.points(best.mean, metric) if best is not None and len(texts) > 1 else ""
 
 
 def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Column, list[Cell]] | None:
@@ -119,11 +120,11 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
     def cell(key: Key) -> Cell:
         if key not in found:
             return Cell(format.MISSING)
-        text = labels.mean_and_deviation(found[key], "average")
+        text = format.mean_and_deviation(found[key], "average")
         return Cell(
             text,
             found[key].mean,
-            best=labels.points(found[key].mean, "average") == best,
+            best=format.points(found[key].mean, "average") == best,
             note=", ".join(
                 filter(None, (labels.mark(tested[key], "average"), _fewer_seeds(comparison, key, found[key])))
             ),
@@ -133,7 +134,7 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
 
     taught = comparison.teacher_average(inside)
     title = "Average" if inside else "Out of domain, average"
-    return Column(title), [*map(cell, keys), Cell(labels.points(taught, "average"), taught)]
+    return Column(title), [*map(cell, keys), Cell(format.points(taught, "average"), taught)]
 
 
 def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
@@ -161,7 +162,7 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             first = anchor(comparison, cell.key, cell.task) if i == 0 else ""
             names = [Cell(format.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
             where = Cell(format.shorten(run, 90), link=way(comparison.home / run, folder), anchor=first)
-            shown = [Cell(labels.in_full(cell.own.metric)), Cell(labels.points(score, cell.own.metric), score)]
+            shown = [Cell(format.in_full(cell.own.metric)), Cell(format.points(score, cell.own.metric), score)]
             rows.append(
                 (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
             )
@@ -182,7 +183,7 @@ def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder:
     link = way(run, folder) if run.exists() else ""
     where = Cell(format.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
     names = [Cell(format.shorten(text, 50)) for text in (task, format.MISSING, "teacher", format.MISSING)]
-    shown = [Cell(labels.in_full(metric)), Cell(labels.points(score, metric), score)]
+    shown = [Cell(format.in_full(metric)), Cell(format.points(score, metric), score)]
     return where, *names, *shown, _measured(comparison, f"{task}/teacher.evaluation", folder)
 
 

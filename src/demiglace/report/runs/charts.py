@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from demiglace.report import format
-from demiglace.report.runs.schema import Draw, Experiment, Log, Model
+from demiglace.report.runs.schema import Experiment, Model
 from demiglace.report.svg import Chart, Curve, chart, short, thin
+from demiglace.results import metrics
+from demiglace.results.run_log import Draw, Log
 
 _COLOURS = 5  # of the style sheet, for distilled students and loss terms
 _MOST_DRAWS = 24
@@ -80,7 +82,7 @@ def _learning(experiment: Experiment) -> Chart | None:
         return None
     metric, style = experiment.metrics[0], styles(experiment.models)
     curves = [Curve(m.name, style[m.name], points) for m in experiment.models if (points := _epoch_points(m, metric))]
-    name = format.measure(metric).title
+    name = metrics.measure(metric).title
     return chart(f"{name} on validation rows", "epoch", curves, _axis(metric), whole_x=True)
 
 
@@ -132,7 +134,7 @@ def _against(experiment: Experiment, cost: str) -> Chart | None:
     if len(curves) < 2:
         return None
     unit = "latency, ms (p50, batch 1)" if cost == "latency" else "file size, MB"
-    return chart(f"{format.measure(metric).title} against {cost}", unit, curves, _axis(metric), from_zero=True)
+    return chart(f"{metrics.measure(metric).title} against {cost}", unit, curves, _axis(metric), from_zero=True)
 
 
 def _latency(model: Model) -> float | None:
@@ -144,4 +146,4 @@ def _megabytes(model: Model) -> float | None:
 
 
 def _axis(metric: str) -> Callable[[float], str]:
-    return (lambda v: f"{100 * v:.4g}\u00a0%") if format.measure(metric).percent else short
+    return (lambda v: f"{100 * v:.4g}\u00a0%") if metrics.measure(metric).percent else short

@@ -7,13 +7,14 @@ from typing import Any
 
 from demiglace.console import say
 from demiglace.errors import RunError
-from demiglace.report.format import finite
 from demiglace.report.runs.links import find, name_of, role_of, unique_names
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Latency, Model, Page, Record, Role
 from demiglace.report.tables import model_table
 from demiglace.results.load import is_comparison
+from demiglace.results.metrics import finite
 from demiglace.results.run_log import numbers, read_log
-from demiglace.runs.directory import FORMAT, read_json, read_manifest
+from demiglace.runs.directory import FORMAT, read_manifest
+from demiglace.runs.files import read_json
 
 _ORDER: tuple[Role, ...] = ("teacher", "distilled", "control", "model")
 

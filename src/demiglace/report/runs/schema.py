@@ -1,12 +1,13 @@
 """What a report shows, read from run directories and made ready to be worded, tabled and drawn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from demiglace.results.run_log import Log, Scores
+
 Role = Literal["teacher", "distilled", "control", "model"]
-Scores = Mapping[str, float]  # metric -> value
 
 
 @dataclass(frozen=True)
@@ -21,30 +22,6 @@ class Record:
     def config(self) -> Mapping[str, Any]:
         """The options that decided the run."""
         return self.manifest["config"]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """A layer mapping in force from `step` of `epoch` on: pairs (student layer, teacher layer)."""
-
-    epoch: int
-    step: int
-    term: str
-    pairs: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Log:
-    """What a training run wrote while it went.
-
-    epochs: epoch, from 0 -> validation scores; losses: curve name ("loss" is the whole) -> (step, value); draws: layer
-    mappings in order; unreadable: lines that a crash had torn.
-    """
-
-    epochs: Mapping[int, Scores] = field(default_factory=dict)
-    losses: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
-    draws: tuple[Draw, ...] = ()
-    unreadable: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The files of a comparison's tables: Markdown, LaTeX, every number as CSV, and the summary as JSON."""
+"""Write a comparison's tables as files."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import Any
 
 from demiglace.report.text_tables import NOT_TESTED, axes_of, latency_of, latex, markdown, provenance, result_tables
 from demiglace.results.cells import has_sets, is_own
-from demiglace.runs.directory import write_atomically
+from demiglace.runs.files import write_atomically
 
 _COLUMNS = (
     *("student", "task", "set", "group", "in_domain", "method", "axes", "control", "metric", "rows", "seeds"),
@@ -18,11 +18,15 @@ _COLUMNS = (
     *("agreement", "ece", "worst_class_f1", "parameters", "layers", "bytes", "latency_ms_p50"),
     *("capture_seconds", "train_seconds", "run"),
 )
+
+
 _PRIMARY = (
     *("student", "method", "axes", "control", "tasks", "average", "metric", "seeds", "difference", "se", "df"),
     *("ci_low", "ci_high", "p", "p_corrected", "verdict", "mde", "mde_alpha"),
     *("margin", "p_equivalence", "p_equivalence_corrected", "equivalence"),
 )
+
+
 _MEASURES = ("agreement", "ece", "worst_class_f1")
 
 

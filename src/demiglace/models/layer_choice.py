@@ -1,4 +1,4 @@
-"""Which layers a student keeps, where that is measured on text."""
+"""Choose a student's layers by what a model does with text."""
 
 import copy
 from collections.abc import Sequence
@@ -15,9 +15,11 @@ from demiglace.data.tokenise import Examples
 from demiglace.models.greedy import FIRST_ROWS, greedy, measure_of
 from demiglace.models.importance import Inputs, block_influence, least_influential
 from demiglace.models.truncate import ABLATIONS, AUTO, Keep
-from demiglace.training.run import processes
+from demiglace.runs.processes import processes
 
 ROW_TOKENS = 256  # of a row of calibration text: enough to have a context, and few enough for small models
+
+
 _STATE_BYTES = 1 << 30  # of hidden states that `greedy` keeps
 
 

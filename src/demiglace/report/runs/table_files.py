@@ -1,4 +1,4 @@
-"""The tables of a report about single runs, as files."""
+"""Write the tables of single runs as files."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 from demiglace.report.runs.schema import Page
 from demiglace.report.tables import Table, artefact_table, evaluation_table, model_table
 from demiglace.report.text_tables import Entry, ResultTable, latex, markdown
-from demiglace.runs.directory import write_atomically
+from demiglace.runs.files import write_atomically
 
 _CAPTION = "Best value of a column in bold. Each model is one run with one seed: small differences are noise."
 

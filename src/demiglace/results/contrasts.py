@@ -1,4 +1,4 @@
-"""The contrasts that a grid was made for: the section `primary`."""
+"""The contrasts that a comparison declares."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""The parts of a summary.json as what the page shows. What older versions did not write is taken as unknown."""
+"""Parse the JSON of a comparison's summary."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demiglace.report.format import finite
+from demiglace.results.metrics import finite
 from demiglace.results.run_log import numbers
 from demiglace.results.schema import (
     Artefact,

@@ -1,0 +1,45 @@
+"""Versions of libraries and the machine, as a manifest records them."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
+
+
+_CLEANING = ("daft", "fastwarc", "ftfy", "py3langid", "pyarrow", "scipy", "trafilatura", "zstandard")
+
+
+def versions(stage: str = "") -> dict[str, str]:
+    """Versions of the libraries that decide a result of a stage, as far as they are installed."""
+    found = {}
+    for name in (*_VERSIONED, *(_CLEANING if stage == "clean" else ())):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The machine in words: processor, cores, memory (GiB), operating system, Python."""
+    import psutil
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
