@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from stage_kit import arguments
+from command_kit import arguments
 
 from demiglace.cli import main
 from demiglace.runs.files import read_json

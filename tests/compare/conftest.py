@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "stages"))  # stage_kit, also where only these tests run
+sys.path.insert(0, str(Path(__file__).parent.parent / "commands"))  # command_kit, also where only these tests run
 
 import pytest
 from compare_kit import grid_of
-from stage_kit import write_rows
+from command_kit import write_rows
 
 from factories import save_tiny
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from compare_kit import compare, line_of, results, weights_of
-from stage_kit import write_rows
+from command_kit import write_rows
 
 from demiglace.compare.executors import ray
 from demiglace.compare.grid import parse_grid

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.commands import PretrainConfig
+from demiglace.data.text.blocks import USUAL_BLOCK
 from demiglace.errors import ConfigError
 from demiglace.models.files import (
     LOAD_ERRORS,
@@ -23,9 +24,6 @@ from demiglace.models.language_model import (
 )
 from demiglace.models.loading import prepare_config, quiet, seeded
 from demiglace.models.shape import ModelShape
-from demiglace.training.lm_datasets import (
-    USUAL_BLOCK,
-)
 
 
 def classifier_config(model: str | Path, label_names: Sequence[str], dropout: float | None = None) -> PreTrainedConfig:

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from demiglace.config.data import CorpusConfig
 from demiglace.config.training import TrainConfig, check_patience
 from demiglace.console import say
-from demiglace.data.text.blocks import Blocks, Masking, all_blocks
+from demiglace.data.text.blocks import USUAL_BLOCK, Blocks, Masking, all_blocks
 from demiglace.data.text.readers import counted
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import Corpus, load_corpus
@@ -23,7 +23,6 @@ from demiglace.models.shape import ModelShape
 from demiglace.runs.files import fingerprint
 from demiglace.training.accelerator import check_trackers
 
-USUAL_BLOCK = 512
 METRICS = {"loss": False, "perplexity": False}  # and whether higher is better
 
 

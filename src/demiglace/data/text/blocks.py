@@ -130,3 +130,6 @@ def all_blocks(corpus: Corpus, size: int, masking: Masking | None = None) -> Blo
             "text or a smaller --block-size."
         )
     return Blocks(corpus, size, np.arange(count), masking)
+
+
+USUAL_BLOCK = 512

@@ -4,7 +4,7 @@ from collections import Counter
 
 from demiglace.evaluation.verdicts import NO_DIFFERENCE, UNKNOWN
 from demiglace.report import format
-from demiglace.report.comparison import labels, recommendation
+from demiglace.report.comparison import labels
 from demiglace.report.runs.verdict import Verdict
 from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
@@ -31,21 +31,21 @@ def answer(comparison: Comparison) -> Verdict:
     """Return what to ship and why; no more than the tests support."""
     key, ship = chosen(comparison), shipped(comparison)
     if key is None or ship is None:
-        known = (recommendation.declared(comparison), *recommendation.caveats(comparison))
+        known = (declared(comparison), *caveats(comparison))
         return Verdict("No student has a score on every task yet.", tuple(filter(None, known)), ())
     own, soft = comparison.control_of(key) == "none", "plain soft labels (vanilla-kd)"
     notes = (
-        recommendation.declared(comparison),
-        *recommendation.primary(comparison),
-        "" if own else recommendation.kept(comparison, ship),
-        "" if own else recommendation.on_average(comparison, key),
-        "" if own else recommendation.against(comparison, key, "none", "the same student trained without a teacher"),
-        "" if comparison.control_of(key) else recommendation.against(comparison, key, "vanilla-kd", soft),
-        recommendation.higher(comparison, key),
-        recommendation.others(comparison, key),
-        recommendation.smaller(comparison, ship),
-        recommendation.how_chosen(comparison, key),
-        *recommendation.caveats(comparison),
+        declared(comparison),
+        *primary(comparison),
+        "" if own else kept(comparison, ship),
+        "" if own else on_average(comparison, key),
+        "" if own else against(comparison, key, "none", "the same student trained without a teacher"),
+        "" if comparison.control_of(key) else against(comparison, key, "vanilla-kd", soft),
+        higher(comparison, key),
+        others(comparison, key),
+        smaller(comparison, ship),
+        how_chosen(comparison, key),
+        *caveats(comparison),
     )
     return Verdict(_headline(comparison, key, ship), tuple(filter(None, notes)), _figures(comparison, key, ship))
 
@@ -146,8 +146,8 @@ def _figures(comparison: Comparison, key: Key, ship: Key) -> tuple[tuple[str, st
         exploratory = is_exploratory(comparison, key, "none")
         better_than = "better than no teacher, exploratory" if exploratory else "significantly better than no teacher"
         found.append((f"{better} of {len(tested)}", f"{tasks} {better_than}"))
-    for ours, theirs, thing in recommendation.costs(comparison, ship):
-        share = recommendation.ratio(ours, theirs) if ours and theirs else ""
+    for ours, theirs, thing in costs(comparison, ship):
+        share = ratio(ours, theirs) if ours and theirs else ""
         whose = f": {format.shorten(ship[0], 40)}" if labels.has_students(comparison) else ""
         found += [(share, f"of the teacher’s {thing.removeprefix('the ')}{whose}")] if share else []
     return tuple(found)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState, GradientState
-from stage_kit import (
+from command_kit import (
     QUICK,
     arguments,
     close,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_kit import QUICK, arguments, damage, in_child, strike, weights
+from command_kit import QUICK, arguments, damage, in_child, strike, weights
 
 from demiglace.cli import main
 from demiglace.signals import hidden_state_cache, shard_store

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stage_kit import QUICK, arguments, weights, write_csv
+from command_kit import QUICK, arguments, weights, write_csv
 
 import demiglace
 from demiglace.cli import main
@@ -95,7 +95,7 @@ def check_student(run: Path, expected: dict[str, torch.Tensor], labels: Sequence
     assert config["id2label"] == {str(i): name for i, name in enumerate(labels)}
     assert config["label2id"] == {name: i for i, name in enumerate(labels)}
     found = weights(run)
-    for name in (name for name in expected if not name.endswith("key.bias")):  # see `stage_kit.close`
+    for name in (name for name in expected if not name.endswith("key.bias")):  # see `command_kit.close`
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 

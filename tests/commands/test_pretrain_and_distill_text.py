@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelCard
-from stage_kit import arguments, close, in_child, records, strike, weights
+from command_kit import arguments, close, in_child, records, strike, weights
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import demiglace

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, RESULTS, arguments, records, weights, write_csv, write_rows
+from command_kit import QUICK, RESULTS, arguments, records, weights, write_csv, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace

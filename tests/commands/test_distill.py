@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, RESULTS, arguments, close, lenient, records, weights, write_csv, write_rows
+from command_kit import QUICK, RESULTS, arguments, close, lenient, records, weights, write_csv, write_rows
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace

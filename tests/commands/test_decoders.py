@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, arguments, lenient, records, weights, write_rows
+from command_kit import QUICK, arguments, lenient, records, weights, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from demiglace.cli import main

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stage_kit import arguments
+from command_kit import arguments
 from torch.utils.flop_counter import FlopCounterMode
 
 import demiglace

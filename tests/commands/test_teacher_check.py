@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, arguments, lenient
+from command_kit import QUICK, arguments, lenient
 
 from demiglace.cli import main
 from demiglace.data.batching import Batch, collate

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, arguments, in_child, strike, weights
+from command_kit import QUICK, arguments, in_child, strike, weights
 
 import demiglace
 from demiglace.cli import main

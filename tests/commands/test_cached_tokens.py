@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_kit import arguments, close, in_child, records, strike
+from command_kit import arguments, close, in_child, records, strike
 
 from demiglace.cli import main
 from demiglace.errors import ConfigError

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from stage_kit import QUICK, arguments, write_rows
+from command_kit import QUICK, arguments, write_rows
 
 from demiglace.cli import main
 from factories import save_tiny

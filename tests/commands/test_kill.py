@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_kit import QUICK, arguments, in_child, records, strike
+from command_kit import QUICK, arguments, in_child, records, strike
 
 from demiglace.cli import main
 from demiglace.runs import directory as manifest

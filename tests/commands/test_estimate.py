@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, arguments, lenient
+from command_kit import QUICK, arguments, lenient
 from torch.utils.flop_counter import FlopCounterMode
 
 from demiglace.cli import main

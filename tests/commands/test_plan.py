@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stage_kit import QUICK, arguments, lenient, write_rows
+from command_kit import QUICK, arguments, lenient, write_rows
 
 import demiglace
 from demiglace.cli import main

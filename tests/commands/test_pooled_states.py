@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_kit import QUICK, arguments, close, in_child, records, strike
+from command_kit import QUICK, arguments, close, in_child, records, strike
 from transformers import AutoModelForSequenceClassification
 
 from demiglace.cli import main
