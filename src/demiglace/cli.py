@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pretrain": ("demiglace.commands.pretrain", "PretrainConfig", "train a language model on text"),
     "truncate": ("demiglace.commands.truncate", "TruncateConfig", "keep some of a model's layers"),
     "distill": (
-        "demiglace.distillation.classifier",
+        "demiglace.commands.distill",
         "DistillConfig",
         "train a student on a teacher's signals, on rows or on text",
     ),

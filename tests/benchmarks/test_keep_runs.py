@@ -12,8 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "compare"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "commands"))
 
-from compare_kit import compare, grid_of, made, replicated
 from command_kit import write_rows
+from compare_kit import compare, grid_of, made, replicated
 
 from demiglace.runs.files import read_json
 from factories import save_tiny

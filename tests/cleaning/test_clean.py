@@ -256,8 +256,8 @@ _SMALL = 4000  # characters of a part, so that there is something to interrupt
 def in_child(call: dict) -> subprocess.Popen:
     script = (
         "import json, sys, demiglace\n"
-        "from demiglace.cleaning import steps\n"
-        f"steps.PART = {_SMALL}\n"
+        "from demiglace.cleaning import tasks\n"
+        f"tasks.PART = {_SMALL}\n"
         "demiglace.clean(**json.loads(sys.argv[1]))\n"
     )
     return subprocess.Popen([sys.executable, "-c", script, json.dumps(call)], start_new_session=True)
@@ -319,8 +319,8 @@ def test_five_times_the_text_that_fits_into_memory(tmp_path: Path) -> None:
     script = (
         "import resource, sys, demiglace\n"
         "from pathlib import Path\n"
-        "from demiglace.cleaning import pipeline, steps\n"
-        "steps.PART = pipeline.BATCH = 400_000\n"
+        "from demiglace.cleaning import pipeline, tasks\n"
+        "tasks.PART = pipeline.BATCH = 400_000\n"
         "small, large, rules, room = sys.argv[1:]\n"
         "demiglace.clean(sources=[small], output=small + '.out', rules=rules, workers=1)\n"
         "rest = 1024 * int(Path('/proc/self/status').read_text().split('VmData:')[1].split()[0])\n"

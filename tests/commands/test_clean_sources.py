@@ -13,7 +13,6 @@ import zstandard
 
 import demiglace
 from demiglace.cleaning import sources
-from demiglace.commands import clean
 from demiglace.config.commands import CleanConfig
 from demiglace.errors import ConfigError, DataError, RunError, UserError
 
@@ -136,7 +135,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(clean, "fingerprint", refuse)  # a mode would not stop root
+    monkeypatch.setattr(sources, "fingerprint", refuse)  # a mode would not stop root
     with pytest.raises(DataError, match=r"x\.txt cannot be read: Permission denied\. Check"):
         demiglace.clean(**call(tmp_path, "x.txt", b"text"))
     assert not (tmp_path / "o").exists()

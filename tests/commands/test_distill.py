@@ -16,7 +16,7 @@ import demiglace
 from demiglace.cli import main
 from demiglace.methods.registry import METHODS, build_method
 from demiglace.runs.directory import read_manifest
-from demiglace.signals import shard_store
+from demiglace.signals import hidden_state_cache
 from demiglace.training import run as fit
 from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.objective import unique_names
@@ -142,7 +142,7 @@ def test_one_cache_serves_several_methods(
     def asked(*args: Any) -> None:
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr(shard_store, "_capture_shard", asked)
+    monkeypatch.setattr(hidden_state_cache, "_capture_shard", asked)
     assert run(tmp_path / "second", teacher, **given, method="rail-kd-c") == 0
     assert run(tmp_path / "third", teacher, **given | {"epochs": 1, "seed": 5}, method="rail-kd-l") == 0
     assert sorted((tmp_path / "cache").rglob("*.npy")) == held

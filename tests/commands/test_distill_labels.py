@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from command_kit import QUICK, arguments, weights, write_csv
+from safetensors.torch import load_file, save_file
 
 import demiglace
 from demiglace.cli import main

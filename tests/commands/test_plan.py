@@ -9,10 +9,10 @@ from command_kit import QUICK, arguments, lenient, write_rows
 
 import demiglace
 from demiglace.cli import main
-from demiglace.commands import plan as plan_stage
 from demiglace.commands.plan import run_of
 from demiglace.config.commands import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, options_of, read_yaml
+from demiglace.costs import describe, measure_speed
 from demiglace.costs import run_spec as subject_module
 from demiglace.costs.describe import duration
 from demiglace.costs.measure_speed import calibrate
@@ -142,8 +142,8 @@ def test_unlabelled_rows_count(tmp_path, teacher, rows):
 
 
 def test_models_that_do_not_fit_are_not_tried(teacher, rows, monkeypatch, capsys):
-    monkeypatch.setattr(plan_stage, "free_memory", lambda: 1000)
-    monkeypatch.setattr(plan_stage, "calibrate", lambda *_: pytest.fail("the models were made"))
+    monkeypatch.setattr(measure_speed, "free_memory", lambda: 1000)
+    monkeypatch.setattr(measure_speed, "calibrate", lambda *_: pytest.fail("the models were made"))
     assert plan(teacher=teacher, layers=2, **rows, **QUICK) == 0
     told = capsys.readouterr()
     assert "time           not known" in told.out
@@ -151,7 +151,7 @@ def test_models_that_do_not_fit_are_not_tried(teacher, rows, monkeypatch, capsys
 
 
 def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):
-    monkeypatch.setattr(plan_stage, "free_disk", lambda path: (1000, path))
+    monkeypatch.setattr(describe, "free_disk", lambda path: (1000, path))
     assert plan(teacher=teacher, layers=2, flops=1e9, **rows, **QUICK) == 0
     assert "too little: give --cache DIR" in capsys.readouterr().out
 

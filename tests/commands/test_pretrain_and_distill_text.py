@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_hub import ModelCard
 from command_kit import arguments, close, in_child, records, strike, weights
+from huggingface_hub import ModelCard
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import demiglace

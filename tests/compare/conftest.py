@@ -6,8 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "commands"))  # command_kit, also where only these tests run
 
 import pytest
-from compare_kit import grid_of
 from command_kit import write_rows
+from compare_kit import grid_of
 
 from factories import save_tiny
 

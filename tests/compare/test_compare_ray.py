@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from compare_kit import compare, line_of, results, weights_of
 from command_kit import write_rows
+from compare_kit import compare, line_of, results, weights_of
 
 from demiglace.compare.executors import ray
 from demiglace.compare.grid import parse_grid

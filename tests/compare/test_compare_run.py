@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compare_kit import QUICK, compare, grid_of, line_of, made, replicated, results, weights_of
 from command_kit import ended, in_child, start, strike
+from compare_kit import QUICK, compare, grid_of, line_of, made, replicated, results, weights_of
 
 import demiglace
 from demiglace.cli import main

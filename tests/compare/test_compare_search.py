@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from compare_kit import QUICK, compare, grid_of, line_of, made, results
 from command_kit import in_child, strike
+from compare_kit import QUICK, compare, grid_of, line_of, made, results
 
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.files import read_json
