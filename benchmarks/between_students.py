@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from demiglace.evaluation.significance import corrected, mean_interval, seed_test
+from demiglace.evaluation.significance import holm_correction, mean_interval, paired_t_test
 from demiglace.runs.files import read_json
 
 AVERAGE = "average"
@@ -41,10 +41,12 @@ def differences(summary: Mapping[str, Any], one: str, other: str) -> list[dict[s
             each = np.subtract(mine, theirs)
             mean = float(each.mean())
             ends = mean_interval(mean, float(each.std(ddof=1)), len(each))
-            found = {"task": task, "method": method, "mean": mean, "interval": ends, "p": seed_test(mine, theirs)}
+            found = {"task": task, "method": method, "mean": mean, "interval": ends, "p": paired_t_test(mine, theirs)}
             rows.append(found)
     parts = [r for r in rows if r["task"] != AVERAGE], [r for r in rows if r["task"] == AVERAGE]
-    return [row | {"p": p} for part in parts for row, p in zip(part, corrected([r["p"] for r in part]), strict=True)]
+    return [
+        row | {"p": p} for part in parts for row, p in zip(part, holm_correction([r["p"] for r in part]), strict=True)
+    ]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from scipy import stats
 
 from demiglace.evaluation.bootstrap_metrics import SUMMED
-from demiglace.evaluation.significance import ALPHA, PairedDifference, influence, paired_difference, seed_test
+from demiglace.evaluation.significance import ALPHA, PairedDifference, influence, paired_difference, paired_t_test
 
 UNITS, METRICS, EFFECTS = (3, 5, 8), ("accuracy", "f1"), (0.02, 0.04)
 RESAMPLES = 400  # of the old method, which took 10,000
@@ -90,7 +90,7 @@ def old_rejects(metric: str, runs: Runs, weights: np.ndarray, generator: np.rand
     seeds = len(method)
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), len(weights)) / seeds
     low, high = np.quantile(((method - control).T * drawn).sum(axis=1), [ALPHA / 2, 1 - ALPHA / 2])
-    return _significant(seed_test(*SUMMED[metric].value(features.sum(2)))) and not low <= 0 <= high
+    return _significant(paired_t_test(*SUMMED[metric].value(features.sum(2)))) and not low <= 0 <= high
 
 
 def _features(metric: str, runs: Runs) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 import demiglace
-from demiglace.evaluation.significance import corrected, mean_interval, seed_test
+from demiglace.evaluation.significance import holm_correction, mean_interval, paired_t_test
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.environment import machine
 from demiglace.runs.files import write_json
@@ -241,7 +241,7 @@ def over_seeds(home: Path, names: set[str]) -> list[dict[str, Any]]:
             ends = mean_interval(average, deviation, len(values)) or []
             facts = {"seeds": values, "mean": round(average, 4), "interval": [round(end, 4) for end in ends]}
             found.append({"model": one, "against": other, "text": text} | facts)
-    p = corrected([seed_test(row["seeds"], [0.0] * len(seeds)) for row in found])
+    p = holm_correction([paired_t_test(row["seeds"], [0.0] * len(seeds)) for row in found])
     return [row | {"p": value} for row, value in zip(found, p, strict=True)]
 
 

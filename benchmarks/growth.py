@@ -23,8 +23,8 @@ from transformers import BertConfig, PreTrainedModel
 from demiglace.config.training import TrainConfig
 from demiglace.costs.flops import BACKWARD, padded_flops, passes_of
 from demiglace.data.batching import collate, epoch_steps, sorted_batches
-from demiglace.data.tokenise import Examples
-from demiglace.methods.base import Progress
+from demiglace.data.tokenise import TokenizedSplit
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.registry import build_method
 from demiglace.models.from_config import random_model
 from demiglace.models.precision import choose_attention, choose_precision
@@ -54,13 +54,13 @@ def points(most_rows: int) -> Iterator[Point]:
     yield from (Point(min(512, most_rows), 6, width) for width in (256, 512, 1024))
 
 
-def random_rows(count: int) -> Examples:
+def random_rows(count: int) -> TokenizedSplit:
     """Rows of 20 random tokens on average, log-normal."""
     generator = np.random.default_rng(0)
     lengths = np.exp(generator.normal(2.9, 0.45, count)).round().clip(4, 128).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = generator.integers(5, VOCABULARY, offsets[-1]).astype(np.int32)
-    return Examples(ids, offsets, None, generator.integers(0, CLASSES, count), pad_id=0, pad_left=False)
+    return TokenizedSplit(ids, offsets, None, generator.integers(0, CLASSES, count), pad_id=0, pad_left=False)
 
 
 def models(point: Point, attention: str) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -78,7 +78,7 @@ def models(point: Point, attention: str) -> tuple[PreTrainedModel, PreTrainedMod
     return random_model(config, kit.CPU, attention), random_model(half, kit.CPU, attention)
 
 
-def train_seconds(objective: Objective, cache: SignalCache, examples: Examples, steps: list[np.ndarray]) -> float:
+def train_seconds(objective: Objective, cache: SignalCache, examples: TokenizedSplit, steps: list[np.ndarray]) -> float:
     """Seconds of these steps, the first of them not counted."""
     optimiser = make_optimiser(objective.train(), TrainConfig())
     begun = 0.0
@@ -87,7 +87,7 @@ def train_seconds(objective: Objective, cache: SignalCache, examples: Examples, 
             begun = time.perf_counter()
         batch = collate(examples, rows)
         count = float(len(rows))
-        objective(batch, cache.fetch(batch), Progress(seed=0, epoch=0, step=i), count, count)[0].backward()
+        objective(batch, cache.fetch(batch), TrainingProgress(seed=0, epoch=0, step=i), count, count)[0].backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()

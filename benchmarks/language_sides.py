@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from demiglace.data.batching import Batch, collate, epoch_steps
 from demiglace.data.text.blocks import Blocks, all_blocks
 from demiglace.data.text.token_shards import Corpus
-from demiglace.methods.base import Method, Progress, Weighted
+from demiglace.methods.base import Method, TrainingProgress, WeightedTerm
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.logits import LogitDistillation
 from demiglace.models.shape import ModelShape
@@ -25,7 +25,7 @@ from demiglace.training.objective import Objective
 
 Loss = Callable[[Batch], Tensor]
 LR, CLIP, TEMPERATURE, TASK_WEIGHT = 1e-4, 1.0, 2.0, 0.5
-_START = Progress(seed=0, epoch=0, step=0)
+_START = TrainingProgress(seed=0, epoch=0, step=0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def ours(teacher: PreTrainedModel, student: PreTrainedModel, method: Method | No
 
 def ours_kl(teacher: PreTrainedModel, student: PreTrainedModel) -> Loss:
     """KL alone at τ = 1, which is TRL's GKD with β = 0."""
-    return ours(teacher, student, Method((Weighted(1.0, LogitDistillation(1.0)),)))
+    return ours(teacher, student, Method((WeightedTerm(1.0, LogitDistillation(1.0)),)))
 
 
 def no_loss(teacher: PreTrainedModel, student: PreTrainedModel) -> Loss:

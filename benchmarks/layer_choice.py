@@ -38,7 +38,7 @@ from demiglace.models import greedy as search
 from demiglace.models.greedy import ERROR, contenders, measure_of
 from demiglace.models.importance import Inputs, block_influence
 from demiglace.models.language_model import load_language_model
-from demiglace.models.layer_ablation import bypassed, layer_forms
+from demiglace.models.layer_ablation import layer_forms, skip_layers
 from demiglace.models.layer_choice import ROW_TOKENS, sampled_batches
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.tokenizer import load_text_tokenizer
@@ -82,7 +82,7 @@ def by_repeated_influence(of: Material, count: int) -> Order:
     with torch.no_grad():
         forms, gone = layer_forms(of.model, of.layers, of.batches[0]), Order()
     for _ in range(count):
-        with bypassed(of.layers, gone, forms):
+        with skip_layers(of.layers, gone, forms):
             influence = block_influence(of.model, of.batches)
         left = [i for i in range(len(influence)) if i not in gone]
         gone.append(min(left, key=lambda i: (influence[i], -i)))
@@ -156,7 +156,7 @@ def counted(layers: nn.ModuleList) -> Iterator[list[int]]:
 def perplexity(of: Material, keep: Sequence[int]) -> float:
     """Return the perplexity of the model with only these layers on the held-out rows."""
     gone = set(range(len(of.layers))) - set(keep)
-    with torch.no_grad(), bypassed(of.layers, gone, layer_forms(of.model, of.layers, of.held_out)):
+    with torch.no_grad(), skip_layers(of.layers, gone, layer_forms(of.model, of.layers, of.held_out)):
         losses = measure_of(of.model).read(of.model, of.held_out)
     return float(losses.double().mean().exp())
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from demiglace.data.batching import Batch, collate, epoch_steps
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.models.precision import autocast
 
 WIDTH = 128
@@ -47,7 +47,7 @@ def epoch(batches: list[Batch], labels: tuple) -> float:
     return time.perf_counter() - begun
 
 
-def useful(examples: Examples, batches: list[Batch]) -> float:
+def useful(examples: TokenizedSplit, batches: list[Batch]) -> float:
     """Share of the tokens computed that are real."""
     return float(examples.lengths.sum() / sum(b.input_ids.numel() for b in batches))
 

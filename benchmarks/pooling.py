@@ -39,7 +39,7 @@ from demiglace.data.batching import collate, epoch_steps, sorted_batches
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import data_folder
-from demiglace.data.tokenise import Examples, select, tokenise
+from demiglace.data.tokenise import TokenizedSplit, select, tokenise
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.pooling import norm_ratios, pool
 from demiglace.models.precision import autocast
@@ -105,7 +105,7 @@ class Tally:
             self.states[name][rows] = pooling(hidden, mask)
 
 
-def tallies(model: PreTrainedModel, examples: Examples, layers: tuple[int, ...]) -> dict[int, Tally]:
+def tallies(model: PreTrainedModel, examples: TokenizedSplit, layers: tuple[int, ...]) -> dict[int, Tally]:
     """Sinks and pooled states of these layers over all rows."""
     found = {layer: Tally(len(examples), model.config.hidden_size) for layer in layers}
     for rows in sorted_batches(examples.lengths, PASS_TOKENS):
@@ -146,24 +146,24 @@ def probe(states: Tensor, labels: np.ndarray, test_rows: int) -> float:
     return float((answers == labels[-test_rows:]).mean())
 
 
-def task_examples(task: str, path: str, rows: int) -> Examples:
+def task_examples(task: str, path: str, rows: int) -> TokenizedSplit:
     """Return rows of a task, drawn with seed 0; those of Banking77, whose file is ordered by label, in random order."""
     dataset = load_dataset(DataConfig(data=task, max_rows=rows), DataLocation())
     examples = tokenise(dataset.splits["train"], load_tokenizer(path), 128)
     return select(examples, np.random.default_rng(0).permutation(rows)) if task == "banking77" else examples
 
 
-def block_examples(path: str, blocks: int) -> Examples:
+def block_examples(path: str, blocks: int) -> TokenizedSplit:
     """Blocks of WikiText-2's test text."""
     folder = data_folder(DataLocation())
     assert folder is not None, "WikiText-2 is read from DEMIGLACE_DATA"
     text = "\n".join(read_table(folder / "wikitext2" / "test.jsonl.zst").columns["text"])
     ids = load_tokenizer(path)(text, return_attention_mask=False)["input_ids"][: blocks * BLOCK]
     offsets = np.arange(blocks + 1, dtype=np.int64) * BLOCK
-    return Examples(np.array(ids, dtype=np.int32), offsets, None, np.zeros(blocks, dtype=np.int64), 0, False)
+    return TokenizedSplit(np.array(ids, dtype=np.int32), offsets, None, np.zeros(blocks, dtype=np.int64), 0, False)
 
 
-def fine_tuned(path: str, examples: Examples, output: str) -> None:
+def fine_tuned(path: str, examples: TokenizedSplit, output: str) -> None:
     """Write the lower half of a model's layers, fine-tuned for one epoch, to a directory."""
     model = load_classifier(path, LABELS, dropout=0.0, attention=kit.ATTENTION)
     model = truncate_model(model, bottom(model.config.num_hidden_layers, model.config.num_hidden_layers // 2))
@@ -182,7 +182,7 @@ def fine_tuned(path: str, examples: Examples, output: str) -> None:
     save_model(model.eval(), load_tokenizer(path), Path(output))
 
 
-def measured(path: str, examples: Examples, test_rows: int | None) -> dict[str, object]:
+def measured(path: str, examples: TokenizedSplit, test_rows: int | None) -> dict[str, object]:
     """All figures of one model on one set of rows, by layer."""
     attention = {"attention": kit.ATTENTION, "dropout": 0.0}
     teacher = load_classifier(path, LABELS, **attention).eval()
@@ -235,7 +235,9 @@ def main() -> None:
     file = kit.RESULTS / f"{args.name}.json"
     results: dict[str, dict[str, object]] = json.loads(file.read_text())["results"] if file.exists() else {}
 
-    def measure(name: str, texts: str, path: str, examples: Callable[[], Examples], test_rows: int | None) -> None:
+    def measure(
+        name: str, texts: str, path: str, examples: Callable[[], TokenizedSplit], test_rows: int | None
+    ) -> None:
         if texts not in results.setdefault(name, {}):
             results[name][texts] = measured(path, examples(), test_rows)
             kit.write(args.name, config, results)
@@ -251,7 +253,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             tuned = f"{folder}/model"
 
-            def examples() -> Examples:
+            def examples() -> TokenizedSplit:
                 rows = task_examples("sst2", path, args.rows)
                 fine_tuned(path, select(rows, np.arange(len(rows) - args.test_rows)), tuned)
                 return rows

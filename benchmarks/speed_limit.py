@@ -18,30 +18,30 @@ from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
 from demiglace.data.batching import collate, epoch_steps
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.methods.registry import build_method
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.signals.shard_store import prepare_cache
-from demiglace.training.loop import Goal, Loop
+from demiglace.training.loop import Loop, ModelSelection
 from demiglace.training.objective import Objective
 
 CONFIG = TrainConfig(epochs=1, batch_size=32, lr=2e-4, checkpoint_seconds=1e9)
 
 
-def ours(method: str, examples: Examples, labels: tuple, source: SignalSource | None, shape: ModelShape) -> float:
+def ours(method: str, examples: TokenizedSplit, labels: tuple, source: SignalSource | None, shape: ModelShape) -> float:
     """Seconds of one epoch with our loop."""
     objective = Objective(kit.student(labels), build_method(method, {}), shape, "classification", kit.PRECISION)
     with tempfile.TemporaryDirectory() as directory:
         accelerator = Accelerator(cpu=True)
         lines = [("rows", i) for i in range(len(examples))]
-        loop = Loop(objective, examples, source, Goal(), CONFIG, Path(directory), accelerator, lines)
+        loop = Loop(objective, examples, source, ModelSelection(), CONFIG, Path(directory), accelerator, lines)
         return loop.run().seconds
 
 
-def bare(examples: Examples, student: PreTrainedModel) -> float:
+def bare(examples: TokenizedSplit, student: PreTrainedModel) -> float:
     """Seconds of one epoch with a hand-written loop; its batches are tensors already."""
     plan = epoch_steps(examples.lengths, CONFIG.batch_size, CONFIG.seed, 0)
     batches = [collate(examples, rows) for rows in plan]

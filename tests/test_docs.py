@@ -20,9 +20,9 @@ from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.describe import card, index
-from demiglace.methods.registry import METHODS, Row, build_method
+from demiglace.methods.registry import METHODS, MethodInfo, build_method
 from training_kit import objective_of, random_examples, teacher_and_student
 
 ROOT = Path(__file__).parent.parent
@@ -249,11 +249,14 @@ def test_the_check_of_calls_itself():
 # how to add a method
 
 
-def documented_methods() -> list[Row]:
+def documented_methods() -> list[MethodInfo]:
     """The methods that the guide adds, made from its own code."""
     guide = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
     files = [b for b in blocks(guide, "python") if b.startswith('"""')]
-    return [Row(name, _options(name, source), name, "") for name, source in zip(_file_names(guide), files, strict=True)]
+    return [
+        MethodInfo(name, _options(name, source), name, "")
+        for name, source in zip(_file_names(guide), files, strict=True)
+    ]
 
 
 def _file_names(guide: str) -> list[str]:
@@ -275,7 +278,7 @@ def test_documented_methods_work(row, monkeypatch):
     teacher, student = teacher_and_student()
     objective, source = objective_of(row.name, {}, teacher, student)
     batch = collate(random_examples(8), np.arange(8))
-    loss, terms = objective(batch, source.fetch(batch), Progress(seed=0, epoch=0, step=0), 8.0, 8.0)
+    loss, terms = objective(batch, source.fetch(batch), TrainingProgress(seed=0, epoch=0, step=0), 8.0, 8.0)
     loss.backward()
     assert len(terms) == 3 and (terms > 0).all()
     assert all(p.grad is not None for p in student.classifier.parameters())
@@ -284,6 +287,6 @@ def test_documented_methods_work(row, monkeypatch):
 def test_the_rows_that_the_guide_adds_are_python():
     guide = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
     table_row, settings_row = [b for b in blocks(guide, "python") if not b.startswith('"""')]
-    (row,) = eval(table_row, {"Row": Row, "AllToOne": object})
+    (row,) = eval(table_row, {"Row": MethodInfo, "AllToOne": object})
     assert row.name in eval("{" + settings_row + "}")
     assert row.name in _file_names(guide)

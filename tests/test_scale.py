@@ -9,7 +9,7 @@ from scipy.stats import norm
 from transformers import RobertaConfig
 
 from demiglace.config.training import TrainConfig
-from demiglace.costs.estimate import Estimate, Setup, Speed, estimate
+from demiglace.costs.estimate import CostInputs, Estimate, Speed, estimate
 from demiglace.methods.registry import build_method
 from demiglace.models.from_config import shape_of_config
 from demiglace.models.shape import ModelShape
@@ -40,7 +40,7 @@ def shapes() -> tuple[ModelShape, ModelShape]:
 
 
 def planned(speed: float = 1.0, devices: int = 1) -> Estimate:
-    setup = Setup(
+    setup = CostInputs(
         build_method("rail-kd-l", {}),
         TrainConfig(epochs=3),
         precision="bf16",

@@ -13,16 +13,16 @@ from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
 from demiglace.data.batching import Batch
-from demiglace.data.tokenise import Examples
-from demiglace.methods.base import Epoch, Progress
+from demiglace.data.tokenise import TokenizedSplit
+from demiglace.methods.base import Epoch, TrainingProgress
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.models.masked_lm import tied_masked_lm
+from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
-from demiglace.training.loop import Goal, Loop
+from demiglace.training.loop import Loop, ModelSelection
 from demiglace.training.objective import Objective
 from factories import VOCABULARY, tiny_model
 
@@ -30,7 +30,7 @@ CLASSES = 3
 ADVERSARIES: WeakKeyDictionary[Objective, Adversary] = WeakKeyDictionary()  # of the objectives that have one
 
 
-def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: bool = False) -> Examples:
+def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: bool = False) -> TokenizedSplit:
     """Rows of 3 to 12 random tokens with labels; the last `unlabelled` have none."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, 13, count)
@@ -39,7 +39,7 @@ def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: 
     labels = generator.random(count).astype(np.float32) if regression else generator.integers(0, CLASSES, count)
     if unlabelled:
         labels[-unlabelled:] = np.nan if regression else -100
-    return Examples(ids, offsets, np.zeros_like(ids, np.int8), labels, pad_id=0, pad_left=False)
+    return TokenizedSplit(ids, offsets, np.zeros_like(ids, np.int8), labels, pad_id=0, pad_left=False)
 
 
 def teacher_and_student(
@@ -68,14 +68,14 @@ def objective_of(
             method.perturbed_requests(*shapes).teacher,
             Vocabulary(4, (0, 1, 2, 3, 4), len(VOCABULARY)),
         )
-        generator = tied_masked_lm(teacher)
+        generator = lm_with_tied_head(teacher)
         ADVERSARIES[objective] = Adversary(method.augmentation, generator, teacher, request, vocabulary, "fp32")
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     return objective, OnlineTeacher(teacher, requests, "fp32")
 
 
 def loss_of(
-    objective: Objective, source: SignalSource, batch: Batch, now: Progress, rows: float, labelled: float
+    objective: Objective, source: SignalSource, batch: Batch, now: TrainingProgress, rows: float, labelled: float
 ) -> tuple[Tensor, Tensor]:
     """What the loop does with a batch: hear the teacher on its text and on the perturbed one, and ask the objective."""
     adversary = ADVERSARIES.get(objective)
@@ -87,8 +87,8 @@ def make_loop(
     directory: Path,
     objective: Objective,
     source: SignalSource | None,
-    examples: Examples,
-    goal: Goal | None = None,
+    examples: TokenizedSplit,
+    goal: ModelSelection | None = None,
     starts_from: Epoch = "last",
     **options: Any,
 ) -> Loop:
@@ -100,7 +100,7 @@ def make_loop(
         objective=objective,
         examples=examples,
         source=source,
-        goal=goal or Goal(),
+        goal=goal or ModelSelection(),
         config=TrainConfig(**settings),
         directory=directory,
         accelerator=Accelerator(cpu=True),

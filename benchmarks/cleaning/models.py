@@ -21,7 +21,7 @@ import zstandard
 from corpora import SETS, data_folder, rows, write
 
 import demiglace
-from demiglace.evaluation.significance import corrected, mean_interval, seed_test
+from demiglace.evaluation.significance import holm_correction, mean_interval, paired_t_test
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import write_json
 
@@ -185,9 +185,9 @@ def compared(found: Sequence[dict[str, Any]], against: str = "raw") -> dict[str,
         spread = float(differences.std(ddof=1)) if len(differences) > 1 else None
         mean = float(differences.mean())
         result.append({"difference": mean, "interval": mean_interval(mean, spread, len(differences))})
-        p.append(seed_test(ours[: len(differences)], theirs[: len(differences)]))
+        p.append(paired_t_test(ours[: len(differences)], theirs[: len(differences)]))
     said: dict[str, Any] = {}
-    for (text, name), one, value in zip(pairs, result, corrected(p), strict=True):
+    for (text, name), one, value in zip(pairs, result, holm_correction(p), strict=True):
         said.setdefault(text, {})[name] = one | {"p": value}
     return said
 

@@ -6,15 +6,15 @@ from entry import Entry
 from material import Race, model_inputs
 from torch.utils.data import DataLoader
 
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 
 
-def collate_rows(examples: Examples, padding: int | None):
+def collate_rows(examples: TokenizedSplit, padding: int | None):
     """What makes a batch of row numbers."""
     return lambda rows: model_inputs(examples, np.asarray(rows), padding)
 
 
-def batches(examples: Examples, race: Race, entry: Entry) -> DataLoader:
+def batches(examples: TokenizedSplit, race: Race, entry: Entry) -> DataLoader:
     """Random batches, padded as the entry says; every epoch in another order."""
     order = torch.Generator().manual_seed(race.seed)
     collate = collate_rows(examples, entry.padding)

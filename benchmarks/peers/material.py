@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.batching import collate, epoch_steps
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.data.tokenise import Examples, tokenise
+from demiglace.data.tokenise import TokenizedSplit, tokenise
 from demiglace.models.loading import load_classifier, save_model
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
@@ -51,12 +51,12 @@ class Material:
     race: Race
     directory: Path
 
-    def examples(self, rows: int) -> Examples:
+    def examples(self, rows: int) -> TokenizedSplit:
         """The first rows; they are shuffled, so any number of them has the lengths of the task."""
         with np.load(self.directory / "examples.npz") as saved:
             arrays = {name: saved[name] for name in saved.files}
         end = arrays["offsets"][rows]
-        return Examples(
+        return TokenizedSplit(
             ids=arrays["ids"][:end],
             offsets=arrays["offsets"][: rows + 1],
             type_ids=arrays["type_ids"][:end],
@@ -101,7 +101,7 @@ def _save_models(race: Race, directory: Path) -> None:
     save_model(truncate_model(teacher, tuple(kept)), directory / "student")
 
 
-def _like_the_task(race: Race) -> Examples:
+def _like_the_task(race: Race) -> TokenizedSplit:
     """Rows of which the lengths are those of the task: every so-manieth of many rows sorted by length, shuffled."""
     drawn = max(_DRAWN, race.rows)
     dataset = load_dataset(DataConfig(data=race.task, max_rows=drawn), DataLocation(DATA))
@@ -112,7 +112,7 @@ def _like_the_task(race: Race) -> Examples:
     return _take(examples, np.random.default_rng(race.seed).permutation(rows))
 
 
-def _take(examples: Examples, rows: np.ndarray) -> Examples:
+def _take(examples: TokenizedSplit, rows: np.ndarray) -> TokenizedSplit:
     places = np.concatenate([np.arange(examples.offsets[r], examples.offsets[r + 1]) for r in rows])
     assert examples.type_ids is not None
     return replace(
@@ -124,14 +124,14 @@ def _take(examples: Examples, rows: np.ndarray) -> Examples:
     )
 
 
-def _save_rows(examples: Examples, file: Path) -> None:
+def _save_rows(examples: TokenizedSplit, file: Path) -> None:
     draft = file.with_suffix(".part.npz")
     arrays = {name: getattr(examples, name) for name in ("ids", "offsets", "type_ids", "labels")}
     np.savez(draft, **arrays)
     draft.replace(file)
 
 
-def model_inputs(examples: Examples, rows: np.ndarray, width: int | None) -> dict[str, torch.Tensor]:
+def model_inputs(examples: TokenizedSplit, rows: np.ndarray, width: int | None) -> dict[str, torch.Tensor]:
     """What BERT's forward takes, labels too; padded to `width` tokens, or to the longest of the rows."""
     batch = collate(examples, rows)
     extra = 0 if width is None else width - batch.input_ids.shape[1]
@@ -139,7 +139,7 @@ def model_inputs(examples: Examples, rows: np.ndarray, width: int | None) -> dic
     return padded | {"labels": batch.labels}
 
 
-def padding(examples: Examples, race: Race) -> dict[str, float]:
+def padding(examples: TokenizedSplit, race: Race) -> dict[str, float]:
     """Tokens computed for each real one: in random batches padded to their longest row, in batches of like length."""
     random = np.random.default_rng(race.seed).permutation(len(examples))
     plans = {
@@ -150,7 +150,7 @@ def padding(examples: Examples, race: Race) -> dict[str, float]:
     return {name: float(tokens / examples.lengths.sum()) for name, tokens in padded.items()}
 
 
-def arithmetic_ratio(race: Race, examples: Examples, teacher: ModelShape, student: ModelShape) -> float:
+def arithmetic_ratio(race: Race, examples: TokenizedSplit, teacher: ModelShape, student: ModelShape) -> float:
     """Operations of distilling with the teacher online in random batches, over ours: asked once, rows of like length.
 
     (2 T + 6 S) · p_random / (2 T / epochs + 6 S · p_like): T and S the weights that every token is multiplied with,

@@ -16,11 +16,11 @@ from meter import Meter
 from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.models.masked_lm import tied_masked_lm
+from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
@@ -28,7 +28,7 @@ from demiglace.signals.shard_store import prepare_cache
 from demiglace.training import loop
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from demiglace.training.checkpoint import save_checkpoint
-from demiglace.training.loop import Goal
+from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
 
 BERTS = Vocabulary(mask=103, special=(0, 100, 101, 102, 103), size=30_522)  # of the vocabulary of bert-base-uncased
@@ -52,7 +52,15 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
         lines = [("rows", i) for i in range(len(examples))]
         accelerator = Accelerator(cpu=True)
         run = loop.Loop(
-            objective, examples, source, Goal(), config, Path(directory), accelerator, lines, adversary=adversary
+            objective,
+            examples,
+            source,
+            ModelSelection(),
+            config,
+            Path(directory),
+            accelerator,
+            lines,
+            adversary=adversary,
         )
         with (
             mock.patch.object(loop, "save_checkpoint", meter.timed_saving(save_checkpoint)),
@@ -67,11 +75,16 @@ def _adversary(method: Method, student: PreTrainedModel, teacher: PreTrainedMode
     if not isinstance(options, AdversarialMasking):
         return None
     request = method.perturbed_requests(ModelShape.of(student), ModelShape.of(teacher)).teacher
-    return Adversary(options, tied_masked_lm(teacher), teacher, request, BERTS, precision)
+    return Adversary(options, lm_with_tied_head(teacher), teacher, request, BERTS, precision)
 
 
 def _source(
-    method: Method, student: ModelShape, teacher: PreTrainedModel, examples: Examples, precision: str, directory: Path
+    method: Method,
+    student: ModelShape,
+    teacher: PreTrainedModel,
+    examples: TokenizedSplit,
+    precision: str,
+    directory: Path,
 ) -> SignalSource | None:
     """The cache, filled, where the method's signals can be kept; else the teacher."""
     shape = ModelShape.of(teacher)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demiglace.cleaning import storage
-from demiglace.cleaning.rules.base import Outcome
+from demiglace.cleaning.rules.base import RuleResult
 from demiglace.cleaning.rules.decontamination import Decontamination
 from demiglace.cleaning.rules.dedup import Boilerplate, CollectionRule, ExactDuplicates, joined, marks
 from demiglace.cleaning.rules.minhash_dedup import NearDuplicates, shingles
@@ -38,7 +38,7 @@ LINES = st.lists(
 ).map("\n".join)
 
 
-def whole(rule: CollectionRule, texts: list[str], sites: list[str] | None = None) -> Outcome:
+def whole(rule: CollectionRule, texts: list[str], sites: list[str] | None = None) -> RuleResult:
     """The rule on a collection that is one batch."""
     batch = Texts(texts)
     keys = rule.keys(batch, np.arange(len(texts), dtype=np.uint64), sites or ["site"] * len(texts))

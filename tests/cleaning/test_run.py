@@ -11,7 +11,7 @@ import demiglace
 from demiglace.cleaning import run as cleaning
 from demiglace.cleaning import storage
 from demiglace.cleaning import tasks as steps
-from demiglace.cleaning.pipeline import Batch, Books, run_rules
+from demiglace.cleaning.pipeline import Batch, Ledger, run_rules
 from demiglace.cleaning.rules.base import Rule
 from demiglace.cleaning.rules.c4 import C4
 from demiglace.cleaning.rules.gopher_quality import GopherQuality
@@ -73,8 +73,8 @@ def test_every_kind_of_change_has_a_row(tmp_path: Path) -> None:
     assert shown(rows, "reason", "value") == [("e-mail addresses", 1), ("IP addresses", 2)]
 
 
-def one_by_one(rule: Rule, texts: list[str]) -> Books:
-    books = Books()
+def one_by_one(rule: Rule, texts: list[str]) -> Ledger:
+    books = Ledger()
     for i, text in enumerate(texts):
         batch = Batch(Texts([text]), np.array([i], np.uint64), [""], np.ones(1, bool), np.ones(1, np.int64))
         run_rules(batch, [rule], books)
@@ -132,4 +132,4 @@ def test_all_drafts_are_found(tmp_path: Path) -> None:
     for place in places:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    assert sorted(storage.drafts(tmp_path)) == sorted(tmp_path / place for place in places)
+    assert sorted(storage.partial_files(tmp_path)) == sorted(tmp_path / place for place in places)

@@ -12,16 +12,16 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 from demiglace.cli import main
 from demiglace.data.batching import Batch
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import Examples, tokenise
+from demiglace.data.tokenise import TokenizedSplit, tokenise
 from demiglace.evaluation.predict import predict
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.models.loading import load_classifier, load_tokenizer
-from demiglace.models.masked_lm import MaskedLM
+from demiglace.models.masked_lm import SelectedPositionLM
 from demiglace.models.truncate import truncate_model
 from demiglace.runs.directory import read_manifest
 from demiglace.training import run as fit
 from demiglace.training.adversarial_generator import Adversary
-from demiglace.training.objective import Perturbed
+from demiglace.training.objective import PerturbedBatch
 from factories import DECODERS, decoder_tokenizer, save_decoder, save_tiny, tiny_config
 from text_kit import sentences, write_jsonl
 
@@ -39,7 +39,7 @@ def labelled(path: Path, arch: str, labels: tuple[str, str] = ("negative", "posi
     return path
 
 
-def examples_of(model: Path, texts: tuple[str, ...] = TEXTS, pairs: tuple[str, ...] | None = None) -> Examples:
+def examples_of(model: Path, texts: tuple[str, ...] = TEXTS, pairs: tuple[str, ...] | None = None) -> TokenizedSplit:
     split = Split("test", texts, pairs, np.zeros(len(texts), np.int64), [("rows", i) for i in range(len(texts))])
     return tokenise(split, load_tokenizer(model), 128)
 
@@ -208,7 +208,7 @@ def test_a_decoder_is_its_own_generator(
 ) -> None:
     seen, original = [], Adversary.perturb
 
-    def noted(self: Adversary, batch: Batch, now: Progress) -> Perturbed:
+    def noted(self: Adversary, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
         perturbed = original(self, batch, now)
         seen.append((batch, perturbed.batch))
         return perturbed
@@ -226,13 +226,13 @@ def test_a_masked_language_model_with_a_mask_token_of_its_own_generates_for_a_de
     mask_token: str, tmp_path: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is a word of the vocabulary, and one beyond it."""
-    ids, original = [], MaskedLM.forward
+    ids, original = [], SelectedPositionLM.forward
 
-    def noted(self: MaskedLM, inputs: dict[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+    def noted(self: SelectedPositionLM, inputs: dict[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
         ids.append(inputs["input_ids"][places])
         return original(self, inputs, places)
 
-    monkeypatch.setattr(MaskedLM, "forward", noted)
+    monkeypatch.setattr(SelectedPositionLM, "forward", noted)
     generator = masked_generator(tmp_path / "generator", mask_token)
     mask = load_tokenizer(generator).mask_token_id
     assert mate(tmp_path / "run", labelled(tmp_path / "teacher", "gpt2"), rows, generator=generator) == 0

@@ -19,7 +19,7 @@ from demiglace.runs.directory import read_manifest
 from demiglace.signals import hidden_state_cache
 from demiglace.training import run as fit
 from demiglace.training.adversarial_generator import Adversary
-from demiglace.training.objective import unique_names
+from demiglace.training.objective import term_names
 from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_tokenizer
 
 LABELS = ("negative", "positive")
@@ -57,7 +57,7 @@ def test_every_method_makes_a_whole_run(method: str, tmp_path: Path, teacher: Pa
     assert len(steps) == 10
     assert all(np.isfinite(s["loss"]) for s in steps)
     built = build_method(method, {})
-    assert list(steps[0]["terms"]) == unique_names(built)
+    assert list(steps[0]["terms"]) == term_names(built)
     matched = set() if method in OUTPUTS_ALONE else {0, 1} if len(built.phases) == 1 else {0}
     assert {m["epoch"] for m in records(tmp_path / "run", "mapping")} == matched
     names = {p.name for p in (tmp_path / "run").iterdir()}

@@ -209,7 +209,7 @@ def test_a_killed_run_resumes_in_the_same_order(trio, call, expected, tmp_path, 
     other = turned(trio / "teacher" / "model", tmp_path / "other", [NAMES[i] for i in ORDER], ORDER)
     call |= {"teacher": str(other), "checkpoint_seconds": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(fit, "_finalize_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             demiglace.distill(**call)
     assert (tmp_path / "run" / "checkpoints").exists()

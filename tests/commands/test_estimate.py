@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from demiglace.cli import main
 from demiglace.config.training import TrainConfig
-from demiglace.costs.estimate import Seconds, Setup, Speed, estimate
+from demiglace.costs.estimate import CostInputs, Seconds, Speed, estimate
 from demiglace.costs.flops import activation_bytes
 from demiglace.errors import ConfigError
 from demiglace.methods.registry import build_method
@@ -30,8 +30,8 @@ def shapes() -> tuple[ModelShape, ModelShape]:
     return ModelShape.of(teacher), ModelShape.of(student)
 
 
-def setup_of(method: str, **options) -> Setup:
-    return Setup(build_method(method, {}), replace(TRAINING, **options))
+def setup_of(method: str, **options) -> CostInputs:
+    return CostInputs(build_method(method, {}), replace(TRAINING, **options))
 
 
 def test_operations_are_those_of_a_run(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_operations_on_perturbed_text_are_those_of_a_run(tmp_path):
     with FlopCounterMode(display=False) as counter:
         loop.run()
     method = build_method("combined-kd", {"generator_steps": 1, "student_steps": 2})
-    setup = Setup(method, replace(TRAINING, epochs=4), cache=False)
+    setup = CostInputs(method, replace(TRAINING, epochs=4), cache=False)
     found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": random_examples(60).lengths}, setup)
     assert (found.teacher_passes, found.perturbed_passes) == (3, 3)  # the labels alone in the last of 4 epochs
     told = (4 + 3) * found.student_flops + 3 * (found.teacher_flops + found.perturbed_flops)

@@ -17,7 +17,7 @@ from demiglace.errors import DivergedError
 from demiglace.models.loading import set_dropout
 from demiglace.runs.directory import read_manifest
 from demiglace.training import run as fit
-from demiglace.training.datasets import RowMaterial
+from demiglace.training.datasets import TaskData
 from factories import save_tiny, tiny_config
 
 PROBLEMS = {
@@ -62,7 +62,7 @@ def test_dropout_that_is_the_models_own_chooses_the_kernel(monkeypatch: pytest.M
         config = tiny_config("bert")
         set_dropout(config, own)
         training = TrainConfig(precision="bf16", dropout=dropout)
-        assert fit.numeric_choices(training, config) == ("bf16", kernel)
+        assert fit.resolve_precision_and_attention(training, config) == ("bf16", kernel)
 
 
 def test_the_log_tells_every_step_and_epoch(teacher: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, base: Path,
 
 def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
     """Let the validation accuracies of the epochs be these; later evaluations are true ones."""
-    left, original = list(accuracies), RowMaterial.metrics
+    left, original = list(accuracies), TaskData.metrics
     measure = lambda *given: {"accuracy": left.pop(0), "macro_f1": 0.0} if left else original(*given)  # noqa: E731
-    monkeypatch.setattr(RowMaterial, "metrics", measure)
+    monkeypatch.setattr(TaskData, "metrics", measure)
 
 
 def test_model_is_the_best_epoch_and_last_the_last(

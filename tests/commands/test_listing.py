@@ -7,10 +7,10 @@ from demiglace.commands.list import methods, tasks
 from demiglace.config.options import options_of
 from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.from_yaml import compose
 from demiglace.methods.registry import METHODS, build_method
-from demiglace.methods.terms.layer_mapping import Layers, RandomSorted
+from demiglace.methods.terms.layer_mapping import MatchedLayers, RandomSorted
 
 
 def test_tasks_are_listed_whole_where_the_output_is_piped(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,7 @@ def test_the_layers_that_meet_are_shown(capsys: pytest.CaptureFixture[str]) -> N
     assert "#   1 ← 2, 2 ← 4\n" in capsys.readouterr().out
     methods(name=["show", "rail-kd-l"], seed=1)
     out = capsys.readouterr().out
-    drawn = RandomSorted().choose(Layers((1, 2, 3, 4, 5), tuple(range(1, 12))), Progress(1, 1, 1))
+    drawn = RandomSorted().choose(MatchedLayers((1, 2, 3, 4, 5), tuple(range(1, 12))), TrainingProgress(1, 1, 1))
     assert f"#   epoch 2: {', '.join(f'{i} ← {t}' for i, t in enumerate(drawn, 1))}\n" in out
 
 

@@ -16,7 +16,7 @@ from demiglace.costs import describe, measure_speed
 from demiglace.costs import run_spec as subject_module
 from demiglace.costs.describe import duration
 from demiglace.costs.measure_speed import calibrate
-from demiglace.costs.run_spec import read_lengths, subject_of
+from demiglace.costs.run_spec import run_spec, token_lengths
 from demiglace.methods.registry import METHODS
 from factories import ARCHITECTURES, save_tiny
 
@@ -30,7 +30,7 @@ def plan(**options) -> int:
 
 def subject(teacher: Path, rows: dict, **options):
     config = build(DistillConfig, {"teacher": str(teacher), "layers": 2, "output": "x"} | rows | QUICK | options)
-    return subject_of(config, read_lengths(config.source, config.location, config.teacher))
+    return run_spec(config, token_lengths(config.source, config.location, config.teacher))
 
 
 def everything_in(path: Path) -> dict[str, int]:

@@ -11,12 +11,12 @@ from command_kit import QUICK, arguments, lenient
 from demiglace.cli import main
 from demiglace.data.batching import Batch, collate
 from demiglace.data.tokenise import select
-from demiglace.distillation.teacher_check import GeneratorSkill, look_at_generator, look_at_teacher
+from demiglace.distillation.teacher_check import GeneratorSkill, check_teacher_accuracy, look_at_generator
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.models.masked_lm import tied_masked_lm
+from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.runs.directory import read_manifest
 from demiglace.signals.request import SignalRequest
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
@@ -45,7 +45,7 @@ def labelled_by(model, rows, wrong: int = 0):
 def test_a_good_teacher_is_told_of(capsys):
     teacher = tiny_model("bert", seed=1)
     rows = labelled_by(teacher, random_examples(50), wrong=5)
-    look_at_teacher(teacher, rows, "fp32", 10_000)
+    check_teacher_accuracy(teacher, rows, "fp32", 10_000)
     lines = capsys.readouterr().err.splitlines()
     chance = np.bincount(rows.labels).max() / 50
     assert lines[0] == f"teacher: in eval mode, accuracy 0.900 on 50 validation rows, {chance:.3f} by chance"
@@ -55,7 +55,7 @@ def test_a_good_teacher_is_told_of(capsys):
 def test_a_teacher_no_better_than_chance_is_warned_of(capsys):
     teacher = tiny_model("bert")
     rows = labelled_by(teacher, random_examples(300), wrong=300)
-    look_at_teacher(teacher, rows, "fp32", 10_000)
+    check_teacher_accuracy(teacher, rows, "fp32", 10_000)
     told, warning = capsys.readouterr().err.splitlines()
     assert "accuracy 0.000 on 156 validation rows" in told
     assert warning.startswith("warning: the teacher is no better than chance")
@@ -63,14 +63,14 @@ def test_a_teacher_no_better_than_chance_is_warned_of(capsys):
 
 @pytest.mark.parametrize(("training_rows", "looked_at"), [(10, 64), (6400, 100), (400_000, 256)])
 def test_more_rows_are_looked_at_in_longer_runs(training_rows, looked_at, capsys):
-    look_at_teacher(tiny_model("bert"), random_examples(300), "fp32", training_rows)
+    check_teacher_accuracy(tiny_model("bert"), random_examples(300), "fp32", training_rows)
     assert f" on {looked_at} validation rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_numbers_are_held_against_their_mean(training, capsys):
     teacher = tiny_model("bert", num_labels=1).train(training)
-    look_at_teacher(teacher, random_examples(30, regression=True), "fp32", 10_000)
+    check_teacher_accuracy(teacher, random_examples(30, regression=True), "fp32", 10_000)
     told = capsys.readouterr().err
     assert "R² " in told
     assert "0.000 by chance" in told
@@ -98,7 +98,7 @@ class Knowing:
     def __init__(self, share: float, **options: Any):
         self.options, self._share = AdversarialMasking(**options), share
 
-    def predicted(self, batch: Batch, now: Progress) -> tuple[torch.Tensor, torch.Tensor]:
+    def predicted(self, batch: Batch, now: TrainingProgress) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = batch.input_ids[batch.attention_mask.bool()]
         is_right = torch.rand(len(tokens), generator=torch.Generator().manual_seed(0)) < self._share
         return tokens, torch.where(is_right, tokens, torch.zeros_like(tokens))
@@ -137,11 +137,11 @@ def test_a_generators_accuracy_is_that_of_its_logits_at_the_refilled_tokens():
     teacher, rows = tiny_model("bert"), random_examples(40)
     masking, special = AdversarialMasking(allow_poor_generator=True), (0, 1, 2, 3, 4)
     vocabulary = Vocabulary(4, special, len(VOCABULARY))
-    adversary = Adversary(masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
+    adversary = Adversary(masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
     skill = look_at_generator(adversary, rows, 10_000)
     batch = collate(rows, np.random.default_rng(0).permutation(40))
     batch = replace(batch, rows=np.arange(40))
-    places, _ = adversary._places(batch, Progress(0, 0, 0))
+    places, _ = adversary._places(batch, TrainingProgress(0, 0, 0))
     with torch.no_grad():
         inputs = batch.inputs | {"input_ids": batch.input_ids.masked_fill(places, 4)}
         logits = teacher.base_model(**inputs).last_hidden_state[places] @ teacher.get_input_embeddings().weight.T

@@ -176,7 +176,7 @@ def test_a_method_without_a_term_on_outputs(tmp_path: Path, teacher: Path, odd_r
     assert main(line(tmp_path / "alone")) == 0
     assert on_two(line(tmp_path / "two"), lambda: note_patience(tmp_path / "patience")) == 0
     assert_one_run(tmp_path / "two", tmp_path / "alone")
-    assert (tmp_path / "patience").read_text() == str(processes._PATIENCE)
+    assert (tmp_path / "patience").read_text() == str(processes._BARRIER_TIMEOUT)
 
 
 def note_patience(file: Path) -> None:

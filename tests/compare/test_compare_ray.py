@@ -21,7 +21,7 @@ from compare_kit import compare, line_of, results, weights_of
 from demiglace.compare.executors import ray
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import make_plan
-from demiglace.compare.jobs import Ending
+from demiglace.compare.jobs import JobResult
 from demiglace.compare.scheduler import Schedule
 from demiglace.errors import ConfigError
 
@@ -152,8 +152,8 @@ class FakeRay:
         self._seen()
         return refs[:1], refs[1:]
 
-    def get(self, ref: str) -> Ending:
-        return Ending(1.0)
+    def get(self, ref: str) -> JobResult:
+        return JobResult(1.0)
 
     def shutdown(self) -> None:
         pass
@@ -172,13 +172,13 @@ def test_what_waits_in_the_cluster_is_not_running(content, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("gpus", "room"), [(0.0, 4), (0.5, 2), (2.0, 1)])
 def test_room_in_a_cluster(gpus, room):
-    assert ray._room({"CPU": 9.0, "GPU": 1.0}, 2, gpus) == room
+    assert ray._max_concurrency({"CPU": 9.0, "GPU": 1.0}, 2, gpus) == room
 
 
 def test_a_worker_that_died_without_a_word(monkeypatch):
     fake = FakeRay(1.0)
 
-    def get(ref: str) -> Ending:
+    def get(ref: str) -> JobResult:
         raise fake.exceptions.RayError("")
 
     monkeypatch.setattr(fake, "get", get)

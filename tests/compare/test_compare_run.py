@@ -135,7 +135,7 @@ def test_a_failed_run_takes_no_other_down(error, code, content, tmp_path, monkey
         failing(patch, "vanilla-kd/seed-0", error)
         assert compare(content, home) == code
     told = capsys.readouterr().err
-    assert "1 run failed, 1 skipped" in told and f"mood/half/vanilla-kd/seed-0: {jobs._in_a_line(error)}" in told
+    assert "1 run failed, 1 skipped" in told and f"mood/half/vanilla-kd/seed-0: {jobs._one_line(error)}" in told
     assert (home / "failed/mood/half/vanilla-kd/seed-0.txt").read_text().strip().endswith(str(error))
     assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
     assert str(error) in results(home)[1]["error"]

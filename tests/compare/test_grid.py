@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from demiglace.compare.cells import cells, share, skipped_names, student_runs, teacher_options, with_values
+from demiglace.compare.cells import cells, shard_runs, skipped_names, student_runs, teacher_options, with_values
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import make_plan
 from demiglace.compare.search_space import Range, trial_options
@@ -225,7 +225,7 @@ def test_a_teacher_shares_the_rows_and_nothing_else(content):
 @pytest.mark.parametrize("count", [1, 3, 7, 40])
 def test_shards_are_parts_of_the_whole(content, count):
     runs = student_runs(parse_grid(changed(content, seeds=list(range(10)))))
-    parts = [share(runs, number, count) for number in range(1, count + 1)]
+    parts = [shard_runs(runs, number, count) for number in range(1, count + 1)]
     assert sorted(r.path for part in parts for r in part) == sorted(r.path for r in runs)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

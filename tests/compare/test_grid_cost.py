@@ -25,7 +25,7 @@ def speed(monkeypatch):
         calls.append(subject.shapes)
         return Speed(forward=2e6, training=1e6)
 
-    monkeypatch.setattr(cost_module, "speed_here", here)
+    monkeypatch.setattr(cost_module, "measure_speed", here)
     return calls
 
 
@@ -80,7 +80,7 @@ def test_models_to_come_have_the_shape_of_those_they_are_made_of(content, place)
 
 
 def test_models_that_do_not_fit_have_no_time(content, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cost_module, "speed_here", lambda *_: None)
+    monkeypatch.setattr(cost_module, "measure_speed", lambda *_: None)
     found = cost_of(content)
     assert found.seconds is None
     assert found.cache_bytes > 0

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from compare_kit import replicated
 
-from demiglace.compare.directory import claim
+from demiglace.compare.directory import register_inputs
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import make_plan
-from demiglace.compare.jobs import Ending, is_done
-from demiglace.compare.records import steps_done, stories
+from demiglace.compare.jobs import JobResult, is_done
+from demiglace.compare.records import failure_messages, steps_done
 from demiglace.compare.scheduler import Schedule
 from demiglace.compare.validate import check_plan, files_read
 from demiglace.config.options import flatten
@@ -216,7 +216,7 @@ def test_students_with_new_weights_differ_from_seed_to_seed(content):
 def test_a_run_that_was_refused_at_its_start_yields_to_another(content, tmp_path):
     longer, shorter = (make_plan(parse_grid(content | {"defaults": {"max_length": n}}), tmp_path) for n in (64, 32))
     run = tmp_path / "mood/half/none/seed-0"
-    claimed = flatten(config_of(longer.step("mood/half/none/seed-0"), tmp_path), deciding_only=True)
+    claimed = flatten(config_of(longer.step("mood/half/none/seed-0"), tmp_path), result_options_only=True)
     open_run(run, "distill", claimed, {}, shared=True)
     assert not is_done(shorter.step("mood/half/none/seed-0"), tmp_path)
     (run / "log.jsonl").touch()
@@ -234,7 +234,7 @@ def test_a_failure_is_told_whole_and_of_a_fault_of_ours_the_last_line(content, t
     ):
         (tmp_path / "failed" / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "failed" / f"{key}.txt").write_text(text)
-    assert stories(plan) == {"mood/teacher": "one fault\nits cure", "mood/half/start": "KeyError: 3"}
+    assert failure_messages(plan) == {"mood/teacher": "one fault\nits cure", "mood/half/start": "KeyError: 3"}
 
 
 def test_axes_are_no_part_of_a_search(content):
@@ -326,28 +326,28 @@ def test_no_file_of_a_grid_may_change_under_its_runs(name, content, tmp_path, mo
         Path(file).write_text(text)
     asked = {"evaluate": {"sets": ["more.csv", "imdb"], "files": "own.yaml"}, "defaults": {"unlabelled": ["bare.csv"]}}
     plan = plan_of(content | asked | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
-    claim(Path("runs"), files_read(plan))
+    register_inputs(Path("runs"), files_read(plan))
     for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
         (Path("runs") / key).mkdir(parents=True)
         write_json(Path("runs") / key / "run.json", {})  # refused at their start, they have read nothing
-    claim(Path("runs"), files_read(plan))
+    register_inputs(Path("runs"), files_read(plan))
     Path(name).write_text(files[name] + ("\n" if name.endswith("yaml") else "b,good\n"))
     thing = {"mine.yaml": "method mine", "own.yaml": "suite own.yaml", "films.csv": "suite own.yaml",
              "more.csv": "set more.csv", "bare.csv": "unlabelled bare.csv"}[name]  # fmt: skip
-    claim(Path("runs"), files_read(plan))
+    register_inputs(Path("runs"), files_read(plan))
     for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
         (Path("runs") / key / "log.jsonl").touch()
     Path(name).write_text(files[name])
     with pytest.raises(RunError, match=f"runs: {thing} changed since its runs were made"):
-        claim(Path("runs"), files_read(plan))
+        register_inputs(Path("runs"), files_read(plan))
 
 
 def test_runs_of_earlier_versions_may_read_more_than_they_told(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("terms: [{term: task}]\n")
     read = files_read(plan_of(content | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}}))
-    claim(Path("runs"), {"data mood": read["data mood"]})
-    assert claim(Path("runs"), read).keys() == {"data mood", "method mine"}
+    register_inputs(Path("runs"), {"data mood": read["data mood"]})
+    assert register_inputs(Path("runs"), read).keys() == {"data mood", "method mine"}
 
 
 def test_the_suite_in_the_document_is_one(tmp_path):
@@ -385,7 +385,7 @@ def test_runs_of_no_search_are_not_searched_for_afterwards(content, tmp_path):
     plan = make_plan(parse_grid(content | {"search": {"trials": 3, "ranges": RANGES}}), tmp_path, searching=True)
     assert steps_done(plan) == set()
     step = plan.step("mood/half/none/seed-1")
-    open_run(tmp_path / step.key, step.stage, flatten(config_of(step, tmp_path), deciding_only=True), {})
+    open_run(tmp_path / step.key, step.stage, flatten(config_of(step, tmp_path), result_options_only=True), {})
     with pytest.raises(RunError, match="none/seed-1 was made without a search"):
         steps_done(plan)
 
@@ -403,8 +403,8 @@ def test_a_failure_takes_only_what_needs_it(content):
     schedule = Schedule(plan_of(content).steps, set())
     assert [s.key for s in schedule.ready()] == ["mood/teacher"]
     for key in ("mood/teacher", "mood/half/start"):
-        schedule.end(schedule.steps[key], Ending(1.0))
-    schedule.end(schedule.steps["mood/half/none/seed-0"], Ending(2.0, "broken"))
+        schedule.end(schedule.steps[key], JobResult(1.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0"], JobResult(2.0, "broken"))
     assert schedule.status["mood/half/none/seed-0.evaluation"] == "skipped"
     ready = [s.key for s in schedule.ready()]
     assert "mood/half/none/seed-1" in ready and "mood/half/vanilla-kd/seed-0" in ready
@@ -413,7 +413,7 @@ def test_a_failure_takes_only_what_needs_it(content):
 
 def test_a_failed_teacher_skips_everything(content):
     schedule = Schedule(plan_of(content).steps, set())
-    schedule.end(schedule.steps["mood/teacher"], Ending(1.0, "broken"))
+    schedule.end(schedule.steps["mood/teacher"], JobResult(1.0, "broken"))
     assert schedule.finished
     assert schedule.count("skipped") == len(schedule.steps) - 1
 
@@ -422,8 +422,8 @@ def test_remaining_time_comes_from_runs_alike(content):
     plan = plan_of(content | {"evaluate": {"teacher": False}})
     schedule = Schedule(plan.steps, {"mood/teacher", "mood/half/start"})
     assert schedule.seconds_left() is None
-    schedule.end(schedule.steps["mood/half/none/seed-0"], Ending(10.0))
-    schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], Ending(2.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0"], JobResult(10.0))
+    schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], JobResult(2.0))
     assert schedule.seconds_left() == 3 * 10.0 + 3 * 2.0
     schedule.workers = 2
     assert schedule.seconds_left() == 18.0

@@ -117,7 +117,7 @@ def test_all_missing_options_are_named_at_once():
 
 def test_flatten_and_what_decides():
     assert flatten(made(keep=[1]))["keep"] == [1]
-    deciding = flatten(made(), deciding_only=True)
+    deciding = flatten(made(), result_options_only=True)
     assert "lr" in deciding
     assert deciding.keys().isdisjoint({"output", "track"})
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from demiglace.config.data import ReadConfig
-from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, decoded, format_of, read_documents
+from demiglace.data.text.readers import DamagedFileError, Document, SkippedDocument, decoded, format_of, read_documents
 from demiglace.errors import DataError
 
 ROWS = [{"text": "One.", "url": "https://a.example/x"}, {"text": "Two\nlines.", "url": None}, {"text": "Drei ü."}]
@@ -24,7 +24,7 @@ PAGE = (
 )
 
 
-def read(file: Path, **options: object) -> list[Document | Unreadable]:
+def read(file: Path, **options: object) -> list[Document | SkippedDocument]:
     return list(read_documents(str(file), ReadConfig(**options)))  # type: ignore[arg-type]
 
 
@@ -74,14 +74,16 @@ def test_html_is_extracted_and_its_site_is_its_folder(tmp_path: Path) -> None:
     assert found.text.startswith("Title\nA sentence of the story.")
     assert "Home" not in found.text
     assert found.site == str(tmp_path)
-    assert read(written(tmp_path / "y.htm", b"<html></html>")) == [Unreadable("no text in the HTML", str(tmp_path))]
+    assert read(written(tmp_path / "y.htm", b"<html></html>")) == [
+        SkippedDocument("no text in the HTML", str(tmp_path))
+    ]
 
 
 def test_rows_that_are_no_documents(tmp_path: Path) -> None:
     lines = b'{"text": 3}\n["text"]\n{nonsense\n\n{"body": "x"}\n{"text": "  "}\n{"text": ""}\n{"text": "Good."}\n'
     found = read(written(tmp_path / "x.jsonl", lines))
     assert found[-1] == Document("Good.", "")
-    assert [f.reason for f in found[:-1] if isinstance(f, Unreadable)] == [
+    assert [f.reason for f in found[:-1] if isinstance(f, SkippedDocument)] == [
         "no text under 'text'",
         "no text under 'text'",
         "no JSON",
@@ -93,7 +95,7 @@ def test_rows_that_are_no_documents(tmp_path: Path) -> None:
 
 def test_brackets_in_thousands_of_brackets_are_no_document(tmp_path: Path) -> None:
     found = read(written(tmp_path / "x.jsonl", b"[" * 5000 + b'\n{"text": "Good."}\n'))
-    assert found == [Unreadable("no JSON", "[" * 80), Document("Good.", "")]
+    assert found == [SkippedDocument("no JSON", "[" * 80), Document("Good.", "")]
 
 
 def test_half_a_character_in_an_address_does_not_reach_the_site(tmp_path: Path) -> None:
@@ -111,14 +113,14 @@ def test_parquet_that_is_no_utf8_or_too_long(tmp_path: Path, kind: pa.DataType) 
     assert read(tmp_path / "x.parquet", max_document_mb=0.001) == [
         Document("café", ""),
         Document("ü", ""),
-        Unreadable("too long", "2000 bytes"),
-        Unreadable("no text under 'text'", "text, url"),
+        SkippedDocument("too long", "2000 bytes"),
+        SkippedDocument("no text under 'text'", "text, url"),
     ]
 
 
 def test_columns_of_other_kinds_hold_no_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [[1], [2]]}), tmp_path / "x.parquet")
-    assert read(tmp_path / "x.parquet") == [Unreadable("no text under 'text'", "text")] * 2
+    assert read(tmp_path / "x.parquet") == [SkippedDocument("no text under 'text'", "text")] * 2
 
 
 def test_encodings(tmp_path: Path) -> None:
@@ -131,7 +133,9 @@ def test_encodings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", ["document", "line"])
 def test_a_document_that_is_too_long_is_not_held_in_memory(tmp_path: Path, unit: str) -> None:
     file = written(tmp_path / "x.txt", b"x" * 3_000_000)
-    assert [f.reason for f in read(file, unit=unit, max_document_mb=1) if isinstance(f, Unreadable)] == ["too long"]
+    assert [f.reason for f in read(file, unit=unit, max_document_mb=1) if isinstance(f, SkippedDocument)] == [
+        "too long"
+    ]
     both = written(tmp_path / "y.txt", b"x" * 3_000_000 + b"\nshort\n")
     assert read(both, unit="line", max_document_mb=1)[-1] == Document("short", "")
 
@@ -139,15 +143,17 @@ def test_a_document_that_is_too_long_is_not_held_in_memory(tmp_path: Path, unit:
 @pytest.mark.parametrize("name", ["x.txt", "x.jsonl", "x.jsonl.gz", "x.txt.zst", "x.html", "x.wet"])
 def test_empty_files_are_told(tmp_path: Path, name: str) -> None:
     (found,) = read(written(tmp_path / name, b""))
-    assert isinstance(found, Unreadable)
+    assert isinstance(found, SkippedDocument)
     assert found.reason == "empty"
 
 
 def test_files_without_a_row_are_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "x.parquet")
-    assert read(tmp_path / "x.parquet") == [Unreadable("empty", "nothing in the file")]
+    assert read(tmp_path / "x.parquet") == [SkippedDocument("empty", "nothing in the file")]
     for unit in ("line", "paragraph"):
-        assert read(written(tmp_path / "x.txt", b"\n \n"), unit=unit) == [Unreadable("empty", "nothing in the file")]
+        assert read(written(tmp_path / "x.txt", b"\n \n"), unit=unit) == [
+            SkippedDocument("empty", "nothing in the file")
+        ]
 
 
 def test_utf16_by_lines(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_utf16_by_lines(tmp_path: Path) -> None:
 def test_a_paragraph_that_is_too_long(tmp_path: Path) -> None:
     file = written(tmp_path / "x.txt", b"short\n\n" + b"a line\n" * 500 + b"\nlast")
     found = read(file, unit="paragraph", max_document_mb=0.001)
-    assert found == [Document("short", ""), Unreadable("too long", "3500 bytes"), Document("last", "")]
+    assert found == [Document("short", ""), SkippedDocument("too long", "3500 bytes"), Document("last", "")]
 
 
 def test_a_paragraph_that_is_too_long_is_not_held_in_memory(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import zstandard
 
 from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import read_documents
-from demiglace.data.text.streams import CHUNK, DamagedFileError, lines_of, opened, unpacked
+from demiglace.data.text.streams import CHUNK, DamagedFileError, lines_of, open_source, unpacked
 from demiglace.errors import DataError
 
 PACK = {".gz": gzip.compress, ".zst": zstandard.compress}
@@ -71,6 +71,6 @@ def test_lines_end_where_pieces_do_not(tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no\.txt cannot be read: No such file or directory\. Check"):
-        opened(str(tmp_path / "no.txt"))
+        open_source(str(tmp_path / "no.txt"))
     with pytest.raises(DataError, match=r"no\.txt cannot be read: .*not exist"):
-        opened(f"file://{tmp_path}/no.txt")
+        open_source(f"file://{tmp_path}/no.txt")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from demiglace.config.data import ReadConfig
-from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, read_documents
+from demiglace.data.text.readers import DamagedFileError, Document, SkippedDocument, read_documents
 
 PAGE = b"<html><body><article><h1>Title</h1><p>" + b"A sentence of the story. " * 20 + b"</p></article></body></html>"
 RESPONSE = "application/http; msgtype=response"
@@ -17,7 +17,7 @@ def record(kind: str, body: bytes, mime: str = "text/plain") -> bytes:
     return f"{head}Content-Type: {mime}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body + b"\r\n\r\n"
 
 
-def read(file: Path, content: bytes, **options: float) -> list[Document | Unreadable]:
+def read(file: Path, content: bytes, **options: float) -> list[Document | SkippedDocument]:
     file.write_bytes(content)
     return list(read_documents(str(file), ReadConfig(**options)))  # type: ignore[arg-type]
 
@@ -33,7 +33,7 @@ def test_warc_and_wet(tmp_path: Path) -> None:
     )
     assert isinstance(page, Document)
     assert page.text.startswith("Title")
-    assert other == Unreadable("no HTML", "image/png")
+    assert other == SkippedDocument("no HTML", "image/png")
 
 
 def test_no_cut_goes_unnoticed(tmp_path: Path) -> None:
@@ -74,5 +74,5 @@ def test_a_cut_archive_of_records(tmp_path: Path) -> None:
 def test_a_record_that_is_too_long_is_told_and_the_next_one_read(tmp_path: Path) -> None:
     wet = record("conversion", b"x" * 3_000_000) + record("conversion", b"short")
     found = read(tmp_path / "x.wet", wet, max_document_mb=0.5)
-    assert found == [Unreadable("too long", "3000000 bytes"), Document("short", "b.example")]
+    assert found == [SkippedDocument("too long", "3000000 bytes"), Document("short", "b.example")]
     assert [type(d) for d in read(tmp_path / "x.wet", wet)] == [Document, Document]

@@ -4,7 +4,7 @@ import torch
 
 from demiglace.data.batching import collate
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import Examples, tokenise
+from demiglace.data.tokenise import TokenizedSplit, tokenise
 from demiglace.evaluation.predict import predict
 from factories import tiny_model, tiny_tokenizer
 
@@ -53,7 +53,7 @@ def test_low_precision_is_near_and_returned_in_float32():
 
 def test_no_rows_give_no_logits():
     none = np.zeros(0, dtype=np.int64)
-    empty = Examples(none, np.zeros(1, dtype=np.int64), None, none, pad_id=0, pad_left=False)
+    empty = TokenizedSplit(none, np.zeros(1, dtype=np.int64), None, none, pad_id=0, pad_left=False)
     assert predict(tiny_model("bert", num_layers=2), empty).shape == (0, 3)
 
 

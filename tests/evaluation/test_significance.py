@@ -9,11 +9,11 @@ from demiglace.evaluation.bootstrap_metrics import SUMMED
 from demiglace.evaluation.metrics import METRICS
 from demiglace.evaluation.significance import (
     PairedDifference,
-    corrected,
+    holm_correction,
     influence,
     mcnemar,
     paired_difference,
-    seed_test,
+    paired_t_test,
     verdict,
 )
 
@@ -59,12 +59,12 @@ def test_without_rows_it_is_the_paired_t_test() -> None:
     assert found.p() == pytest.approx(expected.pvalue) and found.df == 3
     ends = expected.confidence_interval(0.95)
     assert found.interval() == pytest.approx([ends.low, ends.high])
-    assert seed_test(ours, theirs) == pytest.approx(expected.pvalue)
-    assert seed_test([0.5], [0.4]) is None
-    assert seed_test([0.5, 0.6], [0.5, 0.6]) == 1.0
-    assert seed_test([0.5, 0.5], [0.25, 0.25]) is None
-    assert seed_test([0.81, 0.82, 0.83], [0.80, 0.81, 0.82]) is None  # equal but for rounding
-    assert seed_test([0.1 + 0.2, 0.5], [0.3, 0.5]) == 1.0
+    assert paired_t_test(ours, theirs) == pytest.approx(expected.pvalue)
+    assert paired_t_test([0.5], [0.4]) is None
+    assert paired_t_test([0.5, 0.6], [0.5, 0.6]) == 1.0
+    assert paired_t_test([0.5, 0.5], [0.25, 0.25]) is None
+    assert paired_t_test([0.81, 0.82, 0.83], [0.80, 0.81, 0.82]) is None  # equal but for rounding
+    assert paired_t_test([0.1 + 0.2, 0.5], [0.3, 0.5]) == 1.0
 
 
 def test_both_ways_are_counted_once() -> None:
@@ -117,8 +117,8 @@ def test_mcnemar_counts_rows_that_one_side_gets_right() -> None:
 
 
 def test_corrections() -> None:
-    assert corrected([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
-    assert corrected([None]) == [None]
+    assert holm_correction([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
+    assert holm_correction([None]) == [None]
 
 
 @pytest.mark.parametrize(

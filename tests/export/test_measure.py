@@ -54,7 +54,7 @@ def test_every_batch_has_its_turn():
 
 def test_batches_survive_the_way_to_the_other_process():
     batches = batches_of()
-    found = room._unpacked(room._packed(batches))
+    found = room._unpacked(room._to_npz(batches))
     assert list(found) == [1, 3] and [len(b) for b in found.values()] == [2, 2]
     np.testing.assert_array_equal(found[3][1]["input_ids"], batches[3][1]["input_ids"])
 

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.errors import DataError, ModelError, UserError
-from demiglace.export.parity import Parity, check, compare, logits_of, numpy_batches
+from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
 
 
 def examples_of(*lengths):
     ids = np.arange(1, 1 + sum(lengths), dtype=np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Examples(ids, offsets, None, np.zeros(len(lengths), dtype=np.int64), pad_id=0, pad_left=False)
+    return TokenizedSplit(ids, offsets, None, np.zeros(len(lengths), dtype=np.int64), pad_id=0, pad_left=False)
 
 
 def test_batches_hold_the_rows_in_order_padded_and_filled_up_from_the_start():
@@ -56,6 +56,6 @@ def test_artefact_that_yields_no_numbers():
 
 
 def test_check_refuses_an_artefact_that_differs():
-    check(Parity(0.99, 5.0, 100), "model.onnx")
+    assert_parity(Parity(0.99, 5.0, 100), "model.onnx")
     with pytest.raises(UserError, match=r"model.onnx does not say .* of 100 rows 98.0% .* up to 0.5"):
-        check(Parity(0.98, 0.5, 100), "model.onnx")
+        assert_parity(Parity(0.98, 0.5, 100), "model.onnx")

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from demiglace.losses.attention import (
     attention_kl,
+    attention_mask_2d,
     probability_distance,
     score_distance,
     scores,
-    visible_pairs,
 )
 from demiglace.losses.hidden import mean_over_tokens
 
@@ -26,7 +26,7 @@ def maps() -> tuple[np.ndarray, np.ndarray]:
 
 
 def visible(causal: bool = False) -> Tensor:
-    return visible_pairs(torch.from_numpy(MASK), causal)
+    return attention_mask_2d(torch.from_numpy(MASK), causal)
 
 
 def seen(row: int, query: int, causal: bool) -> list[int]:

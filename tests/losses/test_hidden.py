@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.losses.hidden import attend, mean_squared, normalised_squared
+from demiglace.losses.hidden import attention_weighted_teacher, mean_squared, normalised_squared
 
 
 @pytest.fixture
@@ -41,5 +41,5 @@ def test_attend_mixes_teacher_layers_by_softmax(states: tuple[np.ndarray, np.nda
             scores = np.array([student[b, i] @ teacher[b, j] for j in range(4)])
             weights = np.exp(scores - scores.max())
             expected[b, i] = (weights / weights.sum()) @ teacher[b]
-    found = attend(torch.from_numpy(student), torch.from_numpy(teacher))
+    found = attention_weighted_teacher(torch.from_numpy(student), torch.from_numpy(teacher))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)

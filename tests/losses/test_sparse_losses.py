@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from demiglace.losses.divergences import forward_kl
-from demiglace.losses.sparse import sparse_kl
+from demiglace.losses.sparse import sparse_kl_div
 
 ROWS, VOCABULARY, TEMPERATURE = 6, 9, 2.0
 GENERATOR = np.random.default_rng(0)
@@ -18,7 +18,7 @@ WEIGHTS = GENERATOR.dirichlet(np.ones(4), ROWS)
 
 def test_is_its_formula() -> None:
     rest = GENERATOR.random(ROWS)
-    found = sparse_kl(*(torch.from_numpy(a) for a in (STUDENT, IDS, WEIGHTS, rest)), TEMPERATURE)
+    found = sparse_kl_div(*(torch.from_numpy(a) for a in (STUDENT, IDS, WEIGHTS, rest)), TEMPERATURE)
     logarithms = log_softmax(STUDENT / TEMPERATURE, axis=1)
     for row in range(ROWS):
         expected = -sum(w * logarithms[row, i] for i, w in zip(IDS[row], WEIGHTS[row], strict=True)) - rest[row]
@@ -31,7 +31,7 @@ def test_all_tokens_with_their_probabilities_make_the_divergence_itself() -> Non
     told = (torch.from_numpy(a) for a in (ids, p, entropy(p, axis=1)))
     students = [torch.from_numpy(STUDENT).requires_grad_() for _ in range(2)]
     sparse, whole = (
-        sparse_kl(students[0], *told, TEMPERATURE),
+        sparse_kl_div(students[0], *told, TEMPERATURE),
         forward_kl(students[1], torch.from_numpy(TEACHER), TEMPERATURE),
     )
     torch.testing.assert_close(sparse, whole)
@@ -41,6 +41,6 @@ def test_all_tokens_with_their_probabilities_make_the_divergence_itself() -> Non
 
 def test_a_token_twice_counts_twice() -> None:
     logits, none = torch.from_numpy(STUDENT[:1]), torch.zeros(1)
-    twice = sparse_kl(logits, torch.tensor([[3, 3, 5]]), torch.full((1, 3), 1 / 3), none, TEMPERATURE)
-    once = sparse_kl(logits, torch.tensor([[3, 5]]), torch.tensor([[2 / 3, 1 / 3]]), none, TEMPERATURE)
+    twice = sparse_kl_div(logits, torch.tensor([[3, 3, 5]]), torch.full((1, 3), 1 / 3), none, TEMPERATURE)
+    once = sparse_kl_div(logits, torch.tensor([[3, 5]]), torch.tensor([[2 / 3, 1 / 3]]), none, TEMPERATURE)
     torch.testing.assert_close(twice, once)

@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch, collate
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.models.layer_stack import layer_stack
 from training_kit import ADVERSARIES, loss_of, objective_of, random_examples, teacher_and_student
 
 ROWS, HEADS = 6, 4
-START = Progress(seed=0, epoch=0, step=0)
+START = TrainingProgress(seed=0, epoch=0, step=0)
 SECOND = replace(START, epoch=1, step=1, phase=1)
 
 
@@ -51,7 +51,7 @@ class Model:
 class Facts:
     """The loss that a method found on one batch at one moment, and what both models said."""
 
-    def __init__(self, name: str, options: Mapping[str, Any], now: Progress = START):
+    def __init__(self, name: str, options: Mapping[str, Any], now: TrainingProgress = START):
         teacher, student = teacher_and_student()
         examples = random_examples(ROWS)
         batch = collate(examples, np.arange(ROWS))

@@ -9,8 +9,8 @@ import torch
 
 from demiglace.config.options import build, flatten
 from demiglace.data.batching import collate
-from demiglace.data.tokenise import Examples
-from demiglace.methods.base import Progress
+from demiglace.data.tokenise import TokenizedSplit
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.registry import METHODS, method_options
 from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
@@ -18,7 +18,7 @@ from demiglace.signals.online import SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import prepare_cache
 from demiglace.training import loop
-from demiglace.training.loop import Goal
+from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
 from demiglace.training.schedule import phase_ends
 from training_kit import loss_of, make_loop, objective_of, random_examples, teacher_and_student
@@ -68,13 +68,13 @@ def test_every_method_is_in_the_battery() -> None:
     assert set(SETTINGS) == set(METHODS)
 
 
-def starts(objective: Objective) -> list[Progress]:
+def starts(objective: Objective) -> list[TrainingProgress]:
     """The first step of each of the method's phases, one epoch each."""
-    return [Progress(seed=0, epoch=phase, step=phase, phase=phase) for phase in range(len(objective.phases))]
+    return [TrainingProgress(seed=0, epoch=phase, step=phase, phase=phase) for phase in range(len(objective.phases))]
 
 
 def phase_loss(
-    objective: Objective, source: SignalSource, examples: Examples, parts: list[np.ndarray], now: Progress
+    objective: Objective, source: SignalSource, examples: TokenizedSplit, parts: list[np.ndarray], now: TrainingProgress
 ) -> float:
     """Loss of one step over all examples, made in these parts; its gradients are added to those that are there."""
     counts = float(len(examples)), float(max(1, examples.labelled.sum()))
@@ -87,7 +87,7 @@ def phase_loss(
     return total
 
 
-def gradients(objective: Objective, source: SignalSource, examples: Examples, parts: list[np.ndarray]) -> tuple:
+def gradients(objective: Objective, source: SignalSource, examples: TokenizedSplit, parts: list[np.ndarray]) -> tuple:
     """Loss and gradients of a step in each phase, summed over the phases."""
     objective.zero_grad()
     total = sum(phase_loss(objective, source, examples, parts, now) for now in starts(objective))
@@ -127,7 +127,7 @@ def test_learns_eight_rows(
     objective.zero_grad()
     settings = {"epochs": epochs, "lr": 3e-3, "warmup": 0.0, "checkpoint_seconds": 1e9}
     monkeypatch.setattr(loop, "save_checkpoint", lambda *_: None)  # they would take half of the time
-    make_loop(tmp_path, objective, source, examples, Goal(at_the_end_of_a_phase), **settings).run()
+    make_loop(tmp_path, objective, source, examples, ModelSelection(at_the_end_of_a_phase), **settings).run()
     assert len(after) == len(before)
     assert all(a < 0.5 * b for a, b in zip(after, before, strict=True)), (before, after)
     if not regression:
@@ -136,7 +136,7 @@ def test_learns_eight_rows(
         assert (objective.student(**batch.inputs).logits.argmax(-1).numpy() == labels).all()
 
 
-def answers(teacher: torch.nn.Module, examples: Examples, regression: bool) -> np.ndarray:
+def answers(teacher: torch.nn.Module, examples: TokenizedSplit, regression: bool) -> np.ndarray:
     with torch.no_grad():
         logits = teacher(**collate(examples, np.arange(len(examples))).inputs).logits
     return logits.squeeze(-1).numpy() if regression else logits.argmax(-1).numpy()

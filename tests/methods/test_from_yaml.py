@@ -10,7 +10,7 @@ from test_battery import CASES
 
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Method, Progress
+from demiglace.methods.base import Method, TrainingProgress
 from demiglace.methods.from_yaml import compose, describe_method, read_method
 from demiglace.methods.registry import METHODS, build_method
 from demiglace.models.shape import ModelShape
@@ -32,7 +32,7 @@ def loss_of(method: Method) -> float:
     objective = Objective(student, method, shape, "classification", "fp32")
     source = OnlineTeacher(teacher, objective.requests.teacher, "fp32")
     batch = collate(random_examples(6), np.arange(6))
-    return objective(batch, source.fetch(batch), Progress(0, 0, 0), 6.0, 6.0)[0].item()
+    return objective(batch, source.fetch(batch), TrainingProgress(0, 0, 0), 6.0, 6.0)[0].item()
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:

@@ -6,12 +6,21 @@ from functools import cache
 import pytest
 
 from demiglace.errors import ModelError
-from demiglace.methods.base import Progress
-from demiglace.methods.terms.layer_mapping import All, AllToOne, Last, LayerMapping, Listed, RandomSorted, Reverse, Skip
+from demiglace.methods.base import TrainingProgress
+from demiglace.methods.terms.layer_mapping import (
+    AllLayersMapping,
+    AllToOne,
+    ExplicitMapping,
+    Last,
+    LayerMapping,
+    RandomSorted,
+    Reverse,
+    Skip,
+)
 from demiglace.models.shape import ModelShape
 from factories import tiny_model
 
-START = Progress(seed=0, epoch=0, step=0)
+START = TrainingProgress(seed=0, epoch=0, step=0)
 
 
 @cache
@@ -19,7 +28,7 @@ def shape(layers: int) -> ModelShape:
     return replace(ModelShape.of(tiny_model("bert", 2)), num_layers=layers)
 
 
-def chosen(mapping: LayerMapping, teacher: int, student: int, progress: Progress = START) -> tuple[int, ...]:
+def chosen(mapping: LayerMapping, teacher: int, student: int, progress: TrainingProgress = START) -> tuple[int, ...]:
     return mapping.choose(mapping.layers(shape(student), shape(teacher)), progress)
 
 
@@ -32,11 +41,11 @@ def chosen(mapping: LayerMapping, teacher: int, student: int, progress: Progress
         (Skip(final_layer=True), 12, 6, (2, 4, 6, 8, 10, 12)),
         (Last(), 12, 6, (7, 8, 9, 10, 11)),
         (Last(final_layer=True), 12, 6, (7, 8, 9, 10, 11, 12)),
-        (All(), 6, 3, (1, 2, 3, 4, 5)),
-        (All(final_layer=True), 4, 2, (1, 2, 3, 4)),
+        (AllLayersMapping(), 6, 3, (1, 2, 3, 4, 5)),
+        (AllLayersMapping(final_layer=True), 4, 2, (1, 2, 3, 4)),
         (Skip(), 6, 1, (6,)),  # a student of one layer has no other layer to match
         (Last(), 6, 1, (6,)),
-        (All(), 3, 1, (1, 2, 3)),
+        (AllLayersMapping(), 3, 1, (1, 2, 3)),
     ],
 )
 def test_published_maps(mapping: LayerMapping, teacher: int, student: int, expected: tuple[int, ...]) -> None:
@@ -49,7 +58,7 @@ def test_draws_are_sorted_distinct_and_in_range(sampling: str, final_layer: bool
     mapping = RandomSorted(sampling, final_layer)
     seen = set()
     for epoch in range(200):
-        layers = chosen(mapping, 12, 6, Progress(0, epoch, epoch))
+        layers = chosen(mapping, 12, 6, TrainingProgress(0, epoch, epoch))
         assert list(layers) == sorted(set(layers))
         assert len(layers) == (6 if final_layer else 5)
         seen |= set(layers)
@@ -60,14 +69,14 @@ def test_draws_are_sorted_distinct_and_in_range(sampling: str, final_layer: bool
 @pytest.mark.parametrize(
     ("sampling", "same", "different"),
     [
-        ("epoch", Progress(7, 3, 99), Progress(7, 4, 40)),
-        ("block", Progress(7, 3, 99), Progress(7, 4, 40)),
-        ("step", Progress(7, 3, 40), Progress(7, 3, 41)),
-        ("once", Progress(7, 9, 99), Progress(8, 3, 40)),
+        ("epoch", TrainingProgress(7, 3, 99), TrainingProgress(7, 4, 40)),
+        ("block", TrainingProgress(7, 3, 99), TrainingProgress(7, 4, 40)),
+        ("step", TrainingProgress(7, 3, 40), TrainingProgress(7, 3, 41)),
+        ("once", TrainingProgress(7, 9, 99), TrainingProgress(8, 3, 40)),
     ],
 )
-def test_a_draw_depends_on_what_it_says(sampling: str, same: Progress, different: Progress) -> None:
-    mapping, here = RandomSorted(sampling), Progress(7, 3, 40)
+def test_a_draw_depends_on_what_it_says(sampling: str, same: TrainingProgress, different: TrainingProgress) -> None:
+    mapping, here = RandomSorted(sampling), TrainingProgress(7, 3, 40)
     assert chosen(mapping, 24, 6, here) == chosen(mapping, 24, 6, same)
     assert chosen(mapping, 24, 6, here) != chosen(mapping, 24, 6, different)
 
@@ -75,7 +84,7 @@ def test_a_draw_depends_on_what_it_says(sampling: str, same: Progress, different
 def test_all_sets_of_layers_are_equally_likely() -> None:
     mapping, counts = RandomSorted(), {}
     for epoch in range(4000):
-        drawn = chosen(mapping, 6, 3, Progress(0, epoch, 0))
+        drawn = chosen(mapping, 6, 3, TrainingProgress(0, epoch, 0))
         counts[drawn] = counts.get(drawn, 0) + 1
     assert len(counts) == 10  # 2 of layers 1 to 5
     assert min(counts.values()) > 320
@@ -84,7 +93,7 @@ def test_all_sets_of_layers_are_equally_likely() -> None:
 
 def test_block_takes_one_layer_of_each_block() -> None:
     for epoch in range(50):
-        first, second = chosen(RandomSorted("block"), 7, 3, Progress(0, epoch, 0))
+        first, second = chosen(RandomSorted("block"), 7, 3, TrainingProgress(0, epoch, 0))
         assert first in (1, 2, 3)
         assert second in (4, 5, 6)
 
@@ -104,7 +113,7 @@ def test_maps_for_ablations() -> None:
     assert pairs(Reverse(), 12, 6) == [(1, 10), (2, 8), (3, 6), (4, 4), (5, 2)]
     assert pairs(AllToOne(), 12, 6) == [(i, 11) for i in range(1, 6)]
     assert pairs(AllToOne(teacher_layer=12), 12, 6) == [(i, 12) for i in range(1, 6)]
-    assert pairs(Listed((0, 3), (0, 12)), 12, 6) == [(0, 0), (3, 12)]
+    assert pairs(ExplicitMapping((0, 3), (0, 12)), 12, 6) == [(0, 0), (3, 12)]
     assert [s for s, _ in pairs(RandomSorted(count=2), 12, 6)] == [2, 5]
     assert [s for s, _ in pairs(RandomSorted(count=5), 12, 6)] == [1, 2, 3, 4, 5]
 
@@ -113,8 +122,8 @@ def test_maps_for_ablations() -> None:
     ("mapping", "message"),
     [
         (AllToOne(teacher_layer=13), "names layer 13; that model's layers are 0 .* to 12"),
-        (Listed((1, 2), (3,)), "2 student_layers and 1 teacher_layers"),
-        (Listed((7,), (3,)), "names layer 7; that model's layers are 0 .* to 6"),
+        (ExplicitMapping((1, 2), (3,)), "2 student_layers and 1 teacher_layers"),
+        (ExplicitMapping((7,), (3,)), "names layer 7; that model's layers are 0 .* to 6"),
         (RandomSorted(count=6), "give at most 5"),
     ],
 )

@@ -9,9 +9,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from demiglace.data.batching import collate
 from demiglace.errors import ModelError
-from demiglace.methods.base import Method, Progress
+from demiglace.methods.base import Method, TrainingProgress
 from demiglace.methods.registry import METHODS, build_method
-from demiglace.methods.terms.layer_mapping import Final, Uniform
+from demiglace.methods.terms.layer_mapping import Final, UniformMapping
 from demiglace.models.shape import ModelShape
 from factories import tiny_config, tiny_model
 from training_kit import CLASSES, loss_of, objective_of, random_examples
@@ -34,7 +34,7 @@ def refusal(name: str, own: PreTrainedModel) -> str | None:
         return str(error)
     batch = collate(random_examples(4), np.arange(4))
     for phase in range(len(objective.phases)):
-        now = Progress(seed=0, epoch=phase, step=phase, phase=phase, fraction=0.5)
+        now = TrainingProgress(seed=0, epoch=phase, step=phase, phase=phase, fraction=0.5)
         loss, _ = loss_of(objective, source, batch, now, 4.0, 4.0)
         loss.backward()
         assert loss.item() > 0
@@ -103,8 +103,8 @@ def test_models_whose_attention_cannot_be_read_are_refused_before_training(name:
 
 def test_the_layers_that_meet() -> None:
     own, other = (replace(shapes()[0], num_layers=n) for n in (6, 12))
-    assert Uniform().layers(own, other).teacher == (2, 4, 6, 8, 10, 12)
+    assert UniformMapping().layers(own, other).teacher == (2, 4, 6, 8, 10, 12)
     assert Final().layers(own, other).teacher == (12,)
     assert Final(10).layers(own, other).student == (6,)
     with pytest.raises(ModelError, match="12 and a teacher of 6 layers"):
-        Uniform().layers(other, own)
+        UniformMapping().layers(other, own)

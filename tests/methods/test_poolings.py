@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from demiglace.data.batching import collate
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.from_yaml import describe_method
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.registry import build_method
@@ -43,7 +43,7 @@ def test_the_default_teaches_a_decoder_what_distinguishes_rows(method: str) -> N
         teacher = plant_sink(tiny_model("gpt2", num_layers=6))
         objective, source = objective_of(method, options, teacher, truncate_model(teacher, (0, 2, 4)))
         batch = replace(collate(random_examples(16), np.arange(16)), token_type_ids=None)
-        loss_of(objective, source, batch, Progress(0, 0, 0), 16.0, 16.0)
+        loss_of(objective, source, batch, TrainingProgress(0, 0, 0), 16.0, 16.0)
         return float(objective.diagnostics()["layers.feature_variance"])
 
     assert diagnostics({"pooling": "mean"}) < 1e-3

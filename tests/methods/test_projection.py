@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
 from demiglace.losses.hidden import normalised_squared
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.from_yaml import compose
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.projection import Kind, Projection, Projections
@@ -21,7 +21,7 @@ from factories import tiny_config, tiny_model
 from training_kit import CLASSES, make_loop, objective_of, random_examples, teacher_and_student
 
 WIDTH = 48
-START = Progress(seed=0, epoch=0, step=0)
+START = TrainingProgress(seed=0, epoch=0, step=0)
 
 
 def states(rows: int = 40, layers: int = 3, width: int = WIDTH) -> torch.Tensor:

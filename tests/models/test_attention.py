@@ -15,7 +15,7 @@ from transformers import (
 
 from demiglace.data.batching import Batch, collate
 from demiglace.errors import ModelError
-from demiglace.losses.attention import scores, visible_pairs
+from demiglace.losses.attention import attention_mask_2d, scores
 from demiglace.models.attention import INPUTS, attention_taps
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import ModelShape
@@ -47,7 +47,7 @@ def test_softmax_of_scores_is_the_models_own_attention(arch: str) -> None:
         found = heard(model, batch)
         model.set_attn_implementation("eager")
         expected = model(**batch.inputs, output_attentions=True).attentions
-    visible = visible_pairs(batch.attention_mask, shape.causal)[:, None]
+    visible = attention_mask_2d(batch.attention_mask, shape.causal)[:, None]
     for layer in LAYERS:
         score = scores(found.attention["query", layer], found.attention["key", layer], shape.num_heads)
         own = score.masked_fill(~visible, -torch.inf).softmax(-1)

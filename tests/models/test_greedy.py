@@ -9,8 +9,8 @@ from layer_kit import BATCHES, batch_of, language_model
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from demiglace.errors import ModelError
-from demiglace.models.greedy import Removal, contenders, greedy, measure_of
-from demiglace.models.layer_ablation import bypassed, layer_forms
+from demiglace.models.greedy import LayerRemoval, contenders, greedy, measure_of
+from demiglace.models.layer_ablation import layer_forms, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import truncate_model
 from factories import tiny_config, tiny_model
@@ -152,11 +152,11 @@ def trying_everything(model, batches, count):
     for _ in range(count):
         losses = {}
         for i in sorted({*range(len(layers))} - {r.layer for r in gone}):
-            with bypassed(layers, (i, *(r.layer for r in gone)), forms):
+            with skip_layers(layers, (i, *(r.layer for r in gone)), forms):
                 items = [measure.loss(f, measure.read(model, b)) for f, b in zip(full, batches, strict=True)]
             losses[i] = torch.cat(items).double().mean().item()
         best = min(losses, key=losses.__getitem__)
-        gone.append(Removal(best, losses[best]))
+        gone.append(LayerRemoval(best, losses[best]))
     return gone
 
 

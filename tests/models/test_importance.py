@@ -9,7 +9,7 @@ from layer_kit import BATCHES, batch_of
 
 from demiglace.errors import ModelError
 from demiglace.models.importance import block_influence, least_influential
-from demiglace.models.layer_ablation import bypassed, bypassed_up_to, layer_forms, watched
+from demiglace.models.layer_ablation import bypassed_up_to, layer_forms, observe_layers, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import truncate_model
 from factories import ARCHITECTURES, tiny_model
@@ -76,7 +76,7 @@ def test_a_bypassed_model_is_the_truncated_one(arch):
     with torch.no_grad():
         whole = model(**batch).logits
         forms = layer_forms(model, layers, batch)
-        with bypassed(layers, (0, 2), forms):
+        with skip_layers(layers, (0, 2), forms):
             cut = model(**batch).logits
         torch.testing.assert_close(cut, truncate_model(model, (1, 3))(**batch).logits)
         assert not torch.allclose(cut, whole, atol=1e-3)
@@ -89,7 +89,7 @@ def test_a_model_continued_after_a_layer_is_the_truncated_one(arch):
     layers = layer_stack(model)
     with torch.no_grad():
         forms = layer_forms(model, layers, batch)
-        with bypassed(layers, (1,), forms), watched(layers, lambda x, _: given.append(x)):
+        with skip_layers(layers, (1,), forms), observe_layers(layers, lambda x, _: given.append(x)):
             model(**batch)
         with bypassed_up_to(layers, 2, given[2], (1,), forms):
             cut = model(**batch).logits
@@ -101,7 +101,7 @@ def test_an_error_inside_leaves_the_model_whole():
     layers = layer_stack(model)
     with torch.no_grad():
         whole, forms = model(**batch).logits, layer_forms(model, layers, batch)
-        with pytest.raises(ZeroDivisionError), bypassed(layers, (1,), forms):
+        with pytest.raises(ZeroDivisionError), skip_layers(layers, (1,), forms):
             raise ZeroDivisionError
         assert torch.equal(model(**batch).logits, whole)
 

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForCausalLM, BertForSequenceClassif
 from transformers.utils import logging
 
 from demiglace.errors import ModelError
-from demiglace.models.loading import label_names_of, load_as_saved, load_classifier, quiet, save_model
+from demiglace.models.loading import label_names_of, load_as_saved, load_classifier, save_model, silence_transformers
 from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 COLOURS = ("blue", "green", "red")
@@ -327,7 +327,7 @@ def test_as_saved_wants_every_weight(tmp_path):
 
 def test_quiet_gives_the_settings_back_even_after_an_error():
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with pytest.raises(KeyError), quiet():
+    with pytest.raises(KeyError), silence_transformers():
         assert not logging.is_progress_bar_enabled()
         raise KeyError
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

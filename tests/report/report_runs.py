@@ -23,7 +23,7 @@ ROWS = {"train": 9003, "validation": 1000, "test": 3080}
 def write_run(path: Path, stage: str, options: dict[str, Any], **results: Any) -> Path:
     """A complete run directory of a stage with these options and results."""
     config = build(_CONFIGS[stage], options | {"output": str(path)})
-    run = open_run(path, stage, flatten(config, deciding_only=True), inputs={"data": "0123456789abcdef"})
+    run = open_run(path, stage, flatten(config, result_options_only=True), inputs={"data": "0123456789abcdef"})
     run.finish(**results)
     return path
 

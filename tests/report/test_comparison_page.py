@@ -15,7 +15,7 @@ from demiglace.report.comparison.charts import pareto
 from demiglace.report.comparison.detail_tables import primary_table
 from demiglace.report.comparison.recommendation import answer
 from demiglace.report.comparison.seed_plots import group_figures, seed_figures
-from demiglace.report.comparison.tables import main_table, way
+from demiglace.report.comparison.tables import main_table, relative_link
 from demiglace.results.contrasts import Contrast
 from demiglace.results.load import is_comparison, read_comparison
 
@@ -151,8 +151,8 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
 
 def test_ways_are_relative_and_no_address_of_another_kind() -> None:
-    assert way(Path("/a/runs/x y"), Path("/a/out")) == "./../runs/x%20y/"
-    assert way(Path("javascript:alert(1)"), Path()).startswith("./javascript%3A")
+    assert relative_link(Path("/a/runs/x y"), Path("/a/out")) == "./../runs/x%20y/"
+    assert relative_link(Path("javascript:alert(1)"), Path()).startswith("./javascript%3A")
 
 
 def test_hostile_texts_are_shown_and_run_nothing(tmp_path: Path) -> None:

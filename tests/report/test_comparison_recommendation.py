@@ -10,7 +10,7 @@ from demiglace.report.comparison.recommendation import answer
 from demiglace.results.contrasts import Contrast
 from demiglace.results.load import read_comparison
 from demiglace.results.ranking import chosen, shipped
-from demiglace.results.schema import Spread
+from demiglace.results.schema import SeedStats
 
 
 def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_the_best_of_all_is_no_method_where_another_student_needs_none(tmp_path:
     home = one_task(tmp_path, students=("half", "third"), right={"none": 0.7, "pkd": 0.8})
     found = read_comparison(home, "t")
     best = ("third", "none")
-    cells = [replace(c, sets={"sst2": replace(c.own, score=Spread(0.9, 0.0, (0.9,) * 3))}) if c.key == best else c
+    cells = [replace(c, sets={"sst2": replace(c.own, score=SeedStats(0.9, 0.0, (0.9,) * 3))}) if c.key == best else c
              for c in found.cells]  # fmt: skip
     assert shipped(replace(found, cells=tuple(cells))) == best
 

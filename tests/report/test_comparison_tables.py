@@ -104,7 +104,7 @@ def test_averages_tell_the_teachers_and_on_how_few_seeds_they_rest(tmp_path: Pat
 def test_every_student_and_method_has_a_look_of_its_own(tmp_path: Path) -> None:
     right = {"none": 0.7} | {f"m{i}": 0.7 for i in range(11)}
     home = one_task(tmp_path, students=("half", "third"), right=right, seeds=1, rows=20, steps=2)
-    looks = labels.looks(read_comparison(home, "t"))
+    looks = labels.series_styles(read_comparison(home, "t"))
     assert len(looks) == 24 and len(set(looks.values())) == 24
 
 

@@ -10,7 +10,7 @@ from report_runs import write_demo, write_training
 from demiglace.report.runs.charts import charts_of, heat_maps
 from demiglace.report.runs.load import collect
 from demiglace.report.runs.schema import Experiment
-from demiglace.report.svg import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, nice_ticks, powers_of_ten, thin
+from demiglace.report.svg import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, downsample, nice_ticks, powers_of_ten
 
 NUMBERS = st.floats(-1e6, 1e6)
 
@@ -39,7 +39,7 @@ def test_epochs_get_whole_ticks() -> None:
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=700))
 def test_thinning_keeps_the_mean_and_the_limit(values: list[float]) -> None:
-    thinned = thin(list(enumerate(values)), most=50)
+    thinned = downsample(list(enumerate(values)), most=50)
     assert len(thinned) <= 50
     if len(values) <= 50:
         assert [y for _, y in thinned] == values

@@ -125,7 +125,7 @@ def test_a_printed_command_is_the_command_that_ran(tmp_path: Path, name: str) ->
     words = shlex.split(command_line(record, options))
     assert words[:2] == ["demiglace", record.stage]
     config = build(config_class_of(record.stage), parse(words[2:], options))
-    assert flatten(config, deciding_only=True) == record.config
+    assert flatten(config, result_options_only=True) == record.config
     assert str(config.output) == str(record.path)
 
 
@@ -140,7 +140,7 @@ def test_a_command_keeps_mappings_lists_and_none(tmp_path: Path) -> None:
     (record,) = collect([run]).records
     options = options_of(config_class_of("distill"))
     config = build(config_class_of("distill"), parse(shlex.split(command_line(record, options))[2:], options))
-    assert flatten(config, deciding_only=True) == record.config
+    assert flatten(config, result_options_only=True) == record.config
 
 
 def test_the_page_replaces_an_older_one_whole_or_not_at_all(tmp_path: Path) -> None:

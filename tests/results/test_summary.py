@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demiglace.evaluation.significance import PairedDifference, corrected, mcnemar, seed_test
+from demiglace.evaluation.significance import PairedDifference, holm_correction, mcnemar, paired_t_test
 from demiglace.report.comparison.table_files import long_csv, write_tables
 from demiglace.report.text_tables import latex, markdown, result_tables
 from demiglace.results.contrasts import Contrast
@@ -129,7 +129,7 @@ def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
         ("rail & co", "none", ["rte"], True),
     ]
     tests = [e["test"] for e in entries]
-    assert [t["p_corrected"] for t in tests] == pytest.approx(corrected([t["p"] for t in tests]))
+    assert [t["p_corrected"] for t in tests] == pytest.approx(holm_correction([t["p"] for t in tests]))
     assert all(t["family"] == "primary" and t["mde_alpha"] == 0.05 / 4 for t in tests)
     estimate = PairedDifference(*(tests[2][k] for k in ("difference", "se", "df")))
     assert tests[2]["mde"] == pytest.approx(estimate.detectable(0.05 / 4))
@@ -143,7 +143,7 @@ def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
     assert (single["family"], single["p_corrected"], single["mde_alpha"]) == ("exploratory", None, 0.05)
     margins = [e["test"]["equivalence"] for e in entries]
     assert [m and m["margin"] for m in margins] == [0.02, 0.02, 0.03, None]
-    assert [m["p_corrected"] for m in margins[:3]] == pytest.approx(corrected([m["p"] for m in margins[:3]]))
+    assert [m["p_corrected"] for m in margins[:3]] == pytest.approx(holm_correction([m["p"] for m in margins[:3]]))
     assert margins[0]["verdict"] == "not shown to be equivalent"
 
 
@@ -245,7 +245,7 @@ def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_pa
     ours, theirs = (of[m]["in_domain"]["values"] for m in ("rail & co", "none"))
     found = of["rail & co"]["against"]["in_domain"]["none"]
     assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
-    assert found["p"] < 0.01 and seed_test(ours, theirs) < 0.01 and found["verdict"] == "better"
+    assert found["p"] < 0.01 and paired_t_test(ours, theirs) < 0.01 and found["verdict"] == "better"
     assert found["ci"][0] < found["difference"] < found["ci"][1]
     assert found["se"] >= np.std(np.subtract(ours, theirs), ddof=1) / len(SEEDS) ** 0.5
     assert of["none"]["against"]["in_domain"].keys() == {"vanilla-kd"}

@@ -12,7 +12,7 @@ from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import collate
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.errors import CacheError
 from demiglace.models.shape import ModelShape
 from demiglace.signals import hidden_state_cache, shard_store
@@ -38,15 +38,15 @@ def teacher() -> PreTrainedModel:
 
 
 @pytest.fixture
-def examples() -> Examples:
+def examples() -> TokenizedSplit:
     return random_examples(ROWS)
 
 
-def key_of(teacher: PreTrainedModel, examples: Examples, dtype: str = "float32") -> CacheKey:
+def key_of(teacher: PreTrainedModel, examples: TokenizedSplit, dtype: str = "float32") -> CacheKey:
     return CacheKey.of("teacher", ModelShape.of(teacher), examples, REQUEST, dtype, "fp32")
 
 
-def filled(directory: Path, teacher: PreTrainedModel, examples: Examples, dtype: str = "float32") -> CacheKey:
+def filled(directory: Path, teacher: PreTrainedModel, examples: TokenizedSplit, dtype: str = "float32") -> CacheKey:
     key = key_of(teacher, examples, dtype)
     prepare_cache(directory, key)
     fill_cache(directory, key, teacher, examples)
@@ -54,7 +54,7 @@ def filled(directory: Path, teacher: PreTrainedModel, examples: Examples, dtype:
 
 
 def test_tells_what_the_teacher_tells_in_any_batch(
-    tmp_path: Path, teacher: PreTrainedModel, examples: Examples
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit
 ) -> None:
     key = filled(tmp_path / "c", teacher, examples)
     batch = collate(examples, np.array([39, 0, 17, 16, 3]))
@@ -64,7 +64,7 @@ def test_tells_what_the_teacher_tells_in_any_batch(
         torch.testing.assert_close(cached.hidden(pooling, layers), online.hidden(pooling, layers), rtol=1e-4, atol=1e-5)
 
 
-def test_size_is_what_the_key_says(tmp_path: Path, teacher: PreTrainedModel, examples: Examples) -> None:
+def test_size_is_what_the_key_says(tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit) -> None:
     key = filled(tmp_path / "c", teacher, examples, "float16")
     assert key.bytes == ROWS * (3 + 2 * 4 * 32) * 2
     on_disk = sum(f.stat().st_size for f in (tmp_path / "c").glob("*.npy"))
@@ -72,7 +72,7 @@ def test_size_is_what_the_key_says(tmp_path: Path, teacher: PreTrainedModel, exa
 
 
 def test_goes_on_where_it_was_cut_off(
-    tmp_path: Path, teacher: PreTrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = filled(tmp_path / "whole", teacher, examples)
     key = key_of(teacher, examples)
@@ -88,7 +88,7 @@ def test_goes_on_where_it_was_cut_off(
     assert whole == key
 
 
-def test_several_processes_share_the_work(tmp_path: Path, teacher: PreTrainedModel, examples: Examples) -> None:
+def test_several_processes_share_the_work(tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit) -> None:
     filled(tmp_path / "one", teacher, examples)
     key = key_of(teacher, examples)
     prepare_cache(tmp_path / "two", key)
@@ -101,7 +101,9 @@ def test_several_processes_share_the_work(tmp_path: Path, teacher: PreTrainedMod
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_corrupt_shard_is_an_error(tmp_path: Path, teacher: PreTrainedModel, examples: Examples, damage: str) -> None:
+def test_corrupt_shard_is_an_error(
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit, damage: str
+) -> None:
     key = filled(tmp_path / "c", teacher, examples)
     file = tmp_path / "c" / "hidden-mean.npy"
     content = bytearray(file.read_bytes())
@@ -118,7 +120,7 @@ def test_corrupt_shard_is_an_error(tmp_path: Path, teacher: PreTrainedModel, exa
     "other", [{"teacher": "another"}, {"tokens": "others"}, {"dtype": "float16"}, {"precision": "bf16"}]
 )
 def test_another_captures_directory_is_refused(
-    tmp_path: Path, teacher: PreTrainedModel, examples: Examples, other: dict
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit, other: dict
 ) -> None:
     key = filled(tmp_path / "c", teacher, examples)
     changed = replace(key, **other)
@@ -128,7 +130,7 @@ def test_another_captures_directory_is_refused(
 
 
 def test_disk_budget_is_checked_first(
-    tmp_path: Path, teacher: PreTrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
@@ -137,7 +139,9 @@ def test_disk_budget_is_checked_first(
     assert not (tmp_path / "c").exists()
 
 
-def test_numbers_too_large_for_fp16_are_refused(tmp_path: Path, teacher: PreTrainedModel, examples: Examples) -> None:
+def test_numbers_too_large_for_fp16_are_refused(
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit
+) -> None:
     with torch.no_grad():
         teacher.classifier.bias[0] = 1e6
     key = key_of(teacher, examples, "float16")
@@ -147,7 +151,7 @@ def test_numbers_too_large_for_fp16_are_refused(tmp_path: Path, teacher: PreTrai
 
 
 def test_full_disk_is_a_clear_error(
-    tmp_path: Path, teacher: PreTrainedModel, examples: Examples, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = key_of(teacher, examples)
     prepare_cache(tmp_path / "c", key)

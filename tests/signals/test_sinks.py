@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.signals.sinks import Sinks, find_sinks
 from factories import plant_sink, tiny_model
 from training_kit import random_examples
 
 
-def rows_of(length: int, count: int = 40, pad_left: bool = False) -> Examples:
+def rows_of(length: int, count: int = 40, pad_left: bool = False) -> TokenizedSplit:
     """Rows of one length, without segments."""
     ids = np.random.default_rng(0).integers(5, 60, count * length).astype(np.int32)
     offsets = np.arange(count + 1, dtype=np.int64) * length
-    return Examples(ids, offsets, None, np.zeros(count, np.int64), pad_id=0, pad_left=pad_left)
+    return TokenizedSplit(ids, offsets, None, np.zeros(count, np.int64), pad_id=0, pad_left=pad_left)
 
 
 def test_a_planted_first_token_is_found_in_all_layers() -> None:

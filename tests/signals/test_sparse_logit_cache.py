@@ -15,23 +15,23 @@ from demiglace.data.batching import collate
 from demiglace.data.text.blocks import Blocks, all_blocks
 from demiglace.data.text.token_shards import Corpus
 from demiglace.errors import CacheError, ModelError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms import token_level
 from demiglace.methods.terms.logits import LogitDistillation
 from demiglace.methods.terms.token_level import token_terms
 from demiglace.models.language_model import HeadInput
 from demiglace.models.shape import ModelShape
 from demiglace.signals import shard_store, sparse_logit_cache
-from demiglace.signals.logit_sampling import drawn_tokens, even_numbers, likeliest_tokens
+from demiglace.signals.logit_sampling import sample_tokens, stratified_uniforms, top_k_tokens
 from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.request import SignalRequest, SparseTargets, hidden_request
+from demiglace.signals.request import SignalRequest, SparseLogits, hidden_request
 from demiglace.signals.shard_store import prepare_cache
-from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey, fill_token_cache
+from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig, TokenCache, fill_token_cache
 from text_kit import tiny_lm
 
 SIZE, ROWS, VOCABULARY, TEMPERATURE = 8, 10, 13, 2.0
 REQUEST = SignalRequest(logits=True)
-SAMPLED, TOP = Telling("sampled", 3, TEMPERATURE), Telling("top-k", 3, TEMPERATURE)
+SAMPLED, TOP = SparseLogitConfig("sampled", 3, TEMPERATURE), SparseLogitConfig("top-k", 3, TEMPERATURE)
 
 
 @pytest.fixture(autouse=True)
@@ -57,27 +57,27 @@ def blocks_of(vocabulary: int = VOCABULARY, rows: int = ROWS) -> Blocks:
 
 
 def key_of(
-    teacher: PreTrainedModel, blocks: Blocks, telling: Telling = SAMPLED, request: SignalRequest = REQUEST
-) -> TokenKey:
-    return TokenKey.of("teacher", ModelShape.of(teacher), blocks, telling, request, "float32", "fp32")
+    teacher: PreTrainedModel, blocks: Blocks, telling: SparseLogitConfig = SAMPLED, request: SignalRequest = REQUEST
+) -> SparseLogitCacheKey:
+    return SparseLogitCacheKey.of("teacher", ModelShape.of(teacher), blocks, telling, request, "float32", "fp32")
 
 
 def filled(
     directory: Path,
     teacher: PreTrainedModel,
     blocks: Blocks,
-    telling: Telling = SAMPLED,
+    telling: SparseLogitConfig = SAMPLED,
     request: SignalRequest = REQUEST,
-) -> TokenKey:
+) -> SparseLogitCacheKey:
     key = key_of(teacher, blocks, telling, request)
     prepare_cache(directory, key)
     fill_token_cache(directory, key, teacher, blocks)
     return key
 
 
-def told(directory: Path, key: TokenKey, blocks: Blocks, rows: list[int]) -> SparseTargets:
+def told(directory: Path, key: SparseLogitCacheKey, blocks: Blocks, rows: list[int]) -> SparseLogits:
     signals = TokenCache(directory, key).fetch(collate(blocks, np.array(rows)))
-    assert isinstance(signals.head, SparseTargets)
+    assert isinstance(signals.head, SparseLogits)
     return signals.head
 
 
@@ -98,8 +98,8 @@ def probabilities(model: PreTrainedModel, blocks: Blocks, rows: list[int]) -> to
 
 def test_tokens_are_drawn_as_likely_as_they_are() -> None:
     logits, places, count = torch.tensor([3.0, -1.0, 0.5, -1e4, 2.0, -6.0]), 40_000, 3
-    numbers = torch.from_numpy(even_numbers(0, 0, places, count))
-    ids, entropy = drawn_tokens(logits.expand(places, -1), numbers, TEMPERATURE)
+    numbers = torch.from_numpy(stratified_uniforms(0, 0, places, count))
+    ids, entropy = sample_tokens(logits.expand(places, -1), numbers, TEMPERATURE)
     p = torch.softmax(logits.double() / TEMPERATURE, -1)
     shares = torch.nn.functional.one_hot(ids, len(p)).double().mean(1)  # of each place [places, V]
     error = shares.std(0) / places**0.5
@@ -111,20 +111,23 @@ def test_tokens_are_drawn_as_likely_as_they_are() -> None:
 
 def test_the_ends_of_the_numbers_draw_tokens_that_can_occur() -> None:
     logits = torch.tensor([[-1e4, 0.0, 1.0]])
-    ids, _ = drawn_tokens(logits, torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64), 1.0)
+    ids, _ = sample_tokens(logits, torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64), 1.0)
     assert ids.tolist() == [[1, 2]]
 
 
 def test_numbers_depend_on_seed_block_and_place_alone() -> None:
-    numbers = even_numbers(1, 5, 20, 4)
-    assert (numbers[:7] == even_numbers(1, 5, 7, 4)).all()
-    assert not (numbers == even_numbers(2, 5, 20, 4)).any() and not (numbers == even_numbers(1, 6, 20, 4)).any()
+    numbers = stratified_uniforms(1, 5, 20, 4)
+    assert (numbers[:7] == stratified_uniforms(1, 5, 7, 4)).all()
+    assert (
+        not (numbers == stratified_uniforms(2, 5, 20, 4)).any()
+        and not (numbers == stratified_uniforms(1, 6, 20, 4)).any()
+    )
     assert (np.floor(numbers * 4) == np.arange(4)).all()
 
 
 def test_the_likeliest_tokens_are_scaled_to_a_whole() -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, 4.0]])
-    ids, p, entropy = likeliest_tokens(logits, 2, TEMPERATURE)
+    ids, p, entropy = top_k_tokens(logits, 2, TEMPERATURE)
     assert ids.tolist() == [[1, 3]]
     whole = torch.softmax(logits / TEMPERATURE, -1)[0, [1, 3]]
     torch.testing.assert_close(p[0], whole / whole.sum())
@@ -132,14 +135,14 @@ def test_the_likeliest_tokens_are_scaled_to_a_whole() -> None:
 
 
 def loss_and_gradients(
-    student: HeadInput, teacher: HeadInput | SparseTargets
+    student: HeadInput, teacher: HeadInput | SparseLogits
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """Of τ²·KL over all tokens: its value, and what reaches the student's hidden states and head."""
     hidden, weight = (t.detach().requires_grad_() for t in (student.hidden, student.weight))
     count = len(hidden)
     term = LogitDistillation(TEMPERATURE).build(None, None, "language")
     labels, shares = torch.zeros(count, dtype=torch.int64), torch.full((count,), 1 / count)
-    now = Progress(0, 0, 0)
+    now = TrainingProgress(0, 0, 0)
     loss, _ = token_terms([term], [1.0], HeadInput(hidden, weight, None), teacher, labels, shares, now)
     return loss.detach(), torch.autograd.grad(loss, (hidden, weight))
 
@@ -153,11 +156,11 @@ def test_the_mean_over_caches_is_the_divergence_but_not_of_the_likeliest(
         head_of(teacher, blocks, rows),
     )
 
-    def flat(teaching: HeadInput | SparseTargets) -> torch.Tensor:
+    def flat(teaching: HeadInput | SparseLogits) -> torch.Tensor:
         loss, gradients = loss_and_gradients(student, teaching)
         return torch.cat([loss.reshape(1), *(g.flatten() for g in gradients)]).double()
 
-    def cached(telling: Telling) -> torch.Tensor:
+    def cached(telling: SparseLogitConfig) -> torch.Tensor:
         directory = tmp_path / f"{telling.kind}-{telling.seed}"
         key = filled(directory, teacher, blocks, telling)
         return flat(told(directory, key, blocks, rows).at(None))
@@ -173,7 +176,7 @@ def test_the_mean_over_caches_is_the_divergence_but_not_of_the_likeliest(
 
 @pytest.mark.parametrize("telling", [SAMPLED, TOP], ids=["sampled", "top-k"])
 def test_a_chunk_at_a_time_is_all_at_once(
-    tmp_path: Path, teacher: PreTrainedModel, telling: Telling, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: PreTrainedModel, telling: SparseLogitConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks, rows = blocks_of(), list(range(ROWS))
     key = filled(tmp_path / "c", teacher, blocks, telling)
@@ -193,7 +196,9 @@ def test_a_chunk_at_a_time_is_all_at_once(
 
 
 @pytest.mark.parametrize("telling", [SAMPLED, TOP], ids=["sampled", "top-k"])
-def test_tells_what_was_captured_in_any_batch(tmp_path: Path, teacher: PreTrainedModel, telling: Telling) -> None:
+def test_tells_what_was_captured_in_any_batch(
+    tmp_path: Path, teacher: PreTrainedModel, telling: SparseLogitConfig
+) -> None:
     blocks, rows = blocks_of(), [9, 0, 4, 3]
     request = REQUEST | hidden_request("mean", [1])
     key = filled(tmp_path / "c", teacher, blocks, telling, request)
@@ -208,7 +213,7 @@ def test_tells_what_was_captured_in_any_batch(tmp_path: Path, teacher: PreTraine
         torch.testing.assert_close(found.weights.double(), p, rtol=2e-3, atol=1e-4)
     else:
         sums = torch.cat([torch.zeros(4, SIZE, 1), p.cumsum(-1)], -1)
-        numbers = torch.from_numpy(np.stack([even_numbers(0, row, SIZE, 3) for row in rows]))
+        numbers = torch.from_numpy(np.stack([stratified_uniforms(0, row, SIZE, 3) for row in rows]))
         below, above = sums.gather(-1, found.ids), sums.gather(-1, found.ids + 1)
         assert ((below <= numbers + 1e-6) & (numbers <= above + 1e-6)).all()
     torch.testing.assert_close(found.entropy.double(), torch.special.entr(p).sum(-1), rtol=2e-3, atol=1e-3)
@@ -237,15 +242,15 @@ def test_size_is_small_and_as_told(tmp_path: Path, teacher: PreTrainedModel) -> 
 def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
     shape = replace(ModelShape.of(tiny_lm("gpt2", VOCABULARY)), vocab_size=65_536)
     given = blocks_of(), SAMPLED, REQUEST, "float32", "fp32"
-    assert TokenKey.of("teacher", shape, *given).arrays["ids"][1] == "uint16"
-    assert TokenKey.of("teacher", replace(shape, vocab_size=65_537), *given).arrays["ids"][1] == "uint32"
+    assert SparseLogitCacheKey.of("teacher", shape, *given).arrays["ids"][1] == "uint16"
+    assert SparseLogitCacheKey.of("teacher", replace(shape, vocab_size=65_537), *given).arrays["ids"][1] == "uint32"
     large, blocks = tiny_lm("gpt2", 70_000), blocks_of(70_000)
     key = filled(tmp_path / "c", large, blocks, replace(SAMPLED, count=12))
     ids = told(tmp_path / "c", key, blocks, list(range(ROWS))).ids
     assert int(ids.max()) > 65_535 and int(ids.min()) >= 0
-    numbers = torch.from_numpy(np.concatenate([even_numbers(0, row, SIZE, 12) for row in range(ROWS)]))
+    numbers = torch.from_numpy(np.concatenate([stratified_uniforms(0, row, SIZE, 12) for row in range(ROWS)]))
     head = head_of(large, blocks, list(range(ROWS)))
-    again, _ = drawn_tokens(head.hidden @ head.weight.T, numbers, TEMPERATURE)
+    again, _ = sample_tokens(head.hidden @ head.weight.T, numbers, TEMPERATURE)
     assert (again == ids.flatten(0, 1)).float().mean() > 0.99  # but for rounding
 
 
@@ -351,7 +356,7 @@ def test_a_full_disk_is_a_clear_error(
 
 @pytest.mark.parametrize("telling", [SAMPLED, TOP], ids=["sampled", "top-k"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_broken_teacher_is_refused(tmp_path: Path, telling: Telling, bad: float) -> None:
+def test_a_broken_teacher_is_refused(tmp_path: Path, telling: SparseLogitConfig, bad: float) -> None:
     broken = tiny_lm("gpt2", VOCABULARY)
     with torch.no_grad():
         broken.transformer.ln_f.bias[0] = bad

@@ -14,23 +14,23 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from demiglace.data.batching import Batch, collate
 from demiglace.errors import ModelError
 from demiglace.losses.divergences import forward_kl
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
+from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
 from demiglace.signals.request import SignalRequest
-from demiglace.training.adversarial_generator import Adversary, Vocabulary, _drawn, _logits_of
+from demiglace.training.adversarial_generator import Adversary, Vocabulary, _logits_of, _sample_tokens
 from factories import ARCHITECTURES, DECODERS, VOCABULARY, tiny_model
 from training_kit import ADVERSARIES, make_loop, objective_of, random_examples, teacher_and_student
 
-NOW = Progress(seed=0, epoch=0, step=0)
+NOW = TrainingProgress(seed=0, epoch=0, step=0)
 SPECIAL = (0, 1, 2, 3, 4)
 
 
 def adversary_of(teacher: Any, **options: Any) -> Adversary:
     masking = AdversarialMasking(**options)
     vocabulary = Vocabulary(4, SPECIAL, len(VOCABULARY))
-    return Adversary(masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
+    return Adversary(masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
 
 
 def batch_of(count: int, rows: list[int] | None = None, special: bool = True) -> Batch:
@@ -165,7 +165,7 @@ def test_forwards_the_chosen_tokens_are_hard() -> None:
 
 def test_draws_follow_the_generators_probabilities() -> None:
     logits = torch.tensor([0.5, 0.3, 0.0, 0.2]).log().expand(20_000, 4)
-    found = _drawn(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
+    found = _sample_tokens(logits, torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
     assert torch.bincount(found, minlength=4) / 20_000 == pytest.approx([0.5, 0.3, 0.0, 0.2], abs=0.02)
 
 

@@ -11,17 +11,17 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from demiglace.data.batching import Batch, collate
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.losses.divergences import forward_kl
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
+from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
 from demiglace.signals.request import SignalRequest
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from factories import DECODERS, VOCABULARY, tiny_config, tiny_model
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
-NOW = Progress(seed=0, epoch=0, step=0)
+NOW = TrainingProgress(seed=0, epoch=0, step=0)
 SPECIAL = (0, 1, 2, 3)
 decoders = pytest.mark.parametrize("arch", DECODERS)
 
@@ -29,10 +29,10 @@ decoders = pytest.mark.parametrize("arch", DECODERS)
 def adversary_of(teacher: PreTrainedModel, **options: Any) -> Adversary:
     vocabulary = Vocabulary(None, SPECIAL, len(VOCABULARY))
     masking = AdversarialMasking(**options)
-    return Adversary(masking, tied_masked_lm(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
+    return Adversary(masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
 
 
-def examples_of(count: int, left: bool = False) -> Examples:
+def examples_of(count: int, left: bool = False) -> TokenizedSplit:
     return replace(random_examples(count), pad_left=left, type_ids=None)
 
 
@@ -56,7 +56,9 @@ def divergence(teacher: PreTrainedModel, student: PreTrainedModel, batch: Batch)
         return float(forward_kl(student(**batch.inputs).logits, teacher(**batch.inputs).logits, 1.0).mean())
 
 
-def over_epochs(perturbed: Callable[[Progress], Batch], teacher: PreTrainedModel, student: PreTrainedModel) -> float:
+def over_epochs(
+    perturbed: Callable[[TrainingProgress], Batch], teacher: PreTrainedModel, student: PreTrainedModel
+) -> float:
     return float(np.mean([divergence(teacher, student, perturbed(replace(NOW, epoch=e))) for e in range(20)]))
 
 
@@ -66,7 +68,7 @@ def test_perturbed_text_parts_student_and_teacher_more_than_random_or_plain_text
     teacher, student = sharp(arch, seed)
     batch, adversary = batch_of(16), adversary_of(teacher, generator_lr=1e-2, mask_share=0.5)
 
-    def at_random(now: Progress) -> Batch:
+    def at_random(now: TrainingProgress) -> Batch:
         """Any ordinary tokens at the places that the generator would refill."""
         places, _ = adversary._places(batch, now)
         ids = batch.input_ids.clone()
@@ -111,7 +113,7 @@ def test_a_rows_text_is_the_same_on_whichever_side_it_is_padded() -> None:
 
 @decoders
 def test_a_place_is_predicted_from_what_is_before_it_alone(arch: str) -> None:
-    generator = tied_masked_lm(tiny_model(arch, num_layers=2))
+    generator = lm_with_tied_head(tiny_model(arch, num_layers=2))
     inputs = {"input_ids": torch.randint(5, 60, (3, 8)), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
     places = torch.zeros(3, 8, dtype=torch.bool)
     places[:, 4] = True

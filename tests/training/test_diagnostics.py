@@ -11,17 +11,17 @@ from torch import nn
 
 from demiglace.data.batching import collate
 from demiglace.errors import ModelError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.models.layer_stack import layer_stack
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest, hidden_request
 from demiglace.training import diagnostics
-from demiglace.training.diagnostics import far_apart, gradient_norms, shares
+from demiglace.training.diagnostics import gradient_norms, imbalance_warning, loss_shares
 from demiglace.training.loop import Loop
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 ROWS = 40
-START = Progress(seed=0, epoch=0, step=0)
+START = TrainingProgress(seed=0, epoch=0, step=0)
 
 
 def loop_of(directory: Path, method: str = "rail-kd-l", options: dict | None = None, rows=None, **settings) -> Loop:
@@ -40,8 +40,8 @@ def records(directory: Path, kind: str) -> list[dict]:
 
 def test_shares_are_of_the_weighted_terms():
     objective, _ = objective_of("rail-kd-l", {"task_weight": 0.5, "kd_weight": 0.3, "layer_weight": 0.2}, *pair())
-    assert shares(objective, [2.0, 10.0, 5.0]) == pytest.approx({"task": 0.2, "kd": 0.6, "layers": 0.2})
-    assert shares(objective, [0.0, 0.0, 0.0]) == {"task": 0, "kd": 0, "layers": 0}
+    assert loss_shares(objective, [2.0, 10.0, 5.0]) == pytest.approx({"task": 0.2, "kd": 0.6, "layers": 0.2})
+    assert loss_shares(objective, [0.0, 0.0, 0.0]) == {"task": 0, "kd": 0, "layers": 0}
 
 
 def pair():
@@ -87,7 +87,7 @@ def test_terms_of_another_phase_have_no_norm():
     objective, source = objective_of("annealing-kd", {}, *pair())
     batch, signals = heard(objective, source)
     for phase, name in enumerate(("annealed", "task")):
-        now = Progress(seed=0, epoch=0, step=0, phase=phase)
+        now = TrainingProgress(seed=0, epoch=0, step=0, phase=phase)
         values = objective.term_values(batch, signals, now, 8.0, 8.0)
         assert list(gradient_norms(objective, values, phase)[1]) == [name]
 
@@ -210,7 +210,7 @@ def test_a_small_loss_with_a_gradient_is_no_warning(tmp_path, capsys):
     [({"a": 29.0, "b": 1.0}, False), ({"a": 31.0, "b": 1.0}, True), ({"a": 1.0, "b": 0.0}, False), ({}, False)],
 )
 def test_how_far_apart_is_too_far(parts, warned):
-    assert (far_apart(parts) is not None) == warned
+    assert (imbalance_warning(parts) is not None) == warned
 
 
 def test_collapse_is_warned_of_once(tmp_path, capsys):

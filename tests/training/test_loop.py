@@ -11,13 +11,13 @@ from demiglace.config.training import TrainConfig, check_patience
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.accelerator import make_accelerator
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
-from demiglace.training.loop import Goal, Loop
+from demiglace.training.loop import Loop, ModelSelection
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
 ROWS = 40
 
 
-def trained(directory: Path, goal: Goal | None = None, **options: object) -> tuple[torch.nn.Module, object]:
+def trained(directory: Path, goal: ModelSelection | None = None, **options: object) -> tuple[torch.nn.Module, object]:
     """An objective trained with RAIL-KD_l, and the loop's state."""
     teacher, student = teacher_and_student()
     objective, source = objective_of("rail-kd-l", {}, teacher, student)
@@ -33,10 +33,10 @@ def records(directory: Path, kind: str) -> list[dict]:
     return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
-def scores(values: list[float]) -> Goal:
+def scores(values: list[float]) -> ModelSelection:
     """A goal whose metric takes these values, epoch by epoch."""
     left = list(values)
-    return Goal(lambda model: {"score": left.pop(0)}, "score", higher_is_better=True)
+    return ModelSelection(lambda model: {"score": left.pop(0)}, "score", higher_is_better=True)
 
 
 def test_small_forward_passes_do_not_change_the_result(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ class Weights:
     def __init__(self, values: list[float]):
         self.values, self.kept = list(values), list[dict[str, torch.Tensor]]()
 
-    def goal(self) -> Goal:
-        return Goal(self.evaluate, "score", higher_is_better=True)
+    def goal(self) -> ModelSelection:
+        return ModelSelection(self.evaluate, "score", higher_is_better=True)
 
     def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
         self.kept.append({k: v.clone() for k, v in model.state_dict().items()})
@@ -143,7 +143,7 @@ def test_each_phase_has_its_own_best_epoch(tmp_path: Path) -> None:
 
 def test_lower_can_be_better(tmp_path: Path) -> None:
     values = [0.5, 0.2, 0.9]
-    goal = Goal(lambda model: {"error": values.pop(0)}, "error", higher_is_better=False)
+    goal = ModelSelection(lambda model: {"error": values.pop(0)}, "error", higher_is_better=False)
     _, state = trained(tmp_path, goal, epochs=3)
     assert (state.best_epoch, state.best_value) == (1, 0.2)
 
@@ -233,7 +233,7 @@ def test_the_last_epoch_is_kept_where_none_is_chosen(best: bool, tmp_path: Path)
     falling = iter([0.9, 0.5, 0.4])
     teacher, student = teacher_and_student()
     objective, source = objective_of("vanilla-kd", {}, teacher, student)
-    goal = Goal(lambda _: {"accuracy": next(falling)}, "accuracy")
+    goal = ModelSelection(lambda _: {"accuracy": next(falling)}, "accuracy")
     loop = make_loop(tmp_path, objective, source, random_examples(16), goal, epochs=3, load_best_model_at_end=best)
     state = loop.run()
     assert state.best_epoch == (0 if best else 2)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from demiglace.cleaning.tasks import perform, read_plan
+from demiglace.cleaning.tasks import read_plan, run_task
 from demiglace.cluster import connect
 from demiglace.errors import ConfigError, UserError
 
@@ -75,7 +75,7 @@ class _Worker:
 
     def _one(self, task: str) -> str:
         try:
-            perform(self._plan, json.loads(task))
+            run_task(self._plan, json.loads(task))
         except UserError as error:
             return str(error)
         return ""

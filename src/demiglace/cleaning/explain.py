@@ -12,7 +12,7 @@ from demiglace.cleaning.rules.dedup import CollectionRule
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.data import ReadConfig
 from demiglace.console import print_table, say, table
-from demiglace.data.text.readers import Document, Unreadable, read_documents
+from demiglace.data.text.readers import Document, SkippedDocument, read_documents
 
 _MOST = 20
 
@@ -29,7 +29,7 @@ def explain(sources: Sequence[str], rules: Sequence[AnyRule], reading: ReadConfi
             say(f"{source}, document {number}, is not read: {document.reason}, {document.what}")
 
 
-def _documents(sources: Sequence[str], reading: ReadConfig) -> Iterator[tuple[str, int, Document | Unreadable]]:
+def _documents(sources: Sequence[str], reading: ReadConfig) -> Iterator[tuple[str, int, Document | SkippedDocument]]:
     for source in sources:
         for number, document in enumerate(read_documents(source, reading)):
             yield source, number, document

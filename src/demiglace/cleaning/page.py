@@ -30,7 +30,7 @@ def write_page(file: Path, plan: Plan, result: Mapping[str, Any]) -> None:
         sources=plan.sources,
         options=plan.rules,
     )
-    with storage.whole(file) as draft:
+    with storage.atomic_write(file) as draft:
         draft.write_text(page, "utf-8", "replace")
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from demiglace.cleaning import statistics as books
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
-from demiglace.cleaning.rules.dedup import CollectionRule, Marks
-from demiglace.cleaning.statistics import Entry, Lines, RuleTally
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
+from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable
+from demiglace.cleaning.statistics import Entry, RemovedLineEntries, RuleTally
 from demiglace.cleaning.text_arrays import Texts
 
 BATCH = 1_000_000  # characters that are looked at together
@@ -16,11 +16,11 @@ _SPARSE = 0.6  # of a batch's texts; where fewer are left, the others are let go
 
 
 @dataclass
-class Books:
+class Ledger:
     """What is written down of a part: the ledger's rows, of documents and of lines, and each rule's tally."""
 
     entries: list[Entry] = field(default_factory=list)
-    lines: list[Lines] = field(default_factory=list)
+    lines: list[RemovedLineEntries] = field(default_factory=list)
     tallies: dict[str, RuleTally] = field(default_factory=dict)
 
     def of(self, rule: str) -> RuleTally:
@@ -52,14 +52,14 @@ class Batch:
         )
 
 
-class Marked(Rule):
+class MarkedRule(Rule):
     """A collection's rule where it is known what is marked, for the one batch that the marks are of."""
 
-    def __init__(self, rule: CollectionRule, marked: Marks):
+    def __init__(self, rule: CollectionRule, marked: KeyTable):
         self.name = rule.name  # type: ignore[misc]
         self._rule, self._marked = rule, marked
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """What becomes of the batch."""
         return self._rule.apply(texts, self._marked)
 
@@ -76,7 +76,7 @@ def batches(texts: Sequence[str]) -> Iterator[slice]:
         yield slice(start, len(texts))
 
 
-def run_rules(batch: Batch, rules: Sequence[Rule], kept: Books) -> Batch:
+def run_rules(batch: Batch, rules: Sequence[Rule], kept: Ledger) -> Batch:
     """What is left of a batch behind all rules, and the books of it."""
     for rule in rules:
         batch = _step(batch, rule, kept)
@@ -86,7 +86,7 @@ def run_rules(batch: Batch, rules: Sequence[Rule], kept: Books) -> Batch:
     return batch
 
 
-def _step(batch: Batch, rule: Rule, kept: Books) -> Batch:
+def _step(batch: Batch, rule: Rule, kept: Ledger) -> Batch:
     outcome = rule.apply(batch.texts)
     old = batch.texts.texts
     changed = np.array([new is not was for new, was in zip(outcome.texts, old, strict=True)], bool)
@@ -99,7 +99,7 @@ def _step(batch: Batch, rule: Rule, kept: Books) -> Batch:
     sizes = batch.texts.lengths * batch.alive, texts.lengths * alive
     tally.characters[:] = [total + int(v.sum()) for total, v in zip(tally.characters, sizes, strict=True)]
     tally.changed += int((changed & alive).sum())
-    _write_down(batch, rule.name, outcome, changed, alive, kept)
+    _record(batch, rule.name, outcome, changed, alive, kept)
     return Batch(texts, batch.documents, batch.sites, alive, after)
 
 
@@ -110,7 +110,7 @@ def _words(before: np.ndarray, texts: Texts, changed: np.ndarray) -> np.ndarray:
     return after
 
 
-def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, alive: np.ndarray, kept: Books) -> None:
+def _record(batch: Batch, rule: str, outcome: RuleResult, changed: np.ndarray, alive: np.ndarray, kept: Ledger) -> None:
     tally, removed = kept.of(rule), outcome.removed
     rows = np.flatnonzero(batch.alive[removed.text])
     if len(rows):
@@ -118,7 +118,7 @@ def _write_down(batch: Batch, rule: str, outcome: Outcome, changed: np.ndarray, 
         documents, first = batch.documents[removed.text[rows]], None if removed.first is None else removed.first[rows]
         measured = removed.value[rows], removed.threshold[rows], first
         cut = list(map(books.excerpt, excerpts))
-        kept.lines.append(Lines(rule, documents, removed.line[rows], reasons, cut, *measured))
+        kept.lines.append(RemovedLineEntries(rule, documents, removed.line[rows], reasons, cut, *measured))
         tally.lines += len(rows)
         tally.reasons.update(reasons)
     told = np.zeros(len(alive), bool)
@@ -135,7 +135,7 @@ def _some(values: Sequence[str], rows: np.ndarray) -> Sequence[str]:
     return values if len(rows) == len(values) else [values[i] for i in rows.tolist()]
 
 
-def _changes(batch: Batch, rule: str, outcome: Outcome, i: int, told: bool) -> list[Entry]:
+def _changes(batch: Batch, rule: str, outcome: RuleResult, i: int, told: bool) -> list[Entry]:
     """A row for each kind of change; where none is counted one that says so, unless lines tell (`told`)."""
     found = [(m.name, float(m.values[i])) for m in outcome.measures if not m.bounds and m.values[i]]
     number, text = batch.documents[i], books.excerpt(outcome.texts[i])
@@ -152,7 +152,7 @@ def _add_histogram(tally: RuleTally, measure: Measure, alive: np.ndarray) -> Non
     old["counts"] = [a + b for a, b in zip(old["counts"], new["counts"], strict=True)]
 
 
-def _drops(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, kept: Books) -> None:
+def _drops(batch: Batch, rule: str, outcome: RuleResult, alive: np.ndarray, kept: Ledger) -> None:
     """The first bound that is not kept is why a document is dropped."""
     tally, examples = kept.of(rule), []
     for i in np.flatnonzero(batch.alive & ~alive):
@@ -161,11 +161,11 @@ def _drops(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, kept: B
         number, first = int(batch.documents[i]), None if outcome.first is None else int(outcome.first[i])
         kept.entries.append(Entry(number, rule, "dropped", measure.name, value, bound, books.excerpt(text), first))
         tally.reasons[measure.name] += 1
-        examples.append(books.example(books.lot(number, rule), number, text, measure.name, value, bound))
+        examples.append(books.example(books.sampling_hash(number, rule), number, text, measure.name, value, bound))
     tally.dropped = books.least([*tally.dropped, *examples])
 
 
-def _near_misses(batch: Batch, rule: str, outcome: Outcome, alive: np.ndarray, tally: RuleTally) -> None:
+def _near_misses(batch: Batch, rule: str, outcome: RuleResult, alive: np.ndarray, tally: RuleTally) -> None:
     """The kept documents that are nearest to a bound."""
     measures = [m for m in outcome.measures if not m.binary]
     if not measures or not alive.any():

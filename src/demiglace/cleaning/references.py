@@ -15,7 +15,7 @@ from demiglace.console import say
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.sources import read_task
 from demiglace.data.rows.tasks import TASKS
-from demiglace.data.text.readers import Unreadable, read_documents
+from demiglace.data.text.readers import SkippedDocument, read_documents
 from demiglace.data.text.sources import find_sources
 from demiglace.errors import ConfigError, DataError, unknown
 
@@ -54,7 +54,7 @@ def _of_files(name: str, reading: ReadConfig) -> Iterator[str]:
     refused, empty = Counter[str](), True
     for file in find_sources([name]):
         for each in read_documents(file, reading):
-            if isinstance(each, Unreadable):
+            if isinstance(each, SkippedDocument):
                 refused[each.reason] += 1
             else:
                 empty = False

@@ -75,12 +75,12 @@ def rules_of(given: str, against: Sequence[str] = ()) -> tuple[AnyRule, ...]:
     return (*rules[:cut], Decontamination(tuple(against)), *rules[cut:])
 
 
-def described(rules: Sequence[AnyRule]) -> list[dict[str, Any]]:
+def to_config(rules: Sequence[AnyRule]) -> list[dict[str, Any]]:
     """The rules with all their thresholds, in the form of a YAML file's `rules`."""
     return [{"rule": rule.name, **asdict(rule)} for rule in rules]  # type: ignore[arg-type]
 
 
-def composed(rows: Sequence[Any]) -> tuple[AnyRule, ...]:
+def from_config(rows: Sequence[Any]) -> tuple[AnyRule, ...]:
     """The rules of such rows."""
     return tuple(_rule(row) for row in rows)
 
@@ -93,7 +93,7 @@ def _read(file: str) -> tuple[AnyRule, ...]:
             raise ConfigError(
                 f"expected one key, rules, with a list of rules; given {', '.join(content) or 'nothing'}."
             )
-        rules = composed(rows)
+        rules = from_config(rows)
         names = [rule.name for rule in rules]
         for name in names:
             # a rule's books and files bear its name

@@ -9,14 +9,14 @@ import numpy as np
 
 from demiglace.cleaning import storage
 from demiglace.cleaning.daft_executor import run_tasks
-from demiglace.cleaning.registry import composed
+from demiglace.cleaning.registry import from_config
 from demiglace.cleaning.rules.decontamination import Decontamination
-from demiglace.cleaning.statistics import RuleTally, lot
+from demiglace.cleaning.statistics import RuleTally, sampling_hash
 from demiglace.cleaning.tasks import (
     Plan,
     books_file,
-    conclude,
-    concluded_file,
+    finalize,
+    finalized_marks_file,
     group_name,
     groups,
     parts_file,
@@ -36,12 +36,12 @@ def bucket_count(size: int) -> int:
 
 def prepare(plan: Plan, reference: Iterable[str]) -> None:
     """Write down the plan, and the runs of words that documents must not share with `reference`."""
-    for draft in storage.drafts(Path(plan.directory)):
+    for draft in storage.partial_files(Path(plan.directory)):
         draft.unlink(missing_ok=True)
     plan.write()
-    for rule in composed(plan.rules):
+    for rule in from_config(plan.rules):
         if isinstance(rule, Decontamination) and not reference_file(plan.work).exists():
-            with storage.whole(reference_file(plan.work)) as draft, draft.open("wb") as stream:
+            with storage.atomic_write(reference_file(plan.work)) as draft, draft.open("wb") as stream:
                 np.save(stream, rule.with_texts(reference).runs)
 
 
@@ -57,7 +57,7 @@ def run(plan: Plan, workers: int) -> dict[str, Any]:
         settle = [{"kind": "settle", "segment": number, "bucket": bucket} for bucket in range(plan.buckets)]
         # a few buckets are done sooner than processes have started
         _do(plan, f"comparing {number}", settle, workers if plan.buckets > _FEW_BUCKETS else 1)
-        conclude(plan, number)
+        finalize(plan, number)
         clean = [{"kind": "clean", "segment": number, "part": part} for part in parts]
         _do(plan, f"cleaning {number + 1}/{count}", clean, workers)
     return {"rules": _tallies(plan, names, parts), "clusters": _clusters(plan), "parts": len(parts)}
@@ -90,10 +90,10 @@ def _clusters(plan: Plan) -> list[list[int]]:
     """Some clusters of near-duplicates, as document numbers, the first one being the one that stayed."""
     found: list[list[int]] = []
     for number, segment in enumerate(plan.segments):
-        if segment.first is None or not storage.marks_there(concluded_file(plan, number)):
+        if segment.first is None or not storage.marks_there(finalized_marks_file(plan, number)):
             continue
-        marked = storage.read_marks(concluded_file(plan, number))
-        firsts = sorted(np.unique(marked.key).tolist(), key=lambda d: lot(d, "clusters"))[:_CLUSTERS]
+        marked = storage.read_marks(finalized_marks_file(plan, number))
+        firsts = sorted(np.unique(marked.key).tolist(), key=lambda d: sampling_hash(d, "clusters"))[:_CLUSTERS]
         found += [[first, *marked.document[marked.key == first].tolist()] for first in firsts]
     return found
 

@@ -11,7 +11,7 @@ from demiglace.cleaning.daft_executor import start
 from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
 from demiglace.cleaning.references import fingerprint_texts, read_references
-from demiglace.cleaning.registry import AnyRule, described, rules_of
+from demiglace.cleaning.registry import AnyRule, rules_of, to_config
 from demiglace.cleaning.tasks import READ, Plan
 from demiglace.config.commands import CleanConfig
 from demiglace.config.options import flatten
@@ -47,7 +47,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
     plan = Plan(
         str(run.path.absolute()),
         tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
-        tuple(described(rules)),
+        tuple(to_config(rules)),
         asdict(config.reading),
         config.keep_damaged,
         config.format,
@@ -89,7 +89,7 @@ def _identity(source: str, size: int) -> str:
 
 def _opened(config: CleanConfig, rules: Sequence[AnyRule], inputs: Mapping[str, str]) -> Run:
     assert config.output is not None
-    options = flatten(config, deciding_only=True) | {"rules": described(rules)}
+    options = flatten(config, result_options_only=True) | {"rules": to_config(rules)}
     options.pop("sources")
     return open_run(config.output, "clean", options, inputs)
 

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lines:
+class RemovedLineEntries:
     """What the ledger says of lines that a rule took out [R]: their documents, and the columns of `Removed`."""
 
     rule: str
@@ -106,7 +106,7 @@ def least(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return heapq.nsmallest(EXAMPLES, examples, key=lambda e: (e["order"], e["document"]))
 
 
-def lot(document: int, rule: str) -> float:
+def sampling_hash(document: int, rule: str) -> float:
     """A number from 0 to 1 by which examples are drawn: the same wherever and whenever it is asked for."""
     digest = hashlib.blake2b(f"{rule}:{document}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48

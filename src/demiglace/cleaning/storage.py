@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from demiglace.cleaning.pipeline import Books
-from demiglace.cleaning.rules.dedup import Marks, joined, marks
-from demiglace.cleaning.statistics import Entry, Lines
+from demiglace.cleaning.pipeline import Ledger
+from demiglace.cleaning.rules.dedup import KeyTable, joined, marks
+from demiglace.cleaning.statistics import Entry, RemovedLineEntries
 
 _SOURCE = np.uint64(32)  # a document's number: its source's in the high bits, its place there in the low ones
 _COLUMNS = ("key", "document", "line")
@@ -57,7 +57,7 @@ def source_and_place(document: int) -> tuple[int, int]:
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """A path to write to that becomes `file` at the end."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.{os.getpid()}.part")
@@ -65,8 +65,8 @@ def whole(file: Path) -> Iterator[Path]:
     draft.replace(file)
 
 
-def drafts(directory: Path) -> list[Path]:
-    """What `whole` leaves below a directory where its process was killed."""
+def partial_files(directory: Path) -> list[Path]:
+    """What `atomic_write` leaves below a directory where its process was killed."""
     return list(directory.rglob("*.part"))
 
 
@@ -78,7 +78,7 @@ def write_part(file: Path, part: Part) -> None:
         "words": pa.array(part.words, pa.int64()),
         "text": _strings(part.texts, pa.large_string()),
     }
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         # it is read once or twice: texts are not looked through for equal ones, and packed fast
         pq.write_table(pa.table(columns), draft, compression="lz4", use_dictionary=["site"], write_statistics=False)
 
@@ -107,7 +107,7 @@ def write_shard(file: Path, part: Part, sources: Sequence[str], kind: str) -> No
         "number": [n for _, n in places],
         "site": part.sites,
     }
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         if kind == "parquet":
             schema = pa.schema([("text", pa.large_string()), ("source", pa.string()), ("number", pa.int64())])
             pq.write_table(pa.table(columns, schema.append(pa.field("site", pa.string()))), draft, compression="zstd")
@@ -123,10 +123,10 @@ def _write_json_lines(file: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     file.write_bytes(zstandard.ZstdCompressor().compress(content.encode("utf-8")))
 
 
-def write_ledger(file: Path, books: Books, sources: Sequence[str]) -> None:
+def write_ledger(file: Path, books: Ledger, sources: Sequence[str]) -> None:
     """The ledger's rows: of documents, and behind them of lines."""
     tables = [_document_rows(books.entries, sources), *(_line_rows(lines, sources) for lines in books.lines)]
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         pq.write_table(pa.concat_tables(tables).combine_chunks(), draft, compression="zstd", compression_level=1)
 
 
@@ -141,7 +141,7 @@ def _document_rows(entries: Sequence[Entry], sources: Sequence[str]) -> pa.Table
     return pa.table([pa.array(columns[f.name], f.type) for f in _LEDGER], _LEDGER)
 
 
-def _line_rows(lines: Lines, sources: Sequence[str]) -> pa.Table:
+def _line_rows(lines: RemovedLineEntries, sources: Sequence[str]) -> pa.Table:
     source, number = _places(lines.document, sources)
     count = len(lines.line)
     columns = {"source": source, "number": number, "line": lines.line, "reason": lines.reason}
@@ -163,9 +163,9 @@ def _places(documents: np.ndarray, sources: Sequence[str]) -> tuple[pa.Array, np
     return source, (documents & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def write_books(file: Path, books: Books, **more: Any) -> None:
+def write_books(file: Path, books: Ledger, **more: Any) -> None:
     """Tallies, and the names of what was made: written last, so that what is named is there."""
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         tallies = {rule: tally.as_json() for rule, tally in books.tallies.items()}
         draft.write_text(json.dumps({"rules": tallies, **more}, ensure_ascii=False), "utf-8", "surrogatepass")
 
@@ -178,7 +178,7 @@ def read_books(file: Path) -> dict[str, Any]:
 
 def write_list(file: Path, content: Sequence[Any]) -> None:
     """A list for the tasks, which is too long to be given to each."""
-    with whole(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text(json.dumps(content), "utf-8")
 
 
@@ -188,14 +188,14 @@ def read_list(file: Path) -> list[Any]:
     return content
 
 
-def write_marks(file: Path, found: Marks) -> None:
+def write_marks(file: Path, found: KeyTable) -> None:
     """Marks; the last of their columns to appear makes them complete."""
     for name in reversed(_COLUMNS):
-        with whole(file.with_suffix(f".{name}.npy")) as draft, draft.open("wb") as stream:
+        with atomic_write(file.with_suffix(f".{name}.npy")) as draft, draft.open("wb") as stream:
             np.save(stream, getattr(found, name))
 
 
-def read_marks(file: Path, rows: slice = slice(None)) -> Marks:
+def read_marks(file: Path, rows: slice = slice(None)) -> KeyTable:
     """Some of a file's marks, the others not being read."""
     return marks(*(np.array(_column(file, name)[rows]) for name in _COLUMNS))
 
@@ -205,7 +205,7 @@ def marks_there(file: Path) -> bool:
     return file.with_suffix(f".{_COLUMNS[0]}.npy").exists()
 
 
-def marks_between(files: Sequence[Path], column: str, low: int, high: int) -> Marks:
+def marks_between(files: Sequence[Path], column: str, low: int, high: int) -> KeyTable:
     """The marks whose column, by which each file is sorted, is from low to below high."""
     parts = []
     for file in files:

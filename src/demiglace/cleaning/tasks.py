@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from demiglace.cleaning import storage
-from demiglace.cleaning.pipeline import Batch, Books, Marked, batches, run_rules
-from demiglace.cleaning.registry import AnyRule, composed
+from demiglace.cleaning.pipeline import Batch, Ledger, MarkedRule, batches, run_rules
+from demiglace.cleaning.registry import AnyRule, from_config
 from demiglace.cleaning.rules.base import Rule
 from demiglace.cleaning.rules.decontamination import Decontaminate, Decontamination
-from demiglace.cleaning.rules.dedup import CollectionRule, Marks, joined
+from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, joined
 from demiglace.cleaning.statistics import Entry, excerpt
 from demiglace.cleaning.storage import Part
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.data import ReadConfig
-from demiglace.data.text.readers import DamagedFileError, Document, Unreadable, read_documents
+from demiglace.data.text.readers import DamagedFileError, Document, SkippedDocument, read_documents
 from demiglace.errors import UserError
 
 PART = 16_000_000  # characters of a part
@@ -55,7 +55,7 @@ class Plan:
 
     def write(self) -> None:
         """Put it where the tasks find it."""
-        with storage.whole(self.work / "plan.json") as draft:
+        with storage.atomic_write(self.work / "plan.json") as draft:
             draft.write_text(json.dumps(self.__dict__), "utf-8")
 
 
@@ -82,23 +82,23 @@ def reference_file(work: Path) -> Path:
 @cache
 def _segments(rules: str, work: str) -> tuple[Segment, ...]:
     segments = [Segment(None, ())]
-    for rule in composed(json.loads(rules)):
+    for rule in from_config(json.loads(rules)):
         if isinstance(rule, CollectionRule):
             segments.append(Segment(rule, ()))
         else:
             last = segments.pop()
-            segments.append(Segment(last.first, (*last.rules, _usable(rule, Path(work)))))
+            segments.append(Segment(last.first, (*last.rules, _instantiate(rule, Path(work)))))
     return tuple(segments)
 
 
-def _usable(rule: AnyRule, work: Path) -> Rule:
+def _instantiate(rule: AnyRule, work: Path) -> Rule:
     if isinstance(rule, Decontamination):
         return Decontaminate(rule, np.load(reference_file(work)))
     assert isinstance(rule, Rule)
     return rule
 
 
-def perform(plan: Plan, task: dict[str, Any]) -> None:
+def run_task(plan: Plan, task: dict[str, Any]) -> None:
     """Do a task; one that is done already does nothing."""
     kind = task["kind"]
     if kind == "read":
@@ -119,7 +119,7 @@ def marks_file(plan: Plan, segment: int, bucket: int) -> Path:
     return plan.work / str(segment) / f"marked-{bucket:05d}"
 
 
-def concluded_file(plan: Plan, segment: int) -> Path:
+def finalized_marks_file(plan: Plan, segment: int) -> Path:
     """What was marked in the whole collection, where a rule has more to say of that."""
     return plan.work / str(segment) / "concluded"
 
@@ -157,7 +157,7 @@ def _read(plan: Plan, first: int, end: int) -> None:
     done = books_file(plan, 0, group)
     if done.exists():
         return
-    refused, parts = Books(), []
+    refused, parts = Ledger(), []
     for k, part in enumerate(_parts(plan, range(first, end), refused)):
         name = f"{group}-{k:05d}"
         parts.append(name)
@@ -167,7 +167,7 @@ def _read(plan: Plan, first: int, end: int) -> None:
     storage.write_books(done, refused, parts=parts)
 
 
-def _parts(plan: Plan, sources: range, refused: Books) -> Iterator[Part]:
+def _parts(plan: Plan, sources: range, refused: Ledger) -> Iterator[Part]:
     texts: list[str] = []
     sites: list[str] = []
     numbers: list[int] = []
@@ -175,7 +175,7 @@ def _parts(plan: Plan, sources: range, refused: Books) -> Iterator[Part]:
     places = ((source, *found) for source in sources for found in enumerate(_found(plan, source)))
     for source, place, found in places:
         number = storage.document_number(source, place)
-        if isinstance(found, Unreadable):
+        if isinstance(found, SkippedDocument):
             refused.entries.append(Entry(number, READ, "dropped", found.reason, excerpt=excerpt(found.what)))
             refused.of(READ).reasons[found.reason] += 1
             continue
@@ -190,13 +190,13 @@ def _parts(plan: Plan, sources: range, refused: Books) -> Iterator[Part]:
         yield Part(texts, np.array(numbers, np.uint64), sites)
 
 
-def _found(plan: Plan, source: int) -> Iterator[Document | Unreadable]:
+def _found(plan: Plan, source: int) -> Iterator[Document | SkippedDocument]:
     try:
         yield from read_documents(plan.sources[source], ReadConfig(**plan.read))
     except DamagedFileError as error:
         if not plan.keep_damaged:
             raise UserError(f"{error} Give --keep-damaged to use what stands before that.") from error
-        yield Unreadable("damaged from here on", str(error))
+        yield SkippedDocument("damaged from here on", str(error))
 
 
 def _clean(plan: Plan, segment: int, name: str) -> None:
@@ -207,27 +207,27 @@ def _clean(plan: Plan, segment: int, name: str) -> None:
     _finish(plan, segment, name, part, _marked(plan, segment, part) if len(part.documents) else joined([]))
 
 
-def _marked(plan: Plan, segment: int, part: Part) -> Marks:
+def _marked(plan: Plan, segment: int, part: Part) -> KeyTable:
     """What is marked in a part."""
-    concluded = concluded_file(plan, segment)
+    concluded = finalized_marks_file(plan, segment)
     files = [marks_file(plan, segment, bucket) for bucket in range(plan.buckets)]
     files = [concluded] if storage.marks_there(concluded) else files
     return storage.marks_between(files, "document", int(part.documents[0]), int(part.documents[-1]) + 1)
 
 
-def _finish(plan: Plan, number: int, name: str, part: Part, marked: Marks | None) -> None:
+def _finish(plan: Plan, number: int, name: str, part: Part, marked: KeyTable | None) -> None:
     """Run a segment on a part, and write what comes of it; the books come last."""
-    segment, kept, last = plan.segments[number], Books(), number == len(plan.segments) - 1
+    segment, kept, last = plan.segments[number], Ledger(), number == len(plan.segments) - 1
     following = None if last else plan.segments[number + 1].first
     left: list[Part] = []
-    keys: list[Marks] = []
+    keys: list[KeyTable] = []
     for piece in batches(part.texts):
         texts = Texts(part.texts[piece])
         words = texts.words.counts if part.words is None else part.words[piece]
         batch = Batch(texts, part.documents[piece], part.sites[piece], np.ones(len(texts), bool), words)
         rules: Sequence[Rule] = segment.rules
         if segment.first and marked is not None:
-            rules = (Marked(segment.first, _within(marked, batch.documents)), *rules)
+            rules = (MarkedRule(segment.first, _within(marked, batch.documents)), *rules)
         batch = run_rules(batch, rules, kept)
         if following:
             keys.append(_keys(following, batch))
@@ -249,18 +249,18 @@ def _finish(plan: Plan, number: int, name: str, part: Part, marked: Marks | None
     storage.write_books(books_file(plan, number, name), kept)
 
 
-def _within(marked: Marks, documents: np.ndarray) -> Marks:
+def _within(marked: KeyTable, documents: np.ndarray) -> KeyTable:
     """The marks of these documents, which are in order, counted from the first of them."""
     rows = np.flatnonzero((marked.document >= documents[0]) & (marked.document <= documents[-1]))
     found = marked[rows]
-    return Marks(found.key, np.searchsorted(documents, found.document).astype(np.uint64), found.line)
+    return KeyTable(found.key, np.searchsorted(documents, found.document).astype(np.uint64), found.line)
 
 
-def _keys(rule: CollectionRule, batch: Batch) -> Marks:
+def _keys(rule: CollectionRule, batch: Batch) -> KeyTable:
     """The keys of the documents that are left in a batch."""
     found = rule.keys(batch.texts, np.arange(len(batch.documents), dtype=np.uint64), batch.sites)
     found = found[np.flatnonzero(batch.alive[found.document.astype(np.int64)])]
-    return Marks(found.key, batch.documents[found.document.astype(np.int64)], found.line)
+    return KeyTable(found.key, batch.documents[found.document.astype(np.int64)], found.line)
 
 
 def _survivors(batch: Batch) -> Part:
@@ -281,9 +281,9 @@ def _settle(plan: Plan, segment: int, bucket: int) -> None:
     storage.write_marks(file, found[np.lexsort((found.line, found.document))])
 
 
-def conclude(plan: Plan, segment: int) -> None:
+def finalize(plan: Plan, segment: int) -> None:
     """Let a rule say what is marked in the whole collection, if it has more to say than was said bucket by bucket."""
-    rule, file = plan.segments[segment].first, concluded_file(plan, segment)
+    rule, file = plan.segments[segment].first, finalized_marks_file(plan, segment)
     if rule is None or storage.marks_there(file) or type(rule).conclude is CollectionRule.conclude:
         return
     marked = rule.conclude(joined([storage.read_marks(marks_file(plan, segment, b)) for b in range(plan.buckets)]))

@@ -168,13 +168,13 @@ class Hashes:
 
     def of(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """The hashes of codes[start:end], uint64 [S]."""
-        return mixed((self._sums[end] - self._sums[start]) * self._inverse[start])
+        return splitmix64((self._sums[end] - self._sums[start]) * self._inverse[start])
 
     def of_two(self, start: np.ndarray, end: np.ndarray, start2: np.ndarray, end2: np.ndarray) -> np.ndarray:
         """The hashes of codes[start:end] with codes[start2:end2] behind, uint64 [S]."""
         first = (self._sums[end] - self._sums[start]) * self._inverse[start]
         second = (self._sums[end2] - self._sums[start2]) * self._inverse[start2] * self._powers[end - start]
-        return mixed(first + second)
+        return splitmix64(first + second)
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
@@ -225,7 +225,7 @@ def _powers(base: int, count: int) -> np.ndarray:
     return np.cumprod(values, dtype=np.uint64)
 
 
-def mixed(values: np.ndarray) -> np.ndarray:
+def splitmix64(values: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele et al. 2014), which spreads every bit of a number over all 64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

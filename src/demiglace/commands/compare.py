@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from demiglace.compare.directory import identity, stands
+from demiglace.compare.directory import identity, is_up_to_date
 from demiglace.config.commands import CompareConfig
 from demiglace.config.options import command, read_yaml
 from demiglace.console import say
@@ -18,7 +18,7 @@ def compare(config: CompareConfig) -> Path:
     `FailedRunsError` where one of them was no user's mistake. Raises `ConfigError` for a wrong grid before any run.
     """
     content = read_yaml(config.grid)
-    if not config.dry_run and stands(config.output, identity(content, config.search)):
+    if not config.dry_run and is_up_to_date(config.output, identity(content, config.search)):
         say(f"{config.output} is up to date.")
         return config.output
     from demiglace.compare.run import run_grid  # torch and transformers, which the answer above does without

@@ -16,7 +16,7 @@ from demiglace.config.commands import EvaluateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import console, say, table
 from demiglace.data.rows.dataset import text_fingerprint
-from demiglace.data.rows.evaluation_sets import EvaluationSet, first_rows, load_set
+from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
 from demiglace.data.rows.schema import LabelSpace, Problem
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
@@ -26,7 +26,7 @@ from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.evaluation.set_results import changes, file_name, measure
+from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.labels import Match, match_all, pair
 from demiglace.models.labels import describe, label_names_of_config
 from demiglace.models.loading import (
@@ -42,7 +42,7 @@ from demiglace.runs.files import read_json, write_atomically, write_json
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _ModelAndTokenizer:
     """A model that predicts, and its tokenizer."""
 
     model: PreTrainedModel
@@ -70,7 +70,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
-    run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
+    run = open_run(config.output, "evaluate", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if order is not None and order.assumed:
         for found in sets:
             _warn_of_order(found, taught[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: ")
-    results = {s.name: measure(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
+    results = {s.name: set_results(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
@@ -96,7 +96,7 @@ def label_space_of(model: str) -> LabelSpace:
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
-    own, suites = {spec: _own(spec, config) for spec in config.data}, _suites(config)
+    own, suites = {spec: _is_own_task(spec, config) for spec in config.data}, _suites(config)
     if not own and not suites:
         raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
     sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
@@ -136,7 +136,7 @@ def _warn_of_order(
         say(f"warning: {note}{found.name}: {warning}")
 
 
-def _own(spec: str, config: EvaluateConfig) -> SuiteSet:
+def _is_own_task(spec: str, config: EvaluateConfig) -> SuiteSet:
     return SuiteSet(spec, config.label_map, config.text_columns, config.label_column, config.group_column)
 
 
@@ -154,7 +154,7 @@ def _load_set(
         on_bad_rows=config.on_bad_rows,
     )
     found = replace(found, name=name)
-    return found if rows is None else first_rows(found, rows)
+    return found if rows is None else sample_rows(found, rows)
 
 
 def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
@@ -272,12 +272,12 @@ def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], n
     return logits
 
 
-def _load(name: str, allow_pickle: bool) -> _Loaded:
+def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
     tokenizer = load_tokenizer(name)
     model = load_classifier(name, None, allow_pickle=allow_pickle)
     check_tokenizer(model, tokenizer)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type] # its decorator
-    return _Loaded(model, tokenizer)
+    return _ModelAndTokenizer(model, tokenizer)
 
 
 def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, problem: Problem) -> None:
@@ -286,7 +286,7 @@ def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarr
     for ending, array in arrays.items():
         write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
     if taught is not None and problem == "classification":
-        write_json(stem.with_name(f"{stem.name}.changes.json"), changes(found, logits, taught))
+        write_json(stem.with_name(f"{stem.name}.changes.json"), disagreements(found, logits, taught))
 
 
 def _npy(array: np.ndarray) -> bytes:

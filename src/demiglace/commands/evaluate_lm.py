@@ -17,7 +17,7 @@ from demiglace.data.text.readers import counted, read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import end_of_text, load_corpus
 from demiglace.errors import ConfigError, DataError
-from demiglace.evaluation.perplexity import Found, LastWord, last_word, last_words, perplexity
+from demiglace.evaluation.perplexity import LastWord, PerplexityResult, last_word, last_words, perplexity
 from demiglace.models.language_model import load_causal
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
@@ -50,7 +50,7 @@ def evaluate_lm(config: EvaluateConfig) -> Path:
     lambada = corpus_files([config.lambada]) if config.lambada else []
     if lambada:
         inputs["lambada"] = fingerprint(lambada)
-    run = open_run(config.output, "evaluate", flatten(config, deciding_only=True), inputs)
+    run = open_run(config.output, "evaluate", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path
@@ -98,7 +98,7 @@ def _corpora(
     return results
 
 
-def _save(run: Run, stem: str, found: Found) -> None:
+def _save(run: Run, stem: str, found: PerplexityResult) -> None:
     for name, values in found.parts.items():
         np.save(run.path / f"{stem}-{name}.npy", values)
 

@@ -16,14 +16,14 @@ from demiglace.config.options import build, command, flatten, options_of
 from demiglace.console import console, say, table
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import texts_of
-from demiglace.data.rows.sampling import draw, take
+from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import Problem, Split
-from demiglace.data.tokenise import Examples, tokenise
+from demiglace.data.tokenise import TokenizedSplit, tokenise
 from demiglace.errors import ConfigError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.export.measure import BATCH_SIZES, measure, size_of
 from demiglace.export.onnx import OPSET, export_onnx, needs_reduced_range, quantize_int8, require_onnx
-from demiglace.export.parity import Parity, check, compare, logits_of, numpy_batches
+from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
 from demiglace.export.runners import open_runner, torch_runner
 from demiglace.models.loading import (
     check_tokenizer,
@@ -48,7 +48,7 @@ class _Original:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     problem: Problem
-    examples: Examples
+    examples: TokenizedSplit
     reference: np.ndarray
 
 
@@ -67,7 +67,7 @@ def export(config: ExportConfig) -> Path:
     inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
-    run = open_run(config.output, "export", flatten(config, deciding_only=True), inputs)
+    run = open_run(config.output, "export", flatten(config, result_options_only=True), inputs)
     if run.complete:
         if not (run.path / "README.md").exists():  # killed just before it
             write_card(run.path, config.model, export=run.path)
@@ -89,7 +89,7 @@ def _rows(config: ExportConfig) -> Split:
         split = texts_of(config.data, config.location)
     else:
         split = load_dataset(_data_of_run(config), config.location).splits["validation"]
-    return take(split, draw(len(split), config.rows))
+    return select_rows(split, draw(len(split), config.rows))
 
 
 def _data_of_run(config: ExportConfig) -> DataConfig:
@@ -103,7 +103,7 @@ def _data_of_run(config: ExportConfig) -> DataConfig:
     return build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
 
 
-def _load(config: ExportConfig, path: str, tokenizer: PreTrainedTokenizerBase, examples: Examples) -> _Original:
+def _load(config: ExportConfig, path: str, tokenizer: PreTrainedTokenizerBase, examples: TokenizedSplit) -> _Original:
     model = load_classifier(path, None, attention="eager", allow_pickle=config.allow_pickle)
     check_tokenizer(model, tokenizer)
     check_lengths(model, examples)
@@ -117,7 +117,7 @@ def _artefacts(config: ExportConfig, directory: Path, original: _Original, rows:
     say("writing ONNX …")
     export_onnx(original.model, original.tokenizer, full)
     parity = _parity(original, full)
-    check(parity, str(full))
+    assert_parity(parity, str(full))
     if config.teacher is not None:
         yield _teacher(config, config.teacher, rows)
     parameters = ModelShape.of(original.model).parameters
@@ -147,7 +147,7 @@ def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
 
 
 def _measured(
-    config: ExportConfig, name: str, file: str, parameters: int, examples: Examples, parity: Parity | None
+    config: ExportConfig, name: str, file: str, parameters: int, examples: TokenizedSplit, parity: Parity | None
 ) -> dict[str, Any]:
     say(f"measuring {name} …")
     batches = {size: numpy_batches(examples, size) for size in BATCH_SIZES}

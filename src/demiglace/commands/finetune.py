@@ -8,9 +8,9 @@ from demiglace.errors import ConfigError
 from demiglace.methods.registry import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
-from demiglace.training.datasets import make_material, read_rows
+from demiglace.training.datasets import read_rows, tokenize_dataset
 from demiglace.training.optimiser import freeze
-from demiglace.training.run import Job, check_training, numeric_choices, open_shared, train
+from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
 
 @command(FinetuneConfig)
@@ -29,7 +29,7 @@ def finetune(config: FinetuneConfig) -> Path:
     if run is None:
         return config.output
     tokenizer = load_tokenizer(config.model)
-    precision, attention = numeric_choices(config.training, config.model)
+    precision, attention = resolve_precision_and_attention(config.training, config.model)
     model = load_classifier(
         config.model,
         dataset.labels.names,
@@ -40,8 +40,8 @@ def finetune(config: FinetuneConfig) -> Path:
     )
     freeze(model, config.training.freeze)
     check_tokenizer(model, tokenizer)
-    material = make_material(dataset, config.source, tokenizer, [model])
+    material = tokenize_dataset(dataset, config.source, tokenizer, [model])
     method = build_method("none", {})
-    job = Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
+    job = TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)
     return config.output

@@ -8,7 +8,7 @@ from demiglace.console import say
 from demiglace.data.text.token_shards import end_of_text
 from demiglace.errors import ConfigError
 from demiglace.models.language_model import load_causal
-from demiglace.models.loading import quiet
+from demiglace.models.loading import silence_transformers
 from demiglace.models.shape import ModelShape
 
 
@@ -29,7 +29,7 @@ def generate(config: GenerateConfig) -> list[str]:
         if room < 1:
             raise ConfigError(f"the prompt {prompt[:40]!r}… has {ids.shape[1] - 1} tokens; the model takes {limit}.")
         torch.manual_seed(config.seed)
-        with quiet():
+        with silence_transformers():
             made = model.generate(  # type: ignore[operator]  # torch's stubs take it for a tensor
                 ids,
                 attention_mask=torch.ones_like(ids),

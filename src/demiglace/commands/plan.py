@@ -8,8 +8,8 @@ from demiglace.config.commands import DistillConfig, FinetuneConfig, PlanConfig,
 from demiglace.config.options import build, command, flatten, options_of
 from demiglace.costs.describe import describe
 from demiglace.costs.estimate import Estimate, Speed
-from demiglace.costs.measure_speed import speed_here
-from demiglace.costs.run_spec import Subject, read_lengths, subject_of, text_subject
+from demiglace.costs.measure_speed import measure_speed
+from demiglace.costs.run_spec import RunSpec, run_spec, text_subject, token_lengths
 from demiglace.errors import ConfigError
 
 C = TypeVar("C")
@@ -27,7 +27,7 @@ def plan(config: PlanConfig) -> Estimate:
     wanted = run_of(config)
     subject = _subject(wanted, config.devices)
     assumed = None if config.flops is None else Speed(config.flops, config.flops)
-    speed = assumed or speed_here(subject, config.calibration_seconds)
+    speed = assumed or measure_speed(subject, config.calibration_seconds)
     found = subject.estimate(speed)
     for line in describe(found, subject, speed, _signals_at(wanted)):
         print(line)
@@ -44,20 +44,20 @@ def run_of(config: PlanConfig) -> Planned:
             f"pretrain does; given: {named}."
         )
     if config.teacher:
-        return _as(DistillConfig, config)
+        return _to_run_config(DistillConfig, config)
     if config.config_of or config.text.corpus:
-        return _as(PretrainConfig, config)
-    return _as(FinetuneConfig, config)
+        return _to_run_config(PretrainConfig, config)
+    return _to_run_config(FinetuneConfig, config)
 
 
-def _subject(wanted: Planned, devices: int) -> Subject:
+def _subject(wanted: Planned, devices: int) -> RunSpec:
     if isinstance(wanted, PretrainConfig) or (isinstance(wanted, DistillConfig) and wanted.text.corpus):
         return text_subject(wanted, devices)
     model = wanted.model if isinstance(wanted, FinetuneConfig) else wanted.teacher
-    return subject_of(wanted, read_lengths(wanted.source, wanted.location, model), devices)
+    return run_spec(wanted, token_lengths(wanted.source, wanted.location, model), devices)
 
 
-def _as(kind: type[C], config: PlanConfig) -> C:
+def _to_run_config(kind: type[C], config: PlanConfig) -> C:
     """A config of that kind with the plan's options."""
     values, names = flatten(config), {o.name for o in options_of(kind)}
     return build(kind, {k: v for k, v in values.items() if k in names} | {"output": config.output or Path("run")})

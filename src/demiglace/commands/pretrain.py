@@ -23,7 +23,7 @@ from demiglace.training.lm_datasets import (
     masking_of,
 )
 from demiglace.training.optimiser import freeze
-from demiglace.training.run import Job, numeric_choices, open_shared, train
+from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 
 
 @command(PretrainConfig)
@@ -53,14 +53,16 @@ def pretrain(config: PretrainConfig) -> Path:
     masking = masking_of(model.config, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     method = build_method("none", {})
-    train(run, Job(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model)))
+    train(
+        run, TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
+    )
     return config.output
 
 
 def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
     """The model in training, and the precision to train it in."""
     training, made = config.training, model_config(config, tokenizer)
-    precision, attention = numeric_choices(training, made)
+    precision, attention = resolve_precision_and_attention(training, made)
     if not config.model:
         return new_language_model(made, str(config.config_of), attention=attention, seed=training.seed), precision
     model = load_language_model(

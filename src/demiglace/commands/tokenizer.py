@@ -30,7 +30,7 @@ def tokenizer(config: TokenizerConfig) -> Path:
     """
     files = corpus_files(config.corpus)
     inputs = {"corpus": fingerprint(files)}
-    run = open_run(config.output, "tokenizer", flatten(config, deciding_only=True), inputs)
+    run = open_run(config.output, "tokenizer", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path

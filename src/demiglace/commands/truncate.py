@@ -79,7 +79,10 @@ def _by_text(config: TruncateConfig, path: str, strategy: str) -> Path:
 
 def _open(config: TruncateConfig, path: str, **inputs: str) -> Run:
     run = open_run(
-        config.output, "truncate", flatten(config, deciding_only=True), {"model": fingerprint_model(path), **inputs}
+        config.output,
+        "truncate",
+        flatten(config, result_options_only=True),
+        {"model": fingerprint_model(path), **inputs},
     )
     if run.complete:
         say(f"{run.path} is up to date.")

@@ -93,7 +93,7 @@ def teacher_path(grid: Grid, task: str, number: int) -> str:
     return shared_path(grid, f"{task}/teacher", number)
 
 
-def share(runs: list[StudentRun], number: int, count: int) -> list[StudentRun]:
+def shard_runs(runs: list[StudentRun], number: int, count: int) -> list[StudentRun]:
     """The runs of shard `number` of `count`, from 1: every count-th of them."""
     return runs[number - 1 :: count]
 
@@ -101,11 +101,11 @@ def share(runs: list[StudentRun], number: int, count: int) -> list[StudentRun]:
 def skipped_names(grid: Grid) -> dict[str, list[str]]:
     """Method label -> the axes and ranges that it has no option for."""
     wanted = [*grid.axes, *(grid.search.ranges if grid.search else ())]
-    missing = {label: [n for n in wanted if not applies(grid, label, n)] for label in grid.methods}
+    missing = {label: [n for n in wanted if not has_option(grid, label, n)] for label in grid.methods}
     return {label: names for label, names in missing.items() if names}
 
 
-def applies(grid: Grid, label: str, name: str) -> bool:
+def has_option(grid: Grid, label: str, name: str) -> bool:
     """Whether the method of a label has the option that an axis or a range is about."""
     if name in RUN_OPTIONS:
         return True
@@ -126,7 +126,7 @@ def with_values(options: Options, values: Options) -> dict[str, Any]:
 
 
 def _cells_of(grid: Grid, task: str, student: str, method: str) -> Iterator[Cell]:
-    names = [name for name in grid.axes if applies(grid, method, name)]
+    names = [name for name in grid.axes if has_option(grid, method, name)]
     base = cell_options(grid, task, method)
     for values in itertools.product(*(grid.axes[name] for name in names)):
         axes = dict(zip(names, values, strict=True))

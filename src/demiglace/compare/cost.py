@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from demiglace.compare.job_config import config_of
-from demiglace.compare.job_graph import Plan, Step
+from demiglace.compare.job_graph import Job, JobGraph
 from demiglace.config.commands import DistillConfig, FinetuneConfig
 from demiglace.costs.estimate import Speed
-from demiglace.costs.measure_speed import speed_here
-from demiglace.costs.run_spec import Subject, read_lengths, subject_of
+from demiglace.costs.measure_speed import measure_speed
+from demiglace.costs.run_spec import RunSpec, run_spec, token_lengths
 from demiglace.models.shape import ModelShape
 
 _SECONDS = 3.0  # for measuring the speed of one pair of models
@@ -26,7 +26,7 @@ class GridCost:
     cache_bytes: int
 
 
-def grid_cost(plan: Plan, done: Collection[str]) -> GridCost:
+def grid_cost(plan: JobGraph, done: Collection[str]) -> GridCost:
     """The cost of the plan's fine-tunings, searches and distillations that are not among `done`.
 
     Evaluations and exports are not counted, and early stopping is not foreseen. The same signals of a teacher
@@ -39,7 +39,7 @@ def grid_cost(plan: Plan, done: Collection[str]) -> GridCost:
     for step, subject in _subjects(plan, done):
         pair = tuple(map(_kind, subject.shapes))
         if pair not in speeds:
-            speeds[pair] = speed_here(subject, _SECONDS)
+            speeds[pair] = measure_speed(subject, _SECONDS)
         found = subject.estimate(speeds[pair])
         cache_of = (step.task, step.options.get("cache"), subject.poolings, found.cache_bytes)
         if found.seconds is not None:
@@ -54,8 +54,8 @@ def _kind(shape: ModelShape | None) -> object:
     return None if shape is None else replace(shape, num_labels=0, parameters=0)
 
 
-def _subjects(plan: Plan, done: Collection[str]) -> Iterator[tuple[Step, Subject]]:
-    read = cache(read_lengths)
+def _subjects(plan: JobGraph, done: Collection[str]) -> Iterator[tuple[Job, RunSpec]]:
+    read = cache(token_lengths)
     for step in plan.steps:
         config = config_of(step, plan.home)
         if step.key in done or not isinstance(config, (FinetuneConfig, DistillConfig)):
@@ -63,10 +63,10 @@ def _subjects(plan: Plan, done: Collection[str]) -> Iterator[tuple[Step, Subject
         if isinstance(config, DistillConfig):
             config = with_present_models(config, plan)
         model = config.model if isinstance(config, FinetuneConfig) else config.teacher
-        yield step, subject_of(config, read(config.source, config.location, model))
+        yield step, run_spec(config, read(config.source, config.location, model))
 
 
-def with_present_models(config: DistillConfig, plan: Plan) -> DistillConfig:
+def with_present_models(config: DistillConfig, plan: JobGraph) -> DistillConfig:
     """The same distillation from the models that are there before the plan has run any of its steps.
 
     A teacher that is yet to be fine-tuned has the shape of the model it begins as, and a student that is yet to be cut

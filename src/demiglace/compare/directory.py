@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from demiglace.errors import RunError
-from demiglace.runs.directory import has_begun, open_run, read_manifest
+from demiglace.runs.directory import has_outputs, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_json
 
 STAGE = "compare"
@@ -36,7 +36,7 @@ def identity(content: Mapping[str, Any], search: str) -> dict[str, Any]:
     return json.loads(json.dumps({"grid": dict(content), "search": search}, default=str))
 
 
-def stands(home: Path, config: Mapping[str, Any]) -> bool:
+def is_up_to_date(home: Path, config: Mapping[str, Any]) -> bool:
     """Whether the directory is complete for this very grid: all its runs are there, what they read is unchanged."""
     if not (home / "manifest.json").exists():
         return False
@@ -44,22 +44,24 @@ def stands(home: Path, config: Mapping[str, Any]) -> bool:
     if manifest["stage"] != STAGE or {**manifest["config"], **config} != manifest["config"]:
         return False
     done = all((home / key / name).exists() for key, name in manifest["steps"].items())
-    return done and all(_mark(manifest["read"].get(k, ())) == mark for k, mark in manifest["inputs"].items())
+    return done and all(
+        _fingerprint_or_missing(manifest["read"].get(k, ())) == mark for k, mark in manifest["inputs"].items()
+    )
 
 
-def _mark(files: Sequence[Path | str]) -> str:
+def _fingerprint_or_missing(files: Sequence[Path | str]) -> str:
     """The fingerprint of files; of files that are gone it is another one."""
     return fingerprint(files) if all(Path(f).exists() for f in files) else "gone"
 
 
-def claim(home: Path, read: Files) -> dict[str, str]:
+def register_inputs(home: Path, read: Files) -> dict[str, str]:
     """Make the directory, or take up the one that stands; returns the fingerprint of each thing it reads.
 
     Things may be added to those that its runs have read, and those that no run has read yet may be mended; the others
     must be as they were. Raises `RunError` where they are not, or where the directory holds something else.
     """
     open_run(home, STAGE, {}, {}, shared=True)
-    found = {name: _mark(files) for name, files in read.items()}
+    found = {name: _fingerprint_or_missing(files) for name, files in read.items()}
     (home / "locks").mkdir(exist_ok=True)
     with FileLock(home / "locks" / "inputs.lock"):
         file = home / "inputs.json"
@@ -81,9 +83,9 @@ def _was_read(home: Path, name: str) -> bool:
     if kind not in _READERS:  # the protocol, which `compare.protocol` looks after
         return False
     claims = home.glob(_READERS[kind].format(label=label))
-    return any(has_begun(claim.parent) for claim in claims)
+    return any(has_outputs(claim.parent) for claim in claims)
 
 
-def reopen(home: Path) -> None:
+def invalidate_manifest(home: Path) -> None:
     """The grid is another one than the manifest's: until its new runs stand, the directory is not complete."""
     (home / "manifest.json").unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "tune")
 SHAPE = ("layers", "strategy", "keep")
 # how rows are read
-OF_EVALUATION = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
+READING_OPTIONS = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
 _SHARED = ("tune",)  # for a whole task: its teacher and its students must hold out the same rows
 RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
@@ -109,7 +109,7 @@ _ALLOWED = {
     "methods": ("method", "method_options", *RUN_OPTIONS),
 }
 # where the values of an option that is no axis are written instead
-_ELSEWHERE = (
+_OPTION_SECTIONS = (
     ("`seeds` or `replicates`", ("seed", "data_seed")),
     ("`methods`, a label for each", ("method",)),
     ("`students`, a label for each, as {two: {layers: 2}, three: {layers: 3}}", ("student", *_ALLOWED["students"])),
@@ -141,7 +141,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         evaluate=_evaluation("evaluate", file.evaluate),
         export=None if file.export is None else _checked("export", file.export, _EXPORT_OPTIONS),
         search=search,
-        skip={label: tuple(several(methods)) for label, methods in file.skip.items()},
+        skip={label: tuple(as_list(methods)) for label, methods in file.skip.items()},
         primary=read_contrasts(file.primary, parts["tasks"], parts["methods"]),
         protocol=file.protocol,
     )
@@ -237,7 +237,7 @@ def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[st
 def _place_of(name: str) -> str | None:
     """Where in a grid an option is decided that is no axis, by its name or `SECTION.NAME`; none where there is none."""
     first = name.partition(".")[0]
-    return next((place for place, names in _ELSEWHERE if first in names), None)
+    return next((place for place, names in _OPTION_SECTIONS if first in names), None)
 
 
 def method_name(label: str, options: Options) -> str:
@@ -288,7 +288,7 @@ def _check_ready_teachers(grid: Grid) -> None:
     places = {"teacher": grid.teacher} | {f"tasks.{label}.teacher": o["teacher"] for label, o in grid.tasks.items()}
     for place, options in places.items():
         ready = options.get("run") or ("model" not in options and grid.teacher.get("run"))
-        training = [name for name in options if name not in ("run", *OF_EVALUATION)]
+        training = [name for name in options if name not in ("run", *READING_OPTIONS)]
         if ready and training:
             raise ConfigError(
                 f"{place}: {', '.join(training)} for a teacher that is there already, {ready}, and is not trained. "
@@ -347,6 +347,6 @@ def _check_skip(grid: Grid, controls: bool) -> None:
             raise ConfigError(f"skip: no method would be run on {task} and {student}; leave one in.")
 
 
-def several(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """One value, several or none, as a list."""
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]

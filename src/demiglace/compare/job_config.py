@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.compare.cells import with_values
-from demiglace.compare.grid import OF_EVALUATION
-from demiglace.compare.job_graph import OF_EXPORT, Step
+from demiglace.compare.grid import READING_OPTIONS
+from demiglace.compare.job_graph import OF_EXPORT, Job
 from demiglace.compare.search_space import Range
 from demiglace.config import commands as configs
 from demiglace.config.options import build, flatten
@@ -24,10 +24,10 @@ _CONFIGS = {
 }
 
 
-_FOUND = {"evaluate": OF_EVALUATION, "export": OF_EXPORT}  # of the options that a search found, those they have
+_FOUND = {"evaluate": READING_OPTIONS, "export": OF_EXPORT}  # of the options that a search found, those they have
 
 
-def config_of(step: Step, home: Path) -> Any:
+def config_of(step: Job, home: Path) -> Any:
     """The config of a step's stage, with the best options of its search. Raises `ConfigError`, naming the step."""
     options = dict(step.options)
     if step.search is not None and (file := best_file(home, step.search)).exists():
@@ -48,10 +48,10 @@ def best_file(home: Path, search: str) -> Path:
     return home / search / "best.json"
 
 
-def search_claim(step: Step, home: Path) -> dict[str, Any]:
+def search_identity(step: Job, home: Path) -> dict[str, Any]:
     """What a search is made of: its trials, its ranges, and the `base` options of all its trials."""
     ranges = {k: asdict(r) if isinstance(r, Range) else list(r) for k, r in step.ranges.items()}
-    base = flatten(config_of(step, home), deciding_only=True)
+    base = flatten(config_of(step, home), result_options_only=True)
     return json.loads(json.dumps({"trials": step.trials, "ranges": ranges, "base": base}, default=str))
 
 

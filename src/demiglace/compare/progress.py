@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from demiglace import console as shared
-from demiglace.compare.job_graph import Step
-from demiglace.compare.jobs import Ending
+from demiglace.compare.job_graph import Job
+from demiglace.compare.jobs import JobResult
 from demiglace.compare.scheduler import Schedule, Status
 from demiglace.costs.describe import duration
 
@@ -20,18 +20,18 @@ _SHOWN: tuple[Status, ...] = ("done", "running", "failed", "skipped", "pending")
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "skipped": "yellow", "pending": ""}
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """What engines tell of each step."""
 
-    def began(self, step: Step) -> None:
+    def began(self, step: Job) -> None:
         """A step runs."""
 
-    def ended(self, step: Step, ending: Ending) -> None:
+    def ended(self, step: Job, ending: JobResult) -> None:
         """A step ended, well or not."""
 
 
 @contextmanager
-def watching(schedule: Schedule) -> Iterator[Watcher]:
+def progress_display(schedule: Schedule) -> Iterator[ProgressListener]:
     """A watcher on standard error: a live table at a terminal, else plain lines."""
     if not shared.console.is_terminal:
         yield Lines(schedule)
@@ -52,10 +52,10 @@ class Lines:
         self._schedule = schedule
         self._console = shared.terminal()
 
-    def began(self, step: Step) -> None:
+    def began(self, step: Job) -> None:
         """Nothing: a line comes when it ended."""
 
-    def ended(self, step: Step, ending: Ending) -> None:
+    def ended(self, step: Job, ending: JobResult) -> None:
         """Its number, key, how it ended, and the time that remains."""
         over = len(self._schedule.steps) - self._schedule.count("pending") - self._schedule.count("running")
         how = f"done in {duration(ending.seconds)}" if ending.error is None else f"FAILED: {ending.error}"
@@ -70,10 +70,10 @@ class LiveTable:
         self._schedule = schedule
         self._begun = time.perf_counter()
 
-    def began(self, step: Step) -> None:
+    def began(self, step: Job) -> None:
         """The next drawing shows it."""
 
-    def ended(self, step: Step, ending: Ending) -> None:
+    def ended(self, step: Job, ending: JobResult) -> None:
         """The next drawing shows it."""
 
     def draw(self) -> Table:

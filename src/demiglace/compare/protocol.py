@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from demiglace.compare.grid import Grid
-from demiglace.runs.directory import has_begun
+from demiglace.runs.directory import has_outputs
 from demiglace.runs.files import read_json, write_json
 
 Entry = Mapping[str, Any]
@@ -72,7 +72,7 @@ def _declared(entry: Entry) -> tuple[Any, Any]:
 
 
 def _any_run(home: Path) -> bool:
-    return any(has_begun(claim.parent) for claim in home.glob("*/**/run.json"))
+    return any(has_outputs(claim.parent) for claim in home.glob("*/**/run.json"))
 
 
 def _sha256(content: bytes) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.compare.cells import StudentRun, row_options, teacher_options, teacher_path
-from demiglace.compare.directory import STAGE, Files, claim
+from demiglace.compare.directory import STAGE, Files, register_inputs
 from demiglace.compare.job_config import best_file
-from demiglace.compare.job_graph import Plan, Step
+from demiglace.compare.job_graph import Job, JobGraph
 from demiglace.compare.jobs import is_done
 from demiglace.compare.protocol import declaration
 from demiglace.errors import RunError
@@ -20,7 +20,7 @@ _OF_TRAINING = ("parameters", "layers", "bytes", "rows", "precision", "finished"
 _EXPORTED = "ONNX "  # before the precision in the names of artefacts; the others are PyTorch models measured beside
 
 
-def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
+def records(plan: JobGraph, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
     """The records of a plan's teachers and student runs.
 
     There is one record for the teacher of each task, or with replicates for that of each task and replicate.
@@ -43,7 +43,7 @@ def records(plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]) ->
 
 
 class _Results:
-    def __init__(self, plan: Plan, status: Mapping[str, str], errors: Mapping[str, str]):
+    def __init__(self, plan: JobGraph, status: Mapping[str, str], errors: Mapping[str, str]):
         self._plan, self._status, self._errors = plan, status, errors
         self._searches = {step.key: step.search for step in plan.steps}
 
@@ -124,7 +124,7 @@ def _chosen_on_reported(trained: Mapping[str, Any], rows: Mapping[str, Any]) -> 
     return "rows" in trained and (rows.get("validation") is not None or "test" not in trained["rows"])
 
 
-def _cause(keys: list[str], plan: Plan, errors: Mapping[str, str]) -> str:
+def _cause(keys: list[str], plan: JobGraph, errors: Mapping[str, str]) -> str:
     """The failed step that a skipped one waited for."""
     needs = {s.key: s.needs for s in plan.steps}
     left = list(keys)
@@ -145,7 +145,7 @@ def _artefact(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def steps_done(plan: Plan) -> set[str]:
+def steps_done(plan: JobGraph) -> set[str]:
     """The keys of the steps that stand. Raises `RunError` if one of their directories holds a run of other options."""
     done = {step.key for step in plan.steps if is_done(step, plan.home)}
     for step in plan.steps:
@@ -155,7 +155,7 @@ def steps_done(plan: Plan) -> set[str]:
     return done
 
 
-def _check_not_begun(step: Step, search: Step, home: Path) -> None:
+def _check_not_begun(step: Job, search: Job, home: Path) -> None:
     """Raise `RunError` for a run with options of no search, or of fewer trials than its search is to have."""
     best = best_file(home, search.key)
     if not (home / step.key / "run.json").exists():
@@ -172,7 +172,7 @@ def _check_not_begun(step: Step, search: Step, home: Path) -> None:
 
 
 def write_results(
-    plan: Plan, status: Mapping[str, str], errors: Mapping[str, str], config: dict[str, Any], read: Files
+    plan: JobGraph, status: Mapping[str, str], errors: Mapping[str, str], config: dict[str, Any], read: Files
 ) -> None:
     """Write what a plan found, failed and missing runs named as such; the manifest only if every step is done.
 
@@ -184,7 +184,7 @@ def write_results(
     declared = declaration(home)
     write_json(home / "summary.json", summarise(found, home, plan.grid.primary, declared))
     if all(status[step.key] == "done" for step in plan.steps):
-        Run(home, STAGE, config, claim(home, read)).finish(
+        Run(home, STAGE, config, register_inputs(home, read)).finish(
             runs=len(plan.runs),
             steps={s.key: "best.json" if s.stage == "search" else "manifest.json" for s in plan.steps},
             read={name: [str(file) for file in files] for name, files in read.items()},
@@ -192,7 +192,7 @@ def write_results(
         )
 
 
-def stories(plan: Plan) -> dict[str, str]:
+def failure_messages(plan: JobGraph) -> dict[str, str]:
     """Step key -> how it failed, for those whose story is kept, in whichever process: of a traceback its last line."""
     files = {step.key: plan.home / "failed" / f"{step.key}.txt" for step in plan.steps}
     texts = {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.exists()}

@@ -9,16 +9,16 @@ from typing import Any
 
 from filelock import FileLock
 
-from demiglace.compare.cells import applies, row_options, skipped_names
+from demiglace.compare.cells import has_option, row_options, skipped_names
 from demiglace.compare.cost import grid_cost
-from demiglace.compare.directory import claim, identity, reopen
+from demiglace.compare.directory import identity, invalidate_manifest, register_inputs
 from demiglace.compare.executors.local import run_local
 from demiglace.compare.executors.ray import run_ray
 from demiglace.compare.grid import Grid, parse_grid
-from demiglace.compare.job_graph import Plan, make_plan
-from demiglace.compare.progress import Watcher, watching
+from demiglace.compare.job_graph import JobGraph, make_plan
+from demiglace.compare.progress import ProgressListener, progress_display
 from demiglace.compare.protocol import declare
-from demiglace.compare.records import steps_done, stories, write_results
+from demiglace.compare.records import failure_messages, steps_done, write_results
 from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
 from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
@@ -37,28 +37,28 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
     except ConfigError as error:
         raise ConfigError(f"{config.grid}: {error}") from error
     grid = _with_protocol(grid, config.grid.parent)
-    _check(config, grid)
+    _validate_options(config, grid)
     whole, plan = (_plan(config, grid, shard) for shard in ((1, 1), _shard(config.shard)))
     check_plan(whole)
     read = files_read(whole)
     if config.dry_run:
         _print(plan)
         return
-    claim(config.output, read)
+    register_inputs(config.output, read)
     schedule = Schedule(plan.steps, steps_done(plan))
     declare(config.output, grid, content)
-    reopen(config.output)
+    invalidate_manifest(config.output)
     say(
         f"{config.output}: {len(plan.runs)} student runs, {len(plan.steps)} steps, "
         f"{schedule.count('done')} of them done already."
     )
-    with watching(schedule) as watcher:
+    with progress_display(schedule) as watcher:
         _engine(config)(plan, schedule, watcher)
     with FileLock(config.output / "locks" / "results.lock"):  # of two shards that end, the later sees more
-        errors = stories(whole) | {key: ending.error or "" for key, ending in schedule.errors.items()}
+        errors = failure_messages(whole) | {key: ending.error or "" for key, ending in schedule.errors.items()}
         status = _status(whole, schedule, errors)
         write_results(whole, status, errors, _config(config, content), read)
-    _tell(whole, schedule, status)
+    _report_status(whole, schedule, status)
 
 
 def _with_protocol(grid: Grid, folder: Path) -> Grid:
@@ -80,7 +80,7 @@ def _config(config: CompareConfig, content: Mapping[str, Any]) -> dict[str, Any]
     return identity(content, config.search) | waived | place
 
 
-def _plan(config: CompareConfig, grid: Grid, shard: tuple[int, int]) -> Plan:
+def _plan(config: CompareConfig, grid: Grid, shard: tuple[int, int]) -> JobGraph:
     return make_plan(
         grid, config.output, searching=config.search != "none", shard=shard, data_dir=config.location.data_dir
     )
@@ -95,7 +95,7 @@ def _shard(text: str | None) -> tuple[int, int]:
     return number, count
 
 
-def _check(config: CompareConfig, grid: Grid) -> None:
+def _validate_options(config: CompareConfig, grid: Grid) -> None:
     """What can be known to fail before anything runs, and what a reader of the grid may not expect."""
     if config.search != "none":
         if grid.search is None:
@@ -122,12 +122,12 @@ def _tell_trials(grid: Grid, search: Search) -> None:
     if search.trials < FEW_TRIALS:
         say(f"search: {search.trials} trials are few for choosing options; give {FEW_TRIALS} or more.")
     for label in grid.methods:
-        ranges = {name: within for name, within in search.ranges.items() if applies(grid, label, name)}
+        ranges = {name: within for name, within in search.ranges.items() if has_option(grid, label, name)}
         if ranges and (count := len(trial_options(ranges, search.trials))) < search.trials:
             say(f"{label}: its ranges have {count} combinations, so it has {count} trials.")
 
 
-def _engine(config: CompareConfig) -> Callable[[Plan, Schedule, Watcher], None]:
+def _engine(config: CompareConfig) -> Callable[[JobGraph, Schedule, ProgressListener], None]:
     if config.engine == "local":
         return run_local
     return lambda plan, schedule, watcher: run_ray(
@@ -135,7 +135,7 @@ def _engine(config: CompareConfig) -> Callable[[Plan, Schedule, Watcher], None]:
     )
 
 
-def _print(plan: Plan) -> None:
+def _print(plan: JobGraph) -> None:
     """Every step on a line: its stage, its directory, and whether it stands."""
     done = steps_done(plan)
     for step in plan.steps:
@@ -149,7 +149,7 @@ def _print(plan: Plan) -> None:
         print(f"Training takes about {total} here, one run after another ({parts}); evaluation and export come on top.")
 
 
-def _status(whole: Plan, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:
+def _status(whole: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:
     """The state of every step of the whole grid; of those of other shards, too, that failed and were skipped."""
     done, status = steps_done(whole), dict[str, str]()
     for step in whole.steps:  # each after those it needs
@@ -160,7 +160,7 @@ def _status(whole: Plan, schedule: Schedule, errors: Mapping[str, str]) -> dict[
     return status
 
 
-def _tell(whole: Plan, schedule: Schedule, status: Mapping[str, str]) -> None:
+def _report_status(whole: JobGraph, schedule: Schedule, status: Mapping[str, str]) -> None:
     """Say what is missing, or raise for what failed."""
     if schedule.errors:
         raise _failure(whole.home, schedule)

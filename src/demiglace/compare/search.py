@@ -10,8 +10,8 @@ import numpy as np
 
 from demiglace.commands.distill import distill
 from demiglace.compare.cells import with_values
-from demiglace.compare.job_config import best_file, claim_file, search_claim
-from demiglace.compare.job_graph import Step
+from demiglace.compare.job_config import best_file, claim_file, search_identity
+from demiglace.compare.job_graph import Job
 from demiglace.compare.search_space import Range, trial_options
 from demiglace.config.commands import DistillConfig
 from demiglace.config.options import build
@@ -40,7 +40,7 @@ def require_optuna() -> Any:
     return optuna
 
 
-def run_search(step: Step, home: Path) -> None:
+def run_search(step: Job, home: Path) -> None:
     """Run the step's trials and write the best options to best.json; an interrupted search resumes.
 
     The options of trial i are a function of the ranges and i alone (`compare.ranges.trial_options`), so a search that
@@ -50,7 +50,7 @@ def run_search(step: Step, home: Path) -> None:
     """
     optuna, claim = require_optuna(), claim_file(home, step.key)
     claim.parent.mkdir(parents=True, exist_ok=True)
-    write_json(claim, search_claim(step, home))
+    write_json(claim, search_identity(step, home))
     study, design = _open(optuna, step, home), trial_options(step.ranges, step.trials)
     if any(t.user_attrs.get("options") != o for t, o in zip(study.trials, design, strict=False)):
         raise RunError(
@@ -63,13 +63,13 @@ def run_search(step: Step, home: Path) -> None:
     _finish(study, step, home)
 
 
-def _open(optuna: Any, step: Step, home: Path) -> Any:
+def _open(optuna: Any, step: Job, home: Path) -> Any:
     # one file for each search, which its step's lock lets one process write: disks that machines share lock no SQLite
     storage = optuna.storages.RDBStorage(f"sqlite:///{home / step.key / 'search.db'}")
     return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
 
 
-def _trial(optuna: Any, number: int, options: Mapping[str, Any], step: Step, home: Path) -> Any:
+def _trial(optuna: Any, number: int, options: Mapping[str, Any], step: Job, home: Path) -> Any:
     """Run a trial, and return it as Optuna keeps it."""
     directory = home / step.key / f"trial-{number}"
     found: dict[str, Any] = {"user_attrs": {"directory": str(directory.relative_to(home)), "options": options}}
@@ -141,7 +141,7 @@ def _ranked(trials: Sequence[Any]) -> list[Any]:
     return sorted((t for t in trials if t.value is not None), key=lambda t: (-t.value, t.number))
 
 
-def _finish(study: Any, step: Step, home: Path) -> None:
+def _finish(study: Any, step: Job, home: Path) -> None:
     best, *others = _ranked(study.trials) or [None]
     if best is None:
         first = next((t.user_attrs["error"] for t in study.trials if "error" in t.user_attrs), "")
@@ -149,7 +149,7 @@ def _finish(study: Any, step: Step, home: Path) -> None:
     options = best.user_attrs["options"]
     content = {"options": options, "value": best.value, "trial": best.number, "trials": step.trials}
     content["runner_up"] = _runner_up(best, others[0], home) if others else None
-    write_json(best_file(home, step.key), content | {"ranges": search_claim(step, home)["ranges"]})
+    write_json(best_file(home, step.key), content | {"ranges": search_identity(step, home)["ranges"]})
     say(f"the best of {step.trials} trials: {options} ({best.value:.4f}){_lead(content['runner_up'])}")
 
 

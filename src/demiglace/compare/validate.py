@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from demiglace.compare.cells import row_options, teacher_options
-from demiglace.compare.grid import method_name, several
+from demiglace.compare.grid import as_list, method_name
 from demiglace.compare.job_config import config_of
-from demiglace.compare.job_graph import Plan, Step, reported_set
+from demiglace.compare.job_graph import Job, JobGraph, reported_set
 from demiglace.compare.search_space import Range
 from demiglace.config.commands import DistillConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.data import DataConfig
@@ -23,7 +23,7 @@ from demiglace.models.truncate import MEASURED, choose_layers
 from demiglace.training.schedule import check_phases
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: JobGraph) -> None:
     """Build every run's config and method, and cut every student in thought.
 
     Raises `ConfigError` or `ModelError` for the first that cannot be, naming its run.
@@ -43,7 +43,7 @@ def check_plan(plan: Plan) -> None:
             raise type(error)(f"{step.key}: {error}") from error
 
 
-def _check_epochs(config: DistillConfig, step: Step) -> None:
+def _check_epochs(config: DistillConfig, step: Job) -> None:
     """Raise `ConfigError` for epochs too few for the method's phases: the run's, or those that a search may choose."""
     method = build_method(config.method, config.method_options)
     within = step.ranges.get("epochs", (config.training.epochs,))
@@ -51,7 +51,7 @@ def _check_epochs(config: DistillConfig, step: Step) -> None:
         check_phases(config.method, method, epochs)
 
 
-def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -> None:
+def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: JobGraph) -> None:
     """Raise `ConfigError` or `ModelError` for layers that cannot be kept of a model, where its directory is there."""
     trained = next((config_of(s, plan.home).model for s in plan.steps if str(plan.home / s.key) == whole), None)
     if config.layers is None and config.keep is None:
@@ -63,7 +63,7 @@ def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: Plan) -
         choose_layers(load_config(model).num_hidden_layers, config.layers, config.strategy, config.keep)
 
 
-def files_read(plan: Plan) -> dict[str, list[Path]]:
+def files_read(plan: JobGraph) -> dict[str, list[Path]]:
     """What of the user's own a plan reads, and its files: rows, ready teachers and students, methods, sets and suites.
 
     Raises `DataError` and `ModelError` for what is not there, and `ConfigError` for files of which none is to be
@@ -87,9 +87,9 @@ def files_read(plan: Plan) -> dict[str, list[Path]]:
     return found | dict(_further_rows(plan))
 
 
-def _further_rows(plan: Plan) -> Iterator[tuple[str, list[Path]]]:
+def _further_rows(plan: JobGraph) -> Iterator[tuple[str, list[Path]]]:
     """Rows without labels; sets in files, and suites with the files they name, that models are measured on."""
-    for file in dict.fromkeys(file for step in plan.steps for file in several(step.options.get("unlabelled"))):
+    for file in dict.fromkeys(file for step in plan.steps for file in as_list(step.options.get("unlabelled"))):
         yield f"unlabelled {file}", _files_of_set(file)
     evaluations = [step.options for step in plan.steps if step.stage == "evaluate"]
     for spec in dict.fromkeys(spec for options in evaluations for spec in options["data"][1:]):

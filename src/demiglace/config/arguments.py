@@ -51,13 +51,13 @@ def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]
     while words:
         word = words.pop(0)
         if _is_flag(word):
-            _take(word, words, flags, values, below)
+            _consume_flag(word, words, flags, values, below)
         else:
-            _place(word, options, values)
+            _consume_positional(word, options, values)
     return values
 
 
-def _take(
+def _consume_flag(
     word: str, words: list[str], flags: Mapping[str, Option], values: dict[str, Any], below: Mapping[str, Any]
 ) -> None:
     """Read the flag `word` and the words that belong to it into `values`."""
@@ -87,7 +87,7 @@ def _next(words: list[str], flag: str, is_inline: bool = False) -> str:
     return words.pop(0)
 
 
-def _place(word: str, options: Sequence[Option], values: dict[str, Any]) -> None:
+def _consume_positional(word: str, options: Sequence[Option], values: dict[str, Any]) -> None:
     for o in (o for o in options if o.positional):
         if o.repeated:
             return _extend(o, [word], values)

@@ -21,7 +21,7 @@ def convert(kind: Any, value: Any) -> Any:
     if get_origin(kind) is dict:
         return _mapping(get_args(kind)[1], value)
     if get_origin(kind) is Literal:
-        return _known(value, get_args(kind))
+        return _one_of(value, get_args(kind))
     return _SCALARS[kind](value)
 
 
@@ -55,7 +55,7 @@ def _untyped(value: Any) -> Any:
         return value
 
 
-def _known(value: Any, choices: tuple[Any, ...]) -> Any:
+def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
     if value not in choices:
         raise ValueError(value)
     return value
@@ -75,23 +75,23 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _whole(value: Any) -> int:
+def _to_int(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(value)
     return int(value)
 
 
-def _truth(value: Any) -> bool:
+def _to_bool(value: Any) -> bool:
     words = {"true": True, "false": False}
     if isinstance(value, bool):
         return value
-    return words[_known(_text(value).lower(), tuple(words))]
+    return words[_one_of(_text(value).lower(), tuple(words))]
 
 
 _SCALARS = {
-    int: _whole,
+    int: _to_int,
     float: _number,
-    bool: _truth,
+    bool: _to_bool,
     str: _text,
     Path: lambda value: Path(_text(value)),
 }

@@ -95,7 +95,7 @@ class DistillConfig:
     allow_pickle: bool = option("load weights that exist only as a pickle file, which can run any code", False)
 
 
-def _same(name: str, kind: type = DistillConfig) -> Any:
+def _option_like(name: str, kind: type = DistillConfig) -> Any:
     """The option of that name of another command."""
     found = next(f for f in fields(kind) if f.name == name)
     return field(default=found.default, default_factory=found.default_factory, metadata=found.metadata)
@@ -148,23 +148,23 @@ class PlanConfig:
     model: str | None = option("or the model of `finetune`; with --corpus, of `pretrain`", None)
     config_of: str | None = option("or what a new model of `pretrain` is made after", None)
     output: Path | None = option("run directory, on whose disk the teacher's signals would lie", None, short="-o")
-    student: str | None = _same("student")
-    layers: int | None = _same("layers")
-    strategy: AnyStrategy = _same("strategy")
-    keep: tuple[int, ...] | None = _same("keep")
-    method: str = _same("method")
-    method_options: dict[str, Any] = _same("method_options")
-    label_map: dict[str, str | list[str] | None] = _same("label_map")
-    cache: str = _same("cache")
-    cache_dtype: Literal["float16", "float32"] = _same("cache_dtype")
-    cache_tokens: Literal["none", "sampled", "top-k"] = _same("cache_tokens")
-    cached_per_token: int = _same("cached_per_token")
-    masked_share: float = _same("masked_share")
-    tokenizer: str | None = _same("tokenizer", PretrainConfig)
-    hidden_size: int | None = _same("hidden_size", PretrainConfig)
-    num_layers: int | None = _same("num_layers", PretrainConfig)
-    num_heads: int | None = _same("num_heads", PretrainConfig)
-    intermediate_size: int | None = _same("intermediate_size", PretrainConfig)
+    student: str | None = _option_like("student")
+    layers: int | None = _option_like("layers")
+    strategy: AnyStrategy = _option_like("strategy")
+    keep: tuple[int, ...] | None = _option_like("keep")
+    method: str = _option_like("method")
+    method_options: dict[str, Any] = _option_like("method_options")
+    label_map: dict[str, str | list[str] | None] = _option_like("label_map")
+    cache: str = _option_like("cache")
+    cache_dtype: Literal["float16", "float32"] = _option_like("cache_dtype")
+    cache_tokens: Literal["none", "sampled", "top-k"] = _option_like("cache_tokens")
+    cached_per_token: int = _option_like("cached_per_token")
+    masked_share: float = _option_like("masked_share")
+    tokenizer: str | None = _option_like("tokenizer", PretrainConfig)
+    hidden_size: int | None = _option_like("hidden_size", PretrainConfig)
+    num_layers: int | None = _option_like("num_layers", PretrainConfig)
+    num_heads: int | None = _option_like("num_heads", PretrainConfig)
+    intermediate_size: int | None = _option_like("intermediate_size", PretrainConfig)
     devices: int = option("processes that share the work", 1, at_least=1)
     flops: float | None = option(
         "sustained operations a second of one device, to assume instead of measuring this one", None, above=0
@@ -174,7 +174,7 @@ class PlanConfig:
     text: CorpusConfig = group(CorpusConfig)
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
-    allow_pickle: bool = _same("allow_pickle")
+    allow_pickle: bool = _option_like("allow_pickle")
 
 
 @dataclass(frozen=True)

@@ -149,14 +149,14 @@ def _default(f: Field) -> Any:
     return f.default_factory() if f.default_factory is not MISSING else f.default
 
 
-def flatten(config: Any, *, deciding_only: bool = False) -> dict[str, Any]:
-    """The options of a config by name, groups taken in; with `deciding_only` just those that decide the result."""
+def flatten(config: Any, *, result_options_only: bool = False) -> dict[str, Any]:
+    """The options of a config by name, groups taken in; with `result_options_only` just those that decide the result."""
     flat: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
-            flat |= flatten(value, deciding_only=deciding_only)
-        elif f.metadata["decides"] or not deciding_only:
+            flat |= flatten(value, result_options_only=result_options_only)
+        elif f.metadata["decides"] or not result_options_only:
             flat[f.name] = list(value) if isinstance(value, tuple) else value
     return flat
 
@@ -176,7 +176,7 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     if missing:
         words = (o.name.upper() if o.positional else o.flag for o in missing)
         raise ConfigError(f"{', '.join(words)} must be given.")
-    config = _construct(config_class, {o.name: _typed(o, values) for o in options})
+    config = _construct(config_class, {o.name: _coerce(o, values) for o in options})
     check(config)
     return config
 
@@ -186,19 +186,19 @@ def check(config: Any) -> None:
     values = flatten(config)
     for o in options_of(type(config)):
         if not o.accepts(values[o.name]):
-            raise ConfigError(_refusal(o, values[o.name]))
+            raise ConfigError(_invalid_value_message(o, values[o.name]))
 
 
-def _typed(o: Option, values: Mapping[str, Any]) -> Any:
+def _coerce(o: Option, values: Mapping[str, Any]) -> Any:
     if o.name not in values:
         return o.default
     try:
         return convert(o.type, values[o.name])
     except (ValueError, OverflowError) as error:
-        raise ConfigError(_refusal(o, values[o.name])) from error
+        raise ConfigError(_invalid_value_message(o, values[o.name])) from error
 
 
-def _refusal(o: Option, value: Any) -> str:
+def _invalid_value_message(o: Option, value: Any) -> str:
     return f"{o.flag} was given {value!r}; expected {o.expected} ({o.help})."
 
 

@@ -13,7 +13,7 @@ from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import (
     DamagedFileError,
     Document,
-    Unreadable,
+    SkippedDocument,
     fault_of,
     format_of,
     read_documents,
@@ -63,7 +63,7 @@ def _beginning(file: str, most: int, reading: ReadConfig) -> tuple[list[str], fl
     return _texts(read_documents(file, reading)), 1.0
 
 
-def _up_to_damage(found: Iterator[Document | Unreadable]) -> Iterator[Document | Unreadable]:
+def _up_to_damage(found: Iterator[Document | SkippedDocument]) -> Iterator[Document | SkippedDocument]:
     """A file that was cut off on purpose ends where it was cut."""
     with suppress(DamagedFileError):
         yield from found
@@ -81,5 +81,5 @@ def _whole_lines(file: str) -> float:
     return whole / total
 
 
-def _texts(found: Iterable[Document | Unreadable]) -> list[str]:
+def _texts(found: Iterable[Document | SkippedDocument]) -> list[str]:
     return [each.text for each in found if isinstance(each, Document) and not fault_of(each)]

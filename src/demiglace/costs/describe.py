@@ -7,13 +7,13 @@ import torch
 
 from demiglace.costs.estimate import Estimate, Speed
 from demiglace.costs.flops import Memory
-from demiglace.costs.run_spec import Subject
+from demiglace.costs.run_spec import RunSpec
 from demiglace.models.shape import ModelShape
 from demiglace.runs.processes import processes
 from demiglace.signals.shard_store import free_disk
 
 
-def describe(found: Estimate, subject: Subject, speed: Speed | None, signals: Path) -> list[str]:
+def describe(found: Estimate, subject: RunSpec, speed: Speed | None, signals: Path) -> list[str]:
     """An estimate in lines; signals: the directory where a cache would lie."""
     facts = {
         "teacher": "asked nothing" if found.teacher is None else _model(found.teacher),
@@ -37,7 +37,7 @@ def _model(shape: ModelShape) -> str:
     )
 
 
-def _rows(found: Estimate, subject: Subject) -> str:
+def _rows(found: Estimate, subject: RunSpec) -> str:
     if subject.is_language:
         return f"{found.rows:,} for training, {found.tokens // found.rows} tokens each, {found.tokens:,} in all"
     return (
@@ -88,7 +88,7 @@ def _memory(memory: Memory) -> str:
     return f"{size(memory.total)} at most beside Python's own, of {size(free_memory())} free ({shown})"
 
 
-def _speed_line(subject: Subject, speed: Speed | None) -> str:
+def _speed_line(subject: RunSpec, speed: Speed | None) -> str:
     setup = subject.setup
     if speed is None:
         return "not known"

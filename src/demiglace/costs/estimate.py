@@ -27,13 +27,13 @@ from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey
 from demiglace.signals.request import SignalRequest
-from demiglace.signals.shard_store import Layout
-from demiglace.signals.sparse_logit_cache import Telling, TokenKey
+from demiglace.signals.shard_store import CacheSpec
+from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig
 from demiglace.training.schedule import phase_ends
 
 # of a generator's step, numbers for each token of the vocabulary at a refilled place: logits, noise, the soft choice,
 # the hard one, their sum and its difference
-_REFILLED = 6
+_FLOATS_PER_SAMPLED_TOKEN = 6
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Setup:
+class CostInputs:
     """A run as far as its cost goes. pass_tokens: padded tokens of a forward pass without gradients.
 
     cache: whether the teacher's signals may be kept on disk; devices: processes that share every step; generator: what
@@ -68,7 +68,7 @@ class Setup:
     devices: int = 1
     generator: ModelShape | None = None
     predicted: float = 1.0
-    telling: Telling | None = None
+    telling: SparseLogitConfig | None = None
     chunk: int = 1
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> list[SignalRequest]:
@@ -145,7 +145,7 @@ def estimate(
     teacher: ModelShape | None,
     student: ModelShape,
     lengths: Mapping[str, np.ndarray],
-    setup: Setup,
+    setup: CostInputs,
     speed: Speed | None = None,
 ) -> Estimate:
     """The cost of training `student` on rows of these lengths, by split: "train", and "validation" and "test" if any.
@@ -192,7 +192,7 @@ def estimate(
     return found if speed is None else replace(found, seconds=_seconds(found, speed, setup.devices))
 
 
-def teacher_head_flops(setup: Setup, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
+def teacher_head_flops(setup: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
     """Operations of a language model's logits that a teacher who is online makes beside the student's."""
     if setup.telling is not None or not setup.request(student, teacher).logits:
         return 0
@@ -210,7 +210,7 @@ def epoch_passes(lengths: np.ndarray, training: TrainConfig) -> tuple[int, Passe
     return len(steps), passes_of(lengths, parts)
 
 
-def _without_gradients(lengths: np.ndarray, setup: Setup) -> Passes:
+def _without_gradients(lengths: np.ndarray, setup: CostInputs) -> Passes:
     """The forward passes of asking a model once about every row."""
     if _is_even(lengths):
         return _even_passes(len(lengths), int(lengths[0]), setup.pass_tokens)
@@ -241,12 +241,12 @@ def _seconds(found: Estimate, speed: Speed, devices: int) -> Seconds:
     )
 
 
-def _online_epochs(setup: Setup, student: ModelShape, teacher: ModelShape) -> int:
+def _online_epochs(setup: CostInputs, student: ModelShape, teacher: ModelShape) -> int:
     """Epochs in which a teacher that is not cached is asked anything about the rows' own text."""
     return setup.epochs_of(not request.empty for request in setup.requests(student, teacher))
 
 
-def _perturbed_flops(setup: Setup, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
+def _perturbed_flops(setup: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
     """Operations of making an epoch's perturbed text and asking the teacher about it, and of the generator's steps.
 
     In those the gradient goes through student and teacher to the generator: one more pass of each, and two of its own.
@@ -259,7 +259,7 @@ def _perturbed_flops(setup: Setup, student: ModelShape, teacher: ModelShape, pas
     return making + other + round(share * (2 * own + 2 * other + (1 + BACKWARD) * making))
 
 
-def _generator(setup: Setup, teacher: ModelShape) -> ModelShape:
+def _generator(setup: CostInputs, teacher: ModelShape) -> ModelShape:
     """What refills text: the named model, or the teacher's body with its embeddings as output layer."""
     if setup.generator is not None:
         return setup.generator
@@ -267,18 +267,18 @@ def _generator(setup: Setup, teacher: ModelShape) -> ModelShape:
     return replace(teacher, head_parameters=head, embedding_parameters=teacher.embedding_parameters - head)
 
 
-def _generator_bytes(setup: Setup, teacher: ModelShape) -> int:
+def _generator_bytes(setup: CostInputs, teacher: ModelShape) -> int:
     """A generator in fp32; where it is trained with its gradients and AdamW's two moments."""
     options = setup.method.augmentation
     assert isinstance(options, AdversarialMasking)
     return (16 if options.train_generator else 4) * _generator(setup, teacher).parameters
 
 
-def _cache_key(setup: Setup, student: ModelShape, teacher: ModelShape, lengths: np.ndarray) -> Layout:
+def _cache_key(setup: CostInputs, student: ModelShape, teacher: ModelShape, lengths: np.ndarray) -> CacheSpec:
     """What is kept of the teacher, without its fingerprints."""
     poolings = setup.request(student, teacher).poolings
     if setup.telling is not None:
-        return TokenKey(
+        return SparseLogitCacheKey(
             teacher="",
             blocks="",
             rows=len(lengths),
@@ -304,7 +304,7 @@ def _cache_key(setup: Setup, student: ModelShape, teacher: ModelShape, lengths: 
     )
 
 
-def _activations(setup: Setup, student: ModelShape, lengths: np.ndarray, teacher: ModelShape | None) -> int:
+def _activations(setup: CostInputs, student: ModelShape, lengths: np.ndarray, teacher: ModelShape | None) -> int:
     """Of the largest forward pass of a process, and of a language model's logits.
 
     teacher: where it is asked about perturbed text. Both texts then live until the backward pass; and a step of the
@@ -320,12 +320,12 @@ def _activations(setup: Setup, student: ModelShape, lengths: np.ndarray, teacher
 
         most = max(most, kept(student, rows if options is None else 2 * rows))
         if isinstance(options, AdversarialMasking) and options.train_generator and teacher is not None:
-            refilled = 4 * _REFILLED * round(options.mask_share * rows * tokens) * teacher.vocab_size
+            refilled = 4 * _FLOATS_PER_SAMPLED_TOKEN * round(options.mask_share * rows * tokens) * teacher.vocab_size
             most = max(most, sum(kept(s, rows) for s in (student, teacher, _generator(setup, teacher))) + refilled)
     return most + head_bytes(student, setup.chunk)
 
 
-def _validation_flops(setup: Setup, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
+def _validation_flops(setup: CostInputs, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
     """Validation rows after every epoch and, with test rows, once more for the best one."""
     times = {"validation": setup.training.epochs + 1, "test": 1}
     return sum(

@@ -14,18 +14,18 @@ from demiglace.console import say
 from demiglace.costs.describe import free_memory, size
 from demiglace.costs.estimate import Speed, teacher_head_flops
 from demiglace.costs.flops import BACKWARD, Passes, padded_flops, passes_of
-from demiglace.costs.run_spec import Subject
+from demiglace.costs.run_spec import RunSpec
 from demiglace.data.batching import Batch, collate, epoch_steps, sorted_batches, split_by_tokens
 from demiglace.data.text.blocks import Blocks, Masking, all_blocks
 from demiglace.data.text.token_shards import Corpus
-from demiglace.data.tokenise import Examples
-from demiglace.methods.base import Progress
+from demiglace.data.tokenise import TokenizedSplit
+from demiglace.methods.base import TrainingProgress
 from demiglace.models.from_config import random_model
 from demiglace.models.loading import seeded
 from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.request import SignalRequest, Signals, SparseTargets
-from demiglace.training.objective import Objective, Perturbed
+from demiglace.signals.request import SignalRequest, Signals, SparseLogits
+from demiglace.training.objective import Objective, PerturbedBatch
 from demiglace.training.optimiser import make_optimiser
 
 T = TypeVar("T")
@@ -34,14 +34,14 @@ _ROWS = 50_000  # from which the steps are taken
 _TOKENS = 4_000_000  # of a corpus
 
 
-def calibrate(subject: Subject, seconds: float = 10.0) -> Speed:
+def calibrate(subject: RunSpec, seconds: float = 10.0) -> Speed:
     """Time forward passes without gradients and training steps for about `seconds`, at least one of each.
 
     The steps are real ones: the method's terms on the signals of a teacher with random weights, AdamW, batches of the
     rows' lengths, the run's precision and attention. Reading signals from a cache is left out.
     """
     device = processes().device
-    examples = _made_up(subject)
+    examples = _random_batches(subject)
     teacher, student = (
         random_model(config, device, subject.setup.attention, language=subject.is_language)
         for config in (subject.teacher or subject.student, subject.student)
@@ -52,7 +52,7 @@ def calibrate(subject: Subject, seconds: float = 10.0) -> Speed:
     return Speed(forward, training, update)
 
 
-def _made_up(subject: Subject) -> Examples | Blocks:
+def _random_batches(subject: RunSpec) -> TokenizedSplit | Blocks:
     """Random tokens in rows of the training rows' lengths."""
     lengths = subject.rows.lengths["train"][:_ROWS]
     generator = np.random.default_rng(0)
@@ -66,10 +66,12 @@ def _made_up(subject: Subject) -> Examples | Blocks:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = generator.integers(0, subject.student.vocab_size, offsets[-1]).astype(np.int32)
     labels = np.zeros(len(lengths), np.float32 if subject.rows.problem == "regression" else np.int64)
-    return Examples(ids, offsets, None, labels, pad_id=0, pad_left=False)
+    return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 
-def _forward_speed(subject: Subject, model: PreTrainedModel, examples: Examples | Blocks, seconds: float) -> float:
+def _forward_speed(
+    subject: RunSpec, model: PreTrainedModel, examples: TokenizedSplit | Blocks, seconds: float
+) -> float:
     """Operations a second of a teacher at work; of the student's validation where there is no teacher.
 
     A language model's logits are no part of it: they are made with the losses.
@@ -81,7 +83,7 @@ def _forward_speed(subject: Subject, model: PreTrainedModel, examples: Examples 
     if teacher is not None:
         request = setup.method.requests(student, teacher).teacher | request
         batches = batches if setup.cached(student, teacher) else [p for step in _steps(subject, examples) for p in step]
-    source, watch = OnlineTeacher(model, request, setup.precision), _Watch(model.device)
+    source, watch = OnlineTeacher(model, request, setup.precision), _Stopwatch(model.device)
     order = np.random.default_rng(0).permutation(len(batches)).tolist()
     for i in _until(seconds, order):
         batch = collate(examples, batches[i], model.device)
@@ -92,17 +94,21 @@ def _forward_speed(subject: Subject, model: PreTrainedModel, examples: Examples 
 
 
 def _training_speed(
-    subject: Subject, teacher: PreTrainedModel, student: PreTrainedModel, examples: Examples | Blocks, seconds: float
+    subject: RunSpec,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    examples: TokenizedSplit | Blocks,
+    seconds: float,
 ) -> tuple[float, float]:
     """Operations a second of forward and backward passes, and seconds of an update."""
     setup, (other, shape) = subject.setup, subject.shapes
     objective = Objective(student, setup.method, other or shape, subject.rows.problem, setup.precision)
     optimiser = make_optimiser(objective.to(student.device).train(), setup.training)
-    said = _Teaching(subject, teacher)
-    passes, updates, flops = _Watch(student.device), _Watch(student.device), []
+    said = _FakeTeacher(subject, teacher)
+    passes, updates, flops = _Stopwatch(student.device), _Stopwatch(student.device), []
     for step, parts in enumerate(_until(seconds, _steps(subject, examples))):
         rows = float(sum(map(len, parts)))
-        now = Progress(seed=0, epoch=0, step=step, phase=step % len(setup.method.phases))
+        now = TrainingProgress(seed=0, epoch=0, step=step, phase=step % len(setup.method.phases))
         for part in parts:
             batch = collate(examples, part, student.device)
             signals, perturbed = said.of(batch, now.phase)
@@ -116,10 +122,10 @@ def _training_speed(
     return _rate(flops, passes.seconds), float(np.mean(updates.seconds[1:] or updates.seconds))
 
 
-class _Teaching:
+class _FakeTeacher:
     """What the method's terms hear of a teacher, of the rows' text and of a perturbed one of the same length."""
 
-    def __init__(self, subject: Subject, model: PreTrainedModel):
+    def __init__(self, subject: RunSpec, model: PreTrainedModel):
         self._subject = subject
         other, shape = subject.shapes
         method, precision = subject.setup.method, subject.setup.precision
@@ -135,25 +141,25 @@ class _Teaching:
         found = (1 + BACKWARD) * self.texts * padded_flops(shape, passes, self._subject.setup.predicted)
         return found + (teacher_head_flops(self._subject.setup, shape, teacher, passes) if teacher else 0)
 
-    def of(self, batch: Batch, phase: int) -> tuple[Signals, Perturbed | None]:
+    def of(self, batch: Batch, phase: int) -> tuple[Signals, PerturbedBatch | None]:
         """The teacher's signals of a batch."""
         if self._text is None or self._perturbed is None:
             return Signals(), None
-        perturbed = Perturbed(batch, self._perturbed.fetch(batch)) if self.texts > 1 else None
+        perturbed = PerturbedBatch(batch, self._perturbed.fetch(batch)) if self.texts > 1 else None
         signals = self._text.fetch(batch, phase)
         if self._subject.setup.telling is not None and signals.head is not None:
             signals = replace(signals, head=_some_tokens(batch, self._subject.setup.telling.count))
         return signals, perturbed
 
 
-def _some_tokens(batch: Batch, count: int) -> SparseTargets:
+def _some_tokens(batch: Batch, count: int) -> SparseLogits:
     """What a cache of tokens would say of a batch, as far as its cost goes."""
     ids = batch.labels[..., None].expand(*batch.labels.shape, count)
     entropy = torch.zeros_like(batch.labels, dtype=torch.float32)
-    return SparseTargets(ids, torch.full_like(ids, 1 / count, dtype=torch.float32), entropy)
+    return SparseLogits(ids, torch.full_like(ids, 1 / count, dtype=torch.float32), entropy)
 
 
-def _steps(subject: Subject, examples: Examples | Blocks) -> list[list[np.ndarray]]:
+def _steps(subject: RunSpec, examples: TokenizedSplit | Blocks) -> list[list[np.ndarray]]:
     """The forward passes of each step of an epoch, one process's share of them."""
     setup, lengths = subject.setup, examples.lengths
     plan = epoch_steps(lengths, setup.training.batch_size, setup.training.seed, 0)
@@ -175,7 +181,7 @@ def _rate(flops: list[int], seconds: list[float]) -> float:
     return sum(flops[first:]) / sum(seconds[first:])
 
 
-class _Watch:
+class _Stopwatch:
     """A stopwatch that waits for the device, used as a context; `seconds` holds its laps."""
 
     def __init__(self, device: torch.device):
@@ -198,7 +204,7 @@ class _Watch:
         return time.perf_counter()
 
 
-def speed_here(subject: Subject, seconds: float) -> Speed | None:
+def measure_speed(subject: RunSpec, seconds: float) -> Speed | None:
     """This machine's speed at a run, measured for about `seconds`; none, and said so, where the run does not fit."""
     needed = subject.estimate().memory.total
     if needed > free_memory():

@@ -13,17 +13,17 @@ from demiglace.config.data import CorpusConfig, DataConfig, DataLocation
 from demiglace.config.training import TrainConfig
 from demiglace.console import say
 from demiglace.costs.corpus_size import estimate_tokens
-from demiglace.costs.estimate import Estimate, Setup, Speed, estimate
+from demiglace.costs.estimate import CostInputs, Estimate, Speed, estimate
 from demiglace.data.batching import forward_tokens
 from demiglace.data.rows.dataset import load_unlabelled
-from demiglace.data.rows.sampling import take
+from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenise import tokenise
 from demiglace.distillation.classifier import check_sharding
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.distillation.student import check_student_choice
-from demiglace.distillation.teacher_signals import telling_of
+from demiglace.distillation.teacher_signals import sparse_target_config
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_longest
 from demiglace.losses.language import chunk_size
@@ -39,14 +39,14 @@ from demiglace.models.from_config import (
 )
 from demiglace.models.language_model import is_masked, language_config
 from demiglace.models.loading import check_same_vocabulary
-from demiglace.models.pooling import State
+from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer, load_tokenizer
 from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.runs.processes import processes
 from demiglace.training.datasets import read_rows
 from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
-from demiglace.training.run import numeric_choices
+from demiglace.training.run import resolve_precision_and_attention
 from demiglace.training.schedule import check_phases
 
 _TOKENISED = 20_000  # rows of a split whose lengths are measured; those of more rows are drawn from them
@@ -62,13 +62,13 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunSpec:
     """The models of a run, its rows, and how it is to go. teacher: none for `finetune` and `pretrain`."""
 
     teacher: PreTrainedConfig | None
     student: PreTrainedConfig
     rows: Rows
-    setup: Setup
+    setup: CostInputs
 
     @cached_property
     def shapes(self) -> tuple[ModelShape | None, ModelShape]:
@@ -82,7 +82,7 @@ class Subject:
         return self.rows.problem == "language"
 
     @property
-    def poolings(self) -> tuple[State, ...]:
+    def poolings(self) -> tuple[HiddenStateKind, ...]:
         """How the hidden states that the method asks for are pooled."""
         teacher, student = self.shapes
         return () if teacher is None else self.setup.request(student, teacher).poolings
@@ -92,7 +92,7 @@ class Subject:
         return estimate(*self.shapes, self.rows.lengths, self.setup, speed)
 
 
-def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 1) -> Subject:
+def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 1) -> RunSpec:
     """The subject of a run with this config. Raises the run's own `ConfigError`s and `ModelError`s where configs
     and lengths tell; what only weights tell (labels, names of --freeze, a generator) is left to the run.
 
@@ -100,7 +100,7 @@ def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int 
     """
     if isinstance(config, FinetuneConfig):
         model = classifier_config(config.model, rows.label_names, config.training.dropout)
-        return _checked(Subject(None, model, rows, setup_of("none", {}, config.training, config.model, devices)))
+        return _checked(RunSpec(None, model, rows, setup_of("none", {}, config.training, config.model, devices)))
     check_student_choice(config)
     teacher = classifier_config(config.teacher, rows.label_names)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout)
@@ -117,10 +117,10 @@ def subject_of(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int 
         cache_dtype=config.cache_dtype,
         generator=shape_of_config(language_config(named), language=True) if named else None,
     )
-    return _checked(Subject(teacher, student, rows, setup))
+    return _checked(RunSpec(teacher, student, rows, setup))
 
 
-def _checked(subject: Subject) -> Subject:
+def _checked(subject: RunSpec) -> RunSpec:
     for shape in filter(None, subject.shapes):
         for lengths in subject.rows.lengths.values():
             check_longest(shape, lengths)
@@ -129,11 +129,11 @@ def _checked(subject: Subject) -> Subject:
 
 def setup_of(
     method: str, options: Mapping[str, object], training: TrainConfig, model: str | PreTrainedConfig, devices: int
-) -> Setup:
+) -> CostInputs:
     """How a run goes whose numeric choices are those of `model`, a model or the config of a new one."""
     made = build_method(method, options)
-    precision, attention = numeric_choices(training, model)
-    return Setup(
+    precision, attention = resolve_precision_and_attention(training, model)
+    return CostInputs(
         method=made,
         training=training,
         precision=precision,
@@ -143,7 +143,7 @@ def setup_of(
     )
 
 
-def read_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
+def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
 
     Of a split of more than 20,000 rows as many are tokenised, and the lengths of all are drawn from theirs.
@@ -154,7 +154,7 @@ def read_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows
         generator = np.random.default_rng(0)
         if len(split) <= _TOKENISED:
             return tokenise(split, tokenizer, source.max_length).lengths
-        sample = take(split, generator.permutation(len(split))[:_TOKENISED])
+        sample = select_rows(split, generator.permutation(len(split))[:_TOKENISED])
         return generator.choice(tokenise(sample, tokenizer, source.max_length).lengths, len(split))
 
     found = {name: lengths(split) for name, split in dataset.splits.items()}
@@ -163,7 +163,7 @@ def read_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows
     return Rows(found, dataset.labels.problem, dataset.labels.names)
 
 
-def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> Subject:
+def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> RunSpec:
     """The subject of a run on a corpus. Raises those `UserError`s of the run that need no weights.
 
     Of a corpus of more than a few megabytes the tokens are told from a part of it; the user hears how many.
@@ -174,7 +174,7 @@ def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> Su
     return _of_distill(config, devices) if isinstance(config, DistillConfig) else _of_pretrain(config, devices)
 
 
-def _of_pretrain(config: PretrainConfig, devices: int) -> Subject:
+def _of_pretrain(config: PretrainConfig, devices: int) -> RunSpec:
     check_model_choice(config)
     tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
     model = model_config(config, tokenizer)
@@ -182,7 +182,7 @@ def _of_pretrain(config: PretrainConfig, devices: int) -> Subject:
     return _subject(None, model, config, tokenizer, setup, [_checked_shape(model, tokenizer)])
 
 
-def _of_distill(config: DistillConfig, devices: int) -> Subject:
+def _of_distill(config: DistillConfig, devices: int) -> RunSpec:
     check_student_choice(config)
     text_method(config)
     tokenizer = load_text_tokenizer(config.teacher)
@@ -197,7 +197,7 @@ def _of_distill(config: DistillConfig, devices: int) -> Subject:
     setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _checked_shape(student, tokenizer), _checked_shape(teacher, tokenizer)
     check_outputs(setup.method, *shapes)
-    telling = telling_of(config, setup.method, *shapes, masked=is_masked(student))
+    telling = sparse_target_config(config, setup.method, *shapes, masked=is_masked(student))
     setup = replace(setup, cache=telling is not None, telling=telling, cache_dtype=config.cache_dtype)
     return _subject(teacher, student, config, tokenizer, setup, shapes)
 
@@ -207,9 +207,9 @@ def _subject(
     student: PreTrainedConfig,
     config: DistillConfig | PretrainConfig,
     tokenizer: PreTrainedTokenizerBase,
-    setup: Setup,
+    setup: CostInputs,
     shapes: Sequence[ModelShape],
-) -> Subject:
+) -> RunSpec:
     size = block_size(config.text.block_size, shapes)
     masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
     predicted = 1.0 if masking is None else max(1, round(masking.share * size)) / size
@@ -217,7 +217,7 @@ def _subject(
     blocks = _blocks(config.text, size, tokenizer)
     lengths = {name: np.broadcast_to(np.int64(size), count) for name, count in blocks.items()}
     rows = Rows(lengths, "language", ())
-    return Subject(teacher, student, rows, replace(setup, predicted=predicted, chunk=chunk))
+    return RunSpec(teacher, student, rows, replace(setup, predicted=predicted, chunk=chunk))
 
 
 def _checked_shape(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> ModelShape:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from demiglace.data.batch import Batch
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 
 __all__ = ["Batch", "collate", "epoch_steps", "forward_tokens", "sorted_batches", "split_by_tokens"]
 
@@ -58,7 +58,7 @@ def sorted_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
 
 
 def collate(
-    examples: Examples | Blocks,
+    examples: TokenizedSplit | Blocks,
     rows: np.ndarray,
     device: torch.device | str = "cpu",
     weight: float = 1.0,

@@ -11,7 +11,7 @@ from demiglace.data.rows.schema import Split
 
 
 @dataclass(frozen=True)
-class Examples:
+class TokenizedSplit:
     """A tokenised split of N rows.
 
     ids: int32 [sum of lengths]; offsets: int64 [N + 1], row i is ids[offsets[i]:offsets[i + 1]]; type_ids: int8 like
@@ -48,7 +48,7 @@ class Examples:
         return digest.hexdigest()[:16]
 
 
-def tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
+def tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
     """Tokenise every row, cut to `max_length` tokens (the longer text of a pair first)."""
     encoded = tokenizer(
         list(split.texts),
@@ -61,7 +61,7 @@ def tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(r) for r in rows], out=offsets[1:])
     types = encoded.get("token_type_ids")
-    return Examples(
+    return TokenizedSplit(
         ids=_flat(rows, np.int32),
         offsets=offsets,
         type_ids=None if types is None else _flat(types, np.int8),
@@ -75,7 +75,7 @@ def _flat(rows: list[list[int]], dtype: type) -> np.ndarray:
     return np.concatenate([np.asarray(r, dtype=dtype) for r in rows]) if rows else np.zeros(0, dtype)
 
 
-def select(examples: Examples, rows: Sequence[int] | np.ndarray) -> Examples:
+def select(examples: TokenizedSplit, rows: Sequence[int] | np.ndarray) -> TokenizedSplit:
     """These rows, by number, in this order."""
     parts = [slice(examples.offsets[i], examples.offsets[i + 1]) for i in rows]
 
@@ -91,12 +91,12 @@ def select(examples: Examples, rows: Sequence[int] | np.ndarray) -> Examples:
     )
 
 
-def concatenate(first: Examples, second: Examples) -> Examples:
+def concatenate(first: TokenizedSplit, second: TokenizedSplit) -> TokenizedSplit:
     """The rows of both, those of `first` first."""
     types = None
     if first.type_ids is not None and second.type_ids is not None:
         types = np.concatenate([first.type_ids, second.type_ids])
-    return Examples(
+    return TokenizedSplit(
         ids=np.concatenate([first.ids, second.ids]),
         offsets=np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
         type_ids=types,

@@ -13,11 +13,11 @@ from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.distillation.student import (
     cut_of,
-    cut_student,
-    teaching_inputs,
+    fingerprint_inputs,
+    truncate_student,
     warn_of_first_token,
 )
-from demiglace.distillation.teacher_check import look_at_generator, look_at_teacher, with_hidden_states
+from demiglace.distillation.teacher_check import check_teacher_accuracy, look_at_generator, with_hidden_states
 from demiglace.distillation.teacher_signals import attach_signal_source
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
@@ -38,15 +38,15 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
-from demiglace.models.masked_lm import load_masked_lm, tied_masked_lm
+from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
-from demiglace.training.datasets import make_material, read_rows
+from demiglace.training.datasets import read_rows, tokenize_dataset
 from demiglace.training.optimiser import freeze
-from demiglace.training.run import Job, check_training, numeric_choices, open_shared, train
+from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_phases
 
 
@@ -60,7 +60,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     check_phases(config.method, method, config.training.epochs)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
-    inputs = teaching_inputs(config) | {"data": dataset.fingerprint}
+    inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
         inputs["generator"] = fingerprint_model(generator)
@@ -84,16 +84,16 @@ def distill_classifier(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
-    material = make_material(dataset, config.source, tokenizer, [teacher, student])
-    student, start = cut_student(cut, student, material.examples["train"], run, config.training.seed)
+    material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
+    student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     freeze(student, config.training.freeze)
-    job = Job(
+    job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )
-    job = _with_adversary(job, shapes, teacher, generator)
+    job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).empty:
         teacher.to(processes().device)
-        _look(job, run, config, teacher, match)
+        _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
@@ -110,7 +110,7 @@ def check_sharding(config: DistillConfig, method: Method) -> None:
 def _load_models(
     config: DistillConfig, labels: LabelSpace, match: Match
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
-    precision, attention = numeric_choices(config.training, config.teacher)
+    precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
     adopt_labels(teacher, labels.names, match)
     student = load_classifier(
@@ -164,9 +164,9 @@ def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, ge
         )
 
 
-def _with_adversary(
-    job: Job, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
-) -> Job:
+def _attach_generator(
+    job: TrainingRun, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
+) -> TrainingRun:
     """Return the job with the generator of its perturbed text, if the method has one.
 
     Raises `ModelError` for a generator that is no better than noise.
@@ -174,7 +174,7 @@ def _with_adversary(
     options = job.method.augmentation
     if not isinstance(options, AdversarialMasking):
         return job
-    model = load_masked_lm(generator) if generator else tied_masked_lm(teacher)
+    model = load_masked_lm(generator) if generator else lm_with_tied_head(teacher)
     request = job.method.perturbed_requests(*shapes).teacher
     check_lengths(model.body, job.material.examples["train"])
     mask = (load_tokenizer(generator) if generator else job.tokenizer).mask_token_id
@@ -186,7 +186,7 @@ def _with_adversary(
     return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
 
 
-def _look(job: Job, run: Run, config: DistillConfig, teacher: PreTrainedModel, match: Match) -> None:
+def _check_teacher(job: TrainingRun, run: Run, config: DistillConfig, teacher: PreTrainedModel, match: Match) -> None:
     """Look at the teacher's accuracy before its signals are computed, where the run is new.
 
     A match that was assumed is checked in any case. Raises `ModelError` where another one fits the rows.
@@ -196,7 +196,7 @@ def _look(job: Job, run: Run, config: DistillConfig, teacher: PreTrainedModel, m
     if job.config.diagnostics == "off" and not match.assumed:
         return
     rows = job.material.examples
-    labels, logits = look_at_teacher(teacher, rows["validation"], job.precision, len(rows["train"]))
+    labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]))
     if match.assumed:
         own, names = teacher_labels(config.teacher), label_names_of(teacher)
         found = contradiction(labels, logits.argmax(axis=1), names, [own[i] for i in match.ids])

@@ -10,9 +10,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.config.commands import DistillConfig
 from demiglace.data.text.blocks import Blocks
-from demiglace.distillation.student import cut_of, cut_student, teaching_inputs, warn_of_first_token
+from demiglace.distillation.student import cut_of, fingerprint_inputs, truncate_student, warn_of_first_token
 from demiglace.distillation.teacher_check import with_hidden_states
-from demiglace.distillation.teacher_signals import telling_of, token_cache
+from demiglace.distillation.teacher_signals import sparse_target_config, token_cache
 from demiglace.errors import ConfigError, ModelError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
@@ -24,10 +24,10 @@ from demiglace.runs.directory import Run
 from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
-from demiglace.signals.sparse_logit_cache import Telling
+from demiglace.signals.sparse_logit_cache import SparseLogitConfig
 from demiglace.training.lm_datasets import block_size, check_training, corpus_inputs, make_blocks, masking_of
 from demiglace.training.optimiser import freeze
-from demiglace.training.run import Job, numeric_choices, open_shared, train
+from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import phase_ends
 
 
@@ -39,7 +39,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     """
     method = text_method(config)
     check_training(config.training)
-    run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | teaching_inputs(config))
+    run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | fingerprint_inputs(config))
     if run is None:
         return config.output
     tokenizer = load_text_tokenizer(config.teacher)
@@ -52,17 +52,17 @@ def distill_language_model(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     check_outputs(method, *shapes)
-    telling = telling_of(config, method, *shapes, masked=is_masked(student.config))
+    telling = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
     size = block_size(config.text.block_size, shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
-    student, start = cut_student(cut, student, material.examples["train"], run, config.training.seed)
+    student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     freeze(student, config.training.freeze)
-    job = Job(
+    job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )
-    job = _with_source(job, config, run, teacher, requests, telling)
+    job = _attach_signal_source(job, config, run, teacher, requests, telling)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
@@ -78,14 +78,14 @@ def check_outputs(method: Method, student: ModelShape, teacher: ModelShape) -> N
         )
 
 
-def _with_source(
-    job: Job,
+def _attach_signal_source(
+    job: TrainingRun,
     config: DistillConfig,
     run: Run,
     teacher: PreTrainedModel,
     requests: Sequence[SignalRequest],
-    telling: Telling | None,
-) -> Job:
+    telling: SparseLogitConfig | None,
+) -> TrainingRun:
     """The job with its source of signals: none, the teacher online, or the tokens that were kept of what it said."""
     request = reduce(or_, requests)
     if request.empty:
@@ -126,7 +126,7 @@ def check_same_kind(teacher: PreTrainedConfig, student: PreTrainedConfig) -> Non
 
 def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     training = config.training
-    precision, attention = numeric_choices(training, config.teacher)
+    precision, attention = resolve_precision_and_attention(training, config.teacher)
     teacher = load_language_model(config.teacher, attention=attention, allow_pickle=config.allow_pickle)
     student = load_language_model(
         config.student or config.teacher,

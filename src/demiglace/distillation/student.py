@@ -10,7 +10,7 @@ from demiglace.config.commands import DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import is_file
@@ -25,7 +25,7 @@ from demiglace.runs.processes import processes
 CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
 
-def teaching_inputs(config: DistillConfig) -> dict[str, str]:
+def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
     """Fingerprints of the teacher, the student where one is named, and the method where it is a file."""
     inputs = {"teacher": fingerprint_model(config.teacher)}
     if is_file(config.method):
@@ -71,8 +71,8 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
     return Cut(None if config.keep else strategy, layers)
 
 
-def cut_student(
-    cut: Cut | None, model: PreTrainedModel, examples: Examples | Blocks, run: Run, seed: int
+def truncate_student(
+    cut: Cut | None, model: PreTrainedModel, examples: TokenizedSplit | Blocks, run: Run, seed: int
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student cut from a model, or the model itself, and the facts of the cut for the manifest.
 
@@ -93,7 +93,7 @@ def cut_student(
 
 
 def _measured(
-    strategy: str, count: int, model: PreTrainedModel, examples: Examples | Blocks, run: Run
+    strategy: str, count: int, model: PreTrainedModel, examples: TokenizedSplit | Blocks, run: Run
 ) -> dict[str, Any]:
     state, file = processes(), run.path / "layers.json"
     if state.is_main_process and not file.exists():

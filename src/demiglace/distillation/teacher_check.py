@@ -13,15 +13,15 @@ from transformers import PreTrainedModel
 from demiglace.console import say
 from demiglace.data.batching import collate, forward_tokens, sorted_batches
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import Examples, select
+from demiglace.data.tokenise import TokenizedSplit, select
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sinks import Sinks, find_sinks
 from demiglace.training.adversarial_generator import Adversary
-from demiglace.training.run import Job
+from demiglace.training.run import TrainingRun
 
 _LEAST, _MOST = 64, 256
 # A generator must predict this share of the masked tokens, and this many times the share of the most frequent one. On
@@ -32,8 +32,8 @@ FLOOR, FLOOR_OF_FREQUENT = 0.1, 2.0
 _SHARE = 64  # of that many training rows one is looked at, so that it takes less than 1 % of the run
 
 
-def look_at_teacher(
-    teacher: PreTrainedModel, validation: Examples, precision: str, training_rows: int
+def check_teacher_accuracy(
+    teacher: PreTrainedModel, validation: TokenizedSplit, precision: str, training_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Print how well the teacher does on 64 to 256 validation rows, and warn where that is no better than chance.
 
@@ -65,7 +65,7 @@ class GeneratorSkill:
         return self.accuracy < max(FLOOR, FLOOR_OF_FREQUENT * self.most_frequent)
 
 
-def look_at_generator(adversary: Adversary, validation: Examples, training_rows: int) -> GeneratorSkill:
+def look_at_generator(adversary: Adversary, validation: TokenizedSplit, training_rows: int) -> GeneratorSkill:
     """Measure and print how many masked tokens of 64 to 256 validation rows the generator predicts.
 
     Raises `ModelError` for a generator below the floor, unless the method's options allow it.
@@ -89,12 +89,14 @@ def look_at_generator(adversary: Adversary, validation: Examples, training_rows:
     return skill
 
 
-def _skill(adversary: Adversary, rows: Examples) -> GeneratorSkill:
+def _skill(adversary: Adversary, rows: TokenizedSplit) -> GeneratorSkill:
     batches = (
         collate(rows, r, adversary.device) for r in sorted_batches(rows.lengths, forward_tokens(adversary.device))
     )
     # [2, M]: the tokens and the predictions
-    found = torch.cat([torch.stack(adversary.predicted(batch, Progress(0, 0, 0))) for batch in batches], dim=1).cpu()
+    found = torch.cat(
+        [torch.stack(adversary.predicted(batch, TrainingProgress(0, 0, 0))) for batch in batches], dim=1
+    ).cpu()
     tokens, predicted = found
     count = len(tokens)
     if not count:
@@ -102,7 +104,7 @@ def _skill(adversary: Adversary, rows: Examples) -> GeneratorSkill:
     return GeneratorSkill(count, int((tokens == predicted).sum()) / count, int(tokens.bincount().max()) / count)
 
 
-def _some(validation: Examples, training_rows: int) -> Examples:
+def _some(validation: TokenizedSplit, training_rows: int) -> TokenizedSplit:
     """Return 64 to 256 of the rows, drawn with seed 0."""
     count = min(max(_LEAST, training_rows // _SHARE), _MOST, len(validation))
     return select(validation, np.random.default_rng(0).permutation(len(validation))[:count])
@@ -118,7 +120,7 @@ def _scores(labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
 
 
 def look_at_states(
-    teacher: PreTrainedModel, training: Examples | Blocks, request: SignalRequest, precision: str
+    teacher: PreTrainedModel, training: TokenizedSplit | Blocks, request: SignalRequest, precision: str
 ) -> dict[str, Any]:
     """Print how the teacher's hidden states are pooled and which attention sinks they have; return both.
 
@@ -159,7 +161,7 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
-def with_hidden_states(job: Job, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> Job:
+def with_hidden_states(job: TrainingRun, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> TrainingRun:
     """Return the job with what `look_at_states` finds, if the run pools hidden states.
 
     Nothing is looked at with `--diagnostics off`, nor on any but the main process.

@@ -24,9 +24,9 @@ from demiglace.runs.processes import processes
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
-from demiglace.signals.shard_store import Layout, capture_seconds, prepare_cache
-from demiglace.signals.sparse_logit_cache import Telling, TokenCache, TokenKey, fill_token_cache
-from demiglace.training.run import Job
+from demiglace.signals.shard_store import CacheSpec, capture_seconds, prepare_cache
+from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig, TokenCache, fill_token_cache
+from demiglace.training.run import TrainingRun
 
 
 def cache_root(config: DistillConfig, run: Run) -> Path:
@@ -35,7 +35,7 @@ def cache_root(config: DistillConfig, run: Run) -> Path:
 
 
 @contextmanager
-def alone(directory: Path, key: Layout, state: PartialState) -> Iterator[None]:
+def exclusive_cache(directory: Path, key: CacheSpec, state: PartialState) -> Iterator[None]:
     """Lay out a cache and keep other runs that share it waiting until it is filled."""
     lock = FileLock(directory.with_name(directory.name + ".lock"))
     try:
@@ -58,9 +58,9 @@ def _acquire(lock: BaseFileLock) -> None:
 _SEED = 0  # and not the run's, so that runs of all seeds share one cache
 
 
-def telling_of(
+def sparse_target_config(
     config: DistillConfig, method: Method, student: ModelShape, teacher: ModelShape, *, masked: bool
-) -> Telling | None:
+) -> SparseLogitConfig | None:
     """Which tokens are to be kept; none where the teacher is asked for every batch. masked: the kind of both models.
 
     Raises `ConfigError` for a method or model that cannot learn from them, and options that contradict each other.
@@ -83,7 +83,7 @@ def telling_of(
             "warning: --cache-tokens top-k is biased: the student learns that there are no tokens but the "
             f"{count} likeliest ones; sampled is not."
         )
-    return Telling(kind, count, temperature, _SEED)
+    return SparseLogitConfig(kind, count, temperature, _SEED)
 
 
 def token_cache(
@@ -91,24 +91,29 @@ def token_cache(
     run: Run,
     teacher: PreTrainedModel,
     blocks: Blocks,
-    telling: Telling,
+    telling: SparseLogitConfig,
     request: SignalRequest,
     precision: str,
 ) -> tuple[TokenCache, float]:
     """The filled cache, and the seconds that its filling took in whichever run; raises `CacheError`s."""
     state = processes()
     shape, weights = ModelShape.of(teacher), run.inputs["teacher"]
-    key = TokenKey.of(weights, shape, blocks, telling, request, config.cache_dtype, precision)
+    key = SparseLogitCacheKey.of(weights, shape, blocks, telling, request, config.cache_dtype, precision)
     directory = cache_root(config, run) / key.name
-    with alone(directory, key, state):
+    with exclusive_cache(directory, key, state):
         fill_token_cache(directory, key, teacher, blocks, state.process_index, state.num_processes)
         state.wait_for_everyone()
     return TokenCache(directory, key), capture_seconds(directory, key)
 
 
 def attach_signal_source(
-    job: Job, config: DistillConfig, run: Run, teacher: PreTrainedModel, requests: Sequence[SignalRequest], match: Match
-) -> Job:
+    job: TrainingRun,
+    config: DistillConfig,
+    run: Run,
+    teacher: PreTrainedModel,
+    requests: Sequence[SignalRequest],
+    match: Match,
+) -> TrainingRun:
     """The job with its source of signals: none, the teacher online, or its answers from the cache."""
     request = reduce(or_, requests)
     if request.empty:
@@ -120,7 +125,7 @@ def attach_signal_source(
     identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
     key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
     directory = cache_root(config, run) / key.name
-    with alone(directory, key, state):
+    with exclusive_cache(directory, key, state):
         fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
         state.wait_for_everyone()
     return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))

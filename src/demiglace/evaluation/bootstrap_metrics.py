@@ -12,7 +12,7 @@ from scipy import stats
 
 
 @dataclass(frozen=True)
-class Summed:
+class SufficientStatistic:
     """A metric in two steps: features(labels [N], predictions [N]) to [N, K]; value(their sums [..., K]) to [...]."""
 
     features: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -84,12 +84,12 @@ def _mean(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / sums[..., 1]
 
 
-SUMMED: dict[str, Summed] = {
-    "accuracy": Summed(_hits, _mean),
-    "f1": Summed(_confusion, _f1),
-    "macro_f1": Summed(_pairs, _macro_f1),
-    "matthews": Summed(_pairs, _matthews),
-    "pearson": Summed(_moments, _correlation),
-    "spearman": Summed(_ranked, _correlation),
-    "mse": Summed(_errors, _mean),
+SUMMED: dict[str, SufficientStatistic] = {
+    "accuracy": SufficientStatistic(_hits, _mean),
+    "f1": SufficientStatistic(_confusion, _f1),
+    "macro_f1": SufficientStatistic(_pairs, _macro_f1),
+    "matthews": SufficientStatistic(_pairs, _matthews),
+    "pearson": SufficientStatistic(_moments, _correlation),
+    "spearman": SufficientStatistic(_ranked, _correlation),
+    "mse": SufficientStatistic(_errors, _mean),
 }

@@ -48,7 +48,7 @@ def windows(tokens: int, size: int, stride: int) -> list[Window]:
 
 
 @dataclass(frozen=True)
-class Found:
+class PerplexityResult:
     """How well texts are predicted: the scores, and what they were summed from, one number for each window or text."""
 
     scores: Mapping[str, float]
@@ -57,7 +57,7 @@ class Found:
 
 def perplexity(
     model: PreTrainedModel, corpus: Corpus, end: int, size: int, stride: int, describe: str | None = None
-) -> Found:
+) -> PerplexityResult:
     """What a causal language model makes of a corpus, each token being predicted once.
 
     end: the end-of-text token, which stands before the first token and is what parts the documents. Scores: loss (nats
@@ -69,7 +69,7 @@ def perplexity(
     plan, sums, of_text = windows(len(corpus), size, stride), [], 0.0
     device, begun = next(model.parameters()).device, time.perf_counter()
     with evaluating(model), torch.inference_mode(), progress(describe or "predicting", len(corpus), "tokens") as bar:
-        for group in _alike(plan, max(1, forward_tokens(device) // size)):
+        for group in _equal_length_batches(plan, max(1, forward_tokens(device) // size)):
             rows = np.stack([_with_token_before(corpus, w, end) for w in group])
             losses, targets = _token_losses(model, torch.from_numpy(rows).to(device))
             counts = torch.stack([torch.arange(w.begin, w.end) >= w.first for w in group]).to(device)
@@ -88,7 +88,7 @@ def perplexity(
         "words": corpus.words,
         "tokens_per_second": sum(w.end - w.begin for w in plan) / seconds,
     }
-    return Found(scores, {"losses": np.array(sums), "tokens": np.array([w.end - w.first for w in plan])})
+    return PerplexityResult(scores, {"losses": np.array(sums), "tokens": np.array([w.end - w.first for w in plan])})
 
 
 def _finite(loss: float) -> float:
@@ -104,7 +104,7 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _alike(plan: Sequence[Window], most: int) -> Iterator[list[Window]]:
+def _equal_length_batches(plan: Sequence[Window], most: int) -> Iterator[list[Window]]:
     """Windows of one length, `most` at a time."""
     group: list[Window] = []
     for window in plan:
@@ -163,7 +163,7 @@ class LastWord:
     count: int
 
 
-def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> Found:
+def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> PerplexityResult:
     """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): predict the last word of a text.
 
     accuracy: the share of texts of whose last word every token is the most likely one, given the true ones before it;
@@ -185,7 +185,7 @@ def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> Found:
             bar.advance(1)
     loss = _finite(sum(losses) / len(words))
     scores = {"accuracy": sum(right) / len(words), "perplexity": _exp(loss), "texts": len(words)}
-    return Found(scores, {"losses": np.array(losses), "right": np.array(right)})
+    return PerplexityResult(scores, {"losses": np.array(losses), "right": np.array(right)})
 
 
 def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> LastWord:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from demiglace.console import progress
 from demiglace.data.batching import collate, forward_tokens, sorted_batches
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
@@ -18,7 +18,7 @@ from demiglace.models.shape import ModelShape
 
 def predict(
     model: PreTrainedModel,
-    examples: Examples,
+    examples: TokenizedSplit,
     *,
     batch_tokens: int | None = None,
     precision: str = "fp32",
@@ -40,7 +40,7 @@ def predict(
     return logits
 
 
-def check_lengths(model: PreTrainedModel, examples: Examples) -> None:
+def check_lengths(model: PreTrainedModel, examples: TokenizedSplit) -> None:
     """Raise `ConfigError` if a row has more tokens than the model has positions for."""
     check_longest(ModelShape.of(model), examples.lengths)
 

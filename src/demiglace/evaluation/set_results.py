@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from demiglace.data.rows.evaluation_sets import EvaluationSet
-from demiglace.data.rows.sampling import take
+from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Problem, Split
 from demiglace.evaluation.calibration import confidences, expected_calibration_error, worst_class_f1
 from demiglace.evaluation.metrics import agreement, compute, predictions_of
@@ -15,7 +15,9 @@ from demiglace.evaluation.metrics import agreement, compute, predictions_of
 EXAMPLES, LONGEST = 20, 10_000
 
 
-def measure(found: EvaluationSet, logits: np.ndarray, problem: Problem, taught: np.ndarray | None) -> dict[str, Any]:
+def set_results(
+    found: EvaluationSet, logits: np.ndarray, problem: Problem, taught: np.ndarray | None
+) -> dict[str, Any]:
     """The results of a set, for the manifest; logits and the teacher's [N, C], the latter none without a teacher.
 
     metrics, the deciding one first; rows; drops; ece and worst_class_f1 for classes; agreement with a teacher, and
@@ -55,7 +57,7 @@ def _groups(
     }
 
 
-def changes(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray) -> dict[str, Any]:
+def disagreements(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray) -> dict[str, Any]:
     """Where student and teacher answer otherwise, for classes: counts, pairs of labels, and rows as examples.
 
     counts: both_right, lost (only the teacher is right), gained (only the student is), both_wrong; confusions: how
@@ -72,7 +74,7 @@ def changes(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray) -> dic
     def examples(flags: np.ndarray) -> list[dict[str, Any]]:
         rows = np.flatnonzero(flags)
         rows = rows[np.argsort(-confidence[rows], kind="stable")][:EXAMPLES]
-        shown = take(found.split, rows)
+        shown = select_rows(found.split, rows)
         said = [(names[student[r]], names[teacher[r]], float(confidence[r])) for r in rows]
         return [_example(shown, i, names, *said[i]) for i in range(len(rows))]
 

@@ -113,7 +113,7 @@ def variance_over_rows(influences: np.ndarray) -> np.ndarray:
     return influences.var(axis=-1, ddof=1) / size if size > 1 else np.zeros(influences.shape[:-1])
 
 
-def seed_test(method: Sequence[float], control: Sequence[float]) -> float | None:
+def paired_t_test(method: Sequence[float], control: Sequence[float]) -> float | None:
     """Return the two-sided p of a paired t-test over seeds alone, for scores whose predictions are not available.
 
     1 where all differences are 0. None for fewer than two pairs, and where all differences are one other number.
@@ -139,7 +139,7 @@ def mcnemar(labels: np.ndarray, method: np.ndarray, control: np.ndarray) -> floa
     return float(_mcnemar(table, exact=True).pvalue)
 
 
-def corrected(p: Sequence[float | None]) -> list[float | None]:
+def holm_correction(p: Sequence[float | None]) -> list[float | None]:
     """Return p-values corrected for their number (Holm 1979); None stays None and is not counted."""
     known = [i for i, value in enumerate(p) if value is not None]
     found: list[float | None] = [None] * len(p)

@@ -49,7 +49,7 @@ def measure(
     """
     with TemporaryDirectory() as folder:
         file = Path(folder) / "batches.npz"
-        np.savez(file, **_packed(batches))  # type: ignore[arg-type] # a keyword for each array
+        np.savez(file, **_to_npz(batches))  # type: ignore[arg-type] # a keyword for each array
         words = [artefact, str(file), str(threads), str(repeats), *(["--allow-pickle"] if allow_pickle else [])]
         done = subprocess.run(
             [sys.executable, "-m", "demiglace.export.measure", *words],
@@ -84,7 +84,7 @@ def size_of(artefact: str, parameters: int) -> int:
     return path.stat().st_size if path.is_file() else 4 * parameters
 
 
-def _packed(batches: Mapping[int, Sequence[Inputs]]) -> dict[str, np.ndarray]:
+def _to_npz(batches: Mapping[int, Sequence[Inputs]]) -> dict[str, np.ndarray]:
     return {
         f"{size}/{i}/{name}": array
         for size, several in batches.items()

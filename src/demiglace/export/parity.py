@@ -7,7 +7,7 @@ import numpy as np
 
 from demiglace.data.batching import collate
 from demiglace.data.rows.schema import Problem
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.errors import DataError, UserError
 from demiglace.evaluation.metrics import predictions_of
 from demiglace.export.runners import Inputs, Runner
@@ -28,7 +28,7 @@ class Parity:
     rows: int
 
 
-def numpy_batches(examples: Examples, size: int) -> list[Inputs]:
+def numpy_batches(examples: TokenizedSplit, size: int) -> list[Inputs]:
     """Rows in their order as padded batches of `size`, the last one filled up with rows from the start."""
     if not len(examples):
         raise DataError("there are no rows to check and measure the exported model on; give others by --data.")
@@ -50,7 +50,7 @@ def compare(reference: np.ndarray, candidate: np.ndarray, problem: Problem) -> P
     return Parity(float(same.mean()), float(np.abs(reference - candidate).max()), len(reference))
 
 
-def check(parity: Parity, name: str) -> None:
+def assert_parity(parity: Parity, name: str) -> None:
     """Raise `UserError` for an artefact that ought to equal the original and does not."""
     if parity.label_agreement < LEAST_AGREEMENT:
         raise UserError(

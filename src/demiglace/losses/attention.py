@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def visible_pairs(mask: Tensor, causal: bool) -> Tensor:
+def attention_mask_2d(mask: Tensor, causal: bool) -> Tensor:
     """Which keys each query sees: both are real tokens of `mask` [B, L], and if causal j ≤ i; bool [B, L, L]."""
     real = mask.bool()
     pairs = real[:, :, None] & real[:, None, :]

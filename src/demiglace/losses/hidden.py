@@ -19,7 +19,7 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher, dim=-1)
 
 
-def attend(student: Tensor, teacher: Tensor) -> Tensor:
+def attention_weighted_teacher(student: Tensor, teacher: Tensor) -> Tensor:
     """For each student layer the teacher layers' states, weighted by their likeness to it.
 
     C_i = Σ_j softmax_j(h_i^S · h_j^T) h_j^T, from [B, m, d] and [B, n, d] to [B, m, d] (ALP-KD, arXiv 2012.14022).

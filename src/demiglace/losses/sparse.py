@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sparse_kl(student_logits: Tensor, ids: Tensor, weights: Tensor, entropy: Tensor, temperature: float) -> Tensor:
+def sparse_kl_div(student_logits: Tensor, ids: Tensor, weights: Tensor, entropy: Tensor, temperature: float) -> Tensor:
     """τ²·(−Σ_k w_k·log q(id_k) − H), q = σ(z_S/τ): logits [B, C], ids int64 and weights [B, K], H [B] to [B].
 
     The cross-entropy with the tokens less an entropy in nats. For tokens drawn from the teacher's p = σ(z_T/τ), each of

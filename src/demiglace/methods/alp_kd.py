@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Reduction, Weighted
+from demiglace.methods.base import Method, Reduction, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
-from demiglace.methods.terms.layer_mapping import All
+from demiglace.methods.terms.layer_mapping import AllLayersMapping
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
@@ -22,11 +22,13 @@ class AlpKD:
 
     def method(self) -> Method:
         """The three terms."""
-        layers = LayerDistillation(All(self.final_layer), "first", "mse", attention=True, reduction=self.reduction)
+        layers = LayerDistillation(
+            AllLayersMapping(self.final_layer), "first", "mse", attention=True, reduction=self.reduction
+        )
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.layer_weight, layers),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.layer_weight, layers),
             )
         )

@@ -7,7 +7,7 @@ phase starts from the first phase's best epoch by the validation metric.
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.phases import PhaseOptions
 from demiglace.methods.terms.logits import AnnealedLogits, TaskLoss
 
@@ -39,7 +39,7 @@ class AnnealingKD(AnnealingOptions):
     def method(self) -> Method:
         """One term in each phase."""
         return Method(
-            (Weighted(1.0, self.annealed, phase=0), Weighted(1.0, TaskLoss(), phase=1)),
+            (WeightedTerm(1.0, self.annealed, phase=0), WeightedTerm(1.0, TaskLoss(), phase=1)),
             self.phases,
             starts_from="best",
             short_phases=self.short_phases,

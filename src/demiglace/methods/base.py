@@ -23,7 +23,7 @@ def over_pairs(values: Tensor, reduction: Reduction) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where training stands; all randomness and every schedule of a method is a pure function of it.
 
     phase: the number of the method's phase, from 0; phase_epoch: the epochs of that phase done, of phase_epochs;
@@ -46,14 +46,14 @@ class Augmentation(ABC):
 
 
 @dataclass(frozen=True)
-class Requests:
+class SignalRequests:
     """The signals that a term needs from the two models."""
 
     student: SignalRequest
     teacher: SignalRequest
 
-    def __or__(self, other: "Requests") -> "Requests":
-        return Requests(self.student | other.student, self.teacher | other.teacher)
+    def __or__(self, other: "SignalRequests") -> "SignalRequests":
+        return SignalRequests(self.student | other.student, self.teacher | other.teacher)
 
 
 class TermLoss(nn.Module, ABC):
@@ -70,16 +70,16 @@ class TermLoss(nn.Module, ABC):
         self.diagnostics: dict[str, Tensor] = {}
 
     @abstractmethod
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         """The loss of each row [B], unweighted; rows without a label may hold any finite number."""
 
-    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+    def observe(self, student: Signals, teacher: Signals, progress: TrainingProgress) -> None:
         """Take in the signals of some rows for `fit`."""
 
     def fit(self) -> None:
         """Set weights from the signals that were observed."""
 
-    def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
+    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         """The (student layer, teacher layer) pairs that meet at this point, for the log; empty where none do."""
         return ()
 
@@ -96,7 +96,7 @@ class Term(ABC):
     needs_rows: bool = False
 
     @abstractmethod
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """The signals it needs. Raises `ModelError` where the two models do not suit the term."""
 
     @abstractmethod
@@ -105,7 +105,7 @@ class Term(ABC):
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedTerm:
     """A term and its factor in the total loss; `phase` is the one phase it belongs to, or none for all of them.
 
     on: the rows' own text, or the text that the method's augmentation made of it.
@@ -125,7 +125,7 @@ class Method:
     papers. The best epoch is one of the last phase.
     """
 
-    terms: tuple[Weighted, ...]
+    terms: tuple[WeightedTerm, ...]
     phases: tuple[float, ...] = (1.0,)  # shares of the epochs, one after another
     augmentation: Augmentation | None = None  # makes the perturbed text
     starts_from: Epoch = "last"  # the epoch of the phase before whose weights the student has at a later phase's start
@@ -135,7 +135,7 @@ class Method:
         """Which of the terms count in this phase."""
         return tuple(w.phase in (None, phase) for w in self.terms)
 
-    def requests(self, student: ModelShape, teacher: ModelShape, phase: int | None = None) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape, phase: int | None = None) -> SignalRequests:
         """All signals that the terms need of the rows' text, or those that count in one phase."""
         return _union(
             w.term.requests(student, teacher)
@@ -143,10 +143,10 @@ class Method:
             if w.on == "text" and (phase is None or w.phase in (None, phase))
         )
 
-    def perturbed_requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def perturbed_requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """All signals that the terms need of the perturbed text."""
         return _union(w.term.requests(student, teacher) for w in self.terms if w.on == "perturbed")
 
 
-def _union(requests: Iterable[Requests]) -> Requests:
-    return reduce(or_, requests, Requests(SignalRequest(), SignalRequest()))
+def _union(requests: Iterable[SignalRequests]) -> SignalRequests:
+    return reduce(or_, requests, SignalRequests(SignalRequest(), SignalRequest()))

@@ -7,7 +7,7 @@ Stated for translation models; for classifiers the pooled states of a row stand 
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Reduction, Weighted
+from demiglace.methods.base import Method, Reduction, WeightedTerm
 from demiglace.methods.terms.layer_buckets import BucketDistillation
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 from demiglace.models.pooling import POOLING_HELP, PoolingOption
@@ -34,8 +34,8 @@ class CombinationKD:
         layers = BucketDistillation(self.pooling, self.overlapping, self.final_layer, self.reduction)
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.layer_weight, layers),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.layer_weight, layers),
             )
         )

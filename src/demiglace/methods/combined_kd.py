@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from demiglace.config.options import group, option
 from demiglace.methods.annealing_kd import AnnealingOptions
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.methods.terms.logits import TaskLoss
 
@@ -30,9 +30,9 @@ class CombinedKD:
         annealed = self.annealing.annealed
         return Method(
             (
-                Weighted(self.kd_weight, annealed, phase=0),
-                Weighted(self.perturbed_weight, annealed, phase=0, on="perturbed"),
-                Weighted(1.0, TaskLoss(), phase=1),
+                WeightedTerm(self.kd_weight, annealed, phase=0),
+                WeightedTerm(self.perturbed_weight, annealed, phase=0, on="perturbed"),
+                WeightedTerm(1.0, TaskLoss(), phase=1),
             ),
             self.annealing.phases,
             self.masking,

@@ -8,9 +8,9 @@ paper's own schedule could not be checked.
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.logits import AnnealedLogits, TaskLoss
-from demiglace.methods.terms.scheduled import Scheduled
+from demiglace.methods.terms.scheduled import ScheduledTerm
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ContinuationKD:
         """Two terms whose weights change."""
         return Method(
             (
-                Weighted(1.0, Scheduled(TaskLoss(), "rising")),
-                Weighted(1.0, Scheduled(AnnealedLogits(self.tau_max, self.margin), "falling")),
+                WeightedTerm(1.0, ScheduledTerm(TaskLoss(), "rising")),
+                WeightedTerm(1.0, ScheduledTerm(AnnealedLogits(self.tau_max, self.margin), "falling")),
             )
         )

@@ -10,14 +10,14 @@ import yaml
 
 from demiglace.config.options import Option, options_of
 from demiglace.errors import ModelError
-from demiglace.methods.base import Method, Progress
+from demiglace.methods.base import Method, TrainingProgress
 from demiglace.methods.from_yaml import describe_method
-from demiglace.methods.registry import METHODS, Row, build_method
+from demiglace.methods.registry import METHODS, MethodInfo, build_method
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest
 
 
-def card(row: Row) -> str:
+def card(row: MethodInfo) -> str:
     """A method as Markdown: its loss and its deviations, what it asks of the models, its options, itself as YAML."""
     method = build_method(row.name, {})
     parts = [
@@ -51,7 +51,7 @@ def write_cards(directory: Path) -> None:
         (directory / f"{row.name}.md").write_text(card(row), "utf-8")
 
 
-def _source(row: Row) -> str:
+def _source(row: MethodInfo) -> str:
     return f"[{row.paper}]({row.url})" if row.url else ""
 
 
@@ -142,7 +142,7 @@ def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epoc
     lines = []
     for w in method.terms:
         loss = w.term.build(student, teacher, "classification")
-        drawn = [_told(loss.pairs(Progress(seed, epoch, epoch))) for epoch in range(epochs)]
+        drawn = [_format_pairs(loss.pairs(TrainingProgress(seed, epoch, epoch))) for epoch in range(epochs)]
         if not drawn[0]:
             continue
         lines.append(f"{w.term.name}, student layer ← teacher layers ({student_layers} and {teacher_layers} layers):")
@@ -153,7 +153,7 @@ def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epoc
     return lines
 
 
-def _told(pairs: Pairs) -> str:
+def _format_pairs(pairs: Pairs) -> str:
     met = {student: [str(t) for s, t in pairs if s == student] for student, _ in pairs}
     return ", ".join(f"{student} ← {' '.join(others)}" for student, others in met.items())
 

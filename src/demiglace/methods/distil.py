@@ -11,7 +11,7 @@ ln_f), as everywhere here; the authors' script compares transformers' last hidde
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import Final
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
@@ -34,8 +34,8 @@ class Distil:
         """The three terms."""
         return Method(
             (
-                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.cosine_weight, LayerDistillation(Final(), self.pooling, "cosine")),
+                WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.cosine_weight, LayerDistillation(Final(), self.pooling, "cosine")),
             )
         )

@@ -6,7 +6,7 @@ Here on the rows' own labels and outputs: for classifiers there is nothing to sa
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.logits import Divergence, LogitDistillation, TaskLoss
 
 
@@ -14,8 +14,8 @@ def divergence_method(task_weight: float, temperature: float, divergence: Diverg
     """λ·CE + (1 − λ)·divergence."""
     return Method(
         (
-            Weighted(task_weight, TaskLoss()),
-            Weighted(1 - task_weight, LogitDistillation(temperature, divergence, mix)),
+            WeightedTerm(task_weight, TaskLoss()),
+            WeightedTerm(1 - task_weight, LogitDistillation(temperature, divergence, mix)),
         )
     )
 

@@ -17,26 +17,26 @@ from typing import Any, get_type_hints
 from demiglace.config.coerce import convert, describe_type
 from demiglace.config.options import Option, read_yaml
 from demiglace.errors import ConfigError, unknown
-from demiglace.methods.base import Augmentation, Epoch, Method, Term, Weighted
+from demiglace.methods.base import Augmentation, Epoch, Method, Term, WeightedTerm
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.methods.terms.attention import AttentionDistillation
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_buckets import BucketDistillation
 from demiglace.methods.terms.layer_mapping import (
-    All,
+    AllLayersMapping,
     AllToOne,
+    ExplicitMapping,
     Final,
     Last,
     LayerMapping,
-    Listed,
     RandomSorted,
     Reverse,
     Skip,
-    Uniform,
+    UniformMapping,
 )
 from demiglace.methods.terms.logits import AnnealedLogits, LogitDistillation, TaskLoss
 from demiglace.methods.terms.pseudo_classifiers import PseudoClassifierDistillation
-from demiglace.methods.terms.scheduled import Course, Scheduled
+from demiglace.methods.terms.scheduled import Course, ScheduledTerm
 
 TERMS: dict[str, type[Term]] = {
     "task": TaskLoss,
@@ -50,13 +50,13 @@ TERMS: dict[str, type[Term]] = {
 MAPPINGS: dict[str, type[LayerMapping]] = {
     "skip": Skip,
     "last": Last,
-    "uniform": Uniform,
+    "uniform": UniformMapping,
     "final": Final,
-    "all": All,
+    "all": AllLayersMapping,
     "random": RandomSorted,
     "reverse": Reverse,
     "all-to-one": AllToOne,
-    "list": Listed,
+    "list": ExplicitMapping,
 }
 AUGMENTATIONS: dict[str, type[Augmentation]] = {"adversarial-masking": AdversarialMasking}
 _KINDS: dict[type, dict[str, Any]] = {LayerMapping: MAPPINGS, Augmentation: AUGMENTATIONS}
@@ -100,11 +100,11 @@ def describe_method(method: Method) -> dict[str, Any]:
         content["phases"] = list(method.phases)
         content |= {"starts_from": method.starts_from, "short_phases": method.short_phases}
     if method.augmentation is not None:
-        content["augmentation"] = _described(method.augmentation)
+        content["augmentation"] = _to_plain(method.augmentation)
     return content
 
 
-def _weighted(place: str, row: Any, phases: int) -> Weighted:
+def _weighted(place: str, row: Any, phases: int) -> WeightedTerm:
     if not isinstance(row, dict) or "term" not in row:
         raise ConfigError(f"{place} was given {row!r}; expected {{term: NAME, weight: …}}.")
     if row["term"] not in TERMS:
@@ -116,17 +116,17 @@ def _weighted(place: str, row: Any, phases: int) -> Weighted:
         until = _value(f"{place}: until", float, row.get("until", 1.0))
         if not 0 < until <= 1:
             raise ConfigError(f"{place}: until was given {until!r}; expected a share of the steps, above 0, at most 1.")
-        term = Scheduled(term, _value(f"{place}: course", Course, course), until)
+        term = ScheduledTerm(term, _value(f"{place}: course", Course, course), until)
     elif "until" in row:
         raise ConfigError(f"{place}: until was given without a course; add course: rising or falling.")
     phase = _value(f"{place}: phase", int | None, row.get("phase"))
     if phase is not None and not 0 <= phase < phases:
         raise ConfigError(f"{place}: phase {phase} was given; there are {phases}, counted from 0.")
-    on = _value(f"{place}: input", get_type_hints(Weighted)["on"], row.get("input", "text"))
+    on = _value(f"{place}: input", get_type_hints(WeightedTerm)["on"], row.get("input", "text"))
     weight = _value(f"{place}: weight", float, row.get("weight", 1.0))
     if not 0 <= weight < math.inf:
         raise ConfigError(f"{place}: weight was given {weight!r}; expected a number, at least 0.")
-    return Weighted(weight, term, phase, on)
+    return WeightedTerm(weight, term, phase, on)
 
 
 def _build(place: str, kind: Any, values: Mapping[str, Any], also: Sequence[str] = ()) -> Any:
@@ -186,9 +186,9 @@ def _value(place: str, kind: Any, value: Any) -> Any:
         raise ConfigError(f"{place} was given {value!r}; expected {describe_type(kind)}.") from error
 
 
-def _row(w: Weighted) -> dict[str, Any]:
+def _row(w: WeightedTerm) -> dict[str, Any]:
     term, course = w.term, {}
-    if isinstance(term, Scheduled):
+    if isinstance(term, ScheduledTerm):
         course = {"course": term.course} | ({"until": term.until} if term.until < 1 else {})
         term = term.term
     name = next(name for name, kind in TERMS.items() if type(term) is kind)
@@ -199,12 +199,12 @@ def _row(w: Weighted) -> dict[str, Any]:
 def _fields(value: Any) -> dict[str, Any]:
     # a term's name in the log is told only where it is not the usual one
     told = [f.name for f in fields(value) if f.name != "name" or value.name != f.default]
-    return {name: _described(getattr(value, name)) for name in told}
+    return {name: _to_plain(getattr(value, name)) for name in told}
 
 
-def _described(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_described(v) for v in value]
+        return [_to_plain(v) for v in value]
     if not is_dataclass(value):
         return value
     for choices in _KINDS.values():

@@ -8,7 +8,7 @@ token's state and the attention maps; its consistency regularisation is left out
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import Final
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
@@ -31,8 +31,8 @@ class LastLayerKD:
         layers = LayerDistillation(Final(), self.pooling, "normalised-squared", Projection("auto"))
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.layer_weight, layers),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.layer_weight, layers),
             )
         )

@@ -19,7 +19,7 @@ it was, where a masked language model sees the other places masked and both side
 from dataclasses import dataclass
 
 from demiglace.config.options import group, option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
@@ -39,9 +39,9 @@ class MateKD:
         logits = LogitDistillation(self.temperature)
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, logits),
-                Weighted(self.perturbed_weight, logits, on="perturbed"),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, logits),
+                WeightedTerm(self.perturbed_weight, logits, on="perturbed"),
             ),
             augmentation=self.masking,
         )

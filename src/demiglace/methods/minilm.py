@@ -7,7 +7,7 @@ first without their labels.
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.phases import PhaseOptions
 from demiglace.methods.terms.attention import AttentionDistillation
 from demiglace.methods.terms.layer_mapping import Final
@@ -32,9 +32,9 @@ class MiniLM(PhaseOptions):
         values = AttentionDistillation(Final(), ("value-value",), "kl", name="values")
         return Method(
             (
-                Weighted(self.attention_weight, attention, phase=0),
-                Weighted(self.value_weight, values, phase=0),
-                Weighted(1.0, TaskLoss(), phase=1),
+                WeightedTerm(self.attention_weight, attention, phase=0),
+                WeightedTerm(self.value_weight, values, phase=0),
+                WeightedTerm(1.0, TaskLoss(), phase=1),
             ),
             phases=(self.transfer_share, 1 - self.transfer_share),
             short_phases=self.short_phases,

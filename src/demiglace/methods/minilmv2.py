@@ -7,7 +7,7 @@ paper takes 48 for models of width 768 (give relation_heads=48), since a number 
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.phases import PhaseOptions
 from demiglace.methods.terms.attention import AttentionDistillation
 from demiglace.methods.terms.layer_mapping import Final
@@ -40,7 +40,7 @@ class MiniLMv2(PhaseOptions):
             name="relations",
         )
         return Method(
-            (Weighted(1.0, relations, phase=0), Weighted(1.0, TaskLoss(), phase=1)),
+            (WeightedTerm(1.0, relations, phase=0), WeightedTerm(1.0, TaskLoss(), phase=1)),
             phases=(self.transfer_share, 1 - self.transfer_share),
             short_phases=self.short_phases,
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.logits import TaskLoss
 
 
@@ -12,4 +12,4 @@ class NoDistillation:
 
     def method(self) -> Method:
         """CE."""
-        return Method((Weighted(1.0, TaskLoss()),))
+        return Method((WeightedTerm(1.0, TaskLoss()),))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Reduction, Weighted
+from demiglace.methods.base import Method, Reduction, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import Last, Skip
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
@@ -32,8 +32,8 @@ class PKD:
         layers = LayerDistillation(mapping, "first", "normalised-squared", reduction=self.reduction)
         return Method(
             (
-                Weighted(1 - self.alpha, TaskLoss()),
-                Weighted(self.alpha, LogitDistillation(self.temperature)),
-                Weighted(self.beta, layers),
+                WeightedTerm(1 - self.alpha, TaskLoss()),
+                WeightedTerm(self.alpha, LogitDistillation(self.temperature)),
+                WeightedTerm(self.beta, layers),
             )
         )

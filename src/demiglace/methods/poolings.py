@@ -2,15 +2,15 @@
 
 from typing import overload
 
-from demiglace.models.pooling import Pooling, PoolingOption, State, StateOption
+from demiglace.models.pooling import HiddenStateKind, Pooling, PoolingOption, StateOption
 from demiglace.models.shape import ModelShape
 
 
 @overload
 def resolve_pooling(pooling: PoolingOption, student: ModelShape, teacher: ModelShape) -> Pooling: ...
 @overload
-def resolve_pooling(pooling: StateOption, student: ModelShape, teacher: ModelShape) -> State: ...
-def resolve_pooling(pooling: StateOption, student: ModelShape, teacher: ModelShape) -> State:
+def resolve_pooling(pooling: StateOption, student: ModelShape, teacher: ModelShape) -> HiddenStateKind: ...
+def resolve_pooling(pooling: StateOption, student: ModelShape, teacher: ModelShape) -> HiddenStateKind:
     """Return the pooling itself, or for `auto` the one that distinguishes rows best in both models.
 
     Many decoders put a norm of about 100 times the others on the first token (an attention sink, Xiao et al. 2023,

@@ -5,7 +5,7 @@ Networks*. The teacher's most likely class is the label: a baseline for what its
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
@@ -19,7 +19,7 @@ class PseudoLabels:
         """Return the two terms."""
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(1 - self.task_weight, LogitDistillation(divergence="hard")),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(1 - self.task_weight, LogitDistillation(divergence="hard")),
             )
         )

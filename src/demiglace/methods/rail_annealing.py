@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from demiglace.config.options import group, option
 from demiglace.methods.annealing_kd import AnnealingOptions
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.rail_kd import RailLayerOptions
 from demiglace.methods.terms.logits import TaskLoss
 from demiglace.methods.terms.projection import Kind
@@ -28,9 +28,9 @@ class RailAnnealing:
         """Two terms, then one."""
         return Method(
             (
-                Weighted(self.kd_weight, self.annealing.annealed, phase=0),
-                Weighted(self.layer_weight, self.layers.term(self.projection), phase=0),
-                Weighted(1.0, TaskLoss(), phase=1),
+                WeightedTerm(self.kd_weight, self.annealing.annealed, phase=0),
+                WeightedTerm(self.layer_weight, self.layers.term(self.projection), phase=0),
+                WeightedTerm(1.0, TaskLoss(), phase=1),
             ),
             self.annealing.phases,
             starts_from="best",

@@ -7,12 +7,12 @@ of layers. The term guides the first half of training and leaves the second half
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import RandomSorted, Sampling
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 from demiglace.methods.terms.projection import Projection
-from demiglace.methods.terms.scheduled import Scheduled
+from demiglace.methods.terms.scheduled import ScheduledTerm
 from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 
@@ -44,8 +44,8 @@ class RailBalanced:
         )
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.layer_weight, Scheduled(layers, "falling", self.layers_until)),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.layer_weight, ScheduledTerm(layers, "falling", self.layers_until)),
             )
         )

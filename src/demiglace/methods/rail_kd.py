@@ -8,11 +8,11 @@ from typing import Literal
 
 from demiglace.config.options import group, option
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Method, Reduction, Weighted
+from demiglace.methods.base import Method, Reduction, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import RandomSorted, Sampling
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
-from demiglace.methods.terms.projection import Kind, Projection, Start, Trained
+from demiglace.methods.terms.projection import Kind, Projection, Start, TrainableSide
 from demiglace.models.pooling import POOLING_HELP, StateOption
 
 _OF_PROJECTIONS = ("size", "start", "trained", "project_teacher")
@@ -34,7 +34,7 @@ class RailLayerOptions:
         "projections at the start; matched: related states are near; random: unrelated (as implementations have it)",
         "matched",
     )
-    trained: Trained = option("whose projections are trained; the others keep their start", "both")
+    trained: TrainableSide = option("whose projections are trained; the others keep their start", "both")
     project_teacher: bool = option("false: the student is projected to the teacher's width instead", True)
 
     def term(self, kind: Kind) -> LayerDistillation:
@@ -75,9 +75,9 @@ class RailOptions:
         """The three terms, with this kind of projection."""
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, LogitDistillation(self.temperature)),
-                Weighted(self.layer_weight, self.layers.term(kind)),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.layer_weight, self.layers.term(kind)),
             )
         )
 

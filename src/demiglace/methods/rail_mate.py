@@ -5,7 +5,7 @@ arXiv 2110.08460: RAIL's random layers beside MATE's three terms. Deviations as 
 from dataclasses import dataclass
 
 from demiglace.config.options import group, option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.rail_kd import RailLayerOptions
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
@@ -32,10 +32,10 @@ class RailMate:
         logits = LogitDistillation(self.temperature)
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(self.kd_weight, logits),
-                Weighted(self.perturbed_weight, logits, on="perturbed"),
-                Weighted(self.layer_weight, self.layers.term(self.projection)),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(self.kd_weight, logits),
+                WeightedTerm(self.perturbed_weight, logits, on="perturbed"),
+                WeightedTerm(self.layer_weight, self.layers.term(self.projection)),
             ),
             augmentation=self.masking,
         )

@@ -39,7 +39,7 @@ class MethodOptions(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodInfo:
     """A published method: its name in configs, its options, and where it comes from."""
 
     name: str
@@ -50,144 +50,148 @@ class Row:
 
 
 _ROWS = (
-    Row("none", NoDistillation, "no teacher", "the control"),
-    Row(
+    MethodInfo("none", NoDistillation, "no teacher", "the control"),
+    MethodInfo(
         "vanilla-kd",
         VanillaKD,
         "distillation of logits",
         "Hinton et al. 2015",
         "https://arxiv.org/abs/1503.02531",
     ),
-    Row(
+    MethodInfo(
         "pseudo-labels",
         PseudoLabels,
         "the teacher's most likely class as the label",
         "Lee 2013",
     ),
-    Row("pkd", PKD, "fixed layers, first token", "Sun et al. 2019", "https://arxiv.org/abs/1908.09355"),
-    Row(
+    MethodInfo("pkd", PKD, "fixed layers, first token", "Sun et al. 2019", "https://arxiv.org/abs/1908.09355"),
+    MethodInfo(
         "distil",
         Distil,
         "logits, labels, and the last states of tokens by cosine",
         "Sanh et al. 2019",
         "https://arxiv.org/abs/1910.01108",
     ),
-    Row(
+    MethodInfo(
         "tinybert",
         TinyBERT,
         "attention, tokens, embeddings; then logits",
         "Jiao et al. 2020",
         "https://arxiv.org/abs/1909.10351",
     ),
-    Row(
+    MethodInfo(
         "minilm",
         MiniLM,
         "last attention and value relation; then labels",
         "Wang et al. 2020",
         "https://arxiv.org/abs/2002.10957",
     ),
-    Row("ckd", CombinationKD, "buckets of layers, combined", "Wu et al. 2020", "https://arxiv.org/abs/2010.03034"),
-    Row(
+    MethodInfo(
+        "ckd", CombinationKD, "buckets of layers, combined", "Wu et al. 2020", "https://arxiv.org/abs/2010.03034"
+    ),
+    MethodInfo(
         "alp-kd",
         AlpKD,
         "attention over all layers",
         "Passban et al. 2021",
         "https://arxiv.org/abs/2012.14022",
     ),
-    Row(
+    MethodInfo(
         "minilmv2",
         MiniLMv2,
         "relations of queries, keys and values; then labels",
         "Wang et al. 2021",
         "https://arxiv.org/abs/2012.15828",
     ),
-    Row(
+    MethodInfo(
         "annealing-kd",
         AnnealingKD,
         "logits from faint to full; then labels",
         "Jafari et al. 2021",
         "https://arxiv.org/abs/2104.07163",
     ),
-    Row(
+    MethodInfo(
         "mate-kd",
         MateKD,
         "logits on the text and on text made to part it from the teacher",
         "Rashid et al. 2021",
         "https://arxiv.org/abs/2105.05912",
     ),
-    Row(
+    MethodInfo(
         "universal-kd",
         UniversalKD,
         "what classifiers on all layers say",
         "Wu et al. 2021",
         "https://aclanthology.org/2021.emnlp-main.603",
     ),
-    Row(
+    MethodInfo(
         "combined-kd",
         CombinedKD,
         "annealed logits on text and perturbed text; then labels",
         "Li et al. 2021",
         "https://arxiv.org/abs/2110.08460",
     ),
-    Row(
+    MethodInfo(
         "rail-mate",
         RailMate,
         "random layers, and logits on text and perturbed text",
         "Li et al. 2021",
         "https://arxiv.org/abs/2110.08460",
     ),
-    Row(
+    MethodInfo(
         "rail-annealing",
         RailAnnealing,
         "random layers and annealed logits; then labels",
         "Li et al. 2021",
         "https://arxiv.org/abs/2110.08460",
     ),
-    Row(
+    MethodInfo(
         "rail-kd-l",
         RailKDLayerwise,
         "random layers, each for itself",
         "Haidar et al. 2022",
         "https://arxiv.org/abs/2109.10164",
     ),
-    Row(
+    MethodInfo(
         "rail-kd-c",
         RailKDConcatenated,
         "random layers, concatenated",
         "Haidar et al. 2022",
         "https://arxiv.org/abs/2109.10164",
     ),
-    Row(
+    MethodInfo(
         "continuation-kd",
         ContinuationKD,
         "annealed logits with a margin, giving way to labels",
         "Jafari et al. 2022",
         "https://arxiv.org/abs/2212.05998",
     ),
-    Row(
+    MethodInfo(
         "last-layer-kd",
         LastLayerKD,
         "logits and the last layers",
         "Ko et al. 2023",
         "https://arxiv.org/abs/2302.01530",
     ),
-    Row(
+    MethodInfo(
         "jsd",
         JensenShannon,
         "logits by a generalised Jensen-Shannon divergence",
         "Agarwal et al. 2024",
         "https://arxiv.org/abs/2306.13649",
     ),
-    Row("reverse-kl", ReverseKL, "logits by the reverse KL", "Gu et al. 2024", "https://arxiv.org/abs/2306.08543"),
-    Row("skew-kl", SkewKL, "logits by a skewed KL", "Ko et al. 2024", "https://arxiv.org/abs/2402.03898"),
-    Row(
+    MethodInfo(
+        "reverse-kl", ReverseKL, "logits by the reverse KL", "Gu et al. 2024", "https://arxiv.org/abs/2306.08543"
+    ),
+    MethodInfo("skew-kl", SkewKL, "logits by a skewed KL", "Ko et al. 2024", "https://arxiv.org/abs/2402.03898"),
+    MethodInfo(
         "skew-reverse-kl",
         SkewReverseKL,
         "logits by a skewed reverse KL",
         "Ko et al. 2024",
         "https://arxiv.org/abs/2402.03898",
     ),
-    Row(
+    MethodInfo(
         "rail-balanced",
         RailBalanced,
         "random layers, centred, giving way to logits and labels",
@@ -195,7 +199,7 @@ _ROWS = (
         "https://arxiv.org/abs/2109.10164",
     ),
 )
-METHODS: dict[str, Row] = {row.name: row for row in _ROWS}
+METHODS: dict[str, MethodInfo] = {row.name: row for row in _ROWS}
 
 
 def method_options(name: str, options: Mapping[str, Any]) -> MethodOptions:

@@ -9,11 +9,11 @@ where widths are equal, and not at random: otherwise equal states would count as
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.phases import PhaseOptions
 from demiglace.methods.terms.attention import AttentionDistance, AttentionDistillation
 from demiglace.methods.terms.hidden_states import LayerDistillation
-from demiglace.methods.terms.layer_mapping import Listed, Uniform
+from demiglace.methods.terms.layer_mapping import ExplicitMapping, UniformMapping
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 from demiglace.methods.terms.projection import Projection
 
@@ -39,16 +39,16 @@ class TinyBERT(PhaseOptions):
     def method(self) -> Method:
         """Three terms, then one, or two with the labels' loss."""
         project = Projection("shared", teacher=False)
-        attention = AttentionDistillation(Uniform(), ("query-key",), self.attention_on, reduction="sum")
-        hidden = LayerDistillation(Uniform(), "tokens", "mse", project, reduction="sum")
-        embeddings = LayerDistillation(Listed((0,), (0,)), "tokens", "mse", project)
-        labels = (Weighted(self.task_weight, TaskLoss(), phase=1),) if self.task_weight else ()
+        attention = AttentionDistillation(UniformMapping(), ("query-key",), self.attention_on, reduction="sum")
+        hidden = LayerDistillation(UniformMapping(), "tokens", "mse", project, reduction="sum")
+        embeddings = LayerDistillation(ExplicitMapping((0,), (0,)), "tokens", "mse", project)
+        labels = (WeightedTerm(self.task_weight, TaskLoss(), phase=1),) if self.task_weight else ()
         return Method(
             (
-                Weighted(self.attention_weight, attention, phase=0),
-                Weighted(self.hidden_weight, hidden, phase=0),
-                Weighted(self.embedding_weight, embeddings, phase=0),
-                Weighted(1.0, LogitDistillation(self.temperature), phase=1),
+                WeightedTerm(self.attention_weight, attention, phase=0),
+                WeightedTerm(self.hidden_weight, hidden, phase=0),
+                WeightedTerm(self.embedding_weight, embeddings, phase=0),
+                WeightedTerm(1.0, LogitDistillation(self.temperature), phase=1),
                 *labels,
             ),
             phases=(self.transfer_share, 1 - self.transfer_share),

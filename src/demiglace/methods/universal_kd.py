@@ -8,7 +8,7 @@ that rows without labels serve them too; the paper trains them beforehand. It is
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Reduction, Weighted
+from demiglace.methods.base import Method, Reduction, WeightedTerm
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 from demiglace.methods.terms.pseudo_classifiers import PseudoClassifierDistillation
 from demiglace.models.pooling import POOLING_HELP, PoolingOption
@@ -33,8 +33,8 @@ class UniversalKD:
         rest = (1 - self.gamma) / 2
         return Method(
             (
-                Weighted(rest, TaskLoss()),
-                Weighted(rest, LogitDistillation(self.temperature)),
-                Weighted(self.gamma, layers),
+                WeightedTerm(rest, TaskLoss()),
+                WeightedTerm(rest, LogitDistillation(self.temperature)),
+                WeightedTerm(self.gamma, layers),
             )
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from demiglace.config.options import option
-from demiglace.methods.base import Method, Weighted
+from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 
@@ -18,7 +18,7 @@ class VanillaKD:
         """The two terms."""
         return Method(
             (
-                Weighted(self.task_weight, TaskLoss()),
-                Weighted(1 - self.task_weight, LogitDistillation(self.temperature)),
+                WeightedTerm(self.task_weight, TaskLoss()),
+                WeightedTerm(1 - self.task_weight, LogitDistillation(self.temperature)),
             )
         )

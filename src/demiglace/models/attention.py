@@ -21,7 +21,7 @@ WITHOUT_ATTENTION = "take a method that needs no attention, such as rail-kd-l, p
 
 
 @dataclass(frozen=True)
-class Names:
+class QKVNames:
     """Where in a layer the linear maps of queries, keys and values are; `fused`: one map, cut in three equal parts."""
 
     query: str
@@ -37,27 +37,27 @@ class Names:
 
 KNOWN = (
     # BERT, MiniLM, RoBERTa, ELECTRA and their kin
-    Names("attention.self.query", "attention.self.key", "attention.self.value"),
+    QKVNames("attention.self.query", "attention.self.key", "attention.self.value"),
     # DistilBERT
-    Names("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    QKVNames("attention.q_lin", "attention.k_lin", "attention.v_lin"),
     # DeBERTa-v2 and v3
-    Names("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
+    QKVNames("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
     # GPT-2
-    Names("attn.c_attn", "attn.c_attn", "attn.c_attn", fused=True),
+    QKVNames("attn.c_attn", "attn.c_attn", "attn.c_attn", fused=True),
     # Llama, Mistral, Qwen, Gemma, EuroBERT
-    Names("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    QKVNames("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
 )
 
 
 @dataclass(frozen=True)
-class Tap:
+class AttentionHook:
     """The module whose output holds an attention input, and how to cut [B, L, d] out of that output."""
 
     module: nn.Module
     cut: Callable[[Tensor], Tensor]
 
 
-def attention_taps(model: PreTrainedModel, layers: Iterable[int]) -> dict[tuple[AttentionInput, int], Tap]:
+def attention_taps(model: PreTrainedModel, layers: Iterable[int]) -> dict[tuple[AttentionInput, int], AttentionHook]:
     """Queries, keys and values of these layers (from 1), each [B, L, heads · d_h], the heads side by side.
 
     Keys and values that several heads share (grouped-query attention) are repeated, once for each head that uses them.
@@ -67,7 +67,7 @@ def attention_taps(model: PreTrainedModel, layers: Iterable[int]) -> dict[tuple[
     return {(kind, i): tap for i in layers for kind, tap in _taps(model, stack[i - 1]).items()}
 
 
-def _taps(model: PreTrainedModel, block: nn.Module) -> dict[AttentionInput, Tap]:
+def _taps(model: PreTrainedModel, block: nn.Module) -> dict[AttentionInput, AttentionHook]:
     names = names_in(block)
     if names is None:
         raise ModelError(
@@ -76,14 +76,14 @@ def _taps(model: PreTrainedModel, block: nn.Module) -> dict[AttentionInput, Tap]
         )
     modules = [block.get_submodule(name) for name in names.modules]
     if names.fused:
-        return {kind: Tap(m, _third(i)) for i, (kind, m) in enumerate(zip(INPUTS, modules, strict=True))}
+        return {kind: AttentionHook(m, _third(i)) for i, (kind, m) in enumerate(zip(INPUTS, modules, strict=True))}
     groups = getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
     heads = model.config.num_attention_heads
     cuts = [_whole, _repeated(groups, heads), _repeated(groups, heads)]
-    return {kind: Tap(m, cut) for kind, m, cut in zip(INPUTS, modules, cuts, strict=True)}
+    return {kind: AttentionHook(m, cut) for kind, m, cut in zip(INPUTS, modules, cuts, strict=True)}
 
 
-def names_in(layer: nn.Module) -> Names | None:
+def names_in(layer: nn.Module) -> QKVNames | None:
     """The row of `KNOWN` whose modules this layer has."""
     present = {name for name, _ in layer.named_modules()}
     return next((row for row in KNOWN if present.issuperset(row.modules)), None)

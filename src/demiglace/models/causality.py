@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from demiglace.models.layer_ablation import watched
+from demiglace.models.layer_ablation import observe_layers
 from demiglace.models.layer_stack import layer_stack
-from demiglace.models.loading import quiet, seeded
+from demiglace.models.loading import seeded, silence_transformers
 from demiglace.models.modes import evaluating
 from demiglace.models.truncate import truncate_config
 
@@ -44,7 +44,7 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 @lru_cache  # of a config's class and JSON: a comparison plans many runs of one architecture
 def _config_is_causal(kind: type[PreTrainedConfig], content: str) -> bool:
-    with seeded(0), quiet():
+    with seeded(0), silence_transformers():
         config = kind.from_dict(json.loads(content))
         return _shows_causality(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
 
@@ -57,7 +57,7 @@ def _shows_causality(model: PreTrainedModel) -> bool:
         raise _SeenError
 
     ids = torch.tensor(_IDS, device=model.device) % model.config.vocab_size
-    with torch.no_grad(), evaluating(model), watched(layer_stack(model)[:1], see), suppress(_SeenError):
+    with torch.no_grad(), evaluating(model), observe_layers(layer_stack(model)[:1], see), suppress(_SeenError):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     change = (outputs[0][0] - outputs[0][1]).abs().amax(-1)  # of each token
     return bool(change[:-1].max() <= _ROUNDING * change[-1])

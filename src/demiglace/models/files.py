@@ -30,7 +30,7 @@ def resolve_model(model: str | Path) -> str:
         return str(_model_directory(path))
     if path.exists():
         raise ModelError(f"{model} is a file; a model is given by its directory (with config.json) or hub name.")
-    if _looks_local(str(model)):
+    if _is_local_path(str(model)):
         raise ModelError(f"there is no model at {model}; expected a model directory, a run directory or a hub name.")
     return str(model)
 
@@ -44,7 +44,7 @@ def _model_directory(path: Path) -> Path:
     raise ModelError(f"{path} holds no model (no config.json there); give a model directory or a run of one.")
 
 
-def _looks_local(model: str) -> bool:
+def _is_local_path(model: str) -> bool:
     """Hub names are `name` or `owner/name`; anything else, or a name below a directory that exists, is a path."""
     is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
     return not is_hub_name or ("/" in model and Path(model).parent.is_dir())

@@ -22,7 +22,7 @@ from demiglace.models.language_model import (
     language_config,
     new_language_config,
 )
-from demiglace.models.loading import prepare_config, quiet, seeded
+from demiglace.models.loading import prepare_config, seeded, silence_transformers
 from demiglace.models.shape import ModelShape
 
 
@@ -50,7 +50,7 @@ def random_model(
     # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)
     kernel = None if attention == "sdpa" else attention
     try:
-        with seeded(0), quiet(), device:
+        with seeded(0), silence_transformers(), device:
             model: PreTrainedModel = kind.from_config(
                 copy.deepcopy(config), attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
             )

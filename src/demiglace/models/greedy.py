@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from demiglace.models.importance import Inputs, distance, finite
-from demiglace.models.layer_ablation import Form, bypassed, bypassed_up_to, layer_forms, watched
+from demiglace.models.layer_ablation import Form, bypassed_up_to, layer_forms, observe_layers, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 
@@ -56,7 +56,7 @@ def measure_of(model: PreTrainedModel) -> Measure:
 
 
 @dataclass(frozen=True)
-class Removal:
+class LayerRemoval:
     """A layer, by its 0-based number in the full model, and the model's loss once it and all earlier ones are gone."""
 
     layer: int
@@ -71,7 +71,7 @@ def greedy(
     measure: Measure,
     finished: Callable[[], None] = lambda: None,
     error: float = ERROR,
-) -> tuple[float, list[Removal]]:
+) -> tuple[float, list[LayerRemoval]]:
     """Return the full model's loss and `count` layers to drop, each the one without which the loss is then least.
 
     Of equals the first one goes. A layer is ruled out before the last batch where its loss on the rows so far is higher
@@ -80,7 +80,7 @@ def greedy(
     times. Raises `ModelError` where a loss is no number.
     """
     search = _Search(model, batches, measure, error)
-    gone: list[Removal] = []
+    gone: list[LayerRemoval] = []
     for _ in range(count):
         gone.append(search.best([r.layer for r in gone], finished))
     return search.full_loss, gone
@@ -97,7 +97,7 @@ class _Search:
         found = torch.cat([measure.loss(outputs, outputs) for outputs in self._full]).double()
         self.full_loss = finite([found.mean().item()], measure.name)[0]  # 0 except for the loss of the next token
 
-    def best(self, gone: Sequence[int], finished: Callable[[], None]) -> Removal:
+    def best(self, gone: Sequence[int], finished: Callable[[], None]) -> LayerRemoval:
         """Return the layer to drop next."""
         losses = {i: np.zeros(0) for i in range(len(self._layers)) if i not in gone}  # of each row seen so far
         for number in range(len(self._batches)):
@@ -108,13 +108,16 @@ class _Search:
             finished()
         means = {i: of_rows.sum() / self._items for i, of_rows in losses.items()}
         best = min(means, key=means.__getitem__)
-        return Removal(best, float(means[best]))
+        return LayerRemoval(best, float(means[best]))
 
     def _given(self, number: int, last: int, gone: Sequence[int]) -> list[Tensor]:
         """Return the input [B, L, d] of each layer up to `last` of the model without `gone`; later ones do not run."""
         found: list[Tensor] = []
         idle = {*gone, *range(last, len(self._layers))}
-        with bypassed(self._layers, idle, self._forms), watched(self._layers, lambda given, _: found.append(given)):
+        with (
+            skip_layers(self._layers, idle, self._forms),
+            observe_layers(self._layers, lambda given, _: found.append(given)),
+        ):
             self._model.base_model(**self._batches[number])
         return found[: last + 1]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.errors import ModelError
-from demiglace.models.layer_ablation import watched
+from demiglace.models.layer_ablation import observe_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import Keep
 
@@ -34,7 +34,7 @@ def block_influence(model: PreTrainedModel, batches: Iterable[Inputs]) -> list[f
 def _influence_on(model: PreTrainedModel, layers: nn.ModuleList, batch: Inputs) -> Tensor:
     """1 − cos(x_i, x_{i+1}) of each of n layers and each of a batch's M real tokens, [n, M]."""
     real, found = batch["attention_mask"].bool(), []
-    with watched(layers, lambda x, y: found.append(distance(x[real], y[real]))):
+    with observe_layers(layers, lambda x, y: found.append(distance(x[real], y[real]))):
         model.base_model(**batch)  # no logits
     return torch.stack(found).cpu()
 

@@ -21,7 +21,7 @@ from transformers import (
 from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
-from demiglace.models.loading import load_whole, quiet, seeded, set_dropout
+from demiglace.models.loading import load_whole, seeded, set_dropout, silence_transformers
 from demiglace.models.shape import CAUSAL_NAMES, unused_positions
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.models.truncate import truncate_config
@@ -133,7 +133,7 @@ def new_language_config(
     tokenizer's. positions: the longest row, at least. Raises `ConfigError` for sizes that do not go together, and
     `ModelError` as `is_masked` does and for a tokenizer whose padding the architecture cannot do with.
     """
-    config = _sized(_config_named(config_of), sizes, positions)
+    config = _set_config_sizes(_config_named(config_of), sizes, positions)
     is_masked(config)
     config.vocab_size = len(tokenizer)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -149,7 +149,7 @@ def new_language_config(
             "another token too; train one with `demiglace tokenizer train --mask-token`, or take another kind of model."
         )
     config.pad_token_id = own
-    return _sized(config, {}, positions + unused)
+    return _set_config_sizes(config, {}, positions + unused)
 
 
 def _own_padding(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -174,7 +174,7 @@ def new_language_model(
 def _made(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreTrainedModel:
     kernel = None if attention == "sdpa" else attention
     try:
-        with quiet():
+        with silence_transformers():
             model: PreTrainedModel = language_class(config).from_config(
                 config, attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
             )
@@ -191,7 +191,7 @@ def _config_named(config_of: str) -> PreTrainedConfig:
     return config
 
 
-def _sized(config: PreTrainedConfig, sizes: dict[str, int | None], positions: int) -> PreTrainedConfig:
+def _set_config_sizes(config: PreTrainedConfig, sizes: dict[str, int | None], positions: int) -> PreTrainedConfig:
     """The config in these sizes, whatever it calls them."""
     given = {name: size for name, size in sizes.items() if size is not None}
     if "hidden_size" in given:

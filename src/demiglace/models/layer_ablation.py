@@ -11,7 +11,7 @@ Form = Callable[[Tensor], Any]  # what a layer returns, made of hidden states al
 
 
 @contextmanager
-def bypassed(layers: nn.ModuleList, gone: Iterable[int], forms: Sequence[Form]) -> Iterator[None]:
+def skip_layers(layers: nn.ModuleList, gone: Iterable[int], forms: Sequence[Form]) -> Iterator[None]:
     """Let these layers of a stack return their input; forms: of all layers, from `layer_forms`."""
     with _replaced(layers, {i: _returning_input(forms[i]) for i in gone}):
         yield
@@ -68,7 +68,7 @@ def _form(size: int) -> Form:
 
 
 @contextmanager
-def watched(layers: nn.ModuleList, see: Callable[[Tensor, Tensor], object]) -> Iterator[None]:
+def observe_layers(layers: nn.ModuleList, see: Callable[[Tensor, Tensor], object]) -> Iterator[None]:
     """Call `see` with the hidden states that a layer is given and returns, layer by layer as they run."""
 
     def hook(_layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from demiglace.console import console, is_main_process, progress, table
 from demiglace.data.batching import collate, forward_tokens, sorted_batches, split_by_tokens
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.models.greedy import FIRST_ROWS, greedy, measure_of
 from demiglace.models.importance import Inputs, block_influence, least_influential
 from demiglace.models.truncate import ABLATIONS, AUTO, Keep
@@ -56,7 +56,7 @@ def describe_choice(strategy: str | None, keep: Keep, text: str = "") -> str:
     return words + ("no layer's weights kept" if strategy in ABLATIONS else f"layers kept: {', '.join(map(str, keep))}")
 
 
-def choose_by_text(model: PreTrainedModel, rows: Examples, strategy: str, count: int) -> Choice:
+def choose_by_text(model: PreTrainedModel, rows: TokenizedSplit, strategy: str, count: int) -> Choice:
     """Return the `count` layers that a strategy of `MEASURED` keeps, found in float32 on the device of this process.
 
     Raises `ModelError` where the model's outputs are no finite numbers.
@@ -64,14 +64,14 @@ def choose_by_text(model: PreTrainedModel, rows: Examples, strategy: str, count:
     device, home = processes().device, model.device
     scored: Any = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
     scored.to(device).eval()
-    choose = _by_influence if strategy == "block-influence" else _greedily
+    choose = _by_influence if strategy == "block-influence" else _select_greedy
     choice = choose(scored, rows, count)
     scored.to(home)
     choice.found.update(strategy=strategy, tokens=int(rows.lengths.sum()), rows=len(rows))
     return choice
 
 
-def _by_influence(model: PreTrainedModel, rows: Examples, count: int) -> Choice:
+def _by_influence(model: PreTrainedModel, rows: TokenizedSplit, count: int) -> Choice:
     influence = block_influence(model, _inputs(model, rows, sorted_batches(rows.lengths, forward_tokens(model.device))))
     keep = least_influential(influence, len(influence) - count)
     lines = tuple((str(i), f"{value:.4f}", "" if i in keep else "dropped") for i, value in enumerate(influence))
@@ -79,7 +79,7 @@ def _by_influence(model: PreTrainedModel, rows: Examples, count: int) -> Choice:
     return Choice(keep, found, ("layer", "1 − cos(input, output)", ""), lines)
 
 
-def _greedily(model: PreTrainedModel, rows: Examples, count: int) -> Choice:
+def _select_greedy(model: PreTrainedModel, rows: TokenizedSplit, count: int) -> Choice:
     measure, layers = measure_of(model), model.config.num_hidden_layers
     batches = _inputs(model, rows, sampled_batches(rows.lengths, _most_tokens(model)))
     with progress("try layers", (layers - count) * len(batches), "batches") as bar:
@@ -108,5 +108,5 @@ def sampled_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     return [batch for part in np.split(order, ends) for batch in split_by_tokens(part, lengths, batch_tokens)]
 
 
-def _inputs(model: PreTrainedModel, rows: Examples, parts: Sequence[np.ndarray]) -> list[Inputs]:
+def _inputs(model: PreTrainedModel, rows: TokenizedSplit, parts: Sequence[np.ndarray]) -> list[Inputs]:
     return [collate(rows, part, model.device).inputs for part in parts]

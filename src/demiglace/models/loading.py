@@ -46,10 +46,10 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "load_whole",
-    "quiet",
     "resolve_model",
     "save_model",
     "set_dropout",
+    "silence_transformers",
 ]
 
 
@@ -122,7 +122,7 @@ def prepare_config(
         config.pad_token_id = load_tokenizer(path).pad_token_id
 
 
-def let_padding_learn(model: PreTrainedModel) -> None:
+def unfreeze_padding_embedding(model: PreTrainedModel) -> None:
     """Give the padding token's embedding a gradient like any other's.
 
     Decoders pad with the end of text, which also parts the texts of a pair and a corpus' documents, and transformers
@@ -212,7 +212,7 @@ def _load(
     if Path(path).is_dir():
         check_weights(Path(path), allow_pickle)
     try:
-        with quiet():
+        with silence_transformers():
             loaded, info = model_class.from_pretrained(
                 path,
                 config=config,
@@ -229,7 +229,7 @@ def _load(
         raise ModelError(f"{path}: its pickle file is damaged or holds more than tensors; it is not read.") from error
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
-    let_padding_learn(loaded)
+    unfreeze_padding_embedding(loaded)
     return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
 
 
@@ -241,7 +241,7 @@ def _check_complete(path: str, missing: list[str]) -> None:
 
 def save_model(model: PreTrainedModel, path: Path) -> None:
     """Write a model to a directory as safetensors and config.json."""
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(path)
 
 
@@ -254,7 +254,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Keep transformers' bars and reports off the console; what matters in them is said in our own words."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

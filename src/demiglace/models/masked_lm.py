@@ -26,7 +26,7 @@ _HEADS: dict[str, Callable[[Any], nn.Module]] = {
 }
 
 
-class MaskedLM(nn.Module):
+class SelectedPositionLM(nn.Module):
     """A body and a head; without a head, its own input embeddings turned round.
 
     causal: the body's state at place t has seen the tokens up to t alone, and so predicts place t + 1. It is never
@@ -49,7 +49,7 @@ class MaskedLM(nn.Module):
         return F.linear(hidden, self.body.get_input_embeddings().weight)
 
 
-def load_masked_lm(model: str) -> MaskedLM:
+def load_masked_lm(model: str) -> SelectedPositionLM:
     """A language model from a checkpoint, causal or masked.
 
     Raises `ModelError` where it is none, or masked and of a type not known here.
@@ -58,15 +58,15 @@ def load_masked_lm(model: str) -> MaskedLM:
     config = load_config(path)
     if not is_masked(config):
         loaded, _ = load_whole(AutoModelForCausalLM, path)
-        return MaskedLM(loaded.base_model, head_of(loaded), causal=True)
+        return SelectedPositionLM(loaded.base_model, head_of(loaded), causal=True)
     kind = config.model_type
     if kind not in _HEADS:
         raise ModelError(f"{model} is a {kind} model; a generator is a causal one, or one of {', '.join(_HEADS)}.")
     loaded, _ = load_whole(AutoModelForMaskedLM, path)
-    return MaskedLM(loaded.base_model, _HEADS[kind](loaded))
+    return SelectedPositionLM(loaded.base_model, _HEADS[kind](loaded))
 
 
-def tied_masked_lm(model: PreTrainedModel) -> MaskedLM:
+def lm_with_tied_head(model: PreTrainedModel) -> SelectedPositionLM:
     """A language model, causal or masked, of a copy of another one's body, its embeddings being its output layer.
 
     Raises `ModelError` where those are of another width than its hidden states.
@@ -77,4 +77,4 @@ def tied_masked_lm(model: PreTrainedModel) -> MaskedLM:
             f"the teacher's embeddings are {width} wide and its hidden states {hidden}, so that it cannot be its own "
             "generator; name one with --method-options.generator."
         )
-    return MaskedLM(copy.deepcopy(model.base_model), None, causal=not is_masked(model.config))
+    return SelectedPositionLM(copy.deepcopy(model.base_model), None, causal=not is_masked(model.config))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 Pooling = Literal["mean", "normalized-mean", "first", "last"]
-State = Literal[Pooling, "tokens"]  # what of a layer is kept: one vector a row, or every token's
+HiddenStateKind = Literal[Pooling, "tokens"]  # what of a layer is kept: one vector a row, or every token's
 PoolingOption = Literal["auto", Pooling]
-StateOption = Literal["auto", State]
+StateOption = Literal["auto", HiddenStateKind]
 
 POOLING_HELP = (
     "one vector a row: mean over real tokens; normalized-mean, of states divided by their root mean square; the first "
@@ -17,7 +17,7 @@ POOLING_HELP = (
 _EPSILON = 1e-12  # of a mean square
 
 
-def pool(hidden: Tensor, attention_mask: Tensor, pooling: State) -> Tensor:
+def pool(hidden: Tensor, attention_mask: Tensor, pooling: HiddenStateKind) -> Tensor:
     """Pool hidden states [B, L, d] over the real tokens of `attention_mask` [B, L] to float32 [B, d].
 
     mean: Σ mask·h / Σ mask, added up in float32. normalized-mean: the mean of h / rms(h), with rms(h) the root mean

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from demiglace.evaluation.verdicts import NO_DIFFERENCE
 from demiglace.results.metrics import in_points, measure
-from demiglace.results.schema import Difference, Equivalence, Spread
+from demiglace.results.schema import Difference, Equivalence, SeedStats
 
 MISSING = "–"
 _TURNING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])  # bidirectional controls of Unicode
@@ -78,14 +78,14 @@ def shorten(text: str, length: int = 60) -> str:
 
     Characters that turn the direction of what follows are left out: they would reach into the words around the text.
     """
-    text = undirected(text)
+    text = strip_bidi_controls(text)
     if len(text) <= length:
         return text
     head = length // 2
     return f"{text[:head]}…{text[len(text) - (length - head - 1) :]}"
 
 
-def undirected(text: str) -> str:
+def strip_bidi_controls(text: str) -> str:
     """The text without the characters that turn the direction of what follows."""
     return text.translate(_TURNING)
 
@@ -103,13 +103,13 @@ def signed(value: float, metric: str) -> str:
     return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
 
 
-def mean_and_deviation(spread: Spread, metric: str) -> str:
+def mean_and_deviation(spread: SeedStats, metric: str) -> str:
     """``85.1 ± 0.4``; the mean alone where there is one seed."""
     mean = points(spread.mean, metric)
     return mean if spread.sd is None else f"{mean} ± {points(spread.sd, metric)}"
 
 
-def in_full(metric: str) -> str:
+def metric_title(metric: str) -> str:
     """A metric inside a sentence: ``average``, ``accuracy``, ``macro-F1``."""
     return in_sentence(metric)
 

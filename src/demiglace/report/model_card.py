@@ -73,7 +73,7 @@ def model_card(run: Path, exported: Manifest) -> str:
 
 def escaped(text: Any) -> str:
     """A text that Markdown shows as it is, on one line, at most 200 characters long."""
-    one_line = " ".join("".join(c if c.isprintable() else " " for c in format.undirected(str(text))).split())
+    one_line = " ".join("".join(c if c.isprintable() else " " for c in format.strip_bidi_controls(str(text))).split())
     return _SPECIAL.sub(r"\\\1", html.escape(format.shorten(one_line, 200), quote=False))
 
 

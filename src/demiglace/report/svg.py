@@ -143,7 +143,7 @@ def powers_of_ten(low: float, high: float, most: int = 6) -> list[float]:
     return [10.0**i for i in range(first, max(last, first + 1) + step, step)]
 
 
-def thin(data: Sequence[tuple[int, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
+def downsample(data: Sequence[tuple[int, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
     """At most `most` points: means over equal runs of neighbours."""
     size = math.ceil(len(data) / most) or 1
     runs = [data[i : i + size] for i in range(0, len(data), size)]

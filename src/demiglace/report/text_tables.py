@@ -126,7 +126,7 @@ def _result_table(summary: Mapping[str, Any], student: str, inside: bool) -> Res
     cells = [c for c in summary["cells"] if c["student"] == student]
     shown = dict.fromkeys((c["task"], *each) for c in cells for each in _metrics_of(c, inside))
     labels = list(dict.fromkeys(map(label, cells)))
-    columns = [[_taught(summary, *key), *_column(cells, labels, *key)] for key in shown]
+    columns = [[_teacher_entry(summary, *key), *_column(cells, labels, *key)] for key in shown]
     columns.append([_taught_on_average(summary, cells, inside), *_average_column(summary, cells, labels, inside)])
     names = [Entry("teacher", quiet=True), *(Entry(_marked(x, cells)) for x in labels)]
     titles = [_title(cells, *key) for key in shown]
@@ -249,10 +249,10 @@ def _column(
 
 def _entry(found: Mapping[str, Any], metric: str, best: float) -> Entry:
     against = found["against"].get("none") if metric == found["metric"] else None
-    return _signed(metric, found["metrics"][metric], best, against)
+    return _format_with_arrow(metric, found["metrics"][metric], best, against)
 
 
-def _signed(metric: str, values: Mapping[str, Any], best: float, against: Mapping[str, Any] | None) -> Entry:
+def _format_with_arrow(metric: str, values: Mapping[str, Any], best: float, against: Mapping[str, Any] | None) -> Entry:
     """The entry of a metric; best: the highest mean, which is bold wherever it reads the same."""
     sign = _SIGNS.get(against["verdict"], "") if against else ""
     exploratory = against is not None and against.get("family") == "exploratory"
@@ -273,7 +273,7 @@ def score_text(metric: str, values: Mapping[str, Any]) -> str:
     return f"{mean} ± {values['sd'] * factor:.1f}" if factor == 100 else f"{mean} ± {values['sd']:.3f}"
 
 
-def _taught(summary: Mapping[str, Any], task: str, name: str, metric: str) -> Entry:
+def _teacher_entry(summary: Mapping[str, Any], task: str, name: str, metric: str) -> Entry:
     scores = summary["teachers"].get(task, {}).get("sets", {}).get(name, {}).get("metrics", {})
     return Entry(score_text(metric, {"mean": scores[metric], "sd": None}) if metric in scores else "–", quiet=True)
 
@@ -297,7 +297,9 @@ def _average_column(
     found = [whole[x] if x in whole and whole[x][key] else None for x in labels]
     best = max((a[key]["mean"] for a in found if a), default=0.0)
     return [
-        Entry("–") if a is None else _signed("average", a[key], best, a.get("against", {}).get(key, {}).get("none"))
+        Entry("–")
+        if a is None
+        else _format_with_arrow("average", a[key], best, a.get("against", {}).get(key, {}).get("none"))
         for a in found
     ]
 

@@ -13,7 +13,7 @@ Name = tuple[str, str, str, str]  # task, student, method, axes as JSON
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellRuns:
     """The finished runs of one cell, by seed, and the seeds that are missing."""
 
     name: Name
@@ -51,7 +51,7 @@ class Outcome:
 class Average:
     """A student, method and axes over its tasks, on the seeds that all of them have."""
 
-    cells: tuple[Outcome, ...]
+    cells: tuple[CellRuns, ...]
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -63,7 +63,7 @@ class Average:
         """The seeds that all tasks have."""
         return [s for s in self.cells[0].runs if all(s in c.runs for c in self.cells)]
 
-    def having(self, own: bool) -> list[Outcome]:
+    def having(self, own: bool) -> list[CellRuns]:
         """The cells with sets of the task itself, or with out-of-domain ones."""
         return [c for c in self.cells if has_sets(c.first, own)]
 
@@ -72,14 +72,14 @@ class Average:
         return [statistics.fmean(task_score(c.runs[seed], own) for c in self.having(own)) for seed in seeds]
 
 
-def outcomes(records: Sequence[Record]) -> list[Outcome]:
+def outcomes(records: Sequence[Record]) -> list[CellRuns]:
     """The cells of which a run is finished, from the records of student runs."""
     found: dict[Name, list[Record]] = defaultdict(list)
     for r in records:
         found[name_of(r)].append(r)
     done = {name: {r["seed"]: r for r in rows if r["status"] == "done"} for name, rows in found.items()}
     missing = {name: tuple(r["seed"] for r in rows if r["status"] != "done") for name, rows in found.items()}
-    return [Outcome(name, runs, missing[name]) for name, runs in done.items() if runs]
+    return [CellRuns(name, runs, missing[name]) for name, runs in done.items() if runs]
 
 
 def name_of(record: Record) -> Name:
@@ -87,13 +87,13 @@ def name_of(record: Record) -> Name:
     return record["task"], record["student"], record["method"], json.dumps(record["axes"], sort_keys=True)
 
 
-def averages(cells: Sequence[Outcome]) -> list[Average]:
+def averages(cells: Sequence[CellRuns]) -> list[Average]:
     """One for each student, method and axes."""
     keys = dict.fromkeys(c.name[1:] for c in cells)
     return [Average(tuple(c for c in cells if c.name[1:] == key)) for key in keys]
 
 
-def control_label(student: str, control: str, cells: Sequence[Outcome]) -> str | None:
+def control_label(student: str, control: str, cells: Sequence[CellRuns]) -> str | None:
     """The label of a student's control: the method of that label, or else the first one that is that method."""
     found = [c.method for c in cells if c.student == student and c.first["method_name"] == control]
     return control if control in found else next(iter(found), None)

@@ -16,14 +16,14 @@ from demiglace.evaluation.set_results import file_name
 from demiglace.evaluation.significance import (
     ALPHA,
     PairedDifference,
-    corrected,
+    holm_correction,
     influence,
     mcnemar,
     paired_difference,
     verdict,
 )
 from demiglace.evaluation.verdicts import UNKNOWN
-from demiglace.results.cells import CONTROLS, Average, Name, Outcome, averages, control_label, is_own
+from demiglace.results.cells import CONTROLS, Average, CellRuns, Name, averages, control_label, is_own
 from demiglace.results.contrasts import Contrast
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
@@ -58,7 +58,7 @@ class _Test:
         }
 
 
-class Differences:
+class SignificanceTests:
     """The tests of all cells and averages.
 
     A result has: `seeds` (the units that both methods have), `difference` (mean of the deciding metric), `se`, `df` and
@@ -74,7 +74,7 @@ class Differences:
     primary: list[Result]  # an entry for each primary test: see `_declare`; its metric, and its result as `test`
 
     def __init__(
-        self, cells: Sequence[Outcome], home: Path, contrasts: Sequence[Contrast] = (), planned: Iterable[Name] = ()
+        self, cells: Sequence[CellRuns], home: Path, contrasts: Sequence[Contrast] = (), planned: Iterable[Name] = ()
     ):
         self._cells = {c.name: c for c in cells}
         self._planned = list(planned)
@@ -87,11 +87,11 @@ class Differences:
         for key in dict.fromkeys(c.name[:2] for c in cells):
             self._compare([c for c in cells if c.name[:2] == key], home)
         self._compare_averages(averages(cells))
-        self.primary = self._decide([*itertools.chain.from_iterable(map(self._declare, contrasts))])
+        self.primary = self._apply_correction([*itertools.chain.from_iterable(map(self._declare, contrasts))])
         self.of_set = {key: test.result for key, test in self._of_set.items()}
         self.of_average = {key: test.result for key, test in self._of_average.items()}
 
-    def is_control(self, cell: Outcome) -> bool:
+    def is_control(self, cell: CellRuns) -> bool:
         """Return whether a cell's method is one of its student's two standing controls."""
         return cell.method in (self._labels[cell.student, control] for control in CONTROLS)
 
@@ -101,14 +101,14 @@ class Differences:
         declared = dict.fromkeys(c.control for c in self._contrasts if c.method == method)
         return found | {label: label for label in declared if label not in found.values()}
 
-    def _compare(self, cells: Sequence[Outcome], home: Path) -> None:
+    def _compare(self, cells: Sequence[CellRuns], home: Path) -> None:
         """Compare the cells of one task and student, set by set."""
         for name in dict.fromkeys(s for c in cells for s in c.first["sets"]):
             having = [c for c in cells if all(name in r["sets"] for r in c.runs.values())]
             predictions = _Predictions(having, name, home)
             for cell in having:
                 for control, label in self._controls(cell.student, cell.method).items():
-                    other = next((c for c in having if c.method == label and _is_base(c, cell)), None)
+                    other = next((c for c in having if c.method == label and _is_comparable_control(c, cell)), None)
                     if other is not None:
                         self._of_set[cell.name, name, control] = _difference(cell, other, name, predictions)
             self._influences.add(having, name, predictions)
@@ -127,7 +127,12 @@ class Differences:
         sides = average.having(own), control.having(own)
         tasks = [[c.task for c in cells] for cells in sides]
         seeds = [s for s in average.seeds if s in control.seeds]
-        if not tasks[0] or tasks[0] != tasks[1] or not seeds or not _is_base(control.cells[0], average.cells[0]):
+        if (
+            not tasks[0]
+            or tasks[0] != tasks[1]
+            or not seeds
+            or not _is_comparable_control(control.cells[0], average.cells[0])
+        ):
             return None
         rows = [self._influences.mean(cells, seeds, own) for cells in sides]
         return _paired(AVERAGE, seeds, [a.scores(own, seeds) for a in (average, control)], rows)
@@ -178,12 +183,12 @@ class Differences:
         known = self._of_average.get((method.key, IN_DOMAIN, control))
         return known if known is not None and len(whole) == len(pairs) else self._average(method, other, own=True)
 
-    def _decide(self, declared: Sequence[tuple[Result, _Test | None]]) -> list[Result]:
+    def _apply_correction(self, declared: Sequence[tuple[Result, _Test | None]]) -> list[Result]:
         """Correct and decide all tests; return the primary entries, each with its `metric` and `test`."""
         known = {id(test): test for _, test in declared if test is not None}
         absent = sum(test is None for _, test in declared)
         family = len(known) + absent
-        p = corrected([*(1.0 if (p := t.estimate.p()) is None else p for t in known.values()), *[1.0] * absent])
+        p = holm_correction([*(1.0 if (p := t.estimate.p()) is None else p for t in known.values()), *[1.0] * absent])
         for test, value in zip(known.values(), p, strict=False):
             test.primary = True
             test.decide(None if test.estimate.p() is None else value, family)
@@ -201,7 +206,7 @@ class Differences:
 class _Predictions:
     """The predictions of all runs of a task and student on one set, and the influences of its rows on their scores."""
 
-    def __init__(self, cells: Sequence[Outcome], name: str, home: Path):
+    def __init__(self, cells: Sequence[CellRuns], name: str, home: Path):
         keys = [(c.name, seed) for c in cells for seed in c.runs]
         stems = [home / c.runs[seed]["evaluation"] / file_name(name) for c in cells for seed in c.runs]
         self._index = {key: i for i, key in enumerate(keys)}
@@ -212,15 +217,15 @@ class _Predictions:
         each = {m: np.stack([influence(m, self.labels, p) for p in self._predicted]) for m in metrics}
         self._influences, self._mean = each[self.metric], np.mean([*each.values()], axis=0)
 
-    def of(self, cell: Outcome, seed: int) -> np.ndarray:
+    def of(self, cell: CellRuns, seed: int) -> np.ndarray:
         """Return what a run predicts [N]."""
         return self._predicted[self._index[cell.name, seed]]
 
-    def influences(self, cell: Outcome, seeds: Sequence[int]) -> np.ndarray:
+    def influences(self, cell: CellRuns, seeds: Sequence[int]) -> np.ndarray:
         """Return the influences of the rows on the deciding metric [S, N]."""
         return self._influences[[self._index[cell.name, seed] for seed in seeds]]
 
-    def mean_influence(self, cell: Outcome, seed: int) -> np.ndarray:
+    def mean_influence(self, cell: CellRuns, seed: int) -> np.ndarray:
         """Return the influences of the rows on the mean of all metrics [N]."""
         return np.asarray(self._mean[self._index[cell.name, seed]])
 
@@ -231,13 +236,13 @@ class _Influences:
     def __init__(self) -> None:
         self._by_run: dict[tuple[Name, int, bool], dict[str, np.ndarray]] = defaultdict(dict)
 
-    def add(self, cells: Sequence[Outcome], name: str, predictions: _Predictions) -> None:
+    def add(self, cells: Sequence[CellRuns], name: str, predictions: _Predictions) -> None:
         """Add those of all runs of these cells on one set."""
         for cell in cells:
             for seed, record in cell.runs.items():
                 self._by_run[cell.name, seed, is_own(record, name)][name] = predictions.mean_influence(cell, seed)
 
-    def mean(self, cells: Sequence[Outcome], seeds: Sequence[int], own: bool) -> Rows:
+    def mean(self, cells: Sequence[CellRuns], seeds: Sequence[int], own: bool) -> Rows:
         """Return the influences on the mean over tasks of the mean over a task's sets, by set [S, N].
 
         Rows of a set that two tasks are measured on influence both: they are added up.
@@ -266,7 +271,9 @@ def _equivalences(declared: Sequence[tuple[Result, _Test | None]]) -> list[Resul
         found.append({"margin": margin, "p": test.estimate.equivalence(margin)})
     # a contrast without a result counts too: later runs must not take back what is called equivalent
     values = [1.0 if result is None or result["p"] is None else result["p"] for result in found]
-    p = corrected([p if entry["margin"] is not None else None for p, (entry, _) in zip(values, declared, strict=True)])
+    p = holm_correction(
+        [p if entry["margin"] is not None else None for p, (entry, _) in zip(values, declared, strict=True)]
+    )
     for result, value, (_, test) in zip(found, p, declared, strict=True):
         if result is not None and test is not None:
             shown = "equivalent" if value is not None and value < ALPHA else NOT_EQUIVALENT
@@ -285,13 +292,13 @@ def _within(part: str, axes: str) -> bool:
     return all(values.get(k) == v for k, v in json.loads(part).items())
 
 
-def _is_base(control: Outcome, cell: Outcome) -> bool:
+def _is_comparable_control(control: CellRuns, cell: CellRuns) -> bool:
     """Return whether a control has the same axes, where it has them, and a seed in common."""
     alike = _within(control.name[3], cell.name[3])
     return alike and control.name != cell.name and bool(set(control.runs) & set(cell.runs))
 
 
-def _difference(cell: Outcome, control: Outcome, name: str, predictions: _Predictions) -> _Test:
+def _difference(cell: CellRuns, control: CellRuns, name: str, predictions: _Predictions) -> _Test:
     seeds = [s for s in cell.runs if s in control.runs]
     scores = [[c.runs[s]["sets"][name]["metrics"][predictions.metric] for s in seeds] for c in (cell, control)]
     rows = [{(name, len(predictions.labels)): predictions.influences(c, seeds)} for c in (cell, control)]

@@ -13,8 +13,8 @@ from demiglace.results.schema import (
     Equivalence,
     Missing,
     Primary,
+    SeedStats,
     SetResult,
-    Spread,
     Teacher,
     is_own,
 )
@@ -45,13 +45,13 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _spread(found: Mapping[str, Any]) -> Spread:
+def _spread(found: Mapping[str, Any]) -> SeedStats:
     interval = found.get("interval")
     low_high = (float(interval[0]), float(interval[1])) if interval else None
-    return Spread(float(found["mean"]), finite(found["sd"]), tuple(map(float, found["values"])), low_high)
+    return SeedStats(float(found["mean"]), finite(found["sd"]), tuple(map(float, found["values"])), low_high)
 
 
-def _perhaps(found: Mapping[str, Any] | None) -> Spread | None:
+def _optional_stats(found: Mapping[str, Any] | None) -> SeedStats | None:
     return None if found is None else _spread(found)
 
 
@@ -87,7 +87,7 @@ def cell(found: Mapping[str, Any], controls: Mapping[str, Mapping[str, str]]) ->
         latency=_latency(found),
         artefacts=_artefacts(found),
         axes=found["axes"],
-        flattered=bool(found.get("epoch_chosen_on_reported_rows")),
+        selected_on_test_rows=bool(found.get("epoch_chosen_on_reported_rows")),
     )
 
 
@@ -99,9 +99,9 @@ def _set(name: str, found: Mapping[str, Any], own: bool) -> SetResult:
         own=own,
         score=_spread(found["metrics"][metric]),
         further={name: _spread(s) for name, s in found["metrics"].items() if name != metric},
-        agreement=_perhaps(found.get("agreement")),
-        ece=_perhaps(found.get("ece")),
-        worst_class_f1=_perhaps(found.get("worst_class_f1")),
+        agreement=_optional_stats(found.get("agreement")),
+        ece=_optional_stats(found.get("ece")),
+        worst_class_f1=_optional_stats(found.get("worst_class_f1")),
         groups={group: _spread(metrics[metric]) for group, metrics in found["groups"].items() if metric in metrics},
         against={control: _difference(d) for control, d in found["against"].items()},
     )
@@ -168,5 +168,5 @@ def average(found: Mapping[str, Any]) -> Average:
         {control: _difference(d) for control, d in (against.get(where) or {}).items()}
         for where in ("in_domain", "out_of_domain")
     )
-    spreads = _perhaps(found["in_domain"]), _perhaps(found["out_of_domain"])
+    spreads = _optional_stats(found["in_domain"]), _optional_stats(found["out_of_domain"])
     return Average(tuple(found["tasks"]), *spreads, inside, outside)

@@ -15,7 +15,7 @@ def ranked(comparison: Comparison) -> list[Key]:
     return [key for _, key in sorted(scored, key=lambda found: -sign * found[0])]
 
 
-def taught(comparison: Comparison) -> list[Key]:
+def ranked_distilled(comparison: Comparison) -> list[Key]:
     """Those of `ranked` that learnt from a teacher."""
     return [key for key in ranked(comparison) if comparison.control_of(key) != "none"]
 
@@ -25,8 +25,8 @@ def chosen(comparison: Comparison) -> Key | None:
 
     Primary tests come before exploratory ones. The control where nothing else has a score.
     """
-    order = taught(comparison)
-    surpassing = [key for key in order if _surpasses(comparison, key)]
+    order = ranked_distilled(comparison)
+    surpassing = [key for key in order if _is_significantly_better(comparison, key)]
     declared = [key for key in surpassing if not is_exploratory(comparison, key, "none")]
     return next(iter([*declared, *surpassing, *order, *ranked(comparison)]), None)
 
@@ -42,7 +42,7 @@ def shipped(comparison: Comparison) -> Key | None:
     return control if control and told and enough and "better" not in told else key
 
 
-def _surpasses(comparison: Comparison, key: Key) -> bool:
+def _is_significantly_better(comparison: Comparison, key: Key) -> bool:
     """Whether its mean is above that of no teacher, by a test on average or on some task, and by none below it."""
     control, sign = comparison.without_teacher(key), metrics.sign(comparison.metric)
     ours, theirs = comparison.score(key), None if control is None else comparison.score(control)

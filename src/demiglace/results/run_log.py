@@ -13,7 +13,7 @@ Scores = Mapping[str, float]  # metric -> value
 
 
 @dataclass(frozen=True)
-class Draw:
+class MappingChange:
     """A layer mapping in force from `step` of `epoch` on: pairs (student layer, teacher layer)."""
 
     epoch: int
@@ -32,7 +32,7 @@ class Log:
 
     epochs: Mapping[int, Scores] = field(default_factory=dict)
     losses: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
-    draws: tuple[Draw, ...] = ()
+    draws: tuple[MappingChange, ...] = ()
     unreadable: int = 0
 
 
@@ -91,12 +91,12 @@ def _losses(entries: list[Mapping[str, Any]]) -> dict[str, tuple[tuple[int, floa
     return {name: tuple(sorted(curve.items())) for name, curve in curves.items()}
 
 
-def _draws(entries: list[Mapping[str, Any]]) -> tuple[Draw, ...]:
-    found: dict[tuple[str, int, int], Draw] = {}
+def _draws(entries: list[Mapping[str, Any]]) -> tuple[MappingChange, ...]:
+    found: dict[tuple[str, int, int], MappingChange] = {}
     for step, entry in _of_kind(entries, "mapping", "step"):
         epoch, term = int(finite(entry.get("epoch")) or 0), str(entry.get("term", ""))
         pairs = tuple((int(student), int(teacher)) for student, teacher in entry.get("pairs") or ())
-        found[term, epoch, step] = Draw(epoch, step, term, pairs)
+        found[term, epoch, step] = MappingChange(epoch, step, term, pairs)
     return tuple(found[key] for key in sorted(found))
 
 

@@ -9,7 +9,7 @@ from demiglace.results.run_log import Log, Scores
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedStats:
     """A number over seeds: mean, standard deviation, interval of the mean; the last two None with one seed."""
 
     mean: float
@@ -79,12 +79,12 @@ class SetResult:
     name: str
     metric: str
     own: bool
-    score: Spread
-    further: Mapping[str, Spread]
-    agreement: Spread | None
-    ece: Spread | None
-    worst_class_f1: Spread | None
-    groups: Mapping[str, Spread]
+    score: SeedStats
+    further: Mapping[str, SeedStats]
+    agreement: SeedStats | None
+    ece: SeedStats | None
+    worst_class_f1: SeedStats | None
+    groups: Mapping[str, SeedStats]
     against: Mapping[str, Difference]
 
 
@@ -96,7 +96,7 @@ class Cell:
     evaluations: directories below the comparison's, in the order of the seeds. curve: epoch -> validation scores, means
     over seeds; log: of the first seed; changes: against the teacher, a mapping for each seed that has one (see
     `evaluation.results.changes`).
-    artefacts: by precision, "fp32" or "int8"; flattered: whether the best epoch was chosen on the rows reported on.
+    artefacts: by precision, "fp32" or "int8"; selected_on_test_rows: whether the best epoch was chosen on the rows reported on.
     """
 
     task: str
@@ -111,12 +111,12 @@ class Cell:
     sets: Mapping[str, SetResult]
     parameters: float | None
     size: float | None
-    capture: Spread
-    train: Spread
+    capture: SeedStats
+    train: SeedStats
     latency: float | None
     artefacts: Mapping[str, Artefact] = field(default_factory=dict)
     axes: Mapping[str, Any] = field(default_factory=dict)
-    flattered: bool = False
+    selected_on_test_rows: bool = False
     log: Log = field(default_factory=Log)
     curve: Mapping[int, Scores] = field(default_factory=dict)
     changes: tuple[Mapping[str, Any], ...] = ()
@@ -155,8 +155,8 @@ class Average:
     """A student and method over all the tasks in `tasks`. against: how it differs from each control."""
 
     tasks: tuple[str, ...]
-    in_domain: Spread | None
-    out_of_domain: Spread | None
+    in_domain: SeedStats | None
+    out_of_domain: SeedStats | None
     against: Mapping[str, Difference]
     against_outside: Mapping[str, Difference]
 

@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, POWER, mean_interval
-from demiglace.results.cells import CONTROLS, Average, Outcome, Record, averages, name_of, outcomes
+from demiglace.results.cells import CONTROLS, Average, CellRuns, Record, averages, name_of, outcomes
 from demiglace.results.contrasts import Contrast
-from demiglace.results.differences import IN_DOMAIN, OUT_OF_DOMAIN, Differences
+from demiglace.results.differences import IN_DOMAIN, OUT_OF_DOMAIN, SignificanceTests
 
 CORRECTION = "holm"
 _DIGITS = 12  # of a hash that are shown
@@ -35,7 +35,7 @@ def summarise(
     """
     students = [r for r in records if r["role"] == "student"]
     done = outcomes(students)
-    found = Differences(done, home, primary, dict.fromkeys(map(name_of, students)))
+    found = SignificanceTests(done, home, primary, dict.fromkeys(map(name_of, students)))
     return {
         "level": LEVEL,
         "alpha": ALPHA,
@@ -76,7 +76,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "sd": sd, "interval": mean_interval(mean, sd, len(values)), "values": list(values)}
 
 
-def _described(cell: Outcome, found: Differences) -> dict[str, Any]:
+def _described(cell: CellRuns, found: SignificanceTests) -> dict[str, Any]:
     first, runs = cell.first, list(cell.runs.values())
     exported = next((r for r in runs if r.get("latency_ms")), first)
     return {
@@ -104,7 +104,7 @@ def _described(cell: Outcome, found: Differences) -> dict[str, Any]:
     }
 
 
-def _set(cell: Outcome, name: str, differences: Differences) -> dict[str, Any]:
+def _set(cell: CellRuns, name: str, differences: SignificanceTests) -> dict[str, Any]:
     """One set's results over seeds."""
     found = [r["sets"][name] for r in cell.runs.values() if name in r["sets"]]
     metrics = {m: spread([f["metrics"][m] for f in found]) for m in found[0]["metrics"]}
@@ -118,7 +118,7 @@ def _set(cell: Outcome, name: str, differences: Differences) -> dict[str, Any]:
     return head | extras | {"groups": groups, "against": against}
 
 
-def _average(average: Average, found: Differences) -> dict[str, Any]:
+def _average(average: Average, found: SignificanceTests) -> dict[str, Any]:
     against: dict[str, dict[str, Any]] = {}
     for (key, where, control), result in found.of_average.items():
         if key == average.key:

@@ -66,9 +66,9 @@ def open_run(
     path = Path(path)
     identity = json.loads(_json(_identity(stage, dict(config), dict(inputs))))
     claim = path / "run.json"
-    lock = _lock(_usable(path), patience=_SHARED_SECONDS if shared else 0)
+    lock = _lock(_prepare_directory(path), patience=_SHARED_SECONDS if shared else 0)
     try:
-        if has_begun(path):
+        if has_outputs(path):
             _compare(path, read_json(claim), identity)
         else:
             write_json(claim, identity)
@@ -81,7 +81,7 @@ def open_run(
     return run
 
 
-def _usable(path: Path) -> Path:
+def _prepare_directory(path: Path) -> Path:
     """The directory, made where it is missing; `RunError` if it cannot hold a run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file, and a directory is needed there; give another --output.")
@@ -95,7 +95,7 @@ def _usable(path: Path) -> Path:
     return path
 
 
-def has_begun(path: Path) -> bool:
+def has_outputs(path: Path) -> bool:
     """Whether a run there has made anything. A claim alone, as a refused option leaves it, yields to another run."""
     return (path / "run.json").exists() and any(p.name not in (*_OURS, "run.json") for p in path.iterdir())
 

@@ -12,7 +12,7 @@ from demiglace.data.batching import Batch
 from demiglace.models.attention import AttentionInput, attention_taps
 from demiglace.models.language_model import head_input, head_of
 from demiglace.models.layer_stack import layer_stack
-from demiglace.models.pooling import State, pool
+from demiglace.models.pooling import HiddenStateKind, pool
 from demiglace.signals.request import SignalRequest, Signals
 
 
@@ -23,7 +23,7 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
 
     Raises `ModelError` where attention inputs are asked for and `models.attention` cannot find them.
     """
-    states: dict[tuple[State, int], Tensor] = {}
+    states: dict[tuple[HiddenStateKind, int], Tensor] = {}
     attention: dict[tuple[AttentionInput, int], Tensor] = {}
     mask = None if request.cacheable else batch.attention_mask
     with _hooks(model, request, batch.attention_mask, states, attention):
@@ -40,7 +40,7 @@ def _hooks(
     model: PreTrainedModel,
     request: SignalRequest,
     mask: Tensor,
-    states: dict[tuple[State, int], Tensor],
+    states: dict[tuple[HiddenStateKind, int], Tensor],
     attention: dict[tuple[AttentionInput, int], Tensor],
 ) -> Iterator[None]:
     handles: list[Any] = []
@@ -54,7 +54,7 @@ def _hooks(
 
 
 def _state_hooks(
-    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[State, int], Tensor]
+    model: PreTrainedModel, request: SignalRequest, mask: Tensor, states: dict[tuple[HiddenStateKind, int], Tensor]
 ) -> list[Any]:
     layers = layer_stack(model) if request.hidden else nn.ModuleList()
 

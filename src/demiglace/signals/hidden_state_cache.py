@@ -12,18 +12,18 @@ from transformers import PreTrainedModel
 
 from demiglace.console import Bar
 from demiglace.data.batching import Batch, collate, forward_tokens, sorted_batches
-from demiglace.data.tokenise import Examples
-from demiglace.models.pooling import State
+from demiglace.data.tokenise import TokenizedSplit
+from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
-from demiglace.signals.shard_store import Layout, fill_shards, open_arrays
+from demiglace.signals.shard_store import CacheSpec, fill_shards, open_arrays
 
 SHARD_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class CacheKey(Layout):
+class CacheKey(CacheSpec):
     """Everything the cached numbers depend on. teacher and tokens are fingerprints."""
 
     online: ClassVar[str] = "--cache off"
@@ -34,7 +34,7 @@ class CacheKey(Layout):
     outputs: int
     layers: int
     width: int
-    poolings: tuple[State, ...]
+    poolings: tuple[HiddenStateKind, ...]
     dtype: Literal["float16", "float32"]
     precision: str
 
@@ -43,7 +43,7 @@ class CacheKey(Layout):
         cls,
         teacher: str,
         shape: ModelShape,
-        examples: Examples,
+        examples: TokenizedSplit,
         request: SignalRequest,
         dtype: Literal["float16", "float32"],
         precision: str,
@@ -74,7 +74,7 @@ class CacheKey(Layout):
 
 
 class SignalCache:
-    """A complete cache, memory-mapped; rows are the row numbers of the `Examples` that were captured."""
+    """A complete cache, memory-mapped; rows are the row numbers of the `TokenizedSplit` that were captured."""
 
     def __init__(self, directory: Path, key: CacheKey):
         """Open and verify a complete cache. Raises `CacheError` where a shard is missing or corrupt."""
@@ -89,17 +89,17 @@ class SignalCache:
 
 
 def hidden_arrays(
-    rows: int, layers: int, width: int, poolings: Sequence[State], dtype: str
+    rows: int, layers: int, width: int, poolings: Sequence[HiddenStateKind], dtype: str
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """For each pooling the hidden states of all layers: file stem to shape [N, layers + 1, d] and number format."""
     return {f"hidden-{p}": ((rows, layers + 1, width), dtype) for p in poolings}
 
 
 def read_states(
-    arrays: Mapping[str, np.ndarray], poolings: Sequence[State], batch: Batch
-) -> dict[tuple[State, int], Tensor]:
+    arrays: Mapping[str, np.ndarray], poolings: Sequence[HiddenStateKind], batch: Batch
+) -> dict[tuple[HiddenStateKind, int], Tensor]:
     """The hidden states of the batch's rows, (pooling, layer) to [B, d], on the batch's device."""
-    states: dict[tuple[State, int], Tensor] = {}
+    states: dict[tuple[HiddenStateKind, int], Tensor] = {}
     for pooling in poolings:
         block = torch.from_numpy(arrays[f"hidden-{pooling}"][batch.rows])
         block = block.to(batch.input_ids.device, non_blocking=True)
@@ -111,7 +111,7 @@ def fill_cache(
     directory: Path,
     key: CacheKey,
     teacher: PreTrainedModel,
-    examples: Examples,
+    examples: TokenizedSplit,
     rank: int = 0,
     ranks: int = 1,
 ) -> None:
@@ -127,7 +127,7 @@ def fill_cache(
     fill_shards(directory, key, capture, rank, ranks)
 
 
-def all_layers(poolings: Iterable[State], layers: int) -> SignalRequest:
+def all_layers(poolings: Iterable[HiddenStateKind], layers: int) -> SignalRequest:
     """The logits, and the hidden states of all layers under these poolings."""
     request = SignalRequest(logits=True)
     for pooling in poolings:
@@ -136,7 +136,7 @@ def all_layers(poolings: Iterable[State], layers: int) -> SignalRequest:
 
 
 def _capture_shard(
-    key: CacheKey, rows: np.ndarray, source: OnlineTeacher, examples: Examples, device: torch.device, bar: Bar
+    key: CacheKey, rows: np.ndarray, source: OnlineTeacher, examples: TokenizedSplit, device: torch.device, bar: Bar
 ) -> dict[str, np.ndarray]:
     blocks = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
     for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
@@ -144,13 +144,17 @@ def _capture_shard(
         signals = source.fetch(batch)
         assert signals.logits is not None
         blocks["logits"][places] = signals.logits.cpu().numpy()
-        put_states(blocks, places, signals, key.poolings, key.layers)
+        write_hidden_states(blocks, places, signals, key.poolings, key.layers)
         bar.advance(len(places))
     return blocks
 
 
-def put_states(
-    blocks: dict[str, np.ndarray], places: np.ndarray, signals: Signals, poolings: Iterable[State], layers: int
+def write_hidden_states(
+    blocks: dict[str, np.ndarray],
+    places: np.ndarray,
+    signals: Signals,
+    poolings: Iterable[HiddenStateKind],
+    layers: int,
 ) -> None:
     """Put a batch's hidden states of all layers to these places of a shard."""
     for pooling in poolings:

@@ -15,7 +15,7 @@ from demiglace.errors import ModelError
 Kind = Literal["sampled", "top-k"]
 
 
-def even_numbers(seed: int, block: int, places: int, count: int) -> np.ndarray:
+def stratified_uniforms(seed: int, block: int, places: int, count: int) -> np.ndarray:
     """A random number in each of `count` equal parts of [0, 1), for each place of a block: float64 [places, count].
 
     A function of (seed, block) and the place. By themselves they are uniform, so what they draw is unbiased; spread
@@ -25,7 +25,7 @@ def even_numbers(seed: int, block: int, places: int, count: int) -> np.ndarray:
     return (np.arange(count) + numbers) / count
 
 
-def drawn_tokens(logits: Tensor, numbers: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits: Tensor, numbers: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Tokens drawn from p = σ(z/τ), int64 [n, K], and the entropy of p in nats [n].
 
     They are the first ones up to which p adds up to more than the numbers, float64 [n, K]; in float64, because the
@@ -40,10 +40,10 @@ def drawn_tokens(logits: Tensor, numbers: Tensor, temperature: float) -> tuple[T
     return ids.clamp_max(logits.shape[-1] - 1), whole[:, 0] - torch.linalg.vecdot(p, scaled)
 
 
-def likeliest_tokens(logits: Tensor, count: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+def top_k_tokens(logits: Tensor, count: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens of the largest logits [n, V] and their probabilities, scaled to a sum of 1, [n, K]; their entropy [n].
 
-    Raises `ModelError` as `drawn_tokens` does.
+    Raises `ModelError` as `sample_tokens` does.
     """
     largest, ids = logits.topk(count)
     p = _checked(torch.softmax(largest / temperature, dim=-1))

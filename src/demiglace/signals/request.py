@@ -8,7 +8,7 @@ from torch import Tensor
 
 from demiglace.models.attention import AttentionInput
 from demiglace.models.language_model import HeadInput
-from demiglace.models.pooling import State
+from demiglace.models.pooling import HiddenStateKind
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SignalRequest:
     """
 
     logits: bool = False
-    hidden: frozenset[tuple[State, int]] = frozenset()
+    hidden: frozenset[tuple[HiddenStateKind, int]] = frozenset()
     attention: frozenset[tuple[AttentionInput, int]] = frozenset()
 
     def __or__(self, other: "SignalRequest") -> "SignalRequest":
@@ -38,12 +38,12 @@ class SignalRequest:
         return not self.attention and "tokens" not in self.poolings
 
     @property
-    def poolings(self) -> tuple[State, ...]:
+    def poolings(self) -> tuple[HiddenStateKind, ...]:
         """The poolings that occur, sorted."""
         return tuple(sorted({pooling for pooling, _ in self.hidden}))
 
 
-def hidden_request(pooling: State, layers: Iterable[int]) -> SignalRequest:
+def hidden_request(pooling: HiddenStateKind, layers: Iterable[int]) -> SignalRequest:
     """A request for these layers' hidden states, pooled."""
     return SignalRequest(hidden=frozenset((pooling, layer) for layer in layers))
 
@@ -55,7 +55,7 @@ def attention_request(inputs: Iterable[AttentionInput], layers: Iterable[int]) -
 
 
 @dataclass(frozen=True)
-class SparseTargets:
+class SparseLogits:
     """Some tokens in the place of a distribution over all of them.
 
     ids: int64 [..., K], a token may be there several times; weights: float32 [..., K], which add up to 1; entropy:
@@ -66,14 +66,14 @@ class SparseTargets:
     weights: Tensor
     entropy: Tensor
 
-    def at(self, places: Tensor | None) -> "SparseTargets":
+    def at(self, places: Tensor | None) -> "SparseLogits":
         """One distribution after another, [N, K]. They are of all places of a row, so none can be named."""
         assert places is None
-        return SparseTargets(self.ids.flatten(0, -2), self.weights.flatten(0, -2), self.entropy.flatten())
+        return SparseLogits(self.ids.flatten(0, -2), self.weights.flatten(0, -2), self.entropy.flatten())
 
-    def __getitem__(self, part: slice) -> "SparseTargets":
+    def __getitem__(self, part: slice) -> "SparseLogits":
         """Some of the distributions."""
-        return SparseTargets(self.ids[part], self.weights[part], self.entropy[part])
+        return SparseLogits(self.ids[part], self.weights[part], self.entropy[part])
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Signals:
     """
 
     logits: Tensor | None = None
-    states: dict[tuple[State, int], Tensor] = field(default_factory=dict)
+    states: dict[tuple[HiddenStateKind, int], Tensor] = field(default_factory=dict)
     attention: dict[tuple[AttentionInput, int], Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
-    head: HeadInput | SparseTargets | None = None
+    head: HeadInput | SparseLogits | None = None
 
-    def hidden(self, pooling: State, layers: Sequence[int]) -> Tensor:
+    def hidden(self, pooling: HiddenStateKind, layers: Sequence[int]) -> Tensor:
         """The hidden states of these layers in this order, float32 [B, len(layers), d]; "tokens": [B, n, L, d]."""
         return torch.stack([self.states[pooling, layer] for layer in layers], dim=1).float()

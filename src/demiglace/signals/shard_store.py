@@ -24,7 +24,7 @@ from demiglace.errors import CacheError, RunError
 from demiglace.runs.files import read_json, write_json
 
 
-class Layout(ABC):
+class CacheSpec(ABC):
     """What a cache is made of; a frozen dataclass of all that the numbers depend on. online: the option that does
     without it; rows: how many there are."""
 
@@ -57,15 +57,15 @@ class Layout(ABC):
         return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays.values())
 
 
-def open_arrays(directory: Path, key: Layout) -> dict[str, np.ndarray]:
+def open_arrays(directory: Path, key: CacheSpec) -> dict[str, np.ndarray]:
     """The arrays of a complete cache. Raises `CacheError` where a shard is missing or corrupt."""
     for shard in range(num_shards(key)):
         _verify(directory, key, shard)
     return {stem: np.load(directory / f"{stem}.npy", mmap_mode="r") for stem in key.arrays}
 
 
-def _verify(directory: Path, key: Layout, shard: int) -> None:
-    file = receipt(directory, shard)
+def _verify(directory: Path, key: CacheSpec, shard: int) -> None:
+    file = shard_metadata_file(directory, shard)
     remedy = f"remove {directory} and repeat the command; the teacher is then asked again."
     if not file.exists():
         raise CacheError(f"shard {shard} of the signal cache is missing; {remedy}")
@@ -88,33 +88,33 @@ def read_cache_json(file: Path) -> dict[str, Any]:
         raise CacheError(f"{file} is damaged; remove {file.parent} and repeat the command.") from error
 
 
-def receipt(directory: Path, shard: int) -> Path:
+def shard_metadata_file(directory: Path, shard: int) -> Path:
     """The file that marks a shard as captured and holds its checksums and seconds."""
     return directory / f"shard-{shard:05d}.json"
 
 
-def num_shards(key: Layout) -> int:
+def num_shards(key: CacheSpec) -> int:
     """How many shards the rows make."""
     return -(-key.rows // key.shard_rows)
 
 
-def rows_of(key: Layout, shard: int) -> np.ndarray:
+def rows_of(key: CacheSpec, shard: int) -> np.ndarray:
     """The row numbers of a shard."""
     return np.arange(shard * key.shard_rows, min((shard + 1) * key.shard_rows, key.rows))
 
 
-def capture_seconds(directory: Path, key: Layout) -> float:
+def capture_seconds(directory: Path, key: CacheSpec) -> float:
     """What the teacher's pass took, in whichever run it was made."""
-    return sum(read_cache_json(receipt(directory, s)).get("seconds", 0.0) for s in range(num_shards(key)))
+    return sum(read_cache_json(shard_metadata_file(directory, s)).get("seconds", 0.0) for s in range(num_shards(key)))
 
 
 # the rows of a shard, and where to tell how many of them are done -> what goes into each array
 Capture = Callable[[np.ndarray, Bar], dict[str, np.ndarray]]
 
 
-def fill_shards(directory: Path, key: Layout, capture: Capture, rank: int = 0, ranks: int = 1) -> None:
+def fill_shards(directory: Path, key: CacheSpec, capture: Capture, rank: int = 0, ranks: int = 1) -> None:
     """Capture and write this process's share of the shards that are not there; raises `CacheError` as `fill_cache`."""
-    todo = [s for s in range(rank, num_shards(key), ranks) if not receipt(directory, s).exists()]
+    todo = [s for s in range(rank, num_shards(key), ranks) if not shard_metadata_file(directory, s).exists()]
     if not todo:
         return
     with progress("asking the teacher", sum(len(rows_of(key, s)) for s in todo), "rows") as bar:
@@ -130,7 +130,7 @@ def fill_shards(directory: Path, key: Layout, capture: Capture, rank: int = 0, r
             _write_shard(directory, shard, rows, blocks, time.perf_counter() - begun)
 
 
-def prepare_cache(directory: Path, key: Layout) -> None:
+def prepare_cache(directory: Path, key: CacheSpec) -> None:
     """Lay out the files of an empty cache, by one process, before any fills it.
 
     Raises `CacheError` where the disk has no room or the directory belongs to another capture.
@@ -162,7 +162,7 @@ def free_disk(directory: Path) -> tuple[int, Path]:
     return shutil.disk_usage(existing).free, existing
 
 
-def _check_disk(directory: Path, key: Layout) -> None:
+def _check_disk(directory: Path, key: CacheSpec) -> None:
     needed, (free, existing) = key.bytes, free_disk(directory)
     if needed > free * 0.95:
         raise CacheError(
@@ -182,7 +182,7 @@ def _write_shard(directory: Path, shard: int, rows: np.ndarray, blocks: dict[str
                 handle.flush()
                 os.fsync(handle.fileno())
         checksums = {stem: zlib.crc32(b.data) for stem, b in blocks.items()}
-        write_json(receipt(directory, shard), {"crc32": checksums, "seconds": seconds})
+        write_json(shard_metadata_file(directory, shard), {"crc32": checksums, "seconds": seconds})
     except (OSError, EOFError, ValueError, RunError) as error:  # the middle two: the file is not what was laid out
         raise _unwritable(directory, error) from error
 

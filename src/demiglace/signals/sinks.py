@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch, collate, sorted_batches
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.models.pooling import norm_ratios
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import hidden_request
@@ -40,7 +40,7 @@ class Sinks:
 
 
 def find_sinks(
-    model: PreTrainedModel, examples: Examples | Blocks, layers: Iterable[int], precision: str = "fp32"
+    model: PreTrainedModel, examples: TokenizedSplit | Blocks, layers: Iterable[int], precision: str = "fp32"
 ) -> Sinks:
     """Find sinks in these layers on up to 32 rows, drawn with seed 0, of at most 4,096 tokens but at least two rows."""
     layers = sorted(layers)

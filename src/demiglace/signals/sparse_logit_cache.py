@@ -16,19 +16,19 @@ from demiglace.console import Bar
 from demiglace.data.batching import Batch, collate, forward_tokens
 from demiglace.data.text.blocks import Blocks
 from demiglace.models.language_model import HeadInput
-from demiglace.models.pooling import State
+from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
-from demiglace.signals.hidden_state_cache import all_layers, hidden_arrays, put_states, read_states
-from demiglace.signals.logit_sampling import Kind, drawn_tokens, even_numbers, likeliest_tokens
+from demiglace.signals.hidden_state_cache import all_layers, hidden_arrays, read_states, write_hidden_states
+from demiglace.signals.logit_sampling import Kind, sample_tokens, stratified_uniforms, top_k_tokens
 from demiglace.signals.online import OnlineTeacher
-from demiglace.signals.request import SignalRequest, Signals, SparseTargets
-from demiglace.signals.shard_store import Layout, fill_shards, open_arrays
+from demiglace.signals.request import SignalRequest, Signals, SparseLogits
+from demiglace.signals.shard_store import CacheSpec, fill_shards, open_arrays
 
 SHARD_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Telling:
+class SparseLogitConfig:
     """How a distribution σ(z/τ) is told by `count` tokens; see `signals.sparse`."""
 
     kind: Kind
@@ -38,7 +38,7 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class TokenKey(Layout):
+class SparseLogitCacheKey(CacheSpec):
     """Everything the cached tokens depend on. teacher and blocks are fingerprints."""
 
     online: ClassVar[str] = "--cache-tokens none"
@@ -48,10 +48,10 @@ class TokenKey(Layout):
     rows: int
     size: int
     vocabulary: int
-    telling: Telling
+    telling: SparseLogitConfig
     layers: int
     width: int
-    poolings: tuple[State, ...]
+    poolings: tuple[HiddenStateKind, ...]
     dtype: Literal["float16", "float32"]
     precision: str
 
@@ -61,11 +61,11 @@ class TokenKey(Layout):
         teacher: str,
         shape: ModelShape,
         blocks: Blocks,
-        telling: Telling,
+        telling: SparseLogitConfig,
         request: SignalRequest,
         dtype: Literal["float16", "float32"],
         precision: str,
-    ) -> "TokenKey":
+    ) -> "SparseLogitCacheKey":
         """The key of a capture; dtype: number format of the hidden states, of which all layers are kept."""
         numbers = hashlib.sha256(np.ascontiguousarray(blocks.numbers).data).hexdigest()[:16]
         return cls(
@@ -104,9 +104,9 @@ class TokenKey(Layout):
 class TokenCache:
     """A complete cache, memory-mapped; rows are the row numbers of the `Blocks` that were captured."""
 
-    def __init__(self, directory: Path, key: TokenKey):
+    def __init__(self, directory: Path, key: SparseLogitCacheKey):
         """Open and verify a complete cache. Raises `CacheError` where a shard is missing or corrupt."""
-        self._poolings: Sequence[State] = key.poolings
+        self._poolings: Sequence[HiddenStateKind] = key.poolings
         self._arrays = open_arrays(directory, key)
 
     def fetch(self, batch: Batch, phase: int = 0) -> Signals:
@@ -123,7 +123,7 @@ class TokenCache:
         else:
             weights = torch.full((1,), 1 / ids.shape[-1], device=device).expand(ids.shape)
         states = read_states(self._arrays, self._poolings, batch)
-        return Signals(states=states, head=SparseTargets(ids, weights, entropy))
+        return Signals(states=states, head=SparseLogits(ids, weights, entropy))
 
 
 # logits that live at a time: as in `losses.language`, but a GPU's are in float64
@@ -131,7 +131,7 @@ _CHUNK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 
 def fill_token_cache(
-    directory: Path, key: TokenKey, teacher: PreTrainedModel, blocks: Blocks, rank: int = 0, ranks: int = 1
+    directory: Path, key: SparseLogitCacheKey, teacher: PreTrainedModel, blocks: Blocks, rank: int = 0, ranks: int = 1
 ) -> None:
     """Capture the shards that `directory` does not hold yet; with several processes each takes its share of them.
 
@@ -147,7 +147,7 @@ def fill_token_cache(
 
 
 def _capture_shard(
-    key: TokenKey, rows: np.ndarray, source: OnlineTeacher, blocks: Blocks, device: torch.device, bar: Bar
+    key: SparseLogitCacheKey, rows: np.ndarray, source: OnlineTeacher, blocks: Blocks, device: torch.device, bar: Bar
 ) -> dict[str, np.ndarray]:
     found = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
     most = max(1, forward_tokens(device) // key.size)
@@ -155,22 +155,22 @@ def _capture_shard(
         places = np.arange(start, min(start + most, len(rows)))
         signals = source.fetch(collate(blocks, rows[places], device))
         assert isinstance(signals.head, HeadInput)
-        for stem, told in _told(key, signals.head, blocks.numbers[rows[places]]).items():
+        for stem, told in _sparsify(key, signals.head, blocks.numbers[rows[places]]).items():
             found[stem][places] = told.view(found[stem][places].shape).cpu().numpy()
-        put_states(found, places, signals, key.poolings, key.layers)
+        write_hidden_states(found, places, signals, key.poolings, key.layers)
         bar.advance(len(places))
     return found
 
 
-def _told(key: TokenKey, output: HeadInput, numbers: np.ndarray) -> dict[str, Tensor]:
+def _sparsify(key: SparseLogitCacheKey, output: HeadInput, numbers: np.ndarray) -> dict[str, Tensor]:
     """What tells the distributions at every place of these blocks, by the arrays' names."""
     telling, chunks = key.telling, _chunks_of_logits(output.at(None), key.precision)
     if telling.kind == "top-k":
-        likeliest = (likeliest_tokens(logits, telling.count, telling.temperature) for _, logits in chunks)
+        likeliest = (top_k_tokens(logits, telling.count, telling.temperature) for _, logits in chunks)
         return _joined(("ids", "probabilities", "entropy"), likeliest)
-    even = np.concatenate([even_numbers(telling.seed, int(n), key.size, telling.count) for n in numbers])
+    even = np.concatenate([stratified_uniforms(telling.seed, int(n), key.size, telling.count) for n in numbers])
     given = torch.from_numpy(even).to(output.hidden.device)
-    drawn = (drawn_tokens(logits, given[part], telling.temperature) for part, logits in chunks)
+    drawn = (sample_tokens(logits, given[part], telling.temperature) for part, logits in chunks)
     return _joined(("ids", "entropy"), drawn)
 
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.methods.terms.logits import DIVERGENCES
-from demiglace.models.masked_lm import MaskedLM
+from demiglace.models.masked_lm import SelectedPositionLM
 from demiglace.models.precision import autocast
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest
 from demiglace.training.checkpoint import prefixed, unprefixed
-from demiglace.training.objective import Perturbed
+from demiglace.training.objective import PerturbedBatch
 from demiglace.training.optimiser import optimiser_tensors, restore_optimiser
 
 _PLACES, _NOISE = 1, 2  # what a row's random numbers are for
@@ -51,7 +51,7 @@ class Adversary:
     def __init__(
         self,
         options: AdversarialMasking,
-        generator: MaskedLM,
+        generator: SelectedPositionLM,
         teacher: PreTrainedModel,
         request: SignalRequest,
         vocabulary: Vocabulary,
@@ -66,17 +66,17 @@ class Adversary:
         self._optimiser = torch.optim.AdamW(self._parameters, lr=options.generator_lr) if self._parameters else None
         self.divergence: float | None = None
 
-    def perturb(self, batch: Batch, now: Progress) -> Perturbed:
+    def perturb(self, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
         """The batch with some of its tokens refilled, and what the teacher says of it."""
         places, draws = self._places(batch, now)
         with torch.no_grad(), autocast(self._precision, batch.input_ids.device):
             ids = batch.input_ids.clone()
             if places.any():
-                ids[places] = _drawn(self._logits(batch, places).float(), draws)
+                ids[places] = _sample_tokens(self._logits(batch, places).float(), draws)
             other = replace(batch, input_ids=ids)
-            return Perturbed(other, capture(self._teacher, other, self._request))
+            return PerturbedBatch(other, capture(self._teacher, other, self._request))
 
-    def predicted(self, batch: Batch, now: Progress) -> tuple[Tensor, Tensor]:
+    def predicted(self, batch: Batch, now: TrainingProgress) -> tuple[Tensor, Tensor]:
         """Return the tokens that would be refilled, [M], and the generator's most probable token for each, [M]."""
         places, _ = self._places(batch, now)
         with torch.no_grad(), autocast(self._precision, batch.input_ids.device):
@@ -87,7 +87,7 @@ class Adversary:
         student: PreTrainedModel,
         batches: Sequence[Batch],
         rows: float,
-        now: Progress,
+        now: TrainingProgress,
         reduce: Callable[[Tensor], Tensor],
     ) -> None:
         """One step that makes teacher and student differ more. rows: of all processes; reduce: sums over them.
@@ -111,7 +111,7 @@ class Adversary:
         self._optimiser.zero_grad()
         self.divergence = float(reduce(total))
 
-    def _divergence(self, student: PreTrainedModel, batch: Batch, places: Tensor, now: Progress) -> Tensor:
+    def _divergence(self, student: PreTrainedModel, batch: Batch, places: Tensor, now: TrainingProgress) -> Tensor:
         """Return Σ over rows of KL(T(x') ‖ S(x')) or ‖T(x') − S(x')‖²/C, with a gradient to the generator."""
         with autocast(self._precision, batch.input_ids.device):
             chosen = self._straight_through(self._logits(batch, places).float(), self._noise(batch, places, now))
@@ -140,7 +140,7 @@ class Adversary:
         hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
         return hard + soft - soft.detach()
 
-    def _places(self, batch: Batch, now: Progress) -> tuple[Tensor, Tensor]:
+    def _places(self, batch: Batch, now: TrainingProgress) -> tuple[Tensor, Tensor]:
         """Which tokens are refilled, bool [B, L]; and a number from 0 to 1 to draw each one's filling by, [M].
 
         A causal generator has nothing to predict a row's first token from: it stays.
@@ -159,7 +159,7 @@ class Adversary:
         device = batch.input_ids.device
         return torch.from_numpy(places).to(device), torch.from_numpy(draws[places]).to(device)
 
-    def _noise(self, batch: Batch, places: Tensor, now: Progress) -> Tensor:
+    def _noise(self, batch: Batch, places: Tensor, now: TrainingProgress) -> Tensor:
         """Gumbel noise [M, V]."""
         parts = []
         for row, count in zip(batch.rows.tolist(), places.sum(1).tolist(), strict=True):
@@ -198,11 +198,11 @@ class Adversary:
         return {} if self.divergence is None else {"generator_divergence": self.divergence}
 
 
-def _random(now: Progress, row: int, purpose: int) -> np.random.Generator:
+def _random(now: TrainingProgress, row: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng((now.seed, now.epoch, row, purpose))
 
 
-def _drawn(logits: Tensor, draws: Tensor) -> Tensor:
+def _sample_tokens(logits: Tensor, draws: Tensor) -> Tensor:
     """A token for each row [M] with its probability, as hard Gumbel-softmax draws them, from one number each."""
     cumulative = logits.softmax(-1).cumsum(-1)
     found = torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True).squeeze(-1)

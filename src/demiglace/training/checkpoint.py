@@ -19,7 +19,7 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping
 
     Raises `RunError` where the file cannot be written.
     """
-    plain = _unshared(tensors)
+    plain = _untie(tensors)
     header = {"position": json.dumps(dict(position))}
     header["crc32"] = str(_checksum(plain, header["position"]))
     draft = file.with_name(file.name + ".part")
@@ -37,7 +37,7 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping
         ) from error
 
 
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _untie(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors on the CPU; copied where one shares memory with another (tied weights), which safetensors refuses.
 
     Copying all would cost as much memory as model and optimiser take, at the peak of the run.

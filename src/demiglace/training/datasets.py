@@ -10,13 +10,13 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.schema import Dataset
-from demiglace.data.tokenise import Examples, concatenate, tokenise
+from demiglace.data.tokenise import TokenizedSplit, concatenate, tokenise
 from demiglace.evaluation.metrics import METRICS, compute
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.methods.base import Problem
 
 
-class Material(Protocol):
+class TrainingData(Protocol):
     """Examples to train and to measure on, whatever they are."""
 
     @property
@@ -44,11 +44,11 @@ class Material(Protocol):
 
 
 @dataclass(frozen=True)
-class RowMaterial:
+class TaskData:
     """A data set made ready for one tokenizer."""
 
     dataset: Dataset
-    examples: Mapping[str, Examples]
+    examples: Mapping[str, TokenizedSplit]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
 
@@ -91,9 +91,9 @@ def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
     return dataset
 
 
-def make_material(
+def tokenize_dataset(
     dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
-) -> RowMaterial:
+) -> TaskData:
     """Tokenise all splits; unlabelled rows follow the training rows.
 
     Raises `ConfigError` where a row is longer than one of the models takes.
@@ -110,4 +110,4 @@ def make_material(
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
-    return RowMaterial(dataset, examples, lines, unlabelled)
+    return TaskData(dataset, examples, lines, unlabelled)

@@ -15,14 +15,14 @@ from demiglace.config.training import TrainConfig
 from demiglace.console import say
 from demiglace.data.batching import Batch
 from demiglace.errors import ModelError
-from demiglace.methods.base import Progress, Term
+from demiglace.methods.base import Term, TrainingProgress
 from demiglace.methods.terms.logits import LogitDistillation
-from demiglace.methods.terms.scheduled import Scheduled
+from demiglace.methods.terms.scheduled import ScheduledTerm
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import seeded
 from demiglace.signals.request import Signals
 from demiglace.training.log import RunLog
-from demiglace.training.objective import Objective, Perturbed
+from demiglace.training.objective import Objective, PerturbedBatch
 
 _STEPS_BETWEEN = 200  # from one look at the gradients to the next: so they cost less than 1 % of the time
 _ROWS = 8  # rows that such a look takes
@@ -42,10 +42,10 @@ _MEANING = {
 }
 _SETTLED = 100  # steps after which two models should agree; a student with new weights does not at the start
 
-Hear = Callable[[np.ndarray, Progress], tuple[Batch, Signals, Perturbed | None]]
+FetchBatch = Callable[[np.ndarray, TrainingProgress], tuple[Batch, Signals, PerturbedBatch | None]]
 
 
-def shares(objective: Objective, values: Sequence[float]) -> dict[str, float]:
+def loss_shares(objective: Objective, values: Sequence[float]) -> dict[str, float]:
     """Each term's share of the total: |weight · value| / Σ |weight · value|, all 0 where the total is."""
     parts = [abs(row.weight * value) for row, value in zip(objective.rows, values, strict=True)]
     total = sum(parts) or 1.0
@@ -89,7 +89,7 @@ def _norm(gradients: Sequence[Tensor | None]) -> float:
     return float(torch.stack(there).norm()) if there else 0.0
 
 
-def far_apart(parts: Mapping[str, float]) -> str | None:
+def imbalance_warning(parts: Mapping[str, float]) -> str | None:
     """Return a warning where one term's gradient norm is over 30 times another's; terms of norm 0 do not count."""
     there = {name: part for name, part in parts.items() if part > 0}
     if not there:
@@ -113,13 +113,13 @@ def _bound(name: str, step: int) -> float | None:
 class Diagnostics:
     """Looks at a run after each window of its log, on the main process, unless `--diagnostics off`."""
 
-    def __init__(self, objective: Objective, config: TrainConfig, log: RunLog, hear: Hear):
-        self._objective, self._config, self._log, self._hear = objective, config, log, hear
+    def __init__(self, objective: Objective, config: TrainConfig, log: RunLog, hear: FetchBatch):
+        self._objective, self._config, self._log, self._fetch_batch_and_signals = objective, config, log, hear
         self._checked: set[int] = set()
         self._low: set[str] = set()
         self._warned: set[str] = set()
 
-    def after_window(self, record: Mapping[str, Any], rows: np.ndarray, steps: int, now: Progress) -> None:
+    def on_log(self, record: Mapping[str, Any], rows: np.ndarray, steps: int, now: TrainingProgress) -> None:
         """Look at a window of `steps` steps: its record in the log, the rows of its last step, and where that was."""
         if self._config.diagnostics == "off":
             return
@@ -134,7 +134,7 @@ class Diagnostics:
             self._log.write("gradients", {"step": end, "layer": layer, "terms": norms})
         self._watch_features(end, record["diagnostics"])
 
-    def _first_steps(self, record: Mapping[str, Any], rows: np.ndarray, now: Progress) -> None:
+    def _first_steps(self, record: Mapping[str, Any], rows: np.ndarray, now: TrainingProgress) -> None:
         """Print each term's share of the gradient; warn of a term without any and of two that are far apart.
 
         Shares of the loss would mislead: a term may be small and steep, or large and flat.
@@ -150,13 +150,13 @@ class Diagnostics:
         for name, norm in norms.items():
             if terms[name] == 0 == norm:
                 say(f"warning: {name} is 0 in the first steps and has no gradient, so it trains nothing.")
-        if warning := far_apart(norms):
+        if warning := imbalance_warning(norms):
             say(warning)
 
-    def _norms(self, rows: np.ndarray, now: Progress) -> tuple[int, dict[str, float]]:
+    def _norms(self, rows: np.ndarray, now: TrainingProgress) -> tuple[int, dict[str, float]]:
         """Compute the terms' gradient norms on these rows at the present weights; see `gradient_norms`."""
         with seeded(self._config.seed), torch.enable_grad():
-            batch, signals, perturbed = self._hear(rows, now)
+            batch, signals, perturbed = self._fetch_batch_and_signals(rows, now)
             labelled = max(1.0, float(batch.labelled.sum()))
             terms = self._objective.term_values(batch, signals, now, float(len(rows)), labelled, perturbed)
             return gradient_norms(self._objective, terms, now.phase)
@@ -172,7 +172,7 @@ class Diagnostics:
 
     def _temperature(self, term: Term) -> str:
         """What a term's temperature does to its gradient; nothing where outputs are compared as numbers."""
-        if isinstance(term, Scheduled):
+        if isinstance(term, ScheduledTerm):
             return self._temperature(term.term)
         is_regression = self._objective.student.config.num_labels == 1
         if not isinstance(term, LogitDistillation) or term.divergence in ("squared", "hard") or is_regression:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from demiglace.models.layer_stack import layer_stack
 
 
-def shard(module: nn.Module, student: PreTrainedModel, device: torch.device) -> None:
+def apply_fsdp(module: nn.Module, student: PreTrainedModel, device: torch.device) -> None:
     """Share out, in place, each layer of the student, and then all that is left of the module around it."""
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layer_stack(student):
@@ -29,12 +29,12 @@ def shard(module: nn.Module, student: PreTrainedModel, device: torch.device) -> 
 
 
 def unsharded_copy(student: PreTrainedModel) -> PreTrainedModel:
-    """The same model, to be kept whole; to be called before `shard`."""
+    """The same model, to be kept whole; to be called before `apply_fsdp`."""
     return copy.deepcopy(student)
 
 
 @contextmanager
-def without_exchange(module: nn.Module) -> Iterator[None]:
+def no_grad_sync(module: nn.Module) -> Iterator[None]:
     """Inside, gradients are added up in each process and not exchanged."""
     assert isinstance(module, FSDPModule)
     module.set_requires_gradient_sync(False)
@@ -44,14 +44,14 @@ def without_exchange(module: nn.Module) -> Iterator[None]:
         module.set_requires_gradient_sync(True)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor gathered from all processes where it is shared out; each has to call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`whole` of each."""
-    return {name: whole(t) for name, t in tensors.items()}
+def full_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`full_tensor` of each."""
+    return {name: full_tensor(t) for name, t in tensors.items()}
 
 
 def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -62,7 +62,7 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         module.load_state_dict(tensors)
 
 
-def like(parameter: Tensor, value: Tensor) -> Tensor:
+def distribute_like(parameter: Tensor, value: Tensor) -> Tensor:
     """A whole tensor shared out as a parameter of the same shape is."""
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)

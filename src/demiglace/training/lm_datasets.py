@@ -27,7 +27,7 @@ METRICS = {"loss": False, "perplexity": False}  # and whether higher is better
 
 
 @dataclass(frozen=True)
-class CorpusMaterial:
+class LanguageModelingData:
     """A corpus as blocks, for one tokenizer, and the one to validate on, if any; a `training.datasets.Material`."""
 
     corpus: Corpus
@@ -126,7 +126,7 @@ def block_size(asked: int | None, shapes: Sequence[ModelShape], usual: int = USU
 
 def make_blocks(
     config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase, masking: Masking | None, run: Path
-) -> CorpusMaterial:
+) -> LanguageModelingData:
     """Tokenise what is not tokenised yet, cut it into blocks of `size`, and set blocks aside for validation."""
     home = run / "tokens" if config.token_files == "auto" else Path(config.token_files)
     corpus = load_corpus(home, corpus_files(config.corpus), tokenizer, config.reading)
@@ -143,7 +143,7 @@ def make_blocks(
     if count < len(blocks):
         drawn = np.random.default_rng(0).permutation(len(blocks))[:count]
         blocks = replace(blocks, numbers=blocks.numbers[np.sort(drawn)])
-    material = CorpusMaterial(corpus, held, {"train": blocks, "validation": validation})
+    material = LanguageModelingData(corpus, held, {"train": blocks, "validation": validation})
     _say(material)
     return material
 
@@ -164,7 +164,7 @@ def blocks_to_train_on(blocks: int, size: int, config: CorpusConfig) -> int:
     return blocks if config.max_tokens is None else max(1, min(blocks, config.max_tokens // size))
 
 
-def _say(material: CorpusMaterial) -> None:
+def _say(material: LanguageModelingData) -> None:
     corpus, train = material.corpus, material.examples["train"]
     say(
         f"corpus: {corpus.documents:,} documents, {corpus.bytes / 1e6:,.1f} MB, {len(corpus):,} tokens; "

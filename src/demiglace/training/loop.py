@@ -24,19 +24,19 @@ from demiglace.config.training import TrainConfig
 from demiglace.console import Bar, progress
 from demiglace.data.batching import Batch, collate, epoch_steps, split_by_tokens
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import Examples
+from demiglace.data.tokenise import TokenizedSplit
 from demiglace.errors import DivergedError, ModelError
-from demiglace.methods.base import Epoch, Progress
+from demiglace.methods.base import Epoch, TrainingProgress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
 from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.checkpoint import load_checkpoint, prefixed, save_checkpoint, unprefixed
-from demiglace.training.diagnostics import Diagnostics, shares
-from demiglace.training.fsdp import gathered, load, shard, unsharded_copy, whole, without_exchange
+from demiglace.training.diagnostics import Diagnostics, loss_shares
+from demiglace.training.fsdp import apply_fsdp, full_state_dict, full_tensor, load, no_grad_sync, unsharded_copy
 from demiglace.training.log import RunLog
-from demiglace.training.objective import Objective, Perturbed
+from demiglace.training.objective import Objective, PerturbedBatch
 from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
-from demiglace.training.schedule import Timetable
+from demiglace.training.schedule import TrainingSchedule
 
 _FIT_ROWS = 512  # training rows that the terms' weights are fitted to, where their start needs some
 
@@ -45,7 +45,7 @@ Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 
 
 @dataclass
-class State:
+class TrainerState:
     """Where a run stands; saved with every checkpoint."""
 
     step: int = 0
@@ -59,7 +59,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Goal:
+class ModelSelection:
     """The validation metric that chooses the best epoch; without `evaluate` the last epoch is the best."""
 
     evaluate: Evaluate | None = None
@@ -73,9 +73,9 @@ class Loop:
     def __init__(
         self,
         objective: Objective,
-        examples: Examples | Blocks,
+        examples: TokenizedSplit | Blocks,
         source: SignalSource | None,
-        goal: Goal,
+        goal: ModelSelection,
         config: TrainConfig,
         directory: Path,
         accelerator: Accelerator,
@@ -93,15 +93,15 @@ class Loop:
         self._fit_terms()
         self._copy = unsharded_copy(objective.student) if self._sharded else objective.student
         if self._sharded:
-            shard(objective, objective.student, accelerator.device)
+            apply_fsdp(objective, objective.student, accelerator.device)
         self._objective = objective if self._sharded else accelerator.prepare_model(objective)
-        self._optimiser = make_optimiser(objective, config)  # behind `shard`, which makes other parameters
+        self._optimiser = make_optimiser(objective, config)  # behind `apply_fsdp`, which makes other parameters
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
-        self._diagnostics = Diagnostics(objective, config, self._log, self._hear)
+        self._diagnostics = Diagnostics(objective, config, self._log, self._fetch_batch_and_signals)
         self._window: list[Tensor] = []
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
-        self._timetable = Timetable.of(config, objective.phases, self._epoch_length)
-        self.state = State()
+        self._timetable = TrainingSchedule.of(config, objective.phases, self._epoch_length)
+        self.state = TrainerState()
         self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch  # of the last checkpoint
 
     def _fit_terms(self) -> None:
@@ -116,7 +116,7 @@ class Loop:
         for phase in range(len(self._plain.phases)):
             batches = (collate(self._examples, part, self._accelerator.device) for part in parts)
             fetched = ((batch, self._source.fetch(batch, phase)) for batch in batches)
-            self._plain.fit(fetched, Progress(self._config.seed, 0, 0, phase))
+            self._plain.fit(fetched, TrainingProgress(self._config.seed, 0, 0, phase))
 
     @property
     def _last(self) -> Path:
@@ -125,7 +125,7 @@ class Loop:
     def _best(self, epoch: int) -> Path:
         return self._directory / "checkpoints" / f"best-{epoch}.safetensors"
 
-    def run(self) -> State:
+    def run(self) -> TrainerState:
         """Train to the end, from the last checkpoint where there is one. Raises `DivergedError`, `RunError`."""
         self._resume()
         while self.state.step < self._timetable.steps and not self.state.stopped:
@@ -139,7 +139,7 @@ class Loop:
     def student(self) -> PreTrainedModel:
         """The student as it is now, whole; all processes have to ask."""
         if self._sharded:
-            self._copy.load_state_dict(gathered(self._plain.student.state_dict()))
+            self._copy.load_state_dict(full_state_dict(self._plain.student.state_dict()))
         return self._copy
 
     def _epoch(self, epoch: int) -> None:
@@ -154,8 +154,8 @@ class Loop:
         with progress(title, len(self._examples), "rows", done) as bar:
             for index in range(first, len(plan)):
                 self._step(epoch, plan[index])
-                self._after_step(epoch, plan, index, bar)
-        self._end_epoch(epoch, self._measure(plan[-1]))
+                self._on_step_end(epoch, plan, index, bar)
+        self._end_epoch(epoch, self._validate(plan[-1]))
 
     def _begin_phase(self, epoch: int) -> None:
         """Before the first step of a later phase, reset the optimizer and load the weights that the phase starts from.
@@ -172,31 +172,31 @@ class Loop:
 
     def _step(self, epoch: int, rows: np.ndarray) -> None:
         step = self.state.step
-        self._seed(step)
+        self._seed_step_rng(step)
         self._plain.train()
         for group in self._optimiser.param_groups:
             group["lr"] = self._timetable.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
         now = self._timetable.progress(step)
-        self._teach_adversary(rows, now)
-        total = self._accumulate(rows, now, counts)
+        self._train_generator(rows, now)
+        total = self._forward_backward(rows, now, counts)
         norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
         self._optimiser.step()
         self._optimiser.zero_grad()
         assert norm is not None
-        self._window.append(torch.cat([total, whole(norm.detach()).reshape(1).float()]))
+        self._window.append(torch.cat([total, full_tensor(norm.detach()).reshape(1).float()]))
         self.state.step += 1
         self.state.rows += len(rows)
 
-    def _accumulate(self, rows: np.ndarray, now: Progress, counts: tuple[float, float]) -> Tensor:
+    def _forward_backward(self, rows: np.ndarray, now: TrainingProgress, counts: tuple[float, float]) -> Tensor:
         """Forward and backward over this process's share of the step; the sums of loss and terms, [1 + terms]."""
-        parts = self._share(rows)
+        parts = self._local_microbatches(rows)
         ranks = self._accelerator.num_processes
         total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
         for i, (part, weight) in enumerate(parts):
-            batch, signals, perturbed = self._hear(part, now, weight)
+            batch, signals, perturbed = self._fetch_batch_and_signals(part, now, weight)
             if i < len(parts) - 1:
-                with self._unsynced():
+                with self._no_grad_sync():
                     loss, terms = self._objective(batch, signals, now, *counts, perturbed)
                     (loss * ranks).backward()
             else:
@@ -205,13 +205,13 @@ class Loop:
             total += torch.cat([loss.detach().reshape(1), terms])
         return total
 
-    def _unsynced(self) -> AbstractContextManager[None]:
+    def _no_grad_sync(self) -> AbstractContextManager[None]:
         """Inside, the gradients are this process's alone."""
         if self._sharded:
-            return without_exchange(self._objective)
+            return no_grad_sync(self._objective)
         return self._accelerator.no_sync(self._objective)  # type: ignore[no-any-return]
 
-    def _share(self, rows: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    def _local_microbatches(self, rows: np.ndarray) -> list[tuple[np.ndarray, float]]:
         """This process's rows of a step, in parts of at most `batch_tokens`, each with what its rows count for.
 
         Parts that count for nothing are added where the process must take part all the same: it has no rows, or fewer
@@ -222,31 +222,35 @@ class Loop:
         needed = max(map(len, cut)) if self._sharded else 1
         return [(part, 1.0) for part in cut[rank]] + [(rows[:1], 0.0)] * (needed - len(cut[rank]))
 
-    def _teach_adversary(self, rows: np.ndarray, now: Progress) -> None:
+    def _train_generator(self, rows: np.ndarray, now: TrainingProgress) -> None:
         """The generator's step, where it is due: on the rows of the student's step that follows."""
         adversary = self._adversary
         if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.learns_at(now.step):
             return
         device = self._accelerator.device
-        batches = [collate(self._examples, part, device, weight, now.epoch) for part, weight in self._share(rows)]
+        batches = [
+            collate(self._examples, part, device, weight, now.epoch) for part, weight in self._local_microbatches(rows)
+        ]
         adversary.learn(self._plain.student, batches, len(rows), now, self._sum)
 
     def _sum(self, value: Tensor) -> Tensor:
         return self._accelerator.reduce(value, "sum")  # type: ignore[no-any-return]
 
-    def _hear(self, rows: np.ndarray, now: Progress, weight: float = 1.0) -> tuple[Batch, Signals, Perturbed | None]:
+    def _fetch_batch_and_signals(
+        self, rows: np.ndarray, now: TrainingProgress, weight: float = 1.0
+    ) -> tuple[Batch, Signals, PerturbedBatch | None]:
         """A batch, and what the teacher says of it and of the text that an augmentation made of it."""
         batch = collate(self._examples, rows, self._accelerator.device, weight, now.epoch)
         signals = self._source.fetch(batch, now.phase) if self._source else Signals()
         perturbs = self._adversary is not None and self._plain.perturbs(now.phase)
         return batch, signals, self._adversary.perturb(batch, now) if self._adversary and perturbs else None
 
-    def _after_step(self, epoch: int, plan: list[np.ndarray], index: int, bar: Bar) -> None:
+    def _on_step_end(self, epoch: int, plan: list[np.ndarray], index: int, bar: Bar) -> None:
         bar.advance(len(plan[index]))
         is_last = index == len(plan) - 1
         if len(self._window) < self._config.log_steps and not is_last:
             return
-        loss = self._flush(epoch, plan, index)
+        loss = self._log_window(epoch, plan, index)
         bar.advance(0, f"loss {loss:.4f}")
         if not is_last and self._is_save_due():
             self._save()
@@ -258,7 +262,7 @@ class Loop:
             return is_due
         return bool(broadcast(torch.tensor([is_due], device=self._accelerator.device, dtype=torch.int))[0])
 
-    def _flush(self, epoch: int, plan: list[np.ndarray], index: int) -> float:
+    def _log_window(self, epoch: int, plan: list[np.ndarray], index: int) -> float:
         """Read the window's losses off the device, check them, log their mean; returns the mean loss."""
         values = torch.stack(self._window)
         values[:, :-1] = self._accelerator.reduce(values[:, :-1].contiguous(), "sum")
@@ -272,20 +276,18 @@ class Loop:
             "lr": self._optimiser.param_groups[0]["lr"],
             "loss": loss,
             "terms": dict(zip(self._plain.names, terms, strict=True)),
-            "shares": shares(self._plain, terms),
+            "shares": loss_shares(self._plain, terms),
             "gradient_norm": norm,
-            "diagnostics": self._findings(self._timetable.progress(self.state.step - 1).phase),
+            "diagnostics": self._collect_diagnostics(self._timetable.progress(self.state.step - 1).phase),
         }
         self._log.write("step", record)
         if self._accelerator.is_main_process and not self._sharded:
-            self._diagnostics.after_window(
-                record, plan[index], len(table), self._timetable.progress(self.state.step - 1)
-            )
+            self._diagnostics.on_log(record, plan[index], len(table), self._timetable.progress(self.state.step - 1))
         if self._config.track:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
 
-    def _findings(self, phase: int) -> dict[str, float]:
+    def _collect_diagnostics(self, phase: int) -> dict[str, float]:
         """Return the numbers that the phase's terms and the generator kept of their last steps."""
         found = {k: float(v) for k, v in self._plain.diagnostics(phase).items()}
         return found | (self._adversary.diagnostics() if self._adversary else {})
@@ -311,9 +313,9 @@ class Loop:
             f"--precision fp32, and another --output. {kept}"
         )
 
-    def _measure(self, rows: np.ndarray) -> dict[str, float]:
+    def _validate(self, rows: np.ndarray) -> dict[str, float]:
         """The validation metrics now, after the step of these rows."""
-        self._tick()
+        self._update_clock()
         if self._goal.evaluate is None:
             return {}
         try:
@@ -327,7 +329,7 @@ class Loop:
         state = self.state
         state.history.append(metrics)
         value = metrics.get(self._goal.metric)
-        if value is None or not self._config.load_best_model_at_end or self._better(epoch, value):
+        if value is None or not self._config.load_best_model_at_end or self._is_best(epoch, value):
             self._keep_as_best(epoch, value)
         patience = self._config.patience
         waited = epoch - max(state.best_epoch, self._timetable.last_phase)
@@ -351,7 +353,7 @@ class Loop:
             if before != self._saved_best:
                 self._best(before).unlink(missing_ok=True)
 
-    def _better(self, epoch: int, value: float) -> bool:
+    def _is_best(self, epoch: int, value: float) -> bool:
         """Return whether this epoch's model is the best of its phase so far."""
         best = self.state.best_value
         if best is None or self.state.best_epoch < self._timetable.first_of_phase(epoch):
@@ -363,21 +365,21 @@ class Loop:
         for term, pairs in self._plain.pairs(now).items():
             self._log.write("mapping", {"epoch": epoch, "step": self.state.step, "term": term, "pairs": pairs})
 
-    def _seed(self, step: int) -> None:
+    def _seed_step_rng(self, step: int) -> None:
         """Dropout as a function of the step, so that no generator's state needs saving."""
         words = (self._config.seed, step, self._accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
-    def _tick(self) -> None:
+    def _update_clock(self) -> None:
         now = time.perf_counter()
         self.state.seconds += now - self._clock
         self._clock = now
 
     def _save(self) -> None:
-        tensors = prefixed("objective.", gathered(self._plain.state_dict()))
-        tensors |= prefixed("optimiser.", gathered(optimiser_tensors(self._optimiser)))
+        tensors = prefixed("objective.", full_state_dict(self._plain.state_dict()))
+        tensors |= prefixed("optimiser.", full_state_dict(optimiser_tensors(self._optimiser)))
         if self._accelerator.is_main_process:
-            self._tick()
+            self._update_clock()
             self.state.log_size = self._log.size
             tensors |= prefixed("adversary.", self._adversary.tensors() if self._adversary else {})
             save_checkpoint(self._last, tensors, vars(self.state))
@@ -390,7 +392,7 @@ class Loop:
             self._log.cut(0)
             return
         tensors, position = load_checkpoint(self._last)
-        self.state = State(**position)
+        self.state = TrainerState(**position)
         load(self._plain, unprefixed("objective.", tensors))
         restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
         if self._adversary:

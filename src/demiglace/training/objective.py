@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Method, Problem, Progress, Requests, TermLoss, Weighted
-from demiglace.methods.terms.token_level import is_of_tokens, token_terms
+from demiglace.methods.base import Method, Problem, SignalRequests, TermLoss, TrainingProgress, WeightedTerm
+from demiglace.methods.terms.token_level import is_token_level, token_terms
 from demiglace.models.language_model import HeadInput
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
@@ -19,7 +19,7 @@ from demiglace.signals.request import Signals
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class PerturbedBatch:
     """Other text of the same rows, and what the teacher says of it."""
 
     batch: Batch
@@ -37,13 +37,13 @@ class Objective(nn.Module):
         super().__init__()
         shape = ModelShape.of(student)
         self.student = student
-        self.requests: Requests = method.requests(shape, teacher)
+        self.requests: SignalRequests = method.requests(shape, teacher)
         self._phases = [method.requests(shape, teacher, phase).student for phase in range(len(method.phases))]
         self.phases = method.phases
         self._active = [method.active(phase) for phase in range(len(method.phases))]
         self._perturbed = method.perturbed_requests(shape, teacher).student
         self.terms = nn.ModuleList(w.term.build(shape, teacher, problem) for w in method.terms)
-        self.names = unique_names(method)
+        self.names = term_names(method)
         for name, t, w in zip(self.names, self.terms, method.terms, strict=True):
             if w.on == "perturbed" and _term(t).needs_fit:
                 raise ConfigError(
@@ -53,22 +53,22 @@ class Objective(nn.Module):
         self._rows = method.terms
         self._precision = precision
         is_language = problem == "language"
-        self._of_tokens = [is_language and is_of_tokens(w.term.requests(shape, teacher)) for w in method.terms]
+        self._of_tokens = [is_language and is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
 
     def forward(
         self,
         batch: Batch,
         teacher: Signals,
-        progress: Progress,
+        progress: TrainingProgress,
         rows: float,
         labelled: float,
-        perturbed: Perturbed | None = None,
+        perturbed: PerturbedBatch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The batch's part of the step's loss, and of each term (unweighted, detached, [terms]; 0 out of its phase).
 
         `rows` and `labelled` count the whole step, over all its forward passes and processes, so that parts add up.
         """
-        heard = self._heard(batch, teacher, progress, perturbed)
+        heard = self._forward_signals(batch, teacher, progress, perturbed)
         values = self._row_terms(heard, batch, progress, rows, labelled)
         weights = [w.weight for w in self._rows]
         loss, values = (values * values.new_tensor(weights)).sum(), values.detach()
@@ -82,13 +82,13 @@ class Objective(nn.Module):
         self,
         batch: Batch,
         teacher: Signals,
-        progress: Progress,
+        progress: TrainingProgress,
         rows: float,
         labelled: float,
-        perturbed: Perturbed | None = None,
+        perturbed: PerturbedBatch | None = None,
     ) -> Tensor:
         """The unweighted terms [terms], each with its own gradient, for a look at them."""
-        heard = self._heard(batch, teacher, progress, perturbed)
+        heard = self._forward_signals(batch, teacher, progress, perturbed)
         values = list(self._row_terms(heard, batch, progress, rows, labelled))
         for i in self._token_terms_of(progress.phase):
             values[i], _ = self._token_terms([i], [1.0] * len(values), heard, batch, progress, rows)
@@ -100,7 +100,7 @@ class Objective(nn.Module):
         return any(_term(t).needs_fit for t in self.terms)
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[tuple[Batch, Signals]], progress: Progress) -> None:
+    def fit(self, batches: Iterable[tuple[Batch, Signals]], progress: TrainingProgress) -> None:
         """Fit the weights of terms of `progress.phase` that need it to the states of these rows.
 
         batches: rows, and the teacher's signals for them.
@@ -118,8 +118,8 @@ class Objective(nn.Module):
         for term in fitted:
             term.fit()
 
-    def _heard(
-        self, batch: Batch, teacher: Signals, progress: Progress, perturbed: Perturbed | None
+    def _forward_signals(
+        self, batch: Batch, teacher: Signals, progress: TrainingProgress, perturbed: PerturbedBatch | None
     ) -> dict[str, tuple[Signals, Signals]]:
         """What student and teacher say of the text, and of the perturbed one."""
         with autocast(self._precision, batch.input_ids.device):
@@ -132,7 +132,7 @@ class Objective(nn.Module):
         self,
         heard: Mapping[str, tuple[Signals, Signals]],
         batch: Batch,
-        progress: Progress,
+        progress: TrainingProgress,
         rows: float,
         labelled: float,
     ) -> Tensor:
@@ -156,7 +156,7 @@ class Objective(nn.Module):
         weights: list[float],
         heard: Mapping[str, tuple[Signals, Signals]],
         batch: Batch,
-        progress: Progress,
+        progress: TrainingProgress,
         rows: float,
     ) -> tuple[Tensor, Tensor]:
         """Σ weight · term over these terms, with its gradient, and the terms themselves."""
@@ -176,13 +176,13 @@ class Objective(nn.Module):
 
     @staticmethod
     def _part(
-        term: nn.Module, row: Weighted, student: Signals, teacher: Signals, batch: Batch, progress: Progress
+        term: nn.Module, row: WeightedTerm, student: Signals, teacher: Signals, batch: Batch, progress: TrainingProgress
     ) -> Tensor:
         weights = batch.weights * batch.labelled if row.term.needs_labels else batch.weights
         return (term(student, teacher, batch.labels, progress) * weights).sum()
 
     @property
-    def rows(self) -> tuple[Weighted, ...]:
+    def rows(self) -> tuple[WeightedTerm, ...]:
         """The method's terms with their weights."""
         return self._rows
 
@@ -194,7 +194,7 @@ class Objective(nn.Module):
         """Which of the terms count in a phase."""
         return self._active[phase]
 
-    def pairs(self, progress: Progress) -> dict[str, list[list[int]]]:
+    def pairs(self, progress: TrainingProgress) -> dict[str, list[list[int]]]:
         """The layer pairs of each term that matches layers in this phase, for the log."""
         terms = zip(self.names, self.terms, self._active[progress.phase], strict=True)
         found = {name: _term(t).pairs(progress) for name, t, active in terms if active}
@@ -210,7 +210,7 @@ class Objective(nn.Module):
         }
 
 
-def unique_names(method: Method) -> list[str]:
+def term_names(method: Method) -> list[str]:
     """The terms' names; the second of the same kind is `layers2`."""
     names: list[str] = []
     for w in method.terms:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from demiglace.config.training import TrainConfig
 from demiglace.errors import ConfigError, RunError
-from demiglace.training.fsdp import like
+from demiglace.training.fsdp import distribute_like
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -52,5 +52,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
     if not all(i < len(parameters) and state[i][m].shape == parameters[i].shape for i in state for m in _MOMENTS):
         raise RunError("the checkpoint's optimiser state belongs to another model; give another --output.")
-    state = {i: {k: like(parameters[i], value) for k, value in moments.items()} for i, moments in state.items()}
+    state = {
+        i: {k: distribute_like(parameters[i], value) for k, value in moments.items()} for i, moments in state.items()
+    }
     optimiser.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

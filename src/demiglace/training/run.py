@@ -27,22 +27,22 @@ from demiglace.runs.processes import processes
 from demiglace.signals.online import SignalSource
 from demiglace.training.accelerator import check_trackers, make_accelerator
 from demiglace.training.adversarial_generator import Adversary
-from demiglace.training.datasets import Material
-from demiglace.training.loop import Goal, Loop, State
+from demiglace.training.datasets import TrainingData
+from demiglace.training.loop import Loop, ModelSelection, TrainerState
 from demiglace.training.objective import Objective
 
 
 def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
     """Open the run directory once for all processes of a `torchrun`; none where it is complete already."""
     state = processes()
-    identity = flatten(config, deciding_only=True)
+    identity = flatten(config, result_options_only=True)
     if state.is_main_process:
         run = open_run(output, stage, identity, inputs)
     state.wait_for_everyone()
     if not state.is_main_process:
         run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
     if run.complete:
-        remove_leftovers(run.path)
+        cleanup_run_directory(run.path)
         if state.is_main_process and not (run.path / "model" / "README.md").exists():  # killed just before it
             write_card(run.path / "model", run.path)
         say(f"{output} is up to date.")
@@ -50,7 +50,7 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
     return run
 
 
-def remove_leftovers(path: Path) -> None:
+def cleanup_run_directory(path: Path) -> None:
     """What a complete run needs no longer; a run that was killed just after its end still has it."""
     if processes().is_main_process:
         for name in ("checkpoints", "signals", "tokens"):
@@ -65,17 +65,17 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
     check_trackers(config)
 
 
-def goal_of(material: Material, config: TrainConfig, precision: str) -> Goal:
+def selection_criterion(material: TrainingData, config: TrainConfig, precision: str) -> ModelSelection:
     """The validation metric that chooses the best epoch."""
     name = config.metric or next(iter(material.choices))
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         return material.metrics("validation", model, precision)
 
-    return Goal(evaluate, name, material.choices[name])
+    return ModelSelection(evaluate, name, material.choices[name])
 
 
-def numeric_choices(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
+def resolve_precision_and_attention(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
     """Precision and attention kernel for training `model`, a model or the config of a new one."""
     own = load_config(resolve_model(model)) if isinstance(model, str) else model
     dropout = largest_dropout(own) if config.dropout is None else config.dropout
@@ -85,7 +85,7 @@ def numeric_choices(config: TrainConfig, model: str | PreTrainedConfig) -> tuple
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingRun:
     """Everything a training run is made of, checked and loaded."""
 
     config: TrainConfig
@@ -93,7 +93,7 @@ class Job:
     method: Method
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    material: Material
+    material: TrainingData
     precision: str
     teacher_shape: ModelShape
     source: SignalSource | None = None
@@ -102,7 +102,7 @@ class Job:
     findings: Mapping[str, Any] = field(default_factory=dict)  # measured before the training, for the manifest
 
 
-def train(run: Run, job: Job) -> None:
+def train(run: Run, job: TrainingRun) -> None:
     """Run the loop to its end, evaluate the best weights, and complete the run directory.
 
     RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
@@ -112,7 +112,7 @@ def train(run: Run, job: Job) -> None:
     # without its logits the student's head gets no gradient
     every = len(job.method.phases) == 1 and objective.requests.student.logits
     accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=every)
-    goal = goal_of(job.material, job.config, job.precision)
+    goal = selection_criterion(job.material, job.config, job.precision)
     loop = Loop(
         objective=objective,
         examples=job.material.examples["train"],
@@ -127,12 +127,12 @@ def train(run: Run, job: Job) -> None:
     )
     state, student = loop.run(), loop.student()
     if accelerator.is_main_process:
-        _complete(run, replace(job, student=student), loop, state)
+        _finalize_run(run, replace(job, student=student), loop, state)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
+def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -> None:
     save_model(job.student, job.tokenizer, run.path / "last")
     job.student.load_state_dict(loop.best_weights())
     save_model(job.student, job.tokenizer, run.path / "model")
@@ -158,7 +158,7 @@ def _complete(run: Run, job: Job, loop: Loop, state: State) -> None:
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
     write_card(run.path / "model", run.path)
-    remove_leftovers(run.path)
+    cleanup_run_directory(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
 
 

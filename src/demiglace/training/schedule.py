@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from demiglace.config.training import TrainConfig
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Method, Progress
+from demiglace.methods.base import Method, TrainingProgress
 from demiglace.methods.registry import is_file
 
 # Epochs of a phase on a task's rows. A last phase of one epoch leaves no best epoch to choose, while methods of one
@@ -16,7 +16,7 @@ LEAST_EPOCHS = 2
 
 
 @dataclass(frozen=True)
-class Timetable:
+class TrainingSchedule:
     """Epochs of `epoch_steps` steps each; phase i is the epochs from ends[i - 1] to below ends[i]."""
 
     config: TrainConfig
@@ -24,7 +24,7 @@ class Timetable:
     ends: tuple[int, ...]
 
     @classmethod
-    def of(cls, config: TrainConfig, phases: Sequence[float], epoch_steps: int) -> "Timetable":
+    def of(cls, config: TrainConfig, phases: Sequence[float], epoch_steps: int) -> "TrainingSchedule":
         """The epochs shared out among phases in proportion to their shares, at least one to each.
 
         Raises `ConfigError` where there are fewer epochs than phases.
@@ -45,12 +45,12 @@ class Timetable:
         """Return the first epoch of the phase that this epoch is in."""
         return self._phase(epoch)[1]
 
-    def progress(self, step: int) -> Progress:
+    def progress(self, step: int) -> TrainingProgress:
         """Where the run stands when `step` steps are done."""
         epoch = step // self.epoch_steps
         phase, first = self._phase(epoch)
         epochs = self.ends[phase] - first
-        return Progress(
+        return TrainingProgress(
             seed=self.config.seed,
             epoch=epoch,
             step=step,

@@ -43,7 +43,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedLines:
     """Lines that a rule took out [R]: of which text, which of its lines from 0, why, and the lines themselves.
 
     value, threshold: what was measured of each and the bound that it did not keep. first: the document of the
@@ -62,11 +62,11 @@ class Removed:
         return len(self.text)
 
 
-NOTHING = Removed(np.zeros(0, np.int64), np.zeros(0, np.int64), (), (), np.zeros(0), np.zeros(0))
+NOTHING = RemovedLines(np.zeros(0, np.int64), np.zeros(0, np.int64), (), (), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RuleResult:
     """What a rule made of a batch: the texts [N], an unchanged one being the same object; and what it measured.
 
     first: of each text that is dropped for an earlier one, that one's number in the collection [N].
@@ -74,7 +74,7 @@ class Outcome:
 
     texts: Sequence[str]
     measures: tuple[Measure, ...] = ()
-    removed: Removed = NOTHING
+    removed: RemovedLines = NOTHING
     first: np.ndarray | None = None
 
     @property
@@ -92,12 +92,12 @@ class Rule(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """The rule on a batch of texts, each by itself."""
 
     def check(self) -> None:  # noqa: B027  (most rules have nothing to check)
         """Raise `ConfigError` for options that do not suit, where that takes more than looking at each by itself."""
 
-    def __call__(self, texts: Sequence[str]) -> Outcome:
+    def __call__(self, texts: Sequence[str]) -> RuleResult:
         """The rule on a plain list of texts."""
         return self.apply(Texts(texts))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Removed, Rule
+from demiglace.cleaning.rules.base import Measure, RemovedLines, Rule, RuleResult
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.options import option
 
@@ -30,13 +30,13 @@ class C4(Rule):
     max_word_length: int = option("characters in a word of a line, at most", 1000, at_least=1)
     min_sentences: int = option("sentences in what is left of a document, at least", 5, at_least=0)
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Lines are taken out; what is left is counted."""
         pages = [self.page(text) for text in texts.texts]
         gone = [(i, *line) for i, page in enumerate(pages) for line in page.removed]
         number, line, reason, content, value, bound = zip(*gone, strict=True) if gone else ((),) * 6
         places, measured = (np.array(number, np.int64), np.array(line, np.int64)), (np.array(value), np.array(bound))
-        removed = Removed(*places, reason, content, *(m.astype(float) for m in measured))
+        removed = RemovedLines(*places, reason, content, *(m.astype(float) for m in measured))
         forbidden, sentences, changed = np.array([[p.forbidden, p.sentences, p.changed] for p in pages], float).T
         measures = (
             Measure("lorem ipsum or curly brackets", forbidden, at_most=0, binary=True),
@@ -44,7 +44,7 @@ class C4(Rule):
             Measure("lines changed", changed),
         )
         kept = [old if page.text == old else page.text for page, old in zip(pages, texts.texts, strict=True)]
-        return Outcome(kept, measures, removed)
+        return RuleResult(kept, measures, removed)
 
     def page(self, text: str) -> "Page":
         """The rules on one text. Lines are those of `str.splitlines`; spaces at their ends and citations go too."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
 from demiglace.cleaning.rules.minhash_dedup import shingles
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.options import option
@@ -41,9 +41,9 @@ class Decontaminate(Rule):
     def __init__(self, options: Decontamination, runs: np.ndarray):
         self.options, self.runs = options, runs
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Nothing is changed; shared runs are counted."""
         hashes, first = shingles(texts, self.options.words)
         total = np.concatenate([[0], np.cumsum(np.isin(hashes, self.runs))])
         shared = (total[first[1:]] - total[first[:-1]]).astype(float)
-        return Outcome(texts.texts, (Measure("runs of words shared", shared, at_most=self.options.max_shared),))
+        return RuleResult(texts.texts, (Measure("runs of words shared", shared, at_most=self.options.max_shared),))

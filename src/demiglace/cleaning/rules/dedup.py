@@ -12,26 +12,26 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Removed
-from demiglace.cleaning.text_arrays import Texts, changes, mixed
+from demiglace.cleaning.rules.base import Measure, RemovedLines, RuleResult
+from demiglace.cleaning.text_arrays import Texts, changes, splitmix64
 from demiglace.config.options import option
 
 
 @dataclass(frozen=True)
-class Marks:
+class KeyTable:
     """Keys, or what was marked by them: key, number of the document in the collection, line in it; each [K]."""
 
     key: np.ndarray
     document: np.ndarray
     line: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray | slice) -> "Marks":
-        return Marks(self.key[rows], self.document[rows], self.line[rows])
+    def __getitem__(self, rows: np.ndarray | slice) -> "KeyTable":
+        return KeyTable(self.key[rows], self.document[rows], self.line[rows])
 
     def __len__(self) -> int:
         return len(self.key)
 
-    def sorted_by_key(self) -> "Marks":
+    def sorted_by_key(self) -> "KeyTable":
         """In the order of keys, and of documents and lines where those are equal."""
         found = self[np.argsort(self.key, kind="stable")]  # enough where they came in order, as they most often do
         document, line, equal = found.document, found.line, ~changes(found.key)[1:]
@@ -39,13 +39,13 @@ class Marks:
         return self[np.lexsort((self.line, self.document, self.key))] if (turned & equal).any() else found
 
 
-def marks(key: np.ndarray, document: np.ndarray, line: np.ndarray | None = None) -> Marks:
-    """`Marks` in the kinds they are stored in; without lines, of whole documents."""
+def marks(key: np.ndarray, document: np.ndarray, line: np.ndarray | None = None) -> KeyTable:
+    """`KeyTable` in the kinds they are stored in; without lines, of whole documents."""
     line = np.zeros(len(key), np.int32) if line is None else line
-    return Marks(key.astype(np.uint64), document.astype(np.uint64), line.astype(np.int32))
+    return KeyTable(key.astype(np.uint64), document.astype(np.uint64), line.astype(np.int32))
 
 
-def joined(parts: Sequence[Marks]) -> Marks:
+def joined(parts: Sequence[KeyTable]) -> KeyTable:
     """All marks one after another."""
     columns = zip(*((p.key, p.document, p.line) for p in parts), strict=True)
     return marks(*map(np.concatenate, columns)) if parts else marks(*(np.zeros(0) for _ in range(3)))
@@ -57,19 +57,19 @@ class CollectionRule(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> KeyTable:
         """The keys of a batch whose texts are these documents of the collection [N], from these sites."""
 
     @abstractmethod
-    def settle(self, keys: Marks) -> Marks:
+    def settle(self, keys: KeyTable) -> KeyTable:
         """What is marked among keys, of which all equal ones are here."""
 
-    def conclude(self, marked: Marks) -> Marks:
+    def conclude(self, marked: KeyTable) -> KeyTable:
         """What is marked in the whole collection, from what was marked anywhere."""
         return marked
 
     @abstractmethod
-    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+    def apply(self, texts: Texts, marked: KeyTable) -> RuleResult:
         """What becomes of a batch; `marked.document` counts from its first text."""
 
 
@@ -79,16 +79,16 @@ class ExactDuplicates(CollectionRule):
 
     name: ClassVar[str] = "exact-duplicates"
 
-    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> KeyTable:
         """The first 64 bits of each text's BLAKE2."""
         digests = (hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts.texts)
         return marks(np.frombuffer(b"".join(digests), np.uint64), documents)
 
-    def settle(self, keys: Marks) -> Marks:
+    def settle(self, keys: KeyTable) -> KeyTable:
         """All but the first of each key, and as their key that first one."""
-        return later(keys)
+        return all_but_first(keys)
 
-    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+    def apply(self, texts: Texts, marked: KeyTable) -> RuleResult:
         """What is marked is dropped."""
         return without_copies(texts, marked, "equal to an earlier one")
 
@@ -102,7 +102,7 @@ class Boilerplate(CollectionRule):
     min_documents: int = option("documents of a site that a line has to be in to be taken out", 5, at_least=2)
     max_characters: int = option("longer lines stay", 300, at_least=1)
 
-    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> KeyTable:
         """Site and line, hashed."""
         if not any(sites):
             return joined([])
@@ -112,10 +112,10 @@ class Boilerplate(CollectionRule):
         rows = np.flatnonzero(visible & known & (lines.lengths <= self.max_characters))
         site = np.array([int.from_bytes(hashlib.blake2b(s.encode(), digest_size=8).digest()) for s in sites], np.uint64)
         owner = lines.owner[rows]
-        keys = mixed(texts.hashes.of(first[rows], last[rows] + 1) ^ site[owner])
+        keys = splitmix64(texts.hashes.of(first[rows], last[rows] + 1) ^ site[owner])
         return marks(keys, documents[owner], rows - lines.first[owner])
 
-    def settle(self, keys: Marks) -> Marks:
+    def settle(self, keys: KeyTable) -> KeyTable:
         """All lines whose key is in enough different documents, and as their key how many these are."""
         keys = keys.sorted_by_key()
         begins = changes(keys.key)
@@ -124,12 +124,12 @@ class Boilerplate(CollectionRule):
         rows = np.flatnonzero(documents[group] >= self.min_documents) if len(keys) else slice(0)
         return marks(documents[group][rows], keys.document[rows], keys.line[rows])
 
-    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+    def apply(self, texts: Texts, marked: KeyTable) -> RuleResult:
         """Lines are taken out; a document of which nothing is left is dropped."""
         return without_lines(texts, marked, "in many documents of its site", marked.key, self.min_documents)
 
 
-def later(keys: Marks) -> Marks:
+def all_but_first(keys: KeyTable) -> KeyTable:
     """All but the first of each key, in the order of documents and lines, and as their key the first's document."""
     keys = keys.sorted_by_key()
     begins = changes(keys.key)
@@ -137,19 +137,19 @@ def later(keys: Marks) -> Marks:
     return marks(first[~begins], keys.document[~begins], keys.line[~begins])
 
 
-def without_copies(texts: Texts, marked: Marks, name: str) -> Outcome:
+def without_copies(texts: Texts, marked: KeyTable, name: str) -> RuleResult:
     """The texts, of which those that are marked do not keep the bound; their keys are the documents that stay."""
     rows, values, first = marked.document.astype(np.int64), np.zeros(len(texts)), np.zeros(len(texts), np.uint64)
     values[rows], first[rows] = 1, marked.key
-    return Outcome(texts.texts, (Measure(name, values, at_most=0, binary=True),), first=first)
+    return RuleResult(texts.texts, (Measure(name, values, at_most=0, binary=True),), first=first)
 
 
 def without_lines(
-    texts: Texts, marked: Marks, reason: str, value: np.ndarray, threshold: float, first: np.ndarray | None = None
-) -> Outcome:
+    texts: Texts, marked: KeyTable, reason: str, value: np.ndarray, threshold: float, first: np.ndarray | None = None
+) -> RuleResult:
     """The texts without the lines that are marked; those of which nothing is left do not keep the bound.
 
-    value, first: of each mark, and threshold, see `Removed`.
+    value, first: of each mark, and threshold, see `RemovedLines`.
     """
     lines = texts.lines
     rows = lines.first[marked.document.astype(np.int64)] + marked.line
@@ -164,8 +164,8 @@ def without_lines(
     order = np.argsort(rows, kind="stable")
     rows, value, first = rows[order], value[order].astype(float), None if first is None else first[order]
     (owner, line), bounds = _places(texts, rows), np.full(len(rows), float(threshold))
-    removed = Removed(owner, line, [reason] * len(rows), contents(texts, rows), value, bounds, first)
-    return Outcome(kept, (Measure("anything left", left, at_least=1, binary=True),), removed)
+    removed = RemovedLines(owner, line, [reason] * len(rows), contents(texts, rows), value, bounds, first)
+    return RuleResult(kept, (Measure("anything left", left, at_least=1, binary=True),), removed)
 
 
 def _runs(texts: Texts, keep: np.ndarray) -> tuple[list[int], list[int], list[int]]:

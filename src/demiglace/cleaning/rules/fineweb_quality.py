@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
 from demiglace.cleaning.rules.gopher_repetition import repeated_lines
 from demiglace.cleaning.text_arrays import TERMINAL, Texts, ratio
 from demiglace.config.options import option
@@ -28,9 +28,9 @@ class FineWebQuality(Rule):
     max_duplicate_characters: float = option("characters in lines that stood before, at most", 0.01, at_least=0)
     max_newlines_per_word: float = option("newlines for each word, at most", 0.3, at_least=0)
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Nothing is changed; four measures are taken."""
-        return Outcome(
+        return RuleResult(
             texts.texts,
             (
                 Measure("punctuated lines", punctuated_lines(texts), at_least=self.min_punctuated_lines),

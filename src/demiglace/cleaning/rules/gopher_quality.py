@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
 from demiglace.cleaning.text_arrays import ALPHA, Texts, ratio
 from demiglace.config.options import option
 
@@ -33,9 +33,9 @@ class GopherQuality(Rule):
     min_alphabetic_words: float = option("share of words with a letter, at least", 0.8, at_least=0, at_most=1)
     min_stop_words: int = option("different words of the, be, to, of, and, that, have, with, at least", 2, at_least=0)
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Nothing is changed; eight measures are taken."""
-        return Outcome(
+        return RuleResult(
             texts.texts,
             (
                 Measure("words", words(texts), self.min_words, self.max_words),

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
-from demiglace.cleaning.text_arrays import Texts, changes, mixed, ngram_hashes, ngrams_at
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
+from demiglace.cleaning.text_arrays import Texts, changes, ngram_hashes, ngrams_at, splitmix64
 from demiglace.config.options import option
 
 
@@ -31,7 +31,7 @@ class GopherRepetition(Rule):
         "characters in runs of 5, 6, … words that occurred before", (0.15, 0.14, 0.13, 0.12, 0.11, 0.1), at_least=0
     )
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Nothing is changed; up to 13 measures are taken."""
         (line, line_chars), (paragraph, paragraph_chars) = _repeated_lines(texts), _repeated_paragraphs(texts)
         measures = [
@@ -40,12 +40,12 @@ class GopherRepetition(Rule):
             Measure("repeated paragraphs", paragraph, at_most=self.paragraphs),
             Measure("characters in these", paragraph_chars, at_most=self.paragraph_characters),
         ]
-        runs = Runs(texts)
+        runs = RepeatedNgrams(texts)
         for n, limit in enumerate(self.top_ngrams, 2):
             measures.append(Measure(f"most frequent {n} words", top_ngram(texts, n, runs), at_most=limit))
         for n, limit in enumerate(self.duplicate_ngrams, 5):
             measures.append(Measure(f"repeated {n} words", duplicate_ngrams(texts, n, limit, runs), at_most=limit))
-        return Outcome(texts.texts, tuple(measures))
+        return RuleResult(texts.texts, tuple(measures))
 
 
 def duplicate_lines(texts: Texts) -> np.ndarray:
@@ -68,7 +68,7 @@ def duplicate_paragraph_characters(texts: Texts) -> np.ndarray:
     return _repeated_paragraphs(texts)[1]
 
 
-class Runs:
+class RepeatedNgrams:
     """Runs of n words that occur more than once in their text, of one batch.
 
     A run of n + 1 words can only occur again where both runs of n words in it do: so each n looks at few places.
@@ -92,7 +92,9 @@ class Runs:
             among = np.zeros(len(texts.words.start) + 1, bool)
             among[self._found[n - 1][0]] = True
             places = places[among[places] & among[places + 1]]
-        hashes = mixed(_hashes_at(texts.word_hashes, places, n) ^ mixed(texts.words.owner[places].astype(np.uint64)))
+        hashes = splitmix64(
+            _hashes_at(texts.word_hashes, places, n) ^ splitmix64(texts.words.owner[places].astype(np.uint64))
+        )
         # the hash's high bits and the place in the low ones, so that a plain sort, the fastest there is, keeps order
         bits = np.uint64(max(1, len(places).bit_length()))
         number = np.arange(len(places), dtype=np.uint64)
@@ -103,12 +105,12 @@ class Runs:
         return places[order[repeated]], ~same[:-1][repeated]
 
 
-def top_ngram(texts: Texts, n: int, runs: Runs | None = None) -> np.ndarray:
+def top_ngram(texts: Texts, n: int, runs: RepeatedNgrams | None = None) -> np.ndarray:
     """Characters in the most frequent run of n words, all its occurrences together, over those of the text.
 
     A run's characters are its words' with one space between them. Where several are as frequent, the first counts.
     """
-    runs = runs or Runs(texts)
+    runs = runs or RepeatedNgrams(texts)
     places, first = runs.of(n)
     begins = np.flatnonzero(first)
     counts, heads = np.diff(np.append(begins, len(places))), places[begins]
@@ -123,13 +125,13 @@ def top_ngram(texts: Texts, n: int, runs: Runs | None = None) -> np.ndarray:
     return _over_length(found, texts)
 
 
-def duplicate_ngrams(texts: Texts, n: int, least: float = 0.0, runs: Runs | None = None) -> np.ndarray:
+def duplicate_ngrams(texts: Texts, n: int, least: float = 0.0, runs: RepeatedNgrams | None = None) -> np.ndarray:
     """Characters in runs of n words that occurred before, over those of the text.
 
     The text is read from the left; after a run that has occurred before, reading goes on behind it, so that no word
     counts twice. least: where an upper bound is not above it the bound is returned, which costs much less.
     """
-    runs = runs or Runs(texts)
+    runs = runs or RepeatedNgrams(texts)
     places, first = runs.of(n)
     result = _over_length(_covered(runs, np.sort(places[~first]), n), texts)
     above = np.flatnonzero(result > least)
@@ -158,7 +160,7 @@ def _walk(places: list[int], groups: list[int], total: np.ndarray, n: int) -> in
     return characters
 
 
-def _covered(runs: Runs, places: np.ndarray, n: int) -> np.ndarray:
+def _covered(runs: RepeatedNgrams, places: np.ndarray, n: int) -> np.ndarray:
     """Characters in the words of runs at these places, in order, each word once [N]."""
     fresh = np.maximum(places, np.append(0, places + n)[:-1])  # behind the run before
     owner = np.searchsorted(runs.texts.words.first, places, side="right") - 1
@@ -179,7 +181,7 @@ def _hashes_at(words: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
 def _by_text(hashes: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """Keys that sort by text first: its number in the high bits, the hash's in the others."""
     bits = max(1, int(owner[-1]).bit_length()) if len(owner) else 1
-    return (owner.astype(np.uint64) << np.uint64(64 - bits)) | (mixed(hashes) >> np.uint64(bits))
+    return (owner.astype(np.uint64) << np.uint64(64 - bits)) | (splitmix64(hashes) >> np.uint64(bits))
 
 
 def _seen_before(keys: np.ndarray) -> np.ndarray:

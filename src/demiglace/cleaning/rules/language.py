@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.options import option
 from demiglace.errors import ConfigError, unknown
@@ -43,12 +43,12 @@ class Language(Rule):
             if code not in _model().classes:
                 raise ConfigError(unknown("language", code, _model().classes))
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Nothing is changed; the languages' probability is measured."""
         wanted = np.isin(_model().classes, self.languages)
         values = probabilities([t[: self.characters] for t in texts.texts])[:, wanted].sum(1)
         measure = Measure(f"probability of {', '.join(self.languages)}", values, at_least=self.min_probability)
-        return Outcome(texts.texts, (measure,))
+        return RuleResult(texts.texts, (measure,))
 
 
 def probabilities(texts: Sequence[str]) -> np.ndarray:

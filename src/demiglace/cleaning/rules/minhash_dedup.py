@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Outcome
-from demiglace.cleaning.rules.dedup import CollectionRule, Marks, marks, without_copies
-from demiglace.cleaning.text_arrays import Texts, changes, mixed, ngram_hashes
+from demiglace.cleaning.rules.base import RuleResult
+from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, marks, without_copies
+from demiglace.cleaning.text_arrays import Texts, changes, ngram_hashes, splitmix64
 from demiglace.config.options import option
 
 _SEED = 20211001
@@ -30,7 +30,7 @@ class NearDuplicates(CollectionRule):
     bands: int = option("bands of the signature", 14, at_least=1)
     rows: int = option("hashes in a band", 8, at_least=1)
 
-    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> KeyTable:
         """The hash of each band; texts without a word have none."""
         hashes, first = shingles(texts, self.words)
         there = np.flatnonzero(np.diff(first) > 0)
@@ -39,7 +39,7 @@ class NearDuplicates(CollectionRule):
         line = np.broadcast_to(np.arange(self.bands), bands.shape)
         return marks(bands.ravel(), np.repeat(documents[there], self.bands), line.ravel())
 
-    def settle(self, keys: Marks) -> Marks:
+    def settle(self, keys: KeyTable) -> KeyTable:
         """Every document but the first of a key, and as its key that first one."""
         keys = keys.sorted_by_key()
         begins = changes(keys.key)
@@ -47,7 +47,7 @@ class NearDuplicates(CollectionRule):
         pairs = np.unique(np.stack([first, keys.document], 1)[keys.document != first], axis=0)
         return marks(pairs[:, 0], pairs[:, 1])
 
-    def conclude(self, marked: Marks) -> Marks:
+    def conclude(self, marked: KeyTable) -> KeyTable:
         """All documents of a cluster but its first one, and as their key that first one."""
         from scipy.sparse import coo_array  # not above: it takes a third of the time that a worker needs to start
         from scipy.sparse.csgraph import connected_components
@@ -61,7 +61,7 @@ class NearDuplicates(CollectionRule):
         copies = first[cluster] != nodes
         return marks(first[cluster[copies]], nodes[copies])
 
-    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+    def apply(self, texts: Texts, marked: KeyTable) -> RuleResult:
         """What is marked is dropped."""
         return without_copies(texts, marked, "much like an earlier one")
 
@@ -74,14 +74,14 @@ def shingles(texts: Texts, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of n words in a row [G] and where each text's begin [N + 1]; of shorter texts, of all their words."""
     words, first = texts.shingle_words
     counts = np.diff(first)
-    hashes = mixed(ngram_hashes(words, n))
+    hashes = splitmix64(ngram_hashes(words, n))
     starts = np.arange(len(words))
     whole = (starts + n) <= np.repeat(first[1:], counts)
     place = np.flatnonzero(whole)
     short = np.flatnonzero((counts > 0) & (counts < n))
     if not len(short):
         return hashes[place], np.searchsorted(place, first)
-    rest = [mixed(ngram_hashes(words[first[i] : first[i + 1]], int(counts[i]))) for i in short]
+    rest = [splitmix64(ngram_hashes(words[first[i] : first[i + 1]], int(counts[i]))) for i in short]
     found = np.concatenate([hashes[place], *rest])
     owner = np.concatenate([np.searchsorted(first, place, side="right") - 1, short])
     order = np.argsort(owner, kind="stable")
@@ -106,7 +106,7 @@ def band_keys(signature: np.ndarray, bands: int) -> np.ndarray:
     parts = signature.reshape(len(signature), bands, -1).astype(np.uint64)
     key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), parts.shape[:2])
     for row in range(parts.shape[2]):
-        key = mixed(key ^ mixed(parts[:, :, row] + np.uint64(row + 1)))
+        key = splitmix64(key ^ splitmix64(parts[:, :, row] + np.uint64(row + 1)))
     return key
 
 

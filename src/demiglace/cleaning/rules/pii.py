@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.options import option
 
@@ -35,13 +35,13 @@ class Mask(Rule):
     email: str = option("what stands for an e-mail address", EMAIL)
     ip: str = option("what stands for an IP address", IP)
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """No text is dropped; what was replaced is counted."""
         masked = [mask(text, self.email, self.ip) for text in texts.texts]
         found = np.array([counts for _, *counts in masked], float).reshape(-1, 2)
         measures = (Measure("e-mail addresses", found[:, 0]), Measure("IP addresses", found[:, 1]))
         kept = [old if new == old else new for (new, *_), old in zip(masked, texts.texts, strict=True)]
-        return Outcome(kept, measures)
+        return RuleResult(kept, measures)
 
 
 def mask(text: str, email: str = EMAIL, ip: str = IP) -> tuple[str, int, int]:

@@ -13,7 +13,7 @@ import ftfy
 import numpy as np
 from ftfy.badness import is_bad
 
-from demiglace.cleaning.rules.base import Measure, Outcome, Rule
+from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
 from demiglace.cleaning.text_arrays import Texts, changes
 
 _CONFIG = ftfy.TextFixerConfig(
@@ -39,7 +39,7 @@ class Repair(Rule):
 
     name: ClassVar[str] = "repair"
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """No text is dropped; the lines that were mended are counted."""
         lines, kept, count = texts.lines, list(texts.texts), np.zeros(len(texts))
         rows, signs = _unusual_lines(texts)
@@ -53,7 +53,7 @@ class Repair(Rule):
                 mended.setdefault(i, []).append((start, end, fixed))
         for i, pieces in mended.items():
             kept[i], count[i] = _replaced(kept[i], pieces), len(pieces)
-        return Outcome(kept, (Measure("lines mended", count),))
+        return RuleResult(kept, (Measure("lines mended", count),))
 
 
 def _unusual_lines(texts: Texts) -> tuple[np.ndarray, np.ndarray]:

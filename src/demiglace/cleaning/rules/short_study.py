@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Outcome, Rule
-from demiglace.cleaning.rules.dedup import CollectionRule, Marks, contents, later, marks, without_lines
-from demiglace.cleaning.text_arrays import SPACE, WORD, Hashes, Texts, mixed
+from demiglace.cleaning.rules.base import Rule, RuleResult
+from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, all_but_first, contents, marks, without_lines
+from demiglace.cleaning.text_arrays import SPACE, WORD, Hashes, Texts, splitmix64
 
 _MARKS = re.compile(r"[^\w\s]")
 # html.parser reads "<" and a letter as a start tag, and raises at no other place than a marked section, "<!["
@@ -31,16 +31,16 @@ class UniqueLines(CollectionRule):
 
     name: ClassVar[str] = "unique-lines"
 
-    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> Marks:
+    def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> KeyTable:
         """`line_key` of every line, hashed to 64 bits."""
         lines = texts.lines
         return marks(line_keys(texts), documents[lines.owner], np.arange(len(lines.start)) - lines.first[lines.owner])
 
-    def settle(self, keys: Marks) -> Marks:
+    def settle(self, keys: KeyTable) -> KeyTable:
         """All but the first of each key, and as their key the first's document."""
-        return later(keys)
+        return all_but_first(keys)
 
-    def apply(self, texts: Texts, marked: Marks) -> Outcome:
+    def apply(self, texts: Texts, marked: KeyTable) -> RuleResult:
         """Lines are taken out; a document of which nothing is left is dropped."""
         return without_lines(texts, marked, "key seen before", np.ones(len(marked)), 0, marked.key)
 
@@ -51,7 +51,7 @@ class HtmlLines(Rule):
 
     name: ClassVar[str] = "html-lines"
 
-    def apply(self, texts: Texts) -> Outcome:
+    def apply(self, texts: Texts) -> RuleResult:
         """Lines are taken out; a document of which nothing is left is dropped."""
         tagged = [(i, n) for i, text in enumerate(texts.texts) for n in tagged_lines(text)]
         documents, numbers = np.array(tagged, np.int64).reshape(-1, 2).T
@@ -92,7 +92,7 @@ def line_keys(texts: Texts) -> np.ndarray:
     hashes = Hashes(letters)
     ends = hashes.of_two(first, head_end, tail_start, last)
     plain = last - first + np.searchsorted(spaces, _right_stripped(texts)) - np.searchsorted(spaces, lines.start)
-    return mixed(ends ^ mixed(plain.astype(np.uint64)))
+    return splitmix64(ends ^ splitmix64(plain.astype(np.uint64)))
 
 
 def _right_stripped(texts: Texts) -> np.ndarray:

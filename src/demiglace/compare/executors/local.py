@@ -2,15 +2,15 @@
 
 import time
 
-from demiglace.compare.job_graph import Plan, Step
+from demiglace.compare.job_graph import Job, JobGraph
 from demiglace.compare.jobs import run_step
-from demiglace.compare.progress import Watcher
+from demiglace.compare.progress import ProgressListener
 from demiglace.compare.scheduler import Schedule
 
 _POLL_SECONDS = 0.5
 
 
-def run_local(plan: Plan, schedule: Schedule, watcher: Watcher) -> None:
+def run_local(plan: JobGraph, schedule: Schedule, watcher: ProgressListener) -> None:
     """Run all steps. What another process is at is left for later, and waited for when nothing else is left."""
     while not schedule.finished:
         # the first that is free, then look anew: its evaluation comes before the next student
@@ -18,7 +18,7 @@ def run_local(plan: Plan, schedule: Schedule, watcher: Watcher) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _attempt(plan: Plan, step: Step, schedule: Schedule, watcher: Watcher) -> bool:
+def _attempt(plan: JobGraph, step: Job, schedule: Schedule, watcher: ProgressListener) -> bool:
     schedule.begin(step)
     watcher.began(step)
     ending = run_step(step, plan.home, wait=False)

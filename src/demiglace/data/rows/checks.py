@@ -100,13 +100,13 @@ def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
     }
 
 
-def lost_classes(rows: RawRows, faults: Mapping[int, RowProblem], space: LabelSpace) -> list[RowProblem]:
+def classes_without_rows(rows: RawRows, faults: Mapping[int, RowProblem], space: LabelSpace) -> list[RowProblem]:
     """Classes of which every training row has a fault."""
     lost = {x: i for i, x in reversed(list(enumerate(rows.labels))) if i in faults and x and x not in space.names}
     return [_problem("class with no training row", rows, i, _short(label)) for label, i in lost.items()]
 
 
-def settle(
+def raise_or_drop(
     problems: Sequence[RowProblem], on_bad_rows: Literal["error", "drop"], classes: Sequence[RowProblem] = ()
 ) -> None:
     """Raise `DataError` with the whole table of problems of rows and classes, or say it where they are dropped."""

@@ -11,7 +11,7 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, row_keys
 from demiglace.data.rows.named_tasks import official_splits
-from demiglace.data.rows.sampling import draw, hold_out, take
+from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.tasks import TASKS
 from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
@@ -34,7 +34,7 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     if "validation" not in splits:
         splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)
     if config.max_rows is not None:
-        splits["train"] = take(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
+        splits["train"] = select_rows(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
         _warn_of_absent(splits["train"], dataset.labels)
     unread: list[Split] = []
     if config.tune:
@@ -113,13 +113,16 @@ def _count_odd_rows(name: str, splits: Mapping[str, Split]) -> None:
 def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, seed: int) -> dict[str, Split]:
     train = splits["train"]
     classes = train.labels if space.problem == "classification" else np.zeros(len(train), dtype=np.int64)
-    held = hold_out(row_keys(train.texts, train.pairs), classes, fraction, seed)
+    held = stratified_holdout(row_keys(train.texts, train.pairs), classes, fraction, seed)
     if not held.any():
         raise DataError(
             f"no validation row can be split off from {len(train)} training rows by --validation-fraction {fraction}; "
             "give --validation FILE, more rows or a larger fraction."
         )
-    parts = {"train": take(train, np.flatnonzero(~held)), "validation": take(train, np.flatnonzero(held), "validation")}
+    parts = {
+        "train": select_rows(train, np.flatnonzero(~held)),
+        "validation": select_rows(train, np.flatnonzero(held), "validation"),
+    }
     return parts | {name: split for name, split in splits.items() if name != "train"}
 
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import check_known, check_labels, check_texts, raw_rows, settle
+from demiglace.data.rows.checks import check_known, check_labels, check_texts, raise_or_drop, raw_rows
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.dataset import fingerprint, load_dataset
-from demiglace.data.rows.label_maps import LabelFit, fit_labels, no_fit
+from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
 from demiglace.data.rows.labels import label_space, plain_integers
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
-from demiglace.data.rows.sampling import draw, take
+from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
 from demiglace.data.rows.tasks import TASKS
@@ -26,7 +26,7 @@ from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
 
 _LEFT_OUT = "left out by the label map"
-_NOT_DRAWN = "not drawn"
+_NOT_SAMPLED = "not drawn"
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,16 @@ def texts_of(spec: str, location: DataLocation) -> Split:
     columns = find_columns(list(table.columns), table.file)
     rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
     faults = check_texts(rows)
-    settle([*table.problems, *in_order(faults)], "drop")
+    raise_or_drop([*table.problems, *in_order(faults)], "drop")
     return as_split(usable(rows, faults), LabelSpace("classification"))
 
 
-def first_rows(found: EvaluationSet, count: int) -> EvaluationSet:
+def sample_rows(found: EvaluationSet, count: int) -> EvaluationSet:
     """The set with `count` of its rows, drawn with the seed 0 and in their order; the same ones for every model."""
     if len(found.split) <= count:
         return found
-    drops = {**found.drops, _NOT_DRAWN: len(found.split) - count}
-    return replace(found, split=take(found.split, draw(len(found.split), count)), drops=drops)
+    drops = {**found.drops, _NOT_SAMPLED: len(found.split) - count}
+    return replace(found, split=select_rows(found.split, draw(len(found.split), count)), drops=drops)
 
 
 def _grouped(found: EvaluationSet, path: Path, column: str) -> EvaluationSet:
@@ -176,7 +176,7 @@ def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
     lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
     counted = replace(rows, labels=lookup[rows.labels])
     kept = np.flatnonzero(counted.labels >= 0)
-    return (counted, 0) if len(kept) == len(rows) else (take(counted, kept), len(rows) - len(kept))
+    return (counted, 0) if len(kept) == len(rows) else (select_rows(counted, kept), len(rows) - len(kept))
 
 
 def _file_of(spec: str) -> Path:
@@ -210,7 +210,7 @@ def _of_file(
         ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.problem) | check_texts(rows)
     )
     problems = [*table.problems, *in_order(faults)]
-    settle(problems, on_bad_rows)
+    raise_or_drop(problems, on_bad_rows)
     drops = Counter(p.kind for p in problems)
     metrics, good = METRICS[labels.problem], usable(rows, faults)
     if fit is None:
@@ -237,7 +237,7 @@ def _fit_file(
     fitting = tuple(numbered(found, labels.names)) or found
     match = match_by_number(fitting, labels.names) or match_by_order(fitting, labels.names)
     if match is None:
-        raise DataError(no_fit(found, labels.names))
+        raise DataError(label_mismatch_message(found, labels.names))
     given = {label: labels.names[i] for label, i in zip(fitting, match.ids, strict=True)}
     fit = fit_labels(fitting, labels.names, given, set_order=False)
     return replace(fit, line=match.line(fitting, labels.names)), tuple(sorted(fitting, key=lambda n: fit.ids[n] or 0))

@@ -86,7 +86,7 @@ def _choose(
         if (fitting := _in_names_of(default, model_names)) is not None:
             chosen = {label: fitting[label] for label in set_names}
             return chosen, _line("the task's own map", chosen)
-    raise DataError(no_fit(set_names, model_names))
+    raise DataError(label_mismatch_message(set_names, model_names))
 
 
 def _line(means: str, table: _Table) -> str:
@@ -112,7 +112,9 @@ def _given_table(set_names: Sequence[str], model_names: Sequence[str], given: _T
         table[label] = None if to is None else tuple(find("label of the model", t, model_names) for t in to)
     left = [name for name in set_names if name not in table]
     if left:
-        raise DataError(f"--label-map says nothing of {', '.join(left)}. " + no_fit(set_names, model_names))
+        raise DataError(
+            f"--label-map says nothing of {', '.join(left)}. " + label_mismatch_message(set_names, model_names)
+        )
     return {label: table[label] for label in set_names}
 
 
@@ -124,7 +126,7 @@ def _check_disjoint(groups: Sequence[tuple[int, ...]], model_names: Sequence[str
         raise DataError(f"--label-map {what}; each of the model's labels may stand for one label of the set only.")
 
 
-def no_fit(set_names: Sequence[str], model_names: Sequence[str]) -> str:
+def label_mismatch_message(set_names: Sequence[str], model_names: Sequence[str]) -> str:
     """What to say where a set's labels are not the model's."""
     return (
         f"The set's labels ({listed(set_names)}) are not the model's ({listed(model_names)}); say which counts as "

@@ -9,14 +9,14 @@ from demiglace.config.data import DataLocation
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.labels import label_space, label_text, number
 from demiglace.data.rows.readers import Table
-from demiglace.data.rows.sampling import take
+from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import UNLABELLED, LabelSpace, Split
 from demiglace.data.rows.sources import read_task
 from demiglace.data.rows.tasks import TASKS, Task
 from demiglace.errors import DataError
 from demiglace.labels import fold_spelling
 
-_HIDDEN = ("-1", "-1.0")  # the hub's label of a row whose label is not public
+_UNLABELLED_IDS = ("-1", "-1.0")  # the hub's label of a row whose label is not public
 
 
 def official_splits(
@@ -36,15 +36,15 @@ def official_splits(
         made = _split(split, table, _encode(name, labels[split], space, table), task)
         missing = np.isnan(made.labels) if space.problem == "regression" else made.labels < 0
         known = task.leave_out if for_source else None
-        seen = _truths(table, known) if known else np.zeros(len(made), dtype=bool)
+        seen = _parse_bool_column(table, known) if known else np.zeros(len(made), dtype=bool)
         if missing.all():
             continue
         drops.update({"no public label": int(missing.sum()), f"{known}": int((seen & ~missing).sum())})
-        splits[split] = take(made, np.flatnonzero(~(missing | seen))) if (missing | seen).any() else made
+        splits[split] = select_rows(made, np.flatnonzero(~(missing | seen))) if (missing | seen).any() else made
     return space, splits, +drops
 
 
-def _truths(table: Table, column: str) -> np.ndarray:
+def _parse_bool_column(table: Table, column: str) -> np.ndarray:
     """A true-or-false column. Raises `DataError` where the table has none of that name, or it holds anything else."""
     words = [str(value).lower() for value in table.columns.get(column, ())]
     if not words or not {*words} <= {"true", "false"}:
@@ -88,7 +88,7 @@ def _encode(name: str, labels: Sequence[str | None], space: LabelSpace, table: T
         by_name = {str(i): i for i in range(space.size)} | {fold_spelling(n): i for i, n in enumerate(space.names)}
         values = {x: by_name[key] for x in {*labels} if x and (key := fold_spelling(x)) in by_name}
     hidden = np.nan if space.problem == "regression" else UNLABELLED
-    values |= {x: hidden for x in {*labels} if x in _HIDDEN}
+    values |= {x: hidden for x in {*labels} if x in _UNLABELLED_IDS}
     wrong = [x for x in {*labels} if x is not None and x not in values]
     if wrong:
         known = ", ".join(space.names) or "numbers"

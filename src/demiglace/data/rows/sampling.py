@@ -7,7 +7,7 @@ import numpy as np
 from demiglace.data.rows.schema import Split
 
 
-def hold_out(keys: Sequence[Hashable], classes: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
+def stratified_holdout(keys: Sequence[Hashable], classes: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
     """Which rows are held out, bool [N]: a stratified `fraction` of the distinct rows.
 
     Rows with equal keys (the same texts) stay on one side, or the held-out part would hold rows that were trained on.
@@ -32,7 +32,7 @@ def draw(rows: int, count: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, size=min(count, rows), replace=False))
 
 
-def take(split: Split, rows: np.ndarray, name: str | None = None) -> Split:
+def select_rows(split: Split, rows: np.ndarray, name: str | None = None) -> Split:
     """These rows of a split, by number, in this order."""
     picked = [int(i) for i in rows]
     return Split(

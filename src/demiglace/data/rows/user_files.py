@@ -16,10 +16,10 @@ from demiglace.data.rows.checks import (
     check_known,
     check_labels,
     check_texts,
+    classes_without_rows,
     describe,
-    lost_classes,
+    raise_or_drop,
     raw_rows,
-    settle,
 )
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.labels import encode, infer_problem, label_space, plain_integers
@@ -43,7 +43,7 @@ def read_files(config: DataConfig) -> Dataset:
     raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()})
     space, faults, lost = _check(raws, config)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
-    settle(problems, config.on_bad_rows, lost)
+    raise_or_drop(problems, config.on_bad_rows, lost)
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
     _check_classes(space, train.file)
     name = Path(config.data).name
@@ -72,7 +72,7 @@ def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace,
         return space, faults, []
     for name, rows in others.items():
         faults[name] = check_known(rows, space.names) | faults[name]
-    return space, faults, lost_classes(train, faults["train"], space)
+    return space, faults, classes_without_rows(train, faults["train"], space)
 
 
 def in_order(faults: Faults) -> list[RowProblem]:
@@ -112,7 +112,7 @@ def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
         [line for part in parts for line in part.lines],
     )
     faults = check_texts(rows)
-    settle([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)
+    raise_or_drop([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)
     return usable(rows, faults)
 
 

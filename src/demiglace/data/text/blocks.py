@@ -11,7 +11,7 @@ from demiglace.data.batch import Batch
 from demiglace.data.text.token_shards import Corpus
 from demiglace.errors import DataError
 
-_KEPT, _RANDOM = 0.1, 0.1  # of the masked places: those that keep their token, and those that get another one
+_KEEP_PROB, _RANDOM = 0.1, 0.1  # of the masked places: those that keep their token, and those that get another one
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ class Blocks:
             places[i] = np.sort(generator.choice(self.size, self.targets, replace=False))
             labels[i] = ids[i, places[i]]
             fate, drawn = generator.random(self.targets), generator.integers(*masking.vocabulary, self.targets)
-            ids[i, places[i]] = np.select([fate < _KEPT, fate < _KEPT + _RANDOM], [labels[i], drawn], masking.mask_id)
+            ids[i, places[i]] = np.select(
+                [fate < _KEEP_PROB, fate < _KEEP_PROB + _RANDOM], [labels[i], drawn], masking.mask_id
+            )
         return ids, places, labels
 
 

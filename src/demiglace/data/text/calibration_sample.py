@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 from demiglace.config.data import ReadConfig
 from demiglace.data.rows.schema import UNLABELLED
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.text.readers import Unreadable, read_documents
+from demiglace.data.text.readers import SkippedDocument, read_documents
 from demiglace.data.text.sources import corpus_files
-from demiglace.data.tokenise import Examples, select
+from demiglace.data.tokenise import TokenizedSplit, select
 from demiglace.errors import DataError
 
 _PIECE = 1 << 16  # characters that are tokenised at once
@@ -24,7 +24,7 @@ def calibration_rows(
     tokens: int,
     row_tokens: int,
     seed: int = 0,
-) -> Examples:
+) -> TokenizedSplit:
     """Rows of at most `row_tokens` tokens, from each file in turn one, from its beginning on, until `tokens` are there.
 
     Long documents are cut into rows, with the tokenizer's special tokens in each. There are fewer tokens where the
@@ -46,7 +46,7 @@ def calibration_rows(
     return _examples(rows, tokenizer)
 
 
-def drawn_rows(examples: Examples | Blocks, tokens: int, row_tokens: int) -> Examples:
+def drawn_rows(examples: TokenizedSplit | Blocks, tokens: int, row_tokens: int) -> TokenizedSplit:
     """Return training examples drawn with the seed 0, at most `tokens` tokens but one example at least.
 
     Of a block only the first `row_tokens` tokens are taken, without masks.
@@ -58,7 +58,7 @@ def drawn_rows(examples: Examples | Blocks, tokens: int, row_tokens: int) -> Exa
         return select(examples, rows)
     size = int(lengths[0])
     starts = [int(number) * examples.size for number in examples.numbers[rows]]
-    return Examples(
+    return TokenizedSplit(
         ids=np.concatenate([examples.corpus.read(start, start + size) for start in starts]).astype(np.int32),
         offsets=np.arange(len(rows) + 1, dtype=np.int64) * size,
         type_ids=None,
@@ -72,7 +72,7 @@ def _rows(
     file: str, reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, size: int, refused: Counter[str]
 ) -> Iterator[np.ndarray]:
     for document in read_documents(file, reading):
-        if isinstance(document, Unreadable):
+        if isinstance(document, SkippedDocument):
             refused[document.reason] += 1
             continue
         for start in range(0, len(document.text), _PIECE):
@@ -101,9 +101,9 @@ def _in_turn(files: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
                 yield row
 
 
-def _examples(rows: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Examples:
+def _examples(rows: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> TokenizedSplit:
     ids = np.concatenate(rows)
-    return Examples(
+    return TokenizedSplit(
         ids=ids,
         offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
         type_ids=np.zeros(len(ids), np.int8) if "token_type_ids" in tokenizer.model_input_names else None,

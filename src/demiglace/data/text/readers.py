@@ -1,6 +1,6 @@
 """Documents from files: text, JSON lines, Parquet, HTML, WARC and WET, plain or packed once by gzip or Zstandard.
 
-Files are read as streams. What cannot be read of one is either told as `Unreadable`, or the file is refused with a
+Files are read as streams. What cannot be read of one is either told as `SkippedDocument`, or the file is refused with a
 `DamagedFileError` that says where.
 """
 
@@ -13,11 +13,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from demiglace.config.data import ReadConfig
-from demiglace.data.text.streams import PACKED, DamagedFileError, Unreadable, decoded, lines_of, opened, unpacked
+from demiglace.data.text.streams import (
+    PACKED,
+    DamagedFileError,
+    SkippedDocument,
+    decoded,
+    lines_of,
+    open_source,
+    unpacked,
+)
 from demiglace.data.text.warc import read_pages
 from demiglace.errors import DataError
 
-__all__ = ["DamagedFileError", "Document", "Unreadable", "decoded", "format_of", "read_documents", "unpacked"]
+__all__ = ["DamagedFileError", "Document", "SkippedDocument", "decoded", "format_of", "read_documents", "unpacked"]
 
 _PLAIN = (".txt", ".text", ".md")
 FORMATS = (*_PLAIN, ".jsonl", ".ndjson", ".parquet", ".html", ".htm", ".xhtml", ".warc", ".wet")
@@ -42,7 +50,7 @@ def format_of(file: str) -> str:
     raise DataError(f"{file} is of no known kind; expected {', '.join(FORMATS)}, or one of these with .gz or .zst.")
 
 
-def read_documents(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def read_documents(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     """The documents of a file, in its order; of one without any, that it is empty.
 
     Raises `DamagedFileError`, and `DataError` where the file cannot be opened or has no column of texts.
@@ -51,10 +59,10 @@ def read_documents(file: str, config: ReadConfig) -> Iterator[Document | Unreada
     for found in _found(file, format_of(file), config):
         yield found
     if found is None:
-        yield Unreadable("empty", "nothing in the file")
+        yield SkippedDocument("empty", "nothing in the file")
 
 
-def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     if kind == ".parquet":
         return _parquet(file, config)
     if kind in (".warc", ".wet"):
@@ -68,30 +76,30 @@ def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | Unre
     return _whole(file, config, is_html=True)
 
 
-def _whole(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | Unreadable]:
+def _whole(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | SkippedDocument]:
     limit, content = _limit(config), bytearray()
     for chunk in unpacked(file):
         content += chunk
         if len(content) > limit:
-            yield Unreadable("too long", f"more than {limit} bytes")
+            yield SkippedDocument("too long", f"more than {limit} bytes")
             return
     site = str(Path(file).parent) if is_html else ""
     yield _document((_extracted if is_html and content else decoded)(bytes(content)), site)
 
 
-def _lines(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     for line in lines_of(file, _limit(config)):
-        if isinstance(line, Unreadable):
+        if isinstance(line, SkippedDocument):
             yield line
         elif line.strip():
             yield _document(decoded(line))
 
 
-def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     """Lines between blank ones; of a paragraph that is too long only the size is kept."""
     limit, paragraph, size = _limit(config), list[str](), 0
     for line in lines_of(file, limit):
-        if isinstance(line, Unreadable):
+        if isinstance(line, SkippedDocument):
             yield line
         elif line.strip():
             size += len(line) + 1
@@ -106,43 +114,43 @@ def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | Unreadable
         yield _paragraph(paragraph, size)
 
 
-def _paragraph(lines: list[str], size: int) -> Document | Unreadable:
-    return _document("\n".join(lines)) if lines else Unreadable("too long", f"{size} bytes")
+def _paragraph(lines: list[str], size: int) -> Document | SkippedDocument:
+    return _document("\n".join(lines)) if lines else SkippedDocument("too long", f"{size} bytes")
 
 
-def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     for line in lines_of(file, _limit(config)):
-        if isinstance(line, Unreadable):
+        if isinstance(line, SkippedDocument):
             yield line
         elif line.strip():
             yield _json_line(line, config)
 
 
-def _json_line(line: bytes, config: ReadConfig) -> Document | Unreadable:
+def _json_line(line: bytes, config: ReadConfig) -> Document | SkippedDocument:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):  # the latter of brackets in thousands of brackets
         try:
             row = json.loads(decoded(line))
         except (ValueError, RecursionError):
-            return Unreadable("no JSON", decoded(line[:80]))
+            return SkippedDocument("no JSON", decoded(line[:80]))
     return _row(row, config)
 
 
-def _row(row: Any, config: ReadConfig) -> Document | Unreadable:
+def _row(row: Any, config: ReadConfig) -> Document | SkippedDocument:
     text = row.get(config.text_key) if isinstance(row, Mapping) else None
     if isinstance(text, str):
         return _document(text, _site(row.get("url")))
     given = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-    return Unreadable(f"no text under {config.text_key!r}", given[:80])
+    return SkippedDocument(f"no text under {config.text_key!r}", given[:80])
 
 
-def _parquet(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _parquet(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
     try:
-        source = pq.ParquetFile(opened(file))
+        source = pq.ParquetFile(open_source(file))
         names = source.schema_arrow.names
         if config.text_key not in names:
             raise DataError(f"{file} has no column {config.text_key!r}; it has {', '.join(names)}. Give --text-key.")
@@ -166,30 +174,30 @@ def _values(column: Any) -> Iterator[Any]:
     return (value.as_py() for value in column)
 
 
-def _parquet_row(row: dict[str, Any], config: ReadConfig) -> Document | Unreadable:
+def _parquet_row(row: dict[str, Any], config: ReadConfig) -> Document | SkippedDocument:
     text = row[config.text_key]
     if isinstance(text, bytes) and len(text) > _limit(config):
-        return Unreadable("too long", f"{len(text)} bytes")
+        return SkippedDocument("too long", f"{len(text)} bytes")
     return _row({k: decoded(v) if isinstance(v, bytes) else v for k, v in row.items()}, config)
 
 
-def _pages(file: str, config: ReadConfig) -> Iterator[Document | Unreadable]:
+def _pages(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     for page in read_pages(file, _limit(config)):
-        if isinstance(page, Unreadable):
+        if isinstance(page, SkippedDocument):
             yield page
         elif page.content_type is None:
             yield _document(decoded(page.content), _site(page.url))
         elif "html" in page.content_type:
             yield _document(_extracted(page.content), _site(page.url))
         else:
-            yield Unreadable("no HTML", page.content_type or "no content type")
+            yield SkippedDocument("no HTML", page.content_type or "no content type")
 
 
-def _document(text: str | None, site: str = "") -> Document | Unreadable:
+def _document(text: str | None, site: str = "") -> Document | SkippedDocument:
     if text is None:
-        return Unreadable("no text in the HTML", site)
+        return SkippedDocument("no text in the HTML", site)
     if not text.strip():
-        return Unreadable("empty", f"{len(text)} characters")
+        return SkippedDocument("empty", f"{len(text)} characters")
     return Document(text, site)
 
 
@@ -212,9 +220,9 @@ def _limit(config: ReadConfig) -> int:
     return int(config.max_document_mb * 1e6)
 
 
-def fault_of(found: Document | Unreadable) -> str:
+def fault_of(found: Document | SkippedDocument) -> str:
     """Why this is no document to learn from; empty where it is one."""
-    if isinstance(found, Unreadable):
+    if isinstance(found, SkippedDocument):
         return found.reason
     return "binary" if "\0" in found.text else ""
 
@@ -229,7 +237,7 @@ def read_texts(files: Sequence[str], reading: ReadConfig, left_out: Counter[str]
     for file in files:
         for found in read_documents(file, reading):
             fault = fault_of(found)
-            if fault or isinstance(found, Unreadable):
+            if fault or isinstance(found, SkippedDocument):
                 left_out[fault] += 1
             else:
                 yield as_utf8(found.text).decode("utf-8")

@@ -17,7 +17,7 @@ _MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}  # how pack
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class SkippedDocument:
     """Something in a file that is no document: why, and its size in bytes or how it begins."""
 
     reason: str
@@ -43,7 +43,7 @@ class _Packing:
     most: int
 
 
-def opened(file: str) -> BinaryIO:
+def open_source(file: str) -> BinaryIO:
     """A file of this machine, or of an object store that Daft reads. Raises `DataError` where it cannot be opened."""
     try:
         if "://" in file:
@@ -92,7 +92,7 @@ def _packing(file: str) -> _Packing | None:
 
 
 def _chunks(file: str) -> Iterator[bytes]:
-    with opened(file) as stream:
+    with open_source(file) as stream:
         try:
             while chunk := stream.read(CHUNK):
                 yield chunk
@@ -102,7 +102,7 @@ def _chunks(file: str) -> Iterator[bytes]:
 
 def _frames(file: str, packing: _Packing) -> Iterator[bytes]:
     unpacker, taken, made = packing.new(), 0, 0
-    for bite in _bites(file, packing.bite):
+    for bite in _compressed_chunks(file, packing.bite):
         taken += len(bite)
         while bite:
             if unpacker.eof:
@@ -120,11 +120,11 @@ def _frames(file: str, packing: _Packing) -> Iterator[bytes]:
         raise DamagedFileError(f"{file} is cut off after {made} unpacked bytes.")
 
 
-def _bites(file: str, size: int) -> Iterator[bytes]:
+def _compressed_chunks(file: str, size: int) -> Iterator[bytes]:
     return (chunk[at : at + size] for chunk in _chunks(file) for at in range(0, len(chunk), size))
 
 
-def lines_of(file: str, limit: int) -> Iterator[bytes | Unreadable]:
+def lines_of(file: str, limit: int) -> Iterator[bytes | SkippedDocument]:
     """The lines of a file without their ends; one that is longer than `limit` bytes is not held in memory.
 
     UTF-16 that says so comes as UTF-8. Raises as `unpacked` does.
@@ -136,7 +136,7 @@ def lines_of(file: str, limit: int) -> Iterator[bytes | Unreadable]:
             whole = bytes(rest) + line
             rest.clear()
             if skipped or len(whole) > limit:
-                yield Unreadable("too long", f"{skipped + len(whole)} bytes")
+                yield SkippedDocument("too long", f"{skipped + len(whole)} bytes")
                 skipped = 0
             else:
                 yield whole.removesuffix(b"\r")
@@ -146,7 +146,7 @@ def lines_of(file: str, limit: int) -> Iterator[bytes | Unreadable]:
         else:
             rest += last
     if skipped:
-        yield Unreadable("too long", f"{skipped} bytes")
+        yield SkippedDocument("too long", f"{skipped} bytes")
     elif rest:
         yield bytes(rest)
 

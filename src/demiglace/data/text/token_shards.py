@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from demiglace.config.data import ReadConfig
 from demiglace.console import progress
-from demiglace.data.text.readers import Document, Unreadable, as_utf8, counted, fault_of, read_documents
+from demiglace.data.text.readers import Document, SkippedDocument, as_utf8, counted, fault_of, read_documents
 from demiglace.errors import CacheError, DataError, ModelError, RunError
 from demiglace.runs.files import fingerprint, read_json, write_json
 
@@ -173,7 +173,7 @@ def _tokenise_file(
     there = _receipts(home, number)
     shard, done = len(there), sum(r["read"] for r in there)
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-    books, held, tokens = _Books(), [np.zeros(0, dtype)], 0
+    books, held, tokens = _DocumentCounts(), [np.zeros(0, dtype)], 0
     for found in _batches(islice(read_documents(file, reading), done, None)):
         texts = books.enter(found)
         for ids in _encode(tokenizer, texts):
@@ -181,7 +181,7 @@ def _tokenise_file(
             tokens += len(held[-1])
         if tokens >= SHARD_TOKENS:
             _write(_stem(home, number, shard), np.concatenate(held), books, last=False)
-            shard, books, held, tokens = shard + 1, _Books(), [np.zeros(0, dtype)], 0
+            shard, books, held, tokens = shard + 1, _DocumentCounts(), [np.zeros(0, dtype)], 0
     _write(_stem(home, number, shard), np.concatenate(held), books, last=True)
 
 
@@ -201,19 +201,19 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterable[li
     return ids
 
 
-class _Books:
+class _DocumentCounts:
     """What the documents of a shard were."""
 
     def __init__(self) -> None:
         self.read = self.documents = self.bytes = self.words = 0
         self.left_out: Counter[str] = Counter()
 
-    def enter(self, found: Sequence[Document | Unreadable]) -> list[str]:
+    def enter(self, found: Sequence[Document | SkippedDocument]) -> list[str]:
         """Count them, and return the texts of those that can be used."""
         texts = []
         for each in found:
             fault = fault_of(each)
-            if fault or isinstance(each, Unreadable):
+            if fault or isinstance(each, SkippedDocument):
                 self.left_out[fault] += 1
                 continue
             text = as_utf8(each.text)
@@ -225,8 +225,8 @@ class _Books:
         return texts
 
 
-def _batches(found: Iterator[Document | Unreadable]) -> Iterator[list[Document | Unreadable]]:
-    batch: list[Document | Unreadable] = []
+def _batches(found: Iterator[Document | SkippedDocument]) -> Iterator[list[Document | SkippedDocument]]:
+    batch: list[Document | SkippedDocument] = []
     size = 0
     for each in found:
         batch.append(each)
@@ -238,7 +238,7 @@ def _batches(found: Iterator[Document | Unreadable]) -> Iterator[list[Document |
         yield batch
 
 
-def _write(stem: Path, tokens: np.ndarray, books: _Books, last: bool) -> None:
+def _write(stem: Path, tokens: np.ndarray, books: _DocumentCounts, last: bool) -> None:
     """Tokens, and then the receipt that makes them count."""
     draft, file = stem.with_suffix(".part"), stem.with_suffix(".npy")
     with draft.open("wb") as handle:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from demiglace.data.text.streams import CHUNK, DamagedFileError, Unreadable, unpacked
+from demiglace.data.text.streams import CHUNK, DamagedFileError, SkippedDocument, unpacked
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Page:
     content: bytes
 
 
-def read_pages(file: str, limit: int) -> Iterator[Page | Unreadable]:
+def read_pages(file: str, limit: int) -> Iterator[Page | SkippedDocument]:
     """The responses and conversions of a file; of one with over `limit` bytes no more than these are held in memory.
 
     Raises `DamagedFileError` for a file that is no WARC, or is cut off anywhere but behind a record's content.
@@ -31,7 +31,7 @@ def read_pages(file: str, limit: int) -> Iterator[Page | Unreadable]:
         if record.record_type not in (WarcRecordType.response, WarcRecordType.conversion):
             continue
         if size > limit:
-            yield Unreadable("too long", f"{size} bytes")
+            yield SkippedDocument("too long", f"{size} bytes")
             continue
         is_text = record.record_type == WarcRecordType.conversion
         url = record.headers.get("WARC-Target-URI")

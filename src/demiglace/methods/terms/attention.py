@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from demiglace.errors import ConfigError, ModelError
-from demiglace.losses.attention import attention_kl, probability_distance, score_distance, scores, visible_pairs
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss
+from demiglace.losses.attention import attention_kl, attention_mask_2d, probability_distance, score_distance, scores
+from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.methods.terms.layer_mapping import LayerMapping
 from demiglace.models.attention import WITHOUT_ATTENTION, AttentionInput
 from demiglace.models.shape import ModelShape
@@ -53,14 +53,14 @@ class AttentionDistillation(Term):
     reduction: Reduction = "mean"
     name: str = "attention"
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """The inputs of the relations, of the layers that meet. Raises `ConfigError` where they meet not in pairs."""
         self.head_count(student, teacher)
         layers = self.mapping.layers(student, teacher)
         if not self.mapping.is_paired(layers):
             raise ConfigError("the term on attention compares pairs of layers, and mapping=all makes none; take skip.")
         inputs = sorted({kind for relation in self.relations for kind in RELATIONS[relation]})
-        return Requests(attention_request(inputs, layers.student), attention_request(inputs, layers.teacher))
+        return SignalRequests(attention_request(inputs, layers.student), attention_request(inputs, layers.teacher))
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """No weights of its own."""
@@ -108,9 +108,9 @@ class _AttentionDistillation(TermLoss):
         self._distance, self._heads = DISTANCES[term.distance], term.head_count(student, teacher)
         self._causal, self._reduction = student.causal or teacher.causal, term.reduction
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert student.mask is not None
-        visible = visible_pairs(student.mask, self._causal)
+        visible = attention_mask_2d(student.mask, self._causal)
         parts = [
             self._distance(self._scores(student, relation, own), self._scores(teacher, relation, other), visible)
             for own, other in self.pairs(progress)
@@ -123,5 +123,5 @@ class _AttentionDistillation(TermLoss):
         one, other = relation
         return scores(signals.attention[one, layer], signals.attention[other, layer], self._heads)
 
-    def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
+    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         return list(zip(self._layers.student, self._mapping.choose(self._layers, progress), strict=True))

@@ -9,10 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demiglace.errors import ConfigError
-from demiglace.losses.hidden import attend, cosine_distance, mean_over_tokens, mean_squared, normalised_squared
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss, over_pairs
+from demiglace.losses.hidden import (
+    attention_weighted_teacher,
+    cosine_distance,
+    mean_over_tokens,
+    mean_squared,
+    normalised_squared,
+)
+from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
-from demiglace.methods.terms.layer_mapping import LayerMapping, Layers
+from demiglace.methods.terms.layer_mapping import LayerMapping, MatchedLayers
 from demiglace.methods.terms.projection import Kind, Projection
 from demiglace.models.pooling import StateOption
 from demiglace.models.shape import ModelShape
@@ -50,7 +56,7 @@ class LayerDistillation(Term):
     centered: bool = False
     name = "layers"
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """The pooled hidden states of all layers that may meet. Raises `ConfigError` for choices that do not suit."""
         layers = self.mapping.layers(student, teacher)
         projection = self.projection.resolved(student.hidden_size, teacher.hidden_size)
@@ -71,7 +77,7 @@ class LayerDistillation(Term):
         if not self.mapping.is_paired(layers):
             self._check_unpaired(projection.kind)
         pooling = resolve_pooling(self.pooling, student, teacher)
-        return Requests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
+        return SignalRequests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
     def _check_unpaired(self, kind: Kind) -> None:
         """Raise `ConfigError` where layers have to come in pairs."""
@@ -97,7 +103,7 @@ class _LayerDistillation(TermLoss):
         super().__init__()
         self._term = term
         self._pooling = resolve_pooling(term.pooling, student, teacher)
-        self._layers: Layers = term.mapping.layers(student, teacher)
+        self._layers: MatchedLayers = term.mapping.layers(student, teacher)
         self._distance = DISTANCES[term.distance]
         count, candidates = len(self._layers.student), len(self._layers.teacher)
         self.projections = term.projection.build(count, candidates, student.hidden_size, teacher.hidden_size)
@@ -108,7 +114,7 @@ class _LayerDistillation(TermLoss):
         weights = torch.tensor(term.layer_weights or (1.0,) * count)
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         chosen = self._term.mapping.choose(self._layers, progress)
         positions = self._positions(chosen)
         states, others = self._states(student, teacher, chosen)
@@ -116,7 +122,7 @@ class _LayerDistillation(TermLoss):
             states, others = states - self.student_mean, others - self.teacher_mean[positions]
         own, other = self.projections(states, others, positions)
         if self._term.attention:
-            other = attend(own, other)
+            other = attention_weighted_teacher(own, other)
         if len(own) > 2:  # two rows less their mean are always opposites
             self.diagnostics = _agreement(*(self._by_row(states.detach(), student) for states in (own, other)))
         distance = self._distance(own, other)  # [B, m], [B, m, L] for tokens, or [B, 1] for concatenated layers
@@ -125,7 +131,7 @@ class _LayerDistillation(TermLoss):
         distance = self._by_row(distance.unsqueeze(-1), student).squeeze(-1)
         return over_pairs(distance * self.weights[: distance.shape[1]], self._term.reduction)
 
-    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+    def observe(self, student: Signals, teacher: Signals, progress: TrainingProgress) -> None:
         chosen = self._term.mapping.choose(self._layers, progress)
         count = len(self._layers.student)
         if len(chosen) != count:  # attention over all layers: fit each student layer to the one at its relative depth
@@ -149,7 +155,7 @@ class _LayerDistillation(TermLoss):
             self.student_mean /= self._rows
             self.teacher_mean /= self._rows
 
-    def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
+    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         chosen = self._term.mapping.choose(self._layers, progress)
         if self._term.attention:
             return [(s, t) for s in self._layers.student for t in chosen]

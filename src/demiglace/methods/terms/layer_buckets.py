@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from demiglace.losses.hidden import mean_squared
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss, over_pairs
+from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
-from demiglace.methods.terms.layer_mapping import All
+from demiglace.methods.terms.layer_mapping import AllLayersMapping
 from demiglace.methods.terms.projection import LinearMaps, Start
 from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
@@ -36,11 +36,11 @@ class BucketDistillation(Term):
     start: Start = "matched"
     name = "buckets"
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """The pooled hidden states of all layers that take part."""
-        layers = All(self.final_layer).layers(student, teacher)
+        layers = AllLayersMapping(self.final_layer).layers(student, teacher)
         pooling = resolve_pooling(self.pooling, student, teacher)
-        return Requests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
+        return SignalRequests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """The linear maps."""
@@ -48,7 +48,7 @@ class BucketDistillation(Term):
 
     def buckets(self, student: ModelShape, teacher: ModelShape) -> list[tuple[int, ...]]:
         """The teacher layers of each student layer that takes part."""
-        layers = All(self.final_layer).layers(student, teacher)
+        layers = AllLayersMapping(self.final_layer).layers(student, teacher)
         parts = [tuple(map(int, p)) for p in np.array_split(np.array(layers.teacher), len(layers.student))]
         if not self.overlapping:
             return parts
@@ -60,7 +60,7 @@ class _BucketDistillation(TermLoss):
         super().__init__()
         self._term = term
         self._pooling = resolve_pooling(term.pooling, student, teacher)
-        self._layers = All(term.final_layer).layers(student, teacher).student
+        self._layers = AllLayersMapping(term.final_layer).layers(student, teacher).student
         self._buckets = term.buckets(student, teacher)
         size = student.hidden_size
         self.maps = nn.ModuleList(LinearMaps(1, len(b) * teacher.hidden_size, size, True) for b in self._buckets)
@@ -75,12 +75,12 @@ class _BucketDistillation(TermLoss):
             if width == len(bucket) * size:
                 maps.weight[0] = torch.eye(size).repeat(len(bucket), 1) / len(bucket)
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         mapped = [maps(states, [0]) for maps, states in zip(self._maps, self._joined(teacher), strict=True)]
         distance = mean_squared(student.hidden(self._pooling, self._layers), torch.cat(mapped, dim=1))
         return over_pairs(distance, self._term.reduction)
 
-    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+    def observe(self, student: Signals, teacher: Signals, progress: TrainingProgress) -> None:
         states = student.hidden(self._pooling, self._layers)
         for i, (maps, joined) in enumerate(zip(self._maps, self._joined(teacher), strict=True)):
             maps.observe(joined, states[:, i : i + 1])
@@ -98,5 +98,5 @@ class _BucketDistillation(TermLoss):
         pooling = self._pooling
         return [teacher.hidden(pooling, bucket).flatten(1).unsqueeze(1) for bucket in self._buckets]
 
-    def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
+    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         return [(s, t) for s, bucket in zip(self._layers, self._buckets, strict=True) for t in bucket]

@@ -2,7 +2,8 @@
 
 Layers count as in `SignalRequest`: 1 is the output of the first layer, n that of the last. Mappings with an option
 `final_layer` leave the last layers out unless it is true, since the output term already works on them. A student of one
-layer has no other layer, so its last one is matched. `Uniform`, `Final` and `Listed` always match the last layers.
+layer has no other layer, so its last one is matched. `UniformMapping`, `Final` and `ExplicitMapping` always match the
+last layers.
 """
 
 from abc import ABC, abstractmethod
@@ -13,12 +14,12 @@ import numpy as np
 
 from demiglace.config.options import option
 from demiglace.errors import ModelError
-from demiglace.methods.base import Progress
+from demiglace.methods.base import TrainingProgress
 from demiglace.models.shape import ModelShape
 
 
 @dataclass(frozen=True)
-class Layers:
+class MatchedLayers:
     """The layers that take part: `student` in order, and all `teacher` layers that may meet them."""
 
     student: tuple[int, ...]
@@ -31,7 +32,7 @@ class LayerMapping(ABC):
 
     final_layer: bool
 
-    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+    def layers(self, student: ModelShape, teacher: ModelShape) -> MatchedLayers:
         """The layers of two models that take part; `ModelError` where there are too few."""
         final = self.final_layer or student.num_layers == 1
         extra = 1 if final else 0
@@ -43,15 +44,15 @@ class LayerMapping(ABC):
                 f"{len(own)} student and {len(others)} teacher layers to match; at least 1 student layer and as many "
                 "teacher layers are needed: take another student, or final_layer=true."
             )
-        return Layers(own, others, final)
+        return MatchedLayers(own, others, final)
 
     @abstractmethod
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
-        """The teacher layers in use at this point of training: the i-th for the i-th student layer, or all (`All`)."""
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
+        """Return the teacher layers in use at this point: the i-th for the i-th student layer, or all of them."""
 
-    def is_paired(self, layers: Layers) -> bool:
+    def is_paired(self, layers: MatchedLayers) -> bool:
         """Whether there is one teacher layer in use for each student layer."""
-        return len(self.choose(layers, Progress(0, 0, 0))) == len(layers.student)
+        return len(self.choose(layers, TrainingProgress(0, 0, 0))) == len(layers.student)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Skip(LayerMapping):
 
     final_layer: bool = False
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """Teacher layer ⌊i·n/m⌋ for student layer i, n and m being the layers of the whole models."""
         hidden = 0 if layers.final else 1
         n, m = len(layers.teacher) + hidden, len(layers.student) + hidden
@@ -73,18 +74,18 @@ class Last(LayerMapping):
 
     final_layer: bool = False
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """As many of the last ones as the student has."""
         return layers.teacher[-len(layers.student) :]
 
 
 @dataclass(frozen=True)
-class All(LayerMapping):
+class AllLayersMapping(LayerMapping):
     """All teacher layers, for terms that weigh them by themselves (ALP-KD)."""
 
     final_layer: bool = False
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """Every one."""
         return layers.teacher
 
@@ -95,7 +96,7 @@ class Reverse(LayerMapping):
 
     final_layer: bool = False
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """Those layers, falling."""
         return Skip(self.final_layer).choose(layers, progress)[::-1]
 
@@ -107,28 +108,28 @@ class AllToOne(LayerMapping):
     teacher_layer: int | None = None
     final_layer: bool = False
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """That layer, once for each student layer."""
         layer = layers.teacher[-1] if self.teacher_layer is None else self.teacher_layer
         return (layer,) * len(layers.student)
 
-    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+    def layers(self, student: ModelShape, teacher: ModelShape) -> MatchedLayers:
         """As every mapping's. Raises `ModelError` where the teacher has no such layer."""
         if self.teacher_layer is not None:
             _check_layers("teacher_layer", (self.teacher_layer,), teacher.num_layers)
         found = super().layers(student, teacher)
-        return found if self.teacher_layer is None else Layers(found.student, (self.teacher_layer,))
+        return found if self.teacher_layer is None else MatchedLayers(found.student, (self.teacher_layer,))
 
 
 @dataclass(frozen=True)
-class Listed(LayerMapping):
+class ExplicitMapping(LayerMapping):
     """The i-th of these student layers meets the i-th of these teacher layers; layers count from 1, 0 = embeddings."""
 
     student_layers: tuple[int, ...]
     teacher_layers: tuple[int, ...]
     final_layer = True
 
-    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+    def layers(self, student: ModelShape, teacher: ModelShape) -> MatchedLayers:
         """The lists. Raises `ModelError` where they differ in length or name a layer that is not there."""
         if len(self.student_layers) != len(self.teacher_layers) or not self.student_layers:
             raise ModelError(
@@ -137,9 +138,9 @@ class Listed(LayerMapping):
             )
         _check_layers("student_layers", self.student_layers, student.num_layers)
         _check_layers("teacher_layers", self.teacher_layers, teacher.num_layers)
-        return Layers(self.student_layers, self.teacher_layers)
+        return MatchedLayers(self.student_layers, self.teacher_layers)
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """The list."""
         return self.teacher_layers
 
@@ -151,18 +152,18 @@ def _check_layers(option: str, layers: tuple[int, ...], count: int) -> None:
 
 
 @dataclass(frozen=True)
-class Uniform(LayerMapping):
+class UniformMapping(LayerMapping):
     """Every student layer, the last one too, with every (n/m)-th teacher layer (TinyBERT, arXiv 1909.10351, sec. 3)."""
 
     final_layer = True
 
-    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+    def layers(self, student: ModelShape, teacher: ModelShape) -> MatchedLayers:
         """Student layer i and teacher layer ⌊i·n/m⌋; no other teacher layer is asked for."""
         layers = super().layers(student, teacher)
         n, m = teacher.num_layers, student.num_layers
-        return Layers(layers.student, tuple(i * n // m for i in layers.student))
+        return MatchedLayers(layers.student, tuple(i * n // m for i in layers.student))
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """Always the same."""
         return layers.teacher
 
@@ -174,14 +175,14 @@ class Final(LayerMapping):
     teacher_layer: int | None = None
     final_layer = True
 
-    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+    def layers(self, student: ModelShape, teacher: ModelShape) -> MatchedLayers:
         """One pair. Raises `ModelError` where the teacher has no such layer."""
         layer = teacher.num_layers if self.teacher_layer is None else self.teacher_layer
         if not 1 <= layer <= teacher.num_layers:
             raise ModelError(f"teacher_layer={layer} was given; the teacher's layers are 1 to {teacher.num_layers}.")
-        return Layers((student.num_layers,), (layer,))
+        return MatchedLayers((student.num_layers,), (layer,))
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """Always the same."""
         return layers.teacher
 
@@ -202,7 +203,7 @@ class RandomSorted(LayerMapping):
     final_layer: bool = False
     count: int | None = option("how many student layers take part; none: all", None, at_least=1)
 
-    def layers(self, student: ModelShape, teacher: ModelShape) -> Layers:
+    def layers(self, student: ModelShape, teacher: ModelShape) -> MatchedLayers:
         """As every mapping's, with `count` of the student's. Raises `ModelError` where it has not as many."""
         found = super().layers(student, teacher)
         m = len(found.student)
@@ -210,11 +211,11 @@ class RandomSorted(LayerMapping):
             return found
         if self.count > m:
             raise ModelError(f"count={self.count} was given, and {m} student layer(s) can take part; give at most {m}.")
-        return Layers(
+        return MatchedLayers(
             tuple(found.student[i * m // self.count - 1] for i in range(1, self.count + 1)), found.teacher, found.final
         )
 
-    def choose(self, layers: Layers, progress: Progress) -> tuple[int, ...]:
+    def choose(self, layers: MatchedLayers, progress: TrainingProgress) -> tuple[int, ...]:
         """A pure function of (seed, epoch), and of the step where each step draws."""
         when = {"once": (), "step": (progress.epoch, progress.step)}.get(self.sampling, (progress.epoch,))
         generator = np.random.default_rng((progress.seed, *when))

@@ -18,10 +18,10 @@ from demiglace.losses.divergences import (
     skew_reverse_kl,
     squared_error,
 )
-from demiglace.losses.sparse import sparse_kl
-from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.losses.sparse import sparse_kl_div
+from demiglace.methods.base import Problem, SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.models.shape import ModelShape
-from demiglace.signals.request import SignalRequest, Signals, SparseTargets
+from demiglace.signals.request import SignalRequest, Signals, SparseLogits
 
 _LOGITS = SignalRequest(logits=True)
 Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared", "hard"]
@@ -44,9 +44,9 @@ class TaskLoss(Term):
     name = "task"
     needs_labels = True
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """The student's logits."""
-        return Requests(_LOGITS, SignalRequest())
+        return SignalRequests(_LOGITS, SignalRequest())
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """No weights of its own."""
@@ -58,7 +58,7 @@ class _TaskLoss(TermLoss):
         super().__init__()
         self._regression = problem == "regression"
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert student.logits is not None
         if self._regression:  # a missing label is NaN, and NaN times the row's weight 0 would stay NaN
             return (student.logits.squeeze(-1) - labels.nan_to_num()).square()
@@ -80,11 +80,11 @@ class LogitDistillation(Term):
     mix: float = option("β of jsd, λ of the skewed ones", 0.5, at_least=0, below=1)
     name = "kd"
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Both models' logits. Raises `ConfigError` for a `jsd` that is 0 whatever they are."""
         if self.divergence == "jsd" and self.mix == 0:
             raise ConfigError("mix=0 was given, with which jsd is always 0; give a number above 0 and below 1.")
-        return Requests(_LOGITS, _LOGITS)
+        return SignalRequests(_LOGITS, _LOGITS)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """No weights of its own."""
@@ -96,10 +96,10 @@ class _LogitDistillation(TermLoss):
         super().__init__()
         self._term, self._regression = term, problem == "regression"
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
-        if isinstance(told := teacher.head, SparseTargets):
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
+        if isinstance(told := teacher.head, SparseLogits):
             assert student.logits is not None and self._term.divergence == "forward-kl"
-            return sparse_kl(student.logits, told.ids, told.weights, told.entropy, self._term.temperature)
+            return sparse_kl_div(student.logits, told.ids, told.weights, told.entropy, self._term.temperature)
         assert student.logits is not None and teacher.logits is not None
         if self._regression:
             return squared_error(student.logits, teacher.logits)
@@ -118,9 +118,9 @@ class AnnealedLogits(Term):
     margin: float = option("m, how near the teacher is near enough", 0.0, at_least=0)
     name = "annealed"
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Both models' logits."""
-        return Requests(_LOGITS, _LOGITS)
+        return SignalRequests(_LOGITS, _LOGITS)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """No weights of its own."""
@@ -132,13 +132,13 @@ class _AnnealedLogits(TermLoss):
         super().__init__()
         self._term = term
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert student.logits is not None and teacher.logits is not None
         phi = annealing(progress, self._term.steps)
         return (squared_error(student.logits, phi * teacher.logits) - self._term.margin * phi).clamp_min(0.0)
 
 
-def annealing(progress: Progress, steps: int) -> float:
+def annealing(progress: TrainingProgress, steps: int) -> float:
     """φ = k/τ_max in the k-th of τ_max equal parts of the phase's epochs; 1 in its last epoch.
 
     In a phase of fewer epochs than τ_max, φ skips values rather than not reach 1.

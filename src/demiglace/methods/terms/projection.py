@@ -16,7 +16,7 @@ from demiglace.config.options import option
 from demiglace.errors import ModelError
 
 Kind = Literal["auto", "per-layer", "shared", "concatenated", "none"]
-Trained = Literal["both", "student", "neither"]
+TrainableSide = Literal["both", "student", "neither"]
 Start = Literal["matched", "random"]
 _RIDGE = 1e-3  # of the mean eigenvalue: a few rows must not decide directions in which they hardly differ
 
@@ -36,7 +36,7 @@ class Projection:
 
     kind: Kind = "none"
     size: int = option("u, the size that hidden states are projected to", 128, at_least=1)
-    trained: Trained = option("whose maps are trained; the others keep their start", "both")
+    trained: TrainableSide = option("whose maps are trained; the others keep their start", "both")
     teacher: bool = option("false: map the student to the teacher's width and leave the teacher's states", True)
     start: Start = option("matched: related states are near at the start; random: unrelated maps", "matched")
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from demiglace.config.options import option
 from demiglace.losses.divergences import forward_kl, squared_error
-from demiglace.losses.hidden import attend
-from demiglace.methods.base import Problem, Progress, Reduction, Requests, Term, TermLoss, over_pairs
+from demiglace.losses.hidden import attention_weighted_teacher
+from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
-from demiglace.methods.terms.layer_mapping import All, Layers
+from demiglace.methods.terms.layer_mapping import AllLayersMapping, MatchedLayers
 from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
@@ -33,12 +33,12 @@ class PseudoClassifierDistillation(Term):
     name = "pseudo"
     needs_rows = True
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """The pooled hidden states of all layers, and the teacher's logits."""
-        layers, logits = All(self.final_layer).layers(student, teacher), SignalRequest(logits=True)
+        layers, logits = AllLayersMapping(self.final_layer).layers(student, teacher), SignalRequest(logits=True)
         pooling = resolve_pooling(self.pooling, student, teacher)
         other = hidden_request(pooling, layers.teacher) | logits
-        return Requests(hidden_request(pooling, layers.student), other)
+        return SignalRequests(hidden_request(pooling, layers.student), other)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
         """The classifiers."""
@@ -50,16 +50,16 @@ class _PseudoClassifierDistillation(TermLoss):
         super().__init__()
         self._term, self._regression = term, problem == "regression"
         self._pooling = resolve_pooling(term.pooling, student, teacher)
-        self._layers: Layers = All(term.final_layer).layers(student, teacher)
+        self._layers: MatchedLayers = AllLayersMapping(term.final_layer).layers(student, teacher)
         size = teacher.num_labels
         self.student = _Classifiers(len(self._layers.student), student.hidden_size, size)
         self.teacher = _Classifiers(len(self._layers.teacher), teacher.hidden_size, size)
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert teacher.logits is not None
         own = self.student(student.hidden(self._pooling, self._layers.student))
         other = self.teacher(teacher.hidden(self._pooling, self._layers.teacher))
-        combined = attend(own, other).detach()
+        combined = attention_weighted_teacher(own, other).detach()
         learnt = self._distance(other, teacher.logits[:, None].expand_as(other))
         reduction = self._term.reduction
         return over_pairs(self._distance(own, combined), reduction) + over_pairs(learnt, reduction)
@@ -70,7 +70,7 @@ class _PseudoClassifierDistillation(TermLoss):
             return squared_error(student, teacher)
         return forward_kl(student, teacher, self._term.temperature)
 
-    def pairs(self, progress: Progress) -> Sequence[tuple[int, int]]:
+    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         return [(s, t) for s in self._layers.student for t in self._layers.teacher]
 
 

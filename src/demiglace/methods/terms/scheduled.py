@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from demiglace.methods.base import Problem, Progress, Requests, Term, TermLoss
+from demiglace.methods.base import Problem, SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals
 
@@ -13,7 +13,7 @@ Course = Literal["rising", "falling"]
 
 
 @dataclass(frozen=True)
-class Scheduled(Term):
+class ScheduledTerm(Term):
     """Another term times ψ (rising) or 1 − ψ (falling).
 
     ψ grows linearly from 0 at the phase's start to 1 where the share `until` of its steps is done, and stays 1.
@@ -38,7 +38,7 @@ class Scheduled(Term):
         """As the other term."""
         return self.term.needs_rows
 
-    def requests(self, student: ModelShape, teacher: ModelShape) -> Requests:
+    def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Those of the other term."""
         return self.term.requests(student, teacher)
 
@@ -53,18 +53,18 @@ class _Scheduled(TermLoss):
         self.loss, self._course, self._until = loss, course, until
         self.needs_fit = loss.needs_fit
 
-    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: Progress) -> Tensor:
+    def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         done = min(1.0, progress.fraction / self._until)
         factor = done if self._course == "rising" else 1 - done
         value = self.loss(student, teacher, labels, progress)
         self.diagnostics = self.loss.diagnostics if factor else {}
         return factor * value
 
-    def observe(self, student: Signals, teacher: Signals, progress: Progress) -> None:
+    def observe(self, student: Signals, teacher: Signals, progress: TrainingProgress) -> None:
         self.loss.observe(student, teacher, progress)
 
     def fit(self) -> None:
         self.loss.fit()
 
-    def pairs(self, progress: Progress) -> list[tuple[int, int]]:  # type: ignore[override]
+    def pairs(self, progress: TrainingProgress) -> list[tuple[int, int]]:  # type: ignore[override]
         return list(self.loss.pairs(progress))

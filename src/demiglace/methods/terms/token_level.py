@@ -7,17 +7,17 @@ from torch import Tensor
 
 from demiglace.errors import ConfigError
 from demiglace.losses.language import chunk_size, token_losses
-from demiglace.methods.base import Method, Progress, Requests, Term, TermLoss
+from demiglace.methods.base import Method, SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.methods.terms.logits import LogitDistillation
-from demiglace.methods.terms.scheduled import Scheduled
+from demiglace.methods.terms.scheduled import ScheduledTerm
 from demiglace.models.language_model import HeadInput
 from demiglace.models.shape import ModelShape
-from demiglace.signals.request import SignalRequest, Signals, SparseTargets
+from demiglace.signals.request import SignalRequest, Signals, SparseLogits
 
 _LOGITS_ALONE = (SignalRequest(), SignalRequest(logits=True))
 
 
-def is_of_tokens(requests: Requests) -> bool:
+def is_token_level(requests: SignalRequests) -> bool:
     """Whether a term compares nothing but outputs, so that it can be taken token by token, a chunk at a time."""
     return requests.student.logits and all(r in _LOGITS_ALONE for r in (requests.student, requests.teacher))
 
@@ -49,7 +49,7 @@ def sparse_temperature(name: str, method: Method, student: ModelShape, teacher: 
 
 def _temperature(term: Term) -> float | None:
     """That of a term that is τ²·KL(teacher ‖ student), whatever its weight's schedule; none for any other."""
-    plain = term.term if isinstance(term, Scheduled) else term
+    plain = term.term if isinstance(term, ScheduledTerm) else term
     if isinstance(plain, LogitDistillation) and plain.divergence == "forward-kl":
         return plain.temperature
     return None
@@ -59,17 +59,17 @@ def token_terms(
     terms: Sequence[TermLoss],
     weights: Sequence[float],
     student: HeadInput,
-    teacher: HeadInput | SparseTargets | None,
+    teacher: HeadInput | SparseLogits | None,
     labels: Tensor,
     token_weights: Tensor,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> tuple[Tensor, Tensor]:
     """Σ_k w_k · L_k with its gradient, and the terms L_k = Σ_i c_i · ℓ_k(i), detached [K].
 
     student, teacher: hidden [N, d], or of the teacher some tokens [N, K]; labels: int64 [N]; token_weights: c [N].
     """
 
-    sparse, head = (teacher, None) if isinstance(teacher, SparseTargets) else (None, teacher)
+    sparse, head = (teacher, None) if isinstance(teacher, SparseLogits) else (None, teacher)
 
     def losses(own: Tensor, other: Tensor | None, part: slice) -> Tensor:
         said = Signals(own), Signals(other, head=None if sparse is None else sparse[part])

@@ -5,7 +5,7 @@ from typing import Literal
 
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.runs.charts import HeatMap, heat_maps_of, loss_terms, shared
+from demiglace.report.runs.charts import HeatMap, heat_maps_of, loss_terms, merge_identical
 from demiglace.report.svg import Chart, Curve, chart, short
 from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
@@ -32,7 +32,7 @@ def cost_charts(comparison: Comparison) -> tuple[Chart, ...]:
 
 
 def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart | None:
-    metric, styles = comparison.metric, labels.looks(comparison)
+    metric, styles = comparison.metric, labels.series_styles(comparison)
     curves = []
     for key in comparison.keys:
         style, shape = styles[key]
@@ -67,7 +67,7 @@ def _mark(
 
 def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
     """For each task the validation score by epoch, means over the seeds."""
-    styles = labels.looks(comparison)
+    styles = labels.series_styles(comparison)
     found = []
     for task in comparison.tasks:
         cells = [c for c in comparison.cells if c.task == task]
@@ -78,7 +78,7 @@ def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
             name, (style, shape) = labels.name_of(cell.key, comparison), styles[cell.key]
             points = tuple((e, v, f"{name}, epoch {e}: {format.points(v, metric)}") for e, v in scores.items())
             curves += [Curve(name, style, points, shape=shape)] if points else []
-        title = f"{format.shorten(task, 40)}, {format.in_full(metric)} on validation rows"
+        title = f"{format.shorten(task, 40)}, {format.metric_title(metric)} on validation rows"
         found.append(chart(title, "epoch", curves, _axis(metric), whole_x=True))
     return tuple(c for c in found if c is not None)
 
@@ -95,7 +95,7 @@ def term_charts(comparison: Comparison, task: str) -> tuple[Chart, ...]:
 
 def mappings(comparison: Comparison) -> tuple[HeatMap, ...]:
     """Which layers met, for the first seed of every method that drew them anew."""
-    return shared(
+    return merge_identical(
         [
             found
             for c in comparison.cells

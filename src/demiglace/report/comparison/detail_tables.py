@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.tables import Columns, in_order, put_together
+from demiglace.report.comparison.tables import Columns, build_table, in_order
 from demiglace.report.tables import Cell, Column, Table
 from demiglace.results.comparison import Comparison, Cost
 from demiglace.results.schema import Difference, Key, Primary
@@ -129,7 +129,7 @@ def cost_table(comparison: Comparison) -> Table:
         _costs(comparison, f"Latency, {labels.exported(comparison)}", "latency", format.milliseconds),
         *_smaller(comparison, "int8"),
     ]
-    return put_together(comparison, columns)
+    return build_table(comparison, columns)
 
 
 def _costs(comparison: Comparison, title: str, cost: Cost, write: Write) -> tuple[Column, list[Cell]]:

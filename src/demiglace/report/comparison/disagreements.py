@@ -79,6 +79,6 @@ def _counts(comparison: Comparison, cells: Sequence[Cell]) -> Table:
 
 
 def _example(found: Mapping[str, Any]) -> Example:
-    text, pair = (format.undirected(str(found[part] or "")) for part in ("text", "pair"))
+    text, pair = (format.strip_bidi_controls(str(found[part] or "")) for part in ("text", "pair"))
     label, teacher, student = (format.shorten(str(found[part])) for part in ("label", "teacher", "student"))
     return Example(text, pair, label, teacher, student, len(text) + len(pair) > 400)

@@ -58,7 +58,7 @@ def seeds_in_words(cells: Sequence[Cell], unit: str) -> str:
     return count_of(counts[0], unit) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {unit}s"
 
 
-def looks(comparison: Comparison) -> Mapping[Key, tuple[str, str]]:
+def series_styles(comparison: Comparison) -> Mapping[Key, tuple[str, str]]:
     """A colour class and a shape for each student and method: colours tell methods apart, shapes students.
 
     After five methods the colours come again, in other shapes, so that each student has shapes of its own; the control

@@ -9,12 +9,12 @@ from typing import Literal
 
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.tables import in_order, own_sets, put_together
+from demiglace.report.comparison.tables import build_table, in_order, own_sets
 from demiglace.report.tables import Cell as Entry
 from demiglace.report.tables import Column, Table
 from demiglace.results import metrics as metrics_module
 from demiglace.results.comparison import Comparison, mean_of_all
-from demiglace.results.schema import Cell, Key, Spread
+from demiglace.results.schema import Cell, Key, SeedStats
 
 Name = Literal["agreement", "ece", "worst_class_f1"]
 _TITLES: dict[Name, str] = {
@@ -32,7 +32,7 @@ def measure_table(comparison: Comparison) -> Table | None:
         having = [c.sets[name] for c in comparison.cells if c.task == task and name in c.sets]
         metrics = dict.fromkeys(metric for found in having for metric in found.further)
         columns += [_further_column(comparison, task, name, metric) for metric in metrics]
-    table = put_together(comparison, columns)
+    table = build_table(comparison, columns)
     return table if any(not c.text for c in table.columns) else None
 
 
@@ -62,15 +62,15 @@ def _further_column(comparison: Comparison, task: str, name: str, metric: str) -
     entries = _with_best([_entry(spread, metric) for spread in found], metrics_module.sign(metric))
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{labels.set_name(name, True, task)} {format.in_full(metric)}"
+    title = f"{labels.set_name(name, True, task)} {format.metric_title(metric)}"
     return Column(title), [*entries, Entry(format.points(taught, metric), taught)]
 
 
-def _measure(cell: Cell, name: Name) -> Spread | None:
+def _measure(cell: Cell, name: Name) -> SeedStats | None:
     return {"agreement": cell.own.agreement, "ece": cell.own.ece, "worst_class_f1": cell.own.worst_class_f1}[name]
 
 
-def _entry(spread: Spread | None, metric: str) -> Entry:
+def _entry(spread: SeedStats | None, metric: str) -> Entry:
     return Entry(format.MISSING) if spread is None else Entry(format.mean_and_deviation(spread, metric), spread.mean)
 
 

@@ -13,9 +13,9 @@ from demiglace.results.ranking import (
     chosen,
     is_exploratory,
     ranked,
+    ranked_distilled,
     shipped,
     tally,
-    taught,
     tests_of,
     verdicts,
 )
@@ -37,13 +37,13 @@ def answer(comparison: Comparison) -> Verdict:
     notes = (
         declared(comparison),
         *primary(comparison),
-        "" if own else kept(comparison, ship),
+        "" if own else retained_quality_note(comparison, ship),
         "" if own else on_average(comparison, key),
         "" if own else against(comparison, key, "none", "the same student trained without a teacher"),
         "" if comparison.control_of(key) else against(comparison, key, "vanilla-kd", soft),
-        higher(comparison, key),
-        others(comparison, key),
-        smaller(comparison, ship),
+        higher_mean_note(comparison, key),
+        other_methods_note(comparison, key),
+        smaller_student_note(comparison, ship),
         how_chosen(comparison, key),
         *caveats(comparison),
     )
@@ -52,7 +52,7 @@ def answer(comparison: Comparison) -> Verdict:
 
 def _headline(comparison: Comparison, key: Key, ship: Key) -> str:
     name, ours = labels.name_of(key, comparison), format.points(comparison.score(key), comparison.metric)
-    what = "an average" if comparison.metric == "average" else format.in_full(comparison.metric)
+    what = "an average" if comparison.metric == "average" else format.metric_title(comparison.metric)
     control = comparison.without_teacher(key)
     if comparison.control_of(key) == "none":
         return f"Only students without a teacher have scores on every task: {name} reaches {what} of {ours}."
@@ -133,7 +133,7 @@ def _is_cheapest(comparison: Comparison, key: Key) -> bool:
 
 def _figures(comparison: Comparison, key: Key, ship: Key) -> tuple[tuple[str, str], ...]:
     metric, control, teacher = comparison.metric, comparison.without_teacher(key), comparison.teacher_score()
-    what = format.in_full(metric)
+    what = format.metric_title(metric)
     shown = dict.fromkeys((ship, key, *([] if control is None else [control])))
     found = [(format.points(comparison.score(k), metric), f"{what} {_of(comparison, k)}") for k in shown]
     if teacher is not None:
@@ -161,7 +161,7 @@ def _of(comparison: Comparison, key: Key) -> str:
     return f"{whose}without a teacher"
 
 
-def kept(comparison: Comparison, key: Key) -> str:
+def retained_quality_note(comparison: Comparison, key: Key) -> str:
     """The share of the teachers' score, and at which costs."""
     ours, theirs = comparison.score(key), comparison.teacher_score()
     if not ours or not theirs or metrics.sign(comparison.metric) < 0:
@@ -258,9 +258,9 @@ def _hit(comparison: Comparison, key: Key, task: str, found: Difference) -> str:
     return f"{format.shorten(task, 40)} {text}"
 
 
-def higher(comparison: Comparison, key: Key) -> str:
+def higher_mean_note(comparison: Comparison, key: Key) -> str:
     """The best mean of those with a teacher, where another one is chosen because a test tells it from no teacher."""
-    best = next(iter(taught(comparison)), key)
+    best = next(iter(ranked_distilled(comparison)), key)
     if best == key:
         return ""
     score = format.points(comparison.score(best), comparison.metric)
@@ -269,7 +269,7 @@ def higher(comparison: Comparison, key: Key) -> str:
     return f"{labels.name_of(best, comparison)} has the higher mean ({score}), but {but}."
 
 
-def others(comparison: Comparison, key: Key) -> str:
+def other_methods_note(comparison: Comparison, key: Key) -> str:
     """Return which other methods are better than no teacher, and where; primary and exploratory tests apart."""
     sure, exploratory = (
         [
@@ -292,7 +292,7 @@ def _won(comparison: Comparison, key: Key) -> list[str]:
     return [task for task, d in tests_of(comparison, key, "none").items() if d.verdict == "better"]
 
 
-def smaller(comparison: Comparison, key: Key) -> str:
+def smaller_student_note(comparison: Comparison, key: Key) -> str:
     """The best of every student that is smaller, whose distance no test measures."""
     size, score = comparison.cost(key, "parameters"), comparison.score(key)
     found: dict[str, str] = {}
@@ -309,8 +309,8 @@ def smaller(comparison: Comparison, key: Key) -> str:
 
 
 def how_chosen(comparison: Comparison, key: Key) -> str:
-    """That the best of many by their scores is flattered by them."""
-    count = len(taught(comparison))
+    """That the best of many by their scores is selected_on_test_rows by them."""
+    count = len(ranked_distilled(comparison))
     if count < 2 or comparison.control_of(key) == "none":
         return ""
     return (
@@ -326,7 +326,7 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
 
 def _flattered(comparison: Comparison) -> str:
     """Where the rows that chose the best epoch are those that results are told of."""
-    tasks = list(dict.fromkeys(format.shorten(c.task, 40) for c in comparison.cells if c.flattered))
+    tasks = list(dict.fromkeys(format.shorten(c.task, 40) for c in comparison.cells if c.selected_on_test_rows))
     if not tasks:
         return ""
     where = "" if len(tasks) == len(comparison.tasks) else f" on {format.listed(tasks)}"

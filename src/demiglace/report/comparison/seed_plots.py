@@ -9,7 +9,7 @@ from demiglace.report.comparison import labels
 from demiglace.report.svg import nice_ticks
 from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
-from demiglace.results.schema import Cell, Spread
+from demiglace.results.schema import Cell, SeedStats
 
 _MARGIN = 0.5  # of the values' range; t intervals of two seeds would else squeeze the dots into one
 
@@ -47,7 +47,7 @@ class StripFigure:
 class _Entry:
     label: str
     style: str
-    spread: Spread
+    spread: SeedStats
     seeds: tuple[int, ...]
 
 
@@ -106,7 +106,7 @@ def _title(comparison: Comparison, place: _Place) -> str:
 
 def _note(comparison: Comparison, place: _Place) -> str:
     """The metric; and the task, where the set's name alone does not say it."""
-    metric = format.in_full(_metric(comparison, place))
+    metric = format.metric_title(_metric(comparison, place))
     return metric if place.own or len(comparison.tasks) == 1 else f"{metric}, of {format.shorten(place.task, 40)}"
 
 
@@ -114,8 +114,8 @@ def _metric(comparison: Comparison, place: _Place) -> str:
     return _cells(comparison, place)[0].sets[place.name].metric
 
 
-def _entries(comparison: Comparison, spreads: Sequence[tuple[Cell, Spread | None]]) -> list[_Entry]:
-    styles = labels.looks(comparison)
+def _entries(comparison: Comparison, spreads: Sequence[tuple[Cell, SeedStats | None]]) -> list[_Entry]:
+    styles = labels.series_styles(comparison)
     return [
         _Entry(format.shorten(cell.method, 40), styles[cell.key][0], spread, cell.seeds)
         for cell, spread in spreads

@@ -12,7 +12,7 @@ from demiglace.report.tables import Cell, Column, Table
 from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
 from demiglace.results.ranking import ranked
-from demiglace.results.schema import Difference, Key, SetResult, Spread, Teacher, run_directory
+from demiglace.results.schema import Difference, Key, SeedStats, SetResult, Teacher, run_directory
 
 _MOST_ERROR = 400
 Columns = list[tuple[Column, list[Cell]]]
@@ -28,7 +28,7 @@ def main_table(comparison: Comparison) -> Table:
     keys = in_order(comparison)
     columns = [_scores(comparison, keys, task, name) for task, name in own_sets(comparison)]
     columns += [c for c in (_average(comparison, keys, True), _average(comparison, keys, False)) if c is not None]
-    return put_together(comparison, columns)
+    return build_table(comparison, columns)
 
 
 def in_order(comparison: Comparison) -> list[Key]:
@@ -37,7 +37,7 @@ def in_order(comparison: Comparison) -> list[Key]:
     return [*order, *(k for k in comparison.keys if k not in order)]
 
 
-def put_together(comparison: Comparison, columns: Columns) -> Table:
+def build_table(comparison: Comparison, columns: Columns) -> Table:
     """A table from columns of numbers, each over `in_order` and the teacher; empty columns are left out."""
     keys = in_order(comparison)
     kept = [*_names(comparison, keys), *((c, cells) for c, cells in columns if any(x.value is not None for x in cells))]
@@ -77,18 +77,18 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
             result.score.mean,
             best=format.points(result.score.mean, metric) == best,
             note=_note(result, missing),
-            quiet=_undecided(result.against.get("none")),
+            quiet=_not_significant(result.against.get("none")),
             link=f"#{anchor(comparison, key, task)}",
         )
 
     teacher = comparison.teachers.get(task)
     taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{labels.set_name(name, True, task)} {format.in_full(metric)}"
+    title = f"{labels.set_name(name, True, task)} {format.metric_title(metric)}"
     link = f"#{_anchor_of_teacher(comparison, task)}" if taught is not None else ""
     return Column(title), [*map(cell, keys), Cell(format.points(taught, metric), taught, link=link)]
 
 
-def _undecided(against: Difference | None) -> bool:
+def _not_significant(against: Difference | None) -> bool:
     return against is not None and against.verdict not in ("better", "worse")
 
 
@@ -99,7 +99,7 @@ def _note(result: SetResult, missing: str) -> str:
     return ", ".join(filter(None, ("" if few else labels.mark(against, result.metric), missing)))
 
 
-def _best(found: Mapping[Key, Spread], metric: str) -> str:
+def _best(found: Mapping[Key, SeedStats], metric: str) -> str:
     """How the best mean reads, where there are two that differ."""
     texts = {format.points(s.mean, metric) for s in found.values()}
     sign = metrics.sign(metric)
@@ -128,7 +128,7 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
             note=", ".join(
                 filter(None, (labels.mark(tested[key], "average"), _fewer_seeds(comparison, key, found[key])))
             ),
-            quiet=_undecided(tested[key]),
+            quiet=_not_significant(tested[key]),
             link=f"#{anchor(comparison, key, comparison.tasks[0])}",
         )
 
@@ -137,7 +137,7 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
     return Column(title), [*map(cell, keys), Cell(format.points(taught, "average"), taught)]
 
 
-def _fewer_seeds(comparison: Comparison, key: Key, average: Spread) -> str:
+def _fewer_seeds(comparison: Comparison, key: Key, average: SeedStats) -> str:
     """On how many seeds an average rests, where those are fewer than were wanted: only those that all tasks have."""
     wanted = max(len(c.seeds) + len(c.missing) for c in comparison.cells_of(key))
     return _fewer(comparison, len(average.values), wanted)
@@ -161,8 +161,8 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             score = cell.own.score.values[i]
             first = anchor(comparison, cell.key, cell.task) if i == 0 else ""
             names = [Cell(format.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
-            where = Cell(format.shorten(run, 90), link=way(comparison.home / run, folder), anchor=first)
-            shown = [Cell(format.in_full(cell.own.metric)), Cell(format.points(score, cell.own.metric), score)]
+            where = Cell(format.shorten(run, 90), link=relative_link(comparison.home / run, folder), anchor=first)
+            shown = [Cell(format.metric_title(cell.own.metric)), Cell(format.points(score, cell.own.metric), score)]
             rows.append(
                 (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
             )
@@ -180,20 +180,20 @@ def _anchor_of_teacher(comparison: Comparison, task: str) -> str:
 def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder: Path) -> tuple[Cell, ...]:
     metric, score = next(iter(teacher.scores.get(teacher.in_domain, {}).items()), ("", None))
     run = run_directory(comparison.home, teacher.run)
-    link = way(run, folder) if run.exists() else ""
+    link = relative_link(run, folder) if run.exists() else ""
     where = Cell(format.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
     names = [Cell(format.shorten(text, 50)) for text in (task, format.MISSING, "teacher", format.MISSING)]
-    shown = [Cell(format.in_full(metric)), Cell(format.points(score, metric), score)]
+    shown = [Cell(format.metric_title(metric)), Cell(format.points(score, metric), score)]
     return where, *names, *shown, _measured(comparison, f"{task}/teacher.evaluation", folder)
 
 
 def _measured(comparison: Comparison, evaluation: str, folder: Path) -> Cell:
     """The way to where all scores of a model are."""
     directory = comparison.home / evaluation
-    return Cell("evaluation", link=way(directory, folder)) if directory.exists() else Cell(format.MISSING)
+    return Cell("evaluation", link=relative_link(directory, folder)) if directory.exists() else Cell(format.MISSING)
 
 
-def way(path: Path, folder: Path) -> str:
+def relative_link(path: Path, folder: Path) -> str:
     """A relative address: whoever moves page and runs together keeps it."""
     return "./" + quote(os.path.relpath(path, folder).replace(os.sep, "/") + "/")
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from demiglace.report import format
 from demiglace.report.runs.schema import Experiment, Model
-from demiglace.report.svg import Chart, Curve, chart, short, thin
+from demiglace.report.svg import Chart, Curve, chart, downsample, short
 from demiglace.results import metrics
-from demiglace.results.run_log import Draw, Log
+from demiglace.results.run_log import Log, MappingChange
 
 _COLOURS = 5  # of the style sheet, for distilled students and loss terms
 _MOST_DRAWS = 24
@@ -48,7 +48,7 @@ def heat_maps_of(name: str, log: Log) -> list[HeatMap]:
     return [_heat_map(f"{name}, {format.shorten(term)}", draws) for term, draws in changed.items()]
 
 
-def _heat_map(title: str, draws: list[Draw]) -> HeatMap:
+def _heat_map(title: str, draws: list[MappingChange]) -> HeatMap:
     students = tuple(sorted({s for d in draws for s, _ in d.pairs}))
     by_epoch = len({d.epoch for d in draws}) == len(draws)
     rows = [
@@ -58,7 +58,7 @@ def _heat_map(title: str, draws: list[Draw]) -> HeatMap:
     return HeatMap(title, students, tuple(rows), max(t for d in draws for _, t in d.pairs), len(draws) - len(rows))
 
 
-def shared(maps: Sequence[HeatMap]) -> tuple[HeatMap, ...]:
+def merge_identical(maps: Sequence[HeatMap]) -> tuple[HeatMap, ...]:
     """Maps that show the same are one, with all their names: methods with one seed draw the same layers."""
     titles: dict[HeatMap, list[str]] = {}
     for found in maps:
@@ -98,7 +98,7 @@ def _terms(log: Log) -> list[str]:
 def _losses(models: Sequence[Model], style: Mapping[str, str]) -> Chart | None:
     """The losses of models that have one term, in one chart."""
     curves = [
-        Curve(m.name, style[m.name], tuple((x, y, "") for x, y in thin(m.log.losses["loss"])))
+        Curve(m.name, style[m.name], tuple((x, y, "") for x, y in downsample(m.log.losses["loss"])))
         for m in models
         if "loss" in m.log.losses
     ]
@@ -109,11 +109,11 @@ def _losses(models: Sequence[Model], style: Mapping[str, str]) -> Chart | None:
 def loss_terms(name: str, log: Log) -> Chart | None:
     """The loss of one run and the terms that it weighs and adds up."""
     curves = [
-        Curve(format.shorten(term), f"s{i % _COLOURS + 1}", tuple((x, y, "") for x, y in thin(log.losses[term])))
+        Curve(format.shorten(term), f"s{i % _COLOURS + 1}", tuple((x, y, "") for x, y in downsample(log.losses[term])))
         for i, term in enumerate(_terms(log))
     ]
     if "loss" in log.losses:
-        whole = tuple((x, y, "") for x, y in thin(log.losses["loss"]))
+        whole = tuple((x, y, "") for x, y in downsample(log.losses["loss"]))
         curves.insert(0, Curve("whole loss", "whole", whole))
     return chart(f"Loss of {name}, terms before weighting", "step", curves, short, decades=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 from demiglace.console import say
 from demiglace.errors import RunError
 from demiglace.report.runs.links import find, name_of, role_of, unique_names
-from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Latency, Model, Page, Record, Role
+from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Latency, Model, Record, Role, RunReport
 from demiglace.report.tables import model_table
 from demiglace.results.load import is_comparison
 from demiglace.results.metrics import finite
@@ -19,7 +19,7 @@ from demiglace.runs.files import read_json
 _ORDER: tuple[Role, ...] = ("teacher", "distilled", "control", "model")
 
 
-def collect(paths: Sequence[Path], title: str = "demiglace report") -> Page:
+def collect(paths: Sequence[Path], title: str = "demiglace report") -> RunReport:
     """Read the runs at `paths`, each a run directory or a directory that contains some.
 
     Raises `RunError` for a directory that is no run and holds none, an unfinished run, and a damaged manifest.
@@ -30,10 +30,10 @@ def collect(paths: Sequence[Path], title: str = "demiglace report") -> Page:
     artefacts = tuple(a for r in records if r.stage == "export" for a in _artefacts(r, records, names))
     models = [_model(r, records, names) for r in records if r.stage in ("finetune", "pretrain", "distill")]
     measured = [_measured(m, models, evaluations, artefacts) for m in models]
-    return Page(title, _experiments(measured), evaluations, artefacts, records)
+    return RunReport(title, _experiments(measured), evaluations, artefacts, records)
 
 
-def summary_rows(page: Page) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+def summary_rows(page: RunReport) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """The table of each task as (task, columns, rows of texts), as `console.table` takes them."""
     return [
         (e.task, tuple(c.title for c in t.columns), [tuple(cell.text for cell in row) for row in t.rows])

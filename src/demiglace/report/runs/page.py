@@ -14,12 +14,12 @@ from demiglace.config.options import Option
 from demiglace.report import format, svg
 from demiglace.report.commands import command_line
 from demiglace.report.runs import charts
-from demiglace.report.runs.schema import Experiment, Page
+from demiglace.report.runs.schema import Experiment, RunReport
 from demiglace.report.runs.verdict import verdict
 from demiglace.report.tables import artefact_table, evaluation_table, model_table, rows_table
 
 
-def render(page: Page, options: Mapping[str, Sequence[Option]]) -> str:
+def render(page: RunReport, options: Mapping[str, Sequence[Option]]) -> str:
     """The page as HTML. `options`: those of each command, to write the command lines.
 
     Every text from the data is escaped, and a content security policy lets only the page's own script run.
@@ -59,7 +59,7 @@ def _file(name: str) -> str:
     return resources.files("demiglace.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _experiment(experiment: Experiment, page: Page) -> dict[str, Any]:
+def _experiment(experiment: Experiment, page: RunReport) -> dict[str, Any]:
     return {
         "task": experiment.task,
         "split": experiment.split,
@@ -71,7 +71,7 @@ def _experiment(experiment: Experiment, page: Page) -> dict[str, Any]:
     }
 
 
-def _out_of_task(page: Page) -> bool:
+def _out_of_task(page: RunReport) -> bool:
     """Whether some evaluated set is not simply the task's own, whose scores the main table holds."""
     tasks = {e.task for e in page.experiments}
     return any(e.set.split(":")[0] not in tasks for e in page.evaluations) or len({e.set for e in page.evaluations}) > 1

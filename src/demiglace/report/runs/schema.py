@@ -97,7 +97,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Page:
+class RunReport:
     """All that a report shows."""
 
     title: str

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from demiglace.report.runs.schema import Page
+from demiglace.report.runs.schema import RunReport
 from demiglace.report.tables import Table, artefact_table, evaluation_table, model_table
 from demiglace.report.text_tables import Entry, ResultTable, latex, markdown
 from demiglace.runs.files import write_atomically
@@ -14,7 +14,7 @@ from demiglace.runs.files import write_atomically
 _CAPTION = "Best value of a column in bold. Each model is one run with one seed: small differences are noise."
 
 
-def write_tables(page: Page, directory: Path) -> list[Path]:
+def write_tables(page: RunReport, directory: Path) -> list[Path]:
     """Write tables.md, tables.tex, results.csv (one line a cell) and results.json; return their paths."""
     found = page_tables(page)
     shown = [_result_table(title, table) for title, table in found]
@@ -29,7 +29,7 @@ def write_tables(page: Page, directory: Path) -> list[Path]:
     return [directory / name for name in contents]
 
 
-def page_tables(page: Page) -> list[tuple[str, Table]]:
+def page_tables(page: RunReport) -> list[tuple[str, Table]]:
     """The page's tables with their titles: models of each task, evaluations, exported files."""
     found = [(f"models of {e.task}" if e.task else "models", model_table(e)) for e in page.experiments]
     found += [("evaluations", evaluation_table(page.evaluations))] if page.evaluations else []

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from demiglace.report import format
-from demiglace.report.runs.schema import Artefact, Experiment, Model, Page
+from demiglace.report.runs.schema import Artefact, Experiment, Model, RunReport
 from demiglace.results import metrics
 
 
@@ -17,7 +17,7 @@ class Verdict:
     figures: tuple[tuple[str, str], ...]
 
 
-def verdict(experiment: Experiment, page: Page) -> Verdict | None:
+def verdict(experiment: Experiment, page: RunReport) -> Verdict | None:
     """What one task's runs say; None where no model has a score.
 
     Of several students the one with the best validation score is spoken of: the test rows choose nothing.
