@@ -150,7 +150,7 @@ def _default(f: Field) -> Any:
 
 
 def flatten(config: Any, *, result_options_only: bool = False) -> dict[str, Any]:
-    """The options of a config by name, groups taken in; with `result_options_only` just those that decide the result."""
+    """Return the options of a config by name, groups flattened; `result_options_only`: those that decide the result."""
     flat: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)

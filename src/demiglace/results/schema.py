@@ -96,7 +96,8 @@ class Cell:
     evaluations: directories below the comparison's, in the order of the seeds. curve: epoch -> validation scores, means
     over seeds; log: of the first seed; changes: against the teacher, a mapping for each seed that has one (see
     `evaluation.results.changes`).
-    artefacts: by precision, "fp32" or "int8"; selected_on_test_rows: whether the best epoch was chosen on the rows reported on.
+    artefacts: by precision, "fp32" or "int8".
+    selected_on_test_rows: whether the best epoch was chosen on the rows that are reported.
     """
 
     task: str
