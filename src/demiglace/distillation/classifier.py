@@ -1,4 +1,4 @@
-"""`demiglace distill_classifier`: a student learns from a teacher's signals."""
+"""Distil a classifier or a regressor: train a student on rows and on the signals of a teacher."""
 
 from dataclasses import asdict, replace
 from functools import reduce
@@ -68,7 +68,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         for file in config.source.unlabelled:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
-    run = open_shared(config.output, "distill_classifier", config, inputs)
+    run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
     tokenizer = load_tokenizer(config.teacher)
