@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
 from demiglace.data.batching import Batch
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import Epoch, TrainingProgress
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking

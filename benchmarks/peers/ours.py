@@ -16,7 +16,7 @@ from meter import Meter
 from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 from demiglace.cli import main
 from demiglace.data.batching import Batch
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import TokenizedSplit, tokenise
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.evaluation.predict import predict
 from demiglace.methods.base import TrainingProgress
 from demiglace.models.loading import load_classifier, load_tokenizer
@@ -41,7 +41,7 @@ def labelled(path: Path, arch: str, labels: tuple[str, str] = ("negative", "posi
 
 def examples_of(model: Path, texts: tuple[str, ...] = TEXTS, pairs: tuple[str, ...] | None = None) -> TokenizedSplit:
     split = Split("test", texts, pairs, np.zeros(len(texts), np.int64), [("rows", i) for i in range(len(texts))])
-    return tokenise(split, load_tokenizer(model), 128)
+    return tokenize(split, load_tokenizer(model), 128)
 
 
 @decoders
@@ -119,7 +119,7 @@ def test_what_parts_a_pair_learns(arch: str, tmp_path: Path) -> None:
 def test_long_pairs_are_cut_and_keep_their_separator(arch: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(save_decoder(tmp_path, arch))
     split = Split("test", ("red " * 30,), ("blue " * 30,), np.zeros(1, np.int64), [("rows", 1)])
-    rows = tokenise(split, tokenizer, 9)
+    rows = tokenize(split, tokenizer, 9)
     assert tokenizer.convert_ids_to_tokens(rows.ids.tolist()) == ["red"] * 4 + ["[SEP]"] + ["blue"] * 4
 
 

@@ -10,7 +10,7 @@ from command_kit import QUICK, arguments, lenient
 
 from demiglace.cli import main
 from demiglace.data.batching import Batch, collate
-from demiglace.data.tokenise import select
+from demiglace.data.tokenize import select
 from demiglace.distillation.teacher_check import GeneratorSkill, check_teacher_accuracy, look_at_generator
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict

@@ -9,7 +9,7 @@ import torch
 
 from demiglace.config.options import build, flatten
 from demiglace.data.batching import collate
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.registry import METHODS, method_options
 from demiglace.models.shape import ModelShape

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
-from demiglace.losses.hidden import normalised_squared
+from demiglace.losses.hidden import normalized_squared
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.from_yaml import compose
 from demiglace.methods.registry import build_method
@@ -44,9 +44,9 @@ def centered_cosine(own: torch.Tensor, other: torch.Tensor) -> float:
 def test_a_layer_that_is_the_teachers_starts_at_distance_0(kind: Kind, teacher: bool) -> None:
     """Of two unrelated random maps it is about 2, as far apart as states that have nothing in common."""
     same = states()
-    near = normalised_squared(*built(kind, teacher=teacher)(same, same, (0, 2, 4)))
+    near = normalized_squared(*built(kind, teacher=teacher)(same, same, (0, 2, 4)))
     assert near.max() < 1e-6
-    far = normalised_squared(*built(kind, teacher=teacher, start="random")(same, same, (0, 2, 4)))
+    far = normalized_squared(*built(kind, teacher=teacher, start="random")(same, same, (0, 2, 4)))
     assert far.mean() > 1
 
 
@@ -62,7 +62,7 @@ def test_widths_that_differ_start_near_after_the_fit(kind: Kind, teacher: bool) 
     maps.fit()
     own, other = maps(narrow, wide, (0, 2, 4))
     assert centered_cosine(own, other) > 0.6
-    assert normalised_squared(own, other).mean() < 0.5
+    assert normalized_squared(own, other).mean() < 0.5
     random = built(kind, student=24, teacher=teacher, start="random")
     assert not random.needs_fit
     assert abs(centered_cosine(*random(narrow, wide, (0, 2, 4)))) < 0.3

@@ -12,7 +12,7 @@ from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import collate
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import CacheError
 from demiglace.models.shape import ModelShape
 from demiglace.signals import hidden_state_cache, shard_store

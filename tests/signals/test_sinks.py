@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.signals.sinks import Sinks, find_sinks
 from factories import plant_sink, tiny_model
 from training_kit import random_examples

@@ -210,7 +210,7 @@ def test_the_log_tells_what_the_generators_last_step_found(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("objective", ["kl", "mse"])
-def test_the_generator_maximises_the_divergence_that_was_chosen(objective: str) -> None:
+def test_the_generator_maximizes_the_divergence_that_was_chosen(objective: str) -> None:
     """MATE-KD: KL(teacher ‖ student); Combined-KD: the mean squared error of the logits, averaged over the classes."""
     teacher, student = teacher_and_student()
     with torch.no_grad():

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from demiglace.data.batching import Batch, collate
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.losses.divergences import forward_kl
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking

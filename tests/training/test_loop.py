@@ -117,7 +117,7 @@ def test_a_later_phase_starts_from_an_epoch_of_the_one_before_and_with_no_moment
 
     def noted(self: Loop, *args: Any) -> None:
         if self.state.step == 15:
-            begun.append(({k: v.clone() for k, v in student.state_dict().items()}, len(self._optimiser.state)))
+            begun.append(({k: v.clone() for k, v in student.state_dict().items()}, len(self._optimizer.state)))
         original(self, *args)
 
     monkeypatch.setattr(Loop, "_step", noted)

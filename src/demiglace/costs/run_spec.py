@@ -19,7 +19,7 @@ from demiglace.data.rows.dataset import load_unlabelled
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.data.text.sources import corpus_files
-from demiglace.data.tokenise import tokenise
+from demiglace.data.tokenize import tokenize
 from demiglace.distillation.classifier import check_sharding
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.distillation.student import check_student_choice
@@ -153,9 +153,9 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
         if len(split) <= _TOKENISED:
-            return tokenise(split, tokenizer, source.max_length).lengths
+            return tokenize(split, tokenizer, source.max_length).lengths
         sample = select_rows(split, generator.permutation(len(split))[:_TOKENISED])
-        return generator.choice(tokenise(sample, tokenizer, source.max_length).lengths, len(split))
+        return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
 
     found = {name: lengths(split) for name, split in dataset.splits.items()}
     if source.unlabelled:

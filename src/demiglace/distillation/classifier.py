@@ -45,7 +45,7 @@ from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.training.adversarial_generator import Adversary, Vocabulary
 from demiglace.training.datasets import read_rows, tokenize_dataset
-from demiglace.training.optimiser import freeze
+from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_phases
 

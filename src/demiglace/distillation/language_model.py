@@ -26,7 +26,7 @@ from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sparse_logit_cache import SparseLogitConfig
 from demiglace.training.lm_datasets import block_size, check_training, corpus_inputs, make_blocks, masking_of
-from demiglace.training.optimiser import freeze
+from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import phase_ends
 

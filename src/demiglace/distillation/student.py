@@ -10,7 +10,7 @@ from demiglace.config.commands import DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import is_file

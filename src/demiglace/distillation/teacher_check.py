@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from demiglace.console import say
 from demiglace.data.batching import collate, forward_tokens, sorted_batches
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit, select
+from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
 from demiglace.methods.base import TrainingProgress

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def normalised_squared(student: Tensor, teacher: Tensor) -> Tensor:
+def normalized_squared(student: Tensor, teacher: Tensor) -> Tensor:
     """‖h_S/‖h_S‖ − h_T/‖h_T‖‖², between 0 and 4 (RAIL-KD, arXiv 2109.10164; PKD, arXiv 1908.09355, eq. 7)."""
     return (F.normalize(student, dim=-1) - F.normalize(teacher, dim=-1)).square().sum(-1)
 

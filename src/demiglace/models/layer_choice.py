@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from demiglace.console import console, is_main_process, progress, table
 from demiglace.data.batching import collate, forward_tokens, sorted_batches, split_by_tokens
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.greedy import FIRST_ROWS, greedy, measure_of
 from demiglace.models.importance import Inputs, block_influence, least_influential
 from demiglace.models.truncate import ABLATIONS, AUTO, Keep

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from demiglace.console import Bar
 from demiglace.data.batching import Batch, collate, forward_tokens, sorted_batches
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher

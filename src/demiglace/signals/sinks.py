@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch, collate, sorted_batches
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.pooling import norm_ratios
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import hidden_request

@@ -23,7 +23,7 @@ from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest
 from demiglace.training.checkpoint import prefixed, unprefixed
 from demiglace.training.objective import PerturbedBatch
-from demiglace.training.optimiser import optimiser_tensors, restore_optimiser
+from demiglace.training.optimizer import optimizer_tensors, restore_optimizer
 
 _PLACES, _NOISE = 1, 2  # what a row's random numbers are for
 
@@ -63,7 +63,7 @@ class Adversary:
         # no dropout: what is drawn must not depend on anything but (seed, epoch, row)
         self._generator = generator.eval().requires_grad_(options.train_generator)
         self._parameters = [p for p in generator.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._parameters, lr=options.generator_lr) if self._parameters else None
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=options.generator_lr) if self._parameters else None
         self.divergence: float | None = None
 
     def perturb(self, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
@@ -94,7 +94,7 @@ class Adversary:
 
         Neither the student nor the teacher gets a gradient.
         """
-        assert self._optimiser is not None
+        assert self._optimizer is not None
         was_training = student.training
         student.eval()
         total = torch.zeros((), device=batches[0].input_ids.device)
@@ -107,8 +107,8 @@ class Adversary:
         student.train(was_training)
         for p in self._parameters:
             p.grad = reduce(torch.zeros_like(p) if p.grad is None else p.grad)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         self.divergence = float(reduce(total))
 
     def _divergence(self, student: PreTrainedModel, batch: Batch, places: Tensor, now: TrainingProgress) -> Tensor:
@@ -180,17 +180,17 @@ class Adversary:
 
     def tensors(self) -> dict[str, Tensor]:
         """The generator's weights, its optimiser's moments and its last finding, for a checkpoint; else nothing."""
-        if self._optimiser is None:
+        if self._optimizer is None:
             return {}
         weights = prefixed("generator.", self._generator.state_dict())
         found = {} if self.divergence is None else {"divergence": torch.tensor(self.divergence, dtype=torch.float64)}
-        return weights | prefixed("optimiser.", optimiser_tensors(self._optimiser)) | found
+        return weights | prefixed("optimiser.", optimizer_tensors(self._optimizer)) | found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put them back. Raises `RunError` where they belong to another generator."""
-        if self._optimiser is not None:
+        if self._optimizer is not None:
             self._generator.load_state_dict(unprefixed("generator.", tensors))
-            restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
+            restore_optimizer(self._optimizer, unprefixed("optimiser.", tensors))
             self.divergence = float(tensors["divergence"]) if "divergence" in tensors else None
 
     def diagnostics(self) -> dict[str, float]:

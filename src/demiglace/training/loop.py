@@ -24,7 +24,7 @@ from demiglace.config.training import TrainConfig
 from demiglace.console import Bar, progress
 from demiglace.data.batching import Batch, collate, epoch_steps, split_by_tokens
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DivergedError, ModelError
 from demiglace.methods.base import Epoch, TrainingProgress
 from demiglace.signals.online import SignalSource
@@ -35,7 +35,7 @@ from demiglace.training.diagnostics import Diagnostics, loss_shares
 from demiglace.training.fsdp import apply_fsdp, full_state_dict, full_tensor, load, no_grad_sync, unsharded_copy
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, PerturbedBatch
-from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
+from demiglace.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from demiglace.training.schedule import TrainingSchedule
 
 _FIT_ROWS = 512  # training rows that the terms' weights are fitted to, where their start needs some
@@ -95,7 +95,7 @@ class Loop:
         if self._sharded:
             apply_fsdp(objective, objective.student, accelerator.device)
         self._objective = objective if self._sharded else accelerator.prepare_model(objective)
-        self._optimiser = make_optimiser(objective, config)  # behind `apply_fsdp`, which makes other parameters
+        self._optimizer = make_optimizer(objective, config)  # behind `apply_fsdp`, which makes other parameters
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
         self._diagnostics = Diagnostics(objective, config, self._log, self._fetch_batch_and_signals)
         self._window: list[Tensor] = []
@@ -166,7 +166,7 @@ class Loop:
             return
         if self._starts_from == "best":
             load(self._plain.student, self.best_weights())
-        self._optimiser.state.clear()
+        self._optimizer.state.clear()
         start = self.state.best_epoch if self._starts_from == "best" else epoch - 1
         self._log.write("phase", {"epoch": epoch, "step": self.state.step, "starts_from_epoch": start})
 
@@ -174,15 +174,15 @@ class Loop:
         step = self.state.step
         self._seed_step_rng(step)
         self._plain.train()
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = self._timetable.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
         now = self._timetable.progress(step)
         self._train_generator(rows, now)
         total = self._forward_backward(rows, now, counts)
         norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         assert norm is not None
         self._window.append(torch.cat([total, full_tensor(norm.detach()).reshape(1).float()]))
         self.state.step += 1
@@ -273,7 +273,7 @@ class Loop:
         record = {
             "step": self.state.step,
             "epoch": epoch,
-            "lr": self._optimiser.param_groups[0]["lr"],
+            "lr": self._optimizer.param_groups[0]["lr"],
             "loss": loss,
             "terms": dict(zip(self._plain.names, terms, strict=True)),
             "shares": loss_shares(self._plain, terms),
@@ -377,7 +377,7 @@ class Loop:
 
     def _save(self) -> None:
         tensors = prefixed("objective.", full_state_dict(self._plain.state_dict()))
-        tensors |= prefixed("optimiser.", full_state_dict(optimiser_tensors(self._optimiser)))
+        tensors |= prefixed("optimiser.", full_state_dict(optimizer_tensors(self._optimizer)))
         if self._accelerator.is_main_process:
             self._update_clock()
             self.state.log_size = self._log.size
@@ -394,7 +394,7 @@ class Loop:
         tensors, position = load_checkpoint(self._last)
         self.state = TrainerState(**position)
         load(self._plain, unprefixed("objective.", tensors))
-        restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
+        restore_optimizer(self._optimizer, unprefixed("optimiser.", tensors))
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))
         self._log.cut(self.state.log_size)

@@ -14,7 +14,7 @@ from demiglace.losses.hidden import (
     cosine_distance,
     mean_over_tokens,
     mean_squared,
-    normalised_squared,
+    normalized_squared,
 )
 from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
@@ -26,7 +26,7 @@ from demiglace.signals.request import Signals, hidden_request
 
 Distance = Literal["normalised-squared", "mse", "cosine"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "normalised-squared": normalised_squared,
+    "normalised-squared": normalized_squared,
     "mse": mean_squared,
     "cosine": cosine_distance,
 }

@@ -12,7 +12,7 @@ from demiglace.training.fsdp import distribute_like
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def make_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over all trained parameters; biases and norms (fewer than two axes) are not decayed."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -33,26 +33,26 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts by parameter number, as `restore_optimiser` takes them."""
-    state = optimiser.state_dict()["state"]
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Moments and step counts by parameter number, as `restore_optimizer` takes them."""
+    state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put saved moments back; parameters of a phase that is still to come have none.
 
     Raises `RunError` where they belong to other parameters.
     """
-    saved = optimiser.state_dict()
+    saved = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, key = name.split(".")
         state.setdefault(int(number), {})[key] = value
-    parameters = [p for g in optimiser.param_groups for p in g["params"]]
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
     if not all(i < len(parameters) and state[i][m].shape == parameters[i].shape for i in state for m in _MOMENTS):
         raise RunError("the checkpoint's optimiser state belongs to another model; give another --output.")
     state = {
         i: {k: distribute_like(parameters[i], value) for k, value in moments.items()} for i, moments in state.items()
     }
-    optimiser.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
