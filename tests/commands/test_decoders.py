@@ -20,7 +20,7 @@ from demiglace.models.masked_lm import SelectedPositionLM
 from demiglace.models.truncate import truncate_model
 from demiglace.runs.directory import read_manifest
 from demiglace.training import run as fit
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.objective import PerturbedBatch
 from factories import DECODERS, decoder_tokenizer, save_decoder, save_tiny, tiny_config
 from text_kit import sentences, write_jsonl
@@ -206,14 +206,14 @@ def mate(output: Path, teacher: Path, rows: dict[str, str], method: str = "mate-
 def test_a_decoder_is_its_own_generator(
     arch: str, method: str, tmp_path: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, original = [], Adversary.perturb
+    seen, original = [], AdversarialGenerator.perturb
 
-    def noted(self: Adversary, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
+    def noted(self: AdversarialGenerator, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
         perturbed = original(self, batch, now)
         seen.append((batch, perturbed.batch))
         return perturbed
 
-    monkeypatch.setattr(Adversary, "perturb", noted)
+    monkeypatch.setattr(AdversarialGenerator, "perturb", noted)
     assert mate(tmp_path / "run", labelled(tmp_path / "teacher", arch), rows, method) == 0
     assert np.isfinite([step["loss"] for step in records(tmp_path / "run", "step")]).all()
     changed = np.concatenate([(a.input_ids != b.input_ids)[a.attention_mask.bool()].numpy() for a, b in seen])

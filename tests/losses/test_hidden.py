@@ -1,4 +1,4 @@
-"""Distances of hidden states against NumPy float64."""
+"""Losses on hidden states: equal to NumPy float64."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_mean_squared(states: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_allclose(found.numpy(), ((student - teacher) ** 2).mean(-1), rtol=1e-10)
 
 
-def test_attend_mixes_teacher_layers_by_softmax(states: tuple[np.ndarray, np.ndarray]) -> None:
+def test_attention_weighted_teacher_mixes_layers_by_softmax(states: tuple[np.ndarray, np.ndarray]) -> None:
     student, teacher = states
     expected = np.empty_like(student)
     for b in range(3):

@@ -147,8 +147,8 @@ class _FakeTeacher:
             return Signals(), None
         perturbed = PerturbedBatch(batch, self._perturbed.fetch(batch)) if self.texts > 1 else None
         signals = self._text.fetch(batch, phase)
-        if self._subject.setup.telling is not None and signals.head is not None:
-            signals = replace(signals, head=_some_tokens(batch, self._subject.setup.telling.count))
+        if self._subject.setup.sparse_logits is not None and signals.head is not None:
+            signals = replace(signals, head=_some_tokens(batch, self._subject.setup.sparse_logits.count))
         return signals, perturbed
 
 

@@ -197,8 +197,8 @@ def _of_distill(config: DistillConfig, devices: int) -> RunSpec:
     setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _checked_shape(student, tokenizer), _checked_shape(teacher, tokenizer)
     check_outputs(setup.method, *shapes)
-    telling = sparse_target_config(config, setup.method, *shapes, masked=is_masked(student))
-    setup = replace(setup, cache=telling is not None, telling=telling, cache_dtype=config.cache_dtype)
+    sparse_logits = sparse_target_config(config, setup.method, *shapes, masked=is_masked(student))
+    setup = replace(setup, cache=sparse_logits is not None, sparse_logits=sparse_logits, cache_dtype=config.cache_dtype)
     return _subject(teacher, student, config, tokenizer, setup, shapes)
 
 

@@ -1,4 +1,4 @@
-"""AdamW, its learning rate, and its state as plain tensors."""
+"""AdamW, frozen parameters, and the optimizer state as plain tensors."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over all trained parameters; biases and norms (fewer than two axes) are not decayed."""
+    """Return AdamW over all trained parameters, without weight decay for biases and norms (fewer than two axes)."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -22,27 +22,32 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, eps=config.adam_epsilon, fused=True)
 
 
-def freeze(model: nn.Module, parts: Sequence[str]) -> None:
-    """Train no weight of a model whose name holds one of these parts. Raises `ConfigError` for a part of no name."""
-    for part in parts:
-        found = [p for name, p in model.named_parameters() if part in name]
-        if not found:
+def freeze(model: nn.Module, substrings: Sequence[str]) -> None:
+    """Freeze every parameter whose name contains one of these substrings.
+
+    Raises `ConfigError` if a substring matches no name.
+    """
+    for substring in substrings:
+        matching = [p for name, p in model.named_parameters() if substring in name]
+        if not matching:
             names = ", ".join(list(dict(model.named_parameters()))[:6])
-            raise ConfigError(f"--freeze {part}: no weight's name holds it; the first ones are {names}, …")
-        for parameter in found:
+            raise ConfigError(
+                f"--freeze {substring} matches no parameter; give a part of a name, such as of {names}, …"
+            )
+        for parameter in matching:
             parameter.requires_grad_(False)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts by parameter number, as `restore_optimizer` takes them."""
+    """Return moments and step counts by parameter number, as `restore_optimizer` expects them."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put saved moments back; parameters of a phase that is still to come have none.
+    """Load the tensors of `optimizer_tensors`; parameters of a later phase have none yet.
 
-    Raises `RunError` where they belong to other parameters.
+    Raises `RunError` if they belong to other parameters.
     """
     saved = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
@@ -51,7 +56,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         state.setdefault(int(number), {})[key] = value
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     if not all(i < len(parameters) and state[i][m].shape == parameters[i].shape for i in state for m in _MOMENTS):
-        raise RunError("the checkpoint's optimiser state belongs to another model; give another --output.")
+        raise RunError("the optimizer state of the checkpoint belongs to another model; give another --output.")
     state = {
         i: {k: distribute_like(parameters[i], value) for k, value in moments.items()} for i, moments in state.items()
     }
