@@ -23,7 +23,7 @@ from transformers import BertConfig, PreTrainedModel
 from demiglace.config.training import TrainConfig
 from demiglace.costs.flops import BACKWARD, padded_flops, passes_of
 from demiglace.data.batching import collate, epoch_steps, sorted_batches
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.registry import build_method
 from demiglace.models.from_config import random_model
@@ -33,7 +33,7 @@ from demiglace.models.truncate import truncate_config
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.shard_store import prepare_cache
 from demiglace.training.objective import Objective
-from demiglace.training.optimiser import make_optimiser
+from demiglace.training.optimizer import make_optimizer
 
 VOCABULARY, CLASSES, PASS_TOKENS = 8_000, 3, 2_048
 METHOD = build_method("rail-kd-l", {})
@@ -80,7 +80,7 @@ def models(point: Point, attention: str) -> tuple[PreTrainedModel, PreTrainedMod
 
 def train_seconds(objective: Objective, cache: SignalCache, examples: TokenizedSplit, steps: list[np.ndarray]) -> float:
     """Seconds of these steps, the first of them not counted."""
-    optimiser = make_optimiser(objective.train(), TrainConfig())
+    optimizer = make_optimizer(objective.train(), TrainConfig())
     begun = 0.0
     for i, rows in enumerate(steps):
         if i == 1:
@@ -89,8 +89,8 @@ def train_seconds(objective: Objective, cache: SignalCache, examples: TokenizedS
         count = float(len(rows))
         objective(batch, cache.fetch(batch), TrainingProgress(seed=0, epoch=0, step=i), count, count)[0].backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     return time.perf_counter() - begun
 
 

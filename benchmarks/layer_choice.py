@@ -35,10 +35,10 @@ from demiglace.data.batching import forward_tokens
 from demiglace.data.text.readers import Document, read_documents
 from demiglace.distillation.student import CALIBRATION_TOKENS
 from demiglace.models import greedy as search
-from demiglace.models.greedy import ERROR, contenders, measure_of
+from demiglace.models.greedy import ERROR, ablation_loss, contenders
 from demiglace.models.importance import Inputs, block_influence
 from demiglace.models.language_model import load_language_model
-from demiglace.models.layer_ablation import layer_forms, skip_layers
+from demiglace.models.layer_ablation import output_formats, skip_layers
 from demiglace.models.layer_choice import ROW_TOKENS, sampled_batches
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.tokenizer import load_text_tokenizer
@@ -80,7 +80,7 @@ def by_influence(of: Material, count: int) -> Order:
 def by_repeated_influence(of: Material, count: int) -> Order:
     """Return the layers of least block influence, measured again after each removal."""
     with torch.no_grad():
-        forms, gone = layer_forms(of.model, of.layers, of.batches[0]), Order()
+        forms, gone = output_formats(of.model, of.layers, of.batches[0]), Order()
     for _ in range(count):
         with skip_layers(of.layers, gone, forms):
             influence = block_influence(of.model, of.batches)
@@ -99,7 +99,7 @@ def by_greedy(of: Material, count: int, steps: list[Losses]) -> Order:
         return contenders(losses, rows, error)
 
     with patch.object(search, "contenders", keep_all):
-        _, gone = search.greedy(of.model, of.batches, count, measure_of(of.model), error=0.0)
+        _, gone = search.greedy(of.model, of.batches, count, ablation_loss(of.model), error=0.0)
     return [removal.layer for removal in gone]
 
 
@@ -156,8 +156,8 @@ def counted(layers: nn.ModuleList) -> Iterator[list[int]]:
 def perplexity(of: Material, keep: Sequence[int]) -> float:
     """Return the perplexity of the model with only these layers on the held-out rows."""
     gone = set(range(len(of.layers))) - set(keep)
-    with torch.no_grad(), skip_layers(of.layers, gone, layer_forms(of.model, of.layers, of.held_out)):
-        losses = measure_of(of.model).read(of.model, of.held_out)
+    with torch.no_grad(), skip_layers(of.layers, gone, output_formats(of.model, of.layers, of.held_out)):
+        losses = ablation_loss(of.model).outputs(of.model, of.held_out)
     return float(losses.double().mean().exp())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from demiglace.data.batching import Batch, collate, epoch_steps
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.precision import autocast
 
 WIDTH = 128
@@ -36,14 +36,14 @@ def padded(batch: Batch) -> Batch:
 def epoch(batches: list[Batch], labels: tuple) -> float:
     """Seconds of one epoch of training on these batches."""
     student = kit.student(labels).train()
-    optimiser = torch.optim.AdamW(student.parameters(), lr=2e-4, fused=True)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=2e-4, fused=True)
     begun = time.perf_counter()
     for batch in batches:
         with autocast(kit.PRECISION, kit.CPU):
             logits = student(**batch.inputs).logits
         torch.nn.functional.cross_entropy(logits.float(), batch.labels).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     return time.perf_counter() - begun
 
 

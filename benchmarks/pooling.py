@@ -39,7 +39,7 @@ from demiglace.data.batching import collate, epoch_steps, sorted_batches
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import data_folder
-from demiglace.data.tokenise import TokenizedSplit, select, tokenise
+from demiglace.data.tokenize import TokenizedSplit, select, tokenize
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.models.pooling import norm_ratios, pool
 from demiglace.models.precision import autocast
@@ -149,7 +149,7 @@ def probe(states: Tensor, labels: np.ndarray, test_rows: int) -> float:
 def task_examples(task: str, path: str, rows: int) -> TokenizedSplit:
     """Return rows of a task, drawn with seed 0; those of Banking77, whose file is ordered by label, in random order."""
     dataset = load_dataset(DataConfig(data=task, max_rows=rows), DataLocation())
-    examples = tokenise(dataset.splits["train"], load_tokenizer(path), 128)
+    examples = tokenize(dataset.splits["train"], load_tokenizer(path), 128)
     return select(examples, np.random.default_rng(0).permutation(rows)) if task == "banking77" else examples
 
 

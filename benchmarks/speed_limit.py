@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
 from demiglace.data.batching import collate, epoch_steps
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.registry import build_method
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
@@ -45,7 +45,7 @@ def bare(examples: TokenizedSplit, student: PreTrainedModel) -> float:
     """Seconds of one epoch with a hand-written loop; its batches are tensors already."""
     plan = epoch_steps(examples.lengths, CONFIG.batch_size, CONFIG.seed, 0)
     batches = [collate(examples, rows) for rows in plan]
-    optimiser = torch.optim.AdamW(student.parameters(), lr=CONFIG.lr, fused=True)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=CONFIG.lr, fused=True)
     student.train()
     begun = time.perf_counter()
     for batch in batches:
@@ -53,8 +53,8 @@ def bare(examples: TokenizedSplit, student: PreTrainedModel) -> float:
             logits = student(**batch.inputs).logits
         torch.nn.functional.cross_entropy(logits.float(), batch.labels).backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), CONFIG.clip)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     return time.perf_counter() - begun
 
 

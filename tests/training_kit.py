@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
 from demiglace.data.batching import Batch
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import Epoch, TrainingProgress
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
@@ -21,13 +21,13 @@ from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
-from demiglace.training.adversarial_generator import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.loop import Loop, ModelSelection
 from demiglace.training.objective import Objective
 from factories import VOCABULARY, tiny_model
 
 CLASSES = 3
-ADVERSARIES: WeakKeyDictionary[Objective, Adversary] = WeakKeyDictionary()  # of the objectives that have one
+ADVERSARIES: WeakKeyDictionary[Objective, AdversarialGenerator] = WeakKeyDictionary()  # of the objectives that have one
 
 
 def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: bool = False) -> TokenizedSplit:
@@ -69,7 +69,9 @@ def objective_of(
             Vocabulary(4, (0, 1, 2, 3, 4), len(VOCABULARY)),
         )
         generator = lm_with_tied_head(teacher)
-        ADVERSARIES[objective] = Adversary(method.augmentation, generator, teacher, request, vocabulary, "fp32")
+        ADVERSARIES[objective] = AdversarialGenerator(
+            method.augmentation, generator, teacher, request, vocabulary, "fp32"
+        )
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     return objective, OnlineTeacher(teacher, requests, "fp32")
 
@@ -88,7 +90,7 @@ def make_loop(
     objective: Objective,
     source: SignalSource | None,
     examples: TokenizedSplit,
-    goal: ModelSelection | None = None,
+    selection: ModelSelection | None = None,
     starts_from: Epoch = "last",
     **options: Any,
 ) -> Loop:
@@ -100,11 +102,11 @@ def make_loop(
         objective=objective,
         examples=examples,
         source=source,
-        goal=goal or ModelSelection(),
+        selection=selection or ModelSelection(),
         config=TrainConfig(**settings),
         directory=directory,
         accelerator=Accelerator(cpu=True),
-        lines=lines,
+        source_locations=lines,
         adversary=ADVERSARIES.get(objective),
         starts_from=starts_from,
     )

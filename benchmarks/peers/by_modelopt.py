@@ -28,13 +28,13 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
     }
     model = mtd.convert(material.student(), mode=[("kd_loss", config)])
     model.train()
-    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=race.lr, fused=True)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=race.lr, fused=True)
     loader = batches(examples, race, entry)
     meter.mark()
     for _ in range(race.epochs):
         for batch in loader:
             model.compute_kd_loss(student_loss=model(**batch).loss).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), race.clip)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         meter.mark()

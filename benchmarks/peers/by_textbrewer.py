@@ -17,7 +17,7 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
     race, examples = material.race, material.examples(entry.rows(material.race))
     teacher, student = material.teacher(), material.student()
     loader = batches(examples, race, entry)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=race.lr, fused=True)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=race.lr, fused=True)
     cached = entry.method == "cached"
     kind = textbrewer.BasicDistiller if cached else textbrewer.GeneralDistiller
     with tempfile.TemporaryDirectory() as directory:
@@ -26,7 +26,7 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
         meter.mark()
         with distiller, mock.patch.object(torch, "save", meter.timed_saving(torch.save)):
             distiller.train(
-                optimiser,
+                optimizer,
                 loader,
                 num_epochs=race.epochs,
                 max_grad_norm=race.clip,

@@ -6,7 +6,7 @@ from entry import Entry
 from material import Race, model_inputs
 from torch.utils.data import DataLoader
 
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 
 
 def collate_rows(examples: TokenizedSplit, padding: int | None):

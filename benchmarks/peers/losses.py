@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demiglace.losses.divergences import forward_kl, squared_error
-from demiglace.losses.hidden import mean_squared, normalised_squared
+from demiglace.losses.hidden import mean_squared, normalized_squared
 from demiglace.models.pooling import pool
 from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import write_json
@@ -105,8 +105,8 @@ COMPARISONS = (
         "pkd_loss",
         "normalised_squared on the first token",
         lambda t: theirs.pkd_loss(*t.hidden),
-        lambda t: normalised_squared(*first(t.hidden, t.mask)).mean(),
-        lambda t: normalised_squared(*first(t.hidden, t.mask)).mean(),
+        lambda t: normalized_squared(*first(t.hidden, t.mask)).mean(),
+        lambda t: normalized_squared(*first(t.hidden, t.mask)).mean(),
         "none: both sum the squares over d, as the paper's equation 7 does (its code averages)",
     ),
     Comparison(
@@ -129,8 +129,8 @@ COMPARISONS = (
         "cos_loss, mask",
         "half of normalised_squared on every token",
         lambda t: theirs.cos_loss(*t.hidden, mask=t.mask),
-        lambda t: over_rows(normalised_squared(*t.hidden) / 2, t.mask),
-        lambda t: over_tokens(normalised_squared(*t.hidden) / 2, t.mask),
+        lambda t: over_rows(normalized_squared(*t.hidden) / 2, t.mask),
+        lambda t: over_tokens(normalized_squared(*t.hidden) / 2, t.mask),
         "1 − cos is half the normalised squared distance; mean over tokens instead of rows",
     ),
     Comparison(

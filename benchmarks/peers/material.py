@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.batching import collate, epoch_steps
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.data.tokenise import TokenizedSplit, tokenise
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.models.loading import load_classifier, save_model
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
@@ -106,7 +106,7 @@ def _like_the_task(race: Race) -> TokenizedSplit:
     drawn = max(_DRAWN, race.rows)
     dataset = load_dataset(DataConfig(data=race.task, max_rows=drawn), DataLocation(DATA))
     tokenizer = BertTokenizer(str(DATA / "tokenizers" / "bert-base-uncased" / "vocab.txt"))
-    examples = tokenise(dataset.splits["train"], tokenizer, MAX_LENGTH)
+    examples = tokenize(dataset.splits["train"], tokenizer, MAX_LENGTH)
     places = (np.arange(race.rows) + 0.5) * len(examples) / race.rows
     rows = np.argsort(examples.lengths, kind="stable")[places.astype(int)]
     return _take(examples, np.random.default_rng(race.seed).permutation(rows))

@@ -16,7 +16,7 @@ from meter import Meter
 from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
@@ -26,7 +26,7 @@ from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cac
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.signals.shard_store import prepare_cache
 from demiglace.training import loop
-from demiglace.training.adversarial_generator import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.checkpoint import save_checkpoint
 from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
@@ -69,13 +69,15 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
             run.run()
 
 
-def _adversary(method: Method, student: PreTrainedModel, teacher: PreTrainedModel, precision: str) -> Adversary | None:
+def _adversary(
+    method: Method, student: PreTrainedModel, teacher: PreTrainedModel, precision: str
+) -> AdversarialGenerator | None:
     """The generator of the methods that have one, and the teacher, which is then kept."""
     options = method.augmentation
     if not isinstance(options, AdversarialMasking):
         return None
     request = method.perturbed_requests(ModelShape.of(student), ModelShape.of(teacher)).teacher
-    return Adversary(options, lm_with_tied_head(teacher), teacher, request, BERTS, precision)
+    return AdversarialGenerator(options, lm_with_tied_head(teacher), teacher, request, BERTS, precision)
 
 
 def _source(
@@ -90,9 +92,9 @@ def _source(
     shape = ModelShape.of(teacher)
     requests = [method.requests(student, shape, phase).teacher for phase in range(len(method.phases))]
     request = reduce(or_, requests)
-    if request.empty:
+    if request.is_empty:
         return None
-    if not request.cacheable:
+    if not request.is_cacheable:
         return OnlineTeacher(teacher, requests, precision)
     key = CacheKey.of("peers", shape, examples, request, "float16", precision)
     prepare_cache(directory / "signals", key)

@@ -19,7 +19,7 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
     race, examples = material.race, material.examples(entry.rows(material.race))
     teacher = None if entry.method == "student" else material.teacher()
     student = material.student()
-    optimiser = torch.optim.AdamW(student.parameters(), lr=race.lr, fused=True)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=race.lr, fused=True)
     random = batches(examples, race, entry)
     meter.mark()
     for epoch in range(race.epochs):
@@ -34,8 +34,8 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
                 loss = 0.5 * loss + 0.5 * forward_kl(logits, other, race.temperature).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(student.parameters(), race.clip)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         assert np.isfinite(loss.item())
         meter.mark()
 

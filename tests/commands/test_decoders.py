@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 from demiglace.cli import main
 from demiglace.data.batching import Batch
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import TokenizedSplit, tokenise
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.evaluation.predict import predict
 from demiglace.methods.base import TrainingProgress
 from demiglace.models.loading import load_classifier, load_tokenizer
@@ -20,7 +20,7 @@ from demiglace.models.masked_lm import SelectedPositionLM
 from demiglace.models.truncate import truncate_model
 from demiglace.runs.directory import read_manifest
 from demiglace.training import run as fit
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.objective import PerturbedBatch
 from factories import DECODERS, decoder_tokenizer, save_decoder, save_tiny, tiny_config
 from text_kit import sentences, write_jsonl
@@ -41,7 +41,7 @@ def labelled(path: Path, arch: str, labels: tuple[str, str] = ("negative", "posi
 
 def examples_of(model: Path, texts: tuple[str, ...] = TEXTS, pairs: tuple[str, ...] | None = None) -> TokenizedSplit:
     split = Split("test", texts, pairs, np.zeros(len(texts), np.int64), [("rows", i) for i in range(len(texts))])
-    return tokenise(split, load_tokenizer(model), 128)
+    return tokenize(split, load_tokenizer(model), 128)
 
 
 @decoders
@@ -119,7 +119,7 @@ def test_what_parts_a_pair_learns(arch: str, tmp_path: Path) -> None:
 def test_long_pairs_are_cut_and_keep_their_separator(arch: str, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(save_decoder(tmp_path, arch))
     split = Split("test", ("red " * 30,), ("blue " * 30,), np.zeros(1, np.int64), [("rows", 1)])
-    rows = tokenise(split, tokenizer, 9)
+    rows = tokenize(split, tokenizer, 9)
     assert tokenizer.convert_ids_to_tokens(rows.ids.tolist()) == ["red"] * 4 + ["[SEP]"] + ["blue"] * 4
 
 
@@ -206,14 +206,14 @@ def mate(output: Path, teacher: Path, rows: dict[str, str], method: str = "mate-
 def test_a_decoder_is_its_own_generator(
     arch: str, method: str, tmp_path: Path, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, original = [], Adversary.perturb
+    seen, original = [], AdversarialGenerator.perturb
 
-    def noted(self: Adversary, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
+    def noted(self: AdversarialGenerator, batch: Batch, now: TrainingProgress) -> PerturbedBatch:
         perturbed = original(self, batch, now)
         seen.append((batch, perturbed.batch))
         return perturbed
 
-    monkeypatch.setattr(Adversary, "perturb", noted)
+    monkeypatch.setattr(AdversarialGenerator, "perturb", noted)
     assert mate(tmp_path / "run", labelled(tmp_path / "teacher", arch), rows, method) == 0
     assert np.isfinite([step["loss"] for step in records(tmp_path / "run", "step")]).all()
     changed = np.concatenate([(a.input_ids != b.input_ids)[a.attention_mask.bool()].numpy() for a, b in seen])

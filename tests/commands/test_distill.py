@@ -18,7 +18,7 @@ from demiglace.methods.registry import METHODS, build_method
 from demiglace.runs.directory import read_manifest
 from demiglace.signals import hidden_state_cache
 from demiglace.training import run as fit
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.objective import term_names
 from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_tokenizer
 
@@ -334,13 +334,13 @@ def generator(tmp_path: Path) -> Path:
 def test_a_named_generator_is_trained_and_never_saved_with_the_student(
     tmp_path: Path, teacher: Path, rows: dict[str, str], generator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, original = [], Adversary.learn
+    told, original = [], AdversarialGenerator.train_step
 
-    def noted(self: Adversary, *args: Any) -> None:
+    def noted(self: AdversarialGenerator, *args: Any) -> None:
         original(self, *args)
         told.append({k: v.clone() for k, v in self.tensors().items() if k.startswith("generator.")})
 
-    monkeypatch.setattr(Adversary, "learn", noted)
+    monkeypatch.setattr(AdversarialGenerator, "train_step", noted)
     options = {"generator": generator, "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
     options |= lenient("mate-kd")
     assert run(tmp_path / "run", teacher, layers=2, method="mate-kd", method_options=options, **rows, **QUICK) == 0
@@ -363,7 +363,7 @@ def test_a_generator_of_other_words_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"freeze": "wpe"}, "--freeze wpe: no weight's name holds it"),
+        ({"freeze": "wpe"}, "--freeze wpe matches no parameter"),
         ({"method": "mate-kd", "method_options": {"generator": "unknown"}}, "is a electra model; a generator is"),
     ],
 )

@@ -235,7 +235,7 @@ def test_a_nan_in_the_model_stops_the_first_step(
     error = capsys.readouterr().err
     assert "step 1 has loss nan" in error
     assert f"{rows['data']}:" in error
-    assert "No state was kept yet" in error
+    assert "No checkpoint was saved" in error
 
 
 @pytest.mark.parametrize("lr", [1e18, 1e30])

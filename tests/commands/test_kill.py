@@ -15,7 +15,7 @@ from demiglace.runs.directory import read_manifest
 from demiglace.signals import hidden_state_cache, shard_store
 from demiglace.training import checkpoint, datasets, loop
 from demiglace.training import run as fit
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.log import RunLog
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -47,9 +47,9 @@ CAPTURE: dict[str, tuple[Any, str, int, bool]] = {
 }
 # of the generator of `mate-kd`, which takes a step before every other one of the student's
 ADVERSARY: dict[str, tuple[Any, str, int, bool]] = {
-    "before the generator's first step": (Adversary, "learn", 1, False),
-    "in the middle of a generator's step": (Adversary, "_divergence", 3, True),
-    "after a generator's step": (Adversary, "learn", 4, True),
+    "before the generator's first step": (AdversarialGenerator, "train_step", 1, False),
+    "in the middle of a generator's step": (AdversarialGenerator, "_divergence", 3, True),
+    "after a generator's step": (AdversarialGenerator, "train_step", 4, True),
 }
 # of `annealing-kd`, whose second phase of two begins with the sixth step, from the first one's best epoch
 PHASES: dict[str, tuple[Any, str, int, bool]] = {

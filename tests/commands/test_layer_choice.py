@@ -16,7 +16,7 @@ from demiglace.data.text.blocks import all_blocks
 from demiglace.data.text.calibration_sample import drawn_rows
 from demiglace.data.text.token_shards import load_corpus
 from demiglace.distillation import student
-from demiglace.models.greedy import greedy, measure_of
+from demiglace.models.greedy import ablation_loss, greedy
 from demiglace.models.importance import Inputs, block_influence, least_influential
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer
@@ -77,7 +77,7 @@ def test_a_causal_student_is_cut_by_its_own_corpus(
     assert main(arguments("distill", output=tmp_path / "run", **given)) == 0
     batch, model = blocks_of(lm, text["corpus"], tmp_path / "tokens"), load_as_saved(lm)
     if strategy == "greedy":
-        dropped = [r.layer for r in greedy(model, [batch], 2, measure_of(model))[1]]
+        dropped = [r.layer for r in greedy(model, [batch], 2, ablation_loss(model))[1]]
         expected = [i for i in range(4) if i not in dropped]
     else:
         expected = list(least_influential(block_influence(model, [batch]), 2))
@@ -117,7 +117,7 @@ def test_a_classifier_is_cut_by_its_rows(strategy: str, tmp_path: Path, teacher:
     batch = dict(load_tokenizer(teacher)(texts, padding=True, return_tensors="pt"))
     model = load_classifier(str(teacher), None)
     if strategy == "greedy":
-        gone = [r.layer for r in greedy(model, [batch], 2, measure_of(model))[1]]
+        gone = [r.layer for r in greedy(model, [batch], 2, ablation_loss(model))[1]]
         assert manifest["keep"] == [i for i in range(4) if i not in gone]
     else:
         assert manifest["keep"] == list(least_influential(block_influence(model, [batch]), 2))

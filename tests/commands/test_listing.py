@@ -68,7 +68,9 @@ def test_the_layers_that_meet_are_shown(capsys: pytest.CaptureFixture[str]) -> N
     assert "#   1 ← 2, 2 ← 4\n" in capsys.readouterr().out
     methods(name=["show", "rail-kd-l"], seed=1)
     out = capsys.readouterr().out
-    drawn = RandomSorted().choose(MatchedLayers((1, 2, 3, 4, 5), tuple(range(1, 12))), TrainingProgress(1, 1, 1))
+    drawn = RandomSorted().teacher_layers_at(
+        MatchedLayers((1, 2, 3, 4, 5), tuple(range(1, 12))), TrainingProgress(1, 1, 1)
+    )
     assert f"#   epoch 2: {', '.join(f'{i} ← {t}' for i, t in enumerate(drawn, 1))}\n" in out
 
 

@@ -173,7 +173,7 @@ def test_a_killed_run_resumes_inside_the_epoch(tmp_path: Path, lm: Path, text: d
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
-def test_killed_while_tokenising(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
+def test_killed_while_tokenizing(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
     line = arguments("pretrain", model=lm, output=tmp_path / "cut", **text, **QUICK)
     assert in_child(line, lambda: strike(corpora, "_write")) < 0
     assert main(line) == 0
@@ -248,15 +248,15 @@ def test_pretraining_is_a_bare_loop(tmp_path: Path, lm: Path, text: dict[str, st
     corpus = corpora.load_corpus(tmp_path / "tokens", [text["corpus"]], tokenizer, ReadConfig())
     blocks = all_blocks(corpus, 16)
     plan = epoch_steps(blocks.lengths, 8, 0, 0)
-    optimiser, found = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0), []
+    optimizer, found = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0), []
     for step, rows in enumerate(plan):
-        optimiser.param_groups[0]["lr"] = 1e-3 * (len(plan) - step) / len(plan)
+        optimizer.param_groups[0]["lr"] = 1e-3 * (len(plan) - step) / len(plan)
         batch = blocks.batch(rows, "cpu", 1.0, 0)
         loss = F.cross_entropy(model(**batch.inputs).logits.flatten(0, 1), batch.labels.flatten())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         found.append(loss.item())
     assert [r["loss"] for r in records(run, "step")] == pytest.approx(found, rel=1e-4)
 

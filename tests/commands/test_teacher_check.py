@@ -10,8 +10,8 @@ from command_kit import QUICK, arguments, lenient
 
 from demiglace.cli import main
 from demiglace.data.batching import Batch, collate
-from demiglace.data.tokenise import select
-from demiglace.distillation.teacher_check import GeneratorSkill, check_teacher_accuracy, look_at_generator
+from demiglace.data.tokenize import select
+from demiglace.distillation.teacher_check import GeneratorSkill, check_generator, check_teacher_accuracy
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
 from demiglace.methods.base import TrainingProgress
@@ -19,7 +19,7 @@ from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.runs.directory import read_manifest
 from demiglace.signals.request import SignalRequest
-from demiglace.training.adversarial_generator import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from factories import VOCABULARY, tiny_model
 from training_kit import random_examples
 
@@ -106,7 +106,7 @@ class Knowing:
 
 def test_a_good_generator_is_told_of(capsys):
     rows = random_examples(100)
-    skill = look_at_generator(Knowing(0.4), rows, 10_000)
+    skill = check_generator(Knowing(0.4), rows, 10_000)
     assert skill.tokens == len(rows.ids)
     assert skill.accuracy == pytest.approx(0.4, abs=0.05)
     assert skill.most_frequent == np.bincount(rows.ids).max() / len(rows.ids)
@@ -121,10 +121,10 @@ def test_a_poor_generator_is_refused_unless_it_is_allowed(capsys):
     with pytest.raises(
         ModelError, match=r"made of the teacher's own body, predicts 0.0% of .*allow-poor-generator true"
     ):
-        look_at_generator(Knowing(0.0), rows, 10_000)
+        check_generator(Knowing(0.0), rows, 10_000)
     with pytest.raises(ModelError, match=r"the generator predicts .*demiglace pretrain --model"):
-        look_at_generator(Knowing(0.05, generator="some/model"), rows, 10_000)
-    assert look_at_generator(Knowing(0.0, allow_poor_generator=True), rows, 10_000).is_poor
+        check_generator(Knowing(0.05, generator="some/model"), rows, 10_000)
+    assert check_generator(Knowing(0.0, allow_poor_generator=True), rows, 10_000).is_poor
     assert "generator: predicts 0.0% of" in capsys.readouterr().err
 
 
@@ -137,11 +137,13 @@ def test_a_generators_accuracy_is_that_of_its_logits_at_the_refilled_tokens():
     teacher, rows = tiny_model("bert"), random_examples(40)
     masking, special = AdversarialMasking(allow_poor_generator=True), (0, 1, 2, 3, 4)
     vocabulary = Vocabulary(4, special, len(VOCABULARY))
-    adversary = Adversary(masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
-    skill = look_at_generator(adversary, rows, 10_000)
+    adversary = AdversarialGenerator(
+        masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32"
+    )
+    skill = check_generator(adversary, rows, 10_000)
     batch = collate(rows, np.random.default_rng(0).permutation(40))
     batch = replace(batch, rows=np.arange(40))
-    places, _ = adversary._places(batch, TrainingProgress(0, 0, 0))
+    places, _ = adversary._sample_mask(batch, TrainingProgress(0, 0, 0))
     with torch.no_grad():
         inputs = batch.inputs | {"input_ids": batch.input_ids.masked_fill(places, 4)}
         logits = teacher.base_model(**inputs).last_hidden_state[places] @ teacher.get_input_embeddings().weight.T

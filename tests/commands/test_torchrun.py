@@ -181,14 +181,14 @@ def test_a_method_without_a_term_on_outputs(tmp_path: Path, teacher: Path, odd_r
 
 def note_patience(file: Path) -> None:
     """Let the process write down how long it waits for the other."""
-    make = loop.make_optimiser
+    make = loop.make_optimizer
 
     def noted(module: nn.Module, config: TrainConfig) -> Optimizer:
         group = torch.distributed.group.WORLD
         file.write_text(str(group._get_backend(torch.device("cpu")).options._timeout))
         return make(module, config)
 
-    loop.make_optimiser = noted
+    loop.make_optimizer = noted
 
 
 @needs_fork
@@ -243,14 +243,14 @@ def test_language_models(command: str, tmp_path: Path) -> None:
 
 def note_shares(file: Path) -> None:
     """Let the process write down which share of the numbers of the optimised weights it holds."""
-    make = loop.make_optimiser
+    make = loop.make_optimizer
 
     def noted(module: nn.Module, config: TrainConfig) -> Optimizer:
         held = sum(p.to_local().numel() for p in module.parameters())
         file.write_text(str(held / sum(p.numel() for p in module.parameters())))
         return make(module, config)
 
-    loop.make_optimiser = noted
+    loop.make_optimizer = noted
 
 
 @needs_fork

@@ -63,7 +63,7 @@ def test_short_files_leave_the_others_their_turns(tmp_path):
     assert shown == ["a film", "red", "the card", "blue", "green"]
 
 
-def test_long_documents_are_tokenised_piece_by_piece(tmp_path, monkeypatch):
+def test_long_documents_are_tokenized_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(calibration_sample, "_PIECE", 64)
     (tmp_path / "a.txt").write_text("red film " * 1000)
     calls, tokenizer = [], tiny_tokenizer()

@@ -85,10 +85,10 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert dict(corpus.left_out) == {"binary": 1, "empty": 1, "too long": 1, "no text under 'text'": 1, "no JSON": 1}
 
 
-def test_the_same_text_is_tokenised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_text_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", sentences(5))
     first = loaded(tmp_path, file)
-    monkeypatch.setattr(rooms, "_tokenise_file", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(rooms, "_tokenize_file", lambda *_: pytest.fail("tokenised again"))
     assert loaded(tmp_path, file).fingerprint == first.fingerprint
     monkeypatch.undo()
     write_jsonl(file, sentences(6))

@@ -6,7 +6,7 @@ import pytest
 from demiglace import evaluate
 from demiglace.commands.evaluate import results_table
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import tokenise
+from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.evaluation.predict import predict
 from demiglace.evaluation.set_results import file_name
@@ -31,7 +31,7 @@ def model(tmp_path):
 
 def logits_of(model, texts=TEXTS):
     split = Split("test", texts, None, np.zeros(len(texts), dtype=np.int64), [("t", 1)] * len(texts))
-    return predict(load_classifier(model, None), tokenise(split, load_tokenizer(model), 64))
+    return predict(load_classifier(model, None), tokenize(split, load_tokenizer(model), 64))
 
 
 def test_several_sets_at_once(model, tmp_path, capsys):

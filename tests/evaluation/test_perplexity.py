@@ -104,12 +104,12 @@ def test_a_model_that_is_damaged(corpus: Corpus) -> None:
 def test_last_words_of_a_model_that_has_learned_them() -> None:
     model, text = tiny_lm("gpt2", len(TOKENIZER)), "the cat sat on the mat"
     ids = torch.tensor([TOKENIZER(text)["input_ids"]])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
         loss = F.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     found = last_words(model.eval(), words_of([text, "the cat sat on the dog"], 64))
     assert found.scores["accuracy"] == 0.5 and found.parts["right"].tolist() == [True, False]
 

@@ -4,7 +4,7 @@ import torch
 
 from demiglace.data.batching import collate
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import TokenizedSplit, tokenise
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.evaluation.predict import predict
 from factories import tiny_model, tiny_tokenizer
 
@@ -13,7 +13,7 @@ TEXTS = ["good film", "the red card is not lost and it is great", "no", "bad mon
 
 def examples_of(texts=TEXTS, segments=True):
     split = Split("test", texts, None, np.zeros(len(texts), dtype=np.int64), [("t", 1)] * len(texts))
-    return tokenise(split, tiny_tokenizer(segments=segments), max_length=64)
+    return tokenize(split, tiny_tokenizer(segments=segments), max_length=64)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 16384])

@@ -14,7 +14,7 @@ import onnx
 from torch import nn
 
 from demiglace.data.rows.schema import Split
-from demiglace.data.tokenise import tokenise
+from demiglace.data.tokenize import tokenize
 from demiglace.errors import ModelError, RunError, UserError
 from demiglace.evaluation.predict import predict
 from demiglace.export import onnx as exporter
@@ -27,7 +27,7 @@ TEXTS = ["good film", "the red card is not lost and it is great", "no", "bad mon
 
 def examples_of(tokenizer):
     split = Split("test", TEXTS, None, np.zeros(len(TEXTS), dtype=np.int64), [("t", 1)] * len(TEXTS))
-    return tokenise(split, tokenizer, max_length=64)
+    return tokenize(split, tokenizer, max_length=64)
 
 
 def eager(arch):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, ModelError, UserError
 from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
 

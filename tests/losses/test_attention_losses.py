@@ -1,4 +1,4 @@
-"""Distances of attention: against NumPy float64 written from the equations, and what padding must not do."""
+"""Attention losses: equal to the equations in NumPy float64, and not affected by padding."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def seen(row: int, query: int, causal: bool) -> list[int]:
 
 
 def reference(kind: str, student: np.ndarray, teacher: np.ndarray, causal: bool) -> list[float]:
-    """Query by query: only what is seen takes part; then the mean over heads and over queries or pairs."""
+    """Compute the loss for each query over its visible keys, then the mean over heads and over queries or pairs."""
     rows = []
     for b in range(3):
         parts, pairs, queries = [], 0, 0
@@ -57,7 +57,7 @@ def reference(kind: str, student: np.ndarray, teacher: np.ndarray, causal: bool)
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_distances_are_the_equations(distance, causal: bool, maps: tuple[np.ndarray, np.ndarray]) -> None:
+def test_distances_equal_the_equations(distance, causal: bool, maps: tuple[np.ndarray, np.ndarray]) -> None:
     found = distance(*map(torch.from_numpy, maps), visible(causal))
     np.testing.assert_allclose(found.numpy(), reference(distance.__name__, *maps, causal), rtol=1e-9)
 
@@ -70,7 +70,7 @@ def test_zero_at_equality_else_positive(distance, maps: tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_what_is_not_visible_gets_no_gradient_and_has_no_say(distance, maps: tuple[np.ndarray, np.ndarray]) -> None:
+def test_masked_pairs_get_no_gradient_and_have_no_effect(distance, maps: tuple[np.ndarray, np.ndarray]) -> None:
     student, teacher = map(torch.from_numpy, maps)
     student.requires_grad_()
     hidden = ~visible(causal=True)[:, None].expand(-1, HEADS, -1, -1)
@@ -92,7 +92,7 @@ def test_a_row_of_padding_alone_is_zero() -> None:
         assert torch.isfinite(a.grad).all()
 
 
-def test_kl_is_blind_to_a_shift_of_a_querys_scores(maps: tuple[np.ndarray, np.ndarray]) -> None:
+def test_kl_is_invariant_to_a_shift_of_a_querys_scores(maps: tuple[np.ndarray, np.ndarray]) -> None:
     student, teacher = map(torch.from_numpy, maps)
     shift = torch.arange(4.0, dtype=torch.float64)[:, None]
     torch.testing.assert_close(
@@ -111,14 +111,14 @@ def test_scores_are_scaled_products_of_each_head() -> None:
         np.testing.assert_allclose(found[:, h], expected, rtol=1e-12)
 
 
-def test_scores_are_made_in_float32_of_half_precision() -> None:
+def test_scores_of_half_precision_are_computed_in_float32() -> None:
     query = torch.full((1, 2, WIDTH), 300.0, dtype=torch.float16)  # 300 · 300 does not fit float16
     found = scores(query, query, HEADS)
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
 
 
-def test_mean_over_tokens_leaves_padding_out() -> None:
+def test_mean_over_tokens_ignores_padding() -> None:
     values = torch.tensor([[1.0, 2.0, float("nan"), 4.0]], requires_grad=True)
     mean = mean_over_tokens(values[..., None], torch.tensor([[1, 1, 0, 1]])[..., None])[..., 0]
     mean.sum().backward()

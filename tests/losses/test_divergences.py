@@ -1,4 +1,4 @@
-"""Properties of the divergences, and references in NumPy float64 straight from the equations."""
+"""Divergences: their properties, and references in NumPy float64 written from the equations."""
 
 from functools import partial
 
@@ -44,7 +44,7 @@ each = pytest.mark.parametrize("name", DIVERGENCES)
 
 @each
 @given(LOGITS, LOGITS, TEMPERATURES)
-def test_it_is_the_equation(name: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> None:
+def test_equals_the_equation(name: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> None:
     loss, reference, _ = DIVERGENCES[name]
     p, q = (np.exp(z / temperature) / np.exp(z / temperature).sum(-1, keepdims=True) for z in (teacher, student))
     found = loss(torch.from_numpy(student), torch.from_numpy(teacher), temperature).numpy()
@@ -53,7 +53,7 @@ def test_it_is_the_equation(name: str, student: np.ndarray, teacher: np.ndarray,
 
 @each
 @given(LOGITS, LOGITS, TEMPERATURES, st.floats(-50, 50))
-def test_no_less_than_zero_zero_at_equality_and_blind_to_shifts(
+def test_non_negative_zero_at_equality_and_shift_invariant(
     name: str, student: np.ndarray, teacher: np.ndarray, temperature: float, shift: float
 ) -> None:
     loss, s, t = DIVERGENCES[name][0], torch.from_numpy(student), torch.from_numpy(teacher)
@@ -78,7 +78,7 @@ def test_the_gradient_keeps_its_size_with_temperature(name: str, temperature: fl
     assert (student.grad - expected).abs().max() < 3 / temperature
 
 
-def test_the_ends_of_jsd() -> None:
+def test_limits_of_jsd() -> None:
     generator = torch.Generator().manual_seed(1)
     student, teacher = (torch.randn(4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     beta = 1e-6

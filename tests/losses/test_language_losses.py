@@ -1,4 +1,4 @@
-"""The chunked losses of language models against the plain form in float64, and the memory they are there to save."""
+"""Chunked language-model losses: equal to the direct computation in float64, with less memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Head:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements any operation, forward or backward, has returned in one tensor."""
+    """Records the largest number of elements that an operation, forward or backward, returned in one tensor."""
 
     largest = 0
 
@@ -63,7 +63,7 @@ TOKEN_WEIGHTS = torch.rand(TOKENS, generator=torch.Generator().manual_seed(4), d
 
 
 def losses_of(name: str | None) -> Callable[[Tensor, Tensor | None, slice], Tensor]:
-    """Cross-entropy, and beside it a divergence where one is named."""
+    """Return the cross-entropy and, if given, a divergence."""
 
     def losses(own: Tensor, other: Tensor | None, part: slice) -> Tensor:
         found = [F.cross_entropy(own, TARGETS[part], reduction="none")]
@@ -89,7 +89,7 @@ def plain(student: Head, teacher: Head | None, name: str | None) -> tuple[Tensor
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("chunk", [1, CHUNK, TOKENS, 100])
 @pytest.mark.parametrize("name", [None, *DIVERGENCES])
-def test_values_and_gradients_are_the_plain_ones(name: str | None, chunk: int, with_bias: bool) -> None:
+def test_values_and_gradients_equal_the_direct_computation(name: str | None, chunk: int, with_bias: bool) -> None:
     student, teacher = head(8, 0, with_bias=with_bias), head(12, 1) if name else None
     (ours, our_values), (theirs, their_values) = chunked(student, teacher, name, chunk), plain(student, teacher, name)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
@@ -105,21 +105,21 @@ def test_teacher_gets_no_gradient() -> None:
     assert all(t.grad is not None for t in student.trained)
 
 
-def test_a_frozen_student_is_measured_all_the_same() -> None:
+def test_a_frozen_student_has_a_loss() -> None:
     student = Head(*(t.detach() for t in head(8, 0).trained))
     loss, values = chunked(student, None, None, CHUNK)
     assert not loss.requires_grad
     torch.testing.assert_close(values, plain(student, None, None)[1])
 
 
-def test_tokens_of_no_weight_teach_nothing() -> None:
+def test_tokens_of_weight_zero_have_no_gradient() -> None:
     student = head(8, 0)
     loss, _ = token_losses(student, None, losses_of(None), (1.0,), torch.zeros(TOKENS, dtype=torch.float64), CHUNK)
     loss.backward()
     assert loss == 0 and all(t.grad is not None and not t.grad.any() for t in student.trained)
 
 
-def test_in_autocast_products_are_in_its_format_and_sums_are_not() -> None:
+def test_autocast_casts_products_but_not_sums() -> None:
     tokens = 3000  # in bfloat16 a sum of so many losses would stop growing
     student = Head(*(torch.zeros(n, 2).requires_grad_() for n in (tokens, VOCABULARY)))
 
@@ -148,7 +148,7 @@ class Casts(TorchDispatchMode):
         return result
 
 
-def test_in_autocast_a_head_is_cast_once_and_not_for_every_chunk() -> None:
+def test_autocast_casts_the_head_once_for_all_chunks() -> None:
     student, teacher = head(8, 0), head(12, 1)
     with torch.autocast("cpu", torch.bfloat16), Casts((VOCABULARY, 12)) as of_teacher, Casts((VOCABULARY, 8)) as own:
         chunked(student, teacher, "forward", CHUNK)
@@ -158,14 +158,14 @@ def test_in_autocast_a_head_is_cast_once_and_not_for_every_chunk() -> None:
     assert own.count == 1
 
 
-def test_next_token_losses_are_the_plain_ones() -> None:
+def test_next_token_losses_equal_the_direct_computation() -> None:
     output = head(8, 0, with_bias=True)
     expected = F.cross_entropy(output.logits, TARGETS, reduction="none").float()
     torch.testing.assert_close(next_token_losses(output, TARGETS, CHUNK), expected.detach())
 
 
 @pytest.mark.parametrize("name", [None, "jsd"])
-def test_never_more_than_one_chunk_of_logits(name: str | None) -> None:
+def test_at_most_one_chunk_of_logits_in_memory(name: str | None) -> None:
     student, teacher = head(2, 0), head(2, 1) if name else None
     assert largest(lambda: chunked(student, teacher, name, TOKENS)[0].backward()) == TOKENS * VOCABULARY
     assert largest(lambda: chunked(student, teacher, name, CHUNK)[0].backward()) == CHUNK * VOCABULARY

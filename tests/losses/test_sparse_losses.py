@@ -1,4 +1,4 @@
-"""The loss of a few tokens against the divergence that it stands for."""
+"""The loss on sparse logits: equal to its formula and to the full divergence."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ IDS = GENERATOR.integers(0, VOCABULARY, (ROWS, 4))
 WEIGHTS = GENERATOR.dirichlet(np.ones(4), ROWS)
 
 
-def test_is_its_formula() -> None:
+def test_equals_the_formula() -> None:
     rest = GENERATOR.random(ROWS)
     found = sparse_kl_div(*(torch.from_numpy(a) for a in (STUDENT, IDS, WEIGHTS, rest)), TEMPERATURE)
     logarithms = log_softmax(STUDENT / TEMPERATURE, axis=1)
@@ -25,7 +25,7 @@ def test_is_its_formula() -> None:
         assert float(found[row]) == pytest.approx(TEMPERATURE**2 * expected, rel=1e-12)
 
 
-def test_all_tokens_with_their_probabilities_make_the_divergence_itself() -> None:
+def test_all_tokens_with_their_probabilities_give_the_divergence() -> None:
     p = softmax(TEACHER / TEMPERATURE, axis=1)
     ids = np.broadcast_to(np.arange(VOCABULARY), p.shape).copy()
     told = (torch.from_numpy(a) for a in (ids, p, entropy(p, axis=1)))

@@ -1,4 +1,4 @@
-"""What both models say of one batch in NumPy float64, for references written from the equations alone."""
+"""Signals of both models for one batch in NumPy float64, for references written from the equations."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 class Model:
-    """Logits z, hidden states h[layer] and attention inputs of one model, from transformers' own outputs."""
+    """Logits z, hidden states h[layer] and attention inputs of one model, from the outputs of transformers."""
 
     def __init__(self, model: PreTrainedModel, batch: Batch):
         with torch.no_grad():
@@ -42,14 +42,14 @@ class Model:
         self._model = model
 
     def input(self, kind: str, layer: int) -> np.ndarray:
-        """x Wᵀ + b of a layer of BERT, where kind is query, key or value and x goes into that layer."""
+        """Return x Wᵀ + b of a BERT layer with input x; kind: query, key or value."""
         linear = getattr(layer_stack(self._model)[layer - 1].attention.self, kind)
         weight, bias = (p.detach().double().numpy() for p in (linear.weight, linear.bias))
         return self.h[layer - 1] @ weight.T + bias
 
 
 class Facts:
-    """The loss that a method found on one batch at one moment, and what both models said."""
+    """The loss of a method on one batch at one point of training, and the signals of both models."""
 
     def __init__(self, name: str, options: Mapping[str, Any], now: TrainingProgress = START):
         teacher, student = teacher_and_student()
@@ -72,7 +72,7 @@ class Facts:
         return float(-np.log(softmax(self.z_s)[np.arange(ROWS), self.labels]).mean())
 
     def probabilities(self, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-        """The teacher's p and the student's q."""
+        """Return the teacher's p and the student's q."""
         return softmax(self.z_t / temperature), softmax(self.z_s / temperature)
 
     def kd(self, temperature: float) -> float:
@@ -82,18 +82,18 @@ class Facts:
         return (h * self.mask[:, :, None]).sum(1) / self.mask.sum(1, keepdims=True)
 
     def over_tokens(self, values: np.ndarray) -> float:
-        """Mean over the real tokens of each row [B, L], then over rows."""
+        """Return the mean over the real tokens of each row [B, L], then over rows."""
         return float(((values * self.mask).sum(1) / self.mask.sum(1)).mean())
 
     def term(self, name: str) -> torch.nn.Module:
-        """The built term of that name."""
+        """Return the built term of this name."""
         return dict(zip(self.objective.names, self.objective.terms, strict=True))[name]
 
     def weights(self, side: str, term: str = "layers") -> np.ndarray:
         return getattr(self.term(term).projections, side).weight.detach().double().numpy()
 
     def rail(self, weights: tuple[float, ...] = (1.0, 1.0)) -> list[float]:
-        """α_i times the mean distance of each pair of mean-pooled states, by the student's and the teacher's maps."""
+        """Return α_i times the mean distance of each pair of mean-pooled, projected states, by both models' maps."""
         w_s, w_t = self.weights("student"), self.weights("teacher")
         return [
             alpha
@@ -104,4 +104,4 @@ class Facts:
         ]
 
     def drawn(self) -> tuple[int, ...]:
-        return tuple(t for _, t in self.objective.pairs(START)["layers"])
+        return tuple(t for _, t in self.objective.layer_pairs(START)["layers"])

@@ -1,4 +1,4 @@
-"""The total loss of the attention methods on one batch, against NumPy float64 written from the equations alone."""
+"""Total loss of the attention methods on one batch: equal to NumPy float64 written from the equations."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ from reference_kit import HEADS, SECOND, Facts, Model, kl, softmax
 
 
 def products(one: np.ndarray, other: np.ndarray, heads: int) -> np.ndarray:
-    """Scaled products of each head, [L, d] and [L, d] to [heads, L, L]."""
+    """Return the scaled products of each head: [L, d] and [L, d] to [heads, L, L]."""
     size = one.shape[-1] // heads
     cuts = [slice(h * size, (h + 1) * size) for h in range(heads)]
     return np.stack([one[:, c] @ other[:, c].T / np.sqrt(size) for c in cuts])
 
 
 def relation(facts: Facts, model: Model, kinds: tuple[str, str], layer: int, heads: int = HEADS) -> list[np.ndarray]:
-    """For each row, of its real tokens alone: [heads, length, length]."""
+    """Return the relation of each row over its real tokens, [heads, length, length]."""
     one, other = (model.input(kind, layer) for kind in kinds)
     real = facts.mask.astype(bool)
     return [products(x[keep], y[keep], heads) for x, y, keep in zip(one, other, real, strict=True)]
@@ -42,7 +42,7 @@ def test_tinybert() -> None:
     assert facts.found == pytest.approx(0.5 * attention + 2 * hidden + 3 * states(0, 0, w_e), rel=1e-4)
 
 
-def test_tinybert_on_attention_itself() -> None:
+def test_tinybert_on_attention_probabilities() -> None:
     nothing = {"hidden_weight": 0.0, "embedding_weight": 0.0}
     facts = Facts("tinybert", nothing | {"attention_on": "kl"})
     expected = sum(divergence(facts, ("query", "key"), i, 2 * i) for i in (1, 2, 3))

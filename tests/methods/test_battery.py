@@ -1,4 +1,4 @@
-"""The properties that every method must have. A new method gets a row in SETTINGS, and nothing else here."""
+"""Properties that every method must have. A new method only needs a row in SETTINGS."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from demiglace.config.options import build, flatten
 from demiglace.data.batching import collate
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.registry import METHODS, method_options
 from demiglace.models.shape import ModelShape
@@ -69,14 +69,14 @@ def test_every_method_is_in_the_battery() -> None:
 
 
 def starts(objective: Objective) -> list[TrainingProgress]:
-    """The first step of each of the method's phases, one epoch each."""
+    """Return the first step of each phase of the method, one epoch each."""
     return [TrainingProgress(seed=0, epoch=phase, step=phase, phase=phase) for phase in range(len(objective.phases))]
 
 
 def phase_loss(
     objective: Objective, source: SignalSource, examples: TokenizedSplit, parts: list[np.ndarray], now: TrainingProgress
 ) -> float:
-    """Loss of one step over all examples, made in these parts; its gradients are added to those that are there."""
+    """Return the loss of one step over all examples in these microbatches; accumulate its gradients."""
     counts = float(len(examples)), float(max(1, examples.labelled.sum()))
     total = 0.0
     for rows in parts:
@@ -88,7 +88,7 @@ def phase_loss(
 
 
 def gradients(objective: Objective, source: SignalSource, examples: TokenizedSplit, parts: list[np.ndarray]) -> tuple:
-    """Loss and gradients of a step in each phase, summed over the phases."""
+    """Return loss and gradients of a step in each phase, summed over the phases."""
     objective.zero_grad()
     total = sum(phase_loss(objective, source, examples, parts, now) for now in starts(objective))
     return total, {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
@@ -96,7 +96,7 @@ def gradients(objective: Objective, source: SignalSource, examples: TokenizedSpl
 
 @battery
 @pytest.mark.parametrize("regression", [False, True])
-def test_learns_eight_rows(
+def test_overfits_eight_rows(
     name: str, options: dict, regression: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student = teacher_and_student(regression)
@@ -149,7 +149,7 @@ def set_dropout(model: torch.nn.Module, probability: float) -> None:
 
 
 @battery
-def test_declares_all_that_it_uses_and_no_gradient_reaches_the_teacher(name: str, options: dict) -> None:
+def test_requests_all_signals_that_it_uses_and_teacher_gets_no_gradient(name: str, options: dict) -> None:
     teacher, student = teacher_and_student()
     objective, source = objective_of(name, options, teacher, student)
     batch = collate(random_examples(8), np.arange(8))
@@ -169,9 +169,9 @@ def test_declares_all_that_it_uses_and_no_gradient_reaches_the_teacher(name: str
 def test_online_equals_cached(name: str, options: dict, tmp_path: Path) -> None:
     teacher, student = teacher_and_student()
     objective, online = objective_of(name, options, teacher, student)
-    if objective.requests.teacher.empty:
+    if objective.requests.teacher.is_empty:
         pytest.skip("asks the teacher for nothing")
-    if not objective.requests.teacher.cacheable:
+    if not objective.requests.teacher.is_cacheable:
         pytest.skip("asks for every token's signals, which are never cached")
     examples = random_examples(20)
     losses = {}
@@ -186,7 +186,7 @@ def test_online_equals_cached(name: str, options: dict, tmp_path: Path) -> None:
 
 
 @battery
-def test_one_batch_equals_its_rows_accumulated(name: str, options: dict) -> None:
+def test_one_batch_equals_accumulated_microbatches(name: str, options: dict) -> None:
     teacher, student = teacher_and_student()
     objective, source = objective_of(name, options, teacher, student)
     examples = random_examples(8, unlabelled=3)
@@ -199,7 +199,7 @@ def test_one_batch_equals_its_rows_accumulated(name: str, options: dict) -> None
 
 
 @battery
-def test_rows_without_labels_get_the_teachers_terms_only(name: str, options: dict) -> None:
+def test_rows_without_labels_use_only_the_teachers_terms(name: str, options: dict) -> None:
     teacher, student = teacher_and_student()
     with torch.no_grad():  # embeddings are the same in both, which leaves a term on them nothing to do
         student.get_input_embeddings().weight.mul_(1.1)
@@ -255,7 +255,7 @@ def test_options_round_trip(name: str, options: dict) -> None:
 
 
 @battery
-def test_filler_rows_do_not_count(name: str, options: dict) -> None:
+def test_filler_rows_have_no_effect(name: str, options: dict) -> None:
     teacher, student = teacher_and_student()
     objective, source = objective_of(name, options, teacher, student)
     batch = collate(random_examples(4), np.arange(4), weight=0.0)

@@ -1,4 +1,4 @@
-"""Methods of a user's own, and named methods in the same form."""
+"""User-defined methods in YAML, and named methods in the same format."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from training_kit import random_examples, teacher_and_student
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_every_method_can_be_written_and_read_again(name: str, options: dict[str, Any]) -> None:
+def test_every_method_round_trips_through_yaml(name: str, options: dict[str, Any]) -> None:
     method = build_method(name, options)
     written = yaml.safe_dump(describe_method(method), sort_keys=False)
     assert compose(yaml.safe_load(written)) == method
@@ -35,7 +35,7 @@ def loss_of(method: Method) -> float:
     return objective(batch, source.fetch(batch), TrainingProgress(0, 0, 0), 6.0, 6.0)[0].item()
 
 
-def test_a_method_of_ones_own(tmp_path: Path) -> None:
+def test_a_user_defined_method(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(
         """
@@ -98,7 +98,7 @@ LAYERS = {"term": "layers", "mapping": "skip", "pooling": "mean", "distance": "m
         ),
     ],
 )
-def test_what_does_not_exist_is_refused(content: dict[str, Any], message: str) -> None:
+def test_unknown_names_are_refused(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compose(content)
 
@@ -119,7 +119,7 @@ ATTENTION = {"term": "attention", "relations": ["query-key"], "distance": "kl"}
         ({"term": "kd", "divergence": "jsd", "mix": 0}, "mix=0 was given"),
     ],
 )
-def test_choices_that_do_not_go_together_are_refused(term: dict[str, Any], message: str) -> None:
+def test_incompatible_options_are_refused(term: dict[str, Any], message: str) -> None:
     method = compose({"terms": [term]})
     teacher, student = map(ModelShape.of, teacher_and_student())
     with pytest.raises(ConfigError, match=message):
@@ -132,5 +132,5 @@ def test_attention_over_all_layers(projection: str) -> None:
     assert np.isfinite(loss_of(compose({"terms": [term]})))
 
 
-def test_every_method_is_named_once() -> None:
+def test_method_names_are_unique() -> None:
     assert len({row.name for row in METHODS.values()}) == len(METHODS)

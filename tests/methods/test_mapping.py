@@ -1,4 +1,4 @@
-"""Which layers meet: the published maps, and the random ones as pure functions of (seed, epoch)."""
+"""Layer mappings: the published ones, and random ones as pure functions of (seed, epoch)."""
 
 from dataclasses import replace
 from functools import cache
@@ -29,7 +29,7 @@ def shape(layers: int) -> ModelShape:
 
 
 def chosen(mapping: LayerMapping, teacher: int, student: int, progress: TrainingProgress = START) -> tuple[int, ...]:
-    return mapping.choose(mapping.layers(shape(student), shape(teacher)), progress)
+    return mapping.teacher_layers_at(mapping.layers(shape(student), shape(teacher)), progress)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def chosen(mapping: LayerMapping, teacher: int, student: int, progress: Training
         (AllLayersMapping(), 3, 1, (1, 2, 3)),
     ],
 )
-def test_published_maps(mapping: LayerMapping, teacher: int, student: int, expected: tuple[int, ...]) -> None:
+def test_published_mappings(mapping: LayerMapping, teacher: int, student: int, expected: tuple[int, ...]) -> None:
     assert chosen(mapping, teacher, student) == expected
 
 
 @pytest.mark.parametrize("final_layer", [False, True])
 @pytest.mark.parametrize("sampling", ["epoch", "step", "block", "once"])
-def test_draws_are_sorted_distinct_and_in_range(sampling: str, final_layer: bool) -> None:
+def test_sampled_layers_are_sorted_distinct_and_in_range(sampling: str, final_layer: bool) -> None:
     mapping = RandomSorted(sampling, final_layer)
     seen = set()
     for epoch in range(200):
@@ -75,7 +75,9 @@ def test_draws_are_sorted_distinct_and_in_range(sampling: str, final_layer: bool
         ("once", TrainingProgress(7, 9, 99), TrainingProgress(8, 3, 40)),
     ],
 )
-def test_a_draw_depends_on_what_it_says(sampling: str, same: TrainingProgress, different: TrainingProgress) -> None:
+def test_samples_depend_only_on_the_documented_progress(
+    sampling: str, same: TrainingProgress, different: TrainingProgress
+) -> None:
     mapping, here = RandomSorted(sampling), TrainingProgress(7, 3, 40)
     assert chosen(mapping, 24, 6, here) == chosen(mapping, 24, 6, same)
     assert chosen(mapping, 24, 6, here) != chosen(mapping, 24, 6, different)
@@ -91,7 +93,7 @@ def test_all_sets_of_layers_are_equally_likely() -> None:
     assert max(counts.values()) < 480
 
 
-def test_block_takes_one_layer_of_each_block() -> None:
+def test_block_samples_one_layer_of_each_block() -> None:
     for epoch in range(50):
         first, second = chosen(RandomSorted("block"), 7, 3, TrainingProgress(0, epoch, 0))
         assert first in (1, 2, 3)
@@ -106,10 +108,10 @@ def test_too_few_layers_are_an_error(teacher: int, student: int) -> None:
 
 def pairs(mapping: LayerMapping, teacher: int, student: int) -> list[tuple[int, int]]:
     layers = mapping.layers(shape(student), shape(teacher))
-    return list(zip(layers.student, mapping.choose(layers, START), strict=True))
+    return list(zip(layers.student, mapping.teacher_layers_at(layers, START), strict=True))
 
 
-def test_maps_for_ablations() -> None:
+def test_mappings_for_ablations() -> None:
     assert pairs(Reverse(), 12, 6) == [(1, 10), (2, 8), (3, 6), (4, 4), (5, 2)]
     assert pairs(AllToOne(), 12, 6) == [(i, 11) for i in range(1, 6)]
     assert pairs(AllToOne(teacher_layer=12), 12, 6) == [(i, 12) for i in range(1, 6)]
@@ -127,6 +129,6 @@ def test_maps_for_ablations() -> None:
         (RandomSorted(count=6), "give at most 5"),
     ],
 )
-def test_layers_that_are_not_there_are_refused(mapping: LayerMapping, message: str) -> None:
+def test_unknown_layers_are_refused(mapping: LayerMapping, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         mapping.layers(shape(6), shape(12))

@@ -1,4 +1,4 @@
-"""Students that are narrower than the teacher or have other heads: they run, or the error says which method does."""
+"""Students that are narrower than the teacher or have other heads: they train, or the error names another method."""
 
 import re
 from dataclasses import replace
@@ -26,7 +26,7 @@ def student(hidden: int, heads: int) -> PreTrainedModel:
 
 
 def refusal(name: str, own: PreTrainedModel) -> str | None:
-    """What a method says of this student; none where it takes a step in every phase with it."""
+    """Return a method's error for this student, or None if it trains a step in every phase."""
     teacher = tiny_model("bert", num_layers=6, num_labels=CLASSES)
     try:
         objective, source = objective_of(name, {}, teacher, own)
@@ -43,7 +43,7 @@ def refusal(name: str, own: PreTrainedModel) -> str | None:
 
 @pytest.mark.parametrize(("hidden", "heads"), [(16, 4), (16, 2), (32, 8)], ids=["width", "both", "heads"])
 @pytest.mark.parametrize("name", METHODS)
-def test_it_runs_or_says_what_would(name: str, hidden: int, heads: int) -> None:
+def test_it_runs_or_the_error_names_a_method_that_does(name: str, hidden: int, heads: int) -> None:
     said = refusal(name, student(hidden, heads))
     if said is None:
         return
@@ -53,12 +53,12 @@ def test_it_runs_or_says_what_would(name: str, hidden: int, heads: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NARROW))
-def test_methods_that_take_narrow_students(name: str) -> None:
+def test_methods_that_support_narrow_students(name: str) -> None:
     assert refusal(name, student(16, 4)) is None
 
 
 @pytest.mark.parametrize("name", ["tinybert", "minilm"])
-def test_other_heads_are_sent_to_minilmv2(name: str) -> None:
+def test_error_for_other_heads_names_minilmv2(name: str) -> None:
     said = refusal(name, student(32, 8))
     assert said is not None
     assert "8 attention heads and the teacher 4" in said
@@ -78,30 +78,28 @@ def relation_method(**options: object) -> Method:
 @pytest.mark.parametrize(
     ("own", "other", "heads", "expected"), [(32, 32, 4, 4), (24, 32, 4, 4), (24, 32, 16, 8), (384, 768, 12, 12)]
 )
-def test_relation_heads_are_the_teachers_or_the_most_that_divide(
-    own: int, other: int, heads: int, expected: int
-) -> None:
+def test_default_relation_heads_divide_both_widths(own: int, other: int, heads: int, expected: int) -> None:
     term = relation_method().terms[0].term
     assert term.head_count(*shapes(own, other, heads)) == expected
 
 
-def test_relation_heads_that_do_not_divide_are_refused_with_those_that_do() -> None:
+def test_relation_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ModelError, match=r"relation_heads=3 .*\(24\).*\(32\).*one of 1, 2, 4, 8\."):
         relation_method(relation_heads=3).requests(*shapes())
 
 
-def test_a_teacher_layer_that_is_not_there_is_refused() -> None:
+def test_an_unknown_teacher_layer_is_refused() -> None:
     with pytest.raises(ModelError, match="teacher_layer=3 was given; the teacher's layers are 1 to 2"):
         relation_method(teacher_layer=3).requests(*shapes())
 
 
 @pytest.mark.parametrize("name", ["tinybert", "minilm", "minilmv2"])
-def test_models_whose_attention_cannot_be_read_are_refused_before_training(name: str) -> None:
+def test_models_with_unknown_attention_are_refused_before_training(name: str) -> None:
     with pytest.raises(ModelError, match="no attention, such as rail-kd-l"):
         build_method(name, {}).requests(*shapes(own=0))
 
 
-def test_the_layers_that_meet() -> None:
+def test_matched_layers() -> None:
     own, other = (replace(shapes()[0], num_layers=n) for n in (6, 12))
     assert UniformMapping().layers(own, other).teacher == (2, 4, 6, 8, 10, 12)
     assert Final().layers(own, other).teacher == (12,)

@@ -1,4 +1,4 @@
-"""`auto` pools decoders with attention sinks so that rows stay distinct; a plain mean is nearly one state for all."""
+"""Pooling `auto`: rows of decoders with attention sinks stay distinct, while plain means are nearly equal."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ WITH_POOLING = ("rail-kd-l", "rail-kd-c", "ckd", "universal-kd", "rail-mate", "r
 
 
 def variance(pooling: str) -> float:
-    """Variance over rows of a planted GPT-2's pooled states of layer 2, at unit length."""
+    """Return the variance over rows of unit-length pooled states of layer 2 of a GPT-2 with a planted sink."""
     batch = replace(collate(random_examples(24), np.arange(24)), token_type_ids=None)
     with torch.no_grad():
         signals = capture(plant_sink(tiny_model("gpt2")), batch, hidden_request(pooling, [2]))
@@ -31,14 +31,14 @@ def variance(pooling: str) -> float:
     return float(states.var(0, unbiased=False).sum())
 
 
-def test_a_sink_makes_plain_means_alike_and_not_normalized_ones() -> None:
+def test_a_sink_makes_plain_means_equal_but_not_normalized_ones() -> None:
     assert variance("mean") < 1e-3
     assert variance("normalized-mean") > 0.05
     assert variance("first") < 1e-3 < 0.05 < variance("last")
 
 
 @pytest.mark.parametrize("method", ["rail-kd-l", "rail-kd-c"])
-def test_the_default_teaches_a_decoder_what_distinguishes_rows(method: str) -> None:
+def test_default_pooling_keeps_rows_of_a_decoder_distinct(method: str) -> None:
     def diagnostics(options: dict[str, object]) -> float:
         teacher = plant_sink(tiny_model("gpt2", num_layers=6))
         objective, source = objective_of(method, options, teacher, truncate_model(teacher, (0, 2, 4)))

@@ -1,4 +1,4 @@
-"""Projections start where related states are near, one map a layer, and what they start from survives a resume."""
+"""Projections: related states start close, there is one map for each layer, and a resumed run keeps the fit."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
-from demiglace.losses.hidden import normalised_squared
+from demiglace.losses.hidden import normalized_squared
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.from_yaml import compose
 from demiglace.methods.registry import build_method
@@ -25,7 +25,7 @@ START = TrainingProgress(seed=0, epoch=0, step=0)
 
 
 def states(rows: int = 40, layers: int = 3, width: int = WIDTH) -> torch.Tensor:
-    """States that share a large mean, as those of real models do."""
+    """Return states that share a large mean, as those of real models do."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(rows, layers, width, generator=generator) + 3 * torch.randn(1, 1, width, generator=generator)
 
@@ -41,18 +41,18 @@ def centered_cosine(own: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("kind", ["per-layer", "shared", "concatenated"])
 @pytest.mark.parametrize("teacher", [True, False])
-def test_a_layer_that_is_the_teachers_starts_at_distance_0(kind: Kind, teacher: bool) -> None:
-    """Of two unrelated random maps it is about 2, as far apart as states that have nothing in common."""
+def test_equal_layers_start_at_distance_0(kind: Kind, teacher: bool) -> None:
+    """With two independent random maps the distance is about 2, as for unrelated states."""
     same = states()
-    near = normalised_squared(*built(kind, teacher=teacher)(same, same, (0, 2, 4)))
+    near = normalized_squared(*built(kind, teacher=teacher)(same, same, (0, 2, 4)))
     assert near.max() < 1e-6
-    far = normalised_squared(*built(kind, teacher=teacher, start="random")(same, same, (0, 2, 4)))
+    far = normalized_squared(*built(kind, teacher=teacher, start="random")(same, same, (0, 2, 4)))
     assert far.mean() > 1
 
 
 @pytest.mark.parametrize("kind", ["per-layer", "shared", "concatenated"])
 @pytest.mark.parametrize("teacher", [True, False])
-def test_widths_that_differ_start_near_after_the_fit(kind: Kind, teacher: bool) -> None:
+def test_different_widths_start_close_after_the_fit(kind: Kind, teacher: bool) -> None:
     wide = states(400)
     narrow = wide @ torch.linalg.qr(torch.randn(WIDTH, 24))[0]  # a narrower model that keeps half of the directions
     maps = built(kind, student=24, teacher=teacher)
@@ -62,14 +62,14 @@ def test_widths_that_differ_start_near_after_the_fit(kind: Kind, teacher: bool) 
     maps.fit()
     own, other = maps(narrow, wide, (0, 2, 4))
     assert centered_cosine(own, other) > 0.6
-    assert normalised_squared(own, other).mean() < 0.5
+    assert normalized_squared(own, other).mean() < 0.5
     random = built(kind, student=24, teacher=teacher, start="random")
     assert not random.needs_fit
     assert abs(centered_cosine(*random(narrow, wide, (0, 2, 4)))) < 0.3
 
 
-def test_the_teachers_maps_belong_to_its_layers() -> None:
-    """Another draw must not hand a layer's map to another layer."""
+def test_teacher_maps_belong_to_teacher_layers() -> None:
+    """Another sample of layers must not use a layer's map for another layer."""
     maps, teacher = built(), states()
     with torch.no_grad():
         maps.teacher.weight.copy_(torch.arange(5.0)[:, None, None].expand_as(maps.teacher.weight))
@@ -80,7 +80,7 @@ def test_the_teachers_maps_belong_to_its_layers() -> None:
 
 
 @pytest.mark.parametrize(("student", "kind"), [(WIDTH, "none"), (24, "per-layer")])
-def test_auto_projects_where_it_has_to(student: int, kind: Kind) -> None:
+def test_auto_projects_different_widths(student: int, kind: Kind) -> None:
     assert Projection("auto").resolved(student, WIDTH).kind == kind
 
 
@@ -92,7 +92,7 @@ def narrow_student() -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("method", ["rail-kd-l", "rail-kd-c", "tinybert", "rail-balanced"])
-def test_a_narrow_student_is_fitted_once_and_resumes_from_it(method: str, tmp_path: Path) -> None:
+def test_a_narrow_student_is_fitted_once_and_resumes_with_the_fit(method: str, tmp_path: Path) -> None:
     def loop(directory: Path):
         teacher = tiny_model("bert", num_layers=6, num_labels=CLASSES)
         objective, source = objective_of(method, {}, teacher, narrow_student())
@@ -125,7 +125,7 @@ def test_ckd_starts_from_the_mean_of_a_bucket() -> None:
 
 @pytest.mark.parametrize("method", ["pkd", "alp-kd", "rail-kd-l", "ckd", "universal-kd"])
 def test_the_layers_gradient_does_not_grow_with_their_number(method: str) -> None:
-    """With a sum it is in proportion to the pairs of layers; a deeper student's layers then drown its labels."""
+    """With a sum it is proportional to the number of layer pairs, and dominates the labels for deep students."""
     found = {}
     for reduction in ("mean", "sum"):
         teacher, student = teacher_and_student(layers=6)
@@ -142,16 +142,16 @@ def test_the_layers_gradient_does_not_grow_with_their_number(method: str) -> Non
 
 
 @pytest.mark.parametrize("given", [{"size": 16}, {"trained": "neither"}, {"start": "random"}])
-def test_options_of_projections_are_never_without_effect(given: dict) -> None:
-    """`auto` leaves projections out at equal widths, but not where the user asks something of them."""
+def test_projection_options_are_never_ignored(given: dict) -> None:
+    """`auto` has no projections for equal widths, unless the user sets one of their options."""
     objective, _ = objective_of("rail-kd-l", given, *teacher_and_student())
     assert objective.terms[2].projections.student.weight.shape[0] == 2
     with pytest.raises(ConfigError, match=f"{next(iter(given))} was given with projection=none"):
         build_method("rail-kd-l", given | {"projection": "none"})
 
 
-def test_centered_states_are_fitted_less_their_means() -> None:
-    """The shared mean would decide the regression, and the loss does not see it."""
+def test_centered_states_are_fitted_without_their_means() -> None:
+    """The shared mean would dominate the regression, but the loss does not depend on it."""
     wide = states(400, layers=1) + 30
     narrow = wide @ torch.linalg.qr(torch.randn(WIDTH, 24))[0]
     found = {}

@@ -1,4 +1,4 @@
-"""The total loss of each method on one batch, against NumPy float64 written from the equations alone."""
+"""Total loss of each method on one batch: equal to NumPy float64 written from the equations."""
 
 import re
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def test_rail_kd_layerwise(start: str, reduction: str, reduce: Callable[[list[fl
     assert facts.found == pytest.approx((facts.ce() + facts.kd(10.0) + rail) / 3, rel=1e-4)
 
 
-def test_rail_kd_layerwise_compares_states_of_equal_width_as_they_are() -> None:
+def test_rail_kd_layerwise_compares_equal_widths_without_projection() -> None:
     facts = Facts("rail-kd-l", {})
     pairs = zip((1, 2), facts.drawn(), strict=True)
     rail = [((unit(facts.mean(facts.h_s[i])) - unit(facts.mean(facts.h_t[j]))) ** 2).sum(-1).mean() for i, j in pairs]
@@ -80,7 +80,7 @@ def test_rail_kd_layerwise_compares_states_of_equal_width_as_they_are() -> None:
 
 @pytest.mark.parametrize(("fraction", "share"), [(0.0, 1.0), (0.2, 0.6), (0.5, 0.0), (0.9, 0.0)])
 def test_rail_balanced(fraction: float, share: float) -> None:
-    """The layers' weight falls to 0 at half of the steps; states are compared less their mean over some rows."""
+    """The weight of the layers falls to 0 at half of the steps; states are compared minus their mean."""
     facts = Facts("rail-balanced", {}, replace(START, fraction=fraction))
     states = [(facts.mean(facts.h_s[i]), facts.mean(facts.h_t[j])) for i, j in zip((1, 2), facts.drawn(), strict=True)]
     plain = [((unit(own) - unit(other)) ** 2).sum(-1).mean() for own, other in states]
@@ -225,7 +225,7 @@ def test_skew_reverse_kl() -> None:
 @pytest.mark.parametrize(
     "name", ["vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c", "jsd", "reverse-kl", "distil"]
 )
-def test_regression_takes_squared_errors(name: str) -> None:
+def test_regression_uses_squared_errors(name: str) -> None:
     teacher, student = teacher_and_student(regression=True)
     examples = random_examples(ROWS, regression=True)
     batch = collate(examples, np.arange(ROWS))
@@ -239,5 +239,5 @@ def test_regression_takes_squared_errors(name: str) -> None:
     assert values["kd"] == pytest.approx(((z_s - signals.logits.squeeze(-1).double().numpy()) ** 2).mean(), rel=1e-4)
 
 
-def test_there_are_as_many_classes_as_the_kit_says() -> None:
+def test_number_of_classes_matches_the_kit() -> None:
     assert Facts("none", {}).z_s.shape == (ROWS, CLASSES)

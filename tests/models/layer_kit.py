@@ -1,4 +1,4 @@
-"""Random batches and language models whose layers differ in what they do."""
+"""Random batches, and language models with different layers."""
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -8,7 +8,7 @@ from factories import tiny_config
 
 
 def batch_of(rows, length, seed, left=False):
-    """Random tokens; every second row is padded by two."""
+    """Return random tokens; every second row has two padding tokens."""
     ids = torch.randint(5, 60, (rows, length), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(ids)
     mask[1::2, slice(0, 2) if left else slice(-2, None)] = 0

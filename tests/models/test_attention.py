@@ -1,4 +1,4 @@
-"""Queries, keys and values against the attention maps that transformers itself returns, over all architectures."""
+"""Queries, keys and values: equal to the attention maps of transformers, for all architectures."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from transformers import (
 from demiglace.data.batching import Batch, collate
 from demiglace.errors import ModelError
 from demiglace.losses.attention import attention_mask_2d, scores
-from demiglace.models.attention import INPUTS, attention_taps
+from demiglace.models.attention import INPUTS, attention_hooks
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import ModelShape
 from demiglace.signals.capture import capture
@@ -38,7 +38,7 @@ def heard(model: PreTrainedModel, batch: Batch) -> Signals:
 
 
 @pytest.mark.parametrize("arch", PLAIN)
-def test_softmax_of_scores_is_the_models_own_attention(arch: str) -> None:
+def test_softmax_of_scores_equals_the_models_attention(arch: str) -> None:
     batch, model = batch_for(arch), tiny_model(arch)
     shape = ModelShape.of(model)
     assert shape.causal == (arch in DECODERS)
@@ -56,7 +56,7 @@ def test_softmax_of_scores_is_the_models_own_attention(arch: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_architecture_tells_its_inputs_with_gradients(arch: str) -> None:
+def test_inputs_of_every_architecture_have_gradients(arch: str) -> None:
     batch, model = batch_for(arch), tiny_model(arch)
     found = heard(model, batch)
     assert set(found.attention) == {(kind, layer) for kind in INPUTS for layer in LAYERS}
@@ -81,7 +81,7 @@ def test_shared_keys_and_values_are_repeated_for_the_heads_that_use_them() -> No
         torch.testing.assert_close(found[:, :, head], groups[:, :, group])
 
 
-def test_deberta_tells_the_content_and_not_the_positions() -> None:
+def test_deberta_inputs_are_content_without_positions() -> None:
     batch, model = batch_for("deberta-v2"), tiny_model("deberta-v2")
     found = capture(model, batch, attention_request(INPUTS, [2]) | hidden_request("tokens", [1]))
     maps = layer_stack(model)[1].attention.self
@@ -100,17 +100,17 @@ def test_values_of_gpt2_are_the_last_third() -> None:
         torch.testing.assert_close(found.attention[kind, 1], part)
 
 
-def test_unknown_architectures_are_told_what_else_there_is() -> None:
+def test_error_for_unknown_architectures_names_other_methods() -> None:
     config = GPTNeoXConfig(
         vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=16, num_hidden_layers=2, pad_token_id=0
     )
     model = GPTNeoXForSequenceClassification(config)
     assert ModelShape.of(model).attention_size == 0
     with pytest.raises(ModelError, match=r"GPTNeoXForSequenceClassification .* method that needs no attention"):
-        attention_taps(model, [1])
+        attention_hooks(model, [1])
 
 
-def test_shared_layers_have_a_shape_all_the_same() -> None:
+def test_shared_layers_have_a_shape() -> None:
     config = AlbertConfig(
         vocab_size=50,
         embedding_size=8,

@@ -1,4 +1,4 @@
-"""Causal attention is found by behaviour: names of modules do not tell EuroBERT from Llama, nor find Pythia's maps."""
+"""Causal attention is detected by behaviour: module names do not distinguish EuroBERT from Llama."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_pythia_is_causal_although_its_queries_are_not_found() -> None:
     assert (shape.attention_size, shape.causal) == (0, True)
 
 
-def test_only_the_first_layer_runs_and_nothing_changes() -> None:
+def test_only_the_first_layer_runs_and_the_model_is_unchanged() -> None:
     model = tiny_model("gpt2").train()
     model.transformer.h[1].eval()
     called: list[int] = []

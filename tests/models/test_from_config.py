@@ -1,4 +1,4 @@
-"""Models from their config alone."""
+"""Models built from a config without weights."""
 
 import shutil
 
@@ -36,7 +36,7 @@ def test_no_weights_are_needed(tmp_path):
         classifier_config(path, ("a", "b"))
 
 
-def test_random_weights_are_random_and_leave_the_generator_alone():
+def test_random_weights_do_not_change_the_global_generator():
     config = tiny_model("bert").config
     torch.manual_seed(7)
     before = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Greedy removal of layers: its choice against trying everything, and what it computes for it."""
+"""Greedy layer removal: equal to trying every layer, with fewer operations."""
 
 from itertools import combinations
 
@@ -9,15 +9,15 @@ from layer_kit import BATCHES, batch_of, language_model
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from demiglace.errors import ModelError
-from demiglace.models.greedy import LayerRemoval, contenders, greedy, measure_of
-from demiglace.models.layer_ablation import layer_forms, skip_layers
+from demiglace.models.greedy import LayerRemoval, ablation_loss, contenders, greedy
+from demiglace.models.layer_ablation import output_formats, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import truncate_model
 from factories import tiny_config, tiny_model
 
 
 def next_token_loss(model):
-    """Plainly, token by token, in float64."""
+    """Compute the loss token by token in float64."""
     losses = []
     for batch in BATCHES:
         with torch.no_grad():
@@ -29,7 +29,7 @@ def next_token_loss(model):
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
-def test_greedy_is_what_trying_every_layer_finds(arch):
+def test_greedy_equals_trying_every_layer(arch):
     model = language_model(arch)
     gone, left = [], [0, 1, 2, 3]
     for _ in range(2):
@@ -38,17 +38,17 @@ def test_greedy_is_what_trying_every_layer_finds(arch):
         gone.append((best, losses[best]))
         left.remove(best)
     calls = []
-    full, found = greedy(model, BATCHES, 2, measure_of(model), lambda: calls.append(1))
+    full, found = greedy(model, BATCHES, 2, ablation_loss(model), lambda: calls.append(1))
     assert [r.layer for r in found] == [layer for layer, _ in gone]
     assert [r.loss for r in found] == pytest.approx([loss for _, loss in gone], rel=1e-5)
     assert len(calls) == 2 * len(BATCHES)
     assert full == pytest.approx(next_token_loss(model), rel=1e-5)
 
 
-def test_the_first_layer_to_go_is_the_best_one_of_all():
+def test_the_first_removed_layer_is_the_best_of_all():
     model = language_model("gpt2", seed=1)
     losses = [next_token_loss(truncate_model(model, keep)) for keep in combinations(range(4), 3)]
-    (found,) = greedy(model, BATCHES, 1, measure_of(model))[1]
+    (found,) = greedy(model, BATCHES, 1, ablation_loss(model))[1]
     assert found.loss == pytest.approx(min(losses), rel=1e-5)
     assert found.loss < max(losses) - 1e-3  # there was something to choose
 
@@ -93,8 +93,8 @@ def expected_turn(model, cut):
         ),
     ],
 )
-def test_every_kind_of_model_has_its_loss(model, name, expected):
-    measure = measure_of(model)
+def test_every_model_type_has_its_loss(model, name, expected):
+    measure = ablation_loss(model)
     assert measure.name.startswith(name)
     full, (found,) = greedy(model, BATCHES, 1, measure)
     assert full == pytest.approx(0, abs=1e-6)
@@ -103,28 +103,28 @@ def test_every_kind_of_model_has_its_loss(model, name, expected):
     assert found.loss == pytest.approx(min(losses), rel=1e-4, abs=1e-7)
 
 
-def test_padding_on_the_left_gives_no_loss_of_its_own():
+def test_left_padding_adds_no_loss():
     model = language_model("llama")
     row = {name: value[:1] for name, value in batch_of(1, 6, 3).items()}
     padded = {name: torch.cat([torch.zeros(1, 3, dtype=torch.long), value], 1) for name, value in row.items()}
-    losses = [greedy(model, [batch], 1, measure_of(model)) for batch in (padded, row)]
+    losses = [greedy(model, [batch], 1, ablation_loss(model)) for batch in (padded, row)]
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
     assert losses[0][1][0].loss == pytest.approx(losses[1][1][0].loss, rel=1e-4)
 
 
-def test_numbers_that_are_none_are_refused():
+def test_non_finite_numbers_are_refused():
     model = tiny_model("bert")
     with torch.no_grad():
         next(layer_stack(model)[1].parameters()).fill_(torch.nan)
-    with pytest.raises(ModelError, match=r"KL of the classes .*no finite number"):
-        greedy(model, BATCHES, 1, measure_of(model))
+    with pytest.raises(ModelError, match=r"KL of the classes .*not a finite number"):
+        greedy(model, BATCHES, 1, ablation_loss(model))
 
 
 # what it computes
 
 
 class Operations:
-    """Counts tokens times layers that run in models of these layers, while the test's monkeypatch lasts."""
+    """Counts tokens times layers that run, while the test's monkeypatch is active."""
 
     def __init__(self, model, monkeypatch):
         self.count, kind = 0, type(layer_stack(model)[0])
@@ -145,10 +145,10 @@ class Operations:
 
 @torch.no_grad()
 def trying_everything(model, batches, count):
-    """Remove layers one after another, each try a pass of all layers that are left over all batches."""
-    layers, measure = layer_stack(model), measure_of(model)
+    """Remove layers one at a time; each try is a pass of all remaining layers over all batches."""
+    layers, measure = layer_stack(model), ablation_loss(model)
     full = [measure.read(model, batch) for batch in batches]
-    forms, gone = layer_forms(model, layers, batches[0]), []
+    forms, gone = output_formats(model, layers, batches[0]), []
     for _ in range(count):
         losses = {}
         for i in sorted({*range(len(layers))} - {r.layer for r in gone}):
@@ -161,7 +161,7 @@ def trying_everything(model, batches, count):
 
 
 def joined(batches):
-    """One batch of all rows, which are of one length."""
+    """Return one batch of all rows, which have the same length."""
     return [{name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}]
 
 
@@ -170,17 +170,17 @@ def rows_of_batches(sizes, length, seed):
 
 
 def operations_of_trying_everything(layers, count):
-    """Layers that run for each token: k tries of k − 1 layers while k layers are left."""
+    """Return the layers that run for each token: k tries of k − 1 layers while k layers remain."""
     return sum(k * (k - 1) for k in range(layers - count + 1, layers + 1))
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "bert"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_choice_is_that_of_trying_everything(arch, seed, monkeypatch):
+def test_selection_equals_that_of_trying_everything(arch, seed, monkeypatch):
     model = tiny_model(arch, 8, seed=seed) if arch == "bert" else language_model(arch, seed, 8)
     batches, operations = rows_of_batches((4, 4, 4, 6, 14), 12, seed), Operations(model, monkeypatch)
     expected, before = operations.of(lambda: trying_everything(model, joined(batches), 4))
-    (_, found), now = operations.of(lambda: greedy(model, batches, 4, measure_of(model)))
+    (_, found), now = operations.of(lambda: greedy(model, batches, 4, ablation_loss(model)))
     assert [r.layer for r in found] == [r.layer for r in expected]
     assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], rel=1e-4)
     assert before > 32 * 12 * operations_of_trying_everything(8, 4)
@@ -194,14 +194,14 @@ def test_half_of_twenty_layers_are_found_with_a_quarter_of_the_operations(monkey
             layer.attn.c_proj.weight.mul_(1.35**factor / 4)
             layer.mlp.c_proj.weight.mul_(1.35**factor / 4)
     batches, operations = rows_of_batches((8, 16, 40, 128), 6, 0), Operations(model, monkeypatch)
-    _, expected = greedy(model, joined(batches), 10, measure_of(model), error=0)
-    (_, found), now = operations.of(lambda: greedy(model, batches, 10, measure_of(model)))
+    _, expected = greedy(model, joined(batches), 10, ablation_loss(model), error=0)
+    (_, found), now = operations.of(lambda: greedy(model, batches, 10, ablation_loss(model)))
     assert [r.layer for r in found] == [r.layer for r in expected]
     assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], rel=1e-4)
     assert now <= 192 * 6 * operations_of_trying_everything(20, 10) / 4
 
 
-def test_a_layer_is_ruled_out_only_by_rows_enough_that_agree():
+def test_a_layer_is_ruled_out_only_with_enough_rows():
     noise = np.random.default_rng(0).normal(size=8)
     noise -= noise.mean()
     clear, unclear, best = 2 + 0.1 * noise, 0.1 + noise, np.zeros(8)
@@ -212,7 +212,7 @@ def test_a_layer_is_ruled_out_only_by_rows_enough_that_agree():
     assert contenders({0: unclear, 1: best}, 8) == [1]  # all rows are seen: no chance is left
 
 
-def test_a_layer_as_good_as_the_best_is_ruled_out_as_rarely_as_said():
+def test_an_equally_good_layer_is_ruled_out_at_the_given_error_rate():
     draw, out = np.random.default_rng(0), 0
     for _ in range(4000):
         out += len(contenders({0: draw.normal(size=8), 1: draw.normal(size=8)}, 10_000, error=0.05)) < 2

@@ -1,4 +1,4 @@
-"""Block influence against plain NumPy, and models without some of their layers."""
+"""Block influence: equal to NumPy; and models without some of their layers."""
 
 from itertools import pairwise
 
@@ -9,14 +9,14 @@ from layer_kit import BATCHES, batch_of
 
 from demiglace.errors import ModelError
 from demiglace.models.importance import block_influence, least_influential
-from demiglace.models.layer_ablation import bypassed_up_to, layer_forms, observe_layers, skip_layers
+from demiglace.models.layer_ablation import observe_layers, output_formats, run_from_layer, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.truncate import truncate_model
 from factories import ARCHITECTURES, tiny_model
 
 
 def states_of(model, batch):
-    """Hidden states before and after each layer, none of them normed after the last, in float64."""
+    """Return the hidden states before and after each layer in float64, without the final norm."""
     seen = []
     handles = [layer.register_forward_hook(lambda *args: seen.append(args[2])) for layer in layer_stack(model)]
     with torch.no_grad():
@@ -31,7 +31,7 @@ def states_of(model, batch):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_block_influence_is_its_formula_over_the_real_tokens(arch):
+def test_block_influence_equals_the_formula_over_real_tokens(arch):
     model, cosines = tiny_model(arch), [[] for _ in range(4)]
     for batch in BATCHES:
         states, real = states_of(model, batch), batch["attention_mask"].bool().numpy()
@@ -53,13 +53,13 @@ def test_a_layer_that_changes_nothing_has_no_influence():
     assert least_influential(found, 1) == (0, 1, 3)
 
 
-def test_the_lowest_are_dropped_and_of_equals_the_higher():
+def test_the_lowest_are_dropped_and_the_higher_of_equal_ones():
     assert least_influential([0.5, 0.1, 0.4, 0.2], 2) == (0, 2)
     assert least_influential([0.5, 0.1, 0.1, 0.1], 2) == (0, 1)
     assert least_influential([0.5, 0.1], 0) == (0, 1)
 
 
-def test_padding_does_not_count():
+def test_padding_has_no_effect():
     model = tiny_model("bert")
     row = {name: value[:1] for name, value in batch_of(1, 6, 3).items()}
     padded = {name: torch.cat([value, torch.zeros(1, 5, dtype=torch.long)], 1) for name, value in row.items()}
@@ -70,12 +70,12 @@ def test_padding_does_not_count():
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_bypassed_model_is_the_truncated_one(arch):
+def test_skipping_layers_equals_truncation(arch):
     model, batch = tiny_model(arch), BATCHES[0]
     layers = layer_stack(model)
     with torch.no_grad():
         whole = model(**batch).logits
-        forms = layer_forms(model, layers, batch)
+        forms = output_formats(model, layers, batch)
         with skip_layers(layers, (0, 2), forms):
             cut = model(**batch).logits
         torch.testing.assert_close(cut, truncate_model(model, (1, 3))(**batch).logits)
@@ -84,31 +84,31 @@ def test_a_bypassed_model_is_the_truncated_one(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_model_continued_after_a_layer_is_the_truncated_one(arch):
+def test_running_from_a_layer_equals_truncation(arch):
     model, batch, given = tiny_model(arch), BATCHES[0], []
     layers = layer_stack(model)
     with torch.no_grad():
-        forms = layer_forms(model, layers, batch)
+        forms = output_formats(model, layers, batch)
         with skip_layers(layers, (1,), forms), observe_layers(layers, lambda x, _: given.append(x)):
             model(**batch)
-        with bypassed_up_to(layers, 2, given[2], (1,), forms):
+        with run_from_layer(layers, 2, given[2], (1,), forms):
             cut = model(**batch).logits
         assert torch.equal(cut, truncate_model(model, (0, 3))(**batch).logits)
 
 
-def test_an_error_inside_leaves_the_model_whole():
+def test_an_error_inside_restores_the_model():
     model, batch = tiny_model("bert"), BATCHES[0]
     layers = layer_stack(model)
     with torch.no_grad():
-        whole, forms = model(**batch).logits, layer_forms(model, layers, batch)
+        whole, forms = model(**batch).logits, output_formats(model, layers, batch)
         with pytest.raises(ZeroDivisionError), skip_layers(layers, (1,), forms):
             raise ZeroDivisionError
         assert torch.equal(model(**batch).logits, whole)
 
 
-def test_numbers_that_are_none_are_refused():
+def test_non_finite_numbers_are_refused():
     model = tiny_model("bert")
     with torch.no_grad():
         next(layer_stack(model)[1].parameters()).fill_(torch.nan)
-    with pytest.raises(ModelError, match="no finite number"):
+    with pytest.raises(ModelError, match="not a finite number"):
         block_influence(model, BATCHES)

@@ -1,4 +1,4 @@
-"""Language models: their heads' input, new ones in any size, and what is refused."""
+"""Language models: the input of their heads, new models of any size, and errors."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2LMHeadModel, PreTr
 
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.language_model import (
-    checked,
+    check_head,
     head_input,
     head_of,
     is_masked,
@@ -26,7 +26,7 @@ ARCHITECTURES = ("gpt2", "llama", "bert", "roberta", "distilbert")
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_head_makes_the_logits_of_its_input(arch: str) -> None:
+def test_head_of_its_input_gives_the_logits(arch: str) -> None:
     model, ids = tiny_lm(arch, 50), torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(0))
     logits = model(input_ids=ids).logits
     with head_input(model) as found:
@@ -40,7 +40,7 @@ def test_the_head_makes_the_logits_of_its_input(arch: str) -> None:
     torch.testing.assert_close(output.at(None).hidden, output.hidden.flatten(0, 1))
 
 
-def test_a_classifier_has_no_such_head() -> None:
+def test_a_classifier_has_no_language_model_head() -> None:
     assert head_of(tiny_model("gpt2")) is None
 
 
@@ -63,7 +63,7 @@ def test_new_models_in_any_size(arch: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "mistral", "qwen2", "bert", "distilbert"])
-def test_the_end_of_text_learns_where_it_pads_too(arch: str, tmp_path: Path) -> None:
+def test_end_of_text_used_as_padding_is_trained(arch: str, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer(tmp_path, mask=True)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 0
     config = new_language_config(arch, tokenizer, {"hidden_size": 16, "num_hidden_layers": 1}, positions=8)
@@ -77,7 +77,7 @@ def test_the_end_of_text_learns_where_it_pads_too(arch: str, tmp_path: Path) -> 
 
 
 def moved(model: PreTrainedModel, token: int) -> bool:
-    """Whether the token's embedding is there and learns."""
+    """Return whether the token has an embedding that is trained."""
     table = model.get_input_embeddings()
     ids = torch.tensor([[token, 5, token, 7]])
     model(input_ids=ids, labels=ids).loss.backward()
@@ -85,7 +85,7 @@ def moved(model: PreTrainedModel, token: int) -> bool:
 
 
 @pytest.mark.parametrize("arch", ["roberta", "bert"])
-def test_a_padding_token_of_its_own_stays_one(arch: str) -> None:
+def test_a_dedicated_padding_token_is_not_trained(arch: str) -> None:
     tokenizer = byte_tokenizer(mask=True)
     tokenizer.pad_token = "!"
     pad = tokenizer.pad_token_id
@@ -97,27 +97,27 @@ def test_a_padding_token_of_its_own_stays_one(arch: str) -> None:
     model(input_ids=torch.zeros(1, 700, dtype=torch.long))
 
 
-def test_positions_cannot_be_told_by_an_end_of_text() -> None:
+def test_end_of_text_as_padding_is_refused_for_roberta_positions() -> None:
     with pytest.raises(ModelError, match=r"--config-of roberta tells positions by the padding.*train --mask-token"):
         new_language_config("roberta", byte_tokenizer(mask=True), {"hidden_size": 16}, positions=16)
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
-def test_layers_alone_can_be_asked_for(arch: str) -> None:
+def test_only_the_number_of_layers_can_be_set(arch: str) -> None:
     config = new_language_config(arch, byte_tokenizer(), {"num_hidden_layers": 2}, positions=16)
     assert config.num_hidden_layers == 2
     config = new_language_config(arch, byte_tokenizer(), {"hidden_size": 48, "num_attention_heads": 4}, positions=16)
     assert (getattr(config, "head_dim", 12), config.num_key_value_heads) == (12, 4)
 
 
-def test_widths_without_more_words() -> None:
+def test_hidden_size_alone_sets_heads_and_intermediate_size() -> None:
     config = new_language_config("llama", byte_tokenizer(), {"hidden_size": 192}, positions=16)
     assert (config.num_attention_heads, config.intermediate_size) == (3, 768)
     with pytest.raises(ConfigError, match=r"--hidden-size 100 cannot be shared out among 3 heads"):
         new_language_config("gpt2", byte_tokenizer(), {"hidden_size": 100, "num_attention_heads": 3}, positions=16)
 
 
-def test_a_model_directory_lends_its_config(tmp_path: Path) -> None:
+def test_config_of_a_model_directory(tmp_path: Path) -> None:
     lm = str(save_lm(tmp_path / "lm"))
     config = new_language_config(lm, byte_tokenizer(), {"num_hidden_layers": 2}, positions=16)
     assert (config.hidden_size, config.num_hidden_layers) == (32, 2)
@@ -132,7 +132,7 @@ def test_checkpoints_of_all_kinds_become_language_models(tmp_path: Path) -> None
     assert isinstance(load_language_model(str(classifier)), GPT2LMHeadModel)
 
 
-def test_an_encoder_gets_a_new_head_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_encoder_gets_a_new_head_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder = save_tiny(tmp_path / "encoder", "bert")
     one, same = (load_language_model(str(encoder), seed=4) for _ in range(2))
     assert "head of the masked language model is new" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_an_encoder_gets_a_new_head_and_says_so(tmp_path: Path, capsys: pytest.C
     assert "is new" not in capsys.readouterr().err
 
 
-def test_logits_that_change_behind_the_head_are_refused() -> None:
+def test_logits_changed_after_the_head_are_refused() -> None:
     config = Gemma2Config(
         vocab_size=40,
         hidden_size=16,
@@ -156,12 +156,12 @@ def test_logits_that_change_behind_the_head_are_refused() -> None:
         initializer_range=1.0,
     )
     with pytest.raises(ModelError, match="changes its logits behind the head"):
-        checked(Gemma2ForCausalLM(config).eval(), "gemma")
+        check_head(Gemma2ForCausalLM(config).eval(), "gemma")
 
 
-def test_what_cannot_be_a_language_model() -> None:
+def test_other_models_are_refused() -> None:
     config = tiny_config("bert")
     config.architectures = ["BertForSequenceClassification"]
     assert is_masked(config)
     with pytest.raises(ModelError, match="no head of a language model"):
-        checked(tiny_model("bert"), "a classifier")
+        check_head(tiny_model("bert"), "a classifier")

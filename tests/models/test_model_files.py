@@ -1,4 +1,4 @@
-"""What `--model` may be: run directories, model directories, hub names; and what fingerprints tell apart."""
+"""Values of `--model`: run directories, model directories, hub names; and fingerprints of models."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from demiglace.runs.directory import open_run
 from factories import save_tiny
 
 
-def test_a_model_directory_is_itself(tmp_path):
+def test_a_model_directory_is_unchanged(tmp_path):
     save_tiny(tmp_path / "m", num_layers=1)
     assert resolve_model(tmp_path / "m") == str(tmp_path / "m")
 
 
-def test_a_finished_run_stands_for_its_model(tmp_path):
+def test_a_finished_run_resolves_to_its_model(tmp_path):
     run = open_run(tmp_path / "run", "finetune", {}, {})
     save_tiny(run.path / "model", num_layers=1)
     with pytest.raises(ModelError, match="unfinished run"):
@@ -33,7 +33,7 @@ def test_a_run_or_directory_without_a_model_is_refused(tmp_path):
     open_run(tmp_path / "run", "evaluate", {}, {}).finish()
     (tmp_path / "empty").mkdir()
     for name in ("run", "empty"):
-        with pytest.raises(ModelError, match="holds no model"):
+        with pytest.raises(ModelError, match="contains no model"):
             resolve_model(tmp_path / name)
 
 
@@ -44,7 +44,7 @@ def test_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "microsoft/deberta-v3-small", "google/electra_small.v1"])
-def test_hub_names_are_taken_as_they_are(name):
+def test_hub_names_are_unchanged(name):
     assert resolve_model(name) == name
 
 
@@ -61,7 +61,7 @@ def test_a_name_below_an_existing_directory_is_a_path(tmp_path, monkeypatch):
         resolve_model("runs/teacher")
 
 
-def test_the_fingerprint_is_of_weights_config_and_tokenizer_alone(tmp_path):
+def test_fingerprint_covers_weights_config_and_tokenizer_only(tmp_path):
     one, other = save_tiny(tmp_path / "a", num_layers=1), save_tiny(tmp_path / "b", num_layers=1)
     assert fingerprint_model(one) == fingerprint_model(other)
     (other / "README.md").write_text("notes")

@@ -1,4 +1,4 @@
-"""A head that is kept follows the order of the rows' labels."""
+"""The outputs of a kept head are put into the order of the data's labels."""
 
 import copy
 
@@ -30,7 +30,7 @@ def test_outputs_are_permuted(arch):
     assert model.config.label2id == {"blue": 0, "green": 1, "red": 2}
 
 
-def test_the_order_of_now_changes_nothing():
+def test_the_current_order_changes_nothing():
     model = tiny_model("bert", num_layers=1)
     before = copy.deepcopy(model.state_dict())
     reorder_outputs(model, (0, 1, 2))
@@ -61,6 +61,6 @@ def test_a_kept_head_is_put_into_the_order_of_the_labels(own, order, line, tmp_p
     assert line in capsys.readouterr().err
 
 
-def test_numbers_for_rows_of_other_names_get_a_new_head(tmp_path, capsys):
+def test_unnamed_outputs_for_named_labels_get_a_new_head(tmp_path, capsys):
     load_classifier(save_tiny(tmp_path, num_layers=1, label_names=COLOURS), ("0", "1", "2"))
     assert "head is new" in capsys.readouterr().err

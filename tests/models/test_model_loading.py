@@ -1,4 +1,4 @@
-"""Loading classifiers: whose head is kept, what is refused, and that nothing but our words is printed."""
+"""Loading classifiers: when the head is kept, errors, and no output of libraries."""
 
 import json
 import re
@@ -222,7 +222,7 @@ def test_a_damaged_pickle_is_refused(content, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:-4], lambda b: b"", lambda b: b"x" * 99])
-def test_torn_weights_are_refused_by_file_name(damage, tmp_path):
+def test_damaged_weights_are_refused_with_the_file_name(damage, tmp_path):
     file = save_tiny(tmp_path, num_layers=1) / "model.safetensors"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ModelError, match=r"model\.safetensors is torn"):
@@ -231,7 +231,7 @@ def test_torn_weights_are_refused_by_file_name(damage, tmp_path):
 
 def test_no_weights_are_refused(tmp_path):
     (save_tiny(tmp_path, num_layers=1) / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="holds no weights"):
+    with pytest.raises(ModelError, match="contains no weights"):
         load_classifier(tmp_path, None)
 
 
@@ -277,7 +277,7 @@ def test_bad_configs_are_refused(config, tmp_path):
         load_classifier(tmp_path, None)
 
 
-def test_code_of_strangers_is_not_run(tmp_path):
+def test_remote_code_is_not_run(tmp_path):
     path = save_tiny(tmp_path / "m", num_layers=1)
     (path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     edit_config(path, auto_map={"AutoConfig": "code.C", "AutoModelForSequenceClassification": "code.M"})
@@ -292,7 +292,7 @@ def test_architectures_without_a_classifier_are_named(tmp_path):
         load_classifier(tmp_path, None)
 
 
-def test_an_unreachable_name_says_where_it_was_looked_for():
+def test_error_for_an_unreachable_name_mentions_the_hub():
     with pytest.raises(ModelError, match=r"nobody/nothing could not be loaded.*looked up on the hub"):
         load_classifier("nobody/nothing", None)
 
@@ -318,14 +318,14 @@ def test_as_saved_is_the_bare_encoder_where_the_class_is_unknown(named, tmp_path
     assert type(load_as_saved(path)).__name__ == "BertModel"
 
 
-def test_as_saved_wants_every_weight(tmp_path):
+def test_as_saved_requires_every_weight(tmp_path):
     path = save_tiny(tmp_path, num_layers=1)
     edit_weights(path, lambda w: {k: v for k, v in w.items() if "classifier" not in k})
     with pytest.raises(ModelError, match=r"lacks 2 of the weights.*classifier"):
         load_as_saved(path)
 
 
-def test_quiet_gives_the_settings_back_even_after_an_error():
+def test_silence_transformers_restores_the_settings_after_an_error():
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     with pytest.raises(KeyError), silence_transformers():
         assert not logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Sizes and arithmetic of models, and the stack that holds their layers."""
+"""Sizes and floating-point operations of models, and their stack of layers."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ def test_shape_of_every_architecture(arch):
     assert 0 < shape.embedding_parameters < shape.parameters
 
 
-def test_the_longest_row_is_taken_and_no_longer_one():
-    """RoBERTa's table of positions has more rows than a text may have tokens."""
+def test_max_positions_is_the_longest_accepted_row():
+    """RoBERTa's position table has more rows than a text can have tokens."""
     model = tiny_model("roberta", num_layers=1)
     longest = ModelShape.of(model).max_positions
     assert longest < model.config.max_position_embeddings
@@ -38,7 +38,7 @@ def test_a_bare_encoder_has_no_labels():
 
 
 @pytest.mark.parametrize("arch", ["bert", "distilbert", "gpt2"])
-def test_flops_agree_with_a_count_of_the_operations(arch):
+def test_flops_equal_the_counted_operations(arch):
     model = tiny_model(arch, num_layers=3, hidden=64)
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -48,7 +48,7 @@ def test_flops_agree_with_a_count_of_the_operations(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_stack_holds_the_layers_in_order(arch):
+def test_layer_stack_is_in_order(arch):
     model = tiny_model(arch, num_layers=3)
     called = []
     for i, layer in enumerate(layer_stack(model)):
@@ -57,7 +57,7 @@ def test_the_stack_holds_the_layers_in_order(arch):
     assert called == [0, 1, 2]
 
 
-def test_experts_inside_of_layers_are_no_stack():
+def test_experts_inside_layers_are_not_the_stack():
     config = MixtralConfig(
         vocab_size=50,
         hidden_size=16,
@@ -71,7 +71,7 @@ def test_experts_inside_of_layers_are_no_stack():
     assert layer_stack(model) is model.layers
 
 
-def test_encoder_and_decoder_are_not_one_stack():
+def test_encoder_decoder_models_are_refused():
     config = BartConfig(
         vocab_size=50,
         d_model=16,

@@ -1,4 +1,4 @@
-"""Pooling: against plain sums, and what padding must not change."""
+"""Pooling: equal to direct sums, and not affected by padding."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def padded(rows: list[torch.Tensor], width: int, side: str, filler: float) -> tu
 @pytest.mark.parametrize("pooling", POOLINGS)
 @given(lengths=lengths, extra=st.integers(0, 4), filler=st.sampled_from([0.0, 1e30, float("nan")]))
 @settings(max_examples=20, deadline=None)
-def test_padding_changes_nothing(pooling, side, lengths, extra, filler):
+def test_padding_has_no_effect_on_pooling(pooling, side, lengths, extra, filler):
     rows = states(lengths)
     hidden, mask = padded(rows, max(lengths) + extra, side, filler)
     plain = {
@@ -56,7 +56,7 @@ def test_only_pooled_tokens_get_a_gradient(pooling):
     assert torch.equal(reached, expected)
 
 
-def test_mean_of_bfloat16_is_added_up_in_float32():
+def test_mean_of_bfloat16_is_summed_in_float32():
     hidden = torch.ones(1, 1000, 1, dtype=torch.bfloat16)  # 256 + 1 is 256 in bfloat16
     pooled = pool(hidden, torch.ones(1, 1000), "mean")
     assert pooled.dtype == torch.float32 and pooled.item() == 1

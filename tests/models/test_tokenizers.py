@@ -1,4 +1,4 @@
-"""Tokenizers that are absent, cannot pad, do not fit the model or do not fit each other."""
+"""Tokenizers that are missing, cannot pad, or do not match the model or each other."""
 
 import json
 
@@ -13,7 +13,7 @@ from factories import ARCHITECTURES, decoder_tokenizer, save_decoder, save_tiny,
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_each_tokenizer_fits_its_model(arch, tmp_path):
+def test_each_tokenizer_matches_its_model(arch, tmp_path):
     tokenizer = load_tokenizer(save_tiny(tmp_path, arch, num_layers=1))
     model = tiny_model(arch, num_layers=1)
     check_tokenizer(model, tokenizer)
@@ -22,7 +22,7 @@ def test_each_tokenizer_fits_its_model(arch, tmp_path):
 
 
 def test_a_directory_without_tokenizer_is_refused(tmp_path):
-    """transformers makes up an empty tokenizer there, which turns every word into [UNK]."""
+    """transformers would create an empty tokenizer, which turns every word into [UNK]."""
     save_tiny(tmp_path, num_layers=1)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="holds no tokenizer"):
@@ -55,13 +55,13 @@ def test_no_token_to_pad_with_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(("arch", "kept"), [("bert", True), ("distilbert", False)])
-def test_segments_are_left_out_for_models_that_take_none(arch, kept, tmp_path):
+def test_segments_are_omitted_for_models_without_them(arch, kept, tmp_path):
     save_tiny(tmp_path, arch, num_layers=1)
     tiny_tokenizer(tmp_path, segments=True)
     assert ("token_type_ids" in load_tokenizer(tmp_path)("a", "the")) == kept
 
 
-def test_segments_are_left_out_where_the_model_has_only_one(tmp_path):
+def test_segments_are_omitted_for_models_with_one_segment(tmp_path):
     save_tiny(tmp_path, "roberta", num_layers=1)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
@@ -86,19 +86,19 @@ def test_equal_vocabularies_pass():
     check_same_vocabulary(tiny_tokenizer(), tiny_tokenizer(segments=True))
 
 
-def test_different_vocabularies_are_told_apart_by_example():
+def test_different_vocabularies_are_refused_with_examples():
     student = tiny_tokenizer()
     student.add_tokens(["extra"])
     with pytest.raises(ModelError, match=r"101 tokens against 102, 1 of them.*'extra' is absent there, id 101 here"):
         check_same_vocabulary(tiny_tokenizer(), student)
 
 
-def test_different_special_tokens_are_told_apart():
+def test_different_special_tokens_are_refused():
     with pytest.raises(ModelError, match="pad_token_id is 0 for the teacher, 4 for the student"):
         check_same_vocabulary(tiny_tokenizer(), tiny_tokenizer(pad_token="[MASK]"))
 
 
-def test_padding_counts_only_where_there_is_any():
+def test_padding_token_matters_only_if_rows_are_padded():
     teacher = decoder_tokenizer()  # GPT-2 has no token to pad with, and what was truncated from it has
     student = decoder_tokenizer()
     student.pad_token = student.eos_token
@@ -107,7 +107,7 @@ def test_padding_counts_only_where_there_is_any():
     check_same_vocabulary(teacher, student, padded=False)
 
 
-def test_equal_vocabularies_that_split_differently_are_told_apart():
+def test_equal_vocabularies_that_split_differently_are_refused():
     student = tiny_tokenizer()
     student.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     with pytest.raises(ModelError, match="becomes"):
@@ -119,7 +119,7 @@ def test_equal_vocabularies_that_split_differently_are_told_apart():
 
 @pytest.fixture
 def gpt2_directory(tmp_path):
-    """GPT-2's own tokenizer class with a small vocabulary, and a config."""
+    """Write a tokenizer of GPT-2's class with a small vocabulary, and a config."""
     core = ByteLevelBPETokenizer()
     core.train_from_iterator(["the good film is bad " * 50], vocab_size=300, special_tokens=["<|endoftext|>"])
     core.save_model(str(tmp_path))
@@ -129,7 +129,7 @@ def gpt2_directory(tmp_path):
     return tmp_path / "model"
 
 
-def test_gpt2s_pairs_are_kept_apart_also_when_it_is_saved(gpt2_directory, tmp_path):
+def test_gpt2_pairs_are_separated_also_after_saving(gpt2_directory, tmp_path):
     plain = AutoTokenizer.from_pretrained(gpt2_directory)
     first, second = (plain(text)["input_ids"] for text in ("the film", " is bad"))
     assert plain("the film", " is bad")["input_ids"] == first + second
@@ -145,7 +145,7 @@ def test_gpt2s_pairs_are_kept_apart_also_when_it_is_saved(gpt2_directory, tmp_pa
     check_same_vocabulary(tokenizer, again)
 
 
-def test_what_begins_a_text_stays_where_it_is(tmp_path):
+def test_tokens_around_a_text_are_kept(tmp_path):
     save_decoder(tmp_path, "llama", num_layers=1)
     tokenizer = decoder_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -157,7 +157,7 @@ def test_what_begins_a_text_stays_where_it_is(tmp_path):
     assert loaded.convert_ids_to_tokens(loaded("red")["input_ids"]) == ["[CLS]", "red"]
 
 
-def test_tokenizers_that_separate_pairs_are_left_alone(tmp_path):
+def test_tokenizers_that_separate_pairs_are_unchanged(tmp_path):
     before = tiny_tokenizer()("red", "blue")["input_ids"]
     assert load_tokenizer(save_tiny(tmp_path, num_layers=1))("red", "blue")["input_ids"] == before
 
@@ -167,8 +167,8 @@ def test_gpt2_is_padded_on_the_right(arch, side, tmp_path):
     assert load_tokenizer(save_decoder(tmp_path, arch, padding_side="left")).padding_side == side
 
 
-def test_gpt2_is_given_no_segments(tmp_path):
-    """It would read them as words, and add the embedding of word 0 to every token."""
+def test_gpt2_gets_no_segments(tmp_path):
+    """It would embed segment ids as words, and add the embedding of word 0 to every token."""
     save_tiny(tmp_path, "gpt2", num_layers=1)
     tiny_tokenizer(tmp_path, segments=True)
     assert "token_type_ids" not in load_tokenizer(tmp_path)("a", "the")

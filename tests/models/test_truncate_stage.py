@@ -1,4 +1,4 @@
-"""`demiglace truncate` from a directory to a directory, and on the real MiniLM."""
+"""`demiglace truncate` of a model directory, and of the real MiniLM."""
 
 import json
 from typing import get_args
@@ -15,10 +15,10 @@ from demiglace.config.data import ReadConfig
 from demiglace.data.batching import collate
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
-from demiglace.models.greedy import greedy, measure_of
+from demiglace.models.greedy import ablation_loss, greedy
 from demiglace.models.importance import block_influence
 from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer, resolve_model
-from demiglace.models.truncate import AUTO, MEASURED, STRATEGIES, truncate_model
+from demiglace.models.truncate import AUTO, DATA_DRIVEN, STRATEGIES, truncate_model
 from demiglace.runs.directory import read_manifest
 from factories import save_decoder, save_tiny, tiny_config, tiny_tokenizer
 
@@ -51,7 +51,7 @@ def test_a_second_call_is_up_to_date_and_another_is_refused(tmp_path, capsys):
         truncate(model=str(teacher), output=tmp_path / "student", layers=2, strategy="top")
 
 
-def test_a_call_that_was_cut_off_is_completed(tmp_path):
+def test_an_interrupted_call_is_completed(tmp_path):
     teacher = save_tiny(tmp_path / "teacher")
     out = truncate(model=str(teacher), output=tmp_path / "student", keep=(1, 3))
     weights = (out / "model.safetensors").read_bytes()
@@ -82,7 +82,7 @@ def test_models_without_a_classification_head(factory, tmp_path):
         ({"layers": 4, "strategy": "first-middle-last"}, ModelError, "3 layers"),
     ],
 )
-def test_impossible_choices_leave_nothing_behind(options, error, words, tmp_path):
+def test_invalid_options_leave_no_files(options, error, words, tmp_path):
     teacher = save_tiny(tmp_path / "teacher")
     with pytest.raises(error, match=words):
         truncate(model=str(teacher), output=tmp_path / "student", **options)
@@ -107,7 +107,7 @@ def test_a_full_disk_is_a_run_error(tmp_path, monkeypatch):
 
 def test_the_options_name_every_strategy():
     assert set(get_args(Strategy)) == STRATEGIES.keys()
-    assert set(get_args(AnyStrategy)) == {AUTO, *STRATEGIES, *MEASURED}
+    assert set(get_args(AnyStrategy)) == {AUTO, *STRATEGIES, *DATA_DRIVEN}
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_the_real_minilm(tmp_path):
 
 @pytest.fixture
 def text(tmp_path):
-    """A text file, and one of JSON lines."""
+    """Write a text file and one of JSON lines."""
     (tmp_path / "a.txt").write_text("the good film is not bad. " * 40)
     rows = [json.dumps({"text": f"this card is red {i} and the money is lost"}) for i in range(30)]
     (tmp_path / "b.jsonl").write_text("\n".join(rows))
@@ -176,7 +176,7 @@ def test_block_influence_drops_the_lowest(arch, tmp_path, text, capsys):
         truncate(model=str(teacher), output=tmp_path / "student", **given | {"calibration": text[:1]})
 
 
-def test_greedy_on_a_language_model_tells_the_loss_of_each_step(tmp_path, text, capsys):
+def test_greedy_on_a_language_model_reports_the_loss_of_each_step(tmp_path, text, capsys):
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(tiny_config("llama")).save_pretrained(tmp_path / "m")
     tiny_tokenizer(tmp_path / "m")
@@ -184,7 +184,7 @@ def test_greedy_on_a_language_model_tells_the_loss_of_each_step(tmp_path, text, 
     out = truncate(model=str(tmp_path / "m"), output=tmp_path / "s", **given)
     manifest = read_manifest(out)
     found, model = manifest["importance"], load_as_saved(tmp_path / "m")
-    _, expected = greedy(model.eval(), batches_of(tmp_path / "m", text, 200), 2, measure_of(model))
+    _, expected = greedy(model.eval(), batches_of(tmp_path / "m", text, 200), 2, ablation_loss(model))
     assert [d["layer"] for d in found["dropped"]] == [r.layer for r in expected]
     assert [d["loss"] for d in found["dropped"]] == pytest.approx([r.loss for r in expected], rel=1e-5)
     assert (found["strategy"], found["measure"]) == ("greedy", "loss of the next token")
@@ -207,7 +207,7 @@ def test_auto_is_block_influence_for_a_causal_language_model_with_text(tmp_path,
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_models_in_half_are_scored_in_full_and_stay_as_they_are(dtype, tmp_path, text):
+def test_half_precision_models_are_measured_in_float32_and_unchanged(dtype, tmp_path, text):
     teacher = save_tiny(tmp_path / "teacher", "gpt2")
     load_as_saved(teacher).to(dtype).save_pretrained(teacher)
     given = {"layers": 2, "strategy": "block-influence", "calibration": text}
@@ -258,7 +258,7 @@ def test_the_ablations(tmp_path, capsys):
         ({"strategy": "gready", "layers": 2}, ConfigError, "gready"),
     ],
 )
-def test_text_and_strategies_that_do_not_go_together(options, error, words, tmp_path, monkeypatch):
+def test_incompatible_text_and_strategies(options, error, words, tmp_path, monkeypatch):
     teacher = save_tiny(tmp_path / "teacher")
     (tmp_path / "a.txt").write_text("a film")
     (tmp_path / "empty.txt").write_text("")

@@ -1,4 +1,4 @@
-"""Truncation: which layers, and that the shallower model computes what the kept layers compute."""
+"""Truncation: the selected layers, and a truncated model that computes the same as the kept layers."""
 
 import copy
 
@@ -57,7 +57,7 @@ def hidden_states(model, layers=None):
         ("first-middle-last", 3, 3, (0, 1, 2)),
     ],
 )
-def test_strategies_keep_what_their_table_says(strategy, n, m, kept):
+def test_strategies_keep_the_documented_layers(strategy, n, m, kept):
     assert layers_to_keep(strategy, n, m) == kept
 
 
@@ -87,7 +87,7 @@ def test_half_of_the_layers(n):
 
 
 @given(n=st.integers(1, 48), data=st.data())
-def test_every_strategy_keeps_the_asked_number_of_existing_layers_in_order(n, data):
+def test_every_strategy_keeps_the_requested_number_of_layers_in_order(n, data):
     m = data.draw(st.integers(1, n))
     for strategy in STRATEGIES.keys() - {"first-middle-last"}:
         keep = layers_to_keep(strategy, n, m)
@@ -97,7 +97,7 @@ def test_every_strategy_keeps_the_asked_number_of_existing_layers_in_order(n, da
 
 
 @pytest.mark.parametrize("count", [0, -1, 13])
-def test_impossible_numbers_of_layers_are_refused(count):
+def test_invalid_numbers_of_layers_are_refused(count):
     with pytest.raises(ModelError, match=r"12.*--layers 1 to 12"):
         layers_to_keep("alternate", 12, count)
 
@@ -146,7 +146,7 @@ def test_hidden_states_are_the_teachers_up_to_the_first_dropped_layer(arch):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_student_is_the_teacher_without_the_dropped_layers(arch):
-    """Removing the layers from the running teacher gives the same logits: nothing else changed."""
+    """Removing the layers from the teacher gives the same logits: nothing else changed."""
     teacher = tiny_model(arch)
     student = truncate_model(teacher, (0, 2))
     cut = copy.deepcopy(teacher)
@@ -192,7 +192,7 @@ def test_all_layers_kept_is_an_independent_copy():
 
 @pytest.mark.parametrize("arch", DECODERS)
 def test_layer_indices_of_decoders_are_their_new_ones(arch):
-    """With a stale index the key-value cache of the second layer would be looked up at the wrong place."""
+    """With a stale index, the second layer would use the wrong entry of the key-value cache."""
     torch.manual_seed(0)
     teacher = AutoModelForCausalLM.from_config(tiny_config(arch)).eval()
     student = truncate_model(teacher, (1, 3))
@@ -210,7 +210,7 @@ def test_tied_embeddings_stay_tied_in_a_language_model():
     assert student.lm_head.weight is student.transformer.wte.weight
 
 
-def test_number_format_mode_and_random_state_are_kept():
+def test_dtype_mode_and_random_state_are_kept():
     teacher = tiny_model("bert").to(torch.bfloat16).train()
     before = torch.get_rng_state()
     student = truncate_model(teacher, (0, 2))
@@ -224,7 +224,7 @@ def test_attention_kernel_is_kept():
     assert truncate_model(teacher, (0,)).config._attn_implementation == "eager"
 
 
-def test_lists_by_layer_are_cut_and_others_left():
+def test_lists_by_layer_are_truncated_and_others_kept():
     config = Qwen2Config(
         num_hidden_layers=4, layer_types=["full_attention", "sliding_attention"] * 2, use_sliding_window=True
     )
@@ -256,7 +256,7 @@ FINAL_NORMS = {"gpt2": "transformer.ln_f.", "causal": "transformer.ln_f.", "llam
 
 @pytest.mark.parametrize("arch", [*ARCHITECTURES, "causal"])
 @pytest.mark.parametrize("strategy", ["random", "embeddings"])
-def test_ablations_keep_what_they_say_and_draw_the_rest(arch, strategy):
+def test_ablations_keep_the_documented_weights_and_initialize_the_rest(arch, strategy):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config("gpt2")) if arch == "causal" else tiny_model(arch)
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_other_strategies_only_truncate():
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
 
-def test_ablations_keep_the_number_format():
+def test_ablations_keep_the_dtype():
     model = tiny_model("bert").to(torch.bfloat16)
     assert make_student(model, (0,), "random", 0).dtype == torch.bfloat16
 

@@ -1,4 +1,4 @@
-"""Directories of `demiglace compare`, made of invented predictions and summarised by the real `summarise`."""
+"""Directories of `demiglace compare`, made of invented predictions and summarised by the real `summarize`."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from report_runs import write_run
 from sklearn.metrics import f1_score
 
 from demiglace.results.contrasts import Contrast
-from demiglace.results.summary import summarise
+from demiglace.results.summary import summarize
 from demiglace.runs.directory import open_run
 from demiglace.runs.files import write_json
 
@@ -58,7 +58,7 @@ def write_comparison(
     grid = {"tasks": {t: {} for t in tasks}, "methods": {m: {} for m in right}, "seeds": list(range(seeds))}
     config = {"grid": grid, "search": "none"} | dict(given or {})
     write_json(home / "results.json", {"config": config, "records": found})
-    write_json(home / "summary.json", summarise(found, home, primary, protocol))
+    write_json(home / "summary.json", summarize(found, home, primary, protocol))
     if complete:
         write_json(home / "manifest.json", {"format": 1, "stage": "compare", "config": config, "inputs": {}})
     return home

@@ -13,7 +13,7 @@ from demiglace.evaluation.significance import PairedDifference, holm_correction,
 from demiglace.report.comparison.table_files import long_csv, write_tables
 from demiglace.report.text_tables import latex, markdown, result_tables
 from demiglace.results.contrasts import Contrast
-from demiglace.results.summary import summarise
+from demiglace.results.summary import summarize
 
 SEEDS = (0, 1, 2, 3, 4)
 RIGHT = {"none": 0.70, "vanilla-kd": 0.72, "rail & co": 0.85}  # share of rows that a method gets right
@@ -71,7 +71,7 @@ def records(home: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def summary(tmp_path: Path) -> dict[str, Any]:
-    return summarise(records(tmp_path), tmp_path)
+    return summarize(records(tmp_path), tmp_path)
 
 
 def cell(summary: dict[str, Any], task: str, method: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
         Contrast("vanilla-kd", "none", None, True, 3.0),
         Contrast("rail & co", "none", ("rte",), True, None),
     )
-    found = summarise(records(tmp_path), tmp_path, contrasts)
+    found = summarize(records(tmp_path), tmp_path, contrasts)
     entries = found["primary"]
     assert [(e["method"], e["control"], e["tasks"], e["average"]) for e in entries] == [
         ("rail & co", "vanilla-kd", ["sst2"], False),
@@ -152,7 +152,7 @@ def test_equivalence_counts_contrasts_whose_runs_are_missing(tmp_path: Path) -> 
     there, absent = (Contrast(method, "none", None, True, 3.0) for method in ("vanilla-kd", "rail & co"))
     rows = [r | {"status": "missing", "sets": {}} if r["method"] == "rail & co" else r for r in records(tmp_path)]
     alone, both = (
-        summarise(rows, tmp_path, contrasts)["primary"][0]["test"]["equivalence"]
+        summarize(rows, tmp_path, contrasts)["primary"][0]["test"]["equivalence"]
         for contrasts in ((there,), (there, absent))
     )
     assert both["p_corrected"] == pytest.approx(min(1.0, 2 * alone["p"]))
@@ -160,7 +160,7 @@ def test_equivalence_counts_contrasts_whose_runs_are_missing(tmp_path: Path) -> 
 
 def test_a_primary_contrast_may_have_any_control(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in (*RIGHT, "pkd") for s in SEEDS]
-    found = summarise(rows, tmp_path, [Contrast("rail & co", "pkd", None, False, None)])
+    found = summarize(rows, tmp_path, [Contrast("rail & co", "pkd", None, False, None)])
     assert found["primary"][0]["test"]["difference"] == pytest.approx(
         cell(found, "rte", "rail & co")["sets"]["rte"]["metrics"]["accuracy"]["mean"]
         - cell(found, "rte", "pkd")["sets"]["rte"]["metrics"]["accuracy"]["mean"]
@@ -174,11 +174,11 @@ def test_a_declared_contrast_without_runs_is_counted_and_named(tmp_path: Path) -
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     gone = [r | {"status": "missing", "sets": {}} if r["method"] == "vanilla-kd" else r for r in rows]
     contrasts = [Contrast("rail & co", c, None, False, None) for c in ("none", "vanilla-kd")]
-    first, second = summarise(gone, tmp_path, contrasts)["primary"]
+    first, second = summarize(gone, tmp_path, contrasts)["primary"]
     assert second["test"] is None and first["test"]["p_corrected"] == pytest.approx(2 * first["test"]["p"])
-    table = result_tables(summarise(gone, tmp_path, contrasts))[0]
+    table = result_tables(summarize(gone, tmp_path, contrasts))[0]
     assert [row[6].text for row in table.rows] == ["better", "not tested: runs are missing"]
-    write_tables(summarise(gone, tmp_path, contrasts), tmp_path / "tables")
+    write_tables(summarize(gone, tmp_path, contrasts), tmp_path / "tables")
     lines = list(csv.DictReader((tmp_path / "tables" / "primary.csv").open()))
     assert [(x["control"], x["verdict"]) for x in lines] == [
         *(("none", "better"), ("vanilla-kd", "not tested: runs are missing"))
@@ -188,14 +188,14 @@ def test_a_declared_contrast_without_runs_is_counted_and_named(tmp_path: Path) -
 def test_students_without_both_methods_have_no_contrast(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     rows += [record(tmp_path, "rte", "none", s) | {"student": "third"} for s in SEEDS]
-    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, True, None)])
+    found = summarize(rows, tmp_path, [Contrast("rail & co", "none", None, True, None)])
     assert [e["student"] for e in found["primary"]] == ["half"]
 
 
 def test_every_axis_value_is_a_contrast(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", "rail & co", s) | {"axes": {"lr": lr}} for s in SEEDS for lr in (0.1, 0.2)]
     rows += [record(tmp_path, "rte", "none", s) for s in SEEDS]
-    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)])
+    found = summarize(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)])
     assert [e["axes"] for e in found["primary"]] == [{"lr": 0.1}, {"lr": 0.2}]
     assert all(e["test"]["mde_alpha"] == 0.025 for e in found["primary"])
 
@@ -204,7 +204,7 @@ def test_a_lower_error_is_better(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     for r in rows:
         r["sets"]["rte"]["metrics"] = {"mse": 0.1 + r["seed"] / 1000 + (r["method"] == "none") / 10}
-    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, 0.2)])
+    found = summarize(rows, tmp_path, [Contrast("rail & co", "none", None, False, 0.2)])
     test = found["primary"][0]["test"]
     assert test["difference"] == pytest.approx(-0.1) and test["verdict"] == "better"
     assert test["equivalence"]["margin"] == 0.2  # an error has no points of 100
@@ -228,14 +228,14 @@ def test_the_tables_state_when_contrasts_were_declared(tmp_path: Path, protocol:
         "changed_after_first_run": False,
     }
     declared = None if protocol is None else usual | protocol
-    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)], declared)
+    found = summarize(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)], declared)
     assert all(sentence in t.caption for t in result_tables(found)[:2])
-    assert "No contrast was declared as primary" in result_tables(summarise(rows, tmp_path))[0].caption
+    assert "No contrast was declared as primary" in result_tables(summarize(rows, tmp_path))[0].caption
 
 
 def test_tables_speak_of_replicates(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s, unit="replicate") for m in RIGHT for s in SEEDS]
-    found = summarise(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)])
+    found = summarize(rows, tmp_path, [Contrast("rail & co", "none", None, False, None)])
     captions = " ".join(t.caption for t in result_tables(found))
     assert found["unit"] == "replicate" and "over 5 replicates" in captions and "seed" not in captions
 
@@ -250,7 +250,7 @@ def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_pa
     assert found["se"] >= np.std(np.subtract(ours, theirs), ddof=1) / len(SEEDS) ** 0.5
     assert of["none"]["against"]["in_domain"].keys() == {"vanilla-kd"}
     lost = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "none")]
-    assert "none" not in next(a for a in summarise(lost, tmp_path)["averages"] if a["method"] == "rail & co")[
+    assert "none" not in next(a for a in summarize(lost, tmp_path)["averages"] if a["method"] == "rail & co")[
         "against"
     ].get("in_domain", {})
 
@@ -258,12 +258,12 @@ def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_pa
 def test_the_control_is_the_method_of_that_label(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     short = [record(tmp_path, "rte", "none-short", s, method_name="none") for s in SEEDS]
-    found = summarise(short + rows, tmp_path)
+    found = summarize(short + rows, tmp_path)
     ours, theirs = (cell(found, "rte", m)["sets"]["rte"]["metrics"]["accuracy"]["mean"] for m in ("rail & co", "none"))
     assert against(found, "rte", "rail & co", "rte")["difference"] == pytest.approx(ours - theirs)
     assert [c["method"] for c in found["cells"] if c["control"]] == ["none", "vanilla-kd"]
     assert "none" in cell(found, "rte", "none-short")["sets"]["rte"]["against"]
-    alone = summarise(short + [r for r in rows if r["method"] != "none"], tmp_path)
+    alone = summarize(short + [r for r in rows if r["method"] != "none"], tmp_path)
     assert "none" in cell(alone, "rte", "rail & co")["sets"]["rte"]["against"]  # nothing else is without a teacher
 
 
@@ -274,7 +274,7 @@ def test_two_validation_sets_of_a_task_are_no_other_domain(tmp_path: Path) -> No
         home = tmp_path / r["evaluation"]
         for kind in ("labels", "predictions"):
             np.save(home / f"mnli-validation_mismatched.{kind}.npy", np.load(home / f"mnli.{kind}.npy"))
-    found = summarise(rows, tmp_path)
+    found = summarize(rows, tmp_path)
     assert all(a["out_of_domain"] is None for a in found["averages"])
     assert [t.title for t in result_tables(found)] == ["half: in domain", "half: cost"]
 
@@ -282,7 +282,7 @@ def test_two_validation_sets_of_a_task_are_no_other_domain(tmp_path: Path) -> No
 def test_an_axis_may_be_a_list(tmp_path: Path) -> None:
     values = (["wpe"], [])
     rows = [record(tmp_path, "rte", m, s, axes={"freeze": v}) for m in RIGHT for s in SEEDS for v in values]
-    found = summarise(rows, tmp_path)
+    found = summarize(rows, tmp_path)
     assert [c["axes"]["freeze"] for c in found["cells"] if c["method"] == "none"] == [["wpe"], []]
     assert all(a["in_domain"] for a in found["averages"])
 
@@ -290,14 +290,14 @@ def test_an_axis_may_be_a_list(tmp_path: Path) -> None:
 def test_equal_methods_are_not_told_apart(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in ("none", "vanilla-kd") for s in SEEDS]
     again = [record(tmp_path, "rte", "none", s) | {"method": "twin", "method_name": "pkd"} for s in SEEDS]
-    found = cell(summarise(rows + again, tmp_path), "rte", "twin")["sets"]["rte"]["against"]["none"]
+    found = cell(summarize(rows + again, tmp_path), "rte", "twin")["sets"]["rte"]["against"]["none"]
     assert (found["difference"], found["ci"], found["p"]) == (0, [0, 0], 1)
     assert found["verdict"] == "no significant difference"
 
 
 def test_two_seeds_are_too_few(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in (0, 1)]
-    found = cell(summarise(rows, tmp_path), "rte", "rail & co")["sets"]["rte"]["against"]["none"]
+    found = cell(summarize(rows, tmp_path), "rte", "rail & co")["sets"]["rte"]["against"]["none"]
     assert found["verdict"] == "too few seeds to tell"
 
 
@@ -305,7 +305,7 @@ def test_missing_runs_are_named_and_not_averaged_over(tmp_path: Path) -> None:
     rows = records(tmp_path)
     gone = next(r for r in rows if (r["task"], r["method"], r["seed"]) == ("sst2", "rail & co", 3))
     gone.update(status="failed", error="the loss is nan", sets={}, evaluation=None, in_domain=None, metric=None)
-    found = summarise(rows, tmp_path)
+    found = summarize(rows, tmp_path)
     assert [(m["run"], m["error"]) for m in found["missing"]] == [("sst2/half/rail & co/seed-3", "the loss is nan")]
     assert cell(found, "sst2", "rail & co")["missing"] == [3]
     assert cell(found, "sst2", "rail & co")["sets"]["sst2"]["against"]["none"]["seeds"] == [0, 1, 2, 4]
@@ -315,7 +315,7 @@ def test_missing_runs_are_named_and_not_averaged_over(tmp_path: Path) -> None:
 
 def test_nothing_done_gives_an_empty_summary(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", "none", 0) | {"status": "missing", "sets": {}}]
-    found = summarise(rows, tmp_path)
+    found = summarize(rows, tmp_path)
     assert found["cells"] == [] and len(found["missing"]) == 1
     assert result_tables(found) == []
 
@@ -330,7 +330,7 @@ def test_averages_over_tasks(summary: dict[str, Any]) -> None:
 
 def test_axes_have_their_own_control(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) | {"axes": {"lr": lr}} for m in RIGHT for s in SEEDS for lr in (0.1, 0.2)]
-    found = summarise(rows, tmp_path)
+    found = summarize(rows, tmp_path)
     assert len(found["cells"]) == 6
     assert all("none" in c["sets"]["rte"]["against"] for c in found["cells"] if c["method"] != "none")
 
@@ -363,7 +363,7 @@ def test_a_table_shows_every_metric_of_a_task_and_what_it_cost(tmp_path: Path) -
         r["sets"]["mrpc"]["metrics"]["f1"] = 0.5 + r["seed"] / 100
         r["sets"]["mrpc"]["groups"] = {"short": {"metrics": {"accuracy": 0.25}}}
         r["latency_ms"] = {"1": {"p50": 1.25}}
-    summary = summarise(rows, tmp_path)
+    summary = summarize(rows, tmp_path)
     inside, outside, cost = result_tables(summary)
     assert inside.columns == ("method", "mrpc (accuracy, 400 rows)", "mrpc (f1, 400 rows)", "average")
     assert inside.rows[1][2].text == "52.0 ± 1.6" and len(outside.columns) == 3
@@ -382,7 +382,7 @@ def test_costs_are_means_over_the_tasks(tmp_path: Path) -> None:
     for r in rows:
         wide = r["task"] == "rte"
         r.update(parameters=20 if wide else 10, bytes=2e6 if wide else 1e6, latency_ms={"1": {"p50": 4 if wide else 1}})
-    cost = result_tables(summarise(rows, tmp_path))[-1]
+    cost = result_tables(summarize(rows, tmp_path))[-1]
     assert [e.text for e in cost.rows[0]][-3:] == ["15", "1.5", "2.5"]
 
 
@@ -390,23 +390,23 @@ def test_means_that_read_the_same_are_both_the_best(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     for r in rows:
         r["sets"]["rte"]["metrics"]["accuracy"] = {"none": 0.70001, "vanilla-kd": 0.7}.get(r["method"], 0.6)
-    assert [row[1].best for row in result_tables(summarise(rows, tmp_path))[0].rows] == [False, True, True, False]
+    assert [row[1].best for row in result_tables(summarize(rows, tmp_path))[0].rows] == [False, True, True, False]
 
 
 def test_a_caption_tells_only_of_tests_that_were_made(tmp_path: Path) -> None:
     alone = [record(tmp_path, "rte", "rail & co", 0)]
-    caption = result_tables(summarise(alone, tmp_path))[0].caption
+    caption = result_tables(summarize(alone, tmp_path))[0].caption
     assert caption.startswith("One seed; best mean in bold. Nothing was tested")
     renamed = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     for r in renamed:
         r["method"] = "plain" if r["method"] == "none" else r["method"]
-    table = result_tables(summarise(renamed, tmp_path))[0]
+    table = result_tables(summarize(renamed, tmp_path))[0]
     assert "better and worse than `plain` (p < 0.05)" in table.caption and "p \\textless{} 0.05" in latex(table)
 
 
 def test_an_average_over_fewer_tasks_is_not_shown(tmp_path: Path) -> None:
     rows = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "rail & co")]
-    table = result_tables(summarise(rows, tmp_path))[0]
+    table = result_tables(summarize(rows, tmp_path))[0]
     last = {row[0].text: row[-1] for row in table.rows}
     assert last["rail & co"].text == "–" and last["vanilla-kd (control)"].best
 
@@ -416,10 +416,10 @@ def test_the_teachers_have_an_average_where_all_of_them_were_measured(tmp_path: 
     teachers = [r for r in rows if r["role"] == "teacher"]
     teachers[0]["sets"]["sst2"]["metrics"] = {"accuracy": 0.9, "f1": 0.7}
     teachers[1]["sets"]["rte"]["metrics"] = {"accuracy": 0.6}
-    inside, outside, _ = result_tables(summarise(rows, tmp_path))
+    inside, outside, _ = result_tables(summarize(rows, tmp_path))
     assert inside.rows[0][0].text == "teacher" and inside.rows[0][-1].text == "70.0"
     assert outside.rows[0][-1].text not in ("70.0", "–")
-    assert result_tables(summarise(rows[1:], tmp_path))[0].rows[0][-1].text == "–"
+    assert result_tables(summarize(rows[1:], tmp_path))[0].rows[0][-1].text == "–"
 
 
 def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
         r["sets"] = {"<i>a|b": sets["rte"]}
         for file in (tmp_path / r["evaluation"]).glob("rte.*"):
             file.with_name(file.name.replace("rte", "i-a-b")).write_bytes(file.read_bytes())
-    tables = result_tables(summarise(rows, tmp_path))
+    tables = result_tables(summarize(rows, tmp_path))
     assert all(line.count("|") - line.count("\\|") in (0, 4) for line in markdown(tables[0]).splitlines()[2:6])
     assert "<i>" not in markdown(tables[0])
     assert r"a\textbar{}b" in latex(tables[0]) and r"\textbackslash{}end\{table\}\_\%" in latex(tables[0])
@@ -438,11 +438,11 @@ def test_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:
 
 def test_a_search_s_finds_have_a_table(tmp_path: Path) -> None:
     rows = records(tmp_path)
-    assert not any("search" in t.title for t in result_tables(summarise(rows, tmp_path)))
+    assert not any("search" in t.title for t in result_tables(summarize(rows, tmp_path)))
     for r in rows:
         if r["role"] == "student":
             r["searched"] = {"lr": 0.00013, "epochs": 3} | ({"method_options.T": 2} if r["method"] != "none" else {})
-    table = result_tables(summarise(rows, tmp_path))[-1]
+    table = result_tables(summarize(rows, tmp_path))[-1]
     head = ("sst2: lr", "sst2: epochs", "sst2: T", "rte: lr", "rte: epochs", "rte: T")
     assert table.title == "half: options found by search" and {*table.columns} == {"method", *head}
     found = {row[0].text: dict(zip(table.columns, [e.text for e in row], strict=True)) for row in table.rows}
@@ -456,10 +456,10 @@ def test_tables_tell_when_and_on_what_they_were_made(tmp_path: Path) -> None:
     for i, r in enumerate(rows):
         r |= {"finished": f"2026-01-{10 + i // 9}T08:00:00+00:00", "machine": machine, "versions": {"torch": "2"}}
         r |= {"precision": "bf16" if r["role"] == "student" else "fp32"}
-    write_tables(summarise(rows, tmp_path), tmp_path / "tables")
+    write_tables(summarize(rows, tmp_path), tmp_path / "tables")
     last = (tmp_path / "tables" / "tables.md").read_text(encoding="utf-8").splitlines()[-1]
     assert last == "Trained 2026-01-10 to 2026-01-13 on A & B with 2 cores (Linux), fp32 and bf16, with torch 2."
-    write_tables(summarise(records(tmp_path), tmp_path), tmp_path / "older")
+    write_tables(summarize(records(tmp_path), tmp_path), tmp_path / "older")
     assert "Trained" not in (tmp_path / "older" / "tables.md").read_text(encoding="utf-8")
 
 
@@ -475,7 +475,7 @@ def test_an_average_out_of_domain_is_of_the_tasks_that_have_such_sets(tmp_path: 
     for r in rows:
         if r["task"] == "sst2":
             del r["sets"]["adv_sst2"]
-    lines = [x for x in csv.DictReader(io.StringIO(long_csv(summarise(rows, tmp_path)))) if x["set"] == "average"]
+    lines = [x for x in csv.DictReader(io.StringIO(long_csv(summarize(rows, tmp_path)))) if x["set"] == "average"]
     assert {(x["in_domain"], x["task"]) for x in lines} == {("True", "sst2 rte"), ("False", "rte")}
     outside = next(x for x in lines if (x["in_domain"], x["method"]) == ("False", "none"))
     assert outside["run"].split() == [f"rte/half/none/seed-{seed}" for seed in SEEDS]
@@ -485,7 +485,7 @@ def test_all_that_an_average_is_over_is_shown(tmp_path: Path) -> None:
     rows = records(tmp_path)
     for r in rows:
         r["sets"]["adv_rte" if r["task"] == "rte" else "adv_sst2"]["metrics"]["f1"] = 0.3
-    outside = result_tables(summarise(rows, tmp_path))[1]
+    outside = result_tables(summarize(rows, tmp_path))[1]
     assert [c.split(" (")[0] + c.split("(")[1].split(",")[0] for c in outside.columns[1:-1]] == [
         *("adv_sst2accuracy", "adv_sst2f1", "adv_rteaccuracy", "adv_rtef1")
     ]

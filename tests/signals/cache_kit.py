@@ -1,4 +1,4 @@
-"""What the tests of both caches share."""
+"""Helpers for the tests of both caches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from demiglace.signals import shard_store
 
 @contextmanager
 def cut_off_at(monkeypatch: pytest.MonkeyPatch, shard: int) -> Iterator[None]:
-    """Inside, filling a cache is interrupted before that shard is written, and has to be."""
+    """Interrupt the filling of a cache before this shard is written; fail if that does not happen."""
     original = shard_store._write_shard
 
     def cut_off(directory: Path, number: int, *rest: object) -> None:
@@ -26,7 +26,7 @@ def cut_off_at(monkeypatch: pytest.MonkeyPatch, shard: int) -> Iterator[None]:
 
 
 def assert_equal_arrays(one: Path, other: Path) -> None:
-    """Whether two caches hold the same bytes."""
+    """Assert that two caches have the same bytes."""
     files = list(one.glob("*.npy"))
     assert files
     for file in files:

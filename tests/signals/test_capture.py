@@ -1,4 +1,4 @@
-"""Captured signals against what transformers itself returns, over all tested architectures."""
+"""Captured signals: equal to the outputs of transformers, for all tested architectures."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_equals_transformers_outputs(arch: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_gradients_flow_and_no_hook_stays(arch: str) -> None:
+def test_gradients_flow_and_hooks_are_removed(arch: str) -> None:
     model, batch = tiny_model(arch, num_layers=4), batch_for(arch)
     found = capture(model, batch, hidden_request("mean", [2]))
     assert found.logits is None
@@ -49,7 +49,7 @@ def test_gradients_flow_and_no_hook_stays(arch: str) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in stack)
 
 
-def test_hooks_go_when_the_forward_pass_fails() -> None:
+def test_hooks_are_removed_if_the_forward_pass_fails() -> None:
     model, batch = tiny_model("bert"), batch_for("bert")
     broken = Batch(**{**vars(batch), "input_ids": batch.input_ids + 10_000})
     with pytest.raises(IndexError):
@@ -57,7 +57,7 @@ def test_hooks_go_when_the_forward_pass_fails() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in layer_stack(model))
 
 
-def test_online_teacher_is_frozen_and_evaluating() -> None:
+def test_online_teacher_is_frozen_and_in_eval_mode() -> None:
     model = tiny_model("bert").train()
     signals = OnlineTeacher(model, EVERYTHING, "fp32").fetch(batch_for("bert"))
     assert not model.training

@@ -1,4 +1,4 @@
-"""The on-disk cache: what it holds, how it goes on, and what it refuses."""
+"""The hidden-state cache: its content, resuming an interrupted capture, and errors."""
 
 import shutil
 from collections import namedtuple
@@ -12,7 +12,7 @@ from cache_kit import assert_equal_arrays, cut_off_at
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import collate
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import CacheError
 from demiglace.models.shape import ModelShape
 from demiglace.signals import hidden_state_cache, shard_store
@@ -53,7 +53,7 @@ def filled(directory: Path, teacher: PreTrainedModel, examples: TokenizedSplit, 
     return key
 
 
-def test_tells_what_the_teacher_tells_in_any_batch(
+def test_returns_the_teachers_signals_in_any_batch(
     tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit
 ) -> None:
     key = filled(tmp_path / "c", teacher, examples)
@@ -64,14 +64,14 @@ def test_tells_what_the_teacher_tells_in_any_batch(
         torch.testing.assert_close(cached.hidden(pooling, layers), online.hidden(pooling, layers), rtol=1e-4, atol=1e-5)
 
 
-def test_size_is_what_the_key_says(tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit) -> None:
+def test_size_on_disk_equals_the_keys(tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit) -> None:
     key = filled(tmp_path / "c", teacher, examples, "float16")
     assert key.bytes == ROWS * (3 + 2 * 4 * 32) * 2
     on_disk = sum(f.stat().st_size for f in (tmp_path / "c").glob("*.npy"))
     assert key.bytes <= on_disk <= key.bytes + 3 * 256  # a header for each file
 
 
-def test_goes_on_where_it_was_cut_off(
+def test_resumes_after_an_interruption(
     tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = filled(tmp_path / "whole", teacher, examples)

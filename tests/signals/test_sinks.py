@@ -1,4 +1,4 @@
-"""Attention sinks are found where they are planted, and nowhere else."""
+"""Attention sinks are found at planted positions only."""
 
 from dataclasses import replace
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.signals.sinks import Sinks, find_sinks
 from factories import plant_sink, tiny_model
 from training_kit import random_examples
 
 
 def rows_of(length: int, count: int = 40, pad_left: bool = False) -> TokenizedSplit:
-    """Rows of one length, without segments."""
+    """Return rows of one length, without segments."""
     ids = np.random.default_rng(0).integers(5, 60, count * length).astype(np.int32)
     offsets = np.arange(count + 1, dtype=np.int64) * length
     return TokenizedSplit(ids, offsets, None, np.zeros(count, np.int64), pad_id=0, pad_left=pad_left)
@@ -29,7 +29,7 @@ def test_a_planted_first_token_is_found_in_all_layers() -> None:
 
 
 @pytest.mark.parametrize(("position", "expected"), [(3, (0, 0, 32)), (5, (0, 32, 0))])
-def test_other_positions_are_told_apart(position: int, expected: tuple[int, int, int]) -> None:
+def test_positions_are_distinguished(position: int, expected: tuple[int, int, int]) -> None:
     found = find_sinks(plant_sink(tiny_model("gpt2"), position), rows_of(6), [1, 2])
     assert (found.first, found.last, found.between) == expected
 
@@ -41,12 +41,12 @@ def test_models_without_sinks_have_none(arch: str) -> None:
     assert 1 <= found.largest_ratio < 10
 
 
-def test_long_rows_are_fewer_but_two_at_least() -> None:
+def test_fewer_long_rows_but_at_least_two() -> None:
     assert find_sinks(tiny_model("gpt2"), rows_of(250), [1]).rows == 16
     assert find_sinks(tiny_model("gpt2"), rows_of(6, count=3), [1]).rows == 3
 
 
-def test_nothing_is_drawn_and_no_gradient_is_kept() -> None:
+def test_random_state_and_gradients_are_unchanged() -> None:
     model, state = tiny_model("gpt2"), torch.get_rng_state()
     find_sinks(model, rows_of(6), [1])
     assert torch.equal(torch.get_rng_state(), state)

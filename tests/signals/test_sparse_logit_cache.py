@@ -1,4 +1,4 @@
-"""The cache of a teacher's tokens: what is drawn, what the disk holds, how it goes on, and what it refuses."""
+"""The sparse-logit cache: its samples and content, resuming an interrupted capture, and errors."""
 
 import shutil
 from collections import namedtuple
@@ -45,7 +45,7 @@ def teacher() -> PreTrainedModel:
 
 
 def sharpened(model: PreTrainedModel) -> PreTrainedModel:
-    """With likely and unlikely tokens."""
+    """Return the model with probable and improbable tokens."""
     with torch.no_grad():
         model.transformer.ln_f.weight.mul_(4)
     return model
@@ -57,19 +57,22 @@ def blocks_of(vocabulary: int = VOCABULARY, rows: int = ROWS) -> Blocks:
 
 
 def key_of(
-    teacher: PreTrainedModel, blocks: Blocks, telling: SparseLogitConfig = SAMPLED, request: SignalRequest = REQUEST
+    teacher: PreTrainedModel,
+    blocks: Blocks,
+    sparse_logits: SparseLogitConfig = SAMPLED,
+    request: SignalRequest = REQUEST,
 ) -> SparseLogitCacheKey:
-    return SparseLogitCacheKey.of("teacher", ModelShape.of(teacher), blocks, telling, request, "float32", "fp32")
+    return SparseLogitCacheKey.of("teacher", ModelShape.of(teacher), blocks, sparse_logits, request, "float32", "fp32")
 
 
 def filled(
     directory: Path,
     teacher: PreTrainedModel,
     blocks: Blocks,
-    telling: SparseLogitConfig = SAMPLED,
+    sparse_logits: SparseLogitConfig = SAMPLED,
     request: SignalRequest = REQUEST,
 ) -> SparseLogitCacheKey:
-    key = key_of(teacher, blocks, telling, request)
+    key = key_of(teacher, blocks, sparse_logits, request)
     prepare_cache(directory, key)
     fill_token_cache(directory, key, teacher, blocks)
     return key
@@ -82,7 +85,7 @@ def told(directory: Path, key: SparseLogitCacheKey, blocks: Blocks, rows: list[i
 
 
 def head_of(model: PreTrainedModel, blocks: Blocks, rows: list[int]) -> HeadInput:
-    """What the model's head is given of these rows, [N, d]."""
+    """Return the input of the model's head for these rows, [N, d]."""
     head = OnlineTeacher(model, REQUEST, "fp32").fetch(collate(blocks, np.array(rows))).head
     assert isinstance(head, HeadInput)
     return head.at(None)
@@ -96,7 +99,7 @@ def probabilities(model: PreTrainedModel, blocks: Blocks, rows: list[int]) -> to
 # what is drawn
 
 
-def test_tokens_are_drawn_as_likely_as_they_are() -> None:
+def test_tokens_are_sampled_with_their_probabilities() -> None:
     logits, places, count = torch.tensor([3.0, -1.0, 0.5, -1e4, 2.0, -6.0]), 40_000, 3
     numbers = torch.from_numpy(stratified_uniforms(0, 0, places, count))
     ids, entropy = sample_tokens(logits.expand(places, -1), numbers, TEMPERATURE)
@@ -109,13 +112,13 @@ def test_tokens_are_drawn_as_likely_as_they_are() -> None:
     assert float(entropy[7]) == pytest.approx(float(torch.special.entr(p).sum()))
 
 
-def test_the_ends_of_the_numbers_draw_tokens_that_can_occur() -> None:
+def test_extreme_uniforms_sample_possible_tokens() -> None:
     logits = torch.tensor([[-1e4, 0.0, 1.0]])
     ids, _ = sample_tokens(logits, torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64), 1.0)
     assert ids.tolist() == [[1, 2]]
 
 
-def test_numbers_depend_on_seed_block_and_place_alone() -> None:
+def test_uniforms_depend_only_on_seed_block_and_position() -> None:
     numbers = stratified_uniforms(1, 5, 20, 4)
     assert (numbers[:7] == stratified_uniforms(1, 5, 7, 4)).all()
     assert (
@@ -125,7 +128,7 @@ def test_numbers_depend_on_seed_block_and_place_alone() -> None:
     assert (np.floor(numbers * 4) == np.arange(4)).all()
 
 
-def test_the_likeliest_tokens_are_scaled_to_a_whole() -> None:
+def test_top_k_probabilities_are_renormalised() -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, 4.0]])
     ids, p, entropy = top_k_tokens(logits, 2, TEMPERATURE)
     assert ids.tolist() == [[1, 3]]
@@ -137,7 +140,7 @@ def test_the_likeliest_tokens_are_scaled_to_a_whole() -> None:
 def loss_and_gradients(
     student: HeadInput, teacher: HeadInput | SparseLogits
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Of τ²·KL over all tokens: its value, and what reaches the student's hidden states and head."""
+    """Return τ²·KL over all tokens, and its gradients for the student's hidden states and head."""
     hidden, weight = (t.detach().requires_grad_() for t in (student.hidden, student.weight))
     count = len(hidden)
     term = LogitDistillation(TEMPERATURE).build(None, None, "language")
@@ -147,9 +150,7 @@ def loss_and_gradients(
     return loss.detach(), torch.autograd.grad(loss, (hidden, weight))
 
 
-def test_the_mean_over_caches_is_the_divergence_but_not_of_the_likeliest(
-    tmp_path: Path, teacher: PreTrainedModel
-) -> None:
+def test_mean_over_caches_is_the_divergence_for_samples_but_not_top_k(tmp_path: Path, teacher: PreTrainedModel) -> None:
     blocks, rows, caches = blocks_of(rows=4), [0, 1, 2, 3], 60
     student, whole = (
         head_of(sharpened(tiny_lm("gpt2", VOCABULARY, seed=1)), blocks, rows),
@@ -160,9 +161,9 @@ def test_the_mean_over_caches_is_the_divergence_but_not_of_the_likeliest(
         loss, gradients = loss_and_gradients(student, teaching)
         return torch.cat([loss.reshape(1), *(g.flatten() for g in gradients)]).double()
 
-    def cached(telling: SparseLogitConfig) -> torch.Tensor:
-        directory = tmp_path / f"{telling.kind}-{telling.seed}"
-        key = filled(directory, teacher, blocks, telling)
+    def cached(sparse_logits: SparseLogitConfig) -> torch.Tensor:
+        directory = tmp_path / f"{sparse_logits.kind}-{sparse_logits.seed}"
+        key = filled(directory, teacher, blocks, sparse_logits)
         return flat(told(directory, key, blocks, rows).at(None))
 
     expected = flat(whole)
@@ -174,12 +175,12 @@ def test_the_mean_over_caches_is_the_divergence_but_not_of_the_likeliest(
     assert (biased - expected).norm() > 5 * (found.mean(0) - expected).norm()
 
 
-@pytest.mark.parametrize("telling", [SAMPLED, TOP], ids=["sampled", "top-k"])
-def test_a_chunk_at_a_time_is_all_at_once(
-    tmp_path: Path, teacher: PreTrainedModel, telling: SparseLogitConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sparse_logits", [SAMPLED, TOP], ids=["sampled", "top-k"])
+def test_chunks_equal_one_pass(
+    tmp_path: Path, teacher: PreTrainedModel, sparse_logits: SparseLogitConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks, rows = blocks_of(), list(range(ROWS))
-    key = filled(tmp_path / "c", teacher, blocks, telling)
+    key = filled(tmp_path / "c", teacher, blocks, sparse_logits)
     student = head_of(tiny_lm("gpt2", VOCABULARY, seed=1), blocks, rows)
     targets = told(tmp_path / "c", key, blocks, rows).at(None)
     whole = loss_and_gradients(student, targets)
@@ -195,19 +196,19 @@ def test_a_chunk_at_a_time_is_all_at_once(
 # what the disk holds
 
 
-@pytest.mark.parametrize("telling", [SAMPLED, TOP], ids=["sampled", "top-k"])
-def test_tells_what_was_captured_in_any_batch(
-    tmp_path: Path, teacher: PreTrainedModel, telling: SparseLogitConfig
+@pytest.mark.parametrize("sparse_logits", [SAMPLED, TOP], ids=["sampled", "top-k"])
+def test_returns_the_captured_tokens_in_any_batch(
+    tmp_path: Path, teacher: PreTrainedModel, sparse_logits: SparseLogitConfig
 ) -> None:
     blocks, rows = blocks_of(), [9, 0, 4, 3]
     request = REQUEST | hidden_request("mean", [1])
-    key = filled(tmp_path / "c", teacher, blocks, telling, request)
+    key = filled(tmp_path / "c", teacher, blocks, sparse_logits, request)
     batch = collate(blocks, np.array(rows))
     signals, online = TokenCache(tmp_path / "c", key).fetch(batch), OnlineTeacher(teacher, request, "fp32").fetch(batch)
     torch.testing.assert_close(signals.hidden("mean", [1]), online.hidden("mean", [1]), rtol=1e-4, atol=1e-5)
     found, p = told(tmp_path / "c", key, blocks, rows), probabilities(teacher, blocks, rows)
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(4, SIZE))
-    if telling.kind == "top-k":
+    if sparse_logits.kind == "top-k":
         assert (found.ids == p.topk(3).indices).all()
         p = p.topk(3).values / p.topk(3).values.sum(-1, keepdim=True)
         torch.testing.assert_close(found.weights.double(), p, rtol=2e-3, atol=1e-4)
@@ -219,7 +220,7 @@ def test_tells_what_was_captured_in_any_batch(
     torch.testing.assert_close(found.entropy.double(), torch.special.entr(p).sum(-1), rtol=2e-3, atol=1e-3)
 
 
-def test_in_bf16_the_teacher_says_what_it_says_online(tmp_path: Path, teacher: PreTrainedModel) -> None:
+def test_bf16_cache_equals_the_online_teacher(tmp_path: Path, teacher: PreTrainedModel) -> None:
     blocks = blocks_of(rows=2)
     key = replace(key_of(teacher, blocks, TOP), precision="bf16")
     prepare_cache(tmp_path / "c", key)
@@ -232,7 +233,7 @@ def test_in_bf16_the_teacher_says_what_it_says_online(tmp_path: Path, teacher: P
     torch.testing.assert_close(found.weights, torch.softmax(logits.topk(3).values / 2, -1), rtol=2e-3, atol=1e-4)
 
 
-def test_size_is_small_and_as_told(tmp_path: Path, teacher: PreTrainedModel) -> None:
+def test_size_on_disk_is_small_and_equals_the_keys(tmp_path: Path, teacher: PreTrainedModel) -> None:
     key = filled(tmp_path / "c", teacher, blocks_of())
     on_disk = sum(f.stat().st_size for f in (tmp_path / "c").glob("*.npy"))
     assert on_disk == ROWS * SIZE * (3 * 2 + 2) + 2 * 128  # a header for each file
@@ -254,7 +255,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
     assert (again == ids.flatten(0, 1)).float().mean() > 0.99  # but for rounding
 
 
-def test_draws_are_the_same_in_any_batches_chunks_processes_and_choice_of_blocks(
+def test_samples_do_not_depend_on_batches_chunks_processes_or_blocks(
     tmp_path: Path, teacher: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks, rows = blocks_of(), list(range(ROWS))
@@ -278,7 +279,7 @@ def test_draws_are_the_same_in_any_batches_chunks_processes_and_choice_of_blocks
 # how it goes on, and what it refuses
 
 
-def test_goes_on_where_it_was_cut_off(
+def test_resumes_after_an_interruption(
     tmp_path: Path, teacher: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = blocks_of()
@@ -315,8 +316,8 @@ def test_another_captures_directory_is_refused(tmp_path: Path, teacher: PreTrain
     blocks = blocks_of()
     key = filled(tmp_path / "c", teacher, blocks)
     others = [{"teacher": "another"}, {"precision": "bf16"}, {"poolings": ("mean",)}, {"blocks": "others"}]
-    tellings = [{"temperature": 1.0}, {"seed": 1}, {"count": 4}, {"kind": "top-k"}]
-    others += [{"telling": replace(SAMPLED, **changed)} for changed in tellings]
+    configs = [{"temperature": 1.0}, {"seed": 1}, {"count": 4}, {"kind": "top-k"}]
+    others += [{"sparse_logits": replace(SAMPLED, **changed)} for changed in configs]
     for other in others:
         changed = replace(key, **other)
         assert changed.name != key.name
@@ -354,12 +355,12 @@ def test_a_full_disk_is_a_clear_error(
     assert not list((tmp_path / "c").glob("shard-*.json"))
 
 
-@pytest.mark.parametrize("telling", [SAMPLED, TOP], ids=["sampled", "top-k"])
+@pytest.mark.parametrize("sparse_logits", [SAMPLED, TOP], ids=["sampled", "top-k"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_broken_teacher_is_refused(tmp_path: Path, telling: SparseLogitConfig, bad: float) -> None:
+def test_a_broken_teacher_is_refused(tmp_path: Path, sparse_logits: SparseLogitConfig, bad: float) -> None:
     broken = tiny_lm("gpt2", VOCABULARY)
     with torch.no_grad():
         broken.transformer.ln_f.bias[0] = bad
-    with pytest.raises(ModelError, match="no finite numbers"):
-        filled(tmp_path / "c", broken, blocks_of(), telling)
+    with pytest.raises(ModelError, match="not finite numbers"):
+        filled(tmp_path / "c", broken, blocks_of(), sparse_logits)
     assert not list((tmp_path / "c").glob("shard-*.json"))

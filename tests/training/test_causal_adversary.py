@@ -1,4 +1,4 @@
-"""The generator of MATE-KD where teacher and student are decoders: each place is predicted from what is before it."""
+"""The generator of MATE-KD for decoders: each position is predicted from earlier tokens."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,13 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from demiglace.data.batching import Batch, collate
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.losses.divergences import forward_kl
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
 from demiglace.signals.request import SignalRequest
-from demiglace.training.adversarial_generator import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from factories import DECODERS, VOCABULARY, tiny_config, tiny_model
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
 
@@ -26,10 +26,12 @@ SPECIAL = (0, 1, 2, 3)
 decoders = pytest.mark.parametrize("arch", DECODERS)
 
 
-def adversary_of(teacher: PreTrainedModel, **options: Any) -> Adversary:
+def adversary_of(teacher: PreTrainedModel, **options: Any) -> AdversarialGenerator:
     vocabulary = Vocabulary(None, SPECIAL, len(VOCABULARY))
     masking = AdversarialMasking(**options)
-    return Adversary(masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32")
+    return AdversarialGenerator(
+        masking, lm_with_tied_head(teacher), teacher, SignalRequest(logits=True), vocabulary, "fp32"
+    )
 
 
 def examples_of(count: int, left: bool = False) -> TokenizedSplit:
@@ -41,7 +43,7 @@ def batch_of(count: int, left: bool = False) -> Batch:
 
 
 def sharp(arch: str, seed: int) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """A teacher and a student that differ enough to be parted."""
+    """Return a model with larger weights, so that teacher and student differ."""
     torch.manual_seed(seed)
     teacher, student = teacher_and_student(arch=arch)
     with torch.no_grad():
@@ -51,7 +53,7 @@ def sharp(arch: str, seed: int) -> tuple[PreTrainedModel, PreTrainedModel]:
 
 
 def divergence(teacher: PreTrainedModel, student: PreTrainedModel, batch: Batch) -> float:
-    """Mean KL(T ‖ S)."""
+    """Return the mean KL(T ‖ S)."""
     with torch.no_grad():
         return float(forward_kl(student(**batch.inputs).logits, teacher(**batch.inputs).logits, 1.0).mean())
 
@@ -64,13 +66,13 @@ def over_epochs(
 
 @decoders
 @pytest.mark.parametrize("seed", [0, 1])
-def test_perturbed_text_parts_student_and_teacher_more_than_random_or_plain_text(arch: str, seed: int) -> None:
+def test_perturbed_text_has_a_larger_divergence_than_random_or_plain_text(arch: str, seed: int) -> None:
     teacher, student = sharp(arch, seed)
     batch, adversary = batch_of(16), adversary_of(teacher, generator_lr=1e-2, mask_share=0.5)
 
     def at_random(now: TrainingProgress) -> Batch:
-        """Any ordinary tokens at the places that the generator would refill."""
-        places, _ = adversary._places(batch, now)
+        """Return random tokens at the positions that the generator would replace."""
+        places, _ = adversary._sample_mask(batch, now)
         ids = batch.input_ids.clone()
         drawn = torch.Generator().manual_seed(now.epoch)
         ids[places] = torch.randint(len(SPECIAL), len(VOCABULARY), (int(places.sum()),), generator=drawn)
@@ -78,7 +80,7 @@ def test_perturbed_text_parts_student_and_teacher_more_than_random_or_plain_text
 
     before = over_epochs(lambda now: adversary.perturb(batch, now).batch, teacher, student)
     for epoch in range(20):
-        adversary.learn(student, [batch], 16.0, replace(NOW, epoch=100 + epoch), lambda value: value)
+        adversary.train_step(student, [batch], 16.0, replace(NOW, epoch=100 + epoch), lambda value: value)
     after = over_epochs(lambda now: adversary.perturb(batch, now).batch, teacher, student)
     assert after > 1.2 * before
     assert after > 1.2 * over_epochs(at_random, teacher, student)
@@ -87,10 +89,10 @@ def test_perturbed_text_parts_student_and_teacher_more_than_random_or_plain_text
 
 @decoders
 @pytest.mark.parametrize("left", [False, True])
-def test_a_rows_first_token_and_padding_stay(arch: str, left: bool) -> None:
+def test_the_first_token_and_padding_are_never_replaced(arch: str, left: bool) -> None:
     teacher, _ = teacher_and_student(arch=arch)
     batch = batch_of(12, left)
-    places, draws = adversary_of(teacher, mask_share=1.0)._places(batch, NOW)
+    places, draws = adversary_of(teacher, mask_share=1.0)._sample_mask(batch, NOW)
     expected = batch.attention_mask.bool().clone()
     expected[torch.arange(12), batch.attention_mask.argmax(1)] = False
     assert torch.equal(places, expected)
@@ -101,7 +103,7 @@ def test_a_rows_first_token_and_padding_stay(arch: str, left: bool) -> None:
     assert (ids[places] != batch.input_ids[places]).float().mean() > 0.8
 
 
-def test_a_rows_text_is_the_same_on_whichever_side_it_is_padded() -> None:
+def test_perturbed_text_does_not_depend_on_the_padding_side() -> None:
     teacher, _ = teacher_and_student(arch="llama")
     ids = []
     for left in (False, True):
@@ -112,7 +114,7 @@ def test_a_rows_text_is_the_same_on_whichever_side_it_is_padded() -> None:
 
 
 @decoders
-def test_a_place_is_predicted_from_what_is_before_it_alone(arch: str) -> None:
+def test_a_position_is_predicted_only_from_earlier_tokens(arch: str) -> None:
     generator = lm_with_tied_head(tiny_model(arch, num_layers=2))
     inputs = {"input_ids": torch.randint(5, 60, (3, 8)), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
     places = torch.zeros(3, 8, dtype=torch.bool)
@@ -141,11 +143,11 @@ def test_a_causal_language_model_is_a_generator(arch: str, tmp_path: Path) -> No
 
 
 @decoders
-def test_learning_gives_gradients_to_the_generator_alone(arch: str) -> None:
+def test_only_the_generator_gets_gradients(arch: str) -> None:
     teacher, student = teacher_and_student(arch=arch)
     adversary = adversary_of(teacher, generator_lr=1e-2)
     before = [{n: p.clone() for n, p in m.named_parameters()} for m in (teacher, student, adversary._generator)]
-    adversary.learn(student, [batch_of(6)], 6.0, NOW, lambda value: value)
+    adversary.train_step(student, [batch_of(6)], 6.0, NOW, lambda value: value)
     assert all(p.grad is None for m in (teacher, student) for p in m.parameters())
     for model, weights in zip((teacher, student), before, strict=False):
         assert all(torch.equal(p, weights[n]) for n, p in model.named_parameters())

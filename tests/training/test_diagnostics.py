@@ -1,4 +1,4 @@
-"""What a run tells about its health: it is right, it warns where it should, and it changes nothing."""
+"""Diagnostics: they are correct, give the right warnings, and do not change the run."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def heard(objective, source, rows=8):
     return batch, source.fetch(batch)
 
 
-def test_norms_are_those_of_the_last_layers_gradients():
+def test_norms_equal_those_of_the_last_layers_gradients():
     objective, source = objective_of("vanilla-kd", {"task_weight": 0.25}, *pair())
     batch, signals = heard(objective, source)
     layer, norms = gradient_norms(objective, objective.term_values(batch, signals, START, 8.0, 8.0), 0)
@@ -114,7 +114,7 @@ def test_weights_are_bit_equal_without(method, tmp_path, monkeypatch):
     assert all(sum(r["shares"].values()) == pytest.approx(1) for r in ours)
 
 
-def test_gradients_are_looked_at_now_and_then(tmp_path, monkeypatch):
+def test_gradient_norms_are_measured_periodically(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnostics, "_STEPS_BETWEEN", 4)
     loop_of(tmp_path, epochs=3, log_steps=3, lr=1e-5).run()  # windows end at 3, 5, 8, 10, 13, 15
     looks = records(tmp_path, "gradients")
@@ -124,7 +124,7 @@ def test_gradients_are_looked_at_now_and_then(tmp_path, monkeypatch):
     assert {r["layer"] for r in looks} == {2}  # the last layer takes no part in RAIL's term
 
 
-def test_a_resumed_run_looks_as_the_whole_one_does(tmp_path, monkeypatch):
+def test_a_resumed_run_has_the_same_diagnostics(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnostics, "_STEPS_BETWEEN", 2)
     loop_of(tmp_path / "whole").run()
     cut_off = loop_of(tmp_path / "parts")
@@ -136,7 +136,7 @@ def test_a_resumed_run_looks_as_the_whole_one_does(tmp_path, monkeypatch):
     assert [r["step"] for r in whole] == [1, 2, 4, 6, 8, 10]
 
 
-def test_models_whose_layers_are_not_found_are_looked_at_as_a_whole(tmp_path, monkeypatch):
+def test_models_without_a_layer_stack_are_measured_as_one_layer(tmp_path, monkeypatch):
     def unknown(model):
         raise ModelError("no stack")
 
@@ -171,7 +171,7 @@ def test_every_phase_has_its_first_steps(tmp_path, capsys):
     assert "(100.0%)" in second
 
 
-def test_numbers_have_no_temperature(tmp_path, capsys):
+def test_regression_terms_show_no_temperature(tmp_path, capsys):
     teacher, student = teacher_and_student(regression=True)
     objective, source = objective_of("vanilla-kd", {}, teacher, student, "regression")
     make_loop(tmp_path, objective, source, random_examples(ROWS, regression=True), log_steps=5).run()
@@ -179,26 +179,26 @@ def test_numbers_have_no_temperature(tmp_path, capsys):
     assert "τ" not in line
 
 
-def test_a_term_that_is_nothing_is_warned_of(tmp_path, capsys):
+def test_a_term_of_zero_gives_a_warning(tmp_path, capsys):
     loop_of(tmp_path, rows=random_examples(ROWS, unlabelled=ROWS), log_steps=5).run()
     assert "warning: task is 0 in the first steps and has no gradient, so it trains nothing." in said(capsys)
 
 
-def test_a_weight_that_rises_from_nothing_is_no_warning(tmp_path, capsys):
+def test_a_weight_rising_from_zero_gives_no_warning(tmp_path, capsys):
     loop_of(tmp_path, "continuation-kd", log_steps=1).run()
     (line,) = said(capsys)
     assert "task" in line
 
 
-def test_a_term_that_drowns_another_is_warned_of(tmp_path, capsys):
+def test_a_dominating_term_gives_a_warning(tmp_path, capsys):
     loop_of(tmp_path, options={"layer_weight": 1e5}, log_steps=5).run()
     _, warning = said(capsys)
     assert warning.startswith("warning: the gradient of layers is ")
     assert warning.endswith("change their weights.")
 
 
-def test_a_small_loss_with_a_gradient_is_no_warning(tmp_path, capsys):
-    """Shares of the loss mislead: the KL of a truncated student is near 0, and its gradient need not be."""
+def test_a_small_loss_with_a_gradient_gives_no_warning(tmp_path, capsys):
+    """Shares of the loss mislead: the KL of a truncated student is near 0, but its gradient may be large."""
     loop_of(tmp_path, "vanilla-kd", log_steps=5, lr=1e-6).run()
     (line,) = said(capsys)
     assert records(tmp_path, "step")[0]["shares"]["kd"] < 0.01
@@ -209,11 +209,11 @@ def test_a_small_loss_with_a_gradient_is_no_warning(tmp_path, capsys):
     ("parts", "warned"),
     [({"a": 29.0, "b": 1.0}, False), ({"a": 31.0, "b": 1.0}, True), ({"a": 1.0, "b": 0.0}, False), ({}, False)],
 )
-def test_how_far_apart_is_too_far(parts, warned):
+def test_ratio_of_norms_that_gives_a_warning(parts, warned):
     assert (imbalance_warning(parts) is not None) == warned
 
 
-def test_collapse_is_warned_of_once(tmp_path, capsys):
+def test_collapse_gives_one_warning(tmp_path, capsys):
     loop = loop_of(tmp_path, options={"projection": "per-layer", "trained": "neither"}, log_steps=1)
     with torch.no_grad():
         loop._plain.terms[2].projections.student.weight.fill_(1.0)  # every feature on one line
@@ -223,12 +223,12 @@ def test_collapse_is_warned_of_once(tmp_path, capsys):
     assert warnings[0].startswith("warning: layers.feature_variance is ")
 
 
-def test_one_row_is_no_collapse(tmp_path, capsys):
+def test_one_row_gives_no_collapse_warning(tmp_path, capsys):
     loop_of(tmp_path, batch_tokens=1, log_steps=1).run()
     assert not [line for line in said(capsys) if "nearly the same" in line]
 
 
-def test_features_that_agree_on_nothing_of_the_rows_are_warned_of(tmp_path, capsys, monkeypatch):
+def test_features_without_agreement_give_a_warning(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(diagnostics, "_SETTLED", 3)
     options = {"projection": "per-layer", "start": "random", "trained": "neither"}
     loop_of(tmp_path / "unrelated", options=options, log_steps=1).run()
@@ -237,19 +237,19 @@ def test_features_that_agree_on_nothing_of_the_rows_are_warned_of(tmp_path, caps
     assert not [line for line in said(capsys) if "layers.centered_cosine is" in line]
 
 
-def test_one_term_alone_is_not_spoken_of(tmp_path, capsys):
+def test_a_single_term_is_not_printed(tmp_path, capsys):
     loop_of(tmp_path, "none", log_steps=5).run()
     assert said(capsys) == []
     assert records(tmp_path, "step")[0]["shares"] == {"task": 1.0}
 
 
-def test_it_can_be_switched_off(tmp_path, capsys):
+def test_diagnostics_can_be_disabled(tmp_path, capsys):
     loop_of(tmp_path, options={"layer_weight": 1e5}, diagnostics="off").run()
     assert said(capsys) == []
     assert records(tmp_path, "gradients") == []
 
 
-def test_a_head_that_is_trained_alone_is_looked_at(tmp_path):
+def test_a_model_with_only_a_trained_head_is_measured(tmp_path):
     teacher, student = teacher_and_student()
     objective, source = objective_of("vanilla-kd", {}, teacher, student)
     for name, parameter in objective.student.named_parameters():
@@ -258,7 +258,7 @@ def test_a_head_that_is_trained_alone_is_looked_at(tmp_path):
     assert all(min(r["terms"].values()) > 0 for r in records(tmp_path, "gradients"))
 
 
-def test_features_of_a_term_that_counts_no_longer_are_not_watched(tmp_path):
+def test_features_of_an_inactive_term_are_not_checked(tmp_path):
     loop_of(tmp_path, "rail-balanced", log_steps=1, epochs=2).run()
     steps = records(tmp_path, "step")
     assert "layers.centered_cosine" in steps[0]["diagnostics"]

@@ -1,4 +1,4 @@
-"""The loop: what it optimises, when it stops, what it keeps, and what it does about damage."""
+"""The training loop: optimization, early stopping, saved epochs, and damaged files."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,16 @@ from training_kit import make_loop, objective_of, random_examples, teacher_and_s
 ROWS = 40
 
 
-def trained(directory: Path, goal: ModelSelection | None = None, **options: object) -> tuple[torch.nn.Module, object]:
-    """An objective trained with RAIL-KD_l, and the loop's state."""
+def trained(
+    directory: Path, selection: ModelSelection | None = None, **options: object
+) -> tuple[torch.nn.Module, object]:
+    """Return an objective trained with RAIL-KD_l, and the trainer state."""
     teacher, student = teacher_and_student()
     objective, source = objective_of("rail-kd-l", {}, teacher, student)
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    loop = make_loop(directory, objective, source, random_examples(ROWS), goal, **options)
+    loop = make_loop(directory, objective, source, random_examples(ROWS), selection, **options)
     return objective, loop.run()
 
 
@@ -34,12 +36,12 @@ def records(directory: Path, kind: str) -> list[dict]:
 
 
 def scores(values: list[float]) -> ModelSelection:
-    """A goal whose metric takes these values, epoch by epoch."""
+    """Return a selection whose metric has these values, epoch by epoch."""
     left = list(values)
     return ModelSelection(lambda model: {"score": left.pop(0)}, "score", higher_is_better=True)
 
 
-def test_small_forward_passes_do_not_change_the_result(tmp_path: Path) -> None:
+def test_microbatches_do_not_change_the_result(tmp_path: Path) -> None:
     whole, _ = trained(tmp_path / "whole", batch_tokens=10_000)
     parts, _ = trained(tmp_path / "parts", batch_tokens=24)
     for key, weight in whole.state_dict().items():  # AdamW makes much of small differences where a gradient is near 0
@@ -68,7 +70,7 @@ def test_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert any(not torch.equal(best[k], last[k]) for k in best)
 
 
-def test_epochs_shorter_than_the_time_between_checkpoints_have_none(tmp_path: Path) -> None:
+def test_short_epochs_write_no_checkpoint(tmp_path: Path) -> None:
     trained(tmp_path, scores([0.2, 0.5, 0.9, 0.3]), epochs=4, checkpoint_seconds=1e9)
     assert [f.name for f in (tmp_path / "checkpoints").iterdir()] == ["best-2.safetensors"]
     _, state = trained(tmp_path, scores([0.2, 0.5, 0.9, 0.3]), epochs=4, checkpoint_seconds=0)  # from the start
@@ -76,7 +78,7 @@ def test_epochs_shorter_than_the_time_between_checkpoints_have_none(tmp_path: Pa
     assert {f.name for f in (tmp_path / "checkpoints").iterdir()} == {"best-2.safetensors", "last.safetensors"}
 
 
-def test_the_best_epoch_that_a_checkpoint_goes_back_to_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_epoch_of_the_last_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Loop, "_is_save_due", lambda loop: loop.state.step == 5)  # the end of the first epoch
     with pytest.raises(IndexError):
         trained(tmp_path, scores([0.2, 0.9]), epochs=3)
@@ -89,12 +91,12 @@ def test_the_best_epoch_that_a_checkpoint_goes_back_to_stays(tmp_path: Path, mon
 
 
 class Weights:
-    """A goal whose metric takes these values, and that keeps the student's weights of each epoch."""
+    """A selection whose metric has these values, which records the student's weights of each epoch."""
 
     def __init__(self, values: list[float]):
         self.values, self.kept = list(values), list[dict[str, torch.Tensor]]()
 
-    def goal(self) -> ModelSelection:
+    def selection(self) -> ModelSelection:
         return ModelSelection(self.evaluate, "score", higher_is_better=True)
 
     def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
@@ -103,21 +105,21 @@ class Weights:
 
 
 @pytest.mark.parametrize(("starts_from", "epoch"), [("best", 1), ("last", 2)])
-def test_a_later_phase_starts_from_an_epoch_of_the_one_before_and_with_no_moments(
+def test_a_later_phase_loads_an_epoch_of_the_previous_one_and_resets_the_optimizer(
     starts_from: str, epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 4 epochs Annealing-KD has 3 in its first phase, of which the second is the best."""
+    """Annealing-KD has 3 of 4 epochs in its first phase; the second is the best."""
     teacher, student = teacher_and_student()
     objective, source = objective_of("annealing-kd", {}, teacher, student)
     weights, begun = Weights([0.2, 0.9, 0.5, 0.1]), []
     loop = make_loop(
-        tmp_path, objective, source, random_examples(ROWS), weights.goal(), epochs=4, starts_from=starts_from
+        tmp_path, objective, source, random_examples(ROWS), weights.selection(), epochs=4, starts_from=starts_from
     )
     original = Loop._step
 
     def noted(self: Loop, *args: Any) -> None:
         if self.state.step == 15:
-            begun.append(({k: v.clone() for k, v in student.state_dict().items()}, len(self._optimiser.state)))
+            begun.append(({k: v.clone() for k, v in student.state_dict().items()}, len(self._optimizer.state)))
         original(self, *args)
 
     monkeypatch.setattr(Loop, "_step", noted)
@@ -136,15 +138,17 @@ def test_each_phase_has_its_own_best_epoch(tmp_path: Path) -> None:
     method.write_text("terms: [{term: kd}]\nphases: [1, 1, 1]\nstarts_from: best")
     objective, source = objective_of(str(method), {}, teacher, student)
     weights = Weights([0.9, 0.8, 0.4, 0.3, 0.1, 0.2])
-    loop = make_loop(tmp_path, objective, source, random_examples(ROWS), weights.goal(), epochs=6, starts_from="best")
+    loop = make_loop(
+        tmp_path, objective, source, random_examples(ROWS), weights.selection(), epochs=6, starts_from="best"
+    )
     assert loop.run().best_epoch == 5
     assert [r["starts_from_epoch"] for r in records(tmp_path, "phase")] == [0, 2]
 
 
 def test_lower_can_be_better(tmp_path: Path) -> None:
     values = [0.5, 0.2, 0.9]
-    goal = ModelSelection(lambda model: {"error": values.pop(0)}, "error", higher_is_better=False)
-    _, state = trained(tmp_path, goal, epochs=3)
+    selection = ModelSelection(lambda model: {"error": values.pop(0)}, "error", higher_is_better=False)
+    _, state = trained(tmp_path, selection, epochs=3)
     assert (state.best_epoch, state.best_value) == (1, 0.2)
 
 
@@ -172,8 +176,8 @@ def test_divergence_names_step_and_rows_and_keeps_the_last_good_state(tmp_path: 
     assert all(torch.isfinite(t).all() for t in tensors.values())
 
 
-def test_nothing_is_read_off_the_device_within_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Branching on a tensor or .item() every step would make a GPU wait."""
+def test_no_device_synchronization_within_a_log_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Branching on a tensor, or .item(), in every step would stall a GPU."""
     counts = {"step": 0}
     original = torch.Tensor.item
 
@@ -220,7 +224,7 @@ def test_unknown_tracker_is_suggested(tmp_path: Path) -> None:
         make_accelerator(TrainConfig(track=("tensorbord",)), tmp_path, {})
 
 
-def test_checkpoint_is_of_no_other_model(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     trained(tmp_path, epochs=1)
     teacher, student = teacher_and_student(layers=2)
     objective, source = objective_of("rail-kd-l", {}, teacher, student)
@@ -229,12 +233,12 @@ def test_checkpoint_is_of_no_other_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("best", [True, False])
-def test_the_last_epoch_is_kept_where_none_is_chosen(best: bool, tmp_path: Path) -> None:
+def test_the_last_epoch_is_kept_without_a_selection(best: bool, tmp_path: Path) -> None:
     falling = iter([0.9, 0.5, 0.4])
     teacher, student = teacher_and_student()
     objective, source = objective_of("vanilla-kd", {}, teacher, student)
-    goal = ModelSelection(lambda _: {"accuracy": next(falling)}, "accuracy")
-    loop = make_loop(tmp_path, objective, source, random_examples(16), goal, epochs=3, load_best_model_at_end=best)
+    selection = ModelSelection(lambda _: {"accuracy": next(falling)}, "accuracy")
+    loop = make_loop(tmp_path, objective, source, random_examples(16), selection, epochs=3, load_best_model_at_end=best)
     state = loop.run()
     assert state.best_epoch == (0 if best else 2)
     kept, now = loop.best_weights(), loop.student().state_dict()

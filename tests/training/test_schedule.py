@@ -1,4 +1,4 @@
-"""Phases over epochs, and the learning rate."""
+"""The schedule: phases over epochs, and the learning rate."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_constant_learning_rate_stays_at_its_peak_after_the_warm_up() -> None:
     assert set(rates[5:50] + rates[55:]) == {0.5}
 
 
-def test_every_phase_has_its_own_rise_and_fall() -> None:
+def test_every_phase_has_its_own_learning_rate_schedule() -> None:
     table = TrainingSchedule.of(TrainConfig(epochs=10, lr=1.0, warmup=0.0), (0.7, 0.3), 4)
     rates = [table.learning_rate(step) for step in range(table.steps)]
     assert rates[0] == rates[28] == 1.0
@@ -56,7 +56,7 @@ def test_progress_counts_within_the_phase() -> None:
         (4, (1, 1, 1), (1, 3, 4)),
     ],
 )
-def test_phases_share_the_epochs(epochs: int, phases: tuple[float, ...], ends: tuple[int, ...]) -> None:
+def test_epochs_are_divided_among_phases(epochs: int, phases: tuple[float, ...], ends: tuple[int, ...]) -> None:
     assert phase_ends(epochs, phases) == ends
 
 
@@ -74,7 +74,7 @@ def test_the_first_epoch_of_a_phase() -> None:
     ("name", "refused", "enough"),
     [("tinybert", 6, 7), ("annealing-kd", 5, 6), ("combined-kd", 5, 6), ("rail-annealing", 5, 6), ("minilm", 3, 4)],
 )
-def test_budgets_that_make_a_phase_of_one_epoch_are_refused(name: str, refused: int, enough: int) -> None:
+def test_phases_of_one_epoch_are_refused(name: str, refused: int, enough: int) -> None:
     for epochs in (1, 3, refused):
         with pytest.raises(ConfigError, match=f"method {name} trains in 2 phases.* Give --epochs {enough} or more"):
             check_phases(name, build_method(name, {}), epochs)
@@ -89,17 +89,17 @@ def test_short_phases_still_need_an_epoch_each() -> None:
         check_phases("tinybert", build_method("tinybert", {"short_phases": True, "transfer_share": 0.99}), 1)
 
 
-def test_a_small_share_wants_many_epochs() -> None:
+def test_a_small_share_needs_many_epochs() -> None:
     with pytest.raises(ConfigError, match=r"of 99% and 1% of the epochs. .* Give --epochs 150 or more"):
         check_phases("tinybert", build_method("tinybert", {"transfer_share": 0.99}), 100)
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if len(build_method(n, {}).phases) == 1])
-def test_methods_of_one_phase_take_any_budget(name: str) -> None:
+def test_methods_of_one_phase_accept_any_number_of_epochs(name: str) -> None:
     check_phases(name, build_method(name, {}), 1)
 
 
-def test_the_papers_budgets_are_split_as_there() -> None:
-    """TinyBERT 10 and 3 epochs; Annealing-KD 30 and 10."""
+def test_the_papers_epochs_are_divided_as_in_the_papers() -> None:
+    """TinyBERT: 10 and 3 epochs; Annealing-KD: 30 and 10."""
     assert phase_ends(13, build_method("tinybert", {}).phases) == (10, 13)
     assert phase_ends(40, build_method("annealing-kd", {}).phases) == (30, 40)

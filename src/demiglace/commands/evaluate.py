@@ -21,7 +21,7 @@ from demiglace.data.rows.schema import LabelSpace, Problem
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
 from demiglace.data.rows.tasks import TASKS
-from demiglace.data.tokenise import tokenise
+from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.metrics import METRICS, predictions_of
@@ -265,7 +265,7 @@ def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], n
     loaded = _load(name, config.allow_pickle)
     logits = {}
     for found in sets:
-        examples = tokenise(found.split, loaded.tokenizer, config.max_length)
+        examples = tokenize(found.split, loaded.tokenizer, config.max_length)
         check_lengths(loaded.model, examples)
         described = note + found.name
         logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)

@@ -18,7 +18,7 @@ from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import texts_of
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import Problem, Split
-from demiglace.data.tokenise import TokenizedSplit, tokenise
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.export.measure import BATCH_SIZES, measure, size_of
@@ -63,7 +63,7 @@ def export(config: ExportConfig) -> Path:
     path = resolve_model(config.model)
     tokenizer = load_tokenizer(path)
     rows = _rows(config)
-    examples = tokenise(rows, tokenizer, config.max_length)
+    examples = tokenize(rows, tokenizer, config.max_length)
     inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
@@ -141,7 +141,7 @@ def _parity(original: _Original, file: Path) -> Parity:
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
     path = resolve_model(name)
     model = load_classifier(path, None, allow_pickle=config.allow_pickle)
-    examples = tokenise(rows, load_tokenizer(path), config.max_length)
+    examples = tokenize(rows, load_tokenizer(path), config.max_length)
     check_lengths(model, examples)
     return _measured(config, "PyTorch teacher", path, ModelShape.of(model).parameters, examples, None)
 

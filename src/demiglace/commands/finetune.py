@@ -9,7 +9,7 @@ from demiglace.methods.registry import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
 from demiglace.training.datasets import read_rows, tokenize_dataset
-from demiglace.training.optimiser import freeze
+from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
 

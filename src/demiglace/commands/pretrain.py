@@ -22,7 +22,7 @@ from demiglace.training.lm_datasets import (
     make_blocks,
     masking_of,
 )
-from demiglace.training.optimiser import freeze
+from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 
 

@@ -23,7 +23,7 @@ from demiglace.models.loading import (
     save_model,
 )
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
-from demiglace.models.truncate import ABLATIONS, AUTO, MEASURED, Keep, choose_layers, make_student
+from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
 from demiglace.runs.directory import Run, open_run
 
 
@@ -37,7 +37,7 @@ def truncate(config: TruncateConfig) -> Path:
     path = resolve_model(config.model)
     strategy = _strategy(config, path)
     keep = choose_layers(_num_layers(path), config.layers, strategy, config.keep)
-    if strategy in MEASURED:
+    if strategy in DATA_DRIVEN:
         return _by_text(config, path, strategy)
     run = _open(config, path)
     if not run.complete:
@@ -50,12 +50,12 @@ def _strategy(config: TruncateConfig, path: str) -> str:
     causal = (load_config(path).architectures or [""])[0].endswith(CAUSAL_NAMES)
     text = bool(config.calibration)
     strategy = strategy_for(config.strategy, causal=causal, text=text and config.keep is None)
-    measured = " or ".join(MEASURED)
-    if strategy in MEASURED and not text:
+    measured = " or ".join(DATA_DRIVEN)
+    if strategy in DATA_DRIVEN and not text:
         raise ConfigError(f"--strategy {strategy} is measured on text; give some files as --calibration.")
-    if text and config.keep is not None and strategy not in MEASURED:
+    if text and config.keep is not None and strategy not in DATA_DRIVEN:
         raise ConfigError(f"--calibration is text for --strategy {measured}, and --keep names the layers; give one.")
-    if text and strategy not in MEASURED:
+    if text and strategy not in DATA_DRIVEN:
         default = ", the default for this model," if config.strategy == AUTO else ""
         raise ConfigError(f"--calibration is text for --strategy {measured}; {strategy}{default} reads no text.")
     return strategy
@@ -73,7 +73,7 @@ def _by_text(config: TruncateConfig, path: str, strategy: str) -> Path:
         choice.show()
         text = f"{len(rows):,} rows of --calibration ({rows.lengths.sum():,} tokens)"
         say(describe_choice(strategy, choice.keep, text))
-        _finish(run, config, model, strategy, choice.keep, importance=choice.found)
+        _finish(run, config, model, strategy, choice.keep, importance=choice.measurements)
     return run.path
 
 

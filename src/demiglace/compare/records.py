@@ -11,7 +11,7 @@ from demiglace.compare.job_graph import Job, JobGraph
 from demiglace.compare.jobs import is_done
 from demiglace.compare.protocol import declaration
 from demiglace.errors import RunError
-from demiglace.results.summary import summarise
+from demiglace.results.summary import summarize
 from demiglace.runs.directory import Run, read_manifest
 from demiglace.runs.files import read_json, write_json
 
@@ -182,7 +182,7 @@ def write_results(
     home, found = plan.home, records(plan, status, errors)
     write_json(home / "results.json", {"config": config, "records": found})
     declared = declaration(home)
-    write_json(home / "summary.json", summarise(found, home, plan.grid.primary, declared))
+    write_json(home / "summary.json", summarize(found, home, plan.grid.primary, declared))
     if all(status[step.key] == "done" for step in plan.steps):
         Run(home, STAGE, config, register_inputs(home, read)).finish(
             runs=len(plan.runs),

@@ -17,7 +17,7 @@ from demiglace.config.commands import DistillConfig
 from demiglace.config.options import build
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.data.tokenise import tokenise
+from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import predict
@@ -108,7 +108,7 @@ def _predict(config: DistillConfig, directory: Path) -> None:
     dataset = load_dataset(config.source, config.location)
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
-    logits = predict(model, tokenise(held, load_tokenizer(str(directory)), config.source.max_length))
+    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
     np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.problem)]))
 
 

@@ -19,7 +19,7 @@ from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
-from demiglace.models.truncate import MEASURED, choose_layers
+from demiglace.models.truncate import DATA_DRIVEN, choose_layers
 from demiglace.training.schedule import check_phases
 
 
@@ -56,7 +56,11 @@ def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: JobGrap
     trained = next((config_of(s, plan.home).model for s in plan.steps if str(plan.home / s.key) == whole), None)
     if config.layers is None and config.keep is None:
         raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
-    if isinstance(config, TruncateConfig) and config.strategy in MEASURED and not (config.calibration or config.keep):
+    if (
+        isinstance(config, TruncateConfig)
+        and config.strategy in DATA_DRIVEN
+        and not (config.calibration or config.keep)
+    ):
         raise ConfigError(f"strategy {config.strategy} is measured on text; give some files as `calibration`.")
     if Path(trained or whole).expanduser().is_dir():
         model = resolve_model(trained or whole)

@@ -54,8 +54,8 @@ class CostInputs:
 
     cache: whether the teacher's signals may be kept on disk; devices: processes that share every step; generator: what
     refills text in methods that ask for it, none = a copy of the teacher. Of language models, predicted: share of the
-    tokens that are predicted; telling: which of the teacher's tokens are kept, if any; chunk: tokens whose logits live
-    at a time.
+    tokens that are predicted; sparse_logits: which of the teacher's tokens are cached, if any; chunk: tokens whose
+    logits are in memory at a time.
     """
 
     method: Method
@@ -68,7 +68,7 @@ class CostInputs:
     devices: int = 1
     generator: ModelShape | None = None
     predicted: float = 1.0
-    telling: SparseLogitConfig | None = None
+    sparse_logits: SparseLogitConfig | None = None
     chunk: int = 1
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> list[SignalRequest]:
@@ -82,7 +82,7 @@ class CostInputs:
     def cached(self, student: ModelShape, teacher: ModelShape) -> bool:
         """Whether the teacher answers about the rows' own text once and for all."""
         request = self.request(student, teacher)
-        return self.cache and request.cacheable and not request.empty
+        return self.cache and request.is_cacheable and not request.is_empty
 
     def epochs_of(self, phases: Iterable[bool]) -> int:
         """Epochs of the phases for which that is true."""
@@ -95,7 +95,7 @@ class CostInputs:
         """Epochs in which the rows' text is refilled: those of the phases with a term on it."""
         method = self.method
         each = (zip(method.terms, method.active(phase), strict=True) for phase in range(len(method.phases)))
-        return self.epochs_of(any(on and w.on == "perturbed" for w, on in terms) for terms in each)
+        return self.epochs_of(any(on and w.input == "perturbed" for w, on in terms) for terms in each)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def estimate(
 
 def teacher_head_flops(setup: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
     """Operations of a language model's logits that a teacher who is online makes beside the student's."""
-    if setup.telling is not None or not setup.request(student, teacher).logits:
+    if setup.sparse_logits is not None or not setup.request(student, teacher).logits:
         return 0
     return padded_flops(teacher, passes, setup.predicted) - padded_flops(teacher, passes, 0.0)
 
@@ -243,7 +243,7 @@ def _seconds(found: Estimate, speed: Speed, devices: int) -> Seconds:
 
 def _online_epochs(setup: CostInputs, student: ModelShape, teacher: ModelShape) -> int:
     """Epochs in which a teacher that is not cached is asked anything about the rows' own text."""
-    return setup.epochs_of(not request.empty for request in setup.requests(student, teacher))
+    return setup.epochs_of(not request.is_empty for request in setup.requests(student, teacher))
 
 
 def _perturbed_flops(setup: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
@@ -277,14 +277,14 @@ def _generator_bytes(setup: CostInputs, teacher: ModelShape) -> int:
 def _cache_key(setup: CostInputs, student: ModelShape, teacher: ModelShape, lengths: np.ndarray) -> CacheSpec:
     """What is kept of the teacher, without its fingerprints."""
     poolings = setup.request(student, teacher).poolings
-    if setup.telling is not None:
+    if setup.sparse_logits is not None:
         return SparseLogitCacheKey(
             teacher="",
             blocks="",
             rows=len(lengths),
             size=int(lengths[0]),
             vocabulary=teacher.vocab_size,
-            telling=setup.telling,
+            sparse_logits=setup.sparse_logits,
             layers=teacher.num_layers,
             width=teacher.hidden_size,
             poolings=poolings,

@@ -18,7 +18,7 @@ from demiglace.costs.run_spec import RunSpec
 from demiglace.data.batching import Batch, collate, epoch_steps, sorted_batches, split_by_tokens
 from demiglace.data.text.blocks import Blocks, Masking, all_blocks
 from demiglace.data.text.token_shards import Corpus
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
 from demiglace.models.from_config import random_model
 from demiglace.models.loading import seeded
@@ -26,7 +26,7 @@ from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, SparseLogits
 from demiglace.training.objective import Objective, PerturbedBatch
-from demiglace.training.optimiser import make_optimiser
+from demiglace.training.optimizer import make_optimizer
 
 T = TypeVar("T")
 _FORWARD_SHARE = 0.3  # of the seconds, for forward passes without gradients
@@ -103,7 +103,7 @@ def _training_speed(
     """Operations a second of forward and backward passes, and seconds of an update."""
     setup, (other, shape) = subject.setup, subject.shapes
     objective = Objective(student, setup.method, other or shape, subject.rows.problem, setup.precision)
-    optimiser = make_optimiser(objective.to(student.device).train(), setup.training)
+    optimizer = make_optimizer(objective.to(student.device).train(), setup.training)
     said = _FakeTeacher(subject, teacher)
     passes, updates, flops = _Stopwatch(student.device), _Stopwatch(student.device), []
     for step, parts in enumerate(_until(seconds, _steps(subject, examples))):
@@ -117,8 +117,8 @@ def _training_speed(
             flops.append(said.flops(passes_of(examples.lengths, [part])))
         with updates:
             torch.nn.utils.clip_grad_norm_(objective.parameters(), setup.training.clip)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
     return _rate(flops, passes.seconds), float(np.mean(updates.seconds[1:] or updates.seconds))
 
 
@@ -147,8 +147,8 @@ class _FakeTeacher:
             return Signals(), None
         perturbed = PerturbedBatch(batch, self._perturbed.fetch(batch)) if self.texts > 1 else None
         signals = self._text.fetch(batch, phase)
-        if self._subject.setup.telling is not None and signals.head is not None:
-            signals = replace(signals, head=_some_tokens(batch, self._subject.setup.telling.count))
+        if self._subject.setup.sparse_logits is not None and signals.head is not None:
+            signals = replace(signals, head=_some_tokens(batch, self._subject.setup.sparse_logits.count))
         return signals, perturbed
 
 

@@ -19,7 +19,7 @@ from demiglace.data.rows.dataset import load_unlabelled
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.data.text.sources import corpus_files
-from demiglace.data.tokenise import tokenise
+from demiglace.data.tokenize import tokenize
 from demiglace.distillation.classifier import check_sharding
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.distillation.student import check_student_choice
@@ -153,9 +153,9 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
         if len(split) <= _TOKENISED:
-            return tokenise(split, tokenizer, source.max_length).lengths
+            return tokenize(split, tokenizer, source.max_length).lengths
         sample = select_rows(split, generator.permutation(len(split))[:_TOKENISED])
-        return generator.choice(tokenise(sample, tokenizer, source.max_length).lengths, len(split))
+        return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
 
     found = {name: lengths(split) for name, split in dataset.splits.items()}
     if source.unlabelled:
@@ -197,8 +197,8 @@ def _of_distill(config: DistillConfig, devices: int) -> RunSpec:
     setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _checked_shape(student, tokenizer), _checked_shape(teacher, tokenizer)
     check_outputs(setup.method, *shapes)
-    telling = sparse_target_config(config, setup.method, *shapes, masked=is_masked(student))
-    setup = replace(setup, cache=telling is not None, telling=telling, cache_dtype=config.cache_dtype)
+    sparse_logits = sparse_target_config(config, setup.method, *shapes, masked=is_masked(student))
+    setup = replace(setup, cache=sparse_logits is not None, sparse_logits=sparse_logits, cache_dtype=config.cache_dtype)
     return _subject(teacher, student, config, tokenizer, setup, shapes)
 
 

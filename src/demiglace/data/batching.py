@@ -11,7 +11,7 @@ from torch import Tensor
 
 from demiglace.data.batch import Batch
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 
 __all__ = ["Batch", "collate", "epoch_steps", "forward_tokens", "sorted_batches", "split_by_tokens"]
 

@@ -17,7 +17,7 @@ from demiglace.distillation.student import (
     truncate_student,
     warn_of_first_token,
 )
-from demiglace.distillation.teacher_check import check_teacher_accuracy, look_at_generator, with_hidden_states
+from demiglace.distillation.teacher_check import check_generator, check_teacher_accuracy, with_hidden_states
 from demiglace.distillation.teacher_signals import attach_signal_source
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
@@ -43,9 +43,9 @@ from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
-from demiglace.training.adversarial_generator import Adversary, Vocabulary
+from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.datasets import read_rows, tokenize_dataset
-from demiglace.training.optimiser import freeze
+from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_phases
 
@@ -91,7 +91,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )
     job = _attach_generator(job, shapes, teacher, generator)
-    if not reduce(or_, requests).empty:
+    if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
         _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
@@ -179,10 +179,10 @@ def _attach_generator(
     check_lengths(model.body, job.material.examples["train"])
     mask = (load_tokenizer(generator) if generator else job.tokenizer).mask_token_id
     vocabulary = Vocabulary(mask, tuple(job.tokenizer.all_special_ids), len(job.tokenizer))
-    adversary = Adversary(options, model, teacher, request, vocabulary, job.precision)
+    adversary = AdversarialGenerator(options, model, teacher, request, vocabulary, job.precision)
     adversary.to(processes().device)
     rows = job.material.examples
-    skill = look_at_generator(adversary, rows["validation"], len(rows["train"]))
+    skill = check_generator(adversary, rows["validation"], len(rows["train"]))
     return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
 
 

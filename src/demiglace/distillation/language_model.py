@@ -26,7 +26,7 @@ from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sparse_logit_cache import SparseLogitConfig
 from demiglace.training.lm_datasets import block_size, check_training, corpus_inputs, make_blocks, masking_of
-from demiglace.training.optimiser import freeze
+from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import phase_ends
 
@@ -52,7 +52,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     check_outputs(method, *shapes)
-    telling = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
+    sparse_logits = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
     size = block_size(config.text.block_size, shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
@@ -62,7 +62,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )
-    job = _attach_signal_source(job, config, run, teacher, requests, telling)
+    job = _attach_signal_source(job, config, run, teacher, requests, sparse_logits)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache nobody asks it again, and training need not hold its weights
     train(run, job)
@@ -84,18 +84,18 @@ def _attach_signal_source(
     run: Run,
     teacher: PreTrainedModel,
     requests: Sequence[SignalRequest],
-    telling: SparseLogitConfig | None,
+    sparse_logits: SparseLogitConfig | None,
 ) -> TrainingRun:
     """The job with its source of signals: none, the teacher online, or the tokens that were kept of what it said."""
     request = reduce(or_, requests)
-    if request.empty:
+    if request.is_empty:
         return job
     teacher.to(processes().device)  # type: ignore[arg-type]
-    if telling is None:
+    if sparse_logits is None:
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     blocks = job.material.examples["train"]
     assert isinstance(blocks, Blocks)
-    source, seconds = token_cache(config, run, teacher, blocks, telling, request, job.precision)
+    source, seconds = token_cache(config, run, teacher, blocks, sparse_logits, request, job.precision)
     return replace(job, source=source, capture_seconds=seconds)
 
 

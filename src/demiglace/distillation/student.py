@@ -10,14 +10,14 @@ from demiglace.config.commands import DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import is_file
 from demiglace.models.layer_choice import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
-from demiglace.models.truncate import ABLATIONS, MEASURED, Keep, choose_layers, make_student, truncate_config
+from demiglace.models.truncate import ABLATIONS, DATA_DRIVEN, Keep, choose_layers, make_student, truncate_config
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
 from demiglace.runs.processes import processes
@@ -49,7 +49,7 @@ class Cut:
     """How a student is cut from its teacher."""
 
     strategy: str | None  # none: --keep names the layers
-    layers: Keep  # to keep; for a strategy of `MEASURED` as many others
+    layers: Keep  # to keep; for a strategy of `DATA_DRIVEN` as many others
 
     def shape(self, model: PreTrainedModel) -> ModelShape:
         """Return the shape of the student of a model as deep as the teacher; no weight is copied."""
@@ -76,13 +76,13 @@ def truncate_student(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student cut from a model, or the model itself, and the facts of the cut for the manifest.
 
-    A strategy of `MEASURED` is measured once, on some of the training examples: a run that resumes, and all processes
-    of a `torchrun`, read RUN/layers.json. Raises `ModelError` where the model's outputs are no finite numbers.
+    A strategy of `DATA_DRIVEN` is measured once, on some of the training examples: a run that resumes, and all
+    processes of a `torchrun`, read RUN/layers.json. Raises `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}
     keep, facts, text = cut.layers, dict[str, Any](), ""
-    if cut.strategy in MEASURED:
+    if cut.strategy in DATA_DRIVEN:
         measured = _measured(cut.strategy, len(cut.layers), model, examples, run)
         keep, facts = tuple(measured.pop("keep")), {"importance": measured}
         kind = "blocks of the corpus" if isinstance(examples, Blocks) else "rows"
@@ -99,7 +99,7 @@ def _measured(
     if state.is_main_process and not file.exists():
         choice = choose_by_text(model, drawn_rows(examples, CALIBRATION_TOKENS, ROW_TOKENS), strategy, count)
         choice.show()
-        write_json(file, {"keep": choice.keep, **choice.found})
+        write_json(file, {"keep": choice.keep, **choice.measurements})
     state.wait_for_everyone()
     return read_json(file)
 

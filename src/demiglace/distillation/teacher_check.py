@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 from demiglace.console import say
 from demiglace.data.batching import collate, forward_tokens, sorted_batches
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit, select
+from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
 from demiglace.methods.base import TrainingProgress
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sinks import Sinks, find_sinks
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.run import TrainingRun
 
 _LEAST, _MOST = 64, 256
@@ -65,7 +65,7 @@ class GeneratorSkill:
         return self.accuracy < max(FLOOR, FLOOR_OF_FREQUENT * self.most_frequent)
 
 
-def look_at_generator(adversary: Adversary, validation: TokenizedSplit, training_rows: int) -> GeneratorSkill:
+def check_generator(adversary: AdversarialGenerator, validation: TokenizedSplit, training_rows: int) -> GeneratorSkill:
     """Measure and print how many masked tokens of 64 to 256 validation rows the generator predicts.
 
     Raises `ModelError` for a generator below the floor, unless the method's options allow it.
@@ -89,13 +89,13 @@ def look_at_generator(adversary: Adversary, validation: TokenizedSplit, training
     return skill
 
 
-def _skill(adversary: Adversary, rows: TokenizedSplit) -> GeneratorSkill:
+def _skill(adversary: AdversarialGenerator, rows: TokenizedSplit) -> GeneratorSkill:
     batches = (
         collate(rows, r, adversary.device) for r in sorted_batches(rows.lengths, forward_tokens(adversary.device))
     )
     # [2, M]: the tokens and the predictions
     found = torch.cat(
-        [torch.stack(adversary.predicted(batch, TrainingProgress(0, 0, 0))) for batch in batches], dim=1
+        [torch.stack(adversary.predictions(batch, TrainingProgress(0, 0, 0))) for batch in batches], dim=1
     ).cpu()
     tokens, predicted = found
     count = len(tokens)

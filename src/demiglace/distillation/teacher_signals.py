@@ -91,14 +91,14 @@ def token_cache(
     run: Run,
     teacher: PreTrainedModel,
     blocks: Blocks,
-    telling: SparseLogitConfig,
+    sparse_logits: SparseLogitConfig,
     request: SignalRequest,
     precision: str,
 ) -> tuple[TokenCache, float]:
     """The filled cache, and the seconds that its filling took in whichever run; raises `CacheError`s."""
     state = processes()
     shape, weights = ModelShape.of(teacher), run.inputs["teacher"]
-    key = SparseLogitCacheKey.of(weights, shape, blocks, telling, request, config.cache_dtype, precision)
+    key = SparseLogitCacheKey.of(weights, shape, blocks, sparse_logits, request, config.cache_dtype, precision)
     directory = cache_root(config, run) / key.name
     with exclusive_cache(directory, key, state):
         fill_token_cache(directory, key, teacher, blocks, state.process_index, state.num_processes)
@@ -116,10 +116,10 @@ def attach_signal_source(
 ) -> TrainingRun:
     """The job with its source of signals: none, the teacher online, or its answers from the cache."""
     request = reduce(or_, requests)
-    if request.empty:
+    if request.is_empty:
         return job
     state = processes()
-    if config.cache == "off" or not request.cacheable:
+    if config.cache == "off" or not request.is_cacheable:
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     rows = job.material.examples["train"]
     identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")

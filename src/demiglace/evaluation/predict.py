@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from demiglace.console import progress
 from demiglace.data.batching import collate, forward_tokens, sorted_batches
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast

@@ -7,7 +7,7 @@ import numpy as np
 
 from demiglace.data.batching import collate
 from demiglace.data.rows.schema import Problem
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, UserError
 from demiglace.evaluation.metrics import predictions_of
 from demiglace.export.runners import Inputs, Runner

@@ -11,17 +11,21 @@ from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 
 @dataclass(frozen=True)
 class AlpKD:
-    """Every student layer meets a mix of all teacher layers, weighted by attention, by MSE on the first token."""
+    """Match each student layer, by MSE on the first token, with an attention-weighted mix of all teacher layers.
 
-    task_weight: float = option("weight of the labels' loss", 0.1, at_least=0)
-    kd_weight: float = option("weight of the teacher's logits", 0.7, at_least=0)
-    layer_weight: float = option("weight of the hidden states", 0.2, at_least=0)
-    temperature: float = option("τ", 20.0, above=0)
-    final_layer: bool = option("match the last layers too", False)
-    reduction: Reduction = option("mean or sum over the student's layers", "mean")
+    The loss is task_weight·CE + kd_weight·τ²·KL + layer_weight·mean_i MSE(h_i^S, C_i) with
+    C_i = Σ_j softmax_j(h_i^S · h_j^T) h_j^T.
+    """
+
+    task_weight: float = option("weight of the loss on the labels", 0.1, at_least=0)
+    kd_weight: float = option("weight of the loss on the teacher's logits", 0.7, at_least=0)
+    layer_weight: float = option("weight of the loss on the hidden states", 0.2, at_least=0)
+    temperature: float = option("τ, softmax temperature", 20.0, above=0)
+    final_layer: bool = option("match the last layers as well", False)
+    reduction: Reduction = option("mean or sum of the distances over the student's layers", "mean")
 
     def method(self) -> Method:
-        """The three terms."""
+        """Return the method with its three loss terms."""
         layers = LayerDistillation(
             AllLayersMapping(self.final_layer), "first", "mse", attention=True, reduction=self.reduction
         )

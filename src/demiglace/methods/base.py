@@ -79,7 +79,7 @@ class TermLoss(nn.Module, ABC):
     def fit(self) -> None:
         """Set weights from the signals that were observed."""
 
-    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
+    def layer_pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         """The (student layer, teacher layer) pairs that meet at this point, for the log; empty where none do."""
         return ()
 
@@ -108,13 +108,13 @@ class Term(ABC):
 class WeightedTerm:
     """A term and its factor in the total loss; `phase` is the one phase it belongs to, or none for all of them.
 
-    on: the rows' own text, or the text that the method's augmentation made of it.
+    input: the rows' own text, or the text that the method's augmentation made of it.
     """
 
     weight: float
     term: Term
     phase: int | None = None
-    on: Literal["text", "perturbed"] = "text"
+    input: Literal["text", "perturbed"] = "text"
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ class Method:
         return _union(
             w.term.requests(student, teacher)
             for w in self.terms
-            if w.on == "text" and (phase is None or w.phase in (None, phase))
+            if w.input == "text" and (phase is None or w.phase in (None, phase))
         )
 
     def perturbed_requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """All signals that the terms need of the perturbed text."""
-        return _union(w.term.requests(student, teacher) for w in self.terms if w.on == "perturbed")
+        return _union(w.term.requests(student, teacher) for w in self.terms if w.input == "perturbed")
 
 
 def _union(requests: Iterable[SignalRequests]) -> SignalRequests:

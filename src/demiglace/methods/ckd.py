@@ -1,7 +1,7 @@
 """CKD: Wu et al. 2020, *Why Skip If You Can Combine: A Simple Knowledge Distillation Technique for Intermediate
 Layers*, arXiv 2010.03034.
 
-Stated for translation models; for classifiers the pooled states of a row stand for those of its tokens.
+The paper describes translation models and compares the states of tokens. Here the pooled states of a row are compared.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from demiglace.models.pooling import POOLING_HELP, PoolingOption
 
 @dataclass(frozen=True)
 class CombinationKD:
-    """λ1·CE + λ2·KD + λ3·mean_i MSE(h_i^S, W_i [h_j^T; j in bucket i]); all teacher layers but the last are in buckets.
+    """λ1·CE + λ2·KD + λ3·mean_i MSE(h_i^S, W_i [h_j^T; j in bucket i]).
 
-    The last one takes part with final_layer=True.
+    The buckets contain all teacher layers but the last; final_layer=True adds the last one.
     """
 
-    task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
-    kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
-    layer_weight: float = option("λ3, the weight of the hidden states", 1 / 3, at_least=0)
-    temperature: float = option("τ", 2.0, above=0)
+    task_weight: float = option("λ1, weight of the loss on the labels", 1 / 3, at_least=0)
+    kd_weight: float = option("λ2, weight of the loss on the teacher's logits", 1 / 3, at_least=0)
+    layer_weight: float = option("λ3, weight of the loss on the hidden states", 1 / 3, at_least=0)
+    temperature: float = option("τ, softmax temperature", 2.0, above=0)
     pooling: PoolingOption = option(POOLING_HELP, "auto")
-    overlapping: bool = option("each bucket also holds the first layer of the next", False)
-    final_layer: bool = option("match the last layers too", False)
-    reduction: Reduction = option("mean or sum over the student's layers", "mean")
+    overlapping: bool = option("let each bucket include the first layer of the next bucket", False)
+    final_layer: bool = option("match the last layers as well", False)
+    reduction: Reduction = option("mean or sum of the distances over the student's layers", "mean")
 
     def method(self) -> Method:
-        """Return the three terms."""
+        """Return the method with its three loss terms."""
         layers = BucketDistillation(self.pooling, self.overlapping, self.final_layer, self.reduction)
         return Method(
             (

@@ -1,8 +1,8 @@
 """Continuation-KD: Jafari et al. 2022, *Continuation KD: Improved Knowledge Distillation through the Lens of
 Continuation Optimization*, arXiv 2212.05998.
 
-Deviations: the squared distance is averaged over the C outputs; ψ rises linearly from 0 to 1 over all steps, as the
-paper's own schedule could not be checked.
+Deviations: the squared distance is averaged over the C outputs; ψ rises linearly from 0 to 1 over all steps, because
+the paper's schedule could not be checked.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,16 @@ from demiglace.methods.terms.scheduled import ScheduledTerm
 
 @dataclass(frozen=True)
 class ContinuationKD:
-    """ψ(t)·CE + (1 − ψ(t))·max(0, ‖z_S − φ(t)·z_T‖² − m·φ(t)), φ rising from 1/τ_max to 1 and ψ from 0 to 1."""
+    """ψ(t)·CE + (1 − ψ(t))·max(0, ‖z_S − φ(t)·z_T‖² − m·φ(t)).
 
-    tau_max: int = option("τ_max, the number of steps in which φ rises to 1", 10, at_least=1)
-    margin: float = option("m, how near the teacher is near enough", 0.001, at_least=0)
+    φ rises from 1/τ_max to 1, ψ from 0 to 1.
+    """
+
+    tau_max: int = option("τ_max, number of steps in which φ rises to 1", 10, at_least=1)
+    margin: float = option("m, margin: squared distances to the teacher below it cost nothing", 0.001, at_least=0)
 
     def method(self) -> Method:
-        """Two terms whose weights change."""
+        """Return the method: two loss terms whose weights change during training."""
         return Method(
             (
                 WeightedTerm(1.0, ScheduledTerm(TaskLoss(), "rising")),

@@ -16,6 +16,8 @@ from demiglace.methods.registry import METHODS, MethodInfo, build_method
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest
 
+Pairs = Sequence[tuple[int, int]]
+
 
 def card(row: MethodInfo) -> str:
     """A method as Markdown: its loss and its deviations, what it asks of the models, its options, itself as YAML."""
@@ -57,7 +59,7 @@ def _source(row: MethodInfo) -> str:
 
 def _teacher(method: Method) -> str:
     wanted = _asked(method)
-    if wanted.empty:
+    if wanted.is_empty:
         return "not asked at all."
     kinds = {
         "logits": wanted.logits,
@@ -65,7 +67,7 @@ def _teacher(method: Method) -> str:
         "every token's states": "tokens" in wanted.poolings,
         "the inputs of attention": bool(wanted.attention),
     }
-    how = "asked once, its answers kept on disk" if wanted.cacheable else "asked anew for every batch"
+    how = "asked once, its answers kept on disk" if wanted.is_cacheable else "asked anew for every batch"
     also = ", and anew about the perturbed text of every batch" if method.augmentation is not None else ""
     return f"{', '.join(kind for kind, there in kinds.items() if there)}; {how}{also}."
 
@@ -118,12 +120,6 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-if __name__ == "__main__":
-    write_cards(Path(sys.argv[1]))
-
-Pairs = Sequence[tuple[int, int]]
-
-
 def show_method(name: str, student_layers: int, teacher_layers: int, epochs: int, seed: int) -> str:
     """A method in the form that `--method FILE.yaml` reads, and as comments which teacher layers meet which student's.
 
@@ -142,7 +138,7 @@ def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epoc
     lines = []
     for w in method.terms:
         loss = w.term.build(student, teacher, "classification")
-        drawn = [_format_pairs(loss.pairs(TrainingProgress(seed, epoch, epoch))) for epoch in range(epochs)]
+        drawn = [_format_pairs(loss.layer_pairs(TrainingProgress(seed, epoch, epoch))) for epoch in range(epochs)]
         if not drawn[0]:
             continue
         lines.append(f"{w.term.name}, student layer ← teacher layers ({student_layers} and {teacher_layers} layers):")
@@ -174,3 +170,7 @@ def example_shape(layers: int) -> ModelShape:
         attention_size=768,
         causal=False,
     )
+
+
+if __name__ == "__main__":
+    write_cards(Path(sys.argv[1]))

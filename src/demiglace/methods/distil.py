@@ -1,11 +1,11 @@
 """DistilBERT: Sanh et al. 2019, *DistilBERT, a distilled version of BERT*, arXiv 1910.01108; its triple loss.
 
-There it pre-trains a masked language model. Here the same three terms serve language models (--corpus), causal ones as
-for DistilGPT2, and classifiers (--data), with the labels' loss in the place of the language model's. A student that is
-narrower than the teacher cannot be compared by cosine.
+The paper pre-trains a masked language model. Here the same three terms also train causal language models (--corpus), as
+for DistilGPT2, and classifiers (--data). For classifiers, the loss on the labels replaces the language-modelling loss.
+The student must be as wide as the teacher, because the cosine compares their hidden states directly.
 
-Deviation: the states that the cosine compares are the last layers' output, before a decoder's final norm (GPT-2's
-ln_f), as everywhere here; the authors' script compares transformers' last hidden states, which are behind it.
+Deviation: the cosine compares the output of the last layers, before a decoder's final norm (GPT-2's ln_f), as all
+methods here do. The authors' script compares the last hidden states of transformers, which come after that norm.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,20 @@ from demiglace.models.pooling import POOLING_HELP, StateOption
 
 @dataclass(frozen=True)
 class Distil:
-    """α_ce·τ²·KL + α_task·CE + α_cos·(1 − cos(h^S, h^T)), h the last layers' states of every token."""
+    """α_ce·τ²·KL + α_lm·CE + α_cos·(1 − cos(h^S, h^T)), h the last layers' states of every token."""
 
-    kd_weight: float = option("α_ce, the weight of the teacher's logits", 5.0, at_least=0)
-    task_weight: float = option("α_lm, the weight of the labels', or the next tokens', loss", 2.0, at_least=0)
-    cosine_weight: float = option("α_cos, the weight of the hidden states", 1.0, at_least=0)
-    temperature: float = option("τ", 2.0, above=0)
+    kd_weight: float = option("α_ce, weight of the loss on the teacher's logits", 5.0, at_least=0)
+    task_weight: float = option(
+        "α_lm, weight of the loss on the labels, or on the tokens of a language model", 2.0, at_least=0
+    )
+    cosine_weight: float = option("α_cos, weight of the loss on the hidden states", 1.0, at_least=0)
+    temperature: float = option("τ, softmax temperature", 2.0, above=0)
     pooling: StateOption = option(
-        f"tokens: no pooling, as in the paper, and the teacher runs every epoch; {POOLING_HELP}", "tokens"
+        f"tokens: no pooling, as in the paper, so the teacher runs in every epoch; {POOLING_HELP}", "tokens"
     )
 
     def method(self) -> Method:
-        """The three terms."""
+        """Return the method with its three loss terms."""
         return Method(
             (
                 WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),

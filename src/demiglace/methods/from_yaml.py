@@ -36,7 +36,7 @@ from demiglace.methods.terms.layer_mapping import (
 )
 from demiglace.methods.terms.logits import AnnealedLogits, LogitDistillation, TaskLoss
 from demiglace.methods.terms.pseudo_classifiers import PseudoClassifierDistillation
-from demiglace.methods.terms.scheduled import Course, ScheduledTerm
+from demiglace.methods.terms.scheduled import Schedule, ScheduledTerm
 
 TERMS: dict[str, type[Term]] = {
     "task": TaskLoss,
@@ -86,7 +86,7 @@ def compose(content: Mapping[str, Any]) -> Method:
     augmentation = content.get("augmentation")
     made = None if augmentation is None else _object("augmentation", Augmentation, augmentation)
     terms = tuple(_weighted(f"terms[{i}]", row, len(shares)) for i, row in enumerate(rows))
-    if made is None and any(w.on == "perturbed" for w in terms):
+    if made is None and any(w.input == "perturbed" for w in terms):
         raise ConfigError("a term is on perturbed text and there is no augmentation to make it; add one.")
     starts_from = _value("starts_from", Epoch, content.get("starts_from", "last"))
     short = _value("short_phases", bool, content.get("short_phases", False))
@@ -116,13 +116,13 @@ def _weighted(place: str, row: Any, phases: int) -> WeightedTerm:
         until = _value(f"{place}: until", float, row.get("until", 1.0))
         if not 0 < until <= 1:
             raise ConfigError(f"{place}: until was given {until!r}; expected a share of the steps, above 0, at most 1.")
-        term = ScheduledTerm(term, _value(f"{place}: course", Course, course), until)
+        term = ScheduledTerm(term, _value(f"{place}: course", Schedule, course), until)
     elif "until" in row:
         raise ConfigError(f"{place}: until was given without a course; add course: rising or falling.")
     phase = _value(f"{place}: phase", int | None, row.get("phase"))
     if phase is not None and not 0 <= phase < phases:
         raise ConfigError(f"{place}: phase {phase} was given; there are {phases}, counted from 0.")
-    on = _value(f"{place}: input", get_type_hints(WeightedTerm)["on"], row.get("input", "text"))
+    on = _value(f"{place}: input", get_type_hints(WeightedTerm)["input"], row.get("input", "text"))
     weight = _value(f"{place}: weight", float, row.get("weight", 1.0))
     if not 0 <= weight < math.inf:
         raise ConfigError(f"{place}: weight was given {weight!r}; expected a number, at least 0.")
@@ -189,10 +189,10 @@ def _value(place: str, kind: Any, value: Any) -> Any:
 def _row(w: WeightedTerm) -> dict[str, Any]:
     term, course = w.term, {}
     if isinstance(term, ScheduledTerm):
-        course = {"course": term.course} | ({"until": term.until} if term.until < 1 else {})
+        course = {"course": term.schedule} | ({"until": term.until} if term.until < 1 else {})
         term = term.term
     name = next(name for name, kind in TERMS.items() if type(term) is kind)
-    place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.on == "text" else {"input": w.on})
+    place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.input == "text" else {"input": w.input})
     return {"term": name, "weight": w.weight} | place | course | _fields(term)
 
 

@@ -1,7 +1,7 @@
 """MiniLM: Wang et al. 2020, *MiniLM: Deep Self-Attention Distillation …*, arXiv 2002.10957.
 
-Deviation: the paper distils on a corpus of general text and then fine-tunes; here both phases take the task's rows, the
-first without their labels.
+Deviation: the paper distils on general text and then fine-tunes. Here both phases use the examples of the task; the
+first phase ignores the labels.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from demiglace.methods.terms.logits import TaskLoss
 class MiniLM(PhaseOptions):
     """First KL(A^T ‖ A^S) + KL(VR^T ‖ VR^S) of the last layers, then CE.
 
-    A = softmax(QKᵀ/√d_h) (sec. 3.1), VR = softmax(VVᵀ/√d_h) (sec. 3.2), means over heads and tokens. The models need
-    the same number of heads, not the same width.
+    A = softmax(QKᵀ/√d_h) (sec. 3.1), VR = softmax(VVᵀ/√d_h) (sec. 3.2), averaged over heads and tokens. Student and
+    teacher need the same number of heads; their widths may differ.
     """
 
-    transfer_share: float = option("share of the epochs for the first phase", 0.5, above=0, below=1)
-    attention_weight: float = option("weight of the attention", 1.0, at_least=0)
-    value_weight: float = option("weight of the values' relation", 1.0, at_least=0)
+    transfer_share: float = option("first phase, as a share of all epochs, between 0 and 1", 0.5, above=0, below=1)
+    attention_weight: float = option("weight of the loss on attention", 1.0, at_least=0)
+    value_weight: float = option("weight of the loss on the relation of values", 1.0, at_least=0)
 
     def method(self) -> Method:
-        """Two terms, then the labels' loss."""
+        """Return the method: two loss terms, then the loss on the labels."""
         attention = AttentionDistillation(Final(), ("query-key",), "kl")
         values = AttentionDistillation(Final(), ("value-value",), "kl", name="values")
         return Method(

@@ -1,7 +1,8 @@
 """MiniLMv2: Wang et al. 2021, *MiniLMv2: Multi-Head Self-Attention Relation Distillation …*, arXiv 2012.15828.
 
-Deviations: as in `minilm`, both phases take the task's rows; as many relation heads as the teacher has heads, where the
-paper takes 48 for models of width 768 (give relation_heads=48), since a number has to divide the widths of both models.
+Deviations: as in `minilm`, both phases use the examples of the task. The default number of relation heads is at most
+the teacher's number of attention heads, because it has to divide the widths of both models. The paper uses 48 for
+models of width 768 (relation_heads=48).
 """
 
 from dataclasses import dataclass
@@ -18,19 +19,21 @@ from demiglace.methods.terms.logits import TaskLoss
 class MiniLMv2(PhaseOptions):
     """First Σ over X = Q, K, V of KL(R_X^T ‖ R_X^S), then CE; R_X = softmax(XXᵀ/√d_r) in relation heads (sec. 3).
 
-    The student's last layer meets one of the teacher's. Widths and numbers of heads may differ.
+    The student's last layer is matched with one teacher layer. Widths and numbers of heads may differ.
     """
 
-    transfer_share: float = option("share of the epochs for the first phase", 0.5, above=0, below=1)
+    transfer_share: float = option("first phase, as a share of all epochs, between 0 and 1", 0.5, above=0, below=1)
     relation_heads: int | None = option(
-        "heads that vectors are cut into; none: the most up to the teacher's that divide both widths", None, at_least=1
+        "number of relation heads; none: the largest that divides both widths, at most the teacher's heads",
+        None,
+        at_least=1,
     )
     teacher_layer: int | None = option(
-        "teacher layer, from 1; none: the last. The paper takes 21 of 24 for large teachers", None, at_least=1
+        "teacher layer to match, from 1; none: the last. The paper uses 21 of 24 for large teachers", None, at_least=1
     )
 
     def method(self) -> Method:
-        """The relations, then the labels' loss."""
+        """Return the method: the relation loss, then the loss on the labels."""
         relations = AttentionDistillation(
             Final(self.teacher_layer),
             ("query-query", "key-key", "value-value"),

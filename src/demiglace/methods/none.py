@@ -1,4 +1,4 @@
-"""No teacher: the control that every method is held against."""
+"""Training without a teacher: the control that every method is compared with."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from demiglace.methods.terms.logits import TaskLoss
 
 @dataclass(frozen=True)
 class NoDistillation:
-    """The labels' own loss, from the same initialisation."""
+    """CE on the labels, from the same initialisation as a distilled student."""
 
     def method(self) -> Method:
-        """CE."""
+        """Return the method with the loss on the labels alone."""
         return Method((WeightedTerm(1.0, TaskLoss()),))

@@ -1,4 +1,4 @@
-"""The option that all methods of several phases have."""
+"""The option shared by all methods of several phases."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,6 @@ from demiglace.config.options import option
 
 @dataclass(frozen=True)
 class PhaseOptions:
-    """How short a phase may be."""
+    """Option for the shortest allowed phase."""
 
-    short_phases: bool = option("allow phases of a single epoch; without it each phase needs 2", False)
+    short_phases: bool = option("allow phases of one epoch; otherwise each phase needs at least 2", False)

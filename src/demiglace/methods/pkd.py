@@ -14,20 +14,22 @@ from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 class PKD:
     """(1 − α)·CE + α·KD + β·mean_i ‖h_i^S/‖h_i^S‖ − h_I(i)^T/‖h_I(i)^T‖‖² on the first token ([CLS]), eq. 8.
 
-    The authors' code averages the squared differences over layers and over the d numbers of a hidden state; here they
-    are averaged over layers and summed over d. So β is theirs divided by d: 100 / 768 ≈ 0.13. Their code also divides
-    the KD term by the number of classes, which α does not here.
+    The squared differences are averaged over layers and summed over the d dimensions of a hidden state. The authors'
+    code averages over both, so β here is the β of that code divided by d: 100 / 768 ≈ 0.13. That code also divides the
+    KD term by the number of classes; here it is not divided.
     """
 
-    mapping: Literal["skip", "last"] = option("teacher layers: every (n/m)-th, or the last ones", "skip")
-    alpha: float = option("α, the weight of the teacher's logits", 0.5, at_least=0, at_most=1)
-    beta: float = option("β, the weight of the hidden states", 0.13, at_least=0)
-    temperature: float = option("τ", 5.0, above=0)
-    final_layer: bool = option("match the last layers too", False)
-    reduction: Reduction = option("mean (the authors' code) or sum (the paper's equation) over pairs of layers", "mean")
+    mapping: Literal["skip", "last"] = option(
+        "teacher layers to match: every (n/m)-th layer, or the last layers", "skip"
+    )
+    alpha: float = option("α, weight of the loss on the teacher's logits", 0.5, at_least=0, at_most=1)
+    beta: float = option("β, weight of the loss on the hidden states", 0.13, at_least=0)
+    temperature: float = option("τ, softmax temperature", 5.0, above=0)
+    final_layer: bool = option("match the last layers as well", False)
+    reduction: Reduction = option("mean (as in the authors' code) or sum (as in the paper) over layer pairs", "mean")
 
     def method(self) -> Method:
-        """The three terms."""
+        """Return the method with its three loss terms."""
         mapping = Skip(self.final_layer) if self.mapping == "skip" else Last(self.final_layer)
         layers = LayerDistillation(mapping, "first", "normalised-squared", reduction=self.reduction)
         return Method(

@@ -1,4 +1,4 @@
-"""Which pooling `auto` means for two models."""
+"""Resolve the pooling `auto` for a student and a teacher."""
 
 from typing import overload
 
@@ -11,11 +11,11 @@ def resolve_pooling(pooling: PoolingOption, student: ModelShape, teacher: ModelS
 @overload
 def resolve_pooling(pooling: StateOption, student: ModelShape, teacher: ModelShape) -> HiddenStateKind: ...
 def resolve_pooling(pooling: StateOption, student: ModelShape, teacher: ModelShape) -> HiddenStateKind:
-    """Return the pooling itself, or for `auto` the one that distinguishes rows best in both models.
+    """Return the pooling; for `auto`, the one whose vectors differ most between rows in both models.
 
-    Many decoders put a norm of about 100 times the others on the first token (an attention sink, Xiao et al. 2023,
-    arXiv 2309.17453; Sun et al. 2024, arXiv 2402.17762), so that plain means of all rows are alike. `auto` is therefore
-    normalized-mean where either model is causal, and mean elsewhere (measured by benchmarks/pooling.py).
+    In many decoders the norm of the first token is about 100 times that of the others (an attention sink, Xiao et al.
+    2023, arXiv 2309.17453; Sun et al. 2024, arXiv 2402.17762), so the plain means of all rows are nearly equal. `auto`
+    is therefore normalized-mean if either model is causal, else mean (measured by benchmarks/pooling.py).
     """
     if pooling != "auto":
         return pooling

@@ -1,5 +1,8 @@
 """Pseudo-labels: Lee 2013, *Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural
-Networks*. The teacher's most likely class is the label: a baseline for what its whole distribution adds.
+Networks*.
+
+The teacher's most likely class is used as the label. This is a baseline that shows what the teacher's full distribution
+adds.
 """
 
 from dataclasses import dataclass
@@ -13,10 +16,10 @@ from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 class PseudoLabels:
     """λ·CE(y) + (1 − λ)·CE(argmax z_T); squared errors on regression."""
 
-    task_weight: float = option("λ, the weight of the labels' loss", 0.5, at_least=0, at_most=1)
+    task_weight: float = option("λ, weight of the loss on the labels", 0.5, at_least=0, at_most=1)
 
     def method(self) -> Method:
-        """Return the two terms."""
+        """Return the method with its two loss terms."""
         return Method(
             (
                 WeightedTerm(self.task_weight, TaskLoss()),

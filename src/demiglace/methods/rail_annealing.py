@@ -1,5 +1,7 @@
-"""RAIL-KD with Annealing-KD, as Li et al. 2021 combine them, *A Short Study on Compressing Decoder-Based Language
-Models*, arXiv 2110.08460: RAIL's random layers in the phase in which the logits are annealed.
+"""RAIL-KD with Annealing-KD, as combined by Li et al. 2021, *A Short Study on Compressing Decoder-Based Language
+Models*, arXiv 2110.08460.
+
+The random layer mapping of RAIL-KD is used in the first phase, in which the logits are annealed.
 """
 
 from dataclasses import dataclass
@@ -16,16 +18,17 @@ from demiglace.methods.terms.projection import Kind
 class RailAnnealing:
     """First λ1·‖z_S − φ(t)·z_T‖² + λ2·RAIL, φ rising from 1/τ_max to 1; then CE."""
 
-    kd_weight: float = option("λ1, the weight of the teacher's logits", 0.5, at_least=0)
-    layer_weight: float = option("λ2, the weight of the hidden states", 0.5, at_least=0)
+    kd_weight: float = option("λ1, weight of the loss on the teacher's logits", 0.5, at_least=0)
+    layer_weight: float = option("λ2, weight of the loss on the hidden states", 0.5, at_least=0)
     projection: Kind = option(
-        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all; none; auto: as in rail-kd-l", "auto"
+        "per-layer: RAIL-KD_l; concatenated: RAIL-KD_c; shared: one W for all layers; none; auto: as in rail-kd-l",
+        "auto",
     )
     annealing: AnnealingOptions = group(AnnealingOptions)
     layers: RailLayerOptions = group(RailLayerOptions)
 
     def method(self) -> Method:
-        """Two terms, then one."""
+        """Return the method: two loss terms in the first phase, one in the second."""
         return Method(
             (
                 WeightedTerm(self.kd_weight, self.annealing.annealed, phase=0),

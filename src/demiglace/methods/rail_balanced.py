@@ -1,7 +1,8 @@
-"""RAIL-KD without the parts that held it back, demiglace's own variant.
+"""RAIL-balanced: a variant of RAIL-KD by demiglace, after Haidar et al. 2022, arXiv 2109.10164.
 
-States are compared without a projection where widths are equal, less their mean over rows, and averaged over the pairs
-of layers. The term guides the first half of training and leaves the second half to the labels and the teacher's logits.
+It differs from RAIL-KD in three ways. States of equal widths are compared without a projection. The mean over rows is
+subtracted from the states. The weight of the layers falls to 0 in the first half of training, so that the second half
+trains on the labels and the teacher's logits.
 """
 
 from dataclasses import dataclass
@@ -20,21 +21,25 @@ from demiglace.models.pooling import POOLING_HELP, PoolingOption
 class RailBalanced:
     """λ1·CE + λ2·KD + λ3·max(0, 1 − t/T)·mean_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ = h̄ − its mean.
 
-    The mean is that of each model's layer over the first training rows, before training. t is the share of the steps
-    done, T the share at which the layers' weight has fallen to 0.
+    The mean is taken over the first training rows, before training, for each layer of each model. t is the share of
+    training steps done, T the share at which the weight of the layers reaches 0.
     """
 
-    task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
-    kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
-    layer_weight: float = option("λ3, the weight of the hidden states at the start", 1 / 3, at_least=0)
-    layers_until: float = option("T, the share of the steps at which that weight is 0", 0.5, above=0, at_most=1)
-    temperature: float = option("τ", 2.0, above=0)
-    sampling: Sampling = option("when teacher layers are drawn; block: one of each block every epoch", "epoch")
-    final_layer: bool = option("match the last layers too", False)
+    task_weight: float = option("λ1, weight of the loss on the labels", 1 / 3, at_least=0)
+    kd_weight: float = option("λ2, weight of the loss on the teacher's logits", 1 / 3, at_least=0)
+    layer_weight: float = option("λ3, weight of the loss on the hidden states at the first step", 1 / 3, at_least=0)
+    layers_until: float = option(
+        "T, share of the training steps after which layer_weight is 0, between 0 and 1", 0.5, above=0, at_most=1
+    )
+    temperature: float = option("τ, softmax temperature", 2.0, above=0)
+    sampling: Sampling = option(
+        "how often teacher layers are sampled; block: one layer of each block, every epoch", "epoch"
+    )
+    final_layer: bool = option("match the last layers as well", False)
     pooling: PoolingOption = option(POOLING_HELP, "auto")
 
     def method(self) -> Method:
-        """Return the three terms."""
+        """Return the method with its three loss terms."""
         layers = LayerDistillation(
             RandomSorted(self.sampling, self.final_layer),
             self.pooling,

@@ -1,6 +1,9 @@
 """RAIL-KD: Haidar et al. 2022, *RAndom Intermediate Layer Mapping for Knowledge Distillation*, arXiv 2109.10164.
 
-Both variants take their options from here; each has its own file with its own choice of projection.
+In every epoch as many teacher layers as the student has are sampled and matched in order. There are two variants:
+
+- `rail-kd-l` (RAIL-KD_l, layer-wise, sec. 3.1): each pair of layers is compared separately.
+- `rail-kd-c` (RAIL-KD_c, concatenated, sec. 3.2): the layers of each model are concatenated and compared once.
 """
 
 from dataclasses import dataclass, fields
@@ -20,33 +23,40 @@ _OF_PROJECTIONS = ("size", "start", "trained", "project_teacher")
 
 @dataclass(frozen=True)
 class RailLayerOptions:
-    """RAIL's own part: which layers meet, and how they are compared."""
+    """Options of the loss on hidden states: which layers are matched, and how they are compared."""
 
-    sampling: Sampling = option("when teacher layers are drawn anew; block: one of each block every epoch", "epoch")
-    final_layer: bool = option("let the last layers take part", False)
-    count: int | None = option("how many student layers take part; none: all", None, at_least=1)
+    sampling: Sampling = option(
+        "how often teacher layers are sampled; block: one layer of each block, every epoch", "epoch"
+    )
+    final_layer: bool = option("include the last layers", False)
+    count: int | None = option("number of student layers to match, evenly spaced; none: all", None, at_least=1)
     pooling: StateOption = option(f"{POOLING_HELP}; tokens: no pooling", "auto")
-    layer_weights: tuple[float, ...] | None = option("α_i of the student layers that take part; none: 1 each", None)
-    reduction: Reduction = option("mean over the pairs of layers, or their sum as in the paper", "mean")
-    squared: bool = option("squared distances; false: their roots", True)
-    size: int = option("u, the size that hidden states are projected to; 8 to 128 seen", 128, at_least=1)
+    layer_weights: tuple[float, ...] | None = option(
+        "α_i, one weight for each matched student layer; none: 1 each", None
+    )
+    reduction: Reduction = option("mean over layer pairs, or sum as in the paper", "mean")
+    squared: bool = option("use squared distances; false: use their square roots", True)
+    size: int = option("u, width that hidden states are projected to; published runs use 8 to 128", 128, at_least=1)
     start: Start = option(
-        "projections at the start; matched: related states are near; random: unrelated (as implementations have it)",
+        "initial projections; matched: related states start close together; random: independent maps, as in other code",
         "matched",
     )
-    trained: TrainableSide = option("whose projections are trained; the others keep their start", "both")
-    project_teacher: bool = option("false: the student is projected to the teacher's width instead", True)
+    trained: TrainableSide = option("model whose projections are trained; the others keep their initial values", "both")
+    project_teacher: bool = option(
+        "project both models to `size`; false: project the student to the teacher's width", True
+    )
 
     def term(self, kind: Kind) -> LayerDistillation:
-        """Return the term on hidden states with this kind of projection; `auto` projects if an option of it is given.
+        """Return the loss term on hidden states with this kind of projection.
 
-        Raises `ConfigError` for options of projections where there are none.
+        `auto` becomes `per-layer` if an option of projections differs from its default. Raises `ConfigError` if such an
+        option is given with `none`.
         """
         given = [f.name for f in fields(self) if f.name in _OF_PROJECTIONS and getattr(self, f.name) != f.default]
         if given and kind == "none":
             raise ConfigError(
-                f"{', '.join(given)} was given with projection=none, which has no maps; leave that out, or take "
-                "projection=per-layer."
+                f"{', '.join(given)} was given with projection=none, which has no projections; leave it out, or "
+                "give projection=per-layer."
             )
         if given and kind == "auto":
             kind = "per-layer"
@@ -63,16 +73,16 @@ class RailLayerOptions:
 
 @dataclass(frozen=True)
 class RailOptions:
-    """λ1·CE + λ2·KD + λ3·RAIL."""
+    """Options of λ1·CE + λ2·KD + λ3·RAIL, shared by both variants."""
 
-    task_weight: float = option("λ1, the weight of the labels' loss", 1 / 3, at_least=0)
-    kd_weight: float = option("λ2, the weight of the teacher's logits", 1 / 3, at_least=0)
-    layer_weight: float = option("λ3, the weight of the hidden states", 1 / 3, at_least=0)
-    temperature: float = option("τ; implementations use 1 and 10", 2.0, above=0)
+    task_weight: float = option("λ1, weight of the loss on the labels", 1 / 3, at_least=0)
+    kd_weight: float = option("λ2, weight of the loss on the teacher's logits", 1 / 3, at_least=0)
+    layer_weight: float = option("λ3, weight of the loss on the hidden states", 1 / 3, at_least=0)
+    temperature: float = option("τ, softmax temperature; published code uses 1 and 10", 2.0, above=0)
     layers: RailLayerOptions = group(RailLayerOptions)
 
     def method(self, kind: Kind) -> Method:
-        """The three terms, with this kind of projection."""
+        """Return the method with its three loss terms, with this kind of projection."""
         return Method(
             (
                 WeightedTerm(self.task_weight, TaskLoss()),
@@ -87,12 +97,12 @@ class RailKDLayerwise:
     """λ1·CE + λ2·KD + λ3·mean_i α_i ‖ĥ_i^T/‖ĥ_i^T‖ − ĥ_i^S/‖ĥ_i^S‖‖² with ĥ_i = W_i h̄_i."""
 
     projection: Literal["auto", "per-layer", "shared", "none"] = option(
-        "one W for each layer, one for all, or none; auto: none at equal widths, else per-layer", "auto"
+        "one W for each layer, one for all layers, or none; auto: none for equal widths, else per-layer", "auto"
     )
     rail: RailOptions = group(RailOptions)
 
     def method(self) -> Method:
-        """The three terms."""
+        """Return the method with its three loss terms."""
         return self.rail.method(self.projection)
 
 
@@ -103,5 +113,5 @@ class RailKDConcatenated:
     rail: RailOptions = group(RailOptions)
 
     def method(self) -> Method:
-        """The three terms."""
+        """Return the method with its three loss terms."""
         return self.rail.method("concatenated")

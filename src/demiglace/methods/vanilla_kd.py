@@ -11,11 +11,11 @@ from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
 class VanillaKD:
     """λ·CE + (1 − λ)·τ²·KL(σ(z_T/τ) ‖ σ(z_S/τ))."""
 
-    task_weight: float = option("λ, the weight of the labels' loss", 0.5, at_least=0, at_most=1)
-    temperature: float = option("τ; papers use 1 to 20", 2.0, above=0)
+    task_weight: float = option("λ, weight of the loss on the labels", 0.5, at_least=0, at_most=1)
+    temperature: float = option("τ, softmax temperature; papers use 1 to 20", 2.0, above=0)
 
     def method(self) -> Method:
-        """The two terms."""
+        """Return the method with its two loss terms."""
         return Method(
             (
                 WeightedTerm(self.task_weight, TaskLoss()),

@@ -1,4 +1,4 @@
-"""Whether a model's attention is causal: found by its behaviour, since architectures share names of modules."""
+"""Detect causal attention by the behaviour of a model, since module names do not show it."""
 
 import json
 from contextlib import suppress
@@ -16,48 +16,53 @@ from demiglace.models.modes import evaluating
 from demiglace.models.truncate import truncate_config
 
 _IDS = ((1, 2, 3, 4), (1, 2, 3, 5))  # two texts that differ in their last token
-_SMALL = 8  # vocabulary and width of the feed-forward part of a layer made from a config
-_ROUNDING = 1e-5  # of the last token's change; attention that is not causal passes on more
+_SMALL = 8  # vocabulary size, and width of the feed-forward part, of a layer that is built from a config
+_ROUNDING = 1e-5  # relative to the change of the last token; attention that is not causal changes more
 
 
-class _SeenError(Exception):
-    """Ends a forward pass after the first layer."""
+class _StopForwardError(Exception):
+    """Raised to stop a forward pass after the first layer."""
 
 
 def is_causal(model: PreTrainedModel) -> bool:
     """Return whether tokens attend only to themselves and to earlier tokens.
 
-    Replacing a text's last token changes the first layer's states of the earlier tokens unless attention is causal.
-    Only the first layer is run. For a model on the device "meta" a small layer with random weights is made from its
-    config. Raises `ModelError` where `layer_stack` does.
+    Unless attention is causal, replacing the last token of a text changes the first layer's states of earlier tokens.
+    Only the first layer is run. For a model on the device "meta", a small layer with random weights is built from its
+    config. Raises `ModelError` as `layer_stack` does.
     """
     layer_stack(model)
     if model.device.type == "meta":
-        one = truncate_config(model.config, (0,))
-        one.vocab_size, one.pad_token_id = _SMALL, 0
-        if "intermediate_size" in one.to_dict():
-            one.intermediate_size = _SMALL  # most weights of a wide layer
-        kind: Any = type(one)  # mypy takes it for unhashable
-        return _config_is_causal(kind, one.to_json_string(use_diff=False))
-    return _shows_causality(model)
+        config = truncate_config(model.config, (0,))
+        config.vocab_size, config.pad_token_id = _SMALL, 0
+        if "intermediate_size" in config.to_dict():
+            config.intermediate_size = _SMALL  # the feed-forward part has most weights of a layer
+        kind: Any = type(config)  # mypy considers it unhashable
+        return _config_is_causal(kind, config.to_json_string(use_diff=False))
+    return _is_causal(model)
 
 
-@lru_cache  # of a config's class and JSON: a comparison plans many runs of one architecture
+@lru_cache  # because a comparison plans many runs of one architecture
 def _config_is_causal(kind: type[PreTrainedConfig], content: str) -> bool:
     with seeded(0), silence_transformers():
         config = kind.from_dict(json.loads(content))
-        return _shows_causality(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+        return _is_causal(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
 
 
-def _shows_causality(model: PreTrainedModel) -> bool:
+def _is_causal(model: PreTrainedModel) -> bool:
     outputs: list[Tensor] = []
 
-    def see(_given: Tensor, returned: Tensor) -> None:
-        outputs.append(returned.float())
-        raise _SeenError
+    def capture(_input: Tensor, output: Tensor) -> None:
+        outputs.append(output.float())
+        raise _StopForwardError
 
     ids = torch.tensor(_IDS, device=model.device) % model.config.vocab_size
-    with torch.no_grad(), evaluating(model), observe_layers(layer_stack(model)[:1], see), suppress(_SeenError):
+    with (
+        torch.no_grad(),
+        evaluating(model),
+        observe_layers(layer_stack(model)[:1], capture),
+        suppress(_StopForwardError),
+    ):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    change = (outputs[0][0] - outputs[0][1]).abs().amax(-1)  # of each token
+    change = (outputs[0][0] - outputs[0][1]).abs().amax(-1)  # [L]
     return bool(change[:-1].max() <= _ROUNDING * change[-1])

@@ -1,4 +1,4 @@
-"""Where a model lies (run directory, model directory, hub name), and its files, checked before they are read."""
+"""Resolve a model (run directory, model directory, hub name), and check its files before they are read."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from demiglace.errors import ModelError
 from demiglace.runs.files import fingerprint
 
-# what reading somebody's config, tokenizer or weights raises where they cannot be used
+# raised for a config, tokenizer or weights that cannot be used
 LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 _SAFE = ("model*.safetensors",)
 _PICKLED = ("pytorch_model*.bin",)
@@ -20,16 +20,18 @@ _TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json"
 
 
 def resolve_model(model: str | Path) -> str:
-    """The model directory that `model` means, or `model` itself where it can only be a name on the hub.
+    """Return the model directory of `model`, or `model` unchanged if it can only be a hub name.
 
-    A run directory of finetune or distill holds its model in `model/`, one of truncate is the model directory itself.
-    Raises `ModelError` for an unfinished run, a directory or file that holds no model, and a path that is not there.
+    A run directory of finetune or distill has its model in `model/`; one of truncate is a model directory. Raises
+    `ModelError` for an unfinished run, a directory or file that is no model, and a path that does not exist.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return str(_model_directory(path))
     if path.exists():
-        raise ModelError(f"{model} is a file; a model is given by its directory (with config.json) or hub name.")
+        raise ModelError(
+            f"{model} is a file; give a model directory (with config.json), a run directory or a hub name."
+        )
     if _is_local_path(str(model)):
         raise ModelError(f"there is no model at {model}; expected a model directory, a run directory or a hub name.")
     return str(model)
@@ -38,22 +40,22 @@ def resolve_model(model: str | Path) -> str:
 def _model_directory(path: Path) -> Path:
     if (path / "run.json").exists() and not (path / "manifest.json").exists():
         raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
-    for place in (path / "model", path) if (path / "run.json").exists() else (path,):
-        if (place / "config.json").is_file():
-            return place
-    raise ModelError(f"{path} holds no model (no config.json there); give a model directory or a run of one.")
+    for directory in (path / "model", path) if (path / "run.json").exists() else (path,):
+        if (directory / "config.json").is_file():
+            return directory
+    raise ModelError(f"{path} contains no model (no config.json); give a model directory or a run directory.")
 
 
 def _is_local_path(model: str) -> bool:
-    """Hub names are `name` or `owner/name`; anything else, or a name below a directory that exists, is a path."""
+    """Return whether a name is a path: it is no `name` or `owner/name` of the hub, or its parent directory exists."""
     is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
     return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
 
 
 def fingerprint_model(model: str | Path) -> str:
-    """What tells a model from all others: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
+    """Return the fingerprint of a model: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
 
-    Raises `ModelError` as `resolve_model` does, and for a hub name that cannot be reached.
+    Raises `ModelError` as `resolve_model` does, and for a hub name that cannot be downloaded.
     """
     path = resolve_model(model)
     if Path(path).is_dir():
@@ -65,23 +67,26 @@ def fingerprint_model(model: str | Path) -> str:
 
 
 def fingerprint_tokenizer(directory: str | Path) -> str:
-    """What tells a tokenizer from all others: SHA-256 of its files (16 hex digits)."""
+    """Return the fingerprint of a tokenizer: SHA-256 of its files (16 hex digits)."""
     return fingerprint(_glob(Path(directory), _TOKENIZER))
 
 
 def fingerprint_config(model: str | Path) -> str:
-    """As `fingerprint_model`, of a model directory's config and tokenizer alone."""
+    """Return the fingerprint of a model directory's config and tokenizer, without its weights.
+
+    Raises `ModelError` as `resolve_model` does.
+    """
     path = Path(resolve_model(model))
     return fingerprint([path / "config.json", *_glob(path, _TOKENIZER)])
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files of weights in a model directory: safetensors, or pickles where there are no safetensors."""
+    """Return the weight files of a model directory: safetensors, or pickle files if there are no safetensors."""
     return _glob(path, _SAFE) or _glob(path, _PICKLED)
 
 
 def has_tokenizer(path: Path) -> bool:
-    """Whether a model directory holds a vocabulary; transformers would make up an empty one where it does not."""
+    """Return whether a model directory has a vocabulary. Without one, transformers would create an empty one."""
     return bool(_glob(path, _VOCABULARIES))
 
 
@@ -90,30 +95,32 @@ def _glob(path: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def check_weights(path: Path, allow_pickle: bool) -> None:
-    """Raise `ModelError` where a model directory has no weights, only pickled ones (unless allowed) or torn ones."""
+    """Raise `ModelError` if a model directory has no weights, damaged ones, or only pickled ones (unless allowed)."""
     files = weight_files(path)
     if not files:
-        raise ModelError(f"{path} holds no weights (no model.safetensors there).")
+        raise ModelError(f"{path} contains no weights (no model.safetensors); give the directory of a saved model.")
     for file in files:
         if file.suffix == ".safetensors":
-            _check_whole(file)
+            _check_safetensors(file)
         elif not allow_pickle:
             raise ModelError(
-                f"{path} offers its weights only as a pickle file ({file.name}), which can run any code when it is "
-                "read. Convert it to safetensors, or give --allow-pickle if you trust its origin."
+                f"{path} has its weights only as a pickle file ({file.name}), which can run any code when it is "
+                "loaded. Convert it to safetensors, or give --allow-pickle if you trust its origin."
             )
 
 
-def _check_whole(file: Path) -> None:
+def _check_safetensors(file: Path) -> None:
     try:
         with safe_open(file, "pt"):  # reads the header and compares it with the file's size
             pass
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is torn or no safetensors file ({error}); copy or download it again.") from error
+        raise ModelError(
+            f"{file} is damaged or not a safetensors file ({error}); copy or download it again."
+        ) from error
 
 
 def load_config(path: str) -> PreTrainedConfig:
-    """The config of a model that `resolve_model` found; `ModelError` where it is damaged or of no known kind."""
+    """Return the config of a path from `resolve_model`. Raises `ModelError` if it is damaged or of an unknown type."""
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except LOAD_ERRORS as error:
@@ -121,7 +128,7 @@ def load_config(path: str) -> PreTrainedConfig:
 
 
 def load_error(path: str, error: Exception) -> ModelError:
-    """The `ModelError` for a failed load: which model, the library's reason, and what a name may also have meant."""
+    """Return the `ModelError` for a failed load: the model, the library's reason, and how the name was interpreted."""
     reason = " ".join(str(error).split())
-    hint = "" if Path(path).is_dir() else " (There is no directory of that name, so it was looked up on the hub.)"
+    hint = "" if Path(path).is_dir() else " (There is no directory of this name, so it was looked up on the hub.)"
     return ModelError(f"{path} could not be loaded: {reason}{hint}")

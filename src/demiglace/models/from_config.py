@@ -1,4 +1,4 @@
-"""Models from a config alone: their exact shape without weights, or with random ones to time."""
+"""Models built from a config: their exact shape without weights, or with random weights to measure speed."""
 
 import copy
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ from demiglace.models.shape import ModelShape
 
 
 def classifier_config(model: str | Path, label_names: Sequence[str], dropout: float | None = None) -> PreTrainedConfig:
-    """The config of a model made a classifier of these labels (none: a regressor); needs no weights.
+    """Return the config of a model as a classifier of these labels (no labels: a regressor); it needs no weights.
 
-    Raises `ModelError` as `load_classifier` does for a model without a config or a classifier.
+    Raises `ModelError`, as `load_classifier` does, for a model without a config or a classifier class.
     """
     path = resolve_model(model)
     config = load_config(path)
@@ -38,16 +38,19 @@ def classifier_config(model: str | Path, label_names: Sequence[str], dropout: fl
 
 
 def shape_of_config(config: PreTrainedConfig, *, language: bool = False) -> ModelShape:
-    """The exact shape of a classifier, or a language model, of this config; nothing is allocated."""
+    """Return the exact shape of a classifier, or a language model, of this config, without allocating weights."""
     return ModelShape.of(random_model(config, torch.device("meta"), language=language))
 
 
 def random_model(
     config: PreTrainedConfig, device: torch.device, attention: str = "sdpa", *, language: bool = False
 ) -> PreTrainedModel:
-    """A classifier, or a language model, of this config in fp32 and eval mode, with random weights."""
+    """Return a classifier, or a language model, of this config in fp32 and eval mode, with random weights.
+
+    Raises `ModelError` if transformers cannot build it.
+    """
     kind: Any = language_class(config) if language else AutoModelForSequenceClassification
-    # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)
+    # None lets transformers choose: sdpa, or eager for architectures without it (DeBERTa)
     kernel = None if attention == "sdpa" else attention
     try:
         with seeded(0), silence_transformers(), device:
@@ -63,23 +66,28 @@ _SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
 def check_model_choice(config: PretrainConfig) -> None:
-    """Raise `ConfigError` unless a model is to be gone on with or to be made anew, with what either needs."""
+    """Raise `ConfigError` unless exactly one of --model and --config-of is given, with the options that it requires.
+
+    --model continues the training of a model, --config-of creates a new one.
+    """
     if bool(config.model) == bool(config.config_of):
         given = "both were given" if config.model else "neither was given"
-        raise ConfigError(f"the model is either --model, to go on from, or --config-of, to begin anew; {given}.")
+        raise ConfigError(
+            f"give either --model, to continue its training, or --config-of, to train a new model; {given}."
+        )
     sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
     if config.model and (sizes or config.tokenizer):
         more = ["--tokenizer"] if config.tokenizer else []
-        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--config-of); --model has its own.")
+        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--config-of); leave out for --model.")
     if config.config_of and not config.tokenizer and not Path(config.config_of).is_dir():
         raise ConfigError(
-            f"--config-of {config.config_of} is a kind of model and brings no tokenizer; give --tokenizer DIRECTORY, "
+            f"--config-of {config.config_of} is a model type, which has no tokenizer; give --tokenizer DIRECTORY, "
             "such as one of `demiglace tokenizer train`."
         )
 
 
 def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The config of the model in training. Raises `ConfigError` and `ModelError` where there can be none."""
+    """Return the config of the model to train. Raises `ConfigError` and `ModelError` as `new_language_config` does."""
     if config.model:
         return language_config(config.model, config.training.dropout)
     sizes = {

@@ -1,6 +1,7 @@
-"""How much each layer of a model changes its hidden states, measured on text (block influence).
+"""Block influence: how much each layer of a model changes the hidden states of a text.
 
-Batches are what a model's forward takes: input_ids and attention_mask [B, L], token_type_ids where it has segments.
+Batches are the inputs of a model's forward pass: input_ids and attention_mask [B, L], and token_type_ids if the model
+uses them.
 """
 
 import math
@@ -21,40 +22,40 @@ Inputs = Mapping[str, Tensor]
 
 @torch.no_grad()
 def block_influence(model: PreTrainedModel, batches: Iterable[Inputs]) -> list[float]:
-    """BI_i = 1 − E[cos(x_i, x_{i+1})] of every layer, over all real tokens (ShortGPT, arXiv 2403.03853, eq. 1).
+    """Compute BI_i = 1 − E[cos(x_i, x_{i+1})] of each layer over all real tokens (ShortGPT, arXiv 2403.03853, eq. 1).
 
-    x_i is what layer i is given and x_{i+1} what it returns, that of the last layer taken before any final norm. BI is
-    from 0 (the layer changes nothing) to 2. Raises `ModelError` where it is no number.
+    x_i is the input of layer i and x_{i+1} its output, for the last layer before any final norm. BI is between 0 (no
+    change) and 2. Raises `ModelError` if it is not finite.
     """
     layers = layer_stack(model)
-    found = [_influence_on(model, layers, batch) for batch in batches]
-    return finite(torch.cat(found, dim=1).double().mean(1).tolist(), "block influence")
+    distances = [_distances(model, layers, batch) for batch in batches]
+    return check_finite(torch.cat(distances, dim=1).double().mean(1).tolist(), "block influence")
 
 
-def _influence_on(model: PreTrainedModel, layers: nn.ModuleList, batch: Inputs) -> Tensor:
-    """1 − cos(x_i, x_{i+1}) of each of n layers and each of a batch's M real tokens, [n, M]."""
-    real, found = batch["attention_mask"].bool(), []
-    with observe_layers(layers, lambda x, y: found.append(distance(x[real], y[real]))):
-        model.base_model(**batch)  # no logits
-    return torch.stack(found).cpu()
+def _distances(model: PreTrainedModel, layers: nn.ModuleList, batch: Inputs) -> Tensor:
+    """Return 1 − cos(x_i, x_{i+1}) for each of n layers and the M real tokens of a batch, [n, M]."""
+    real, distances = batch["attention_mask"].bool(), []
+    with observe_layers(layers, lambda x, y: distances.append(cosine_distance(x[real], y[real]))):
+        model.base_model(**batch)  # without the head
+    return torch.stack(distances).cpu()
 
 
 def least_influential(influence: Sequence[float], count: int) -> Keep:
-    """The layers that stay when the `count` of lowest influence are dropped, ascending; of equals the lower stays."""
+    """Return the layers to keep, ascending, without the `count` of lowest influence; of equal ones keep the lower."""
     dropped = sorted(range(len(influence)), key=lambda i: (influence[i], -i))[:count]
     return tuple(i for i in range(len(influence)) if i not in dropped)
 
 
-def distance(one: Tensor, other: Tensor) -> Tensor:
-    """Return 1 − cos of vectors [M, d] as [M], in float32; rounding never makes it negative."""
+def cosine_distance(one: Tensor, other: Tensor) -> Tensor:
+    """Return 1 − cos of vectors [M, d] in float32 [M], clamped to at least 0."""
     return (1 - F.cosine_similarity(one.float(), other.float(), dim=-1)).clamp_min(0)
 
 
-def finite(numbers: list[float], name: str) -> list[float]:
-    """Return the numbers. Raises `ModelError` unless all are finite; name: what they measure."""
+def check_finite(numbers: list[float], name: str) -> list[float]:
+    """Return the numbers. Raises `ModelError` unless all are finite; name: their name in the message."""
     if not all(map(math.isfinite, numbers)):
         raise ModelError(
-            f"the model's {name} on the calibration text is no finite number: weights of it are none, or the text is "
-            "shorter than two tokens."
+            f"the model's {name} on the calibration text is not a finite number: weights are not finite, or the text "
+            "has fewer than two tokens; check both."
         )
     return numbers

@@ -1,4 +1,4 @@
-"""Language models, causal and masked: loading and making them, and their outputs without [B, L, V] logits."""
+"""Language models, causal and masked: load or create them, and run them without computing [B, L, V] logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,63 +30,65 @@ from demiglace.runs.processes import processes
 
 @dataclass(frozen=True)
 class HeadInput:
-    """What a language model's head makes logits from: hidden [..., d], weight [V, d], bias [V] or none."""
+    """The input of a language-model head, and the head's parameters; the logits are hidden · weightᵀ + bias."""
 
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
+    hidden: Tensor  # [..., d]
+    weight: Tensor  # [V, d]
+    bias: Tensor | None  # [V]
 
-    def at(self, places: Tensor | None) -> "HeadInput":
-        """One token after another, hidden [N, d]: of all places [B, L], or of these in each row, int64 [B, K]."""
+    def at(self, positions: Tensor | None) -> "HeadInput":
+        """Return hidden states [N, d] of all positions [B, L], or of these positions of each row, int64 [B, K]."""
         hidden = self.hidden
-        if places is not None:
-            hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+        if positions is not None:
+            hidden = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
         return HeadInput(hidden.flatten(0, -2), self.weight, self.bias)
 
 
 def head_of(model: PreTrainedModel) -> nn.Linear | None:
-    """The layer that makes a language model's logits; none for a model that is no language model."""
+    """Return the head of a language model, the linear layer that computes its logits; None for other models."""
     head: Any = model.get_output_embeddings()
     return head if isinstance(head, nn.Linear) else None
 
 
 @contextmanager
 def head_input(model: PreTrainedModel) -> Iterator[list[HeadInput]]:
-    """Inside, a language model's forward puts what its head is given into the list, and makes no logits."""
-    head, found = head_of(model), list[HeadInput]()
+    """Capture the head's input instead of computing logits: inside, each forward pass appends to the yielded list."""
+    head, inputs = head_of(model), list[HeadInput]()
     assert head is not None
 
     def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        found.append(HeadInput(args[0], head.weight, head.bias))
-        return (args[0][:, :0],)  # no token is left to make logits of
+        inputs.append(HeadInput(args[0], head.weight, head.bias))
+        return (args[0][:, :0],)  # the head then computes the logits of no token
 
     handle = head.register_forward_pre_hook(keep)
     try:
-        yield found
+        yield inputs
     finally:
         handle.remove()
 
 
 def is_masked(config: PreTrainedConfig) -> bool:
-    """Whether a model is a masked language model and not a causal one, by its class, else by its architecture.
+    """Return whether a model is a masked, not a causal, language model, by its class or else by its architecture.
 
     Raises `ModelError` for an architecture that has neither.
     """
-    named = (config.architectures or [""])[0]
-    if named.endswith("ForMaskedLM"):
+    class_name = (config.architectures or [""])[0]
+    if class_name.endswith("ForMaskedLM"):
         return True
-    if named.endswith(CAUSAL_NAMES):
+    if class_name.endswith(CAUSAL_NAMES):
         return False
     kind = type(config)
     if kind in MODEL_FOR_MASKED_LM_MAPPING:
         return True
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
         return False
-    raise ModelError(f"a {config.model_type} model cannot be a language model in transformers.")
+    raise ModelError(
+        f"transformers has no language model of type {config.model_type}; use a causal or masked language model."
+    )
 
 
 def language_config(model: str, dropout: float | None = None) -> PreTrainedConfig:
-    """The config of a language model, its dropout set where one is given. Raises `ModelError` as `is_masked` does."""
+    """Return the config of a language model, with this dropout if given. Raises `ModelError` as `is_masked` does."""
     config = load_config(resolve_model(model))
     is_masked(config)
     if dropout is not None:
@@ -97,10 +99,10 @@ def language_config(model: str, dropout: float | None = None) -> PreTrainedConfi
 def load_language_model(
     model: str, *, dropout: float | None = None, attention: str = "sdpa", allow_pickle: bool = False, seed: int = 0
 ) -> PreTrainedModel:
-    """A causal or masked language model in fp32 and eval mode, its dropout set where one is given.
+    """Load a causal or masked language model in fp32 and eval mode, with this dropout if given.
 
-    An encoder without a masked head gets a new one, drawn from `seed`, and the user is told. Raises `ModelError` for
-    what `load_whole` refuses, and for a model whose logits are not its head's alone.
+    An encoder without a masked-language-model head gets a new one, initialized from `seed`, and a message says so.
+    Raises `ModelError` as `load_whole` does, and for a model that changes the logits of its head.
     """
     path, config = resolve_model(model), language_config(model, dropout)
     masked = is_masked(config)
@@ -109,12 +111,12 @@ def load_language_model(
             language_class(config), path, config, attention=attention, allow_pickle=allow_pickle, new_head=masked
         )
     if is_new:
-        say("The head of the masked language model is new: the model has none.")
-    return checked(loaded, path)
+        say("The masked language model has no head; a new one was initialized.")
+    return check_head(loaded, path)
 
 
 def language_class(config: PreTrainedConfig) -> Any:
-    """The class that makes language models of a config."""
+    """Return the Auto class of the language models of a config."""
     return AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
 
 
@@ -126,12 +128,12 @@ def new_language_config(
     positions: int,
     dropout: float | None = None,
 ) -> PreTrainedConfig:
-    """The config of a new language model of a kind (gpt2, llama, bert, …) or after another model's.
+    """Return the config of a new language model of a type (gpt2, llama, bert, …) or with another model's architecture.
 
-    sizes: hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, those of them that are not none;
-    heads are 64 wide and the intermediate size is 4 · d where d is given and they are not. The vocabulary is the
-    tokenizer's. positions: the longest row, at least. Raises `ConfigError` for sizes that do not go together, and
-    `ModelError` as `is_masked` does and for a tokenizer whose padding the architecture cannot do with.
+    sizes: hidden_size, num_hidden_layers, num_attention_heads and intermediate_size; None keeps the default. If only
+    the hidden size d is given, heads are 64 wide and the intermediate size is 4 · d. The vocabulary is that of the
+    tokenizer. positions: at least so many tokens in a row. Raises `ConfigError` for incompatible sizes, and
+    `ModelError` as `is_masked` does and for a tokenizer without the padding token that the architecture needs.
     """
     config = _set_config_sizes(_config_named(config_of), sizes, positions)
     is_masked(config)
@@ -139,21 +141,21 @@ def new_language_config(
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     if dropout is not None:
         set_dropout(config, dropout)
-    own = _own_padding(tokenizer)
-    config.pad_token_id = own or 0
+    pad_token_id = _dedicated_pad_token_id(tokenizer)
+    config.pad_token_id = pad_token_id or 0
     with torch.device("meta"):
-        unused = unused_positions(_made(truncate_config(config, (0,)), config_of))
-    if unused and own is None:
+        unused = unused_positions(_build(truncate_config(config, (0,)), config_of))
+    if unused and pad_token_id is None:
         raise ModelError(
-            f"--config-of {config_of} tells positions by the padding token, and the tokenizer has none, or one that is "
-            "another token too; train one with `demiglace tokenizer train --mask-token`, or take another kind of model."
+            f"--config-of {config_of} numbers positions from the padding token, and the tokenizer has none, or one "
+            "with another role; train one with `demiglace tokenizer train --mask-token`, or give another model type."
         )
-    config.pad_token_id = own
+    config.pad_token_id = pad_token_id
     return _set_config_sizes(config, {}, positions + unused)
 
 
-def _own_padding(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The padding token, if it is no other one too: its embedding stays zero, and that of an end of text must learn."""
+def _dedicated_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the padding token, None if it has another role: the embedding of a padding token is not trained."""
     others = ("bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "unk_token_id")
     pad: int | None = tokenizer.pad_token_id
     return None if pad in [getattr(tokenizer, name) for name in others] else pad
@@ -162,16 +164,16 @@ def _own_padding(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def new_language_model(
     config: PreTrainedConfig, name: str, *, attention: str = "sdpa", seed: int = 0
 ) -> PreTrainedModel:
-    """A language model of a config, with weights drawn from `seed`; name: what the config was made after.
+    """Return a language model of a config, with weights initialized from `seed`; name: of the config, for messages.
 
-    Raises `ConfigError` for sizes that do not go together.
+    Raises `ConfigError` for incompatible sizes, and `ModelError` as `check_head` does.
     """
     with seeded(seed):
-        model = _made(config, name, attention)
-    return checked(model.eval(), name)
+        model = _build(config, name, attention)
+    return check_head(model.eval(), name)
 
 
-def _made(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreTrainedModel:
+def _build(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreTrainedModel:
     kernel = None if attention == "sdpa" else attention
     try:
         with silence_transformers():
@@ -179,7 +181,7 @@ def _made(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreTr
                 config, attn_implementation=kernel, dtype=torch.float32, trust_remote_code=False
             )
     except LOAD_ERRORS as error:
-        raise ConfigError(f"no model can be made of {name} in these sizes: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"no model of type {name} can have these sizes: {' '.join(str(error).split())}") from error
     return model
 
 
@@ -192,7 +194,7 @@ def _config_named(config_of: str) -> PreTrainedConfig:
 
 
 def _set_config_sizes(config: PreTrainedConfig, sizes: dict[str, int | None], positions: int) -> PreTrainedConfig:
-    """The config in these sizes, whatever it calls them."""
+    """Return the config with these sizes, whatever it names them. Raises `ConfigError` for incompatible ones."""
     given = {name: size for name, size in sizes.items() if size is not None}
     if "hidden_size" in given:
         width = given["hidden_size"]
@@ -200,16 +202,16 @@ def _set_config_sizes(config: PreTrainedConfig, sizes: dict[str, int | None], po
         given.setdefault("intermediate_size", 4 * width)
         if width % given["num_attention_heads"]:
             raise ConfigError(
-                f"--hidden-size {width} cannot be shared out among {given['num_attention_heads']} heads; give "
-                "--num-heads a divisor of it."
+                f"--hidden-size {width} cannot be divided into {given['num_attention_heads']} heads; give --num-heads "
+                "a divisor of it."
             )
     values = config.to_dict()
-    if "num_attention_heads" in given:  # of which Llama's kin have more to say
+    if "num_attention_heads" in given:  # configs like Llama's have more fields of it
         heads, width = given["num_attention_heads"], given.get("hidden_size", config.hidden_size)
-        more = {"num_key_value_heads": heads, "head_dim": width // heads}
-        given |= {name: size for name, size in more.items() if name in values}
+        derived = {"num_key_value_heads": heads, "head_dim": width // heads}
+        given |= {name: size for name, size in derived.items() if name in values}
     if "num_hidden_layers" in given:
-        values.pop("layer_types", None)  # a word for each layer, made anew
+        values.pop("layer_types", None)  # has one entry for each layer; transformers fills it
     if (getattr(config, "max_position_embeddings", None) or positions) < positions:
         given["max_position_embeddings"] = positions
     names = {"intermediate_size": "n_inner"} if "n_inner" in values else {}
@@ -218,40 +220,43 @@ def _set_config_sizes(config: PreTrainedConfig, sizes: dict[str, int | None], po
     try:
         return type(config).from_dict(values)
     except LOAD_ERRORS as error:
-        kind, fault = config.model_type, " ".join(str(error).split())
-        raise ConfigError(f"no {kind} model can be made in these sizes: {fault}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"no {config.model_type} model can have these sizes: {reason}") from error
 
 
-def checked(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """The model, if its logits are what its head makes of its hidden states; else `ModelError`.
+def check_head(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """Return the model. Raises `ModelError` unless its logits are the output of its head.
 
-    Some models cap or scale their logits behind the head, which the losses, reading the head's input, would not see.
+    Some models cap or scale the logits after the head. The losses use the head's input and would not see that.
     """
     head = head_of(model)
     if head is None:
-        raise ModelError(f"{name} is a {type(model).__name__}, which has no head of a language model.")
+        raise ModelError(f"{name} is a {type(model).__name__}, which has no language-model head; use a language model.")
     ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
         logits = model(**inputs).logits
-        with head_input(model) as found:
+        with head_input(model) as captured:
             model(**inputs)
-        same = torch.allclose(logits, head(found[0].hidden), rtol=1e-3, atol=1e-3)
-    if not same:
+        is_equal = torch.allclose(logits, head(captured[0].hidden), rtol=1e-3, atol=1e-3)
+    if not is_equal:
         raise ModelError(
-            f"{name} is a {type(model).__name__}, which changes its logits behind the head; that is not supported."
+            f"{name} is a {type(model).__name__}, which changes the logits of its head; that is not supported."
         )
     return model
 
 
 def load_causal(name: str, allow_pickle: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model, in fp32 on its device, and its tokenizer. Raises `ModelError` for a masked language model."""
+    """Load a causal language model in fp32 on this process's device, and its tokenizer.
+
+    Raises `ModelError` for a masked language model.
+    """
     tokenizer = load_text_tokenizer(name)
     model = load_language_model(name, allow_pickle=allow_pickle)
     if is_masked(model.config):
         raise ModelError(
-            f"{name} is a masked language model, which fills gaps; text is written, and its perplexity measured, by "
-            "causal ones."
+            f"{name} is a masked language model; generating text and measuring perplexity need a causal one, such as a "
+            "GPT-2 or Llama."
         )
     check_ids(model, tokenizer)
     model.to(processes().device)  # type: ignore[arg-type] # its decorator

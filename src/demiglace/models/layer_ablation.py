@@ -1,4 +1,4 @@
-"""Running a model without some of its layers, and seeing what each of them does; no weight is copied."""
+"""Run a model without some of its layers, and observe inputs and outputs of layers, without copying weights."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,72 +7,72 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-Form = Callable[[Tensor], Any]  # what a layer returns, made of hidden states alone
+OutputFormat = Callable[[Tensor], Any]  # builds a layer's return value from hidden states
 
 
 @contextmanager
-def skip_layers(layers: nn.ModuleList, gone: Iterable[int], forms: Sequence[Form]) -> Iterator[None]:
-    """Let these layers of a stack return their input; forms: of all layers, from `layer_forms`."""
-    with _replaced(layers, {i: _returning_input(forms[i]) for i in gone}):
+def skip_layers(layers: nn.ModuleList, skipped: Iterable[int], formats: Sequence[OutputFormat]) -> Iterator[None]:
+    """Let these layers of a stack return their input; formats: of all layers, from `output_formats`."""
+    with _replace_forwards(layers, {i: _identity_forward(formats[i]) for i in skipped}):
         yield
 
 
 @contextmanager
-def bypassed_up_to(
-    layers: nn.ModuleList, layer: int, hidden: Tensor, gone: Iterable[int], forms: Sequence[Form]
+def run_from_layer(
+    layers: nn.ModuleList, layer: int, hidden: Tensor, skipped: Iterable[int], formats: Sequence[OutputFormat]
 ) -> Iterator[None]:
-    """Bypass `layer` and `gone`, and compute no layer before `layer`: `layer` returns `hidden` [B, L, d].
+    """Skip `layer`, `skipped` and all layers before `layer`, which returns cached states `hidden` [B, L, d].
 
-    `hidden` is the input of `layer` on the same batch without the layers `gone`. The model's own forward still makes
+    `hidden` is the input of `layer` for the same batch without the layers `skipped`. The model's forward still computes
     masks and position embeddings for the layers that follow.
     """
-    forwards = {i: _returning_input(forms[i]) for i in (*gone, *range(layer))}
-    with _replaced(layers, forwards | {layer: lambda *args, **kwargs: forms[layer](hidden)}):
+    forwards = {i: _identity_forward(formats[i]) for i in (*skipped, *range(layer))}
+    with _replace_forwards(layers, forwards | {layer: lambda *args, **kwargs: formats[layer](hidden)}):
         yield
 
 
 @contextmanager
-def _replaced(layers: nn.ModuleList, forwards: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
+def _replace_forwards(layers: nn.ModuleList, forwards: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
     try:
         for i, forward in forwards.items():
-            layers[i].forward = forward  # an instance's own forward comes before its class's
+            layers[i].forward = forward  # an attribute of the instance precedes the method of its class
         yield
     finally:
         for i in forwards:
             vars(layers[i]).pop("forward", None)
 
 
-def _returning_input(form: Form) -> Callable[..., Any]:
-    return lambda *args, **kwargs: form(_given(args, kwargs))
+def _identity_forward(format_output: OutputFormat) -> Callable[..., Any]:
+    return lambda *args, **kwargs: format_output(_layer_input(args, kwargs))
 
 
-def _given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def _layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     return hidden
 
 
-def layer_forms(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping[str, Tensor]) -> list[Form]:
-    """Whether each layer returns its hidden states or a tuple that begins with them (DeBERTa), seen on a row."""
+def output_formats(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping[str, Tensor]) -> list[OutputFormat]:
+    """Find each layer's output format on one row: hidden states, or a tuple that starts with them (DeBERTa)."""
     returned: list[Any] = []
-    handles = [layer.register_forward_hook(lambda *seen: returned.append(seen[-1])) for layer in layers]
+    handles = [layer.register_forward_hook(lambda *args: returned.append(args[-1])) for layer in layers]
     try:
         model(**{name: value[:1] for name, value in batch.items()})
     finally:
         for handle in handles:
             handle.remove()
-    return [_form(len(output) if isinstance(output, tuple) else 0) for output in returned]
+    return [_output_format(len(output) if isinstance(output, tuple) else 0) for output in returned]
 
 
-def _form(size: int) -> Form:
+def _output_format(size: int) -> OutputFormat:
     return (lambda hidden: (hidden, *[None] * (size - 1))) if size else (lambda hidden: hidden)
 
 
 @contextmanager
-def observe_layers(layers: nn.ModuleList, see: Callable[[Tensor, Tensor], object]) -> Iterator[None]:
-    """Call `see` with the hidden states that a layer is given and returns, layer by layer as they run."""
+def observe_layers(layers: nn.ModuleList, callback: Callable[[Tensor, Tensor], object]) -> Iterator[None]:
+    """Call `callback` with the input and the output [B, L, d] of each layer as it runs."""
 
     def hook(_layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        see(_given(args, kwargs), output[0] if isinstance(output, tuple) else output)
+        callback(_layer_input(args, kwargs), output[0] if isinstance(output, tuple) else output)
 
     handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers]
     try:

@@ -1,4 +1,4 @@
-"""Choose a student's layers by what a model does with text."""
+"""Select a student's layers with a strategy that measures a model on text."""
 
 import copy
 from collections.abc import Sequence
@@ -11,37 +11,35 @@ from transformers import PreTrainedModel
 
 from demiglace.console import console, is_main_process, progress, table
 from demiglace.data.batching import collate, forward_tokens, sorted_batches, split_by_tokens
-from demiglace.data.tokenise import TokenizedSplit
-from demiglace.models.greedy import FIRST_ROWS, greedy, measure_of
+from demiglace.data.tokenize import TokenizedSplit
+from demiglace.models.greedy import FIRST_ROWS, ablation_loss, greedy
 from demiglace.models.importance import Inputs, block_influence, least_influential
 from demiglace.models.truncate import ABLATIONS, AUTO, Keep
 from demiglace.runs.processes import processes
 
-ROW_TOKENS = 256  # of a row of calibration text: enough to have a context, and few enough for small models
-
-
-_STATE_BYTES = 1 << 30  # of hidden states that `greedy` keeps
+ROW_TOKENS = 256  # of a row of calibration text: enough context, and not too many for small models
+_STATE_BYTES = 1 << 30  # of hidden states that `greedy` caches
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The layers to keep, and what was measured."""
+    """The layers to keep, and the measurements that selected them."""
 
     keep: Keep
-    found: dict[str, Any]  # for the manifest
-    columns: tuple[str, ...]  # of a table of the same
-    rows: tuple[tuple[str, ...], ...]
+    measurements: dict[str, Any]  # for the manifest
+    columns: tuple[str, ...]  # header of the printed table
+    rows: tuple[tuple[str, ...], ...]  # of the printed table
 
     def show(self) -> None:
-        """Print the table on standard error."""
+        """Print the measurements as a table on standard error."""
         if is_main_process():
-            console.print(table(f"Layers by {self.found['measure']}", self.columns, self.rows))
+            console.print(table(f"Layers by {self.measurements['measure']}", self.columns, self.rows))
 
 
 def strategy_for(strategy: str, *, causal: bool, text: bool) -> str:
-    """Return the strategy, `auto` replaced: by block-influence for a causal language model with text, else alternate.
+    """Return the strategy; `auto` becomes block-influence for a causal language model with text, else alternate.
 
-    Half of SmolLM2's layers have 2.4 nats less loss on C4 by block influence than `alternate`
+    With half of its layers, SmolLM2 has a loss on C4 that is 2.4 nats lower with block-influence than with alternate
     (docs/language-models.md).
     """
     if strategy != AUTO:
@@ -50,56 +48,56 @@ def strategy_for(strategy: str, *, causal: bool, text: bool) -> str:
 
 
 def describe_choice(strategy: str | None, keep: Keep, text: str = "") -> str:
-    """Return the line for the user: the strategy, None for layers given by --keep; the text it was measured on."""
+    """Return a line for the user: the strategy (None for --keep), the text it was measured on, and the layers."""
     words = "" if strategy is None else f"strategy: {strategy}, " if text else f"strategy: {strategy}; "
     words += f"measured on {text}; " if text else ""
     return words + ("no layer's weights kept" if strategy in ABLATIONS else f"layers kept: {', '.join(map(str, keep))}")
 
 
 def choose_by_text(model: PreTrainedModel, rows: TokenizedSplit, strategy: str, count: int) -> Choice:
-    """Return the `count` layers that a strategy of `MEASURED` keeps, found in float32 on the device of this process.
+    """Return the `count` layers that a strategy of `DATA_DRIVEN` keeps, measured in float32 on this process's device.
 
-    Raises `ModelError` where the model's outputs are no finite numbers.
+    Raises `ModelError` if the model's outputs are not finite.
     """
-    device, home = processes().device, model.device
+    device, original_device = processes().device, model.device
     scored: Any = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
     scored.to(device).eval()
-    choose = _by_influence if strategy == "block-influence" else _select_greedy
-    choice = choose(scored, rows, count)
-    scored.to(home)
-    choice.found.update(strategy=strategy, tokens=int(rows.lengths.sum()), rows=len(rows))
+    select = _select_by_influence if strategy == "block-influence" else _select_greedy
+    choice = select(scored, rows, count)
+    scored.to(original_device)
+    choice.measurements.update(strategy=strategy, tokens=int(rows.lengths.sum()), rows=len(rows))
     return choice
 
 
-def _by_influence(model: PreTrainedModel, rows: TokenizedSplit, count: int) -> Choice:
+def _select_by_influence(model: PreTrainedModel, rows: TokenizedSplit, count: int) -> Choice:
     influence = block_influence(model, _inputs(model, rows, sorted_batches(rows.lengths, forward_tokens(model.device))))
     keep = least_influential(influence, len(influence) - count)
     lines = tuple((str(i), f"{value:.4f}", "" if i in keep else "dropped") for i, value in enumerate(influence))
-    found = {"measure": "block influence", "layers": influence}
-    return Choice(keep, found, ("layer", "1 − cos(input, output)", ""), lines)
+    measurements = {"measure": "block influence", "layers": influence}
+    return Choice(keep, measurements, ("layer", "1 − cos(input, output)", ""), lines)
 
 
 def _select_greedy(model: PreTrainedModel, rows: TokenizedSplit, count: int) -> Choice:
-    measure, layers = measure_of(model), model.config.num_hidden_layers
-    batches = _inputs(model, rows, sampled_batches(rows.lengths, _most_tokens(model)))
+    ablation, layers = ablation_loss(model), model.config.num_hidden_layers
+    batches = _inputs(model, rows, sampled_batches(rows.lengths, _max_batch_tokens(model)))
     with progress("try layers", (layers - count) * len(batches), "batches") as bar:
-        full, gone = greedy(model, batches, layers - count, measure, lambda: bar.advance(1))
-    keep = tuple(i for i in range(layers) if i not in {r.layer for r in gone})
-    lines = (("none", f"{full:.4f}"), *((str(r.layer), f"{r.loss:.4f}") for r in gone))
-    found = {"measure": measure.name, "whole": full, "dropped": [asdict(r) for r in gone]}
-    return Choice(keep, found, ("dropped", measure.name), lines)
+        full, removed = greedy(model, batches, layers - count, ablation, lambda: bar.advance(1))
+    keep = tuple(i for i in range(layers) if i not in {r.layer for r in removed})
+    lines = (("none", f"{full:.4f}"), *((str(r.layer), f"{r.loss:.4f}") for r in removed))
+    measurements = {"measure": ablation.name, "whole": full, "dropped": [asdict(r) for r in removed]}
+    return Choice(keep, measurements, ("dropped", ablation.name), lines)
 
 
-def _most_tokens(model: PreTrainedModel) -> int:
-    """Return the tokens of a batch: as usual, or fewer where the inputs of all layers would take more than 1 GiB."""
+def _max_batch_tokens(model: PreTrainedModel) -> int:
+    """Return the tokens of a batch: the usual number, or fewer so that the inputs of all layers take at most 1 GiB."""
     token_bytes = 4 * model.config.num_hidden_layers * model.config.hidden_size
     return min(forward_tokens(model.device), _STATE_BYTES // token_bytes)
 
 
 def sampled_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Return all rows in batches, in an order drawn with the seed 0: the first batches are a sample of all rows.
+    """Return all rows in batches, in a random order with seed 0, so that the first batches are a sample of all rows.
 
-    They have 4 rows, then half as many as all earlier ones together: 4, 4, 4, 6, 9, … Batches of more than
+    A batch has half as many rows as all earlier ones together, and at least 4: 4, 4, 4, 6, 9, … Batches of more than
     `batch_tokens` padded tokens are split.
     """
     order, ends = np.random.default_rng(0).permutation(len(lengths)), [FIRST_ROWS]

@@ -1,5 +1,6 @@
-"""Language models that predict at the places that are asked for alone, and not [B, L, V] for all: those that a
-masked language model sees masked, or, by a causal one, any from the tokens before it.
+"""Compute language-model logits only at selected positions, instead of [B, L, V].
+
+They are the masked positions of a masked language model, or any position but the first of a causal one.
 """
 
 import copy
@@ -14,7 +15,7 @@ from demiglace.errors import ModelError
 from demiglace.models.language_model import head_of, is_masked
 from demiglace.models.loading import load_config, load_whole, resolve_model
 
-# model type -> what maps hidden states to logits
+# model type -> function that returns the module from hidden states to logits
 _HEADS: dict[str, Callable[[Any], nn.Module]] = {
     "bert": lambda model: model.cls,
     "roberta": lambda model: model.lm_head,
@@ -27,10 +28,10 @@ _HEADS: dict[str, Callable[[Any], nn.Module]] = {
 
 
 class SelectedPositionLM(nn.Module):
-    """A body and a head; without a head, its own input embeddings turned round.
+    """A transformer body with a language-model head; without a head, the transposed input embeddings (tied weights).
 
-    causal: the body's state at place t has seen the tokens up to t alone, and so predicts place t + 1. It is never
-    shown what it predicts, and needs no mask there.
+    causal: the body's state at position t depends only on the tokens up to t, so it predicts position t + 1. The
+    predicted token is not an input, and needs no mask.
     """
 
     def __init__(self, body: Any, head: nn.Module | None, causal: bool = False):
@@ -39,10 +40,10 @@ class SelectedPositionLM(nn.Module):
         self.head = head
         self.causal = causal
 
-    def forward(self, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
-        """Logits [M, V] at the M places where bool [B, L] is true, in reading order; of a causal body never place 0."""
+    def forward(self, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
+        """Return logits [M, V] at the M positions where bool [B, L] is true, row by row; not position 0 if causal."""
         states = self.body(**inputs).last_hidden_state
-        hidden = states[places.roll(-1, 1)] if self.causal else states[places]
+        hidden = states[positions.roll(-1, 1)] if self.causal else states[positions]
         if self.head is not None:
             logits: Tensor = self.head(hidden)
             return logits
@@ -50,9 +51,9 @@ class SelectedPositionLM(nn.Module):
 
 
 def load_masked_lm(model: str) -> SelectedPositionLM:
-    """A language model from a checkpoint, causal or masked.
+    """Load a language model, causal or masked.
 
-    Raises `ModelError` where it is none, or masked and of a type not known here.
+    Raises `ModelError` for other models, and for a masked language model of an unsupported type.
     """
     path = resolve_model(model)
     config = load_config(path)
@@ -61,20 +62,22 @@ def load_masked_lm(model: str) -> SelectedPositionLM:
         return SelectedPositionLM(loaded.base_model, head_of(loaded), causal=True)
     kind = config.model_type
     if kind not in _HEADS:
-        raise ModelError(f"{model} is a {kind} model; a generator is a causal one, or one of {', '.join(_HEADS)}.")
+        raise ModelError(
+            f"{model} is a {kind} model; give a causal language model, or a masked one of type {', '.join(_HEADS)}."
+        )
     loaded, _ = load_whole(AutoModelForMaskedLM, path)
     return SelectedPositionLM(loaded.base_model, _HEADS[kind](loaded))
 
 
 def lm_with_tied_head(model: PreTrainedModel) -> SelectedPositionLM:
-    """A language model, causal or masked, of a copy of another one's body, its embeddings being its output layer.
+    """Return a language model, causal or masked, of a copy of a model's body, with its input embeddings as head.
 
-    Raises `ModelError` where those are of another width than its hidden states.
+    Raises `ModelError` if the embeddings and the hidden states differ in width.
     """
     width, hidden = model.get_input_embeddings().embedding_dim, model.config.hidden_size
     if width != hidden:
         raise ModelError(
-            f"the teacher's embeddings are {width} wide and its hidden states {hidden}, so that it cannot be its own "
-            "generator; name one with --method-options.generator."
+            f"the teacher's embeddings are {width} wide and its hidden states {hidden}, so no generator can be made of "
+            "it; give one with --method-options.generator."
         )
     return SelectedPositionLM(copy.deepcopy(model.base_model), None, causal=not is_masked(model.config))

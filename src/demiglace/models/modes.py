@@ -1,4 +1,4 @@
-"""A model's training and evaluation mode."""
+"""Training and evaluation mode of a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set evaluation mode inside, and then restore each part's mode: parts of a model in training may be frozen."""
+    """Set evaluation mode inside, then restore the mode of each submodule, which may differ between them."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

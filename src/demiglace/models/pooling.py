@@ -1,4 +1,4 @@
-"""One vector a row from its tokens' hidden states."""
+"""Pooling: one vector for each row from the hidden states of its tokens."""
 
 from typing import Literal
 
@@ -6,24 +6,27 @@ import torch
 from torch import Tensor
 
 Pooling = Literal["mean", "normalized-mean", "first", "last"]
-HiddenStateKind = Literal[Pooling, "tokens"]  # what of a layer is kept: one vector a row, or every token's
+HiddenStateKind = Literal[Pooling, "tokens"]  # states of a layer: one vector for each row, or one for each token
 PoolingOption = Literal["auto", Pooling]
 StateOption = Literal["auto", HiddenStateKind]
 
 POOLING_HELP = (
-    "one vector a row: mean over real tokens; normalized-mean, of states divided by their root mean square; the first "
-    "or the last token; auto: normalized-mean if a model is causal, else mean"
+    "pooling to one vector for each row; mean: over real tokens; normalized-mean: mean of states divided by their root "
+    "mean square; first or last: that token; auto: normalized-mean if a model is causal, else mean"
 )
-_EPSILON = 1e-12  # of a mean square
+_EPSILON = 1e-12  # added to a mean square
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: HiddenStateKind) -> Tensor:
     """Pool hidden states [B, L, d] over the real tokens of `attention_mask` [B, L] to float32 [B, d].
 
-    mean: Σ mask·h / Σ mask, added up in float32. normalized-mean: the mean of h / rms(h), with rms(h) the root mean
-    square over d, as the norm of a decoder's next layer reads it; an attention sink then counts as one token among
-    others. first and last: of the first or last real token, whichever side is padded. Padding never counts; both means
-    of a row without any token are zeros. tokens: float32 [B, L, d] unchanged, padding included.
+    - mean: Σ mask·h / Σ mask, summed in float32.
+    - normalized-mean: the mean of h / rms(h), with rms(h) the root mean square over d, as in the norm of a decoder's
+      next layer. An attention sink then has the weight of any other token.
+    - first, last: the first or last real token, whichever side is padded.
+    - tokens: float32 [B, L, d] without pooling, including padding.
+
+    Poolings ignore padding. Both means of a row without tokens are zeros.
     """
     if pooling == "tokens":
         return hidden.float()
@@ -46,7 +49,7 @@ def norm_ratios(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def _first(mask: Tensor) -> Tensor:
-    return mask.long().argmax(1)  # argmax is the first of equals
+    return mask.long().argmax(1)  # argmax returns the first of equal values
 
 
 def _last(mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Number format and attention kernel: what is fast on the present hardware."""
+"""Choose the precision and attention kernel that are fastest on the hardware."""
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,19 +12,20 @@ _NARROW = 256  # below this hidden size bf16 autocast is slower than fp32 on a C
 
 
 def choose_precision(precision: Precision, hidden_size: int, device: torch.device) -> Literal["bf16", "fp32"]:
-    """bf16 where the device computes faster in it and the model is wide enough to gain."""
+    """Return the precision; for `auto`, bf16 if it is faster on the device and the model is wide enough, else fp32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if hidden_size >= _NARROW and _cpu_gains_by_bf16() else "fp32"
+    return "bf16" if hidden_size >= _NARROW and _is_bf16_faster_on_cpu() else "fp32"
 
 
-def _cpu_gains_by_bf16() -> bool:
-    """Whether products of bf16 matrices are faster than fp32 ones on this processor.
+def _is_bf16_faster_on_cpu() -> bool:
+    """Return whether bf16 matrix products are faster than fp32 ones on this processor.
 
-    With AMX they are. With AVX512-BF16 alone they take 0.45 × the time on AMD's Zen 4, but 1.7 × on Intel's Xeons,
-    which claim the same instruction (both measured). A rule and not a measurement: a resumed run must choose alike.
+    With AMX they are. With AVX512-BF16 alone they take 0.45 × the time on AMD's Zen 4, but 1.7 × on Intel's Xeons with
+    the same instruction (both measured). This is a fixed rule, not a measurement, so that a resumed run chooses the
+    same.
     """
     if torch.cpu._is_amx_tile_supported():
         return True
@@ -37,12 +38,12 @@ def _cpu_info() -> str:
 
 
 def choose_attention(attention: Attention, precision: str, dropout: float, device: torch.device) -> str:
-    """Eager attention is faster in bf16 on a CPU while nothing drops out; sdpa everywhere else (measured)."""
+    """Return the attention kernel; for `auto`, eager in bf16 on a CPU without dropout, else sdpa (measured)."""
     if attention != "auto":
         return attention
     return "eager" if device.type == "cpu" and precision == "bf16" and dropout == 0 else "sdpa"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The autocast context of a chosen precision."""
+    """Return the autocast context of a precision, "bf16" or "fp32"."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

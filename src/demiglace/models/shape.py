@@ -1,4 +1,4 @@
-"""How large a model is: layers, widths, parameters, arithmetic."""
+"""Sizes of a model: layers, widths, parameters, floating-point operations."""
 
 from dataclasses import dataclass
 
@@ -9,37 +9,29 @@ from demiglace.errors import ModelError
 from demiglace.models.attention import attention_size
 from demiglace.models.causality import is_causal
 
-CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # how the names of causal language models' classes end
+CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # suffixes of the class names of causal language models
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes of a model.
+    """The sizes of a model."""
 
-    architecture: name of its class; num_labels: width of its classification head, 0 without one; max_positions:
-    tokens of the longest row it takes, or None if nothing limits them; parameters: all of them, shared ones once;
-    embedding_parameters: those that are looked up and not multiplied with; head_parameters: those that make a language
-    model's logits, 0 where it is none, and no embeddings even where they are shared with them; attention_size: width
-    of a layer's queries (heads · d_h), 0 where they cannot be read; causal: whether tokens attend only to earlier
-    tokens and themselves, false where the model has no single stack of layers.
-    """
-
-    architecture: str
+    architecture: str  # name of the class
     num_layers: int
     hidden_size: int
     num_heads: int
     vocab_size: int
-    num_labels: int
-    max_positions: int | None
-    parameters: int
-    embedding_parameters: int
-    head_parameters: int
-    attention_size: int
-    causal: bool
+    num_labels: int  # width of the classification head, 0 without one
+    max_positions: int | None  # maximum tokens of a row, None if unlimited
+    parameters: int  # all parameters; shared ones count once
+    embedding_parameters: int  # of tables that are only looked up, not multiplied with
+    head_parameters: int  # of a language-model head, even if it is tied to the embeddings; 0 without one
+    attention_size: int  # width of a layer's queries (heads · d_h), 0 if they are not found
+    causal: bool  # tokens attend only to themselves and earlier tokens; False without a single stack of layers
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "ModelShape":
-        """The shape of a model."""
+        """Return the shape of a model."""
         config, name = model.config, type(model).__name__
         head = model.get_output_embeddings()
         return cls(
@@ -71,7 +63,7 @@ def _max_positions(model: PreTrainedModel) -> int | None:
 
 
 def unused_positions(model: PreTrainedModel) -> int:
-    """RoBERTa's kin number their positions from the padding id on, so the first rows of the table go unused."""
+    """Return the number of unused rows of the position table: RoBERTa-like models start after the padding id."""
     tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
     unused = [m.padding_idx + 1 for m in tables if isinstance(m, nn.Embedding) and m.padding_idx is not None]
     return max(unused, default=0)
@@ -85,12 +77,12 @@ def _embedding_parameters(model: PreTrainedModel, head: nn.Module | None) -> int
 
 
 def forward_flops(shape: ModelShape, tokens: int, predicted: float = 1.0) -> int:
-    """Floating-point operations of one forward pass over a row of `tokens` tokens (a multiply-add counts as two).
+    """Return the floating-point operations of a forward pass over a row of `tokens` tokens; a multiply-add is two.
 
-    2 · (P − E − H) · T + 4 · n · d · T² + 2 · H · p · T: every parameter P that is no looked-up embedding E is
-    multiplied once a token, and in each of n layers of width d the scores Q·Kᵀ and their product with V take 2 · d · T²
-    each. A language model's head H makes logits for the share p of the tokens, those it predicts. Norms and softmax are
-    left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
+    They are 2 · (P − E − H) · T + 4 · n · d · T² + 2 · H · p · T. Each of the P parameters, except the embeddings E, is
+    multiplied once for each token. In each of n layers of width d, the scores Q·Kᵀ and their product with V take
+    2 · d · T² each. A language-model head H computes logits for the share p of the tokens (`predicted`). Norms and
+    softmax are left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
     """
     body = shape.parameters - shape.embedding_parameters - shape.head_parameters
     attention = 4 * shape.num_layers * shape.hidden_size * tokens**2

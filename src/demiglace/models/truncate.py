@@ -2,10 +2,10 @@
 
 Embeddings, norms, pooler and head are copied. Which layers stay is a strategy of Li et al. 2021 (arXiv 2110.08460), a
 list, or measured on text by `models.importance` or `models.greedy`. The ablations of that paper have the same shape and
-new weights.
+random weights.
 
 The authors' script defines `alternate`, `distil`, `bottom` and `top` for 6 of 12, 24, 36 or 48 layers of GPT-2. All
-other sizes are extrapolated. From 24 layers on, the script no longer takes neighbouring layers.
+other sizes are extrapolated. From 24 layers on, the script skips layers between those that it keeps.
 """
 
 import copy
@@ -69,7 +69,10 @@ def _step(n: int, m: int) -> int:
 
 
 def first_middle_last(n: int, m: int) -> Keep:
-    """The first, the one after the middle and the last layer: 12 → 3 keeps 0 6 11."""
+    """Return the first layer, the one after the middle and the last one: 12 → 3 keeps 0 6 11.
+
+    Raises `ModelError` unless m is 3.
+    """
     if m != 3:
         raise ModelError(f"strategy first-middle-last keeps 3 layers, not {m}; give --layers 3 or another strategy.")
     return (0, n // 2, n - 1)
@@ -81,16 +84,16 @@ STRATEGIES: dict[str, Callable[[int, int], Keep]] = {
     "bottom": bottom,
     "top": top,
     "first-middle-last": first_middle_last,
-    "random": alternate,  # these two take only the shape of the layers
+    "random": alternate,  # this one and the next use only the shape of these layers
     "embeddings": alternate,
 }
 ABLATIONS = ("random", "embeddings")
-AUTO = "auto"  # the strategy that suits the model and the text that is there
-MEASURED = ("block-influence", "greedy")  # strategies that choose layers by what they do on text
+AUTO = "auto"  # chooses a strategy by the model and the available text
+DATA_DRIVEN = ("block-influence", "greedy")  # strategies that measure layers on text
 
 
 def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
-    """The 0-based layers that a strategy keeps, ascending: `keep_count` of `num_layers`.
+    """Return the `keep_count` of `num_layers` layers that a strategy keeps, 0-based and ascending.
 
     Raises `ConfigError` for an unknown strategy and `ModelError` for a number of layers that cannot be kept.
     """
@@ -101,37 +104,38 @@ def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
 
 
 def check_count(keep_count: int, num_layers: int) -> None:
-    """Raise `ModelError` unless the model has so many layers to keep."""
+    """Raise `ModelError` unless `keep_count` is between 1 and the number of layers of the model."""
     if not 1 <= keep_count <= num_layers:
         raise ModelError(
-            f"{keep_count} layers were asked for; the model has {num_layers}: give --layers 1 to {num_layers}."
+            f"{keep_count} layers were requested; the model has {num_layers}: give --layers 1 to {num_layers}."
         )
 
 
 def check_keep(keep: Sequence[int], num_layers: int) -> None:
-    """Raise `ModelError` unless `keep` is an ascending list of different layers that the model has."""
+    """Raise `ModelError` unless `keep` is an ascending list of distinct layers of the model."""
     shown = ",".join(map(str, keep))
     if not keep:
-        raise ModelError("no layer would be kept; name at least one.")
+        raise ModelError("no layer would be kept; give at least one.")
     if min(keep) < 0 or max(keep) >= num_layers:
-        raise ModelError(f"layers {shown} were to be kept; the model's are numbered 0 to {num_layers - 1}.")
+        raise ModelError(f"layers {shown} were given; the layers of the model are 0 to {num_layers - 1}.")
     if list(keep) != sorted(set(keep)):
-        raise ModelError(f"layers {shown} were to be kept; name each once, in ascending order.")
+        raise ModelError(f"layers {shown} were given; give each layer once, in ascending order.")
 
 
 def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
-    """What the options --layers, --strategy and --keep mean for a model of `num_layers`; --keep overrides --strategy.
+    """Return the layers that --layers, --strategy and --keep select in a model of `num_layers`, 0-based and ascending.
 
-    `auto` and the strategies of `MEASURED` get `alternate` layers here: as many as they keep, for the checks and costs
-    that come before anything is measured. Raises `ConfigError` where neither --layers nor --keep is given, they
-    disagree, or --keep is given with a strategy that finds layers itself; else as `layers_to_keep`.
+    --keep overrides --strategy. For `auto` and the strategies of `DATA_DRIVEN`, return as many `alternate` layers
+    instead: checks and cost estimates need a choice before anything is measured. Raises `ConfigError` if neither
+    --layers nor --keep is given, if they disagree, or if --keep is given with a strategy that selects the layers
+    itself; otherwise as `layers_to_keep`.
     """
-    if strategy in MEASURED:
+    if strategy in DATA_DRIVEN:
         if keep is not None:
-            raise ConfigError(f"--strategy {strategy} finds the layers to keep; give --layers instead of --keep.")
+            raise ConfigError(f"--strategy {strategy} selects the layers to keep; give --layers instead of --keep.")
         if layers is None:
             raise ConfigError(f"--strategy {strategy} needs --layers, the number of layers to keep.")
-    if strategy in (AUTO, *MEASURED):
+    if strategy in (AUTO, *DATA_DRIVEN):
         strategy = "alternate"
     if keep is None:
         if layers is None:
@@ -139,7 +143,7 @@ def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequ
         return layers_to_keep(strategy, num_layers, layers)
     if strategy in ABLATIONS:
         raise ConfigError(
-            f"--strategy {strategy} keeps no layer's weights, and --keep names some; give --layers instead."
+            f"--strategy {strategy} keeps the weights of no layer, but --keep was given; give --layers instead."
         )
     if layers is not None and layers != len(keep):
         raise ConfigError(f"--layers {layers} and --keep {','.join(map(str, keep))} disagree; give one of them.")
@@ -148,33 +152,35 @@ def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequ
 
 
 def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
-    """A new model of the same class that has only the layers `keep`, with copies of all their and all other weights.
+    """Return a new model of the same class with only the layers `keep`; all weights are copied.
 
-    Number format, device and training mode stay. Raises `ModelError` for what `check_keep` and `layer_stack` refuse.
+    Dtype, device and training mode are kept. Raises `ModelError` as `check_keep` and `layer_stack` do.
     """
     name, stack = named_stack(model)
     check_keep(keep, len(stack))
-    with torch.random.fork_rng(devices=[]):  # its random weights are all replaced
+    with torch.random.fork_rng(devices=[]):  # all of its random weights are replaced
         student = type(model)(truncate_config(model.config, keep))
     nn.Module.to(student, model.device, model.dtype)
     student.train(model.training)
     student.load_state_dict(_kept_weights(model, name, keep), strict=True)
-    _table(student).padding_idx = _table(model).padding_idx  # whether padding learns: `loading.let_padding_learn`
+    _input_embeddings(student).padding_idx = _input_embeddings(
+        model
+    ).padding_idx  # whether its embedding is trained: `loading.unfreeze_padding_embedding`
     if model.can_generate():
         student.generation_config = copy.deepcopy(model.generation_config)
     return student
 
 
-def _table(model: PreTrainedModel) -> Any:
+def _input_embeddings(model: PreTrainedModel) -> Any:
     return model.get_input_embeddings()
 
 
 def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, seed: int) -> PreTrainedModel:
-    """Return the student that a strategy makes from a model and the layers that it chose.
+    """Return the student of a strategy, made of a model and the layers that the strategy selected.
 
     - random: the shape of `truncate_model`, with all weights initialized from `seed` as the architecture does.
     - embeddings: as random, but embeddings, positions, embedding norms, pooler and head are copied. The layers and the
-      final norm (GPT-2's ln_f) are new, as in the authors' script.
+      final norm (GPT-2's ln_f) have random weights, as in the authors' script.
     - others: `truncate_model`.
 
     Raises `ModelError` as `truncate_model` does.
@@ -182,13 +188,13 @@ def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, see
     student = truncate_model(model, keep)
     if strategy in ABLATIONS:
         new = ("",) if strategy == "random" else _layers_and_final_norm(student)
-        fresh = {k: w for k, w in _drawn(student, seed).items() if k.startswith(new)}
+        fresh = {k: w for k, w in _random_weights(student, seed).items() if k.startswith(new)}
         student.load_state_dict(fresh, strict=False)
     return student
 
 
 def _layers_and_final_norm(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the beginnings of the weights' names of the layers and of the norm after the last layer, if there is one.
+    """Return the name prefixes of the weights of the layers, and of the norm after the last layer, if there is one.
 
     The final norm is a norm in the same module as the stack of layers, such as transformer.ln_f beside transformer.h.
     Norms of embeddings in that module are left out: BLOOM's word_embeddings_layernorm and DeBERTa's LayerNorm.
@@ -204,8 +210,8 @@ def _layers_and_final_norm(model: PreTrainedModel) -> tuple[str, ...]:
     return (f"{stack}.", *(f"{parent}.{name}.".removeprefix(".") for name in norms))
 
 
-def _drawn(model: PreTrainedModel, seed: int) -> Mapping[str, torch.Tensor]:
-    """The weights of a new model of the same config, in float32 before they are copied to any other format."""
+def _random_weights(model: PreTrainedModel, seed: int) -> Mapping[str, torch.Tensor]:
+    """Return the weights of a new model of the same config, initialized from `seed` in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new: PreTrainedModel = type(model)(truncate_config(model.config, range(model.config.num_hidden_layers)))
@@ -213,27 +219,27 @@ def _drawn(model: PreTrainedModel, seed: int) -> Mapping[str, torch.Tensor]:
 
 
 def _kept_weights(model: PreTrainedModel, stack: str, keep: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The state dict with the layers renumbered from 0 and those not kept left out."""
-    place = {str(old): str(new) for new, old in enumerate(keep)}
+    """Return the state dict of the kept layers, renumbered from 0, and of all other modules."""
+    new_number = {str(old): str(new) for new, old in enumerate(keep)}
     kept = {}
     for key, weight in model.state_dict().items():
         if key.startswith(stack + "."):
             old, _, rest = key.removeprefix(stack + ".").partition(".")
-            if old not in place:
+            if old not in new_number:
                 continue
-            key = f"{stack}.{place[old]}.{rest}"
+            key = f"{stack}.{new_number[old]}.{rest}"
         kept[key] = weight
     return kept
 
 
 def truncate_config(config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
-    """The config of a model that has only the layers `keep`; lists with an entry for each layer are cut alike."""
+    """Return the config of a model with only the layers `keep`; truncate lists with one entry for each layer."""
     count, values = config.num_hidden_layers, config.to_dict()
     for name, value in values.items():
-        # of lists of that length only those named after layers (layer_types, …): others fit by chance (pos_att_type)
+        # only lists named after layers (layer_types, …): others have that length by chance (pos_att_type)
         if "layer" in name and isinstance(value, (list, tuple)) and len(value) == count:
             values[name] = [value[i] for i in keep]
     values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(keep)
     truncated = type(config).from_dict(values)
-    truncated._attn_implementation = config._attn_implementation  # not among the values, which are for config.json
+    truncated._attn_implementation = config._attn_implementation  # not in `to_dict`, which is for config.json
     return truncated

@@ -15,7 +15,7 @@ _DIGITS = 12  # of a hash that are shown
 _EXTRAS = ("agreement", "ece", "worst_class_f1", "teacher_difference")
 
 
-def summarise(
+def summarize(
     records: Sequence[Record],
     home: Path,
     primary: Sequence[Contrast] = (),

@@ -1,5 +1,7 @@
-"""Reading signals off a forward pass by hooks: hidden states are pooled as they appear, so that no [B, L, d] outlives
-its layer unless every token is asked for."""
+"""Capture signals of a forward pass by hooks.
+
+Hidden states are pooled as soon as a layer returns them, so that no [B, L, d] is kept unless every token is requested.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
-from demiglace.models.attention import AttentionInput, attention_taps
+from demiglace.models.attention import AttentionInput, attention_hooks
 from demiglace.models.language_model import head_input, head_of
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import HiddenStateKind, pool
@@ -19,18 +21,18 @@ from demiglace.signals.request import SignalRequest, Signals
 def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Signals:
     """Run the model on a batch and return the requested signals, with gradients where they are enabled.
 
-    A language model makes no logits: where they are requested, what its head would make them from is kept.
+    For a language model no logits are computed. If they are requested, the input of its head is returned instead.
 
-    Raises `ModelError` where attention inputs are asked for and `models.attention` cannot find them.
+    Raises `ModelError` if attention inputs are requested and `models.attention` cannot find them.
     """
     states: dict[tuple[HiddenStateKind, int], Tensor] = {}
     attention: dict[tuple[AttentionInput, int], Tensor] = {}
-    mask = None if request.cacheable else batch.attention_mask
+    mask = None if request.is_cacheable else batch.attention_mask
     with _hooks(model, request, batch.attention_mask, states, attention):
         if head_of(model) is not None:
-            with head_input(model) as found:
+            with head_input(model) as head_inputs:
                 model(**batch.inputs)
-            return Signals(None, states, attention, mask, found[0] if request.logits else None)
+            return Signals(None, states, attention, mask, head_inputs[0] if request.logits else None)
         logits = model(**batch.inputs).logits
     return Signals(logits.float() if request.logits else None, states, attention, mask)
 
@@ -58,7 +60,7 @@ def _state_hooks(
 ) -> list[Any]:
     layers = layer_stack(model) if request.hidden else nn.ModuleList()
 
-    def keep(layer: int) -> Callable[[Tensor], None]:
+    def store_layer(layer: int) -> Callable[[Tensor], None]:
         poolings = [p for p, i in sorted(request.hidden) if i == layer]
 
         def store(hidden: Tensor) -> None:
@@ -67,29 +69,29 @@ def _state_hooks(
 
         return store
 
-    handles = [_on_output(layers[i - 1], keep(i)) for i in {i for _, i in request.hidden} if i > 0]
+    handles = [_on_output(layers[i - 1], store_layer(i)) for i in {i for _, i in request.hidden} if i > 0]
     if any(i == 0 for _, i in request.hidden):
-        handles.append(_on_input(layers[0], keep(0)))
+        handles.append(_on_input(layers[0], store_layer(0)))
     return handles
 
 
 def _attention_hooks(
     model: PreTrainedModel, request: SignalRequest, attention: dict[tuple[AttentionInput, int], Tensor]
 ) -> list[Any]:
-    """Hooks on the linear maps of queries, keys and values: no attention map is asked of the model."""
+    """Register hooks on the projections of queries, keys and values, so that any attention kernel can be used."""
 
     if not request.attention:
         return []
-    taps = attention_taps(model, {layer for _, layer in request.attention})
+    hooks = attention_hooks(model, {layer for _, layer in request.attention})
 
-    def keep(key: tuple[AttentionInput, int]) -> Callable[[Tensor], None]:
+    def store_key(key: tuple[AttentionInput, int]) -> Callable[[Tensor], None]:
         def store(output: Tensor) -> None:
-            if key not in attention:  # first comes the text; DeBERTa then maps its relative positions likewise
-                attention[key] = taps[key].cut(output)
+            if key not in attention:  # the first call is for the text; DeBERTa's second one is for relative positions
+                attention[key] = hooks[key].extract(output)
 
         return store
 
-    return [_on_output(taps[key].module, keep(key)) for key in sorted(request.attention)]
+    return [_on_output(hooks[key].module, store_key(key)) for key in sorted(request.attention)]
 
 
 def _on_output(layer: nn.Module, store: Callable[[Tensor], None]) -> Any:

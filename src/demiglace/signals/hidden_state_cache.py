@@ -1,4 +1,4 @@
-"""The teacher asked once: its logits and the pooled hidden states of all its layers, on disk, one row after another."""
+"""Cache on disk of the teacher's logits and the pooled hidden states of all its layers, one entry for each row."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from demiglace.console import Bar
 from demiglace.data.batching import Batch, collate, forward_tokens, sorted_batches
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
@@ -24,19 +24,19 @@ SHARD_ROWS = 4096
 
 @dataclass(frozen=True)
 class CacheKey(CacheSpec):
-    """Everything the cached numbers depend on. teacher and tokens are fingerprints."""
+    """Everything that the cached numbers depend on."""
 
-    online: ClassVar[str] = "--cache off"
+    disable_flag: ClassVar[str] = "--cache off"
 
-    teacher: str
-    tokens: str
+    teacher: str  # fingerprint of the model
+    tokens: str  # fingerprint of the tokenized rows
     rows: int
-    outputs: int
+    outputs: int  # width of the logits
     layers: int
-    width: int
+    width: int  # of hidden states
     poolings: tuple[HiddenStateKind, ...]
-    dtype: Literal["float16", "float32"]
-    precision: str
+    dtype: Literal["float16", "float32"]  # of the arrays on disk
+    precision: str  # of the teacher's forward pass
 
     @classmethod
     def of(
@@ -48,7 +48,7 @@ class CacheKey(CacheSpec):
         dtype: Literal["float16", "float32"],
         precision: str,
     ) -> "CacheKey":
-        """The key of a capture; all layers are kept whichever the request names, so that methods share caches."""
+        """Return the key of a cache. It has all layers, whichever the request names, so that methods share caches."""
         return cls(
             teacher=teacher,
             tokens=examples.fingerprint,
@@ -63,26 +63,28 @@ class CacheKey(CacheSpec):
 
     @property
     def shard_rows(self) -> int:
-        """Rows of a shard."""
+        """Return the number of rows of a shard."""
         return SHARD_ROWS
 
     @property
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """The logits [N, C], and the hidden states: N · (C + poolings · (layers + 1) · d) numbers."""
+        """Return shape and dtype of the logits [N, C] and the hidden states: N · (C + poolings · (layers + 1) · d)
+        numbers.
+        """
         hidden = hidden_arrays(self.rows, self.layers, self.width, self.poolings, self.dtype)
         return {"logits": ((self.rows, self.outputs), self.dtype)} | hidden
 
 
 class SignalCache:
-    """A complete cache, memory-mapped; rows are the row numbers of the `TokenizedSplit` that were captured."""
+    """A complete cache, memory-mapped; its rows are those of the captured `TokenizedSplit`."""
 
     def __init__(self, directory: Path, key: CacheKey):
-        """Open and verify a complete cache. Raises `CacheError` where a shard is missing or corrupt."""
+        """Open and verify a complete cache. Raises `CacheError` if a shard is missing or corrupt."""
         self._poolings = key.poolings
         self._arrays = open_arrays(directory, key)
 
     def fetch(self, batch: Batch, phase: int = 0) -> Signals:
-        """The captured signals of the batch's rows, on the batch's device, the same in every phase."""
+        """Return the cached signals of the batch's rows on its device; they are the same in every phase."""
         logits = torch.from_numpy(self._arrays["logits"][batch.rows])
         states = read_states(self._arrays, self._poolings, batch)
         return Signals(logits.to(batch.input_ids.device, non_blocking=True).float(), states)
@@ -91,14 +93,14 @@ class SignalCache:
 def hidden_arrays(
     rows: int, layers: int, width: int, poolings: Sequence[HiddenStateKind], dtype: str
 ) -> dict[str, tuple[tuple[int, ...], str]]:
-    """For each pooling the hidden states of all layers: file stem to shape [N, layers + 1, d] and number format."""
+    """Return shape [N, layers + 1, d] and dtype of the hidden states of each pooling, by file stem."""
     return {f"hidden-{p}": ((rows, layers + 1, width), dtype) for p in poolings}
 
 
 def read_states(
     arrays: Mapping[str, np.ndarray], poolings: Sequence[HiddenStateKind], batch: Batch
 ) -> dict[tuple[HiddenStateKind, int], Tensor]:
-    """The hidden states of the batch's rows, (pooling, layer) to [B, d], on the batch's device."""
+    """Return the hidden states of the batch's rows on its device: (pooling, layer) to [B, d]."""
     states: dict[tuple[HiddenStateKind, int], Tensor] = {}
     for pooling in poolings:
         block = torch.from_numpy(arrays[f"hidden-{pooling}"][batch.rows])
@@ -115,9 +117,9 @@ def fill_cache(
     rank: int = 0,
     ranks: int = 1,
 ) -> None:
-    """Capture the shards that `directory` does not hold yet; with several processes each takes its share of them.
+    """Capture the shards that are missing in `directory`; each of `ranks` processes captures its share of them.
 
-    Raises `CacheError` where a signal is too large for the number format or cannot be written.
+    Raises `CacheError` if a signal is too large for the dtype or cannot be written.
     """
     source = OnlineTeacher(teacher, all_layers(key.poolings, key.layers), key.precision)
 
@@ -128,7 +130,7 @@ def fill_cache(
 
 
 def all_layers(poolings: Iterable[HiddenStateKind], layers: int) -> SignalRequest:
-    """The logits, and the hidden states of all layers under these poolings."""
+    """Return a request for the logits and the hidden states of all layers with these poolings."""
     request = SignalRequest(logits=True)
     for pooling in poolings:
         request |= hidden_request(pooling, range(layers + 1))
@@ -139,23 +141,23 @@ def _capture_shard(
     key: CacheKey, rows: np.ndarray, source: OnlineTeacher, examples: TokenizedSplit, device: torch.device, bar: Bar
 ) -> dict[str, np.ndarray]:
     blocks = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
-    for places in sorted_batches(examples.lengths[rows], forward_tokens(device)):
-        batch = collate(examples, rows[places], device)
+    for positions in sorted_batches(examples.lengths[rows], forward_tokens(device)):
+        batch = collate(examples, rows[positions], device)
         signals = source.fetch(batch)
         assert signals.logits is not None
-        blocks["logits"][places] = signals.logits.cpu().numpy()
-        write_hidden_states(blocks, places, signals, key.poolings, key.layers)
-        bar.advance(len(places))
+        blocks["logits"][positions] = signals.logits.cpu().numpy()
+        write_hidden_states(blocks, positions, signals, key.poolings, key.layers)
+        bar.advance(len(positions))
     return blocks
 
 
 def write_hidden_states(
     blocks: dict[str, np.ndarray],
-    places: np.ndarray,
+    positions: np.ndarray,
     signals: Signals,
     poolings: Iterable[HiddenStateKind],
     layers: int,
 ) -> None:
-    """Put a batch's hidden states of all layers to these places of a shard."""
+    """Write a batch's hidden states of all layers to these positions of a shard's arrays."""
     for pooling in poolings:
-        blocks[f"hidden-{pooling}"][places] = signals.hidden(pooling, range(layers + 1)).cpu().numpy()
+        blocks[f"hidden-{pooling}"][positions] = signals.hidden(pooling, range(layers + 1)).cpu().numpy()

@@ -13,22 +13,22 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch, collate, sorted_batches
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.pooling import norm_ratios
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import hidden_request
 
 SINK_RATIO = 10.0
 _ROWS = 32
-_TOKENS = 4096  # of all rows together, but for at least two rows
-_PASS_TOKENS = 512  # of a forward pass, whose states of all tokens are kept for a moment
+_TOKENS = 4096  # of all rows together; at least two rows are used
+_PASS_TOKENS = 512  # of a forward pass, in which the states of all tokens are in memory
 
 
 @dataclass(frozen=True)
 class Sinks:
-    """Tokens whose norm is more than `SINK_RATIO` times the median norm of their row, in some of the layers.
+    """Counts of tokens whose norm is over `SINK_RATIO` times the median norm of their row in at least one layer.
 
-    A token counts once, in however many layers it is a sink.
+    A token is counted once, whatever the number of layers in which it is a sink.
     """
 
     rows: int  # rows that were run through the model
@@ -36,13 +36,16 @@ class Sinks:
     first: int  # sinks that are the first token of their row
     last: int  # sinks that are the last token of a row of several tokens
     between: int  # all other sinks
-    largest_ratio: float  # largest norm over the median of its row, also where it is no sink
+    largest_ratio: float  # largest norm over the median of its row, whether it is a sink or not
 
 
 def find_sinks(
     model: PreTrainedModel, examples: TokenizedSplit | Blocks, layers: Iterable[int], precision: str = "fp32"
 ) -> Sinks:
-    """Find sinks in these layers on up to 32 rows, drawn with seed 0, of at most 4,096 tokens but at least two rows."""
+    """Count sinks in these layers, on up to 32 rows drawn with seed 0 that have at most 4,096 tokens together.
+
+    At least two rows are used, whatever their length.
+    """
     layers = sorted(layers)
     source = OnlineTeacher(model, hidden_request("tokens", layers), precision)
     chosen = np.random.default_rng(0).permutation(len(examples))[:_ROWS]

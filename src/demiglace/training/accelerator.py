@@ -11,7 +11,7 @@ from demiglace.errors import ConfigError, unknown
 
 
 def check_trackers(config: TrainConfig) -> None:
-    """Raise `ConfigError` for a tracker that accelerate does not know or that is not installed."""
+    """Raise `ConfigError` for a tracker that accelerate does not support or that is not installed."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     for name in config.track or ():
@@ -24,10 +24,11 @@ def check_trackers(config: TrainConfig) -> None:
 def make_accelerator(
     config: TrainConfig, directory: Path, run_config: dict[str, Any], all_parameters: bool = True
 ) -> Accelerator:
-    """The accelerator of a run, with its trackers started. Precision is ours: the objective casts by itself.
+    """Return the accelerator of a run with its trackers started; its precision is off, because the objective casts.
 
-    all_parameters: whether every step uses every parameter. Where not, as in methods of several phases or without a
-    term on outputs, processes have to look for those that got no gradient before they exchange them, which takes time.
+    all_parameters: whether every step uses every parameter. If not, as in methods of several phases or without a term
+    on logits, DDP has to find the parameters without a gradient in every step, which takes time. Raises `ConfigError`
+    as `check_trackers` does.
     """
     check_trackers(config)
     accelerator = Accelerator(

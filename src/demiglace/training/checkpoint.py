@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, put in place whole, with a checksum and the position in its header."""
+"""Checkpoints: safetensors files, written atomically, with a checksum and the trainer state in the header."""
 
 import json
 import os
@@ -14,57 +14,57 @@ from torch import Tensor
 from demiglace.errors import RunError
 
 
-def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON position; a crash or a full disk leaves the previous checkpoint as it was.
+def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], trainer_state: Mapping[str, Any]) -> None:
+    """Write tensors and a trainer state of JSON values; a crash or a full disk leaves the previous checkpoint intact.
 
-    Raises `RunError` where the file cannot be written.
+    Raises `RunError` if the file cannot be written.
     """
-    plain = _untie(tensors)
-    header = {"position": json.dumps(dict(position))}
-    header["crc32"] = str(_checksum(plain, header["position"]))
+    untied = _untie(tensors)
+    header = {"position": json.dumps(dict(trainer_state))}
+    header["crc32"] = str(_checksum(untied, header["position"]))
     draft = file.with_name(file.name + ".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, draft, metadata=header)
+        save_file(untied, draft, metadata=header)
         with draft.open("rb") as handle:
             os.fsync(handle.fileno())
         draft.replace(file)
     except (OSError, SafetensorError) as error:
         draft.unlink(missing_ok=True)
         raise RunError(
-            f"the checkpoint {file} could not be written ({error}); make room there and repeat the command: it goes "
-            "on from the last checkpoint, which is intact."
+            f"the checkpoint {file} could not be written ({error}); free disk space and repeat the command: it "
+            "resumes from the last checkpoint, which is intact."
         ) from error
 
 
 def _untie(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU; copied where one shares memory with another (tied weights), which safetensors refuses.
+    """Return the tensors on the CPU. Copy those that share memory (tied weights), which safetensors refuses.
 
-    Copying all would cost as much memory as model and optimiser take, at the peak of the run.
+    Copying all of them would take as much memory as model and optimizer, at the peak of the run.
     """
-    plain: dict[str, Tensor] = {}
+    untied: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        memory = own.untyped_storage().data_ptr()
-        plain[name] = own.clone() if memory in seen else own
+        cpu_tensor = tensor.detach().cpu().contiguous()
+        memory = cpu_tensor.untyped_storage().data_ptr()
+        untied[name] = cpu_tensor.clone() if memory in seen else cpu_tensor
         seen.add(memory)
-    return plain
+    return untied
 
 
 def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and position of a checkpoint. Raises `RunError` where it is damaged."""
+    """Return the tensors and the trainer state of a checkpoint. Raises `RunError` if it is damaged."""
     try:
         with safe_open(file, "pt") as handle:
             header = handle.metadata()
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         intact = int(header["crc32"]) == _checksum(tensors, header["position"])
-        position = json.loads(header["position"])
+        trainer_state = json.loads(header["position"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(file, str(error)) from error
     if not intact:
         raise _damaged(file, "its checksum does not match")
-    return tensors, position
+    return tensors, trainer_state
 
 
 def _damaged(file: Path, reason: str) -> RunError:
@@ -74,8 +74,8 @@ def _damaged(file: Path, reason: str) -> RunError:
     )
 
 
-def _checksum(tensors: Mapping[str, Tensor], position: str) -> int:
-    value = zlib.crc32(position.encode())
+def _checksum(tensors: Mapping[str, Tensor], trainer_state: str) -> int:
+    value = zlib.crc32(trainer_state.encode())
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].numpy().data, value)
@@ -83,10 +83,10 @@ def _checksum(tensors: Mapping[str, Tensor], position: str) -> int:
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with `prefix` before their names."""
+    """Return the tensors with `prefix` added to their names."""
     return {prefix + name: t for name, t in tensors.items()}
 
 
 def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors whose names begin with `prefix`, without it."""
+    """Return the tensors whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

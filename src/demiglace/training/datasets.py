@@ -10,7 +10,7 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.schema import Dataset
-from demiglace.data.tokenise import TokenizedSplit, concatenate, tokenise
+from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.evaluation.metrics import METRICS, compute
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.methods.base import Problem
@@ -98,12 +98,12 @@ def tokenize_dataset(
 
     Raises `ConfigError` where a row is longer than one of the models takes.
     """
-    examples = {name: tokenise(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
+    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
     lines = list(dataset.splits["train"].lines)
     unlabelled = 0
     if source.unlabelled:
         split = load_unlabelled(source, dataset)
-        examples["train"] = concatenate(examples["train"], tokenise(split, tokenizer, source.max_length))
+        examples["train"] = concatenate(examples["train"], tokenize(split, tokenizer, source.max_length))
         lines += split.lines
         unlabelled = len(split)
         say(f"and {unlabelled:,} rows without labels")

@@ -1,6 +1,6 @@
-"""What a run tells about its own health: does every loss term teach, does one drown another, do features collapse.
+"""Diagnostics of a run: whether each loss term trains the student, whether one dominates, whether features collapse.
 
-Nothing here changes the run: no weight, no gradient and no random number of it.
+They do not change the run: its weights, gradients and random numbers stay as they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,107 +24,110 @@ from demiglace.signals.request import Signals
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, PerturbedBatch
 
-_STEPS_BETWEEN = 200  # from one look at the gradients to the next: so they cost less than 1 % of the time
-_ROWS = 8  # rows that such a look takes
-_FIRST_ROWS = 32  # rows of the look in a phase's first steps, which the user is shown
-_FAR_APART = 30.0  # times that one weighted term's gradient may be another's
+_STEPS_BETWEEN = 200  # steps between measurements of gradient norms, so that they take less than 1 % of the time
+_ROWS = 8  # rows of such a measurement
+_FIRST_ROWS = 32  # rows of the measurement in the first steps of a phase, which is printed
+_MAX_RATIO = 30.0  # of the gradient norms of two weighted terms
 
-_LEAST = {"feature_variance": 0.02, "centered_cosine": 0.3}  # healthy terms lie above
+_THRESHOLDS = {"feature_variance": 0.02, "centered_cosine": 0.3}  # lower values give a warning
 _MEANING = {
     "feature_variance": (
-        "the features of all rows are nearly the same, so {term} trains next to nothing; try projection=none, "
+        "the features of all rows are nearly equal, so {term} trains almost nothing; try projection=none, "
         "another pooling or a lower --lr."
     ),
     "centered_cosine": (
-        "student and teacher hardly agree on what distinguishes one row from another, so {term} trains what all rows "
-        "share; try projection=none, or start=matched."
+        "student and teacher hardly agree on the differences between rows, so {term} trains what all rows have in "
+        "common; try projection=none or start=matched."
     ),
 }
-_SETTLED = 100  # steps after which two models should agree; a student with new weights does not at the start
+_AGREEMENT_STEPS = 100  # steps before centered_cosine is checked; a student with random weights starts low
 
 FetchBatch = Callable[[np.ndarray, TrainingProgress], tuple[Batch, Signals, PerturbedBatch | None]]
 
 
 def loss_shares(objective: Objective, values: Sequence[float]) -> dict[str, float]:
-    """Each term's share of the total: |weight · value| / Σ |weight · value|, all 0 where the total is."""
+    """Return each term's share of the total, |weight · value| / Σ |weight · value|; all are 0 if the total is 0."""
     parts = [abs(row.weight * value) for row, value in zip(objective.rows, values, strict=True)]
     total = sum(parts) or 1.0
     return {name: part / total for name, part in zip(objective.names, parts, strict=True)}
 
 
 def gradient_norms(objective: Objective, terms: Tensor, phase: int) -> tuple[int, dict[str, float]]:
-    """‖∂(weight · term) / ∂W‖₂ for the phase's terms, W the parameters of the last layer that they share.
+    """Compute ‖∂(weight · term) / ∂W‖₂ of the phase's terms, W the parameters of the last layer that all of them train.
 
-    terms: those of `Objective.term_values`, unweighted [terms], with their graph. Returns that layer's number, from 1,
-    and the norms by term; where those that reach any layer share none, the first one's. No `grad` is touched.
-    (Chen et al. 2018, GradNorm, arXiv 1711.02257, weigh terms by these.)
+    terms: of `Objective.term_values`, unweighted [terms], with their graph. Return the number of that layer, from 1,
+    and the norm of each term. If the terms share no layer, use the first one. `grad` of the parameters is unchanged.
+    GradNorm weights terms by these norms (Chen et al. 2018, arXiv 1711.02257).
     """
     layers = _layers(objective.student)
     flat = [p for layer in layers for p in layer]
     norms: dict[str, list[float]] = {}
-    for name, row, value, on in zip(objective.names, objective.rows, terms, objective.active(phase), strict=True):
-        if on and value.requires_grad:
-            found = iter(torch.autograd.grad(row.weight * value, flat, retain_graph=True, allow_unused=True))
-            norms[name] = [_norm([next(found) for _ in layer]) for layer in layers]
-    felt = [norm for norm in norms.values() if any(norm)]
-    reached = [i for i in range(len(layers)) if all(norm[i] > 0 for norm in felt)]
-    last = reached[-1] if reached else 0
+    for name, row, value, active in zip(objective.names, objective.rows, terms, objective.active(phase), strict=True):
+        if active and value.requires_grad:
+            grads = iter(torch.autograd.grad(row.weight * value, flat, retain_graph=True, allow_unused=True))
+            norms[name] = [_norm([next(grads) for _ in layer]) for layer in layers]
+    nonzero = [norm for norm in norms.values() if any(norm)]
+    shared = [i for i in range(len(layers)) if all(norm[i] > 0 for norm in nonzero)]
+    last = shared[-1] if shared else 0
     return last + 1, {name: norm[last] for name, norm in norms.items()}
 
 
 def _layers(student: PreTrainedModel) -> list[list[nn.Parameter]]:
-    """The trained parameters of each layer; of the whole model where its layers are not found."""
+    """Return the trained parameters of each layer, or of the full model if its layers cannot be found."""
     try:
         blocks: Iterable[nn.Module] = layer_stack(student)
     except ModelError:
         blocks = [student]
     layers = [[p for p in block.parameters() if p.requires_grad] for block in blocks]
-    # where all layers are frozen, what is left, such as the head
+    # if all layers are frozen, use the other parameters, such as the head
     return layers if any(layers) else [[p for p in student.parameters() if p.requires_grad]]
 
 
 def _norm(gradients: Sequence[Tensor | None]) -> float:
-    """Of all of them together."""
-    there = [g.float().norm() for g in gradients if g is not None]
-    return float(torch.stack(there).norm()) if there else 0.0
+    """Return the joint norm of all gradients, 0 if there are none."""
+    norms = [g.float().norm() for g in gradients if g is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
 
 
-def imbalance_warning(parts: Mapping[str, float]) -> str | None:
-    """Return a warning where one term's gradient norm is over 30 times another's; terms of norm 0 do not count."""
-    there = {name: part for name, part in parts.items() if part > 0}
-    if not there:
+def imbalance_warning(norms: Mapping[str, float]) -> str | None:
+    """Return a warning if one term's gradient norm is over 30 times another's; norms of 0 are ignored."""
+    nonzero = {name: norm for name, norm in norms.items() if norm > 0}
+    if not nonzero:
         return None
-    most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
-    times = there[most] / there[least]
-    if times <= _FAR_APART:
+    largest, smallest = max(nonzero, key=nonzero.__getitem__), min(nonzero, key=nonzero.__getitem__)
+    ratio = nonzero[largest] / nonzero[smallest]
+    if ratio <= _MAX_RATIO:
         return None
     return (
-        f"warning: the gradient of {most} is {times:,.0f} times as large as that of {least}, which has next to no "
+        f"warning: the gradient of {largest} is {ratio:,.0f} times as large as that of {smallest}, which has almost no "
         "effect; change their weights."
     )
 
 
-def _bound(name: str, step: int) -> float | None:
-    """Return the value below which a diagnostic is a warning at this step; None for one that is not watched."""
+def _threshold(name: str, step: int) -> float | None:
+    """Return the value below which a diagnostic gives a warning at this step, or None if it never does."""
     key = name.partition(".")[2]
-    return None if key == "centered_cosine" and step < _SETTLED else _LEAST.get(key)
+    return None if key == "centered_cosine" and step < _AGREEMENT_STEPS else _THRESHOLDS.get(key)
 
 
 class Diagnostics:
-    """Looks at a run after each window of its log, on the main process, unless `--diagnostics off`."""
+    """Checks of a run after each log window, on the main process; disabled by `--diagnostics off`."""
 
-    def __init__(self, objective: Objective, config: TrainConfig, log: RunLog, hear: FetchBatch):
-        self._objective, self._config, self._log, self._fetch_batch_and_signals = objective, config, log, hear
+    def __init__(self, objective: Objective, config: TrainConfig, log: RunLog, fetch_batch: FetchBatch):
+        self._objective, self._config, self._log, self._fetch_batch_and_signals = objective, config, log, fetch_batch
         self._checked: set[int] = set()
         self._low: set[str] = set()
         self._warned: set[str] = set()
 
     def on_log(self, record: Mapping[str, Any], rows: np.ndarray, steps: int, now: TrainingProgress) -> None:
-        """Look at a window of `steps` steps: its record in the log, the rows of its last step, and where that was."""
+        """Check a window of `steps` steps.
+
+        record: its record in the log; rows and now: of its last step.
+        """
         if self._config.diagnostics == "off":
             return
         end = record["step"]
-        # from a phase's second step on: at the first one, a weight that rises from 0 is still 0
+        # not in the first step of a phase, where a rising weight is still 0
         is_mixed = len(self._objective.rows) > 1
         if is_mixed and now.phase not in self._checked and now.phase_epoch == 0 and now.fraction > 0:
             self._checked.add(now.phase)
@@ -135,9 +138,9 @@ class Diagnostics:
         self._watch_features(end, record["diagnostics"])
 
     def _first_steps(self, record: Mapping[str, Any], rows: np.ndarray, now: TrainingProgress) -> None:
-        """Print each term's share of the gradient; warn of a term without any and of two that are far apart.
+        """Print each term's share of the gradient. Warn about terms without a gradient and about very unequal ones.
 
-        Shares of the loss would mislead: a term may be small and steep, or large and flat.
+        Shares of the loss would mislead: a small term may have a large gradient, and a large one a small gradient.
         """
         layer, norms = self._norms(rows, now)
         terms, total = record["terms"], sum(norms.values()) or 1.0
@@ -154,7 +157,7 @@ class Diagnostics:
             say(warning)
 
     def _norms(self, rows: np.ndarray, now: TrainingProgress) -> tuple[int, dict[str, float]]:
-        """Compute the terms' gradient norms on these rows at the present weights; see `gradient_norms`."""
+        """Compute the terms' gradient norms on these rows at the current weights; see `gradient_norms`."""
         with seeded(self._config.seed), torch.enable_grad():
             batch, signals, perturbed = self._fetch_batch_and_signals(rows, now)
             labelled = max(1.0, float(batch.labelled.sum()))
@@ -162,8 +165,8 @@ class Diagnostics:
             return gradient_norms(self._objective, terms, now.phase)
 
     def _watch_features(self, step: int, values: Mapping[str, float]) -> None:
-        """Warn once of each term whose features say nothing of the rows, in two windows running."""
-        low = {n for n, value in values.items() if (bound := _bound(n, step)) is not None and value < bound}
+        """Warn once about each term whose diagnostics are too low in two consecutive windows."""
+        low = {n for n, value in values.items() if (threshold := _threshold(n, step)) is not None and value < threshold}
         for name in (low & self._low) - self._warned:
             term, _, key = name.partition(".")
             say(f"warning: {name} is {values[name]:.1e}: {_MEANING[key].format(term=term)}")
@@ -171,7 +174,7 @@ class Diagnostics:
         self._low = low
 
     def _temperature(self, term: Term) -> str:
-        """What a term's temperature does to its gradient; nothing where outputs are compared as numbers."""
+        """Return the effect of a term's temperature on its gradient, "" for a term without one."""
         if isinstance(term, ScheduledTerm):
             return self._temperature(term.term)
         is_regression = self._objective.student.config.num_labels == 1

@@ -1,8 +1,8 @@
-"""One model shared out among processes: each holds a part of every weight, gradient and moment (FSDP).
+"""Fully sharded data parallel (FSDP): each process has a part of every weight, gradient and optimizer state.
 
-PyTorch's `fully_shard` (Zhao et al. 2023, arXiv 2304.11277; its second version) layer by layer, used directly because
-accelerate's way to it leaves out processes on CPUs. Everything that leaves a sharded model is gathered first, by all
-processes at once.
+PyTorch's `fully_shard` (FSDP2; Zhao et al. 2023, arXiv 2304.11277) is applied layer by layer. It is used directly,
+because accelerate does not support it on CPUs. Tensors of a sharded model are gathered by all processes before they are
+saved or returned.
 """
 
 import copy
@@ -21,7 +21,7 @@ from demiglace.models.layer_stack import layer_stack
 
 
 def apply_fsdp(module: nn.Module, student: PreTrainedModel, device: torch.device) -> None:
-    """Share out, in place, each layer of the student, and then all that is left of the module around it."""
+    """Shard in place each layer of the student, and then the rest of the module that contains it."""
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layer_stack(student):
         fully_shard(layer, mesh=mesh)
@@ -29,13 +29,13 @@ def apply_fsdp(module: nn.Module, student: PreTrainedModel, device: torch.device
 
 
 def unsharded_copy(student: PreTrainedModel) -> PreTrainedModel:
-    """The same model, to be kept whole; to be called before `apply_fsdp`."""
+    """Return a copy of the model that stays unsharded. Call this before `apply_fsdp`."""
     return copy.deepcopy(student)
 
 
 @contextmanager
 def no_grad_sync(module: nn.Module) -> Iterator[None]:
-    """Inside, gradients are added up in each process and not exchanged."""
+    """Accumulate gradients in each process inside the context, without synchronization."""
     assert isinstance(module, FSDPModule)
     module.set_requires_gradient_sync(False)
     try:
@@ -45,17 +45,17 @@ def no_grad_sync(module: nn.Module) -> Iterator[None]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor gathered from all processes where it is shared out; each has to call this."""
+    """Return a tensor, gathered from all processes if it is sharded. All processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def full_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`full_tensor` of each."""
+    """Return the `full_tensor` of each tensor."""
     return {name: full_tensor(t) for name, t in tensors.items()}
 
 
 def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load unsharded weights into a module, or a part of one, that may be sharded. All processes have to call it."""
+    """Load unsharded weights into a module, or a part of one, that may be sharded. All processes must call this."""
     if any(isinstance(p, DTensor) for p in module.parameters()):
         set_model_state_dict(module, dict(tensors), options=StateDictOptions(full_state_dict=True))
     else:
@@ -63,7 +63,7 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def distribute_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor shared out as a parameter of the same shape is."""
+    """Return a full tensor, sharded like a parameter of the same shape."""
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return value

@@ -1,10 +1,10 @@
-"""The one training loop, for every method, with a teacher or without, on one process or many.
+"""The training loop of all methods, with or without a teacher, on one or several processes.
 
-A step is `batch_size` rows over all processes. Each process takes its share of them, in forward passes of at most
-`batch_tokens` tokens; every part of the loss is divided by the whole step's count of rows, so without dropout neither
-the number of parts nor of processes changes the result but for rounding. Dropout is drawn part by part and process by
-process. Everything random is a pure function of (seed, epoch, step, process): a run that is cut off and resumed on as
-many processes is the same run.
+A step is `batch_size` rows over all processes. Each process splits its share into microbatches of at most
+`batch_tokens` tokens. The loss of a microbatch is divided by the number of rows of the full step, so without dropout
+the result does not depend on the number of microbatches or processes, except for rounding. Dropout is drawn for each
+microbatch and process. All randomness is a pure function of (seed, epoch, step, process), so a run that is interrupted
+and resumed on as many processes gives the same result.
 """
 
 import time
@@ -24,69 +24,72 @@ from demiglace.config.training import TrainConfig
 from demiglace.console import Bar, progress
 from demiglace.data.batching import Batch, collate, epoch_steps, split_by_tokens
 from demiglace.data.text.blocks import Blocks
-from demiglace.data.tokenise import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DivergedError, ModelError
 from demiglace.methods.base import Epoch, TrainingProgress
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import Signals
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.checkpoint import load_checkpoint, prefixed, save_checkpoint, unprefixed
 from demiglace.training.diagnostics import Diagnostics, loss_shares
 from demiglace.training.fsdp import apply_fsdp, full_state_dict, full_tensor, load, no_grad_sync, unsharded_copy
 from demiglace.training.log import RunLog
 from demiglace.training.objective import Objective, PerturbedBatch
-from demiglace.training.optimiser import make_optimiser, optimiser_tensors, restore_optimiser
+from demiglace.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from demiglace.training.schedule import TrainingSchedule
 
-_FIT_ROWS = 512  # training rows that the terms' weights are fitted to, where their start needs some
-
+_FIT_ROWS = 512  # training rows for the initial weights of terms that need a fit
 
 Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 
 
 @dataclass
 class TrainerState:
-    """Where a run stands; saved with every checkpoint."""
+    """Trainer state, saved in every checkpoint."""
 
-    step: int = 0
-    log_size: int = 0
-    seconds: float = 0.0
-    rows: int = 0
-    best_epoch: int = -1
-    best_value: float | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    stopped: bool = False
+    step: int = 0  # optimizer steps done
+    log_size: int = 0  # bytes of the log
+    seconds: float = 0.0  # of training, over all sessions of the run
+    rows: int = 0  # rows trained on
+    best_epoch: int = -1  # from 0; -1 before the first validation
+    best_value: float | None = None  # validation metric of the best epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # validation metrics of each epoch
+    stopped: bool = False  # by early stopping
 
 
 @dataclass(frozen=True)
 class ModelSelection:
-    """The validation metric that chooses the best epoch; without `evaluate` the last epoch is the best."""
+    """The criterion that selects the best epoch."""
 
-    evaluate: Evaluate | None = None
-    metric: str = ""
+    evaluate: Evaluate | None = None  # returns the validation metrics of a model; None: the last epoch is the best
+    metric: str = ""  # name of the metric that selects
     higher_is_better: bool = True
 
 
 class Loop:
-    """One training run in one directory. `lines` tells where row i was read, for messages."""
+    """One training run in a run directory."""
 
     def __init__(
         self,
         objective: Objective,
         examples: TokenizedSplit | Blocks,
         source: SignalSource | None,
-        goal: ModelSelection,
+        selection: ModelSelection,
         config: TrainConfig,
         directory: Path,
         accelerator: Accelerator,
-        lines: Sequence[tuple[str, int]],
-        adversary: Adversary | None = None,
+        source_locations: Sequence[tuple[str, int]],
+        adversary: AdversarialGenerator | None = None,
         starts_from: Epoch = "last",
     ):
-        """starts_from: the epoch whose weights a later phase starts from, as in `Method`."""
+        """Prepare model, optimizer, log and schedule.
+
+        source_locations: (file, line) of each training row, for messages. starts_from: the epoch whose weights a later
+        phase starts from, as in `Method`.
+        """
         self._starts_from = starts_from
-        self._examples, self._source, self._goal, self._config = examples, source, goal, config
-        self._directory, self._accelerator, self._lines = directory, accelerator, lines
+        self._examples, self._source, self._selection, self._config = examples, source, selection, config
+        self._directory, self._accelerator, self._source_locations = directory, accelerator, source_locations
         self._plain, self._adversary = objective.to(accelerator.device), adversary
         self._sharded = config.sharding == "full" and accelerator.num_processes > 1
         self._lengths, self._labelled = examples.lengths, examples.labelled
@@ -95,26 +98,29 @@ class Loop:
         if self._sharded:
             apply_fsdp(objective, objective.student, accelerator.device)
         self._objective = objective if self._sharded else accelerator.prepare_model(objective)
-        self._optimiser = make_optimiser(objective, config)  # behind `apply_fsdp`, which makes other parameters
+        self._optimizer = make_optimizer(objective, config)  # after `apply_fsdp`, which replaces the parameters
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
         self._diagnostics = Diagnostics(objective, config, self._log, self._fetch_batch_and_signals)
         self._window: list[Tensor] = []
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
-        self._timetable = TrainingSchedule.of(config, objective.phases, self._epoch_length)
+        self._schedule = TrainingSchedule.of(config, objective.phases, self._epoch_length)
         self.state = TrainerState()
-        self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch  # of the last checkpoint
+        self._saved, self._saved_best = (
+            time.perf_counter(),
+            self.state.best_epoch,
+        )  # at the last save
 
     def _fit_terms(self) -> None:
-        """Fit what the terms start from to the first rows; a run that resumes has it in its checkpoint.
+        """Fit the initial weights of terms to the first rows, unless a checkpoint has them.
 
-        Every process does so on the same rows, before the model is shared out or wrapped.
+        All processes use the same rows. This runs before the model is sharded or wrapped.
         """
         if self._source is None or self._last.exists() or not self._plain.needs_fit:
             return
         rows = np.concatenate(epoch_steps(self._lengths, self._config.batch_size, self._config.seed, 0))[:_FIT_ROWS]
-        parts = split_by_tokens(np.sort(rows), self._lengths, self._config.batch_tokens)
+        microbatches = split_by_tokens(np.sort(rows), self._lengths, self._config.batch_tokens)
         for phase in range(len(self._plain.phases)):
-            batches = (collate(self._examples, part, self._accelerator.device) for part in parts)
+            batches = (collate(self._examples, part, self._accelerator.device) for part in microbatches)
             fetched = ((batch, self._source.fetch(batch, phase)) for batch in batches)
             self._plain.fit(fetched, TrainingProgress(self._config.seed, 0, 0, phase))
 
@@ -126,18 +132,21 @@ class Loop:
         return self._directory / "checkpoints" / f"best-{epoch}.safetensors"
 
     def run(self) -> TrainerState:
-        """Train to the end, from the last checkpoint where there is one. Raises `DivergedError`, `RunError`."""
+        """Train to the end, from the last checkpoint if there is one, and return the final state.
+
+        Raises `DivergedError` for a loss or gradient that is not finite, `RunError` for a damaged or unwritable file.
+        """
         self._resume()
-        while self.state.step < self._timetable.steps and not self.state.stopped:
+        while self.state.step < self._schedule.steps and not self.state.stopped:
             self._epoch(self.state.step // self._epoch_length)
         return self.state
 
     def best_weights(self) -> dict[str, Tensor]:
-        """The student's weights of the best epoch."""
+        """Return the student's weights of the best epoch."""
         return load_checkpoint(self._best(self.state.best_epoch))[0]
 
     def student(self) -> PreTrainedModel:
-        """The student as it is now, whole; all processes have to ask."""
+        """Return the student with its current, unsharded weights. All processes must call this."""
         if self._sharded:
             self._copy.load_state_dict(full_state_dict(self._plain.student.state_dict()))
         return self._copy
@@ -162,11 +171,11 @@ class Loop:
 
         No checkpoint is written between this and the phase's first step, so a resumed run does the same.
         """
-        if epoch == 0 or epoch != self._timetable.first_of_phase(epoch):
+        if epoch == 0 or epoch != self._schedule.first_of_phase(epoch):
             return
         if self._starts_from == "best":
             load(self._plain.student, self.best_weights())
-        self._optimiser.state.clear()
+        self._optimizer.state.clear()
         start = self.state.best_epoch if self._starts_from == "best" else epoch - 1
         self._log.write("phase", {"epoch": epoch, "step": self.state.step, "starts_from_epoch": start})
 
@@ -174,64 +183,64 @@ class Loop:
         step = self.state.step
         self._seed_step_rng(step)
         self._plain.train()
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._timetable.learning_rate(step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._schedule.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
-        now = self._timetable.progress(step)
+        now = self._schedule.progress(step)
         self._train_generator(rows, now)
         total = self._forward_backward(rows, now, counts)
         norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         assert norm is not None
         self._window.append(torch.cat([total, full_tensor(norm.detach()).reshape(1).float()]))
         self.state.step += 1
         self.state.rows += len(rows)
 
     def _forward_backward(self, rows: np.ndarray, now: TrainingProgress, counts: tuple[float, float]) -> Tensor:
-        """Forward and backward over this process's share of the step; the sums of loss and terms, [1 + terms]."""
-        parts = self._local_microbatches(rows)
+        """Run forward and backward over this process's share of the step; return summed loss and terms, [1 + terms]."""
+        microbatches = self._local_microbatches(rows)
         ranks = self._accelerator.num_processes
         total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
-        for i, (part, weight) in enumerate(parts):
+        for i, (part, weight) in enumerate(microbatches):
             batch, signals, perturbed = self._fetch_batch_and_signals(part, now, weight)
-            if i < len(parts) - 1:
+            if i < len(microbatches) - 1:
                 with self._no_grad_sync():
                     loss, terms = self._objective(batch, signals, now, *counts, perturbed)
                     (loss * ranks).backward()
             else:
                 loss, terms = self._objective(batch, signals, now, *counts, perturbed)
-                (loss * ranks).backward()  # the exchange of gradients averages over the processes
+                (loss * ranks).backward()  # synchronization averages gradients over processes
             total += torch.cat([loss.detach().reshape(1), terms])
         return total
 
     def _no_grad_sync(self) -> AbstractContextManager[None]:
-        """Inside, the gradients are this process's alone."""
+        """Return a context in which gradients are not synchronized over processes."""
         if self._sharded:
             return no_grad_sync(self._objective)
         return self._accelerator.no_sync(self._objective)  # type: ignore[no-any-return]
 
     def _local_microbatches(self, rows: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """This process's rows of a step, in parts of at most `batch_tokens`, each with what its rows count for.
+        """Return this process's rows of a step in microbatches of at most `batch_tokens`, each with its weight.
 
-        Parts that count for nothing are added where the process must take part all the same: it has no rows, or fewer
-        parts than another one, and a model that is shared out is gathered by all in each forward and backward pass.
+        Microbatches of weight 0 are added if the process has no rows, or, with a sharded model, fewer microbatches than
+        another process: all processes gather its weights in each forward and backward pass.
         """
         rank, ranks = self._accelerator.process_index, self._accelerator.num_processes
-        cut = [split_by_tokens(rows[r::ranks], self._lengths, self._config.batch_tokens) for r in range(ranks)]
-        needed = max(map(len, cut)) if self._sharded else 1
-        return [(part, 1.0) for part in cut[rank]] + [(rows[:1], 0.0)] * (needed - len(cut[rank]))
+        by_rank = [split_by_tokens(rows[r::ranks], self._lengths, self._config.batch_tokens) for r in range(ranks)]
+        needed = max(map(len, by_rank)) if self._sharded else 1
+        return [(part, 1.0) for part in by_rank[rank]] + [(rows[:1], 0.0)] * (needed - len(by_rank[rank]))
 
     def _train_generator(self, rows: np.ndarray, now: TrainingProgress) -> None:
-        """The generator's step, where it is due: on the rows of the student's step that follows."""
+        """Train the generator, if a step is due, on the rows of the student's step that follows."""
         adversary = self._adversary
-        if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.learns_at(now.step):
+        if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.trains_at(now.step):
             return
         device = self._accelerator.device
         batches = [
             collate(self._examples, part, device, weight, now.epoch) for part, weight in self._local_microbatches(rows)
         ]
-        adversary.learn(self._plain.student, batches, len(rows), now, self._sum)
+        adversary.train_step(self._plain.student, batches, len(rows), now, self._sum)
 
     def _sum(self, value: Tensor) -> Tensor:
         return self._accelerator.reduce(value, "sum")  # type: ignore[no-any-return]
@@ -239,7 +248,7 @@ class Loop:
     def _fetch_batch_and_signals(
         self, rows: np.ndarray, now: TrainingProgress, weight: float = 1.0
     ) -> tuple[Batch, Signals, PerturbedBatch | None]:
-        """A batch, and what the teacher says of it and of the text that an augmentation made of it."""
+        """Return a batch, the teacher's signals for it, and the perturbed batch, if the phase uses one."""
         batch = collate(self._examples, rows, self._accelerator.device, weight, now.epoch)
         signals = self._source.fetch(batch, now.phase) if self._source else Signals()
         perturbs = self._adversary is not None and self._plain.perturbs(now.phase)
@@ -256,14 +265,14 @@ class Loop:
             self._save()
 
     def _is_save_due(self) -> bool:
-        """Whether a checkpoint is to be written now; of a sharded model all processes have to agree on it."""
+        """Return whether a checkpoint is due. With a sharded model, all processes use the answer of the first."""
         is_due = time.perf_counter() - self._saved >= self._config.checkpoint_seconds
         if not self._sharded:
             return is_due
         return bool(broadcast(torch.tensor([is_due], device=self._accelerator.device, dtype=torch.int))[0])
 
     def _log_window(self, epoch: int, plan: list[np.ndarray], index: int) -> float:
-        """Read the window's losses off the device, check them, log their mean; returns the mean loss."""
+        """Copy the window's losses from the device, check them and log their means; return the mean loss."""
         values = torch.stack(self._window)
         values[:, :-1] = self._accelerator.reduce(values[:, :-1].contiguous(), "sum")
         self._window = []
@@ -273,24 +282,24 @@ class Loop:
         record = {
             "step": self.state.step,
             "epoch": epoch,
-            "lr": self._optimiser.param_groups[0]["lr"],
+            "lr": self._optimizer.param_groups[0]["lr"],
             "loss": loss,
             "terms": dict(zip(self._plain.names, terms, strict=True)),
             "shares": loss_shares(self._plain, terms),
             "gradient_norm": norm,
-            "diagnostics": self._collect_diagnostics(self._timetable.progress(self.state.step - 1).phase),
+            "diagnostics": self._collect_diagnostics(self._schedule.progress(self.state.step - 1).phase),
         }
         self._log.write("step", record)
         if self._accelerator.is_main_process and not self._sharded:
-            self._diagnostics.on_log(record, plan[index], len(table), self._timetable.progress(self.state.step - 1))
+            self._diagnostics.on_log(record, plan[index], len(table), self._schedule.progress(self.state.step - 1))
         if self._config.track:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
 
     def _collect_diagnostics(self, phase: int) -> dict[str, float]:
-        """Return the numbers that the phase's terms and the generator kept of their last steps."""
-        found = {k: float(v) for k, v in self._plain.diagnostics(phase).items()}
-        return found | (self._adversary.diagnostics() if self._adversary else {})
+        """Return the diagnostics of the phase's terms and of the generator from their last steps."""
+        diagnostics = {k: float(v) for k, v in self._plain.diagnostics(phase).items()}
+        return diagnostics | (self._adversary.diagnostics() if self._adversary else {})
 
     def _check_finite(self, table: np.ndarray, plan: list[np.ndarray], index: int) -> None:
         bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
@@ -300,73 +309,73 @@ class Loop:
         rows = plan[index - back]
         loss, norm = table[bad[0]][0], table[bad[0]][-1]
         raise self._diverged(
-            f"step {self.state.step - back} has loss {loss:g} and gradient norm {norm:g}. Its {len(rows)} rows begin",
+            f"step {self.state.step - back} has loss {loss:g} and gradient norm {norm:g}. Its {len(rows)} rows start",
             rows,
         )
 
     def _diverged(self, what: str, rows: np.ndarray) -> DivergedError:
-        """The error that says `what` of these rows, and what can be done."""
-        where = ", ".join(f"{file}:{line}" for file, line in (self._lines[r] for r in rows[:5]))
-        kept = f"The last good state is in {self._last.parent}." if self._last.exists() else "No state was kept yet."
+        """Return the error for these rows; what: the start of its message."""
+        where = ", ".join(f"{file}:{line}" for file, line in (self._source_locations[r] for r in rows[:5]))
+        saved = f"The last checkpoint is in {self._last.parent}." if self._last.exists() else "No checkpoint was saved."
         return DivergedError(
-            f"{what} with {where}. Look at those rows, or give a lower --lr (now {self._config.lr:g}) or "
-            f"--precision fp32, and another --output. {kept}"
+            f"{what} with {where}. Check those rows, or give a lower --lr (now {self._config.lr:g}) or "
+            f"--precision fp32, and another --output. {saved}"
         )
 
     def _validate(self, rows: np.ndarray) -> dict[str, float]:
-        """The validation metrics now, after the step of these rows."""
+        """Return the current validation metrics; rows: of the last step, for the message of an error."""
         self._update_clock()
-        if self._goal.evaluate is None:
+        if self._selection.evaluate is None:
             return {}
         try:
-            return self._goal.evaluate(self.student())
-        except ModelError as error:  # the last update broke what the loss before it could not yet show
+            return self._selection.evaluate(self.student())
+        except ModelError as error:  # the last update broke the model; the loss was computed before it
             raise self._diverged(
-                f"after step {self.state.step}, {error} The step's {len(rows)} rows begin", rows
+                f"after step {self.state.step}, {error} The step's {len(rows)} rows start", rows
             ) from error
 
     def _end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         state = self.state
         state.history.append(metrics)
-        value = metrics.get(self._goal.metric)
+        value = metrics.get(self._selection.metric)
         if value is None or not self._config.load_best_model_at_end or self._is_best(epoch, value):
             self._keep_as_best(epoch, value)
         patience = self._config.patience
-        waited = epoch - max(state.best_epoch, self._timetable.last_phase)
-        state.stopped = patience is not None and epoch >= self._timetable.last_phase and waited >= patience
+        waited = epoch - max(state.best_epoch, self._schedule.last_phase)
+        state.stopped = patience is not None and epoch >= self._schedule.last_phase and waited >= patience
         seconds = time.perf_counter() - self._clock
         self._log.write("epoch", {"epoch": epoch, "step": state.step, "metrics": metrics, "seconds": seconds})
         if self._config.track and metrics:
             self._accelerator.log({f"validation.{k}": v for k, v in metrics.items()}, state.step)
         self._clock = time.perf_counter()
-        if self._is_save_due():  # where epochs are short, a checkpoint of each would cost more than a lost epoch does
+        if self._is_save_due():  # not in every epoch: for short epochs, writing costs more than repeating one
             self._save()
         self._accelerator.wait_for_everyone()
 
     def _keep_as_best(self, epoch: int, value: float | None) -> None:
-        """Write the weights; those of the best epoch before stay as long as the last checkpoint goes back to them."""
-        before = self.state.best_epoch
+        """Write the weights. Keep those of the previous best epoch while the last checkpoint refers to them."""
+        previous = self.state.best_epoch
         self.state.best_epoch, self.state.best_value = epoch, value
         weights = self.student().state_dict()
         if self._accelerator.is_main_process:
             save_checkpoint(self._best(epoch), weights, {"epoch": epoch, "value": value})
-            if before != self._saved_best:
-                self._best(before).unlink(missing_ok=True)
+            if previous != self._saved_best:
+                self._best(previous).unlink(missing_ok=True)
 
     def _is_best(self, epoch: int, value: float) -> bool:
         """Return whether this epoch's model is the best of its phase so far."""
         best = self.state.best_value
-        if best is None or self.state.best_epoch < self._timetable.first_of_phase(epoch):
+        if best is None or self.state.best_epoch < self._schedule.first_of_phase(epoch):
             return True
-        return value > best if self._goal.higher_is_better else value < best
+        return value > best if self._selection.higher_is_better else value < best
 
     def _log_mapping(self, epoch: int) -> None:
-        now = self._timetable.progress(self.state.step)
-        for term, pairs in self._plain.pairs(now).items():
+        now = self._schedule.progress(self.state.step)
+        for term, pairs in self._plain.layer_pairs(now).items():
             self._log.write("mapping", {"epoch": epoch, "step": self.state.step, "term": term, "pairs": pairs})
 
     def _seed_step_rng(self, step: int) -> None:
-        """Dropout as a function of the step, so that no generator's state needs saving."""
+        """Seed dropout with the step, so that no random state needs to be saved."""
         words = (self._config.seed, step, self._accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
@@ -377,7 +386,7 @@ class Loop:
 
     def _save(self) -> None:
         tensors = prefixed("objective.", full_state_dict(self._plain.state_dict()))
-        tensors |= prefixed("optimiser.", full_state_dict(optimiser_tensors(self._optimiser)))
+        tensors |= prefixed("optimiser.", full_state_dict(optimizer_tensors(self._optimizer)))
         if self._accelerator.is_main_process:
             self._update_clock()
             self.state.log_size = self._log.size
@@ -389,15 +398,15 @@ class Loop:
 
     def _resume(self) -> None:
         if not self._last.exists():
-            self._log.cut(0)
+            self._log.truncate(0)
             return
-        tensors, position = load_checkpoint(self._last)
-        self.state = TrainerState(**position)
+        tensors, trainer_state = load_checkpoint(self._last)
+        self.state = TrainerState(**trainer_state)
         load(self._plain, unprefixed("objective.", tensors))
-        restore_optimiser(self._optimiser, unprefixed("optimiser.", tensors))
+        restore_optimizer(self._optimizer, unprefixed("optimiser.", tensors))
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))
-        self._log.cut(self.state.log_size)
+        self._log.truncate(self.state.log_size)
         self._saved_best = self.state.best_epoch
         if self.state.best_epoch >= 0:
-            self.best_weights()  # if they are damaged, say so now and not after the training
+            self.best_weights()  # raises now, not after the training, if they are damaged

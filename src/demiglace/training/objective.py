@@ -45,7 +45,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleList(w.term.build(shape, teacher, problem) for w in method.terms)
         self.names = term_names(method)
         for name, t, w in zip(self.names, self.terms, method.terms, strict=True):
-            if w.on == "perturbed" and _term(t).needs_fit:
+            if w.input == "perturbed" and _term(t).needs_fit:
                 raise ConfigError(
                     f"the term {name} is on perturbed text and starts from training rows (a fitted map or centered "
                     "states), which are not perturbed; take input: text, or start: random and centered: false."
@@ -140,7 +140,7 @@ class Objective(nn.Module):
         on = [a and not t for a, t in zip(self._active[progress.phase], self._of_tokens, strict=True)]
         with torch.autocast(batch.input_ids.device.type, enabled=False):
             parts = [
-                self._part(term, w, *heard[w.on], batch, progress) / (labelled if w.term.needs_labels else rows)
+                self._part(term, w, *heard[w.input], batch, progress) / (labelled if w.term.needs_labels else rows)
                 if counts
                 else batch.weights.new_zeros(())
                 for term, w, counts in zip(self.terms, self._rows, on, strict=True)
@@ -188,16 +188,16 @@ class Objective(nn.Module):
 
     def perturbs(self, phase: int) -> bool:
         """Whether a term of the phase is on perturbed text."""
-        return any(on and w.on == "perturbed" for on, w in zip(self._active[phase], self._rows, strict=True))
+        return any(on and w.input == "perturbed" for on, w in zip(self._active[phase], self._rows, strict=True))
 
     def active(self, phase: int) -> tuple[bool, ...]:
         """Which of the terms count in a phase."""
         return self._active[phase]
 
-    def pairs(self, progress: TrainingProgress) -> dict[str, list[list[int]]]:
+    def layer_pairs(self, progress: TrainingProgress) -> dict[str, list[list[int]]]:
         """The layer pairs of each term that matches layers in this phase, for the log."""
         terms = zip(self.names, self.terms, self._active[progress.phase], strict=True)
-        found = {name: _term(t).pairs(progress) for name, t, active in terms if active}
+        found = {name: _term(t).layer_pairs(progress) for name, t, active in terms if active}
         return {name: [list(p) for p in pairs] for name, pairs in found.items() if pairs}
 
     def diagnostics(self, phase: int = 0) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What `finetune` and `distill` share: the opened run directory, the loop, the finished run."""
+"""Training runs: open the run directory, run the loop, save and evaluate the model."""
 
 import shutil
 import time
@@ -26,14 +26,17 @@ from demiglace.runs.directory import Run, open_run
 from demiglace.runs.processes import processes
 from demiglace.signals.online import SignalSource
 from demiglace.training.accelerator import check_trackers, make_accelerator
-from demiglace.training.adversarial_generator import Adversary
+from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.datasets import TrainingData
 from demiglace.training.loop import Loop, ModelSelection, TrainerState
 from demiglace.training.objective import Objective
 
 
 def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]) -> Run | None:
-    """Open the run directory once for all processes of a `torchrun`; none where it is complete already."""
+    """Open the run directory once for all processes of a `torchrun`; return None if the run is complete.
+
+    Raises `RunError` as `open_run` does.
+    """
     state = processes()
     identity = flatten(config, result_options_only=True)
     if state.is_main_process:
@@ -43,7 +46,8 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
         run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
     if run.complete:
         cleanup_run_directory(run.path)
-        if state.is_main_process and not (run.path / "model" / "README.md").exists():  # killed just before it
+        # the process may have been killed before it wrote the card
+        if state.is_main_process and not (run.path / "model" / "README.md").exists():
             write_card(run.path / "model", run.path)
         say(f"{output} is up to date.")
         return None
@@ -51,42 +55,42 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
 
 
 def cleanup_run_directory(path: Path) -> None:
-    """What a complete run needs no longer; a run that was killed just after its end still has it."""
+    """Remove the files that a complete run no longer needs; a run killed at its end still has them."""
     if processes().is_main_process:
         for name in ("checkpoints", "signals", "tokens"):
             shutil.rmtree(path / name, ignore_errors=True)
 
 
 def check_training(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise `ConfigError` for a metric that the task has not or a tracker that is not there; before any work."""
+    """Raise `ConfigError` for a metric that the task does not have or a tracker that is not installed."""
     if config.metric is not None and config.metric not in dataset.metrics:
         raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
     check_patience(config)
     check_trackers(config)
 
 
-def selection_criterion(material: TrainingData, config: TrainConfig, precision: str) -> ModelSelection:
-    """The validation metric that chooses the best epoch."""
-    name = config.metric or next(iter(material.choices))
+def selection_criterion(data: TrainingData, config: TrainConfig, precision: str) -> ModelSelection:
+    """Return the criterion that selects the best epoch: a validation metric, by default the first of the task."""
+    name = config.metric or next(iter(data.choices))
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
-        return material.metrics("validation", model, precision)
+        return data.metrics("validation", model, precision)
 
-    return ModelSelection(evaluate, name, material.choices[name])
+    return ModelSelection(evaluate, name, data.choices[name])
 
 
 def resolve_precision_and_attention(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
-    """Precision and attention kernel for training `model`, a model or the config of a new one."""
-    own = load_config(resolve_model(model)) if isinstance(model, str) else model
-    dropout = largest_dropout(own) if config.dropout is None else config.dropout
+    """Return precision and attention kernel for training `model`, a model's name or the config of a new one."""
+    model_config = load_config(resolve_model(model)) if isinstance(model, str) else model
+    dropout = largest_dropout(model_config) if config.dropout is None else config.dropout
     device = processes().device
-    precision = choose_precision(config.precision, own.hidden_size, device)
+    precision = choose_precision(config.precision, model_config.hidden_size, device)
     return precision, choose_attention(config.attention, precision, dropout, device)
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything a training run is made of, checked and loaded."""
+    """The checked and loaded inputs of a training run."""
 
     config: TrainConfig
     method_name: str
@@ -97,31 +101,31 @@ class TrainingRun:
     precision: str
     teacher_shape: ModelShape
     source: SignalSource | None = None
-    capture_seconds: float = 0.0
-    adversary: Adversary | None = None
-    findings: Mapping[str, Any] = field(default_factory=dict)  # measured before the training, for the manifest
+    capture_seconds: float = 0.0  # of the teacher's forward passes that filled the cache
+    adversary: AdversarialGenerator | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)  # measured before training, for the manifest
 
 
 def train(run: Run, job: TrainingRun) -> None:
     """Run the loop to its end, evaluate the best weights, and complete the run directory.
 
-    RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
+    RUN/model has the weights of the best epoch, RUN/last those of the last one. Checkpoints are removed at the end.
     """
-    torch.manual_seed(job.config.seed)  # the terms' new weights
+    torch.manual_seed(job.config.seed)  # for the initial weights of the terms
     objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
     # without its logits the student's head gets no gradient
-    every = len(job.method.phases) == 1 and objective.requests.student.logits
-    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=every)
-    goal = selection_criterion(job.material, job.config, job.precision)
+    all_parameters = len(job.method.phases) == 1 and objective.requests.student.logits
+    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=all_parameters)
+    selection = selection_criterion(job.material, job.config, job.precision)
     loop = Loop(
         objective=objective,
         examples=job.material.examples["train"],
         source=job.source,
-        goal=goal,
+        selection=selection,
         config=job.config,
         directory=run.path,
         accelerator=accelerator,
-        lines=job.material.lines,
+        source_locations=job.material.lines,
         adversary=job.adversary,
         starts_from=job.method.starts_from,
     )
@@ -136,7 +140,7 @@ def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -
     save_model(job.student, job.tokenizer, run.path / "last")
     job.student.load_state_dict(loop.best_weights())
     save_model(job.student, job.tokenizer, run.path / "model")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     splits = [s for s in ("validation", "test") if s in job.material.examples]
     metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
     shape = ModelShape.of(job.student)
@@ -153,7 +157,7 @@ def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -
         seconds={
             "capture": round(job.capture_seconds, 2),
             "train": round(state.seconds, 2),
-            "evaluate": round(time.perf_counter() - begun, 2),
+            "evaluate": round(time.perf_counter() - start, 2),
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
@@ -163,13 +167,16 @@ def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -
 
 
 def describe(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Metrics by split in one line."""
+    """Return the metrics of each split in one line."""
     parts = (f"{split} " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()) for split, values in metrics.items())
     return "; ".join(parts)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write model and tokenizer as a Hugging Face directory that is either whole or not there."""
+    """Write model and tokenizer atomically as a Hugging Face directory.
+
+    Raises `RunError` if they cannot be written.
+    """
     draft = directory.with_name(directory.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -179,5 +186,5 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
         draft.rename(directory)
     except (OSError, SafetensorError) as error:
         raise RunError(
-            f"the model could not be written to {directory} ({error}); make room there and repeat the command."
+            f"the model could not be written to {directory} ({error}); free disk space and repeat the command."
         ) from error

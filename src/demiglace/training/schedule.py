@@ -1,4 +1,4 @@
-"""When what happens: the phases of a method laid over the epochs of a run, and the learning rate of each step."""
+"""The schedule of a run: the phases of a method mapped to epochs, and the learning rate of each step."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,44 +9,44 @@ from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, TrainingProgress
 from demiglace.methods.registry import is_file
 
-# Epochs of a phase on a task's rows. A last phase of one epoch leaves no best epoch to choose, while methods of one
-# phase choose among all of their epochs. The papers' shortest phases have 3 epochs (TinyBERT, Combined-KD) and 4
-# (Annealing-KD).
+# Minimum epochs of a phase when training on a task. In a last phase of one epoch there is no best epoch to select,
+# while methods of one phase select from all of their epochs. The shortest phases of the papers have 3 epochs (TinyBERT,
+# Combined-KD) and 4 (Annealing-KD).
 LEAST_EPOCHS = 2
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """Epochs of `epoch_steps` steps each; phase i is the epochs from ends[i - 1] to below ends[i]."""
+    """Phases, epochs and learning rates of a run."""
 
     config: TrainConfig
-    epoch_steps: int
-    ends: tuple[int, ...]
+    epoch_steps: int  # steps of each epoch
+    ends: tuple[int, ...]  # phase i is the epochs from ends[i - 1] to below ends[i]
 
     @classmethod
     def of(cls, config: TrainConfig, phases: Sequence[float], epoch_steps: int) -> "TrainingSchedule":
-        """The epochs shared out among phases in proportion to their shares, at least one to each.
+        """Return the schedule: epochs are divided in proportion to the shares of the phases, at least one for each.
 
-        Raises `ConfigError` where there are fewer epochs than phases.
+        Raises `ConfigError` if there are fewer epochs than phases.
         """
         return cls(config, epoch_steps, phase_ends(config.epochs, phases))
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
+        """Return the number of steps of the full run."""
         return self.ends[-1] * self.epoch_steps
 
     @property
     def last_phase(self) -> int:
-        """The first epoch of the last phase."""
+        """Return the first epoch of the last phase."""
         return self.first_of_phase(self.ends[-1] - 1)
 
     def first_of_phase(self, epoch: int) -> int:
-        """Return the first epoch of the phase that this epoch is in."""
+        """Return the first epoch of the phase of this epoch."""
         return self._phase(epoch)[1]
 
     def progress(self, step: int) -> TrainingProgress:
-        """Where the run stands when `step` steps are done."""
+        """Return the training progress after `step` steps."""
         epoch = step // self.epoch_steps
         phase, first = self._phase(epoch)
         epochs = self.ends[phase] - first
@@ -68,21 +68,24 @@ class TrainingSchedule:
         """
         phase, first = self._phase(step // self.epoch_steps)
         done, steps = step - first * self.epoch_steps, (self.ends[phase] - first) * self.epoch_steps
-        rise = round(steps * self.config.warmup)
-        if done < rise:
-            return self.config.lr * (done + 1) / rise
+        warmup_steps = round(steps * self.config.warmup)
+        if done < warmup_steps:
+            return self.config.lr * (done + 1) / warmup_steps
         if self.config.lr_scheduler == "constant":
             return self.config.lr
-        return self.config.lr * (steps - done) / (steps - rise)
+        return self.config.lr * (steps - done) / (steps - warmup_steps)
 
     def _phase(self, epoch: int) -> tuple[int, int]:
-        """The phase of an epoch, and that phase's first epoch."""
+        """Return the phase of an epoch, and the first epoch of that phase."""
         phase = next(i for i, end in enumerate(self.ends) if epoch < end)
         return phase, self.ends[phase - 1] if phase else 0
 
 
 def phase_ends(epochs: int, phases: Sequence[float]) -> tuple[int, ...]:
-    """The epoch before which each phase ends: 10 epochs in shares of .7 and .3 are (7, 10)."""
+    """Return the epoch at which each phase ends, exclusive: (7, 10) for 10 epochs in shares of .7 and .3.
+
+    Raises `ConfigError` if there are fewer epochs than phases.
+    """
     if epochs < len(phases):
         raise ConfigError(
             f"the method trains in {len(phases)} phases and --epochs is {epochs}; give at least {len(phases)}."
@@ -105,7 +108,8 @@ def check_phases(name: str, method: Method, epochs: int) -> None:
     least = 1 if count == 1 or method.short_phases else LEAST_EPOCHS
     if shortest >= least:
         return
-    fewest = int((least - 1) * sum(method.phases) / min(method.phases))  # with fewer the shortest is shorter than least
+    # with fewer epochs, the shortest phase would have fewer than `least`
+    fewest = int((least - 1) * sum(method.phases) / min(method.phases))
     enough = next(n for n in itertools.count(max(fewest, count)) if _shortest(n, method.phases) >= least)
     shares = " and ".join(f"{share / sum(method.phases):.0%}" for share in method.phases)
     option = "short_phases: true in the file" if is_file(name) else "--method-options.short-phases true"
@@ -117,7 +121,7 @@ def check_phases(name: str, method: Method, epochs: int) -> None:
 
 
 def _shortest(epochs: int, phases: Sequence[float]) -> int:
-    """Return the epochs of the shortest phase, 0 where there are fewer epochs than phases."""
+    """Return the epochs of the shortest phase, or 0 if there are fewer epochs than phases."""
     if epochs < len(phases):
         return 0
     return min(end - begin for begin, end in itertools.pairwise((0, *phase_ends(epochs, phases))))

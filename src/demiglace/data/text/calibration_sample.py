@@ -11,7 +11,7 @@ from demiglace.data.rows.schema import UNLABELLED
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.readers import SkippedDocument, read_documents
 from demiglace.data.text.sources import corpus_files
-from demiglace.data.tokenise import TokenizedSplit, select
+from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import DataError
 
 _PIECE = 1 << 16  # characters that are tokenised at once

@@ -107,7 +107,7 @@ def load_corpus(
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(directory / f"{name}.lock"):
             write_json(home / "corpus.json", identity)
-            _tokenise_all(home, sources, tokenizer, reading, end)
+            _tokenize_all(home, sources, tokenizer, reading, end)
     except (OSError, RunError) as error:
         raise CacheError(
             f"the token files in {home} could not be written ({error}); give another --token-files."
@@ -124,7 +124,7 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> str:
     return json.dumps({k: v for k, v in parts.items() if k not in ("post_processor", "padding", "truncation")})
 
 
-def _tokenise_all(
+def _tokenize_all(
     home: Path, sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, reading: ReadConfig, end: int
 ) -> None:
     todo = [i for i in range(len(sources)) if not _is_done(home, i)]
@@ -132,7 +132,7 @@ def _tokenise_all(
         return
     with progress("tokenising", sum(_size(sources[i]) for i in todo), "bytes") as bar:
         for i in todo:
-            _tokenise_file(home, i, sources[i], tokenizer, reading, end)
+            _tokenize_file(home, i, sources[i], tokenizer, reading, end)
             bar.advance(_size(sources[i]))
 
 
@@ -166,7 +166,7 @@ def _remedy(home: Path) -> str:
     return f"remove {home} and repeat the command; the corpus is then tokenised again."
 
 
-def _tokenise_file(
+def _tokenize_file(
     home: Path, number: int, file: str, tokenizer: PreTrainedTokenizerBase, reading: ReadConfig, end: int
 ) -> None:
     """Write the shards of one file that are not there yet."""

@@ -1,8 +1,8 @@
-"""The term on attention: relations between a layer's queries, keys and values, as wide as the text is long.
+"""Loss term on attention: relations between a layer's queries, keys and values, [B, heads, L, L].
 
-Queries, keys and values are read by hooks, so a model computes its attention as it likes. A relation is made for one
-layer at a time, [B, heads, L, L]. In causal models (GPT-2, Llama) a token is held only against those up to it. What a
-model adds to queries and keys afterwards is left out: rotary positions, and the position parts of DeBERTa's scores.
+Queries, keys and values are captured by hooks, so any attention kernel works. Relations are computed for one layer at a
+time. In causal models (GPT-2, Llama) a token is compared only with itself and earlier tokens. Anything that a model
+adds to queries and keys after the projection is left out: rotary positions, and the position part of DeBERTa's scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,37 +37,36 @@ DISTANCES: dict[AttentionDistance, Callable[[Tensor, Tensor, Tensor], Tensor]] =
 
 @dataclass(frozen=True)
 class AttentionDistillation(Term):
-    """Mean over pairs of layers of Σ over relations of distance(X_S Y_Sᵀ/√d_h, X_T Y_Tᵀ/√d_h), head by head.
+    """Compare attention: mean over layer pairs of Σ over relations of distance(X_S Y_Sᵀ/√d_h, X_T Y_Tᵀ/√d_h)."""
 
-    relations: which X and Y; "query-key" is the attention itself. resplit: false compares the models' own heads, which
-    must be as many; true cuts the vectors anew into `heads` heads, none = as `relation_heads` says.
-
-    reduction: `sum` adds the pairs of layers up.
-    """
-
-    mapping: LayerMapping
-    relations: tuple[Relation, ...]
+    mapping: LayerMapping  # which teacher layer each student layer is compared with
+    relations: tuple[Relation, ...]  # X and Y of each relation; "query-key" is the attention
     distance: AttentionDistance
-    resplit: bool = False
-    heads: int | None = None
-    reduction: Reduction = "mean"
+    resplit: bool = False  # split the vectors into `heads` heads; False: the models' heads, which must be as many
+    heads: int | None = None  # of resplit vectors; None: chosen by `relation_heads`
+    reduction: Reduction = "mean"  # over layer pairs
     name: str = "attention"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """The inputs of the relations, of the layers that meet. Raises `ConfigError` where they meet not in pairs."""
+        """Return requests for the inputs of the relations, of all matched layers.
+
+        Raises `ConfigError` if the mapping makes no layer pairs, `ModelError` as `head_count` does.
+        """
         self.head_count(student, teacher)
         layers = self.mapping.layers(student, teacher)
         if not self.mapping.is_paired(layers):
-            raise ConfigError("the term on attention compares pairs of layers, and mapping=all makes none; take skip.")
+            raise ConfigError(
+                "mapping=all was given for the term on attention, which compares pairs of layers; give mapping=skip."
+            )
         inputs = sorted({kind for relation in self.relations for kind in RELATIONS[relation]})
         return SignalRequests(attention_request(inputs, layers.student), attention_request(inputs, layers.teacher))
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """No weights of its own."""
+        """Return the loss for these models; it has no weights."""
         return _AttentionDistillation(self, student, teacher)
 
     def head_count(self, student: ModelShape, teacher: ModelShape) -> int:
-        """Heads of the relations. Raises `ModelError` where there is no number of heads that suits both models."""
+        """Return the number of heads of the relations. Raises `ModelError` if none suits both models."""
         for shape in (student, teacher):
             if not shape.attention_size:
                 raise ModelError(
@@ -78,26 +77,27 @@ class AttentionDistillation(Term):
         if student.num_heads != teacher.num_heads:
             raise ModelError(
                 f"the student has {student.num_heads} attention heads and the teacher {teacher.num_heads}, so they "
-                "cannot be compared head by head; take minilmv2, which cuts both into the same number of heads."
+                "cannot be compared head by head; use minilmv2, which splits both into the same number of heads."
             )
         return teacher.num_heads
 
 
-def relation_heads(asked: int | None, student: ModelShape, teacher: ModelShape) -> int:
-    """Heads that the vectors of both models are cut into: as asked, or the most up to the teacher's that divide both.
+def relation_heads(requested: int | None, student: ModelShape, teacher: ModelShape) -> int:
+    """Return the number of heads into which the vectors of both models are split.
 
-    Raises `ModelError`, with the numbers that do, where the asked one does not divide both widths.
+    requested: None for the largest number that divides both widths and is at most the teacher's number of heads. Raises
+    `ModelError`, which lists the valid numbers, if the requested one does not divide both widths.
     """
     widths = student.attention_size, teacher.attention_size
     divisors = [n for n in range(1, min(widths) + 1) if not any(width % n for width in widths)]
-    if asked is None:
+    if requested is None:
         return max(n for n in divisors if n <= teacher.num_heads)
-    if asked not in divisors:
+    if requested not in divisors:
         raise ModelError(
-            f"relation_heads={asked} does not divide the widths of both the student's ({widths[0]}) and the teacher's "
-            f"({widths[1]}) attention; give one of {', '.join(map(str, divisors))}."
+            f"relation_heads={requested} does not divide the attention widths of the student ({widths[0]}) and the "
+            f"teacher ({widths[1]}); give one of {', '.join(map(str, divisors))}."
         )
-    return asked
+    return requested
 
 
 class _AttentionDistillation(TermLoss):
@@ -111,17 +111,19 @@ class _AttentionDistillation(TermLoss):
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert student.mask is not None
         visible = attention_mask_2d(student.mask, self._causal)
-        parts = [
-            self._distance(self._scores(student, relation, own), self._scores(teacher, relation, other), visible)
-            for own, other in self.pairs(progress)
+        distances = [
+            self._distance(
+                self._scores(student, relation, student_layer), self._scores(teacher, relation, teacher_layer), visible
+            )
+            for student_layer, teacher_layer in self.layer_pairs(progress)
             for relation in self._relations
         ]
-        total = torch.stack(parts).sum(0)
+        total = torch.stack(distances).sum(0)
         return total / len(self._layers.student) if self._reduction == "mean" else total
 
     def _scores(self, signals: Signals, relation: tuple[AttentionInput, AttentionInput], layer: int) -> Tensor:
-        one, other = relation
-        return scores(signals.attention[one, layer], signals.attention[other, layer], self._heads)
+        first, second = relation
+        return scores(signals.attention[first, layer], signals.attention[second, layer], self._heads)
 
-    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
-        return list(zip(self._layers.student, self._mapping.choose(self._layers, progress), strict=True))
+    def layer_pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
+        return list(zip(self._layers.student, self._mapping.teacher_layers_at(self._layers, progress), strict=True))

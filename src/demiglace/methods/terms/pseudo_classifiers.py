@@ -1,4 +1,4 @@
-"""The term that compares layers by what a small classifier on each of them says."""
+"""Loss term that compares layers by the outputs of a linear classifier on each of them (Universal-KD)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,29 +19,28 @@ from demiglace.signals.request import SignalRequest, Signals, hidden_request
 
 @dataclass(frozen=True)
 class PseudoClassifierDistillation(Term):
-    """Mean over i of KL(C_i ‖ v_i^S) + mean over j of KL(z_T ‖ v_j^T), C_i = Σ_j softmax_j(v_i^S · v_j^T) v_j^T.
+    """Compute mean_i KL(C_i ‖ v_i^S) + mean_j KL(z_T ‖ v_j^T) with C_i = Σ_j softmax_j(v_i^S · v_j^T) v_j^T.
 
-    v = V h̄ is the output of a linear classifier on a layer, one for each layer of both models; they live in the run.
-    The second mean trains the teacher's; C_i is held fixed, so that they do not move towards the student. reduction:
-    `sum` adds the layers up.
+    v = V h̄ is the output of a linear classifier on a layer, one for each layer of both models. They are trained in the
+    run and not part of the student. The second mean trains those of the teacher. C_i gets no gradient, so that they do
+    not move towards the student.
     """
 
     pooling: PoolingOption = "auto"
-    temperature: float = option("τ", 1.0, above=0)
-    final_layer: bool = False
-    reduction: Reduction = "mean"
+    temperature: float = option("τ, softmax temperature", 1.0, above=0)
+    final_layer: bool = False  # include the last layers of both models
+    reduction: Reduction = "mean"  # over layers
     name = "pseudo"
     needs_rows = True
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """The pooled hidden states of all layers, and the teacher's logits."""
+        """Return requests for the pooled hidden states of all layers, and the teacher's logits."""
         layers, logits = AllLayersMapping(self.final_layer).layers(student, teacher), SignalRequest(logits=True)
         pooling = resolve_pooling(self.pooling, student, teacher)
-        other = hidden_request(pooling, layers.teacher) | logits
-        return SignalRequests(hidden_request(pooling, layers.student), other)
+        return SignalRequests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher) | logits)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """The classifiers."""
+        """Return the loss for these models, with new classifiers."""
         return _PseudoClassifierDistillation(self, student, teacher, problem)
 
 
@@ -57,25 +56,25 @@ class _PseudoClassifierDistillation(TermLoss):
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert teacher.logits is not None
-        own = self.student(student.hidden(self._pooling, self._layers.student))
-        other = self.teacher(teacher.hidden(self._pooling, self._layers.teacher))
-        combined = attention_weighted_teacher(own, other).detach()
-        learnt = self._distance(other, teacher.logits[:, None].expand_as(other))
+        student_outputs = self.student(student.hidden(self._pooling, self._layers.student))
+        teacher_outputs = self.teacher(teacher.hidden(self._pooling, self._layers.teacher))
+        combined = attention_weighted_teacher(student_outputs, teacher_outputs).detach()
+        teacher_loss = self._distance(teacher_outputs, teacher.logits[:, None].expand_as(teacher_outputs))
         reduction = self._term.reduction
-        return over_pairs(self._distance(own, combined), reduction) + over_pairs(learnt, reduction)
+        return over_pairs(self._distance(student_outputs, combined), reduction) + over_pairs(teacher_loss, reduction)
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """[B, m, C] and [B, m, C] to [B, m]."""
+        """Compare outputs [B, m, C] and [B, m, C]; return [B, m]."""
         if self._regression:
             return squared_error(student, teacher)
         return forward_kl(student, teacher, self._term.temperature)
 
-    def pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
+    def layer_pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         return [(s, t) for s in self._layers.student for t in self._layers.teacher]
 
 
 class _Classifiers(nn.Module):
-    """A linear classifier for each of `count` layers, [B, count, d] to [B, count, C]."""
+    """One linear classifier for each of `count` layers: [B, count, d] to [B, count, C]."""
 
     def __init__(self, count: int, width: int, classes: int):
         super().__init__()

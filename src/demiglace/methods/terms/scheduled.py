@@ -1,4 +1,4 @@
-"""Terms whose weight changes in the course of training."""
+"""Loss terms whose weight changes during training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,53 +9,53 @@ from demiglace.methods.base import Problem, SignalRequests, Term, TermLoss, Trai
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals
 
-Course = Literal["rising", "falling"]
+Schedule = Literal["rising", "falling"]
 
 
 @dataclass(frozen=True)
 class ScheduledTerm(Term):
-    """Another term times ψ (rising) or 1 − ψ (falling).
+    """Multiply another term by ψ ("rising") or 1 − ψ ("falling").
 
-    ψ grows linearly from 0 at the phase's start to 1 where the share `until` of its steps is done, and stays 1.
+    ψ rises linearly from 0 at the start of the phase to 1 at the share `until` of its steps; then it stays 1.
     """
 
     term: Term
-    course: Course
-    until: float = 1.0
+    schedule: Schedule
+    until: float = 1.0  # share of the phase's steps, above 0 and at most 1
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """That of the other term."""
+        """Return the name of the other term."""
         return self.term.name
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
-        """As the other term."""
+        """Return whether the other term needs labels."""
         return self.term.needs_labels
 
     @property
     def needs_rows(self) -> bool:  # type: ignore[override]
-        """As the other term."""
+        """Return whether the other term needs the logits of rows."""
         return self.term.needs_rows
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """Those of the other term."""
+        """Return the requests of the other term."""
         return self.term.requests(student, teacher)
 
     def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """The other term's loss, weighted."""
-        return _Scheduled(self.term.build(student, teacher, problem), self.course, self.until)
+        """Return the loss of the other term, multiplied by the schedule."""
+        return _Scheduled(self.term.build(student, teacher, problem), self.schedule, self.until)
 
 
 class _Scheduled(TermLoss):
-    def __init__(self, loss: TermLoss, course: Course, until: float):
+    def __init__(self, loss: TermLoss, schedule: Schedule, until: float):
         super().__init__()
-        self.loss, self._course, self._until = loss, course, until
+        self.loss, self._schedule, self._until = loss, schedule, until
         self.needs_fit = loss.needs_fit
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         done = min(1.0, progress.fraction / self._until)
-        factor = done if self._course == "rising" else 1 - done
+        factor = done if self._schedule == "rising" else 1 - done
         value = self.loss(student, teacher, labels, progress)
         self.diagnostics = self.loss.diagnostics if factor else {}
         return factor * value
@@ -66,5 +66,5 @@ class _Scheduled(TermLoss):
     def fit(self) -> None:
         self.loss.fit()
 
-    def pairs(self, progress: TrainingProgress) -> list[tuple[int, int]]:  # type: ignore[override]
-        return list(self.loss.pairs(progress))
+    def layer_pairs(self, progress: TrainingProgress) -> list[tuple[int, int]]:  # type: ignore[override]
+        return list(self.loss.layer_pairs(progress))

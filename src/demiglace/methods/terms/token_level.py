@@ -1,4 +1,4 @@
-"""Terms on logits carried over to language models: every predicted token is a row of its own."""
+"""Loss terms on logits for language models: each predicted token is treated as a row."""
 
 from collections.abc import Sequence
 
@@ -18,37 +18,38 @@ _LOGITS_ALONE = (SignalRequest(), SignalRequest(logits=True))
 
 
 def is_token_level(requests: SignalRequests) -> bool:
-    """Whether a term compares nothing but outputs, so that it can be taken token by token, a chunk at a time."""
+    """Return whether a term compares only logits, so that it can be computed for one chunk of tokens at a time."""
     return requests.student.logits and all(r in _LOGITS_ALONE for r in (requests.student, requests.teacher))
 
 
 def sparse_temperature(name: str, method: Method, student: ModelShape, teacher: ModelShape) -> float:
-    """The temperature τ of the distributions that a method can learn from by a few of their tokens.
+    """Return the temperature τ of a method that can be trained on sparse teacher logits (a few tokens' probabilities).
 
-    Raises `ConfigError` for a method, by its name, that does anything else with the teacher's logits than τ²·KL(teacher
-    ‖ student) at one τ, or asks for what a cache of tokens does not hold: attention, every token's hidden states.
+    Raises `ConfigError` for a method that uses the teacher's logits for anything but τ²·KL(teacher ‖ student) at one τ,
+    or that needs signals which are not cached for tokens: attention and the hidden states of every token. name: of the
+    method, for the message.
     """
-    asking = [w.term for w in method.terms if w.term.requests(student, teacher).teacher.logits]
-    found = {_temperature(term) for term in asking}
-    if not method.requests(student, teacher).teacher.cacheable:
+    logit_terms = [w.term for w in method.terms if w.term.requests(student, teacher).teacher.logits]
+    temperatures = {_temperature(term) for term in logit_terms}
+    if not method.requests(student, teacher).teacher.is_cacheable:
         fault = (
-            "it asks the teacher for attention or for the hidden states of every token, which are too large to keep "
-            "(with --method-options.pooling auto, where the method has it, a block is pooled)"
+            "it needs the teacher's attention or the hidden states of every token, which are too large to cache "
+            "(if the method has the option, --method-options.pooling auto uses pooled states)"
         )
-    elif not found:
-        fault = "it asks the teacher for no logits"
-    elif len(found) > 1 or (temperature := found.pop()) is None:
-        fault = "they have the gradient of KL(teacher ‖ student) at one temperature, and it does otherwise with logits"
+    elif not temperatures:
+        fault = "it uses no logits of the teacher"
+    elif len(temperatures) > 1 or (temperature := temperatures.pop()) is None:
+        fault = "cached tokens only give KL(teacher ‖ student) at one temperature, and it uses logits in another way"
     else:
         return temperature
     raise ConfigError(
-        f"method {name} cannot learn from --cache-tokens: {fault}. Take --cache-tokens none, which asks the teacher "
-        "for every batch, or vanilla-kd."
+        f"method {name} cannot learn from --cache-tokens: {fault}. Give --cache-tokens none, which runs the teacher on "
+        "every batch, or use vanilla-kd."
     )
 
 
 def _temperature(term: Term) -> float | None:
-    """That of a term that is τ²·KL(teacher ‖ student), whatever its weight's schedule; none for any other."""
+    """Return τ of a term τ²·KL(teacher ‖ student), with or without a schedule; None for any other term."""
     plain = term.term if isinstance(term, ScheduledTerm) else term
     if isinstance(plain, LogitDistillation) and plain.divergence == "forward-kl":
         return plain.temperature
@@ -64,16 +65,17 @@ def token_terms(
     token_weights: Tensor,
     progress: TrainingProgress,
 ) -> tuple[Tensor, Tensor]:
-    """Σ_k w_k · L_k with its gradient, and the terms L_k = Σ_i c_i · ℓ_k(i), detached [K].
+    """Return Σ_k w_k · L_k with its gradient, and the terms L_k = Σ_i c_i · ℓ_k(i), detached [K].
 
-    student, teacher: hidden [N, d], or of the teacher some tokens [N, K]; labels: int64 [N]; token_weights: c [N].
+    student: hidden [N, d]; teacher: hidden [N, d], or sparse logits [N, K]; labels: int64 [N]; weights: w;
+    token_weights: c [N].
     """
 
     sparse, head = (teacher, None) if isinstance(teacher, SparseLogits) else (None, teacher)
 
-    def losses(own: Tensor, other: Tensor | None, part: slice) -> Tensor:
-        said = Signals(own), Signals(other, head=None if sparse is None else sparse[part])
-        return torch.stack([term(*said, labels[part], progress) for term in terms])
+    def losses(student_logits: Tensor, teacher_logits: Tensor | None, part: slice) -> Tensor:
+        signals = Signals(student_logits), Signals(teacher_logits, head=None if sparse is None else sparse[part])
+        return torch.stack([term(*signals, labels[part], progress) for term in terms])
 
     chunk = chunk_size(len(student.weight), student.hidden.device.type)
     return token_losses(student, head, losses, weights, token_weights, chunk)

@@ -48,7 +48,7 @@ class TokenizedSplit:
         return digest.hexdigest()[:16]
 
 
-def tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
+def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
     """Tokenise every row, cut to `max_length` tokens (the longer text of a pair first)."""
     encoded = tokenizer(
         list(split.texts),
