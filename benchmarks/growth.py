@@ -21,7 +21,7 @@ import torch
 from transformers import BertConfig, PreTrainedModel
 
 from demiglace.config.training import TrainConfig
-from demiglace.costs.flops import BACKWARD, padded_flops, passes_of
+from demiglace.costs.flops import BACKWARD, forward_passes, padded_flops
 from demiglace.data.batching import collate, epoch_steps, sorted_batches
 from demiglace.data.tokenise import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
@@ -113,8 +113,8 @@ def measure(point: Point, steps: int) -> dict[str, Any]:
         objective = Objective(student, METHOD, shapes[1], "classification", precision)
         training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, plan)
     lengths = examples.lengths
-    asked = padded_flops(shapes[1], passes_of(lengths, sorted_batches(lengths, PASS_TOKENS)))
-    trained = (1 + BACKWARD) * padded_flops(shapes[0], passes_of(lengths, plan[1:]))
+    asked = padded_flops(shapes[1], forward_passes(lengths, sorted_batches(lengths, PASS_TOKENS)))
+    trained = (1 + BACKWARD) * padded_flops(shapes[0], forward_passes(lengths, plan[1:]))
     rows = sum(map(len, plan[1:]))
     formula = (CLASSES + POOLINGS * (point.layers + 1) * point.width) * 2
     return {

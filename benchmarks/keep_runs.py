@@ -15,8 +15,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from demiglace.compare.cells import student_runs
 from demiglace.compare.grid import Grid, parse_grid
+from demiglace.compare.grid_cells import student_runs
 from demiglace.config.options import read_yaml
 
 WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy")

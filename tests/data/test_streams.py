@@ -25,7 +25,7 @@ def written(file: Path, content: bytes) -> str:
 def test_what_is_cut_off_or_damaged(tmp_path: Path, ending: str) -> None:
     packed = PACK[ending](LINES)
     assert b"".join(unpacked(written(tmp_path / f"x{ending}", packed * 3))) == LINES * 3
-    with pytest.raises(DamagedFileError, match=r"cut off after \d+ unpacked bytes"):
+    with pytest.raises(DamagedFileError, match=r"cut off after \d+ decompressed bytes"):
         list(unpacked(written(tmp_path / f"x{ending}", packed[:-9])))
     with pytest.raises(DamagedFileError, match="is damaged after"):
         list(unpacked(written(tmp_path / f"x{ending}", packed + b"rubbish that is no frame")))
@@ -36,7 +36,7 @@ def test_what_is_made_to_burst_fills_no_memory(tmp_path: Path, ending: str, size
     bomb = written(tmp_path / f"x.txt{ending}", PACK[ending](bytes(size)))
     tracemalloc.start()
     try:
-        with pytest.raises(DamagedFileError, match=f"unpacks to more than {times} times its size"):
+        with pytest.raises(DamagedFileError, match=f"decompresses to more than {times} times its size"):
             list(read_documents(bomb, ReadConfig(unit="line")))
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:

@@ -85,7 +85,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
         begin(tmp_path / "file")
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="cannot be created"):
         begin(tmp_path / "file" / "run")
 
 

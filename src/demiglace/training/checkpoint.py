@@ -1,7 +1,6 @@
 """Checkpoints: one safetensors file each, put in place whole, with a checksum and the position in its header."""
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demiglace.errors import RunError
+from demiglace.runs.files import atomic_write
 
 
 def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
@@ -22,15 +22,10 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], position: Mapping
     plain = _untie(tensors)
     header = {"position": json.dumps(dict(position))}
     header["crc32"] = str(_checksum(plain, header["position"]))
-    draft = file.with_name(file.name + ".part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, draft, metadata=header)
-        with draft.open("rb") as handle:
-            os.fsync(handle.fileno())
-        draft.replace(file)
+        with atomic_write(file) as partial:
+            save_file(plain, partial, metadata=header)
     except (OSError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
         raise RunError(
             f"the checkpoint {file} could not be written ({error}); make room there and repeat the command: it goes "
             "on from the last checkpoint, which is intact."
