@@ -45,10 +45,10 @@ def _rule(plan: CleaningPlan, name: str, tally: Mapping[str, Any]) -> dict[str, 
 
 
 def _example(plan: CleaningPlan, example: Mapping[str, Any]) -> dict[str, Any]:
-    return {**example, "place": _place(plan, example["document"])}
+    return {**example, "location": _location(plan, example["document"])}
 
 
-def _place(plan: CleaningPlan, document: int) -> str:
+def _location(plan: CleaningPlan, document: int) -> str:
     source, number = storage.source_and_index(document)
     return f"{plan.sources[source]}, document {number}"
 
@@ -58,7 +58,7 @@ def _histogram(content: Mapping[str, Any]) -> dict[str, Any]:
     edges, counts = bin_edges(content["scale"]), content["counts"]
     most, width = max(1, *counts), _WIDTH / len(counts)
     bars = [
-        {"x": i * width, "height": _HEIGHT * math.sqrt(c / most), "width": width, "says": _bin(edges, i, c)}
+        {"x": i * width, "height": _HEIGHT * math.sqrt(c / most), "width": width, "title": _bin(edges, i, c)}
         for i, c in enumerate(counts)
         if c
     ]
@@ -96,7 +96,7 @@ def _clusters(plan: CleaningPlan, clusters: Sequence[Sequence[int]]) -> list[dic
         {
             "size": len(cluster),
             "members": [
-                {"place": _place(plan, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
+                {"location": _location(plan, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
             ],
         }
         for cluster in clusters

@@ -145,11 +145,11 @@ def _changes(batch: Batch, rule: str, result: RuleResult, i: int, has_removed_li
 
     If nothing was counted and no removed lines were recorded, return a generic row "changed".
     """
-    found = [(m.name, float(m.values[i])) for m in result.measurements if not m.bounds and m.values[i]]
+    counts = [(m.name, float(m.values[i])) for m in result.measurements if not m.bounds and m.values[i]]
     document, text = batch.documents[i], statistics.excerpt(result.texts[i])
-    if not found and not has_removed_lines:
+    if not counts and not has_removed_lines:
         return [Entry(document, rule, "changed", "text", excerpt=text)]
-    return [Entry(document, rule, "changed", name, value, excerpt=text) for name, value in found]
+    return [Entry(document, rule, "changed", name, value, excerpt=text) for name, value in counts]
 
 
 def _add_histogram(tally: RuleTally, measurement: Measurement, keep_mask: np.ndarray) -> None:

@@ -91,14 +91,14 @@ def _tallies(plan: CleaningPlan, read: Sequence[str], parts: Sequence[str]) -> d
 
 def _clusters(plan: CleaningPlan) -> list[list[int]]:
     """Return some clusters of near-duplicates as document numbers; the first of each is the one that was kept."""
-    found: list[list[int]] = []
+    clusters: list[list[int]] = []
     for number, segment in enumerate(plan.segments):
         if segment.first is None or not storage.marks_exist(finalized_marks_file(plan, number)):
             continue
         marked = storage.read_marks(finalized_marks_file(plan, number))
         firsts = sorted(np.unique(marked.key).tolist(), key=lambda d: sampling_hash(d, "clusters"))[:_CLUSTERS]
-        found += [[first, *marked.document[marked.key == first].tolist()] for first in firsts]
-    return found
+        clusters += [[first, *marked.document[marked.key == first].tolist()] for first in firsts]
+    return clusters
 
 
 def summary(tallies: Mapping[str, Any]) -> dict[str, list[int]]:

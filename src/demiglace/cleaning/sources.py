@@ -42,7 +42,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
         explain(list(sources), rules, config.reading, texts)
         return None
     inputs = {source: _identity(source, size) for source, size in sources.items()}
-    inputs |= {f"against {name}": fingerprint_texts(found) for name, found in references.items()}
+    inputs |= {f"against {name}": fingerprint_texts(reference_texts) for name, reference_texts in references.items()}
     run = _open_run(config, rules, inputs)
     plan = CleaningPlan(
         str(run.path.absolute()),

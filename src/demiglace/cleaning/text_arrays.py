@@ -127,12 +127,12 @@ class Texts:
 
         The first character decides most spans, so it is checked first.
         """
-        found = flags[spans.start]
-        rest = np.flatnonzero(~found & (spans.lengths > 1))
+        is_flagged = flags[spans.start]
+        rest = np.flatnonzero(~is_flagged & (spans.lengths > 1))
         if len(rest):
             borders = np.stack([spans.start[rest], spans.end[rest]], 1).ravel()
-            found[rest] = np.logical_or.reduceat(np.append(flags, False), borders)[::2]
-        return found
+            is_flagged[rest] = np.logical_or.reduceat(np.append(flags, False), borders)[::2]
+        return is_flagged
 
     @cached_property
     def hashes(self) -> "Hashes":

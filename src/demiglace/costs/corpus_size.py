@@ -71,10 +71,10 @@ def _beginning(file: str, max_bytes: int, reading: ReadConfig) -> tuple[list[str
     return _texts(read_documents(file, reading)), 1.0
 
 
-def _up_to_damage(found: Iterator[Document | SkippedDocument]) -> Iterator[Document | SkippedDocument]:
+def _up_to_damage(documents: Iterator[Document | SkippedDocument]) -> Iterator[Document | SkippedDocument]:
     """Yield the documents of a truncated file up to its end."""
     with suppress(DamagedFileError):
-        yield from found
+        yield from documents
 
 
 def _complete_lines(file: str) -> float:
@@ -89,5 +89,5 @@ def _complete_lines(file: str) -> float:
     return complete / total
 
 
-def _texts(found: Iterable[Document | SkippedDocument]) -> list[str]:
-    return [each.text for each in found if isinstance(each, Document) and not fault_of(each)]
+def _texts(documents: Iterable[Document | SkippedDocument]) -> list[str]:
+    return [document.text for document in documents if isinstance(document, Document) and not fault_of(document)]

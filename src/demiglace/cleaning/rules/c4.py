@@ -33,20 +33,17 @@ class C4(Rule):
     def apply(self, texts: Texts) -> RuleResult:
         """Remove lines, then drop documents with forbidden content or too few sentences."""
         pages = [self.clean_text(text) for text in texts.texts]
-        gone = [(i, *line) for i, clean_text in enumerate(pages) for line in clean_text.removed]
-        number, line, reason, content, value, bound = zip(*gone, strict=True) if gone else ((),) * 6
-        places, measured = (np.array(number, np.int64), np.array(line, np.int64)), (np.array(value), np.array(bound))
-        removed = RemovedLines(*places, reason, content, *(m.astype(float) for m in measured))
+        removed_lines = [(i, *line) for i, cleaned in enumerate(pages) for line in cleaned.removed]
+        number, line, reason, content, value, bound = zip(*removed_lines, strict=True) if removed_lines else ((),) * 6
+        positions, measured = (np.array(number, np.int64), np.array(line, np.int64)), (np.array(value), np.array(bound))
+        removed = RemovedLines(*positions, reason, content, *(m.astype(float) for m in measured))
         forbidden, sentences, changed = np.array([[p.forbidden, p.sentences, p.changed] for p in pages], float).T
         measurements = (
             Measurement("lorem ipsum or curly brackets", forbidden, at_most=0, binary=True),
             Measurement("sentences", sentences, self.min_sentences),
             Measurement("lines changed", changed),
         )
-        kept = [
-            old if clean_text.text == old else clean_text.text
-            for clean_text, old in zip(pages, texts.texts, strict=True)
-        ]
+        kept = [old if new.text == old else new.text for new, old in zip(pages, texts.texts, strict=True)]
         return RuleResult(kept, measurements, removed)
 
     def clean_text(self, text: str) -> "CleanedText":

@@ -34,10 +34,10 @@ class KeyTable:
 
     def sorted_by_key(self) -> "KeyTable":
         """Return the rows sorted by key, then document, then line."""
-        found = self[np.argsort(self.key, kind="stable")]  # sufficient if rows came in order, as they mostly do
-        document, line, equal = found.document, found.line, ~changes(found.key)[1:]
-        turned = (document[1:] < document[:-1]) | ((document[1:] == document[:-1]) & (line[1:] < line[:-1]))
-        return self[np.lexsort((self.line, self.document, self.key))] if (turned & equal).any() else found
+        ordered = self[np.argsort(self.key, kind="stable")]  # sufficient if rows came in order, as they mostly do
+        document, line, equal = ordered.document, ordered.line, ~changes(ordered.key)[1:]
+        is_unordered = (document[1:] < document[:-1]) | ((document[1:] == document[:-1]) & (line[1:] < line[:-1]))
+        return self[np.lexsort((self.line, self.document, self.key))] if (is_unordered & equal).any() else ordered
 
 
 def key_table(key: np.ndarray, document: np.ndarray, line: np.ndarray | None = None) -> KeyTable:

@@ -63,21 +63,21 @@ def mean_word_length(texts: Texts) -> np.ndarray:
 
 def hashes_per_word(texts: Texts) -> np.ndarray:
     """Return the number of `#` per word."""
-    found = np.array([t.count("#") for t in texts.texts], np.int64)
-    return ratio(found, texts.words.counts, empty=np.inf)
+    counts = np.array([t.count("#") for t in texts.texts], np.int64)
+    return ratio(counts, texts.words.counts, empty=np.inf)
 
 
 def ellipses_per_word(texts: Texts) -> np.ndarray:
     """Return the number of `...` and `…` per word."""
-    found = np.array([t.count("...") + t.count("…") for t in texts.texts], np.int64)
-    return ratio(found, texts.words.counts, empty=np.inf)
+    counts = np.array([t.count("...") + t.count("…") for t in texts.texts], np.int64)
+    return ratio(counts, texts.words.counts, empty=np.inf)
 
 
 def bullet_lines(texts: Texts) -> np.ndarray:
     """Return the share of lines that begin with a bullet or a hyphen."""
     first, _, visible = texts.visible_line_bounds
-    found = np.isin(_codes(texts)[first], [ord("•"), ord("-")]) & visible
-    return ratio(texts.lines.total(found), texts.lines.counts)
+    is_bullet = np.isin(_codes(texts)[first], [ord("•"), ord("-")]) & visible
+    return ratio(texts.lines.total(is_bullet), texts.lines.counts)
 
 
 def ellipsis_lines(texts: Texts) -> np.ndarray:
@@ -86,8 +86,8 @@ def ellipsis_lines(texts: Texts) -> np.ndarray:
     codes = _codes(texts)
     dots = [codes[np.maximum(last - k, 0)] == ord(".") for k in range(3)]
     three = dots[0] & dots[1] & dots[2] & (last - 2 >= texts.lines.start)
-    found = ((codes[last] == ord("…")) | three) & visible
-    return ratio(texts.lines.total(found), texts.lines.counts)
+    is_ellipsis = ((codes[last] == ord("…")) | three) & visible
+    return ratio(texts.lines.total(is_ellipsis), texts.lines.counts)
 
 
 def alphabetic_words(texts: Texts) -> np.ndarray:
@@ -98,14 +98,14 @@ def alphabetic_words(texts: Texts) -> np.ndarray:
 
 def stop_words(texts: Texts) -> np.ndarray:
     """Count how many of the eight stop words occur, in lower case."""
-    words, codes, found = texts.words, texts.codes, np.zeros((len(texts), len(STOP_WORDS)), bool)
+    words, codes, occurs = texts.words, texts.codes, np.zeros((len(texts), len(STOP_WORDS)), bool)
     initials = codes[words.start]
     for i, word in enumerate(STOP_WORDS):
         rows = np.flatnonzero((initials == ord(word[0])) & (words.lengths == len(word)))
         for k, letter in enumerate(word[1:], 1):
             rows = rows[codes[words.start[rows] + k] == ord(letter)]
-        found[words.owner[rows], i] = True
-    return found.sum(1)
+        occurs[words.owner[rows], i] = True
+    return occurs.sum(1)
 
 
 def _codes(texts: Texts) -> np.ndarray:

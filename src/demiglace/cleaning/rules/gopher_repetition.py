@@ -127,9 +127,9 @@ def top_ngram(texts: Texts, n: int, repeated: RepeatedNgrams | None = None) -> n
     owner = np.searchsorted(texts.words.first, starts, side="right") - 1
     best = np.lexsort((starts, -counts, owner))
     best = best[changes(owner[best])]
-    found = np.zeros(len(texts), np.int64)
-    found[owner[best]] = counts[best] * (repeated.total[starts[best] + n] - repeated.total[starts[best]] + n - 1)
-    return _over_length(found, texts)
+    characters = np.zeros(len(texts), np.int64)
+    characters[owner[best]] = counts[best] * (repeated.total[starts[best] + n] - repeated.total[starts[best]] + n - 1)
+    return _over_length(characters, texts)
 
 
 def duplicate_ngrams(

@@ -56,8 +56,8 @@ def probabilities(texts: Sequence[str]) -> np.ndarray:
     model, encoded = _model(), [_encoded(t) for t in texts]
     counts = _features(encoded)
     lengths = np.maximum(1, [len(e) for e in encoded]).astype(np.float32)
-    found = np.diff(counts.indptr) > 0
-    scores = np.where(found[:, None], counts @ model.weights + model.prior, 0) / np.sqrt(lengths)[:, None]
+    has_features = np.diff(counts.indptr) > 0
+    scores = np.where(has_features[:, None], counts @ model.weights + model.prior, 0) / np.sqrt(lengths)[:, None]
     odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
     return (odds / odds.sum(1, keepdims=True)) @ model.merge
 
@@ -99,12 +99,12 @@ def _features(encoded: Sequence[bytes]) -> "csr_array":
     """Return log(1 + count) of each feature in each text, sparse [N, features]."""
     from scipy.sparse import csr_array
 
-    found = _walk(_BREAK.join(encoded) + _BREAK)
+    features = _walk(_BREAK.join(encoded) + _BREAK)
     ends = np.cumsum([len(e) + 1 for e in encoded])
-    places = np.flatnonzero(found >= 0)
-    owners = np.searchsorted(ends, places, side="right")
+    positions = np.flatnonzero(features >= 0)
+    owners = np.searchsorted(ends, positions, side="right")
     shape = (len(encoded), len(_model().weights))
-    counts = csr_array((np.ones(len(places), np.float32), (owners, found[places])), shape=shape)
+    counts = csr_array((np.ones(len(positions), np.float32), (owners, features[positions])), shape=shape)
     counts.sum_duplicates()
     counts.data = np.log1p(counts.data)
     return counts
@@ -114,10 +114,10 @@ def _walk(content: bytes) -> np.ndarray:
     """Return the feature that ends at each byte, or -1; int64 [bytes]."""
     model, pieces = _model(), -(-len(content) // _PIECE)
     padded = np.frombuffer((_BREAK * _DEPTH + content).ljust(_DEPTH + pieces * _PIECE, _BREAK), np.uint8)
-    letters = np.ascontiguousarray(sliding_window_view(padded, _DEPTH + _PIECE)[::_PIECE].T)
-    state, found = np.zeros(pieces, np.int64), np.empty((_PIECE, pieces), np.int64)
-    for step, letter in enumerate(letters):
-        state = model.next_state.take(model.row.take(state) + letter)
-        if step >= _DEPTH:  # the first bytes of a piece only set the automaton's state
-            model.feature.take(state, out=found[step - _DEPTH], mode="clip")
-    return found.T.ravel()[: len(content)]
+    columns = np.ascontiguousarray(sliding_window_view(padded, _DEPTH + _PIECE)[::_PIECE].T)
+    state, features = np.zeros(pieces, np.int64), np.empty((_PIECE, pieces), np.int64)
+    for offset, column in enumerate(columns):
+        state = model.next_state.take(model.row.take(state) + column)
+        if offset >= _DEPTH:  # the first bytes of a piece only set the automaton's state
+            model.feature.take(state, out=features[offset - _DEPTH], mode="clip")
+    return features.T.ravel()[: len(content)]

@@ -85,10 +85,10 @@ def shingles(texts: Texts, n: int) -> tuple[np.ndarray, np.ndarray]:
     if not len(short):
         return hashes[positions], np.searchsorted(positions, first)
     rest = [splitmix64(ngram_hashes(words[first[i] : first[i + 1]], int(counts[i]))) for i in short]
-    found = np.concatenate([hashes[positions], *rest])
+    all_hashes = np.concatenate([hashes[positions], *rest])
     owner = np.concatenate([np.searchsorted(first, positions, side="right") - 1, short])
     order = np.argsort(owner, kind="stable")
-    return found[order], np.searchsorted(owner[order], np.arange(len(first)))
+    return all_hashes[order], np.searchsorted(owner[order], np.arange(len(first)))
 
 
 def signatures(hashes: np.ndarray, first: np.ndarray, count: int) -> np.ndarray:

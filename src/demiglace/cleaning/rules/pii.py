@@ -40,8 +40,8 @@ class Mask(Rule):
     def apply(self, texts: Texts) -> RuleResult:
         """Replace the addresses and count them; drop no text."""
         masked = [mask(text, self.email, self.ip) for text in texts.texts]
-        found = np.array([counts for _, *counts in masked], float).reshape(-1, 2)
-        measurements = (Measurement("e-mail addresses", found[:, 0]), Measurement("IP addresses", found[:, 1]))
+        counts = np.array([pair for _, *pair in masked], float).reshape(-1, 2)
+        measurements = (Measurement("e-mail addresses", counts[:, 0]), Measurement("IP addresses", counts[:, 1]))
         kept = [old if new == old else new for (new, *_), old in zip(masked, texts.texts, strict=True)]
         return RuleResult(kept, measurements)
 
@@ -52,10 +52,10 @@ def mask(text: str, email: str = EMAIL, ip: str = IP) -> tuple[str, int, int]:
     if "@" in text:
         text, emails = _mask_emails(text, email)
 
-    def replace(found: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         nonlocal public
-        if not _is_public(found.group()):
-            return found.group()
+        if not _is_public(match.group()):
+            return match.group()
         public += 1
         return ip
 
@@ -80,8 +80,8 @@ def _local_start(text: str, low: int, at: int) -> int | None:
     """Return where the address that ends at an @ begins, at a word boundary not before `low`; None if nowhere."""
     before = text[low:at]
     run = before[len(before.rstrip(_LOCAL + ".")) :].rpartition("..")[2].removeprefix(".")
-    found = None if run.endswith(".") else _LOCAL_START.search(text, at - len(run), at)
-    return found.start() if found else None
+    match = None if run.endswith(".") else _LOCAL_START.search(text, at - len(run), at)
+    return match.start() if match else None
 
 
 def _is_public(address: str) -> bool:

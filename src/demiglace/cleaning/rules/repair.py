@@ -67,10 +67,10 @@ def _unusual_lines(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     pair = (current > 0) & (following > 0) & ((current | following) > _MARK)
     signs &= _TELLING | _ENTITY | _CONTROL
     signs[:-1][pair] |= _TELLING
-    found = np.flatnonzero(signs)
-    rows = np.searchsorted(texts.lines.end, positions[found], side="right")
+    flagged = np.flatnonzero(signs)
+    rows = np.searchsorted(texts.lines.end, positions[flagged], side="right")
     heads = np.flatnonzero(changes(rows))
-    return rows[heads], np.bitwise_or.reduceat(signs[found], heads) if len(heads) else signs[:0]
+    return rows[heads], np.bitwise_or.reduceat(signs[flagged], heads) if len(heads) else signs[:0]
 
 
 @cache
@@ -81,13 +81,13 @@ def _signs() -> np.ndarray:
     for flag, characters in ((_MARK, _MARKS), (_TELLING, _LETTERS), (_ENTITY, "&")):
         signs[list(map(ord, characters))] = flag
     every = codes.tobytes().decode("utf-32-le", "surrogatepass")
-    signs[[found.start() for found in _CONTROLS.finditer(every)]] = _CONTROL
+    signs[[match.start() for match in _CONTROLS.finditer(every)]] = _CONTROL
     return signs
 
 
 def _may_change(line: str, sign: int) -> bool:
-    found = sign & _CONTROL or (sign & _ENTITY and _ENTITIES.search(line)) or (sign & _TELLING and is_bad(line))
-    return bool(found)
+    may_change = sign & _CONTROL or (sign & _ENTITY and _ENTITIES.search(line)) or (sign & _TELLING and is_bad(line))
+    return bool(may_change)
 
 
 def _fixed(line: str, is_html: bool) -> str:

@@ -27,7 +27,7 @@ _ENDS = 4
 
 @dataclass(frozen=True)
 class UniqueLines(CollectionRule):
-    """Remove all but the first of the lines that have equal keys, in the whole collection."""
+    """Remove all but the first of the lines that have equal keys, in the collection."""
 
     name: ClassVar[str] = "unique-lines"
 
@@ -57,22 +57,22 @@ class HtmlLines(Rule):
         """Remove the lines; drop documents without remaining text."""
         tagged = [(i, n) for i, text in enumerate(texts.texts) for n in tagged_lines(text)]
         documents, numbers = np.array(tagged, np.int64).reshape(-1, 2).T
-        found = np.ones(len(tagged))
-        return without_lines(texts, key_table(found, documents, numbers), "HTML tag", found, 0)
+        ones = np.ones(len(tagged))
+        return without_lines(texts, key_table(ones, documents, numbers), "HTML tag", ones, 0)
 
 
 def tagged_lines(text: str) -> list[int]:
     """Return the 0-based numbers of the lines for which `has_tag` is true; lines without a possible tag are skipped."""
-    found, line, start = [], 0, 0
+    tagged, line, start = [], 0, 0
     candidate = _MAY_BEGIN_TAG.search(text)
     while candidate:
         begin, end = text.rfind("\n", 0, candidate.start()) + 1, text.find("\n", candidate.start())
         end = len(text) if end < 0 else end
         line += text.count("\n", start, begin)
         if finds_tag(text[begin:end]):
-            found.append(line)
+            tagged.append(line)
         start, candidate = begin, _MAY_BEGIN_TAG.search(text, end)
-    return found
+    return tagged
 
 
 def line_keys(texts: Texts) -> np.ndarray:
