@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from demiglace.cleaning.tasks import read_plan, run_task
+from demiglace.cleaning.tasks import read_spec, run_task
 from demiglace.cluster import connect
 from demiglace.errors import ConfigError, UserError
 
@@ -73,7 +73,7 @@ class _Worker:
     """Runs tasks, one after another."""
 
     def __init__(self, directory: str):
-        self._plan = read_plan(directory)
+        self._spec = read_spec(directory)
 
     @import_daft().method.batch(return_dtype=import_daft().DataType.string(), batch_size=1)
     def run(self, tasks: Any) -> list[str]:
@@ -82,7 +82,7 @@ class _Worker:
 
     def _run_one(self, task: str) -> str:
         try:
-            run_task(self._plan, json.loads(task))
+            run_task(self._spec, json.loads(task))
         except UserError as error:
             return str(error)
         return ""

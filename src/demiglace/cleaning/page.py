@@ -11,24 +11,24 @@ import jinja2
 
 from demiglace.cleaning import storage
 from demiglace.cleaning.statistics import EXCERPT, bin_edges
-from demiglace.cleaning.tasks import CleaningPlan, part_files
+from demiglace.cleaning.tasks import CleaningSpec, part_files
 
 _WIDTH, _HEIGHT = 320, 90
 _MEMBERS = 3
 
 
-def write_page(file: Path, plan: CleaningPlan, result: Mapping[str, Any]) -> None:
+def write_page(file: Path, spec: CleaningSpec, result: Mapping[str, Any]) -> None:
     """Write the page of a run; its intermediate files must still exist."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_resource("demiglace.cleaning", "page.html.j2"))
-    rules = [_rule(plan, name, tally) for name, tally in result["rules"].items()]
+    rules = [_rule(spec, name, tally) for name, tally in result["rules"].items()]
     page = template.render(
         style=_resource("demiglace.report", "page.css") + _resource("demiglace.cleaning", "page.css"),
         rules=[r for r in rules if r["name"] != "read"],
         unread=result["rules"].get("read", {}).get("reasons", {}),
-        clusters=_clusters(plan, result["clusters"]),
-        sources=plan.sources,
-        options=plan.rules,
+        clusters=_clusters(spec, result["clusters"]),
+        sources=spec.sources,
+        options=spec.rules,
     )
     with storage.atomic_write(file) as draft:
         draft.write_text(page, "utf-8", "replace")
@@ -38,19 +38,19 @@ def _resource(package: str, name: str) -> str:
     return resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def _rule(plan: CleaningPlan, name: str, tally: Mapping[str, Any]) -> dict[str, Any]:
+def _rule(spec: CleaningSpec, name: str, tally: Mapping[str, Any]) -> dict[str, Any]:
     histograms = [{"name": n, **_histogram(h)} for n, h in tally["histograms"].items()]
-    examples = {side: [_example(plan, e) for e in tally[side]] for side in ("dropped", "kept")}
+    examples = {side: [_example(spec, e) for e in tally[side]] for side in ("dropped", "kept")}
     return {**tally, **examples, "name": name, "charts": histograms}
 
 
-def _example(plan: CleaningPlan, example: Mapping[str, Any]) -> dict[str, Any]:
-    return {**example, "location": _location(plan, example["document"])}
+def _example(spec: CleaningSpec, example: Mapping[str, Any]) -> dict[str, Any]:
+    return {**example, "location": _location(spec, example["document"])}
 
 
-def _location(plan: CleaningPlan, document: int) -> str:
+def _location(spec: CleaningSpec, document: int) -> str:
     source, number = storage.source_and_index(document)
-    return f"{plan.sources[source]}, document {number}"
+    return f"{spec.sources[source]}, document {number}"
 
 
 def _histogram(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,10 +85,10 @@ def _bin(edges: Sequence[float], i: int, count: int) -> str:
     return f"{edges[i - 1]:.3g} to {edges[i]:.3g}: {count:,}"
 
 
-def _clusters(plan: CleaningPlan, clusters: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+def _clusters(spec: CleaningSpec, clusters: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     wanted = {document for cluster in clusters for document in cluster[: 1 + _MEMBERS]}
     texts: dict[int, str] = {}
-    for file in part_files(plan):
+    for file in part_files(spec):
         if wanted <= texts.keys():
             break
         texts |= storage.read_texts(file, wanted - texts.keys())
@@ -96,7 +96,7 @@ def _clusters(plan: CleaningPlan, clusters: Sequence[Sequence[int]]) -> list[dic
         {
             "size": len(cluster),
             "members": [
-                {"location": _location(plan, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
+                {"location": _location(spec, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
             ],
         }
         for cluster in clusters

@@ -1,4 +1,4 @@
-"""Execute a cleaning plan: run its tasks, and collect tallies, clusters and shards."""
+"""Execute a cleaning run: run its tasks, and collect tallies, clusters and shards."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from demiglace.cleaning.registry import from_config
 from demiglace.cleaning.rules.decontamination import Decontamination
 from demiglace.cleaning.statistics import RuleTally, sampling_hash
 from demiglace.cleaning.tasks import (
-    CleaningPlan,
+    CleaningSpec,
     finalize,
     finalized_marks_file,
     group_name,
@@ -34,68 +34,68 @@ def bucket_count(size: int) -> int:
     return max(1, min(4096, -(-size // _BUCKET)))
 
 
-def prepare(plan: CleaningPlan, reference: Iterable[str]) -> None:
-    """Write the plan, and the hashes of the n-grams of `reference` if there is a decontamination rule."""
-    for draft in storage.partial_files(Path(plan.directory)):
+def prepare(spec: CleaningSpec, reference: Iterable[str]) -> None:
+    """Write the spec, and the hashes of the n-grams of `reference` if there is a decontamination rule."""
+    for draft in storage.partial_files(Path(spec.directory)):
         draft.unlink(missing_ok=True)
-    plan.write()
-    for rule in from_config(plan.rules):
-        if isinstance(rule, Decontamination) and not reference_file(plan.work).exists():
-            with storage.atomic_write(reference_file(plan.work)) as draft, draft.open("wb") as stream:
+    spec.write()
+    for rule in from_config(spec.rules):
+        if isinstance(rule, Decontamination) and not reference_file(spec.work).exists():
+            with storage.atomic_write(reference_file(spec.work)) as draft, draft.open("wb") as stream:
                 np.save(stream, rule.with_texts(reference).reference_hashes)
 
 
-def run(plan: CleaningPlan, workers: int) -> dict[str, Any]:
-    """Run the tasks of a plan that are not done.
+def run(spec: CleaningSpec, workers: int) -> dict[str, Any]:
+    """Run the tasks of a run that are not done.
 
     Returns:
         rules: rule -> tally; clusters: some clusters of near-duplicates, as document numbers; parts: their number.
     """
-    source_groups, count = groups(plan), len(plan.segments)
+    source_groups, count = groups(spec), len(spec.segments)
     read_tasks = [{"kind": "read", "first": group.start, "end": group.stop} for group in source_groups]
-    _run_all(plan, f"cleaning 1/{count}", read_tasks, workers)
-    names = [group_name(plan, group.start) for group in source_groups]
-    parts = [part for name in names for part in storage.read_tallies(tallies_file(plan, 0, name))["parts"]]
-    storage.write_list(parts_file(plan), parts)
+    _run_all(spec, f"cleaning 1/{count}", read_tasks, workers)
+    names = [group_name(spec, group.start) for group in source_groups]
+    parts = [part for name in names for part in storage.read_tallies(tallies_file(spec, 0, name))["parts"]]
+    storage.write_list(parts_file(spec), parts)
     for number in range(1, count):
-        reduce_tasks = [{"kind": "reduce", "segment": number, "bucket": bucket} for bucket in range(plan.buckets)]
-        _run_all(plan, f"comparing {number}", reduce_tasks, workers if plan.buckets > _FEW_BUCKETS else 1)
-        finalize(plan, number)
+        reduce_tasks = [{"kind": "reduce", "segment": number, "bucket": bucket} for bucket in range(spec.buckets)]
+        _run_all(spec, f"comparing {number}", reduce_tasks, workers if spec.buckets > _FEW_BUCKETS else 1)
+        finalize(spec, number)
         clean_tasks = [{"kind": "clean", "segment": number, "part": part} for part in parts]
-        _run_all(plan, f"cleaning {number + 1}/{count}", clean_tasks, workers)
-    return {"rules": _tallies(plan, names, parts), "clusters": _clusters(plan), "parts": len(parts)}
+        _run_all(spec, f"cleaning {number + 1}/{count}", clean_tasks, workers)
+    return {"rules": _tallies(spec, names, parts), "clusters": _clusters(spec), "parts": len(parts)}
 
 
-def clear(plan: CleaningPlan) -> None:
+def clear(spec: CleaningSpec) -> None:
     """Remove the intermediate files."""
-    shutil.rmtree(plan.work, ignore_errors=True)
+    shutil.rmtree(spec.work, ignore_errors=True)
 
 
-def _run_all(plan: CleaningPlan, name: str, tasks: list[dict[str, Any]], workers: int) -> None:
+def _run_all(spec: CleaningSpec, name: str, tasks: list[dict[str, Any]], workers: int) -> None:
     with progress(name, len(tasks), "parts") as bar:
-        for _ in run_tasks(plan.directory, tasks, workers):
+        for _ in run_tasks(spec.directory, tasks, workers):
             bar.advance(1)
 
 
-def _tallies(plan: CleaningPlan, read: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
+def _tallies(spec: CleaningSpec, read: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
     """Return rule -> tally over all parts, in the order of the rules; `read`: the names of the groups of sources."""
     total: dict[str, RuleTally] = {}
     names = [(0, name) for name in read]
-    names += [(segment, part) for segment in range(len(plan.segments)) for part in parts]
+    names += [(segment, part) for segment in range(len(spec.segments)) for part in parts]
     for segment, name in names:
-        for rule, tally in storage.read_tallies(tallies_file(plan, segment, name))["rules"].items():
+        for rule, tally in storage.read_tallies(tallies_file(spec, segment, name))["rules"].items():
             total.setdefault(rule, RuleTally()).add(tally)
-    order = ["read", *(row["rule"] for row in plan.rules)]
+    order = ["read", *(row["rule"] for row in spec.rules)]
     return {rule: total[rule].as_json() for rule in order if rule in total}
 
 
-def _clusters(plan: CleaningPlan) -> list[list[int]]:
+def _clusters(spec: CleaningSpec) -> list[list[int]]:
     """Return some clusters of near-duplicates as document numbers; the first of each is the one that was kept."""
     clusters: list[list[int]] = []
-    for number, segment in enumerate(plan.segments):
-        if segment.first is None or not storage.marks_exist(finalized_marks_file(plan, number)):
+    for number, segment in enumerate(spec.segments):
+        if segment.first is None or not storage.marks_exist(finalized_marks_file(spec, number)):
             continue
-        marked = storage.read_marks(finalized_marks_file(plan, number))
+        marked = storage.read_marks(finalized_marks_file(spec, number))
         firsts = sorted(np.unique(marked.key).tolist(), key=lambda d: sampling_hash(d, "clusters"))[:_CLUSTERS]
         clusters += [[first, *marked.document[marked.key == first].tolist()] for first in firsts]
     return clusters

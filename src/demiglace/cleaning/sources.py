@@ -1,4 +1,4 @@
-"""The cleaning command: find the sources, open the run directory, run the plan, write page and manifest."""
+"""The cleaning command: find the sources, open the run directory, run the tasks, write page and manifest."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
 from demiglace.cleaning.references import fingerprint_texts, read_references
 from demiglace.cleaning.registry import AnyRule, load_rules, to_config
-from demiglace.cleaning.tasks import READ, CleaningPlan
+from demiglace.cleaning.tasks import READ, CleaningSpec
 from demiglace.config.commands import CleanConfig
 from demiglace.config.options import flatten
 from demiglace.console import say
@@ -44,7 +44,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
     inputs = {source: _identity(source, size) for source, size in sources.items()}
     inputs |= {f"against {name}": fingerprint_texts(reference_texts) for name, reference_texts in references.items()}
     run = _open_run(config, rules, inputs)
-    plan = CleaningPlan(
+    spec = CleaningSpec(
         str(run.path.absolute()),
         tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
         tuple(to_config(rules)),
@@ -54,18 +54,18 @@ def clean_sources(config: CleanConfig) -> Path | None:
         cleaning.bucket_count(sum(sources.values())),
     )
     if run.complete:
-        cleaning.clear(plan)  # intermediate files of a run that was killed after its manifest was written
+        cleaning.clear(spec)  # intermediate files of a run that was killed after its manifest was written
         say(f"{run.path} is up to date.")
         return run.path
     start(config.engine, config.address)
-    cleaning.prepare(plan, texts)
-    result = cleaning.run(plan, config.workers or _cores(config))
+    cleaning.prepare(spec, texts)
+    result = cleaning.run(spec, config.workers or _cores(config))
     totals = cleaning.summary(result["rules"])
-    write_page(run.path / "cleaning.html", plan, result)
+    write_page(run.path / "cleaning.html", spec, result)
     shards = [f"shards/{f.name}" for f in cleaning.shard_files(run.path)]
     counts = {name: _counts(tally) for name, tally in result["rules"].items()}
     run.finish(sources=list(sources), totals=totals, rules=counts, shards=shards)
-    cleaning.clear(plan)
+    cleaning.clear(spec)
     _log_result(run.path, totals, counts.get(READ, {}).get("reasons", {}))
     return run.path
 

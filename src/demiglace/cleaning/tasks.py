@@ -32,7 +32,7 @@ READ = "read"  # the name of reading in the ledger
 
 
 @dataclass(frozen=True)
-class CleaningPlan:
+class CleaningSpec:
     """Everything that the tasks of a run need; written to a file for them."""
 
     directory: str  # of the run
@@ -54,7 +54,7 @@ class CleaningPlan:
         return _segments(json.dumps(self.rules), str(self.work))
 
     def write(self) -> None:
-        """Write the plan to the file that the tasks read."""
+        """Write the spec to the file that the tasks read."""
         with storage.atomic_write(self.work / "plan.json") as draft:
             draft.write_text(json.dumps(self.__dict__), "utf-8")
 
@@ -67,11 +67,11 @@ class Segment:
     rules: tuple[Rule, ...]
 
 
-def read_plan(directory: str) -> CleaningPlan:
-    """Read the plan of the run in a directory."""
+def read_spec(directory: str) -> CleaningSpec:
+    """Read the spec of the run in a directory."""
     content: dict[str, Any] = json.loads((Path(directory) / "work" / "plan.json").read_text("utf-8"))
     content |= {name: tuple(content[name]) for name in ("sources", "rules")}
-    return CleaningPlan(**content)
+    return CleaningSpec(**content)
 
 
 def reference_file(work: Path) -> Path:
@@ -98,40 +98,40 @@ def _instantiate(rule: AnyRule, work: Path) -> Rule:
     return rule
 
 
-def run_task(plan: CleaningPlan, task: dict[str, Any]) -> None:
+def run_task(spec: CleaningSpec, task: dict[str, Any]) -> None:
     """Run a task, unless its output files exist."""
     kind = task["kind"]
     if kind == "read":
-        _read(plan, task["first"], task["end"])
+        _read(spec, task["first"], task["end"])
     elif kind == "reduce":
-        _reduce(plan, task["segment"], task["bucket"])
+        _reduce(spec, task["segment"], task["bucket"])
     else:
-        _clean(plan, task["segment"], task["part"])
+        _clean(spec, task["segment"], task["part"])
 
 
-def tallies_file(plan: CleaningPlan, segment: int, name: str) -> Path:
+def tallies_file(spec: CleaningSpec, segment: int, name: str) -> Path:
     """Return the file of tallies of a part in a segment, or of a group of sources (`group_name`)."""
-    return plan.work / str(segment) / f"{name}.json"
+    return spec.work / str(segment) / f"{name}.json"
 
 
-def marks_file(plan: CleaningPlan, segment: int, bucket: int) -> Path:
+def marks_file(spec: CleaningSpec, segment: int, bucket: int) -> Path:
     """Return the file of marks of a bucket, which a segment removes."""
-    return plan.work / str(segment) / f"marked-{bucket:05d}"
+    return spec.work / str(segment) / f"marked-{bucket:05d}"
 
 
-def finalized_marks_file(plan: CleaningPlan, segment: int) -> Path:
+def finalized_marks_file(spec: CleaningSpec, segment: int) -> Path:
     """Return the file of the collection's final marks, for rules with their own `finalize`."""
-    return plan.work / str(segment) / "concluded"
+    return spec.work / str(segment) / "concluded"
 
 
-def groups(plan: CleaningPlan) -> list[range]:
+def groups(spec: CleaningSpec) -> list[range]:
     """Group the sources for reading: adjacent small files together, any other file alone.
 
     The groups depend only on the sources, so the parts are the same for any number of workers.
     """
     result: list[range] = []
     size = 0
-    for source, name in enumerate(plan.sources):
+    for source, name in enumerate(spec.sources):
         source_size = PART if "://" in name else Path(name).stat().st_size  # a remote file counts as large
         if result and size + source_size <= PART:
             result[-1], size = range(result[-1].start, source + 1), size + source_size
@@ -141,39 +141,39 @@ def groups(plan: CleaningPlan) -> list[range]:
     return result
 
 
-def group_name(plan: CleaningPlan, first: int) -> str:
+def group_name(spec: CleaningSpec, first: int) -> str:
     """Return the name of a group by its first source; names sort in the order of sources."""
-    return f"{first:0{max(5, len(str(len(plan.sources) - 1)))}d}"
+    return f"{first:0{max(5, len(str(len(spec.sources) - 1)))}d}"
 
 
-def parts_file(plan: CleaningPlan) -> Path:
+def parts_file(spec: CleaningSpec) -> Path:
     """Return the file with the names of all parts, written when every source has been read."""
-    return plan.work / "parts.json"
+    return spec.work / "parts.json"
 
 
-def _read(plan: CleaningPlan, first: int, end: int) -> None:
+def _read(spec: CleaningSpec, first: int, end: int) -> None:
     """Read a group of sources in parts, and run the first segment on each part."""
-    group = group_name(plan, first)
-    done = tallies_file(plan, 0, group)
+    group = group_name(spec, first)
+    done = tallies_file(spec, 0, group)
     if done.exists():
         return
     skipped, parts = Ledger(), []
-    for k, part in enumerate(_parts(plan, range(first, end), skipped)):
+    for k, part in enumerate(_parts(spec, range(first, end), skipped)):
         name = f"{group}-{k:05d}"
         parts.append(name)
-        if not tallies_file(plan, 0, name).exists():
-            _finish(plan, 0, name, part, None)
-    storage.write_ledger(_ledger_file(plan, 0, group), skipped, plan.sources)
+        if not tallies_file(spec, 0, name).exists():
+            _finish(spec, 0, name, part, None)
+    storage.write_ledger(_ledger_file(spec, 0, group), skipped, spec.sources)
     storage.write_tallies(done, skipped, parts=parts)
 
 
-def _parts(plan: CleaningPlan, sources: range, skipped: Ledger) -> Iterator[Part]:
+def _parts(spec: CleaningSpec, sources: range, skipped: Ledger) -> Iterator[Part]:
     """Yield the documents of sources in parts; documents that cannot be read are recorded in `skipped`."""
     texts: list[str] = []
     sites: list[str] = []
     numbers: list[int] = []
     size = 0
-    rows = ((source, *result) for source in sources for result in enumerate(_documents_of(plan, source)))
+    rows = ((source, *result) for source in sources for result in enumerate(_documents_of(spec, source)))
     for source, index, result in rows:
         number = storage.document_number(source, index)
         if isinstance(result, SkippedDocument):
@@ -191,37 +191,37 @@ def _parts(plan: CleaningPlan, sources: range, skipped: Ledger) -> Iterator[Part
         yield Part(texts, np.array(numbers, np.uint64), sites)
 
 
-def _documents_of(plan: CleaningPlan, source: int) -> Iterator[Document | SkippedDocument]:
+def _documents_of(spec: CleaningSpec, source: int) -> Iterator[Document | SkippedDocument]:
     try:
-        yield from read_documents(plan.sources[source], ReadConfig(**plan.read))
+        yield from read_documents(spec.sources[source], ReadConfig(**spec.read))
     except DamagedFileError as error:
-        if not plan.keep_damaged:
+        if not spec.keep_damaged:
             raise UserError(f"{error} Give --keep-damaged to use the documents before the damage.") from error
         yield SkippedDocument("damaged from here on", str(error))
 
 
-def _clean(plan: CleaningPlan, segment: int, name: str) -> None:
+def _clean(spec: CleaningSpec, segment: int, name: str) -> None:
     """Run a later segment on a part."""
-    if tallies_file(plan, segment, name).exists():
+    if tallies_file(spec, segment, name).exists():
         return
-    part = storage.read_part(_part_file(plan, segment - 1, name))
+    part = storage.read_part(_part_file(spec, segment - 1, name))
     _finish(
-        plan, segment, name, part, _marks_of_part(plan, segment, part) if len(part.documents) else concat_tables([])
+        spec, segment, name, part, _marks_of_part(spec, segment, part) if len(part.documents) else concat_tables([])
     )
 
 
-def _marks_of_part(plan: CleaningPlan, segment: int, part: Part) -> KeyTable:
+def _marks_of_part(spec: CleaningSpec, segment: int, part: Part) -> KeyTable:
     """Return the marks of a part."""
-    finalized = finalized_marks_file(plan, segment)
-    files = [marks_file(plan, segment, bucket) for bucket in range(plan.buckets)]
+    finalized = finalized_marks_file(spec, segment)
+    files = [marks_file(spec, segment, bucket) for bucket in range(spec.buckets)]
     files = [finalized] if storage.marks_exist(finalized) else files
     return storage.read_marks_between(files, "document", int(part.documents[0]), int(part.documents[-1]) + 1)
 
 
-def _finish(plan: CleaningPlan, number: int, name: str, part: Part, marked: KeyTable | None) -> None:
+def _finish(spec: CleaningSpec, number: int, name: str, part: Part, marked: KeyTable | None) -> None:
     """Run a segment on a part and write its output; the tallies are written last and mark the task as done."""
-    segment, ledger, last = plan.segments[number], Ledger(), number == len(plan.segments) - 1
-    next_rule = None if last else plan.segments[number + 1].first
+    segment, ledger, last = spec.segments[number], Ledger(), number == len(spec.segments) - 1
+    next_rule = None if last else spec.segments[number + 1].first
     kept_parts: list[Part] = []
     keys: list[KeyTable] = []
     for piece in batches(part.texts):
@@ -236,8 +236,8 @@ def _finish(plan: CleaningPlan, number: int, name: str, part: Part, marked: KeyT
             keys.append(_keys(next_rule, batch))
         kept_parts.append(_survivors(batch))
     if next_rule:
-        storage.write_marks(_keys_file(plan, number + 1, name), concat_tables(keys).sorted_by_key())
-    storage.write_ledger(_ledger_file(plan, number, name), ledger, plan.sources)
+        storage.write_marks(_keys_file(spec, number + 1, name), concat_tables(keys).sorted_by_key())
+    storage.write_ledger(_ledger_file(spec, number, name), ledger, spec.sources)
     remaining = Part(
         [t for p in kept_parts for t in p.texts],
         np.concatenate([np.zeros(0, np.uint64), *(p.documents for p in kept_parts)]),
@@ -245,13 +245,13 @@ def _finish(plan: CleaningPlan, number: int, name: str, part: Part, marked: KeyT
         np.concatenate([np.zeros(0, np.int64), *(p.words for p in kept_parts if p.words is not None)]),
     )
     if last:
-        extension = "parquet" if plan.output == "parquet" else "jsonl.zst"
+        extension = "parquet" if spec.output == "parquet" else "jsonl.zst"
         storage.write_shard(
-            Path(plan.directory) / "shards" / f"{name}.{extension}", remaining, plan.sources, plan.output
+            Path(spec.directory) / "shards" / f"{name}.{extension}", remaining, spec.sources, spec.output
         )
     else:
-        storage.write_part(_part_file(plan, number, name), remaining)
-    storage.write_tallies(tallies_file(plan, number, name), ledger)
+        storage.write_part(_part_file(spec, number, name), remaining)
+    storage.write_tallies(tallies_file(spec, number, name), ledger)
 
 
 def _marks_of_batch(marked: KeyTable, documents: np.ndarray) -> KeyTable:
@@ -274,41 +274,41 @@ def _survivors(batch: Batch) -> Part:
     return Part(texts, batch.documents[rows], sites, batch.words[rows])
 
 
-def _reduce(plan: CleaningPlan, segment: int, bucket: int) -> None:
+def _reduce(spec: CleaningSpec, segment: int, bucket: int) -> None:
     """Collect the keys of a bucket from all parts and reduce them to marks."""
-    file, rule = marks_file(plan, segment, bucket), plan.segments[segment].first
+    file, rule = marks_file(spec, segment, bucket), spec.segments[segment].first
     if storage.marks_exist(file) or rule is None:
         return
-    width = 2**64 // plan.buckets
-    high = 2**64 if bucket == plan.buckets - 1 else (bucket + 1) * width
-    files = [_keys_file(plan, segment, name) for name in storage.read_list(parts_file(plan))]
+    width = 2**64 // spec.buckets
+    high = 2**64 if bucket == spec.buckets - 1 else (bucket + 1) * width
+    files = [_keys_file(spec, segment, name) for name in storage.read_list(parts_file(spec))]
     result = rule.reduce(storage.read_marks_between(files, "key", bucket * width, high))
     storage.write_marks(file, result[np.lexsort((result.line, result.document))])
 
 
-def finalize(plan: CleaningPlan, segment: int) -> None:
+def finalize(spec: CleaningSpec, segment: int) -> None:
     """Compute the final marks of a segment's collection rule, if it defines `finalize`."""
-    rule, file = plan.segments[segment].first, finalized_marks_file(plan, segment)
+    rule, file = spec.segments[segment].first, finalized_marks_file(spec, segment)
     if rule is None or storage.marks_exist(file) or type(rule).finalize is CollectionRule.finalize:
         return
     marked = rule.finalize(
-        concat_tables([storage.read_marks(marks_file(plan, segment, b)) for b in range(plan.buckets)])
+        concat_tables([storage.read_marks(marks_file(spec, segment, b)) for b in range(spec.buckets)])
     )
     storage.write_marks(file, marked[np.lexsort((marked.line, marked.document))])
 
 
-def part_files(plan: CleaningPlan) -> list[Path]:
+def part_files(spec: CleaningSpec) -> list[Path]:
     """Return the intermediate files of documents, in the order of segments."""
-    return [f for n in range(len(plan.segments) - 1) for f in sorted((plan.work / str(n)).glob("*.parquet"))]
+    return [f for n in range(len(spec.segments) - 1) for f in sorted((spec.work / str(n)).glob("*.parquet"))]
 
 
-def _part_file(plan: CleaningPlan, segment: int, name: str) -> Path:
-    return plan.work / str(segment) / f"{name}.parquet"
+def _part_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    return spec.work / str(segment) / f"{name}.parquet"
 
 
-def _keys_file(plan: CleaningPlan, segment: int, name: str) -> Path:
-    return plan.work / str(segment) / f"keys-{name}"
+def _keys_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    return spec.work / str(segment) / f"keys-{name}"
 
 
-def _ledger_file(plan: CleaningPlan, segment: int, name: str) -> Path:
-    return Path(plan.directory) / "ledger" / f"{segment}-{name}.parquet"
+def _ledger_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    return Path(spec.directory) / "ledger" / f"{segment}-{name}.parquet"
