@@ -1,4 +1,4 @@
-"""Whole runs of `demiglace clean`."""
+"""Complete runs of `demiglace clean`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Measures over batches of texts against the same said plainly, one text after another."""
+"""Measurements of batches of texts, against plain implementations for one text at a time."""
 
 import re
 from collections import Counter

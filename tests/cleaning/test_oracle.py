@@ -1,4 +1,4 @@
-"""Our decisions against datatrove's, its words split as ours are; benchmarks/cleaning/oracle.py takes all texts."""
+"""Decisions against those of datatrove with the same word splitting; benchmarks/cleaning/oracle.py uses all texts."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Unicode repair against ftfy itself, language identification against py3langid itself."""
+"""Unicode repair against ftfy, and language identification against py3langid."""
 
 import ftfy
 import numpy as np

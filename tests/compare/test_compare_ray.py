@@ -1,4 +1,4 @@
-"""The same grid over a cluster: the same weights, and a failure told in the same way."""
+"""A grid on a Ray cluster: the same weights and the same messages as in one process."""
 
 import os
 import secrets
@@ -131,7 +131,7 @@ def test_an_existing_cluster_reads_the_data_of_here(content, place, tmp_path, be
     assert results(here)[0]["sets"] == results(there)[0]["sets"]
 
 
-# the engine by itself
+# the executor without a cluster
 
 
 class FakeRay:

@@ -1,4 +1,4 @@
-"""A grid from its command to its end: run once, extended, cut off, failing, shared out."""
+"""Complete comparisons: run, extended, interrupted, with failures, and sharded."""
 
 import csv
 import importlib

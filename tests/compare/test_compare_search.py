@@ -1,4 +1,4 @@
-"""The search: the same budget for all, on rows that are not reported on, resumed as it was."""
+"""The search: the same trials for all methods, on rows that are not reported on, resumed after an interrupt."""
 
 import os
 import shutil

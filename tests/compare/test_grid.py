@@ -1,4 +1,4 @@
-"""Grid files: what is refused and how it is said, and the cells that come of them."""
+"""Grid files: which are refused with which message, and the cells of a grid."""
 
 import itertools
 

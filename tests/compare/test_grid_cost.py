@@ -1,4 +1,4 @@
-"""What a grid will cost, told before anything of it is there."""
+"""The estimated cost of a grid before any of its jobs has run."""
 
 from pathlib import Path
 

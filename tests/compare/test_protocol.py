@@ -1,4 +1,4 @@
-"""What was declared before the runs: written first, and every later change kept."""
+"""The declaration of a comparison: written before the runs, with a history of every later change."""
 
 import hashlib
 from pathlib import Path

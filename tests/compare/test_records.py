@@ -1,4 +1,4 @@
-"""Records, from manifests alone: whose rows chose the epoch, and what was exported."""
+"""Records, which are read from manifests: the rows that selected the epoch, and exports."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Arithmetic and memory from a shape alone, against what a model really computes and keeps."""
+"""FLOPs and memory computed from a shape, against those measured on a model."""
 
 import numpy as np
 import pytest

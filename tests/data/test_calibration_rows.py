@@ -1,4 +1,4 @@
-"""Calibration text: rows from many files in turn, whole documents, no token twice."""
+"""Calibration text: rows from many files in turn, complete documents, no token twice."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A corpus as token files: every document, an end behind each, resumed where it was cut off, refused where damaged."""
+"""Corpora as token files: complete, with end-of-text tokens, resumed after an interrupt, refused if damaged."""
 
 import json
 from pathlib import Path

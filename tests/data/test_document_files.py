@@ -1,4 +1,4 @@
-"""Which files are meant by folders, globs and addresses."""
+"""The files that folders, globs and addresses name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Reading documents of every kind, and what is wrong with files."""
+"""Reading documents of every format, and errors in files."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Packed files as streams: frames, cuts, bombs, packing in packing."""
+"""Compressed files as streams: frames, truncation, bombs, double compression."""
 
 import gzip
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Reading WARC and WET files, whole ones and cut ones."""
+"""Reading WARC and WET files, complete and truncated."""
 
 import gzip
 from pathlib import Path

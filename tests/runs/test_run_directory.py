@@ -1,4 +1,4 @@
-"""The run directory: which states it is met in, and that a crash or a full disk leaves it whole."""
+"""The run directory: its states, and its integrity after a crash or on a full disk."""
 
 import errno
 import json
