@@ -52,15 +52,15 @@ def test_pieces_are_small(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("inner", PACK)
 @pytest.mark.parametrize("name", ["x.txt.gz", "x.txt.zst", "x.jsonl.zst", "x.txt.zst.gz", "x.txt.gz.zst", "x.html.gz"])
-def test_packing_in_packing_is_refused(tmp_path: Path, name: str, inner: str) -> None:
+def test_double_compression_is_refused(tmp_path: Path, name: str, inner: str) -> None:
     file = written(tmp_path / name, PACK["." + name.rpartition(".")[2]](PACK[inner](LINES)))
-    with pytest.raises(DamagedFileError, match="once more than its name says; unpack it"):
+    with pytest.raises(DamagedFileError, match="once more than its name says; decompress it"):
         list(read_documents(file, ReadConfig()))
 
 
 @pytest.mark.parametrize("inner", PACK)
-def test_packing_that_the_name_does_not_say(tmp_path: Path, inner: str) -> None:
-    with pytest.raises(DamagedFileError, match="its name does not say so"):
+def test_compression_that_the_name_does_not_show(tmp_path: Path, inner: str) -> None:
+    with pytest.raises(DamagedFileError, match="but its name does not end so"):
         list(unpacked(written(tmp_path / "x.txt", PACK[inner](LINES))))
 
 

@@ -173,17 +173,17 @@ def _parts(spec: CleaningSpec, sources: range, skipped: Ledger) -> Iterator[Part
     sites: list[str] = []
     numbers: list[int] = []
     size = 0
-    rows = ((source, *result) for source in sources for result in enumerate(_documents_of(spec, source)))
-    for source, index, result in rows:
+    documents = ((source, *document) for source in sources for document in enumerate(_documents_of(spec, source)))
+    for source, index, document in documents:
         number = storage.document_number(source, index)
-        if isinstance(result, SkippedDocument):
-            skipped.entries.append(Entry(number, READ, "dropped", result.reason, excerpt=excerpt(result.what)))
-            skipped.of(READ).reasons[result.reason] += 1
+        if isinstance(document, SkippedDocument):
+            skipped.entries.append(Entry(number, READ, "dropped", document.reason, excerpt=excerpt(document.what)))
+            skipped.of(READ).reasons[document.reason] += 1
             continue
-        texts.append(result.text)
-        sites.append(result.site)
+        texts.append(document.text)
+        sites.append(document.site)
         numbers.append(number)
-        size += len(result.text)
+        size += len(document.text)
         if size >= PART:
             yield Part(texts, np.array(numbers, np.uint64), sites)
             texts, sites, numbers, size = [], [], [], 0
@@ -205,9 +205,8 @@ def _clean(spec: CleaningSpec, segment: int, name: str) -> None:
     if tallies_file(spec, segment, name).exists():
         return
     part = storage.read_part(_part_file(spec, segment - 1, name))
-    _finish(
-        spec, segment, name, part, _marks_of_part(spec, segment, part) if len(part.documents) else concat_tables([])
-    )
+    marked = _marks_of_part(spec, segment, part) if len(part.documents) else concat_tables([])
+    _finish(spec, segment, name, part, marked)
 
 
 def _marks_of_part(spec: CleaningSpec, segment: int, part: Part) -> KeyTable:
@@ -246,9 +245,8 @@ def _finish(spec: CleaningSpec, number: int, name: str, part: Part, marked: KeyT
     )
     if last:
         extension = "parquet" if spec.output == "parquet" else "jsonl.zst"
-        storage.write_shard(
-            Path(spec.directory) / "shards" / f"{name}.{extension}", remaining, spec.sources, spec.output
-        )
+        shard = Path(spec.directory) / "shards" / f"{name}.{extension}"
+        storage.write_shard(shard, remaining, spec.sources, spec.output)
     else:
         storage.write_part(_part_file(spec, number, name), remaining)
     storage.write_tallies(tallies_file(spec, number, name), ledger)
@@ -257,15 +255,15 @@ def _finish(spec: CleaningSpec, number: int, name: str, part: Part, marked: KeyT
 def _marks_of_batch(marked: KeyTable, documents: np.ndarray) -> KeyTable:
     """Return the marks of these documents, which are sorted, with indices into them instead of document numbers."""
     rows = np.flatnonzero((marked.document >= documents[0]) & (marked.document <= documents[-1]))
-    result = marked[rows]
-    return KeyTable(result.key, np.searchsorted(documents, result.document).astype(np.uint64), result.line)
+    selected = marked[rows]
+    return KeyTable(selected.key, np.searchsorted(documents, selected.document).astype(np.uint64), selected.line)
 
 
 def _keys(rule: CollectionRule, batch: Batch) -> KeyTable:
     """Return the keys of the documents that are kept in a batch."""
-    result = rule.keys(batch.texts, np.arange(len(batch.documents), dtype=np.uint64), batch.sites)
-    result = result[np.flatnonzero(batch.keep_mask[result.document.astype(np.int64)])]
-    return KeyTable(result.key, batch.documents[result.document.astype(np.int64)], result.line)
+    keys = rule.keys(batch.texts, np.arange(len(batch.documents), dtype=np.uint64), batch.sites)
+    keys = keys[np.flatnonzero(batch.keep_mask[keys.document.astype(np.int64)])]
+    return KeyTable(keys.key, batch.documents[keys.document.astype(np.int64)], keys.line)
 
 
 def _survivors(batch: Batch) -> Part:
@@ -282,8 +280,8 @@ def _reduce(spec: CleaningSpec, segment: int, bucket: int) -> None:
     width = 2**64 // spec.buckets
     high = 2**64 if bucket == spec.buckets - 1 else (bucket + 1) * width
     files = [_keys_file(spec, segment, name) for name in storage.read_list(parts_file(spec))]
-    result = rule.reduce(storage.read_marks_between(files, "key", bucket * width, high))
-    storage.write_marks(file, result[np.lexsort((result.line, result.document))])
+    marked = rule.reduce(storage.read_marks_between(files, "key", bucket * width, high))
+    storage.write_marks(file, marked[np.lexsort((marked.line, marked.document))])
 
 
 def finalize(spec: CleaningSpec, segment: int) -> None:
@@ -291,9 +289,8 @@ def finalize(spec: CleaningSpec, segment: int) -> None:
     rule, file = spec.segments[segment].first, finalized_marks_file(spec, segment)
     if rule is None or storage.marks_exist(file) or type(rule).finalize is CollectionRule.finalize:
         return
-    marked = rule.finalize(
-        concat_tables([storage.read_marks(marks_file(spec, segment, b)) for b in range(spec.buckets)])
-    )
+    buckets = [storage.read_marks(marks_file(spec, segment, b)) for b in range(spec.buckets)]
+    marked = rule.finalize(concat_tables(buckets))
     storage.write_marks(file, marked[np.lexsort((marked.line, marked.document))])
 
 

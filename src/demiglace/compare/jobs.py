@@ -33,9 +33,8 @@ def is_done(job: Job, home: Path) -> bool:
     if job.stage == "search":
         identity_file, best = search_file(home, job.key), best_file(home, job.key)
         if identity_file.exists() or best.exists():
-            _check_search(
-                home / job.key, read_json(identity_file if identity_file.exists() else best), search_identity(job, home)
-            )
+            existing = read_json(identity_file if identity_file.exists() else best)
+            _check_search(home / job.key, existing, search_identity(job, home))
         return best.exists() and read_json(best)["trials"] >= job.trials
     directory = home / job.key
     if not has_outputs(directory):
