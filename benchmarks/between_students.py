@@ -1,10 +1,11 @@
-"""One student of a comparison against another: same task, method and seed, which the comparison's page does not test.
+"""Compare two students of a comparison with the same task, method and seed, which its page does not test.
 
     python benchmarks/between_students.py runs/decoders-tasks plain distilgpt2
 
-Prints Markdown: for each method that both have, on each task and on average over the tasks, the mean difference in the
-deciding metric, its 95 % t interval over seeds and Holm's p over the whole table (the averages apart). It reads the
-summary alone, without predictions: interval and p are about new seeds on these test rows, not about new test rows.
+Prints a Markdown table: for each method that both have, on each task and on average over the tasks, the mean difference
+in the main metric, its 95 % t interval over seeds, and p with Holm's correction over the table (averages separately).
+It reads only the summary, without predictions. So interval and p are about new seeds on these test rows, not about new
+test rows.
 """
 
 import argparse
@@ -21,7 +22,7 @@ AVERAGE = "average"
 
 
 def scores(summary: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float]]:
-    """(task or average, student, method) -> the deciding metric of each seed."""
+    """Return (task or average, student, method) -> the main metric of each seed."""
     found = {}
     for cell in summary["cells"]:
         metrics = cell["sets"][cell["in_domain"]]["metrics"]
@@ -32,16 +33,22 @@ def scores(summary: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float]
 
 
 def differences(summary: Mapping[str, Any], one: str, other: str) -> list[dict[str, Any]]:
-    """A row for each task and method: how far `one` is above `other`, its interval and p."""
+    """Return a row per task and method: the mean difference `one` − `other`, its interval and p."""
     values = scores(summary)
     rows = []
-    for (task, student, method), mine in values.items():
-        theirs = values.get((task, other, method))
-        if student == one and theirs is not None and len(mine) == len(theirs):
-            each = np.subtract(mine, theirs)
+    for (task, student, method), first_scores in values.items():
+        second_scores = values.get((task, other, method))
+        if student == one and second_scores is not None and len(first_scores) == len(second_scores):
+            each = np.subtract(first_scores, second_scores)
             mean = float(each.mean())
             ends = mean_interval(mean, float(each.std(ddof=1)), len(each))
-            found = {"task": task, "method": method, "mean": mean, "interval": ends, "p": paired_t_test(mine, theirs)}
+            found = {
+                "task": task,
+                "method": method,
+                "mean": mean,
+                "interval": ends,
+                "p": paired_t_test(first_scores, second_scores),
+            }
             rows.append(found)
     parts = [r for r in rows if r["task"] != AVERAGE], [r for r in rows if r["task"] == AVERAGE]
     return [
@@ -50,13 +57,17 @@ def differences(summary: Mapping[str, Any], one: str, other: str) -> list[dict[s
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown in points: a line for each method, a column for each task."""
+    """Return Markdown in points, with a line per method and a column per task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     cells: dict[str, list[str]] = {}
     for row in rows:
         mean, low, high = (100 * v for v in (row["mean"], *row["interval"]))
         cells.setdefault(row["method"], []).append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f}), p {row['p']:.2g}")
-    lines = [["method", *tasks], ["---"] * (1 + len(tasks)), *([method, *said] for method, said in cells.items())]
+    lines = [
+        ["method", *tasks],
+        ["---"] * (1 + len(tasks)),
+        *([method, *row_cells] for method, row_cells in cells.items()),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

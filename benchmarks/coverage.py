@@ -1,21 +1,21 @@
-"""How often the tests of `demiglace compare` find an effect that is not there, and how often one that is.
+"""Measure the false positive rate, coverage and power of the tests of `demiglace compare` by simulation.
 
     python benchmarks/coverage.py [--comparisons 3000]
 
-Simulates comparisons of a method with its control, 3, 5 or 8 units (seeds or replicates) of each, all measured on the
-same 400 test rows, and writes results/coverage.json; about fifteen minutes on one core. A run is right on a row where
+Simulates comparisons of a method with its control, with 3, 5 or 8 units (seeds or replicates) of each, all evaluated on
+the same 400 test rows. Writes results/coverage.json in about fifteen minutes on one core. A run is right on a row if
 
     ability + row + row x method + unit x method + residual > 0,
 
-all but the ability being independent normal numbers. The designs differ in their standard deviations: a `unit x method`
-part is variance of replicates, a `row x method` part is variance of test rows that all units share. The null hypothesis
-is that the methods have the same mean on new units and new rows; with an effect, the method is right that much more
-often. Labels are 1 on 30 % of the rows, and F1 is of class 1.
+where all terms but the ability are independent normal numbers. The designs differ in their standard deviations: `unit x
+method` is the variance of replicates, `row x method` the variance of test rows that all units share. Under the null
+hypothesis both methods have the same mean on new units and new rows. With an effect, the accuracy of the method is
+higher by it. 30 % of the labels are 1, and F1 is of class 1.
 
 For each design: size (rejections at nominal 5 % without an effect), coverage of the 95 % interval, the median MDE
 (minimum detectable effect at 80 % power), power at stated effects and at the median MDE, and `equivalence`: how often
-TOST calls the methods equivalent within the effect where they differ by it (nominal at most 5 %). `old` is the verdict
-of earlier versions: a paired t-test over seeds *and* a percentile bootstrap interval over rows x seeds.
+TOST calls the methods equivalent within the effect although they differ by it (nominal: at most 5 %). `old` is the
+verdict of earlier versions: a paired t-test over seeds *and* a percentile bootstrap interval over rows x seeds.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from demiglace.evaluation.bootstrap_metrics import SUMMED
 from demiglace.evaluation.significance import ALPHA, PairedDifference, influence, paired_difference, paired_t_test
 
 UNITS, METRICS, EFFECTS = (3, 5, 8), ("accuracy", "f1"), (0.02, 0.04)
-RESAMPLES = 400  # of the old method, which took 10,000
+RESAMPLES = 400  # for the old method, which used 10,000
 
 
 @dataclass(frozen=True)
 class Design:
-    """The standard deviations of a simulated comparison, and its numbers."""
+    """The standard deviations and sizes of a simulated comparison."""
 
     row: float = 1.0  # difficulty of a row, the same for all runs
     row_method: float = 0.0
@@ -49,7 +49,7 @@ class Design:
 
     @property
     def scale(self) -> float:
-        """The standard deviation of all parts together."""
+        """Return the standard deviation of the sum of all terms."""
         return float(np.sqrt(self.row**2 + self.row_method**2 + self.unit_method**2 + self.residual**2))
 
 
@@ -63,7 +63,7 @@ Runs = tuple[np.ndarray, np.ndarray]  # labels [N], predictions [2, S, N] of met
 
 
 def draw(design: Design, effect: float, generator: np.random.Generator) -> Runs:
-    """One comparison, in which the method is right `effect` more often than the control."""
+    """Simulate a comparison in which the accuracy of the method is `effect` above the control's."""
     shape = (2, design.units, design.rows)
     latent = design.row * generator.standard_normal(design.rows)
     latent = latent + design.row_method * generator.standard_normal((2, 1, design.rows))
@@ -76,7 +76,7 @@ def draw(design: Design, effect: float, generator: np.random.Generator) -> Runs:
 
 
 def estimate(metric: str, runs: Runs) -> PairedDifference:
-    """What `demiglace compare` estimates."""
+    """Return what `demiglace compare` estimates."""
     labels, predictions = runs
     method, control = (np.stack([influence(metric, labels, p) for p in side]) for side in predictions)
     scores = SUMMED[metric].value(_features(metric, runs).sum(2))
@@ -84,7 +84,7 @@ def estimate(metric: str, runs: Runs) -> PairedDifference:
 
 
 def old_rejects(metric: str, runs: Runs, weights: np.ndarray, generator: np.random.Generator) -> bool:
-    """The verdict of earlier versions; weights: how often each row is in each bootstrap sample [R, N]."""
+    """Return the verdict of earlier versions; weights: count of each row in each bootstrap sample [R, N]."""
     features = _features(metric, runs)
     method, control = SUMMED[metric].value(weights @ features)  # [S, R] of each
     seeds = len(method)
@@ -94,14 +94,22 @@ def old_rejects(metric: str, runs: Runs, weights: np.ndarray, generator: np.rand
 
 
 def _features(metric: str, runs: Runs) -> np.ndarray:
-    """What the metric sums, of every row of every run [2, S, N, K]."""
+    """Return the summands of the metric for every row of every run [2, S, N, K]."""
     labels, predictions = runs
     found = SUMMED[metric].features(np.broadcast_to(labels, predictions.shape).ravel(), predictions.ravel())
     return found.reshape(*predictions.shape, -1)
 
 
 def simulate(design: Design, metric: str, effect: float, counts: tuple[int, int], seed: int) -> dict[str, float]:
-    """Shares of the comparisons; effect: of accuracy, see the module; counts: comparisons for new and old method."""
+    """Simulate comparisons and return shares of them.
+
+    Args:
+        design: of the comparisons.
+        metric: "accuracy" or "f1".
+        effect: difference in accuracy.
+        counts: comparisons for the new and the old test.
+        seed: of the simulation.
+    """
     parts = (design.units, design.row_method, design.unit_method, effect)
     generator = np.random.default_rng([seed, *(round(1e6 * part) for part in parts)])
     weights = generator.multinomial(design.rows, np.full(design.rows, 1 / design.rows), RESAMPLES).astype(float)
@@ -131,7 +139,7 @@ def _share(found: list[bool]) -> float:
 
 
 def study(design: Design, metric: str, count: int, seed: int) -> dict[str, Any]:
-    """Size, coverage, MDE and power of one design; all but size and coverage are of a quarter of the comparisons."""
+    """Return size, coverage, MDE and power of a design. All but size and coverage use a quarter of the comparisons."""
     null = simulate(design, metric, 0.0, (count, count // 4), seed)
     result: dict[str, Any] = {"size": null["rejected"], "size_old": null["old"], "coverage": null["covered"]}
     result |= {"mde": null["mde"], "effects": []}
@@ -139,7 +147,7 @@ def study(design: Design, metric: str, count: int, seed: int) -> dict[str, Any]:
         found = simulate(design, metric, effect, (count // 4, count // 4), seed)
         kept = {"effect": found["difference"], "power": found["rejected"], "power_old": found["old"]}
         result["effects"].append(kept | {k: found[k] for k in ("covered", "equivalence")})
-    if metric == "accuracy":  # of which the effect is stated
+    if metric == "accuracy":  # the effects are given in accuracy
         result["power_at_mde"] = simulate(design, metric, null["mde"], (count // 4, 0), seed)["rejected"]
     return _rounded(result)
 

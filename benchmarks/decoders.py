@@ -1,11 +1,11 @@
-"""Paper 1 (Li et al. 2021, arXiv 2110.08460) on a small scale: one teacher, its truncations, two distillations.
+"""Reproduce Li et al. 2021 (arXiv 2110.08460) at a small scale: one teacher, its truncations, two distillations.
 
     python benchmarks/decoders.py --output runs/decoders
-    python benchmarks/decoders.py --only distilgpt2 alternate-kd-seed-1   # make these alone, beside another process
+    python benchmarks/decoders.py --only distilgpt2 alternate-kd-seed-1   # only these, in parallel to another process
 
-Every step is a command of demiglace on a run directory, so the script goes on where it was cut off. It writes
-benchmarks/results/decoders.json and its tables, decoders.md; docs/results/decoders.md tells what came of it. The
-students' fine-tuning on tasks is recipes/compare/decoders.yaml, which reads the students from runs/decoders.
+Every step is a demiglace command on a run directory, so the script resumes after an interruption. It writes
+benchmarks/results/decoders.json and its tables, decoders.md; docs/results/decoders.md discusses the results. The
+students are fine-tuned on tasks by recipes/compare/decoders.yaml, which reads them from runs/decoders.
 """
 
 import argparse
@@ -34,32 +34,32 @@ TRUNCATIONS = ("alternate", "distil", "bottom", "top", "block-influence", "rando
 TRAINING = {"block_size": 256, "batch_size": 32, "batch_tokens": 2048, "epochs": 1, "validation_blocks": 128}
 WIDTH, LAYERS, VOCABULARY = 256, 12, 8192
 TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 1_000_000
-STUDYING = {"batch_size": 16}  # twice the steps that the teacher's batches would leave
+STUDYING = {"batch_size": 16}  # half of the teacher's, for twice as many steps
 PLAIN = {"lr": 5e-4}
-# of windows or texts: what another text of the same kind would give; another training is not in it
+# Resampling of windows or texts: the variance over other texts of the same kind, not over other trainings.
 RESAMPLING: dict[str, Any] = {"n_resamples": 2000, "method": "percentile", "vectorized": True, "rng": 0}
-# DistilGPT2's recipe: weights and temperature are those of the method `distil`
+# DistilGPT2's recipe; its weights and temperature are those of the method `distil`
 DISTIL = {"lr": 5e-4, "warmup": 0.05, "weight_decay": 0.0, "adam_epsilon": 1e-6, "clip": 5.0, "freeze": ["wpe"]}
 
 
 @dataclass(frozen=True)
 class Student:
-    """How a student came to be: its first weights, and what it was then trained on."""
+    """A student: its initial weights and its training."""
 
     name: str
-    start: str
-    method: str | None = None  # none: the plain loss of a language model
+    start: str  # strategy of the truncation
+    method: str | None = None  # None: the plain loss of a language model
     tokens: int = STUDENT_TOKENS
     seed: int = 0
 
     @property
     def run(self) -> str:
-        """The name of its directories."""
+        """Return the name of its directories."""
         return run_name(self.name, self.seed)
 
 
 def run_name(name: str, seed: int) -> str:
-    """The directory of a student of that seed."""
+    """Return the name of the directory of a student with this seed."""
     return f"{name}-seed-{seed}" if seed else name
 
 
@@ -69,10 +69,10 @@ STUDENTS = (
     Student("alternate-kd", "alternate", "vanilla-kd"),
 )
 EQUAL_TIME = "alternate-plain-equal-time"
-# those that a claim is about, made again with these seeds: another order of the blocks, other dropout
+# students that claims are about; trained again with these seeds, which change the order of blocks and the dropout
 SEEDED = ("alternate-plain", "distil-plain", "distilgpt2", "alternate-kd", EQUAL_TIME)
 SEEDS = (1, 2)
-# (a, b): how much the loss of a is above that of b
+# (a, b): the difference loss(a) − loss(b)
 COMPARED = (
     *((f"{start}-plain", "alternate-plain") for start in TRUNCATIONS if start != "alternate"),
     ("alternate-plain", "distilgpt2"),
@@ -84,12 +84,12 @@ COMPARED = (
 
 
 def texts(split: str) -> list[str]:
-    """The files of that split of all corpora."""
+    """Return the files of this split of all corpora."""
     return [str(DATA / corpus / f"{split}.jsonl.zst") for corpus in CORPORA]
 
 
 def make_teacher(home: Path) -> Path:
-    """A tokenizer, and a GPT-2 from new weights."""
+    """Train a tokenizer and a GPT-2 from random weights."""
     demiglace.tokenizer(action="train", corpus=texts("train"), vocab_size=VOCABULARY, output=home / "tokenizer")
     return demiglace.pretrain(
         config_of="gpt2",
@@ -107,14 +107,14 @@ def make_teacher(home: Path) -> Path:
 
 
 def make_start(home: Path, teacher: Path, strategy: str) -> Path:
-    """Half of the teacher's layers."""
+    """Truncate the teacher to half of its layers."""
     chosen = {"calibration": texts("validation")} if strategy == "block-influence" else {}
     start = home / "starts" / strategy
     return demiglace.truncate(model=str(teacher), layers=LAYERS // 2, strategy=strategy, output=start, **chosen)
 
 
 def make_student(home: Path, teacher: Path, student: Student) -> Path:
-    """A student, trained."""
+    """Train a student."""
     start = make_start(home, teacher, student.start)
     shared: dict[str, Any] = (
         TRAINING
@@ -135,14 +135,14 @@ def make_student(home: Path, teacher: Path, student: Student) -> Path:
 
 
 def at_equal_time(home: Path) -> Student:
-    """The plain student once more, with as many tokens as it would have read in the time of DistilGPT2's recipe."""
+    """Return the plain student with as many tokens as it would process in the time of DistilGPT2's recipe."""
     seconds = {n: read_manifest(home / "students" / n)["seconds"]["train"] for n in ("alternate-plain", "distilgpt2")}
     tokens = STUDENT_TOKENS * seconds["distilgpt2"] / seconds["alternate-plain"]
     return Student(EQUAL_TIME, "alternate", None, round(tokens))
 
 
 def students(home: Path) -> Iterator[Student]:
-    """Every student in turn; those behind the first ones want the first ones' time."""
+    """Yield every student. Those after `STUDENTS` need the training times of `STUDENTS`."""
     yield from STUDENTS
     named = {s.name: s for s in (*STUDENTS, at_equal_time(home))}
     yield named[EQUAL_TIME]
@@ -150,13 +150,13 @@ def students(home: Path) -> Iterator[Student]:
 
 
 def zero_shot(home: Path, name: str, model: Path) -> dict[str, Any]:
-    """On texts that nothing was trained on, and LAMBADA."""
-    asked = {"block_size": TRAINING["block_size"], "lambada": str(DATA / "lambada" / "test.jsonl.zst")}
-    return _short(demiglace.evaluate(model=str(model), corpus=held_back(), output=home / "scores" / name, **asked))
+    """Evaluate a model on held-out texts and LAMBADA."""
+    options = {"block_size": TRAINING["block_size"], "lambada": str(DATA / "lambada" / "test.jsonl.zst")}
+    return _short(demiglace.evaluate(model=str(model), corpus=held_back(), output=home / "scores" / name, **options))
 
 
 def fine_tuned(home: Path, name: str, model: Path) -> dict[str, Any]:
-    """On WikiText-2's test text, after two passes over its validation text."""
+    """Evaluate a model on WikiText-2's test text after two epochs on its validation text."""
     tuned = demiglace.pretrain(
         model=str(model),
         corpus=[str(DATA / "wikitext2" / "validation.jsonl.zst")],
@@ -174,7 +174,7 @@ def fine_tuned(home: Path, name: str, model: Path) -> dict[str, Any]:
 
 
 def held_back() -> list[str]:
-    """Texts that no model was trained on."""
+    """Return the texts that no model was trained on."""
     files = ("wikitext2/test", "tinystories/validation", "books/test")
     return [str(DATA / f"{name}.jsonl.zst") for name in files]
 
@@ -193,28 +193,28 @@ def _short(run: Path) -> dict[str, Any]:
 
 
 def measured() -> list[str]:
-    """What models are compared on."""
+    """Return the names of the texts on which models are compared."""
     return [*map(label, held_back()), "lambada/test", f"{label(held_back()[0])}, fine-tuned"]
 
 
 def label(text: str) -> str:
-    """A text's corpus and split."""
+    """Return the corpus and split of a text."""
     return "/".join(Path(text).parts[-2:]).removesuffix(".jsonl.zst")
 
 
 def parts(run: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
-    """Losses, in nats, of each window of a text and its tokens; of each last word of LAMBADA and 1."""
+    """Return the loss (nats) and the tokens of each window of a text; for LAMBADA, of each last word, and 1."""
     losses = np.load(run / f"{stem}-losses.npy")
     return losses, np.ones(len(losses)) if stem == "lambada" else np.load(run / f"{stem}-tokens.npy")
 
 
 def mean(losses: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The loss of a token."""
+    """Return the mean loss per token."""
     return np.asarray(losses.sum(axis) / counts.sum(axis))
 
 
 def difference(home: Path, one: str, other: str) -> dict[str, Any]:
-    """How much the mean loss of one model is above another's, nats, with its 95 % interval, by text."""
+    """Return the difference of two models' mean losses in nats, with its 95 % interval, by text."""
     found: dict[str, Any] = {"model": one, "against": other}
     sources = [("scores", stem) for stem in ("1", "2", "3", "lambada")] + [("tuned-scores", "1")]
     for (folder, stem), name in zip(sources, measured(), strict=True):
@@ -227,9 +227,9 @@ def difference(home: Path, one: str, other: str) -> dict[str, Any]:
 
 
 def over_seeds(home: Path, names: set[str]) -> list[dict[str, Any]]:
-    """Differences of seeded pairs, nats, by text: each seed's, the mean, its 95 % t interval, Holm's p of a t-test.
+    """Return the differences of pairs in nats by text: by seed, their mean, 95 % t interval, and Holm's p.
 
-    Seeds of which not all models are there yet are left out.
+    Seeds with missing models are left out.
     """
     seeds = [seed for seed in (0, *SEEDS) if {run_name(name, seed) for name in SEEDED} <= names]
     found: list[dict[str, Any]] = []
@@ -246,15 +246,15 @@ def over_seeds(home: Path, names: set[str]) -> list[dict[str, Any]]:
 
 
 def record(home: Path, name: str, model: Path) -> dict[str, Any]:
-    """What the results say of one model."""
-    said = read_manifest(model)
-    facts = {"tokens": said["tokens"]["train"], "seconds": said["seconds"]["train"], "parameters": said["parameters"]}
-    loss = said["metrics"]["validation"]["loss"]
+    """Return the results of one model."""
+    manifest = read_manifest(model)
+    facts = {name: manifest[name]["train"] for name in ("tokens", "seconds")} | {"parameters": manifest["parameters"]}
+    loss = manifest["metrics"]["validation"]["loss"]
     return {"name": name, **facts, "loss": loss, "zero_shot": zero_shot(home, name, model)}
 
 
 def write(home: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The results so far."""
+    """Write the results so far."""
     names = {row["name"] for row in rows}
     compared = [difference(home, a, b) for a, b in COMPARED if {a, b} <= names]
     found = {"date": str(date.today()), "machine": machine(), "models": rows, "compared": compared}
@@ -265,7 +265,7 @@ def write(home: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def tables(found: Mapping[str, Any]) -> str:
-    """The results in Markdown: every model, the comparisons, and those over seeds."""
+    """Return the results as Markdown tables: models, comparisons, and comparisons over seeds."""
     rows = found["models"]
     texts = list(rows[0]["zero_shot"])
     head = ["model", "tokens", "training, s", *(f"{t}: perplexity (95 %), bits/byte" for t in texts[:-1])]
@@ -284,12 +284,12 @@ def tables(found: Mapping[str, Any]) -> str:
 
 
 def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A line for each pair: the mean difference over seeds on each text, its interval and p."""
+    """Return a line per pair: the mean difference over seeds on each text, its interval and p."""
     cells: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        said = "{:+.3f} ({:+.3f} to {:+.3f}), p {:.2g}".format(row["mean"], *row["interval"], row["p"])
-        cells.setdefault((row["model"], row["against"]), []).append(said)
-    return [["model", "against", *measured()[:-1]], *([*pair, *said] for pair, said in cells.items())]
+        text = "{:+.3f} ({:+.3f} to {:+.3f}), p {:.2g}".format(row["mean"], *row["interval"], row["p"])
+        cells.setdefault((row["model"], row["against"]), []).append(text)
+    return [["model", "against", *measured()[:-1]], *([*pair, *values] for pair, values in cells.items())]
 
 
 def _perplexity(scores: Mapping[str, Any]) -> str:
@@ -303,12 +303,12 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Make what is not made yet, and write the results after every model."""
+    """Train and evaluate every model that is not done, and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/decoders"))
     again = [run_name(name, seed) for seed in SEEDS for name in SEEDED]
     names = [*(s.name for s in STUDENTS), EQUAL_TIME, *again]
-    parser.add_argument("--only", nargs="+", metavar="STUDENT", choices=names, help="make and measure these alone")
+    parser.add_argument("--only", nargs="+", metavar="STUDENT", choices=names, help="train and evaluate only these")
     args = parser.parse_args()
     home, teacher = args.output, make_teacher(args.output)
     if args.only:

@@ -2,8 +2,8 @@
 
     python benchmarks/evidence_rows.py runs/evidence/rows
 
-Each task gets train.csv, texts.csv (8,000 training rows without their labels) and test.csv. The test rows are 5,000
-training rows of SST-2, which are then in no other file, the validation rows of QQP and the test rows of Banking77.
+Each task gets train.csv, texts.csv (8,000 training rows without labels) and test.csv. The test rows are 5,000 training
+rows of SST-2, which are in no other file, the validation rows of QQP, and the test rows of Banking77.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from demiglace.data.rows.schema import Split
 
 TASKS = {"sst2": "validation", "qqp": "validation", "banking77": "test"}
 TEXTS = 8000
-HELD_OUT = {"sst2": 5000}  # its validation rows, 872, are too few to tell half a point
+HELD_OUT = {"sst2": 5000}  # its 872 validation rows are too few to detect half a point
 SEED = 2026
 
 
@@ -32,7 +32,7 @@ def rows_of(split: Split, names: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def keys(rows: list[tuple[str, ...]]) -> list[Hashable]:
-    """Return what equal texts share, by the package's own rule."""
+    """Return the key of each row, which is equal for equal texts, by the package's rule."""
     pairs = [row[1] for row in rows] if len(rows[0]) == 3 else None
     return list(row_keys([row[0] for row in rows], pairs))
 

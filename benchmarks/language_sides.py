@@ -1,4 +1,4 @@
-"""The sides of `language.py`: their models, their batches, and what each makes its loss of."""
+"""The sides of `language.py`: models, batches, and the loss of each side."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,20 +30,20 @@ _START = TrainingProgress(seed=0, epoch=0, step=0)
 
 @dataclass(frozen=True)
 class Case(Shape):
-    """A teacher of random weights without dropout, its student of evenly spaced layers, batches of random tokens."""
+    """A teacher with random weights and no dropout, a student of evenly spaced layers, and batches of random tokens."""
 
     @cached_property
     def blocks(self) -> Blocks:
-        """Ids do not decide how long anything takes, so they are drawn at random."""
-        drawn = np.random.default_rng(self.seed).integers(self.vocabulary, size=self.steps * self.tokens + 1)
-        corpus = Corpus((drawn.astype(np.uint16),), ("random",), 1, 0, 0, {}, "random")
+        """Return blocks of random ids, which do not affect the time."""
+        ids = np.random.default_rng(self.seed).integers(self.vocabulary, size=self.steps * self.tokens + 1)
+        corpus = Corpus((ids.astype(np.uint16),), ("random",), 1, 0, 0, {}, "random")
         return all_blocks(corpus, self.block)
 
     def plan(self) -> list[np.ndarray]:
         return epoch_steps(self.blocks.lengths, self.rows, self.seed, 0)
 
     def batches(self) -> Iterator[Batch]:
-        """An epoch's, over and over."""
+        """Yield the batches of an epoch, repeatedly."""
         return (collate(self.blocks, rows) for rows in cycle(self.plan()))
 
     def teacher(self) -> PreTrainedModel:
@@ -54,19 +54,19 @@ class Case(Shape):
         return GPT2LMHeadModel(config).eval().requires_grad_(False)
 
     def student(self, teacher: PreTrainedModel) -> PreTrainedModel:
-        kept = range(0, self.layers, self.layers // self.student_layers)
-        return truncate_model(teacher, tuple(kept)).requires_grad_(True).train()
+        layers = range(0, self.layers, self.layers // self.student_layers)
+        return truncate_model(teacher, tuple(layers)).requires_grad_(True).train()
 
 
 def plain(teacher: PreTrainedModel, student: PreTrainedModel) -> Loss:
-    """The usual form: all logits of both models, cross-entropy and τ²·KL from torch."""
+    """Return the usual loss: all logits of both models, cross-entropy and τ²·KL of PyTorch."""
 
     def loss(batch: Batch) -> Tensor:
         with torch.no_grad():
-            other = teacher(input_ids=batch.input_ids).logits.flatten(0, 1)
-        own = student(input_ids=batch.input_ids).logits.flatten(0, 1)
-        task = F.cross_entropy(own, batch.labels.flatten())
-        log_q, p = F.log_softmax(own / TEMPERATURE, -1), F.softmax(other / TEMPERATURE, -1)
+            teacher_output = teacher(input_ids=batch.input_ids).logits.flatten(0, 1)
+        student_output = student(input_ids=batch.input_ids).logits.flatten(0, 1)
+        task = F.cross_entropy(student_output, batch.labels.flatten())
+        log_q, p = F.log_softmax(student_output / TEMPERATURE, -1), F.softmax(teacher_output / TEMPERATURE, -1)
         divergence = TEMPERATURE**2 * F.kl_div(log_q, p, reduction="batchmean")
         return TASK_WEIGHT * task + (1 - TASK_WEIGHT) * divergence
 
@@ -74,7 +74,7 @@ def plain(teacher: PreTrainedModel, student: PreTrainedModel) -> Loss:
 
 
 def ours(teacher: PreTrainedModel, student: PreTrainedModel, method: Method | None = None) -> Loss:
-    """What the loop does in a step: `vanilla-kd` with the teacher online."""
+    """Return the loss of our loop: `vanilla-kd` with an online teacher."""
     method = method or build_method("vanilla-kd", {"task_weight": TASK_WEIGHT, "temperature": TEMPERATURE})
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     source = OnlineTeacher(teacher, method.requests(*shapes).teacher, "fp32")
@@ -88,18 +88,18 @@ def ours(teacher: PreTrainedModel, student: PreTrainedModel, method: Method | No
 
 
 def ours_kl(teacher: PreTrainedModel, student: PreTrainedModel) -> Loss:
-    """KL alone at τ = 1, which is TRL's GKD with β = 0."""
+    """Return KL at τ = 1 without a task loss, which is TRL's GKD with β = 0."""
     return ours(teacher, student, Method((WeightedTerm(1.0, LogitDistillation(1.0)),)))
 
 
 def no_loss(teacher: PreTrainedModel, student: PreTrainedModel) -> Loss:
-    """Both models without heads and losses: the floor below every side."""
+    """Return a trivial loss of both models without heads: the lower bound of every side."""
 
     def loss(batch: Batch) -> Tensor:
         with torch.no_grad():
-            other = teacher.transformer(input_ids=batch.input_ids).last_hidden_state
-        own = student.transformer(input_ids=batch.input_ids).last_hidden_state
-        return (own.sum() - other.sum()) / own.numel()
+            teacher_output = teacher.transformer(input_ids=batch.input_ids).last_hidden_state
+        student_output = student.transformer(input_ids=batch.input_ids).last_hidden_state
+        return (student_output.sum() - teacher_output.sum()) / student_output.numel()
 
     return loss
 

@@ -1,15 +1,15 @@
-"""Which layers of a decoder to keep: alternate, block influence once and again after each removal, greedy removal.
+"""Compare ways to choose the layers of a decoder: alternate, block influence (once, or repeated), greedy removal.
 
     DEMIGLACE_DATA=/path/to/data python benchmarks/layer_choice.py MODEL [--rows 32] [--row-tokens 32]
 
-MODEL: directory of a causal language model. Each choice sees the same C4 text: the beginnings of `--rows` documents.
-The models with 2/3 and with 1/2 of the layers, untrained, are measured on other documents. A pass is as many operations
-(tokens × layers) as one pass of the full model over the calibration text; embeddings and logits are not counted.
+MODEL: directory of a causal language model. Each way reads the same C4 text: the beginnings of `--rows` documents. The
+models with 2/3 and with 1/2 of the layers, untrained, are evaluated on other documents. A pass is the cost (tokens ×
+layers) of one pass of the full model over the calibration text; embeddings and logits are not counted.
 
-`greedy` tries every layer on all rows here. From the rows' losses follows what `demiglace truncate --strategy greedy`
-chooses and computes, which rules layers out earlier: on these rows, and on as many longer ones as the command reads,
-each made of rows drawn with replacement. The results file is written after each choice, and a repeated call continues
-with the choices that are missing.
+`greedy` tries every layer on all rows here. `demiglace truncate --strategy greedy` excludes layers early. Its choice
+and cost are computed from the losses of the rows: on these rows, and on as many longer rows as the command reads, each
+made of rows sampled with replacement. The results file is written after each way; the same call continues with the
+missing ones.
 """
 
 import argparse
@@ -46,12 +46,12 @@ from demiglace.models.truncate import alternate
 
 HELD_OUT_ROWS, HELD_OUT_LENGTH = 10, 256
 Order = list[int]  # layers in the order in which they are dropped
-Losses = Mapping[int, np.ndarray]  # of each row, by the layer that is tried
+Losses = Mapping[int, np.ndarray]  # removed layer -> loss of each row
 
 
 @dataclass(frozen=True)
-class Material:
-    """A model, the batches that its layers are chosen on, and held-out rows."""
+class ModelData:
+    """A model, the batches on which its layers are chosen, and held-out rows."""
 
     model: PreTrainedModel
     batches: Sequence[Inputs]
@@ -59,38 +59,38 @@ class Material:
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The model's layers."""
+        """Return the model's layers."""
         return layer_stack(self.model)
 
     @property
     def tokens(self) -> int:
-        """Tokens of all batches."""
+        """Return the tokens of all batches."""
         return sum(batch["input_ids"].numel() for batch in self.batches)
 
 
-Choice = Callable[[Material, int], Order]
+Choice = Callable[[ModelData, int], Order]
 
 
-def by_influence(of: Material, count: int) -> Order:
-    """Return the layers of least block influence, measured once."""
-    influence = block_influence(of.model, of.batches)
+def by_influence(data: ModelData, count: int) -> Order:
+    """Return the layers with the least block influence, measured once."""
+    influence = block_influence(data.model, data.batches)
     return sorted(range(len(influence)), key=lambda i: (influence[i], -i))[:count]
 
 
-def by_repeated_influence(of: Material, count: int) -> Order:
-    """Return the layers of least block influence, measured again after each removal."""
+def by_repeated_influence(data: ModelData, count: int) -> Order:
+    """Return the layers with the least block influence, measured again after each removal."""
     with torch.no_grad():
-        forms, gone = output_formats(of.model, of.layers, of.batches[0]), Order()
+        forms, dropped = output_formats(data.model, data.layers, data.batches[0]), Order()
     for _ in range(count):
-        with skip_layers(of.layers, gone, forms):
-            influence = block_influence(of.model, of.batches)
-        left = [i for i in range(len(influence)) if i not in gone]
-        gone.append(min(left, key=lambda i: (influence[i], -i)))
-    return gone
+        with skip_layers(data.layers, dropped, forms):
+            influence = block_influence(data.model, data.batches)
+        remaining = [i for i in range(len(influence)) if i not in dropped]
+        dropped.append(min(remaining, key=lambda i: (influence[i], -i)))
+    return dropped
 
 
-def by_greedy(of: Material, count: int, steps: list[Losses]) -> Order:
-    """Return the layers that greedy removal drops; put the losses of each removal's tries into `steps`."""
+def by_greedy(data: ModelData, count: int, steps: list[Losses]) -> Order:
+    """Return the layers that greedy removal drops; append the losses of each removal to `steps`."""
 
     def keep_all(losses: Losses, rows: int, error: float) -> list[int]:
         if len(next(iter(losses.values()))) == rows:
@@ -99,22 +99,22 @@ def by_greedy(of: Material, count: int, steps: list[Losses]) -> Order:
         return contenders(losses, rows, error)
 
     with patch.object(search, "contenders", keep_all):
-        _, gone = search.greedy(of.model, of.batches, count, ablation_loss(of.model), error=0.0)
-    return [removal.layer for removal in gone]
+        _, dropped = search.greedy(data.model, data.batches, count, ablation_loss(data.model), error=0.0)
+    return [removal.layer for removal in dropped]
 
 
 def ruling_out(steps: Sequence[Losses]) -> dict[str, Any]:
-    """Return what the search that rules layers out early computes and chooses, given the losses of all tries."""
+    """Return cost and choices of the search that excludes layers early, from the losses of all tries."""
     operations, same, layers = 0.0, 0, len(steps[0])
     for losses in steps:
-        left, rows = sorted(losses), len(losses[min(losses)])
-        alive, seen = left, 0
+        remaining, rows = sorted(losses), len(losses[min(losses)])
+        candidates, seen = remaining, 0
         for part in sampled_batches(np.full(rows, ROW_TOKENS), forward_tokens(kit.CPU)):
             seen += len(part)
-            after = [len(left) - 1 - left.index(i) for i in alive]
-            operations += len(part) / rows * (left.index(max(alive)) + sum(after))
-            alive = contenders({i: losses[i][:seen] for i in alive}, rows)
-        same += min(alive, key=lambda i: losses[i].sum()) == min(left, key=lambda i: losses[i].sum())
+            after = [len(remaining) - 1 - remaining.index(i) for i in candidates]
+            operations += len(part) / rows * (remaining.index(max(candidates)) + sum(after))
+            candidates = contenders({i: losses[i][:seen] for i in candidates}, rows)
+        same += min(candidates, key=lambda i: losses[i].sum()) == min(remaining, key=lambda i: losses[i].sum())
     each = sum(len(losses) * (len(losses) - 1) for losses in steps)
     return {
         "passes": round(operations / layers, 1),
@@ -124,13 +124,13 @@ def ruling_out(steps: Sequence[Losses]) -> dict[str, Any]:
 
 
 def longer_rows(steps: Sequence[Losses], rows: int, times: int) -> list[Losses]:
-    """Return the losses on `rows` rows that are each the sum of `times` rows, drawn with replacement and the seed 0."""
-    drawn = np.random.default_rng(0).integers(0, len(steps[0][min(steps[0])]), (rows, times))
-    return [{i: of_rows[drawn].sum(1) for i, of_rows in losses.items()} for losses in steps]
+    """Return the losses on `rows` rows, each the sum of `times` rows sampled with replacement (seed 0)."""
+    samples = np.random.default_rng(0).integers(0, len(steps[0][min(steps[0])]), (rows, times))
+    return [{i: of_rows[samples].sum(1) for i, of_rows in losses.items()} for losses in steps]
 
 
 def greedy_results(steps: Sequence[Losses], row_tokens: int) -> dict[str, Any]:
-    """Return what ruling layers out early saves, on these rows and on as many longer ones as the commands read."""
+    """Return what early exclusion saves, on these rows and on as many longer rows as the command reads."""
     rows = CALIBRATION_TOKENS // ROW_TOKENS
     longer = longer_rows(steps, rows, ROW_TOKENS // row_tokens)
     return {"ruling out": {"these rows": ruling_out(steps), f"{rows} rows of {ROW_TOKENS}": ruling_out(longer)}}
@@ -138,54 +138,54 @@ def greedy_results(steps: Sequence[Losses], row_tokens: int) -> dict[str, Any]:
 
 @contextmanager
 def counted(layers: nn.ModuleList) -> Iterator[list[int]]:
-    """Put the tokens of every layer that runs into the list; bypassed layers do not run."""
-    kind, found = type(layers[0]), list[int]()
+    """Yield a list of the tokens of every layer call; skipped layers do not run."""
+    kind, result = type(layers[0]), list[int]()
     forward = kind.forward
 
     def counting(layer: nn.Module, hidden_states: Tensor, *args: Any, **options: Any) -> Any:
-        found.append(hidden_states.shape[0] * hidden_states.shape[1])
+        result.append(hidden_states.shape[0] * hidden_states.shape[1])
         return forward(layer, hidden_states, *args, **options)
 
     kind.forward = counting  # type: ignore[method-assign]
     try:
-        yield found
+        yield result
     finally:
         kind.forward = forward  # type: ignore[method-assign]
 
 
-def perplexity(of: Material, keep: Sequence[int]) -> float:
+def perplexity(data: ModelData, keep: Sequence[int]) -> float:
     """Return the perplexity of the model with only these layers on the held-out rows."""
-    gone = set(range(len(of.layers))) - set(keep)
-    with torch.no_grad(), skip_layers(of.layers, gone, output_formats(of.model, of.layers, of.held_out)):
-        losses = ablation_loss(of.model).outputs(of.model, of.held_out)
+    dropped = set(range(len(data.layers))) - set(keep)
+    with torch.no_grad(), skip_layers(data.layers, dropped, output_formats(data.model, data.layers, data.held_out)):
+        losses = ablation_loss(data.model).outputs(data.model, data.held_out)
     return float(losses.double().mean().exp())
 
 
-def measured(of: Material, sizes: Sequence[int], choose: Choice | None) -> dict[str, Any]:
-    """Return what a choice keeps and costs, and its perplexity, for each number of layers; none: alternate."""
-    total, found = len(of.layers), dict[str, Any]()
+def measured(data: ModelData, sizes: Sequence[int], choose: Choice | None) -> dict[str, Any]:
+    """Return the kept layers, the cost and the perplexity of a choice for each number of layers; None: alternate."""
+    total, result = len(data.layers), dict[str, Any]()
     if choose is None:
         keeps = {size: list(alternate(total, size)) for size in sizes}
     else:
-        begun = time.process_time(), time.perf_counter()
-        with counted(of.layers) as operations:
-            dropped = choose(of, total - min(sizes))
-        cpu, wall = time.process_time() - begun[0], time.perf_counter() - begun[1]
-        passes = sum(operations) / (of.tokens * total)
-        found = {"dropped": dropped, "passes": round(passes, 1), "cpu_s": round(cpu, 1), "wall_s": round(wall, 1)}
+        start = time.process_time(), time.perf_counter()
+        with counted(data.layers) as operations:
+            dropped = choose(data, total - min(sizes))
+        cpu, wall = time.process_time() - start[0], time.perf_counter() - start[1]
+        passes = sum(operations) / (data.tokens * total)
+        result = {"dropped": dropped, "passes": round(passes, 1), "cpu_s": round(cpu, 1), "wall_s": round(wall, 1)}
         keeps = {size: [i for i in range(total) if i not in dropped[: total - size]] for size in sizes}
-    each = {str(n): {"keep": keep, "perplexity": round(perplexity(of, keep), 1)} for n, keep in keeps.items()}
-    return found | {"layers": each}
+    each = {str(n): {"keep": keep, "perplexity": round(perplexity(data, keep), 1)} for n, keep in keeps.items()}
+    return result | {"layers": each}
 
 
 def rows(tokenizer: PreTrainedTokenizerBase, texts: Iterator[str], count: int, length: int) -> Tensor:
-    """Return the first tokens of the next documents that have so many, [count, length]."""
+    """Return the first `length` tokens of the next `count` documents that are long enough, [count, length]."""
     ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     return torch.tensor(list(islice((row[:length] for row in ids if len(row) >= length), count)))
 
 
-def material(args: argparse.Namespace) -> Material:
-    """Load the model and tokenise its text; no document is in both parts of it."""
+def load(args: argparse.Namespace) -> ModelData:
+    """Load the model and tokenize its text; calibration and held-out rows have no document in common."""
     tokenizer = load_text_tokenizer(str(args.model))
     documents = read_documents(str(args.text), ReadConfig())
     texts = iter([document.text for document in documents if isinstance(document, Document)])
@@ -193,7 +193,7 @@ def material(args: argparse.Namespace) -> Material:
     held_out = rows(tokenizer, texts, HELD_OUT_ROWS, HELD_OUT_LENGTH)
     parts = sampled_batches(np.full(args.rows, args.row_tokens), forward_tokens(kit.CPU))
     model = load_language_model(str(args.model)).eval()
-    return Material(model, [inputs(chosen[part]) for part in parts], inputs(held_out))
+    return ModelData(model, [inputs(chosen[part]) for part in parts], inputs(held_out))
 
 
 def inputs(ids: Tensor) -> Inputs:
@@ -202,7 +202,7 @@ def inputs(ids: Tensor) -> Inputs:
 
 
 def main() -> None:
-    """Measure the choices that are not in the results file yet."""
+    """Measure the choices that are missing in the results file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     default = Path(os.environ.get("DEMIGLACE_DATA", "data")) / "c4_sample" / "train.jsonl.zst"
@@ -210,8 +210,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--row-tokens", type=int, default=32)
     args = parser.parse_args()
-    of = material(args)
-    total = len(of.layers)
+    data = load(args)
+    total = len(data.layers)
     config = {
         "model": args.model.name,
         "text": "/".join(args.text.parts[-2:]),
@@ -224,16 +224,16 @@ def main() -> None:
     earlier = json.loads(file.read_text()) if file.exists() else {}
     results = earlier["results"] if earlier.get("config") == config else {}
     if not results:
-        results["all layers"] = {"perplexity": round(perplexity(of, range(total)), 1)}
+        results["all layers"] = {"perplexity": round(perplexity(data, range(total)), 1)}
     steps: list[Losses] = []
     choices: dict[str, Choice | None] = {
         "alternate": None,
         "block-influence": by_influence,
         "repeated block-influence": by_repeated_influence,
-        "greedy": lambda of, count: by_greedy(of, count, steps),
+        "greedy": lambda data, count: by_greedy(data, count, steps),
     }
     for name in [name for name in choices if name not in results]:
-        results[name] = measured(of, (total * 2 // 3, total // 2), choices[name])
+        results[name] = measured(data, (total * 2 // 3, total // 2), choices[name])
         if name == "greedy":
             results[name] |= greedy_results(steps, args.row_tokens)
         kit.write("layer_choice", config, results)

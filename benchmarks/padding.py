@@ -1,4 +1,4 @@
-"""Batches of like length against padding to a fixed 128, on SST-2 rows: the same rows, model and number of steps.
+"""Compare batches of similar length with padding to a fixed 128 on SST-2: the same rows, model and number of steps.
 
 python benchmarks/padding.py [--rows 1024] [--rounds 5]
 """
@@ -19,7 +19,7 @@ WIDTH = 128
 
 
 def padded(batch: Batch) -> Batch:
-    """The same rows, padded to WIDTH."""
+    """Return the same rows, padded to WIDTH."""
     extra = WIDTH - batch.input_ids.shape[1]
 
     def widen(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -34,21 +34,21 @@ def padded(batch: Batch) -> Batch:
 
 
 def epoch(batches: list[Batch], labels: tuple) -> float:
-    """Seconds of one epoch of training on these batches."""
+    """Train one epoch on these batches; return the seconds."""
     student = kit.student(labels).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-4, fused=True)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for batch in batches:
         with autocast(kit.PRECISION, kit.CPU):
             logits = student(**batch.inputs).logits
         torch.nn.functional.cross_entropy(logits.float(), batch.labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def useful(examples: TokenizedSplit, batches: list[Batch]) -> float:
-    """Share of the tokens computed that are real."""
+    """Return the share of computed tokens that are not padding."""
     return float(examples.lengths.sum() / sum(b.input_ids.numel() for b in batches))
 
 

@@ -1,22 +1,22 @@
-"""Which pooling of hidden states distinguishes rows? Attention sinks, feature variance and agreement, by layer.
+"""Compare poolings of hidden states by how well they distinguish rows: attention sinks, variance, agreement, by layer.
 
     python benchmarks/pooling.py NAME=MODEL... [--rows 1000] [--test-rows 300] [--blocks 32] [--tuned NAME=MODEL]
 
 MODEL is a directory of an encoder or a decoder. The texts are rows of Banking77 and SST-2, and for decoders blocks of
 256 tokens of WikiText-2. The student is every second layer of the model, untrained. Student layer i is compared with
-the teacher layer that it is a copy of. --tuned adds a classifier: the lower half of a model's layers, fine-tuned for
-one epoch on SST-2 without the test rows, and measured on SST-2. What the results file holds already is not measured
+the teacher layer of which it is a copy. --tuned adds a classifier: the lower half of a model's layers, fine-tuned for
+one epoch on SST-2 without the test rows, and evaluated on SST-2. Results that are in the results file are not measured
 again.
 
-"Mean of unit states" is the pooling normalized-mean but for a factor. For each layer and pooling, with pooled states
+"Mean of unit states" equals the pooling normalized-mean up to a factor. For each layer and pooling, with pooled states
 scaled to unit length as in RAIL-KD's loss:
 
-- variance: Σ over dimensions of the variance over rows; 0: all rows have one state; 1: the most.
+- variance: Σ over dimensions of the variance over rows; 0: all rows have the same state; 1: the maximum.
 - own_cosine, wrong_cosine: mean cosine of the student's state of a row with the teacher's state of the same row, and of
-  another row. Where both are near 1, the loss is near 0 whatever the row is.
+  another row. If both are near 1, the loss is near 0 for any row.
 - centred_cosine: own_cosine after each model's mean over rows is subtracted.
 - own_row: share of rows whose nearest teacher state, after centring, is that of the same row.
-- probe: accuracy of a ridge classifier on the teacher's states, on rows that it was not fitted to.
+- probe: accuracy of a ridge classifier on the teacher's states, on held-out rows.
 """
 
 import argparse
@@ -51,24 +51,24 @@ from demiglace.signals.sinks import SINK_RATIO
 from demiglace.training.run import save_model
 
 TASKS = ("banking77", "sst2")
-LABELS = ("0", "1")  # of the new head, which only fine-tuning uses
+LABELS = ("0", "1")  # of the new head, used only for fine-tuning
 BLOCK = 256
-RIDGE = 0.01  # of the features' mean variance
+RIDGE = 0.01  # times the features' mean variance
 PASS_TOKENS = 1024
 
 
 def without_sinks(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean over tokens whose norm is at most SINK_RATIO × the median of their row."""
+    """Return the mean over tokens whose norm is at most SINK_RATIO × the median of their row."""
     return pool(hidden, mask * (norm_ratios(hidden, mask) <= SINK_RATIO), "mean")
 
 
 def without_first(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean over all real tokens but the first."""
+    """Return the mean over all tokens but padding and the first."""
     return pool(hidden, mask * (mask.cumsum(1) > 1), "mean")
 
 
 def of_unit_states(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean over tokens of their states scaled to unit length."""
+    """Return the mean over tokens of their states, scaled to unit length."""
     return pool(F.normalize(hidden, dim=-1), mask, "mean")
 
 
@@ -92,7 +92,7 @@ class Tally:
         self.rows_with_sinks = 0
 
     def add(self, rows: np.ndarray, hidden: Tensor, mask: Tensor) -> None:
-        """Take up a batch of right-padded rows."""
+        """Add a batch of right-padded rows."""
         ratios = norm_ratios(hidden, mask)
         is_sink = ratios > SINK_RATIO
         self.ratios[rows] = ratios.amax(1)
@@ -106,7 +106,7 @@ class Tally:
 
 
 def tallies(model: PreTrainedModel, examples: TokenizedSplit, layers: tuple[int, ...]) -> dict[int, Tally]:
-    """Sinks and pooled states of these layers over all rows."""
+    """Return layer -> sinks and pooled states over all rows."""
     found = {layer: Tally(len(examples), model.config.hidden_size) for layer in layers}
     for rows in sorted_batches(examples.lengths, PASS_TOKENS):
         batch = collate(examples, rows)
@@ -118,32 +118,32 @@ def tallies(model: PreTrainedModel, examples: TokenizedSplit, layers: tuple[int,
 
 
 def agreement(student: Tensor, teacher: Tensor) -> dict[str, float]:
-    """How far a student's pooled states [N, d] agree with the teacher's, row by row."""
-    own, other = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
-    centred_own = F.normalize(own - own.mean(0), dim=-1)
-    centred_other = F.normalize(other - other.mean(0), dim=-1)
-    nearest = (centred_own @ centred_other.T).argmax(1)
+    """Return measures of agreement between the pooled states [N, d] of student and teacher; see the module."""
+    student_states, teacher_states = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
+    centred_student = F.normalize(student_states - student_states.mean(0), dim=-1)
+    centred_teacher = F.normalize(teacher_states - teacher_states.mean(0), dim=-1)
+    nearest = (centred_student @ centred_teacher.T).argmax(1)
     return {
-        "variance": float(other.double().var(0, unbiased=False).sum()),
-        "own_cosine": float((own * other).sum(-1).mean()),
-        "wrong_cosine": float((own * other.roll(1, 0)).sum(-1).mean()),
-        "centred_cosine": float((centred_own * centred_other).sum(-1).mean()),
-        "own_row": float((nearest == torch.arange(len(own))).float().mean()),
+        "variance": float(teacher_states.double().var(0, unbiased=False).sum()),
+        "own_cosine": float((student_states * teacher_states).sum(-1).mean()),
+        "wrong_cosine": float((student_states * teacher_states.roll(1, 0)).sum(-1).mean()),
+        "centred_cosine": float((centred_student * centred_teacher).sum(-1).mean()),
+        "own_row": float((nearest == torch.arange(len(student_states))).float().mean()),
     }
 
 
 def probe(states: Tensor, labels: np.ndarray, test_rows: int) -> float:
-    """Accuracy on the last `test_rows` rows of a ridge classifier fitted to the others, on unit-length states."""
+    """Fit a ridge classifier to unit-length states; return its accuracy on the last `test_rows` rows, held out."""
     features = F.normalize(states.double(), dim=-1)
     fitted, rest = features[:-test_rows], features[-test_rows:]
     mean = fitted.mean(0)
     fitted, rest = fitted - mean, rest - mean
-    wanted = F.one_hot(torch.from_numpy(labels[:-test_rows])).double()
+    targets = F.one_hot(torch.from_numpy(labels[:-test_rows])).double()
     gram = fitted.T @ fitted
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    maps = torch.linalg.solve(gram + ridge, fitted.T @ (wanted - wanted.mean(0)))
-    answers = (rest @ maps + wanted.mean(0)).argmax(1).numpy()
-    return float((answers == labels[-test_rows:]).mean())
+    maps = torch.linalg.solve(gram + ridge, fitted.T @ (targets - targets.mean(0)))
+    predictions = (rest @ maps + targets.mean(0)).argmax(1).numpy()
+    return float((predictions == labels[-test_rows:]).mean())
 
 
 def task_examples(task: str, path: str, rows: int) -> TokenizedSplit:
@@ -154,7 +154,7 @@ def task_examples(task: str, path: str, rows: int) -> TokenizedSplit:
 
 
 def block_examples(path: str, blocks: int) -> TokenizedSplit:
-    """Blocks of WikiText-2's test text."""
+    """Return blocks of WikiText-2's test text."""
     folder = data_folder(DataLocation())
     assert folder is not None, "WikiText-2 is read from DEMIGLACE_DATA"
     text = "\n".join(read_table(folder / "wikitext2" / "test.jsonl.zst").columns["text"])
@@ -183,7 +183,7 @@ def fine_tuned(path: str, examples: TokenizedSplit, output: str) -> None:
 
 
 def measured(path: str, examples: TokenizedSplit, test_rows: int | None) -> dict[str, object]:
-    """All figures of one model on one set of rows, by layer."""
+    """Return all results of one model on one set of rows, by layer."""
     attention = {"attention": kit.ATTENTION, "dropout": 0.0}
     teacher = load_classifier(path, LABELS, **attention).eval()
     shape = ModelShape.of(teacher)
@@ -191,7 +191,7 @@ def measured(path: str, examples: TokenizedSplit, test_rows: int | None) -> dict
     student = truncate_model(load_classifier(path, LABELS, **attention), keep).eval()
     ends = sorted({max(1, round(share * len(keep))) for share in (0.25, 0.5, 0.75, 1.0)})
     pairs = {student_layer: keep[student_layer - 1] + 1 for student_layer in ends}
-    begun = time.process_time()
+    start = time.process_time()
     of_teacher = tallies(teacher, examples, tuple(range(shape.num_layers + 1)))
     of_student = tallies(student, examples, tuple(pairs))
     layers = {}
@@ -213,7 +213,7 @@ def measured(path: str, examples: TokenizedSplit, test_rows: int | None) -> dict
         "tokens": int(examples.lengths.sum()),
         "sinks": sinks,
         "layers": layers,
-        "cpu_seconds": round(time.process_time() - begun, 1),
+        "cpu_seconds": round(time.process_time() - start, 1),
     }
 
 

@@ -3,8 +3,8 @@
     demiglace compare recipes/compare/rail-starts.yaml -o runs/rail-starts
     python benchmarks/rail_starts.py runs/rail-starts benchmarks/results/rail_starts.json
 
-Only tasks and seeds whose runs are finished take part, and the JSON lists them. The contrasts were chosen with the
-question, before the runs; they are not corrected for each other.
+Only finished runs are used; the JSON lists their tasks and seeds. The contrasts were chosen before the runs. Their p
+values are not corrected for multiple tests.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def evaluations(home: Path, ending: str) -> Runs:
 
 
 def measured(directory: Path) -> tuple[str, float, np.ndarray, np.ndarray]:
-    """Return the deciding metric, its value in points, labels and predictions [N] of the first set."""
+    """Return the main metric, its value in points, labels and predictions [N] of the first set."""
     result = next(iter(read_manifest(directory)["sets"].values()))
     metric, value = next(iter(result["metrics"].items()))
     stem = next(directory.glob("*.predictions.npy")).name.removesuffix(".predictions.npy")
@@ -48,16 +48,21 @@ def measured(directory: Path) -> tuple[str, float, np.ndarray, np.ndarray]:
     return metric, 100 * value, labels, predictions
 
 
-def contrast(ours: dict[int, Path], theirs: dict[int, Path]) -> dict[str, Any] | None:
+def contrast(method_runs: dict[int, Path], control_runs: dict[int, Path]) -> dict[str, Any] | None:
     """Return the paired difference over the seeds that both have; None for fewer than two."""
-    seeds = sorted(ours.keys() & theirs.keys())
+    seeds = sorted(method_runs.keys() & control_runs.keys())
     if len(seeds) < 2:
         return None
     differences, rows = [], []
     for seed in seeds:
-        (metric, value, labels, mine), (_, other, _, yours) = measured(ours[seed]), measured(theirs[seed])
+        (metric, value, labels, method_predictions), (_, other, _, control_predictions) = (
+            measured(method_runs[seed]),
+            measured(control_runs[seed]),
+        )
         differences.append(value - other)
-        rows.append(100 * (influence(metric, labels, mine) - influence(metric, labels, yours)))
+        rows.append(
+            100 * (influence(metric, labels, method_predictions) - influence(metric, labels, control_predictions))
+        )
     result = paired_difference(differences, [np.stack(rows)])
     return {
         "seeds": seeds,
@@ -105,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("home", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--ending", default=".evaluation", help="what the evaluations' names end in")
+    parser.add_argument("--ending", default=".evaluation", help="suffix of the evaluations' directories")
     args = parser.parse_args()
     result = summary(evaluations(args.home, args.ending))
     head = {

@@ -1,9 +1,11 @@
-"""How near the loop is to the limit: (a) plain fine-tuning of the student with our loop, (b) a bare PyTorch loop over
-the same batches, (c) RAIL-KD_l from the signal cache, (d) RAIL-KD_l with the teacher online.
+"""Compare the speed of the training loop with its limit.
+
+(a) Plain fine-tuning of the student with our loop, (b) a bare PyTorch loop over the same batches, (c) RAIL-KD_l from
+the signal cache, (d) RAIL-KD_l with the teacher online.
 
     python benchmarks/speed_limit.py [--rows 2048] [--rounds 7]
 
-Each round runs one epoch of each, in turns; ratios are taken within a round and their median is reported.
+Each round runs one epoch of each. Ratios are taken within a round, and their median is reported.
 """
 
 import argparse
@@ -32,7 +34,7 @@ CONFIG = TrainConfig(epochs=1, batch_size=32, lr=2e-4, checkpoint_seconds=1e9)
 
 
 def ours(method: str, examples: TokenizedSplit, labels: tuple, source: SignalSource | None, shape: ModelShape) -> float:
-    """Seconds of one epoch with our loop."""
+    """Train one epoch with our loop; return the seconds."""
     objective = Objective(kit.student(labels), build_method(method, {}), shape, "classification", kit.PRECISION)
     with tempfile.TemporaryDirectory() as directory:
         accelerator = Accelerator(cpu=True)
@@ -42,12 +44,12 @@ def ours(method: str, examples: TokenizedSplit, labels: tuple, source: SignalSou
 
 
 def bare(examples: TokenizedSplit, student: PreTrainedModel) -> float:
-    """Seconds of one epoch with a hand-written loop; its batches are tensors already."""
-    plan = epoch_steps(examples.lengths, CONFIG.batch_size, CONFIG.seed, 0)
-    batches = [collate(examples, rows) for rows in plan]
+    """Train one epoch with a hand-written loop on prepared tensors; return the seconds."""
+    steps = epoch_steps(examples.lengths, CONFIG.batch_size, CONFIG.seed, 0)
+    batches = [collate(examples, rows) for rows in steps]
     optimizer = torch.optim.AdamW(student.parameters(), lr=CONFIG.lr, fused=True)
     student.train()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for batch in batches:
         with autocast(kit.PRECISION, kit.CPU):
             logits = student(**batch.inputs).logits
@@ -55,7 +57,7 @@ def bare(examples: TokenizedSplit, student: PreTrainedModel) -> float:
         torch.nn.utils.clip_grad_norm_(student.parameters(), CONFIG.clip)
         optimizer.step()
         optimizer.zero_grad()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -74,9 +76,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         key = CacheKey.of("benchmark", shape, examples, request, "float16", kit.PRECISION)
         prepare_cache(Path(directory) / "cache", key)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         fill_cache(Path(directory) / "cache", key, teacher, examples)
-        capture = time.perf_counter() - begun
+        capture = time.perf_counter() - start
         cache = SignalCache(Path(directory) / "cache", key)
         for _ in range(args.rounds + 1):
             times["a"].append(ours("none", examples, labels, None, shape))

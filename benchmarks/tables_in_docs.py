@@ -1,9 +1,9 @@
-"""The tables of docs/results/encoders.md, from the summaries that were committed.
+"""Write the tables of docs/results/encoders.md from the committed summaries.
 
-    python benchmarks/tables_in_docs.py            # writes them anew
-    python benchmarks/tables_in_docs.py --check    # exits with 1 where the page has others
+    python benchmarks/tables_in_docs.py            # writes them
+    python benchmarks/tables_in_docs.py --check    # exits with 1 if the page differs
 
-A line `<!-- table: NAME -->` of the page begins a table and `<!-- end -->` ends it. NAME is a directory below
+In the page, a line `<!-- table: NAME -->` begins a table and `<!-- end -->` ends it. NAME is a directory in
 benchmarks/results and a title of its tables.md (`encoders half: in domain`), or
 
 - `DIRECTORY differences`: the averages and their differences from both controls, with confidence intervals;
@@ -32,34 +32,34 @@ Lines = list[list[str]]
 
 
 def with_tables(page: str, results: Path) -> str:
-    """The page with every table made anew. Raises `KeyError` for a name that is no table."""
+    """Return the page with all tables rebuilt. Raises `KeyError` for an unknown table."""
     return _BLOCK.sub(lambda found: f"{found[1]}\n{table(results / found[2], found[3])}\n{found[4]}", page)
 
 
 def table(directory: Path, name: str) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     summary = read_json(directory / "summary.json")
     kind, _, rest = name.partition(" ")
-    if kind in _OWN:
-        return _markdown(_OWN[kind](summary, rest))
+    if kind in _EXTRA_TABLES:
+        return _markdown(_EXTRA_TABLES[kind](summary, rest))
     written = {t.title: markdown(t) for t in result_tables(summary)}
     return written[name].split("\n\n")[1] + "\n"
 
 
 def differences(summary: Summary, _: str) -> Lines:
-    """A line for each student and method that has all tasks: its average, and how far that is from each control."""
+    """Return a line per student and method with all tasks: the average, and its difference from each control."""
     controls, tasks = summary["controls"], {c["task"] for c in summary["cells"]}
     lines = [["student", "method", "average", *(f"against {c}" for c in controls)]]
     for average in (a for a in summary["averages"] if {*a["tasks"]} == tasks):
         found = average["in_domain"]
         tests = average["against"].get("in_domain", {})
-        apart = [_difference(tests[c]) if c in tests else "–" for c in controls]
-        lines.append([average["student"], label(average), score_text("accuracy", found), *apart])
+        differences_to_controls = [_difference(tests[c]) if c in tests else "–" for c in controls]
+        lines.append([average["student"], label(average), score_text("accuracy", found), *differences_to_controls])
     return lines
 
 
 def _difference(test: Mapping[str, Any]) -> str:
-    """A difference with its interval and p; p of an exploratory test is marked as uncorrected."""
+    """Format a difference with its interval and p; p of an exploratory test is marked as uncorrected."""
     exploratory = test.get("family") == "exploratory"
     p, kind = (test["p"], " uncorrected") if exploratory else (test["p_corrected"], "")
     interval = "" if test["ci"] is None else f" ({100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f})"
@@ -68,13 +68,13 @@ def _difference(test: Mapping[str, Any]) -> str:
 
 
 def groups(summary: Summary, name: str) -> Lines:
-    """A line for the teacher and each method: the deciding metric on each part of a set."""
+    """Return a line for the teacher and each method: the main metric on each group of a set."""
     cells = [c for c in summary["cells"] if c["sets"].get(name, {}).get("groups")]
     parts = list(cells[0]["sets"][name]["groups"])
     metric = cells[0]["sets"][name]["metric"]
-    taught = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
+    teacher_groups = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
     lines = [["method", *(part.replace("_", " ") for part in parts)]]
-    lines.append(["teacher", *(f"{100 * taught[part]['metrics'][metric]:.1f}" for part in parts)])
+    lines.append(["teacher", *(f"{100 * teacher_groups[part]['metrics'][metric]:.1f}" for part in parts)])
     for cell in cells:
         found = cell["sets"][name]["groups"]
         lines.append([label(cell), *(score_text(metric, found[part][metric]) for part in parts)])
@@ -82,45 +82,49 @@ def groups(summary: Summary, name: str) -> Lines:
 
 
 def times(summary: Summary, _: str) -> Lines:
-    """A line for each student and method: seconds of training by task, and ratios to other methods."""
+    """Return a line per student and method: seconds of training by task, and ratios to other methods."""
     tasks = list(dict.fromkeys(c["task"] for c in summary["cells"]))
     seconds = {(c["student"], label(c), c["task"]): c["train_seconds"]["mean"] for c in summary["cells"]}
     names = dict.fromkeys((student, method) for student, method, _ in seconds)
     others = [o for o in RATIOS_TO if any(method == o for _, method in names)]
     lines = [["student", "method", *tasks, *(f"against {o}" for o in others)]]
     for student, method in names:
-        mine = [seconds.get((student, method, task)) for task in tasks]
-        ratios = [_ratio(mine, [seconds.get((student, other, task)) for task in tasks]) for other in others]
-        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in mine), *ratios])
+        values = [seconds.get((student, method, task)) for task in tasks]
+        ratios = [_ratio(values, [seconds.get((student, other, task)) for task in tasks]) for other in others]
+        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in values), *ratios])
     return lines
 
 
-def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> str:
-    both = [m / t for m, t in zip(mine, theirs, strict=True) if m is not None and t is not None]
+def _ratio(values: Sequence[float | None], other_values: Sequence[float | None]) -> str:
+    both = [m / t for m, t in zip(values, other_values, strict=True) if m is not None and t is not None]
     return f"{statistics.fmean(both):.2f}" if both else "–"
 
 
 def _markdown(lines: Lines) -> str:
     head, *rest = lines
-    if len({line[0] for line in rest}) == 1 and head[0] == "student":  # of one student its name tells nothing
+    if len({line[0] for line in rest}) == 1 and head[0] == "student":  # a single student needs no column
         head, *rest = (line[1:] for line in lines)
     text = sum(name in ("student", "method") for name in head)
     rule = ["---"] * text + ["---:"] * (len(head) - text)
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *rest))
 
 
-_OWN: dict[str, Callable[[Summary, str], Lines]] = {"differences": differences, "groups": groups, "times": times}
+_EXTRA_TABLES: dict[str, Callable[[Summary, str], Lines]] = {
+    "differences": differences,
+    "groups": groups,
+    "times": times,
+}
 
 
 def main() -> None:
-    """Write the page, or compare it."""
+    """Write the page, or check it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     page = PAGE.read_text(encoding="utf-8")
-    made = with_tables(page, RESULTS)
+    updated = with_tables(page, RESULTS)
     if parser.parse_args().check:
-        sys.exit(f"{PAGE} is not what its results say; run {__file__} without --check." if made != page else 0)
-    PAGE.write_text(made, encoding="utf-8")
+        sys.exit(f"{PAGE} differs from its results; run {__file__} without --check." if updated != page else 0)
+    PAGE.write_text(updated, encoding="utf-8")
 
 
 if __name__ == "__main__":

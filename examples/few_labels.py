@@ -3,7 +3,7 @@
     python examples/few_labels.py --output few-labels
 
 A teacher learns from the labelled rows. One student is distilled from it on all texts; another one, of the same start,
-sees the labelled rows alone, for as many optimiser steps (43 epochs of 29 against 4 of 310: 100 of the labelled rows
+sees the labelled rows alone, for as many optimizer steps (43 epochs of 29 against 4 of 310: 100 of the labelled rows
 are held out for validation). All are scored on the 3,080 test rows.
 """
 

@@ -14,8 +14,8 @@ import yaml
 
 from demiglace.cli import COMMANDS, config_class_of
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.job_graph import make_plan
-from demiglace.compare.validate import check_plan
+from demiglace.compare.job_graph import build_job_graph
+from demiglace.compare.validate import validate_jobs
 from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.data.batching import collate
@@ -153,7 +153,7 @@ def test_yaml_in_documents_is_accepted(file):
     for block in blocks(file.read_text("utf-8"), "yaml"):
         (command, *_), *_ = command_lines(block)
         if command == "compare":
-            check_plan(make_plan(parse_grid(yaml.safe_load(block)), Path("runs"), searching="search" in block))
+            validate_jobs(build_job_graph(parse_grid(yaml.safe_load(block)), Path("runs"), searching="search" in block))
             continue
         config = build(config_class_of(command), yaml.safe_load(block))
         if command == "distill":
@@ -204,7 +204,7 @@ def test_grids_are_accepted(file, monkeypatch):
     for words in commands:
         check_command(words)
     content = read_yaml(file)
-    check_plan(make_plan(parse_grid(content), Path("runs"), searching="search" in content))
+    validate_jobs(build_job_graph(parse_grid(content), Path("runs"), searching="search" in content))
 
 
 @pytest.mark.parametrize("folder", sorted({f.parent.name for f in RECIPES} - {"recipes"}))

@@ -1,4 +1,4 @@
-"""Messages about names that are in no table, and what is a user's error."""
+"""Messages about unknown names, and which errors are user errors."""
 
 import pytest
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.job_graph import make_plan
+from demiglace.compare.job_graph import build_job_graph
 from demiglace.export.onnx import export_onnx
 from factories import save_tiny, tiny_model, tiny_tokenizer
 
@@ -66,7 +66,7 @@ def test_report_demo_writes_a_grid_of_two_tasks_that_can_be_learnt(tmp_path):
     example = runpy.run_path(str(EXAMPLES / "report_demo.py"))
     content = example["grid"](tmp_path)
     assert [len(content[k]) for k in ("tasks", "methods", "seeds")] == [2, 3, 3]
-    assert len(make_plan(parse_grid(content), tmp_path / "runs").runs) == 18
+    assert len(build_job_graph(parse_grid(content), tmp_path / "runs").runs) == 18
     for files in content["tasks"].values():
         with Path(files["data"]).open(encoding="utf-8", newline="") as opened:
             labels = [row["label"] for row in csv.DictReader(opened)]

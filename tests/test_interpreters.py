@@ -1,4 +1,4 @@
-"""Modules in the current directory are not imported, neither by a command nor by a process that it starts."""
+"""Neither a command nor a process that it starts imports modules from the current directory."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The comparison of labels: what matches, in which order, and what is never merged."""
+"""Matching of labels: what matches, in which order, and what is never merged."""
 
 import shlex
 

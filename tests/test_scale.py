@@ -1,4 +1,4 @@
-"""The figures of docs/scale.md are those that the functions behind `demiglace plan` give."""
+"""The figures of docs/scale.md equal those of the functions behind `demiglace plan`."""
 
 import re
 from pathlib import Path

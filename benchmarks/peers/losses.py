@@ -103,7 +103,7 @@ COMPARISONS = (
     ),
     Comparison(
         "pkd_loss",
-        "normalised_squared on the first token",
+        "normalized_squared on the first token",
         lambda t: theirs.pkd_loss(*t.hidden),
         lambda t: normalized_squared(*first(t.hidden, t.mask)).mean(),
         lambda t: normalized_squared(*first(t.hidden, t.mask)).mean(),
@@ -127,11 +127,11 @@ COMPARISONS = (
     ),
     Comparison(
         "cos_loss, mask",
-        "half of normalised_squared on every token",
+        "half of normalized_squared on every token",
         lambda t: theirs.cos_loss(*t.hidden, mask=t.mask),
         lambda t: over_rows(normalized_squared(*t.hidden) / 2, t.mask),
         lambda t: over_tokens(normalized_squared(*t.hidden) / 2, t.mask),
-        "1 − cos is half the normalised squared distance; mean over tokens instead of rows",
+        "1 − cos is half the normalized squared distance; mean over tokens instead of rows",
     ),
     Comparison(
         "att_mse_loss, mask",

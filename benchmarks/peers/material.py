@@ -1,4 +1,4 @@
-"""What all contenders of a race share: the same rows, tokenised once, and the same weights, saved once."""
+"""What all contenders of a race share: the same rows, tokenized once, and the same weights, saved once."""
 
 import os
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ class Material:
 
 
 def prepare(race: Race, directory: Path) -> Material:
-    """Draw and tokenise the rows, draw and save the weights; not again where they are there already."""
+    """Draw and tokenize the rows, draw and save the weights; not again where they are there already."""
     material = Material(race, directory)
     if not (directory / "examples.npz").exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def arithmetic_ratio(race: Race, examples: TokenizedSplit, teacher: ModelShape, 
     """Operations of distilling with the teacher online in random batches, over ours: asked once, rows of like length.
 
     (2 T + 6 S) · p_random / (2 T / epochs + 6 S · p_like): T and S the weights that every token is multiplied with,
-    2 operations forward and 4 backward, p the padding. Arithmetic alone; optimiser, attention and memory come on top.
+    2 operations forward and 4 backward, p the padding. Arithmetic alone; optimizer, attention and memory come on top.
     """
     share = padding(examples, race)
     weights = {name: m.parameters - m.embedding_parameters for name, m in (("T", teacher), ("S", student))}

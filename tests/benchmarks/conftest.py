@@ -1,4 +1,4 @@
-"""Shared by the tests of scripts in benchmarks/, which are no package."""
+"""Fixtures of the tests of scripts in benchmarks/, which is not a package."""
 
 import importlib.util
 import sys

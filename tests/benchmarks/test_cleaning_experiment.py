@@ -1,4 +1,4 @@
-"""The script of the experiment on cleaned text, from raw text to its results, on next to nothing."""
+"""The script of the experiment on cleaned text, from raw text to results, on tiny data."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A slice of the simulation of the tests' size and power."""
+"""A small part of the simulation of the tests' size and power."""
 
 from dataclasses import replace
 

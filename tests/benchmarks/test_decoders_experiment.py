@@ -1,4 +1,4 @@
-"""The script of paper 1's experiment, from raw text to its results, on next to nothing."""
+"""The script that reproduces Li et al. 2021, from raw text to results, on tiny data."""
 
 import json
 import math

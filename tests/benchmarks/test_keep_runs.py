@@ -1,4 +1,4 @@
-"""Finished runs of a comparison go to another machine without their weights, and are taken as done there."""
+"""Finished runs of a comparison are moved to another machine without weights, where they count as done."""
 
 import json
 import re

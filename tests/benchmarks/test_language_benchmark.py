@@ -1,4 +1,4 @@
-"""The benchmark of language models at toy size; TRL takes part where .venv-peers stands."""
+"""The benchmark of language models at toy size; with TRL if .venv-peers exists."""
 
 import json
 import subprocess

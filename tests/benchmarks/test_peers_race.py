@@ -1,4 +1,4 @@
-"""The race against peers: its statistics, and one tiny round of it; peers take part where .venv-peers stands."""
+"""The speed comparison with peers: its statistics, and one tiny round; with peers if .venv-peers exists."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The tables of the results' page, which a script writes from the committed summaries."""
+"""The tables of the results page, which a script writes from the committed summaries."""
 
 import json
 from pathlib import Path

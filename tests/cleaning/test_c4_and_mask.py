@@ -12,7 +12,7 @@ from demiglace.cleaning.rules.pii import Mask, mask
 
 def test_a_good_page_stays_without_spaces_at_the_ends_of_lines() -> None:
     lines = ["This is a line.", "Is it one too?", 'He said "yes indeed."', "And here are two. Or are they?"]
-    page = C4().page("\n".join(f"  {line} " for line in lines))
+    page = C4().clean_text("\n".join(f"  {line} " for line in lines))
     assert (page.text, page.removed, page.forbidden, page.sentences) == ("\n".join(lines), [], False, 5)
     assert C4()(["\n".join(lines)]).keep.tolist() == [True]
 
@@ -30,30 +30,30 @@ def test_a_good_page_stays_without_spaces_at_the_ends_of_lines() -> None:
 )
 def test_lines_are_dropped_for_a_reason(line: str, reason: str) -> None:
     page = "\n".join(["One more good line."] * 6)
-    outcome = C4()(["", f"{page}\n{line}"])
-    assert (outcome.texts[1], outcome.keep.tolist()) == (page, [False, True])
-    gone = outcome.removed
+    result = C4()(["", f"{page}\n{line}"])
+    assert (result.texts[1], result.keep.tolist()) == (page, [False, True])
+    gone = result.removed
     assert (gone.text.tolist(), gone.line.tolist(), [*gone.reason], [*gone.content]) == ([1], [6], [reason], [line])
 
 
 @pytest.mark.parametrize("line", ["Here comes lorem ipsum again.", "if (a) { b; } is code."])
 def test_pages_are_dropped_for_a_line(line: str) -> None:
-    outcome = C4()(["One more good line.\n" * 6 + line, "One more good line.\n" * 6])
-    assert outcome.keep.tolist() == [False, True]
-    assert outcome.measures[0].values.tolist() == [1, 0]
+    result = C4()(["One more good line.\n" * 6 + line, "One more good line.\n" * 6])
+    assert result.keep.tolist() == [False, True]
+    assert result.measurements[0].values.tolist() == [1, 0]
 
 
 def test_a_bracket_in_a_dropped_line_does_not_matter() -> None:
-    assert not C4().page("One more good line.\n" * 6 + "if (a) { b; }").forbidden
+    assert not C4().clean_text("One more good line.\n" * 6 + "if (a) { b; }").forbidden
 
 
 def test_citations_go_and_sentences_are_counted() -> None:
     text = "It was so.[12] Then it was not.[citation needed]\nThree more words."
-    page = C4().page(text)
+    page = C4().clean_text(text)
     assert (page.text, page.sentences) == ("It was so. Then it was not.\nThree more words.", 3)
     assert C4(min_sentences=3)([text]).keep.tolist() == [True]
     assert C4(min_sentences=4)([text]).keep.tolist() == [False]
-    assert C4(min_sentences=4)([text]).measures[1].crossed(0) == 4
+    assert C4(min_sentences=4)([text]).measurements[1].violated_bound(0) == 4
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_what_is_no_address_stays() -> None:
 
 def test_masking_says_which_texts_it_changed() -> None:
     texts = ["Nothing here.", "a@b.org"]
-    outcome = Mask(email="<mail>")(texts)
-    assert outcome.texts[0] is texts[0]
-    assert outcome.texts[1] == "<mail>"
-    assert outcome.keep.all()
-    assert outcome.measures[0].values.tolist() == [0, 1]
+    result = Mask(email="<mail>")(texts)
+    assert result.texts[0] is texts[0]
+    assert result.texts[1] == "<mail>"
+    assert result.keep.all()
+    assert result.measurements[0].values.tolist() == [0, 1]
 
 
 LOCAL, LABEL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+", r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"

@@ -1,4 +1,4 @@
-"""Whole runs of `demiglace clean`."""
+"""Complete runs of `demiglace clean`."""
 
 import json
 import os
@@ -223,7 +223,7 @@ def test_damaged_files_are_refused_or_used_up_to_the_damage(tmp_path: Path) -> N
     lines = "".join(json.dumps({"text": f"line {i}"}) + "\n" for i in range(90_000)).encode()
     (tmp_path / "x.jsonl.zst").write_bytes(zstandard.compress(lines)[:-9])
     call = {"sources": [str(tmp_path / "x.jsonl.zst")], "output": tmp_path / "o", "rules": "paper", "workers": 1}
-    with pytest.raises(UserError, match=r"cut off after .* unpacked bytes.*--keep-damaged"):
+    with pytest.raises(UserError, match=r"cut off after .* decompressed bytes.*--keep-damaged"):
         demiglace.clean(**call)
     assert not (tmp_path / "o" / "manifest.json").exists()
     run = demiglace.clean(**call | {"output": tmp_path / "kept"}, keep_damaged=True)
@@ -247,7 +247,7 @@ def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     said = capsys.readouterr().out
     assert "probability of en" in said
     assert "at least 0.65" in said
-    assert "known in a whole run only" in said
+    assert "needs a full run" in said
 
 
 _SMALL = 4000  # characters of a part, so that there is something to interrupt

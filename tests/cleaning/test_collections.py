@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from demiglace.cleaning import storage
 from demiglace.cleaning.rules.base import RuleResult
 from demiglace.cleaning.rules.decontamination import Decontamination
-from demiglace.cleaning.rules.dedup import Boilerplate, CollectionRule, ExactDuplicates, joined, marks
+from demiglace.cleaning.rules.dedup import Boilerplate, CollectionRule, ExactDuplicates, concat_tables, key_table
 from demiglace.cleaning.rules.minhash_dedup import NearDuplicates, shingles
 from demiglace.cleaning.rules.short_study import HtmlLines, UniqueLines, finds_tag, unseen_lines
 from demiglace.cleaning.text_arrays import Texts
@@ -42,7 +42,7 @@ def whole(rule: CollectionRule, texts: list[str], sites: list[str] | None = None
     """The rule on a collection that is one batch."""
     batch = Texts(texts)
     keys = rule.keys(batch, np.arange(len(texts), dtype=np.uint64), sites or ["site"] * len(texts))
-    return rule.apply(batch, rule.conclude(rule.settle(keys)))
+    return rule.apply(batch, rule.finalize(rule.reduce(keys)))
 
 
 @settings(max_examples=200, deadline=None)
@@ -56,10 +56,10 @@ def test_unique_lines_are_those_of_the_published_key(texts: list[str]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=4))
 def test_lines_with_tags_go(texts: list[str]) -> None:
-    outcome = HtmlLines()(texts)
+    result = HtmlLines()(texts)
     expected = ["\n".join(line for line in t.split("\n") if not finds_tag(line)) for t in texts]
-    assert list(outcome.texts) == expected
-    assert outcome.keep.tolist() == [bool(t.strip()) for t in expected]
+    assert list(result.texts) == expected
+    assert result.keep.tolist() == [bool(t.strip()) for t in expected]
 
 
 def test_of_equal_texts_the_first_stays() -> None:
@@ -70,18 +70,18 @@ def test_settling_does_not_depend_on_how_keys_are_cut_up() -> None:
     rule = UniqueLines()
     texts = Texts(["x\ny\nx", "y\nz", "z\nx"])
     keys = rule.keys(texts, np.array([3, 5, 9], np.uint64), [""] * 3)
-    at_once = rule.settle(keys)
+    at_once = rule.reduce(keys)
     high = keys.key >= np.uint64(2**63)
-    apart = joined([rule.settle(keys[np.flatnonzero(high)]), rule.settle(keys[np.flatnonzero(~high)])])
+    apart = concat_tables([rule.reduce(keys[np.flatnonzero(high)]), rule.reduce(keys[np.flatnonzero(~high)])])
     pairs = [set(zip(m.document.tolist(), m.line.tolist(), strict=True)) for m in (at_once, apart)]
     assert pairs[0] == pairs[1] == {(3, 2), (5, 0), (9, 0), (9, 1)}
 
 
 def test_boilerplate_is_what_many_documents_of_a_site_have() -> None:
     texts = [f"Home | About\nStory number {i}\n  Home | About\nHome" for i in range(4)] + ["Home | About\nelsewhere"]
-    outcome = whole(Boilerplate(min_documents=4), texts, ["one"] * 4 + ["two"])
-    assert list(outcome.texts) == [f"Story number {i}" for i in range(4)] + ["Home | About\nelsewhere"]
-    assert len(outcome.removed) == 12
+    result = whole(Boilerplate(min_documents=4), texts, ["one"] * 4 + ["two"])
+    assert list(result.texts) == [f"Story number {i}" for i in range(4)] + ["Home | About\nelsewhere"]
+    assert len(result.removed) == 12
     assert whole(Boilerplate(min_documents=5), texts, ["one"] * 4 + ["two"]).texts[0] == texts[0]
     assert whole(Boilerplate(min_documents=4), texts, [""] * 5).texts[0] == texts[0], "no site is known"
 
@@ -123,10 +123,10 @@ def test_case_and_marks_do_not_make_a_difference() -> None:
 
 def test_clusters_are_joined_through_their_members() -> None:
     rule = NearDuplicates()
-    edges = marks(np.array([4, 2, 7]), np.array([6, 4, 8]))  # 2 – 4 – 6, 7 – 8
-    concluded = rule.conclude(edges)
+    edges = key_table(np.array([4, 2, 7]), np.array([6, 4, 8]))  # 2 – 4 – 6, 7 – 8
+    concluded = rule.finalize(edges)
     assert sorted(zip(concluded.document.tolist(), concluded.key.tolist(), strict=True)) == [(4, 2), (6, 2), (8, 7)]
-    assert len(rule.conclude(edges[:0])) == 0
+    assert len(rule.finalize(edges[:0])) == 0
 
 
 def test_texts_without_words_are_no_duplicates() -> None:
@@ -142,16 +142,16 @@ def test_shingles_of_short_texts_are_their_words() -> None:
 def test_documents_that_hold_test_text_are_dropped() -> None:
     test = "one two three four five six"
     rule = Decontamination(("x",), words=5).with_texts([test, "too short"])
-    outcome = rule(["He said: One, two, THREE four five! Then left.", "one two three four 5", "too short", ""])
-    assert outcome.keep.tolist() == [False, True, True, True]
-    assert outcome.measures[0].values.tolist() == [1, 0, 0, 0]
+    result = rule(["He said: One, two, THREE four five! Then left.", "one two three four 5", "too short", ""])
+    assert result.keep.tolist() == [False, True, True, True]
+    assert result.measurements[0].values.tolist() == [1, 0, 0, 0]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(*(st.integers(0, 3) for _ in range(3))), max_size=12))
 def test_marks_are_sorted_by_key_document_and_line(rows: list[tuple[int, int, int]]) -> None:
     given_rows = sorted(rows, key=lambda row: row[1:]) if len(rows) % 2 else rows  # in the order of documents, or not
-    found = marks(*np.array(given_rows, np.int64).reshape(-1, 3).T).sorted_by_key()
+    found = key_table(*np.array(given_rows, np.int64).reshape(-1, 3).T).sorted_by_key()
     assert list(zip(found.key.tolist(), found.document.tolist(), found.line.tolist(), strict=True)) == sorted(rows)
 
 
@@ -161,5 +161,5 @@ def test_parts_are_read_as_written_but_for_half_characters(tmp_path: Path) -> No
     part = storage.read_part(file)
     assert (part.texts, part.sites) == (["half ?", "é\n", ""], ["a", "", "a"])
     assert (part.documents.tolist(), part.words.tolist()) == (numbers.tolist(), [2, 1, 0])
-    assert storage.texts_of(file, {5, 2**40, 7}) == {5: "é\n", 2**40: ""}
-    assert storage.texts_of(file, {7}) == {}
+    assert storage.read_texts(file, {5, 2**40, 7}) == {5: "é\n", 2**40: ""}
+    assert storage.read_texts(file, {7}) == {}

@@ -1,4 +1,4 @@
-"""Measures over batches of texts against the same said plainly, one text after another."""
+"""Measurements of batches of texts, against plain implementations for one text at a time."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demiglace.cleaning.rules import fineweb_quality, gopher_quality, gopher_repetition
-from demiglace.cleaning.text_arrays import PUNCTUATION, TERMINAL, Texts, _kinds
+from demiglace.cleaning.text_arrays import PUNCTUATION, TERMINAL, Texts, _char_flags
 
 WORD = re.compile(r"\w+|[^\w\s]")
 # few different words and marks, so that lines and runs of words do repeat
@@ -24,7 +24,7 @@ def split(text: str) -> list[str]:
 
 
 def spoken(text: str) -> list[str]:
-    return [w for w in split(text) if any(not _kinds()[ord(c)] & PUNCTUATION for c in w)]
+    return [w for w in split(text) if any(not _char_flags()[ord(c)] & PUNCTUATION for c in w)]
 
 
 def over(part: float, whole: float, empty: float = 0.0) -> float:
@@ -66,7 +66,7 @@ def rows(text: str) -> list[str]:
 
 REFERENCES = {
     fineweb_quality.punctuated_lines: lambda t: over(
-        sum(_kinds()[ord(x[-1])] & TERMINAL > 0 for x in rows(t)), len(rows(t))
+        sum(_char_flags()[ord(x[-1])] & TERMINAL > 0 for x in rows(t)), len(rows(t))
     ),
     fineweb_quality.short_lines: lambda t: over(sum(len(x) <= 30 for x in rows(t)), len(rows(t)), np.inf),
     fineweb_quality.duplicate_characters: lambda t: over(duplicates(rows(t))[1], len(t.replace("\n", "")), np.inf),

@@ -1,4 +1,4 @@
-"""Our decisions against datatrove's, its words split as ours are; benchmarks/cleaning/oracle.py takes all texts."""
+"""Decisions against those of datatrove with the same word splitting; benchmarks/cleaning/oracle.py uses all texts."""
 
 import json
 import re
@@ -43,9 +43,9 @@ def documents(data_dir: Path) -> list[str]:
 def test_decisions_are_datatroves(name: str, oracle: dict[str, Any], documents: list[str]) -> None:
     from datatrove.data import Document
 
-    outcome = RULES[name]()(documents)  # type: ignore[operator]
+    result = RULES[name]()(documents)  # type: ignore[operator]
     kept = 0
-    for text, new, keep in zip(documents, outcome.texts, outcome.keep, strict=True):
+    for text, new, keep in zip(documents, result.texts, result.keep, strict=True):
         document = Document(text=text, id="")
         assert (oracle[name].filter(document) is True) == bool(keep), text[:200]
         if keep:

@@ -1,4 +1,4 @@
-"""The two published rules of paper 1."""
+"""The two rules of Li et al. 2021, against the published program."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Unicode repair against ftfy itself, language identification against py3langid itself."""
+"""Unicode repair against ftfy, and language identification against py3langid."""
 
 import ftfy
 import numpy as np
@@ -43,11 +43,11 @@ def test_repair_is_ftfys(text: str) -> None:
 
 def test_what_needs_no_repair_is_the_same_object() -> None:
     texts = ["Plain text, “quoted” – naïve…\n", "sÃ³"]
-    outcome = Repair()(texts)
-    assert outcome.texts[0] is texts[0]
-    assert outcome.texts[1] == "só"
-    assert outcome.measures[0].values.tolist() == [0, 1]
-    assert outcome.keep.all()
+    result = Repair()(texts)
+    assert result.texts[0] is texts[0]
+    assert result.texts[1] == "só"
+    assert result.measurements[0].values.tolist() == [0, 1]
+    assert result.keep.all()
 
 
 class Counting(str):

@@ -1,4 +1,4 @@
-"""What a run writes down of itself: the ledger, what was only just kept, and into how many files."""
+"""The records of a cleaning run: the ledger, near misses, the number of files."""
 
 import json
 from pathlib import Path

@@ -73,11 +73,11 @@ def test_bad_input_is_in_the_ledger(tmp_path: Path, name: str, content: bytes, t
         ("x.jsonl.zst", zstandard.compress(LINES)[:-9], "cut off after"),
         ("x.jsonl.gz", gzip.compress(LINES)[:-9], "cut off after"),
         ("x.wet", WET + WET[:20], "cut off inside"),
-        ("x.wet", b"no archive", "no WARC file"),
+        ("x.wet", b"no archive", "not a WARC file"),
         ("x.txt.gz", gzip.compress(bytes(50_000_000)), "unpacks to more than"),
         ("x.txt.zst", zstandard.compress(bytes(150_000_000)), "unpacks to more than"),
-        ("x.txt.zst", zstandard.compress(zstandard.compress(LINES)), "packed by Zstandard once more"),
-        ("x.txt.zst.gz", gzip.compress(zstandard.compress(LINES)), "packed by Zstandard once more"),
+        ("x.txt.zst", zstandard.compress(zstandard.compress(LINES)), "compressed by Zstandard once more"),
+        ("x.txt.zst.gz", gzip.compress(zstandard.compress(LINES)), "compressed by Zstandard once more"),
         ("x.parquet", b"PAR1", "as Parquet"),
     ],
 )
@@ -96,7 +96,10 @@ def test_what_was_not_read_is_said_with_what_may_help(tmp_path: Path, capsys: py
     demiglace.clean(**call(tmp_path, "x.jsonl", b"3\n4\n" + json_lines("y" * 2000), max_document_mb=0.001))
     said = capsys.readouterr().err
     assert "0 of 0 documents are left" in said
-    assert "3 were not read (no text under 'text': 2, see --text-key; too long: 1, see --max-document-mb, or" in said
+    assert (
+        "3 documents were not read (no text under 'text': 2, see --text-key; too long: 1, see --max-document-mb, or"
+        in said
+    )
 
 
 def test_an_output_inside_of_its_source(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -172,13 +175,13 @@ def test_decontamination_with_nothing_long_enough(against: dict, tmp_path: Path,
     assert len(texts(demiglace.clean(**against))) == 2
     said = capsys.readouterr().err
     assert "0 of 2 reference texts have at least 13 words" in said
-    assert "Warning: so nothing is dropped" in said
-    assert "1 texts are not used (no text under 'text': 1)" in said
+    assert "Warning: nothing will be dropped" in said
+    assert "1 texts were skipped (no text under 'text': 1)" in said
 
 
 def test_decontamination_against_what_gives_no_text(against: dict, tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_bytes(json_lines(SENTENCE, key="sentence"))
-    with pytest.raises(DataError, match=r"gives no text \(no text under 'text': 1\); look at --text-key"):
+    with pytest.raises(DataError, match=r"no text was found \(no text under 'text': 1\); check --text-key"):
         demiglace.clean(**against)
     assert not (tmp_path / "o").exists()
 

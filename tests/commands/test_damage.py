@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -188,7 +189,7 @@ def full_for(name: str) -> Callable[[pytest.MonkeyPatch], None]:
 DISKS = {
     "first checkpoint": (full_at(checkpoint, "save_file", 1), "checkpoints"),
     "later checkpoint": (full_at(checkpoint, "save_file", 8), "checkpoints"),
-    "checkpoint not flushed": (full_at(checkpoint.os, "fsync", 20), "checkpoints"),
+    "checkpoint not flushed": (full_at(os, "fsync", 20), "checkpoints"),
     "cache laid out": (full_at(shard_store.np.lib.format, "open_memmap", 2), "cache"),
     "cache claimed": (full_at(shard_store, "write_json", 1), "cache"),
     "shard's receipt": (full_at(shard_store, "write_json", 3), "cache"),

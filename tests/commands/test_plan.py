@@ -15,7 +15,7 @@ from demiglace.config.options import build, options_of, read_yaml
 from demiglace.costs import describe, measure_speed
 from demiglace.costs import run_spec as subject_module
 from demiglace.costs.describe import duration
-from demiglace.costs.measure_speed import calibrate
+from demiglace.costs.measure_speed import time_steps
 from demiglace.costs.run_spec import run_spec, token_lengths
 from demiglace.methods.registry import METHODS
 from factories import ARCHITECTURES, save_tiny
@@ -61,10 +61,10 @@ def test_it_tells_everything_from_a_config_and_a_tokenizer(tmp_path, rows, monke
     assert "4 layers of 32" in told["teacher"]
     assert "2 layers of 32" in told["student"]
     assert told["rows"].startswith("36 for training")
-    assert told["steps"] == "5 an epoch, 2 epochs"
+    assert told["steps"] == "5 per epoch, 2 epochs"
     assert told["teacher-FLOPs"].endswith(" once")
-    assert f"({(2 + 5 * 32) * 2} B a row)" in told["cache"]
-    assert "asking the teacher" in told["time"]
+    assert f"({(2 + 5 * 32) * 2} B per row)" in told["cache"]
+    assert "caching the teacher's signals" in told["time"]
 
 
 def test_it_is_a_function_too(teacher, rows):
@@ -78,7 +78,7 @@ def test_it_is_a_function_too(teacher, rows):
 def test_finetuning_is_planned_too(base, rows, capsys):
     assert plan(model=base, flops="1e9", **rows, **QUICK) == 0
     told = capsys.readouterr().out
-    assert "teacher        asked nothing" in told
+    assert "teacher        not used" in told
     assert "cache          none\n" in told
     assert "4 layers of 32" in told
 
@@ -104,7 +104,7 @@ def test_every_method_can_be_timed(method, teacher, rows):
     of_run = subject(teacher, rows, method=method, method_options=lenient(method))
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    speed = calibrate(of_run, seconds=0.01)
+    speed = time_steps(of_run, seconds=0.01)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(0 < value < float("inf") for value in (speed.forward, speed.training, speed.update))
     assert of_run.estimate(speed).seconds.total > 0
@@ -113,7 +113,7 @@ def test_every_method_can_be_timed(method, teacher, rows):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_architecture_can_be_timed(arch, tmp_path, rows):
     teacher = save_tiny(tmp_path / "teacher", arch, num_labels=2)
-    assert calibrate(subject(teacher, rows), seconds=0.01).training > 0
+    assert time_steps(subject(teacher, rows), seconds=0.01).training > 0
 
 
 def test_numbers_as_labels_can_be_timed(tmp_path, base):
@@ -121,7 +121,7 @@ def test_numbers_as_labels_can_be_timed(tmp_path, base):
     of_run = subject(base, rows, method="pkd")
     assert of_run.rows.problem == "regression"
     assert of_run.shapes[1].num_labels == 1
-    assert calibrate(of_run, seconds=0.01).training > 0
+    assert time_steps(of_run, seconds=0.01).training > 0
 
 
 def test_lengths_of_many_rows_are_drawn_from_some(teacher, rows, monkeypatch):
@@ -143,11 +143,11 @@ def test_unlabelled_rows_count(tmp_path, teacher, rows):
 
 def test_models_that_do_not_fit_are_not_tried(teacher, rows, monkeypatch, capsys):
     monkeypatch.setattr(measure_speed, "free_memory", lambda: 1000)
-    monkeypatch.setattr(measure_speed, "calibrate", lambda *_: pytest.fail("the models were made"))
+    monkeypatch.setattr(measure_speed, "time_steps", lambda *_: pytest.fail("the models were built"))
     assert plan(teacher=teacher, layers=2, **rows, **QUICK) == 0
     told = capsys.readouterr()
-    assert "time           not known" in told.out
-    assert "do not fit the memory here" in told.err
+    assert "time           unknown" in told.out
+    assert "more than is free here" in told.err
 
 
 def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):

@@ -16,9 +16,9 @@ from demiglace.config.commands import DistillConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, read_yaml
 from demiglace.config.training import TrainConfig
 from demiglace.costs.estimate import _even_passes, epoch_passes
-from demiglace.costs.flops import passes_of
-from demiglace.costs.measure_speed import calibrate
-from demiglace.costs.run_spec import text_subject
+from demiglace.costs.flops import forward_passes
+from demiglace.costs.measure_speed import time_steps
+from demiglace.costs.run_spec import language_run_spec
 from demiglace.data.batching import epoch_steps, sorted_batches, split_by_tokens
 from demiglace.losses import language
 from demiglace.models.from_config import shape_of_config
@@ -65,8 +65,8 @@ def test_it_tells_everything_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     told = capsys.readouterr().out
     assert "GPT2LMHeadModel, 4 layers of 32" in told and "GPT2LMHeadModel, 2 layers of 32" in told
-    assert "16 tokens each" in told and "the teacher answers anew for every batch" in told
-    assert "asking the teacher" not in told and "validation" in told
+    assert "16 tokens each" in told and "the teacher runs for every batch" in told
+    assert "caching the teacher's signals" not in told and "validation" in told
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "new", "distill", "held back", "some"])
@@ -128,8 +128,8 @@ def test_rows_of_one_length_need_not_be_planned_one_by_one(rows: int, most: int)
     lengths, training = np.full(rows, 16), TrainConfig(batch_size=8, batch_tokens=most)
     steps = epoch_steps(lengths, 8, 0, 0)
     parts = [part for step in steps for part in split_by_tokens(step, lengths, most)]
-    assert epoch_passes(lengths, training) == (len(steps), passes_of(lengths, parts))
-    assert _even_passes(rows, 16, most) == passes_of(lengths, sorted_batches(lengths, most))
+    assert epoch_passes(lengths, training) == (len(steps), forward_passes(lengths, parts))
+    assert _even_passes(rows, 16, most) == forward_passes(lengths, sorted_batches(lengths, most))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -163,10 +163,10 @@ def test_methods_can_be_timed(
 ) -> None:
     lm = save_lm(tmp_path / "lm", arch)
     given = text | QUICK | {"teacher": str(lm), "layers": 2, "method": method, "output": "x"} | options
-    subject = text_subject(build(DistillConfig, given))
+    subject = language_run_spec(build(DistillConfig, given))
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    speed = calibrate(subject, seconds=0.01)
+    speed = time_steps(subject, seconds=0.01)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(0 < value < float("inf") for value in (speed.forward, speed.training, speed.update))
     assert subject.estimate(speed).seconds.total > 0

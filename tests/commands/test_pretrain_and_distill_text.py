@@ -351,7 +351,7 @@ BAD = [
     ("pretrain", {"corpus": "{binary}"}, "binary 1"),
     ("pretrain", {"corpus": "{empty}"}, "no document to read"),
     ("pretrain", {"corpus": "missing.txt"}, "does not exist"),
-    ("pretrain", {"corpus": "s3://bucket/text.jsonl"}, "is an address; a corpus is read from files of this machine"),
+    ("pretrain", {"corpus": "s3://bucket/text.jsonl"}, "is an address; a corpus is read from local files"),
     ("pretrain", {"metric": "accuracy"}, "unknown metric"),
     ("distill", {"data": "rows.csv"}, "--data and --corpus"),
     *(("distill", {"method": name}, "rewrites the rows|learns from the logits of a task's rows") for name in FOR_ROWS),

@@ -1,4 +1,4 @@
-"""Small grids, and running them."""
+"""Helpers: small grids, and functions that run them."""
 
 from pathlib import Path
 from typing import Any

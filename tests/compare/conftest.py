@@ -1,4 +1,4 @@
-"""What the tests of comparisons share: rows, a model, and a small grid of them."""
+"""Fixtures of the tests of comparisons: rows, a model, and a small grid."""
 
 import sys
 from pathlib import Path

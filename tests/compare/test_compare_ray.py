@@ -1,4 +1,4 @@
-"""The same grid over a cluster: the same weights, and a failure told in the same way."""
+"""A grid on a Ray cluster: the same weights and the same messages as in one process."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ from compare_kit import compare, line_of, results, weights_of
 
 from demiglace.compare.executors import ray
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.job_graph import make_plan
+from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.jobs import JobResult
 from demiglace.compare.scheduler import Schedule
 from demiglace.errors import ConfigError
@@ -131,7 +131,7 @@ def test_an_existing_cluster_reads_the_data_of_here(content, place, tmp_path, be
     assert results(here)[0]["sets"] == results(there)[0]["sets"]
 
 
-# the engine by itself
+# the executor without a cluster
 
 
 class FakeRay:
@@ -143,7 +143,7 @@ class FakeRay:
         self._cpus, self._seen = cpus, seen
 
     def remote(self, **_: Any) -> Any:
-        return lambda function: SimpleNamespace(remote=lambda step, *_: step.key)
+        return lambda function: SimpleNamespace(remote=lambda job, *_: job.key)
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": self._cpus}
@@ -160,13 +160,13 @@ class FakeRay:
 
 
 def test_what_waits_in_the_cluster_is_not_running(content, tmp_path, monkeypatch):
-    plan = make_plan(parse_grid(content | {"seeds": [0, 1, 2]}), tmp_path)
-    schedule, running = Schedule(plan.steps, set()), []
+    graph = build_job_graph(parse_grid(content | {"seeds": [0, 1, 2]}), tmp_path)
+    schedule, running = Schedule(graph.jobs, set()), []
     fake = FakeRay(5.0, lambda: running.append(schedule.count("running")))
     monkeypatch.setattr(ray, "_connect", lambda *_: fake)
-    nothing = SimpleNamespace(began=lambda step: None, ended=lambda step, ending: None)
-    ray.run_ray(plan, schedule, nothing, address=None, cpus=2)
-    assert schedule.count("done") == len(plan.steps)
+    nothing = SimpleNamespace(on_job_start=lambda job: None, on_job_end=lambda job, result: None)
+    ray.RayExecutor(graph, schedule, nothing, address=None, cpus=2).run()
+    assert schedule.count("done") == len(graph.jobs)
     assert max(running) == schedule.workers == 2
 
 
@@ -182,7 +182,7 @@ def test_a_worker_that_died_without_a_word(monkeypatch):
         raise fake.exceptions.RayError("")
 
     monkeypatch.setattr(fake, "get", get)
-    assert ray._ending(fake, "ref").error == "its worker ended: RayError: "
+    assert ray._result_of(fake, "ref").error == "its worker ended: RayError: "
 
 
 def test_a_cluster_that_cannot_be_started_here(monkeypatch):

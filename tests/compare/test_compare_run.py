@@ -1,4 +1,4 @@
-"""A grid from its command to its end: run once, extended, cut off, failing, shared out."""
+"""Complete comparisons: run, extended, interrupted, with failures, and sharded."""
 
 import csv
 import importlib
@@ -96,7 +96,7 @@ def test_other_rows_under_the_same_name_are_noticed(content, tmp_path, capsys):
     assert compare(own, tmp_path / "runs") == 0
     rows.write_text(rows.read_text() + "a good film,positive\n")
     assert compare(own, tmp_path / "runs") == 2
-    assert "data mood changed since its runs were made" in capsys.readouterr().err
+    assert "data mood changed after runs had read it" in capsys.readouterr().err
 
 
 def test_a_directory_of_something_else_is_refused(content, tmp_path, whole, capsys):
@@ -161,7 +161,7 @@ def test_an_interrupt_ends_it(content, tmp_path, monkeypatch):
 MOMENTS = {
     "within a student's training": (loop, "save_checkpoint", 9, True),
     "before a student's model": (run, "write_model", 4, False),
-    "between two steps": (compare_run.Schedule, "end", 5, True),
+    "between two jobs": (compare_run.Schedule, "end", 5, True),
     "before the results": (compare_run, "write_results", 1, False),
     "after the results": (compare_run, "write_results", 1, True),
 }
@@ -205,7 +205,7 @@ def test_a_failed_run_of_a_shard_is_told_whichever_ends_last(last, content, tmp_
     assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
     assert results(home)[1]["error"] == "no such thing"
     assert len(read_json(home / "summary.json")["missing"]) == 1 and not (home / "manifest.json").exists()
-    told = "2 steps of other shards failed, or need one that did" in capsys.readouterr().err
+    told = "2 jobs of other shards failed or were skipped" in capsys.readouterr().err
     assert told == (last == 1)
 
 

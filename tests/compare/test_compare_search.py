@@ -1,4 +1,4 @@
-"""The search: the same budget for all, on rows that are not reported on, resumed as it was."""
+"""The search: the same trials for all methods, on rows that are not reported on, resumed after an interrupt."""
 
 import os
 import shutil
@@ -143,7 +143,7 @@ def test_trials_that_fail_count_and_none_left_is_an_error(searched, tmp_path, ca
     bad = searched | {"defaults": searched["defaults"] | {"metric": "f2"}}
     assert compare(bad, tmp_path / "runs", search="optuna") == 2
     told = capsys.readouterr().err
-    assert "none of the 3 trials of mood/half/none/search came to its end" in told and "unknown metric" in told
+    assert "all 3 trials of mood/half/none/search failed" in told and "unknown metric" in told
 
 
 def test_a_trial_that_fits_no_memory_counts_and_the_search_goes_on(searched, tmp_path, monkeypatch):
@@ -169,6 +169,6 @@ def test_a_search_needs_its_section(content, tmp_path, capsys):
 def test_an_option_that_a_method_gives_itself_is_said_to_be_searched_for(searched, tmp_path, capsys):
     methods = {**searched["methods"], "vanilla-kd": {"method_options": {"temperature": 2}}}
     assert compare(searched | {"methods": methods}, tmp_path / "runs", search="optuna", dry_run=True) == 0
-    assert "vanilla-kd: what it gives for method_options.temperature is searched for" in " ".join(
+    assert "vanilla-kd: its value of method_options.temperature is ignored; the search chooses one" in " ".join(
         capsys.readouterr().err.split()
     )

@@ -1,13 +1,13 @@
-"""Grid files: what is refused and how it is said, and the cells that come of them."""
+"""Grid files: which are refused with which message, and the cells of a grid."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from demiglace.compare.cells import cells, shard_runs, skipped_names, student_runs, teacher_options, with_values
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.job_graph import make_plan
+from demiglace.compare.grid_cells import cells, shard_runs, skipped_names, student_runs, teacher_options, with_values
+from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.search_space import Range, trial_options
 from demiglace.errors import ConfigError
 from demiglace.results.contrasts import Contrast
@@ -80,10 +80,10 @@ def changed(content: dict, **sections) -> dict:
         ({"seeds": [-1]}, "--seeds was given"),
         ({"seeds": 5}, "seeds was given 5; expected a list of at least one"),
         ({"seeds": []}, "expected a list of at least one"),
-        ({"teacher": {"run": "x", "epochs": 3}}, "teacher: epochs for a teacher that is there already, x"),
+        ({"teacher": {"run": "x", "epochs": 3}}, "teacher: epochs for x, a finished teacher"),
         (
             {"teacher": {"run": "x"}, "tasks": {"sst2": {"teacher": {"lr": 0.1}}}},
-            "tasks.sst2.teacher: lr for a teacher that is there already, x",
+            "tasks.sst2.teacher: lr for x, a finished teacher",
         ),
         ({"teachers": {"sst3": "x"}}, "teachers: unknown task of this grid 'sst3'"),
         ({"evaluate": {"set": []}}, "evaluate: unknown option 'set'; did you mean 'sets'"),
@@ -99,7 +99,7 @@ def changed(content: dict, **sections) -> dict:
         ({"search": SEARCH | {"ranges": {"lr": {"low": 2, "high": 1}}}}, "low must be below high"),
         ({"search": SEARCH | {"ranges": {"lr": {"low": 0, "high": 1, "log": True}}}}, "above 0 with `log`"),
         ({"search": SEARCH | {"ranges": {"lr": 3}}}, "expected a list of values"),
-        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected whole numbers as ends"),
+        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected integers as `low`"),
         ({"search": SEARCH | {"per": ["method"]}}, "unknown part of a grid in `per`"),
         ({"search": SEARCH | {"trials": 0}}, "--trials was given 0"),
         ({"search": SEARCH, "axes": {"lr": [1]}}, "lr: both an axis and a range"),
@@ -109,7 +109,7 @@ def changed(content: dict, **sections) -> dict:
         ({"students": {"mood": {"layers": 2}}, "skip": {"mood": ["none"]}}, "'mood' is both"),
         (
             {"methods": {"none": {}}, "controls": False, "skip": {"half": ["none"]}},
-            "no method would be run on mood and half",
+            "no method is left for mood and half",
         ),
     ],
 )
@@ -126,11 +126,11 @@ def test_what_is_wrong_in_a_grid_is_named(content, sections, message):
         ({"replicates": 5}, "replicates was given 5; expected a list of at least one"),
         ({"replicates": [1, 1]}, "replicates: [1, 1] holds a replicate twice"),
         ({"replicates": [-1]}, "--replicates was given"),
-        ({"replicates": [0, 1], "search": SEARCH}, "0 is the replicate for choosing options"),
-        ({"replicates": [0, 1], "protocol": "p.md"}, "a grid with a `search` or a `protocol` does not report it"),
-        ({"teacher": {"model": "m", "seed": 3}}, "teacher: `seed`, but the number of each replicate is its seed"),
+        ({"replicates": [0, 1], "search": SEARCH}, "0 is reserved for choosing options"),
+        ({"replicates": [0, 1], "protocol": "p.md"}, "in a grid with a `search` or a `protocol`"),
+        ({"teacher": {"model": "m", "seed": 3}}, "teacher: `seed` was given, but the number of each replicate"),
         ({"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}}, "students.half: `seed`"),
-        ({"teacher": {"run": "ready"}}, "teacher: ready is a finished teacher, which would be the same one in every"),
+        ({"teacher": {"run": "ready"}}, "teacher: ready is a finished teacher, which would be the same in every"),
         ({"teachers": {"mood": "ready"}}, "tasks.mood.teacher: ready is a finished teacher"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_shared_search_is_on_the_first_place_that_has_the_method(content, tmp_
     sections = {"students": {"half": {"layers": 2}, "third": {"layers": 1}}, "search": SEARCH | {"per": ["task"]}}
     methods = {**content["methods"], "pkd": {}}
     grid = parse_grid(changed(content, **sections, methods=methods, skip={"half": ["pkd"]}))
-    searches = [step.key for step in make_plan(grid, tmp_path, searching=True).steps if step.stage == "search"]
+    searches = [job.key for job in build_job_graph(grid, tmp_path, searching=True).jobs if job.stage == "search"]
     assert searches == ["mood/half/none/search", "mood/half/vanilla-kd/search", "mood/third/pkd/search"]
 
 
@@ -238,7 +238,7 @@ def test_values_with_a_dot_go_into_the_method(content):
 
 def test_values_that_would_share_a_directory_are_refused(content):
     grid = parse_grid(changed(content, axes={"lr": [0.1234567, 0.12345671]}))
-    with pytest.raises(ConfigError, match=r"several cells would lie at mood/half/none/lr=0\.123457"):
+    with pytest.raises(ConfigError, match=r"several cells have the directory mood/half/none/lr=0\.123457"):
         cells(grid)
 
 
@@ -282,8 +282,8 @@ def test_values_are_within_their_range(within):
 
 def test_a_method_has_no_more_trials_than_its_ranges_have_combinations(content, tmp_path):
     search = {"trials": 9, "ranges": {"epochs": [1, 2], "method_options.temperature": [1, 2, 5]}}
-    plan = make_plan(parse_grid(changed(content, search=search)), tmp_path, searching=True)
-    assert [s.trials for s in plan.steps if s.stage == "search"] == [2, 6]
+    graph = build_job_graph(parse_grid(changed(content, search=search)), tmp_path, searching=True)
+    assert [s.trials for s in graph.jobs if s.stage == "search"] == [2, 6]
 
 
 def test_ranges(content):

@@ -1,4 +1,4 @@
-"""What a grid will cost, told before anything of it is there."""
+"""The estimated cost of a grid before any of its jobs has run."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import pytest
 from compare_kit import compare, replicated
 
 from demiglace.compare import cost as cost_module
-from demiglace.compare.cost import grid_cost, with_present_models
+from demiglace.compare.cost import grid_cost, with_existing_models
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_config import config_of
-from demiglace.compare.job_graph import make_plan
+from demiglace.compare.job_graph import build_job_graph
 from demiglace.costs.estimate import Speed
 
 HOME = Path("nowhere")
@@ -30,7 +30,7 @@ def speed(monkeypatch):
 
 
 def cost_of(content, done=(), **options):
-    return grid_cost(make_plan(parse_grid(content), HOME, **options), done)
+    return grid_cost(build_job_graph(parse_grid(content), HOME, **options), done)
 
 
 def test_every_run_counts_and_shared_work_once(content, speed):
@@ -55,11 +55,11 @@ def test_every_replicate_has_a_teacher_and_signals_to_pay_for(content):
 
 
 def test_what_is_done_costs_nothing(content):
-    plan = make_plan(parse_grid(content), HOME)
-    everything = {step.key for step in plan.steps}
-    assert grid_cost(plan, everything).seconds == {"finetune": 0, "search": 0, "distill": 0}
+    graph = build_job_graph(parse_grid(content), HOME)
+    everything = {job.key for job in graph.jobs}
+    assert grid_cost(graph, everything).seconds == {"finetune": 0, "search": 0, "distill": 0}
     last = max(everything - {k for k in everything if "evaluation" in k}, key=lambda k: k.startswith("mood/half/none"))
-    assert grid_cost(plan, everything - {last}).seconds["distill"] > 0
+    assert grid_cost(graph, everything - {last}).seconds["distill"] > 0
 
 
 def test_a_search_costs_its_trials(content):
@@ -69,14 +69,14 @@ def test_a_search_costs_its_trials(content):
 
 
 def test_models_to_come_have_the_shape_of_those_they_are_made_of(content, place):
-    plan = make_plan(parse_grid(content), HOME)
-    config = config_of(plan.step("mood/half/none/seed-0"), HOME)
-    found = with_present_models(config, plan)
+    graph = build_job_graph(parse_grid(content), HOME)
+    config = config_of(graph.job("mood/half/none/seed-0"), HOME)
+    found = with_existing_models(config, graph)
     assert (found.teacher, found.student, found.layers) == (str(place / "base"), None, 2)
     ready = content | {"teachers": {"mood": str(place / "base")}, "students": {"own": {"model": str(place / "base")}}}
-    plan = make_plan(parse_grid(ready), HOME)
-    config = config_of(plan.step("mood/own/none/seed-0"), HOME)
-    assert with_present_models(config, plan) == config
+    graph = build_job_graph(parse_grid(ready), HOME)
+    config = config_of(graph.job("mood/own/none/seed-0"), HOME)
+    assert with_existing_models(config, graph) == config
 
 
 def test_models_that_do_not_fit_have_no_time(content, monkeypatch, tmp_path, capsys):
@@ -95,7 +95,7 @@ def test_a_dry_run_tells_the_cost(content, tmp_path, capsys):
     assert told[1].startswith("Training takes about ")
     assert "finetune " in told[1]
     assert "distill " in told[1]
-    assert told[1].endswith("; evaluation and export come on top.")
+    assert told[1].endswith(", plus evaluation and export.")
     assert not (tmp_path / "runs").exists()
 
 

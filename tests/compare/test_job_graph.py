@@ -1,4 +1,4 @@
-"""A grid as steps: what is shared is there once, and everything comes after what it needs."""
+"""The job graph of a grid: shared jobs occur once, and every job comes after those it depends on."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ from compare_kit import replicated
 from demiglace.compare.directory import register_inputs
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_config import config_of
-from demiglace.compare.job_graph import make_plan
+from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.jobs import JobResult, is_done
-from demiglace.compare.records import failure_messages, steps_done
+from demiglace.compare.records import failure_messages, jobs_done
 from demiglace.compare.scheduler import Schedule
-from demiglace.compare.validate import check_plan, files_read
+from demiglace.compare.validate import input_files, validate_jobs
 from demiglace.config.options import flatten
 from demiglace.data.rows.suites import read_suite
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
@@ -24,224 +24,228 @@ HOME = Path("runs")
 RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}
 
 
-def plan_of(content, **options):
-    return make_plan(parse_grid(content), HOME, **options)
+def graph_of(content, **options):
+    return build_job_graph(parse_grid(content), HOME, **options)
 
 
-def assert_in_order(plan):
+def assert_in_order(graph):
     seen = set()
-    for step in plan.steps:
-        assert set(step.needs) <= seen, step.key
-        assert step.key not in seen
-        seen.add(step.key)
+    for job in graph.jobs:
+        assert set(job.depends_on) <= seen, job.key
+        assert job.key not in seen
+        seen.add(job.key)
 
 
 def test_shared_work_is_there_once(content):
     students = {"half": {"layers": 2}, "third": {"layers": 1}}
-    plan = plan_of(content | {"students": students, "seeds": [0, 1, 2]})
-    stages = [step.stage for step in plan.steps]
+    graph = graph_of(content | {"students": students, "seeds": [0, 1, 2]})
+    stages = [job.stage for job in graph.jobs]
     assert {s: stages.count(s) for s in stages} == {"finetune": 1, "truncate": 2, "distill": 12, "evaluate": 13}
-    assert_in_order(plan)
-    assert plan.step("mood/half/none/seed-2").needs == ("mood/teacher", "mood/half/start")
-    assert {s.options["cache"] for s in plan.steps if s.stage == "distill"} == {"runs/mood/signals"}
+    assert_in_order(graph)
+    assert graph.job("mood/half/none/seed-2").depends_on == ("mood/teacher", "mood/half/start")
+    assert {s.options["cache"] for s in graph.jobs if s.stage == "distill"} == {"runs/mood/signals"}
 
 
 def test_each_replicate_has_its_own_rows_teacher_signals_and_student(content):
-    plan = plan_of(replicated(content, 3, 1, export={}))
-    stages = [step.stage for step in plan.steps]
+    graph = graph_of(replicated(content, 3, 1, export={}))
+    stages = [job.stage for job in graph.jobs]
     assert {s: stages.count(s) for s in stages} == {
         "finetune": 2, "truncate": 2, "distill": 4, "evaluate": 6, "export": 3
     }  # fmt: skip
-    assert_in_order(plan)
+    assert_in_order(graph)
     for number in (3, 1):
         teacher, start = f"mood/teacher/replicate-{number}", f"mood/half/start/replicate-{number}"
-        run, evaluation = (plan.step(f"mood/half/none/replicate-{number}{end}") for end in ("", ".evaluation"))
-        trained, config = (config_of(s, HOME) for s in (plan.step(teacher), run))
+        run, evaluation = (graph.job(f"mood/half/none/replicate-{number}{end}") for end in ("", ".evaluation"))
+        trained, config = (config_of(s, HOME) for s in (graph.job(teacher), run))
         assert trained.source == config.source and trained.source.data_seed == number
         assert trained.training.seed == config.training.seed == number
         assert (config.teacher, config.student) == (f"runs/{teacher}", f"runs/{start}")
         assert config.cache == f"runs/mood/signals/replicate-{number}"
-        assert run.needs == (teacher, start) and plan.step(start).needs == (teacher,)
-        assert config_of(plan.step(start), HOME).model == f"runs/{teacher}"
+        assert run.depends_on == (teacher, start) and graph.job(start).depends_on == (teacher,)
+        assert config_of(graph.job(start), HOME).model == f"runs/{teacher}"
         assert config_of(evaluation, HOME).teacher == f"runs/{teacher}.evaluation"
-        assert f"{teacher}.evaluation" in evaluation.needs
-        assert config_of(plan.step(start), HOME).seed == number  # of the calibration text, where layers need it
-    exports = [s.key for s in plan.steps if s.stage == "export"]
+        assert f"{teacher}.evaluation" in evaluation.depends_on
+        assert config_of(graph.job(start), HOME).seed == number  # of the calibration text, where layers need it
+    exports = [s.key for s in graph.jobs if s.stage == "export"]
     assert exports[0] == "mood/teacher/replicate-3.export"
     assert all(key.endswith("replicate-3.export") for key in exports)
-    check_plan(plan)
-    files_read(plan)
+    validate_jobs(graph)
+    input_files(graph)
 
 
 def test_a_shard_makes_the_teachers_of_its_own_replicates(content):
-    plan = plan_of(replicated(content, 1, 2), shard=(4, 4))
-    assert [run.path for run in plan.runs] == ["mood/half/vanilla-kd/replicate-2"]
-    assert [s.key for s in plan.steps if s.stage == "finetune"] == ["mood/teacher/replicate-2"]
-    assert_in_order(plan)
+    graph = graph_of(replicated(content, 1, 2), shard=(4, 4))
+    assert [run.path for run in graph.runs] == ["mood/half/vanilla-kd/replicate-2"]
+    assert [s.key for s in graph.jobs if s.stage == "finetune"] == ["mood/teacher/replicate-2"]
+    assert_in_order(graph)
 
 
 def test_a_search_reads_nothing_of_a_reported_replicate(content):
     search = {"trials": 5, "ranges": RANGES}
-    plan = plan_of(replicated(content, 1, 2, search=search), searching=True)
-    assert_in_order(plan)
-    for step in (s for s in plan.steps if s.stage == "search"):
-        config = config_of(step, HOME)
+    graph = graph_of(replicated(content, 1, 2, search=search), searching=True)
+    assert_in_order(graph)
+    for job in (s for s in graph.jobs if s.stage == "search"):
+        config = config_of(job, HOME)
         assert (config.source.data_seed, config.training.seed, config.source.tune) == (0, 0, True)
         assert (
             config.teacher == "runs/mood/teacher/replicate-0" and config.student == "runs/mood/half/start/replicate-0"
         )
         assert config.cache == "runs/mood/signals/replicate-0"
-        assert step.needs == ("mood/teacher/replicate-0", "mood/half/start/replicate-0")
-    assert "mood/teacher/replicate-0.evaluation" not in [s.key for s in plan.steps]
-    assert plan.step("mood/half/none/replicate-2").search == "mood/half/none/search"
+        assert job.depends_on == ("mood/teacher/replicate-0", "mood/half/start/replicate-0")
+    assert "mood/teacher/replicate-0.evaluation" not in [s.key for s in graph.jobs]
+    assert graph.job("mood/half/none/replicate-2").search == "mood/half/none/search"
 
 
 def test_students_with_new_weights_differ_from_replicate_to_replicate(content):
-    plan = plan_of(replicated(content, 1, 2, students={"half": {"layers": 2, "strategy": "random"}}))
-    assert not [s.key for s in plan.steps if s.stage == "truncate"]
-    assert config_of(plan.step("mood/half/none/replicate-2"), HOME).training.seed == 2
+    graph = graph_of(replicated(content, 1, 2, students={"half": {"layers": 2, "strategy": "random"}}))
+    assert not [s.key for s in graph.jobs if s.stage == "truncate"]
+    assert config_of(graph.job("mood/half/none/replicate-2"), HOME).training.seed == 2
 
 
 def test_ready_teachers_and_students_are_not_made(content, place):
     ready = {"teachers": {"mood": str(place / "base")}, "students": {"own": {"model": str(place / "base")}}}
-    plan = plan_of(content | ready)
-    assert {step.stage for step in plan.steps} == {"distill", "evaluate"}
-    assert plan.step("mood/own/none/seed-0").needs == ()
-    assert plan.step("mood/own/none/seed-0.evaluation").options["teacher"] == "runs/mood/teacher.evaluation"
-    assert files_read(plan).keys() == {"data mood", "teacher mood", "student own"}
+    graph = graph_of(content | ready)
+    assert {job.stage for job in graph.jobs} == {"distill", "evaluate"}
+    assert graph.job("mood/own/none/seed-0").depends_on == ()
+    assert graph.job("mood/own/none/seed-0.evaluation").options["teacher"] == "runs/mood/teacher.evaluation"
+    assert input_files(graph).keys() == {"data mood", "teacher mood", "student own"}
 
 
 def test_a_shard_has_what_it_needs(content):
-    plan = plan_of(content, shard=(4, 4))
-    assert [run.path for run in plan.runs] == ["mood/half/vanilla-kd/seed-1"]
-    assert_in_order(plan)
-    assert len(plan.steps) == 5
+    graph = graph_of(content, shard=(4, 4))
+    assert [run.path for run in graph.runs] == ["mood/half/vanilla-kd/seed-1"]
+    assert_in_order(graph)
+    assert len(graph.jobs) == 5
 
 
 def test_evaluation_takes_the_options_about_rows(content):
     tasks = {"mood": {**content["tasks"]["mood"], "max_length": 32, "evaluate": {"sets": ["more.csv"]}}}
-    step = plan_of(content | {"tasks": tasks, "evaluate": {"teacher": False}}).step("mood/half/none/seed-0.evaluation")
-    assert step.options["data"] == [content["tasks"]["mood"]["test"], "more.csv"]
-    assert step.options["max_length"] == 32
-    assert "mood/teacher.evaluation" not in [s.key for s in plan_of(content | {"evaluate": {"teacher": False}}).steps]
+    job = graph_of(content | {"tasks": tasks, "evaluate": {"teacher": False}}).job("mood/half/none/seed-0.evaluation")
+    assert job.options["data"] == [content["tasks"]["mood"]["test"], "more.csv"]
+    assert job.options["max_length"] == 32
+    assert "mood/teacher.evaluation" not in [s.key for s in graph_of(content | {"evaluate": {"teacher": False}}).jobs]
 
 
 def test_students_are_evaluated_on_rows_as_long_as_their_training_rows(content):
     methods = {**content["methods"], "short": {"method": "none", "max_length": 32}}
-    plan = plan_of(content | {"methods": methods, "defaults": {"max_length": 64}})
-    lengths = {key: plan.step(f"mood/{key}.evaluation").options["max_length"]
+    graph = graph_of(content | {"methods": methods, "defaults": {"max_length": 64}})
+    lengths = {key: graph.job(f"mood/{key}.evaluation").options["max_length"]
                for key in ("teacher", "half/none/seed-0", "half/short/seed-0")}  # fmt: skip
     assert lengths == {"teacher": 64, "half/none/seed-0": 64, "half/short/seed-0": 32}
-    plan = plan_of(content | {"axes": {"max_length": [16, 32]}})
-    assert plan.step("mood/half/none/max_length=16/seed-0.evaluation").options["max_length"] == 16
-    assert "max_length" not in plan.step("mood/teacher.evaluation").options
+    graph = graph_of(content | {"axes": {"max_length": [16, 32]}})
+    assert graph.job("mood/half/none/max_length=16/seed-0.evaluation").options["max_length"] == 16
+    assert "max_length" not in graph.job("mood/teacher.evaluation").options
 
 
 def test_a_length_that_was_searched_for_holds_for_the_evaluation_and_the_export_too(content, tmp_path):
     search = {"trials": 1, "ranges": {"max_length": [16, 32], "lr": [1e-3, 2e-3]}}
-    plan = make_plan(parse_grid(content | {"search": search, "export": {}}), tmp_path, searching=True)
+    graph = build_job_graph(parse_grid(content | {"search": search, "export": {}}), tmp_path, searching=True)
     write_best(tmp_path, "mood/half/none/search", options={"max_length": 16, "lr": 2e-3})
     ends = ("", ".evaluation", ".export")
-    run, evaluation, export = (config_of(plan.step(f"mood/half/none/seed-0{end}"), tmp_path) for end in ends)
+    run, evaluation, export = (config_of(graph.job(f"mood/half/none/seed-0{end}"), tmp_path) for end in ends)
     assert run.source.max_length == evaluation.max_length == export.max_length == 16
     assert run.training.lr == 2e-3
 
 
 def test_a_length_that_the_grid_gives_an_export_stands_above_the_search(content, tmp_path):
     search = {"trials": 1, "ranges": {"max_length": [16, 32]}}
-    plan = make_plan(parse_grid(content | {"search": search, "export": {"max_length": 64}}), tmp_path, searching=True)
+    graph = build_job_graph(
+        parse_grid(content | {"search": search, "export": {"max_length": 64}}), tmp_path, searching=True
+    )
     write_best(tmp_path, "mood/half/none/search", options={"max_length": 16})
-    assert config_of(plan.step("mood/half/none/seed-0.export"), tmp_path).max_length == 64
+    assert config_of(graph.job("mood/half/none/seed-0.export"), tmp_path).max_length == 64
 
 
 def test_rows_held_out_for_tuning_are_held_out_from_the_teacher_too(content):
     tasks = {"mood": {**content["tasks"]["mood"], "tune": True}, "sst2": {}}
-    plan = plan_of(content | {"tasks": tasks})
-    tuned = {s.key for s in plan.steps if s.options.get("tune")}
-    assert tuned == {s.key for s in plan.steps if s.task == "mood" and s.stage in ("finetune", "distill")}
-    everywhere = plan_of(content | {"defaults": {"tune": True}})
-    assert [s.options.get("tune") for s in everywhere.steps if s.stage in ("finetune", "distill")] == [True] * 5
-    check_plan(everywhere)
+    graph = graph_of(content | {"tasks": tasks})
+    tuned = {s.key for s in graph.jobs if s.options.get("tune")}
+    assert tuned == {s.key for s in graph.jobs if s.task == "mood" and s.stage in ("finetune", "distill")}
+    everywhere = graph_of(content | {"defaults": {"tune": True}})
+    assert [s.options.get("tune") for s in everywhere.jobs if s.stage in ("finetune", "distill")] == [True] * 5
+    validate_jobs(everywhere)
 
 
 def test_suites_are_those_of_each_task(content):
     tasks, asked = {"sst2": {}, "cola": {}}, {"suites": True, "files": "own.yaml", "max_rows_per_set": 9}
-    plan = plan_of(content | {"tasks": tasks, "evaluate": asked})
-    options = [plan.step(f"{task}/half/none/seed-0.evaluation").options for task in tasks]
+    graph = graph_of(content | {"tasks": tasks, "evaluate": asked})
+    options = [graph.job(f"{task}/half/none/seed-0.evaluation").options for task in tasks]
     assert [o["suite"] for o in options] == [["sst2", "own.yaml"], ["own.yaml"]]
     assert [o["data"] for o in options] == [["sst2"], ["cola"]]
     assert all(o["max_rows_per_set"] == 9 for o in options)
 
 
 def test_one_export_a_cell_and_one_of_the_teacher(content):
-    plan = plan_of(content | {"export": {"quantize": "int8"}, "seeds": [3, 4]})
-    keys = [s.key for s in plan.steps if s.stage == "export"]
+    graph = graph_of(content | {"export": {"quantize": "int8"}, "seeds": [3, 4]})
+    keys = [s.key for s in graph.jobs if s.stage == "export"]
     cells = [f"mood/half/{m}/seed-3.export" for m in ("none", "vanilla-kd")]
     assert keys == ["mood/teacher.export", *cells]
-    assert plan_of(content | {"export": False}).steps == plan_of(content).steps
+    assert graph_of(content | {"export": False}).jobs == graph_of(content).jobs
 
 
 def test_every_method_has_a_search_of_the_same_budget(content):
-    plan = plan_of(content | {"search": {"trials": 5, "ranges": RANGES}}, searching=True)
-    searches = {s.key: s for s in plan.steps if s.stage == "search"}
+    graph = graph_of(content | {"search": {"trials": 5, "ranges": RANGES}}, searching=True)
+    searches = {s.key: s for s in graph.jobs if s.stage == "search"}
     assert searches.keys() == {"mood/half/none/search", "mood/half/vanilla-kd/search"}
     assert {s.trials for s in searches.values()} == {5}
     assert list(searches["mood/half/none/search"].ranges) == ["lr"]
     assert all(s.options["tune"] is True for s in searches.values())
-    run = plan.step("mood/half/none/seed-1")
-    assert run.search == "mood/half/none/search" and run.search in run.needs
+    run = graph.job("mood/half/none/seed-1")
+    assert run.search == "mood/half/none/search" and run.search in run.depends_on
     assert "tune" not in run.options
-    assert_in_order(plan)
+    assert_in_order(graph)
 
 
 def test_a_search_that_is_shared_lies_at_the_first_student(content):
     students = {"half": {"layers": 2}, "third": {"layers": 1}}
     search = {"trials": 5, "ranges": RANGES, "per": ["task"]}
-    plan = plan_of(content | {"students": students, "search": search}, searching=True, shard=(8, 8))
-    assert plan.runs[0].cell.student == "third"
-    assert plan.step(plan.runs[0].path).search == "mood/half/vanilla-kd/search"
-    assert_in_order(plan)
+    graph = graph_of(content | {"students": students, "search": search}, searching=True, shard=(8, 8))
+    assert graph.runs[0].cell.student == "third"
+    assert graph.job(graph.runs[0].path).search == "mood/half/vanilla-kd/search"
+    assert_in_order(graph)
 
 
 def test_students_with_new_weights_differ_from_seed_to_seed(content):
-    plan = plan_of(content | {"students": {"half": {"layers": 2, "strategy": "random"}}})
-    assert "mood/half/start" not in [s.key for s in plan.steps]
-    run = config_of(plan.step("mood/half/none/seed-1"), plan.home)
+    graph = graph_of(content | {"students": {"half": {"layers": 2, "strategy": "random"}}})
+    assert "mood/half/start" not in [s.key for s in graph.jobs]
+    run = config_of(graph.job("mood/half/none/seed-1"), graph.home)
     assert (run.student, run.layers, run.strategy, run.training.seed) == (None, 2, "random", 1)
-    check_plan(plan)
-    same = plan_of(content | {"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}})
-    assert same.step("mood/half/start").options["seed"] == 3
+    validate_jobs(graph)
+    same = graph_of(content | {"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}})
+    assert same.job("mood/half/start").options["seed"] == 3
 
 
 def test_a_run_that_was_refused_at_its_start_yields_to_another(content, tmp_path):
-    longer, shorter = (make_plan(parse_grid(content | {"defaults": {"max_length": n}}), tmp_path) for n in (64, 32))
+    longer, shorter = (
+        build_job_graph(parse_grid(content | {"defaults": {"max_length": n}}), tmp_path) for n in (64, 32)
+    )
     run = tmp_path / "mood/half/none/seed-0"
-    claimed = flatten(config_of(longer.step("mood/half/none/seed-0"), tmp_path), result_options_only=True)
+    claimed = flatten(config_of(longer.job("mood/half/none/seed-0"), tmp_path), result_options_only=True)
     open_run(run, "distill", claimed, {}, shared=True)
-    assert not is_done(shorter.step("mood/half/none/seed-0"), tmp_path)
+    assert not is_done(shorter.job("mood/half/none/seed-0"), tmp_path)
     (run / "log.jsonl").touch()
     with pytest.raises(
         RunError, match=f"max_length: 64 there, 32 now(.|\\n)*Or remove {run} and what was made from it"
     ):
-        is_done(shorter.step("mood/half/none/seed-0"), tmp_path)
+        is_done(shorter.job("mood/half/none/seed-0"), tmp_path)
 
 
 def test_a_failure_is_told_whole_and_of_a_fault_of_ours_the_last_line(content, tmp_path):
-    plan = make_plan(parse_grid(content), tmp_path)
+    graph = build_job_graph(parse_grid(content), tmp_path)
     for key, text in (
         ("mood/teacher", "one fault\nits cure"),
         ("mood/half/start", "Traceback (most …\n  x\nKeyError: 3"),
     ):
         (tmp_path / "failed" / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "failed" / f"{key}.txt").write_text(text)
-    assert failure_messages(plan) == {"mood/teacher": "one fault\nits cure", "mood/half/start": "KeyError: 3"}
+    assert failure_messages(graph) == {"mood/teacher": "one fault\nits cure", "mood/half/start": "KeyError: 3"}
 
 
 def test_axes_are_no_part_of_a_search(content):
     search = {"trials": 2, "ranges": {"lr": [1e-4, 1e-3]}}
-    plan = plan_of(content | {"search": search, "axes": {"epochs": [4, 5]}}, searching=True)
-    assert plan.step("mood/half/none/search").options["epochs"] == 1
-    assert plan.step("mood/half/none/epochs=5/seed-0").search == "mood/half/none/search"
+    graph = graph_of(content | {"search": search, "axes": {"epochs": [4, 5]}}, searching=True)
+    assert graph.job("mood/half/none/search").options["epochs"] == 1
+    assert graph.job("mood/half/none/epochs=5/seed-0").search == "mood/half/none/search"
 
 
 @pytest.mark.parametrize(
@@ -271,18 +275,18 @@ def test_axes_are_no_part_of_a_search(content):
 )
 def test_what_cannot_run_is_told_before(content, sections, error, message):
     with pytest.raises(error) as caught:
-        plan = plan_of(content | sections)
-        check_plan(plan)
-        files_read(plan)
+        graph = graph_of(content | sections)
+        validate_jobs(graph)
+        input_files(graph)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("epochs", [[3, 4], {"low": 3, "high": 8}])
 def test_epochs_that_a_search_may_choose_are_checked(epochs, content):
     methods = {"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 4}}}
-    plan = plan_of(content | methods | {"search": {"trials": 2, "ranges": {"epochs": epochs}}}, searching=True)
+    graph = graph_of(content | methods | {"search": {"trials": 2, "ranges": {"epochs": epochs}}}, searching=True)
     with pytest.raises(ConfigError, match=r"minilm/search: method minilm .*Give --epochs 4 or more"):
-        check_plan(plan)
+        validate_jobs(graph)
 
 
 def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(content):
@@ -290,12 +294,12 @@ def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(conten
         "teacher": {**content["teacher"], "max_length": 64},
         "defaults": {**content["defaults"], "max_length": 32},
     }
-    plan = plan_of(content | longer | {"export": {}})
+    graph = graph_of(content | longer | {"export": {}})
     for stage in ("evaluation", "export"):
-        assert plan.step(f"mood/teacher.{stage}").options["max_length"] == 64
-        assert plan.step(f"mood/half/none/seed-0.{stage}").options["max_length"] == 32
+        assert graph.job(f"mood/teacher.{stage}").options["max_length"] == 64
+        assert graph.job(f"mood/half/none/seed-0.{stage}").options["max_length"] == 32
     assert (
-        plan_of(content | longer | {"export": {"max_length": 16}}).step("mood/teacher.export").options["max_length"]
+        graph_of(content | longer | {"export": {"max_length": 16}}).job("mood/teacher.export").options["max_length"]
         == 16
     )
 
@@ -309,9 +313,9 @@ def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(conten
     ],
 )
 def test_both_parts_of_mnli_are_measured(content, task, asked, sets):
-    plan = plan_of(content | {"tasks": {"mnli": task}, "evaluate": {"sets": asked}})
-    assert plan.step("mnli/half/none/seed-0.evaluation").options["data"] == sets
-    assert plan.step("mnli/teacher.evaluation").options["data"] == sets
+    graph = graph_of(content | {"tasks": {"mnli": task}, "evaluate": {"sets": asked}})
+    assert graph.job("mnli/half/none/seed-0.evaluation").options["data"] == sets
+    assert graph.job("mnli/teacher.evaluation").options["data"] == sets
 
 
 SUITE = "films: {data: films.csv, label_map: {good: positive, bad: negative}}\nimdb: imdb\n"
@@ -325,27 +329,27 @@ def test_no_file_of_a_grid_may_change_under_its_runs(name, content, tmp_path, mo
     for file, text in files.items():
         Path(file).write_text(text)
     asked = {"evaluate": {"sets": ["more.csv", "imdb"], "files": "own.yaml"}, "defaults": {"unlabelled": ["bare.csv"]}}
-    plan = plan_of(content | asked | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
-    register_inputs(Path("runs"), files_read(plan))
+    graph = graph_of(content | asked | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
+    register_inputs(Path("runs"), input_files(graph))
     for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
         (Path("runs") / key).mkdir(parents=True)
         write_json(Path("runs") / key / "run.json", {})  # refused at their start, they have read nothing
-    register_inputs(Path("runs"), files_read(plan))
+    register_inputs(Path("runs"), input_files(graph))
     Path(name).write_text(files[name] + ("\n" if name.endswith("yaml") else "b,good\n"))
     thing = {"mine.yaml": "method mine", "own.yaml": "suite own.yaml", "films.csv": "suite own.yaml",
              "more.csv": "set more.csv", "bare.csv": "unlabelled bare.csv"}[name]  # fmt: skip
-    register_inputs(Path("runs"), files_read(plan))
+    register_inputs(Path("runs"), input_files(graph))
     for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
         (Path("runs") / key / "log.jsonl").touch()
     Path(name).write_text(files[name])
-    with pytest.raises(RunError, match=f"runs: {thing} changed since its runs were made"):
-        register_inputs(Path("runs"), files_read(plan))
+    with pytest.raises(RunError, match=f"runs: {thing} changed after runs had read it"):
+        register_inputs(Path("runs"), input_files(graph))
 
 
 def test_runs_of_earlier_versions_may_read_more_than_they_told(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("terms: [{term: task}]\n")
-    read = files_read(plan_of(content | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}}))
+    read = input_files(graph_of(content | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}}))
     register_inputs(Path("runs"), {"data mood": read["data mood"]})
     assert register_inputs(Path("runs"), read).keys() == {"data mood", "method mine"}
 
@@ -366,45 +370,45 @@ def write_best(home, search, **content):
 
 
 def test_the_searches_of_earlier_versions_stand_unless_their_ranges_or_trials_change(content, tmp_path):
-    def step(**search):
+    def job(**search):
         section = {"trials": 3, "ranges": RANGES} | search
-        plan = make_plan(parse_grid(content | {"search": section}), tmp_path, searching=True)
-        return plan.step("mood/half/none/search")
+        graph = build_job_graph(parse_grid(content | {"search": section}), tmp_path, searching=True)
+        return graph.job("mood/half/none/search")
 
     there = {"low": 1e-5, "high": 5e-4, "log": False, "whole": False}
     write_best(tmp_path, "mood/half/none/search", trials=3, options={"lr": 1e-4}, ranges={"lr": there})
-    assert is_done(step(), tmp_path)
-    assert not is_done(step(trials=4), tmp_path)
+    assert is_done(job(), tmp_path)
+    assert not is_done(job(trials=4), tmp_path)
     with pytest.raises(RunError, match="trials: 3 there, 2 now"):
-        is_done(step(trials=2), tmp_path)
+        is_done(job(trials=2), tmp_path)
     with pytest.raises(RunError, match=r"ranges: .*'high': 0.0005.* there, .*'high': 0.001.* now"):
-        is_done(step(ranges={"lr": {"low": 1e-5, "high": 1e-3}}), tmp_path)
+        is_done(job(ranges={"lr": {"low": 1e-5, "high": 1e-3}}), tmp_path)
 
 
 def test_runs_of_no_search_are_not_searched_for_afterwards(content, tmp_path):
-    plan = make_plan(parse_grid(content | {"search": {"trials": 3, "ranges": RANGES}}), tmp_path, searching=True)
-    assert steps_done(plan) == set()
-    step = plan.step("mood/half/none/seed-1")
-    open_run(tmp_path / step.key, step.stage, flatten(config_of(step, tmp_path), result_options_only=True), {})
+    graph = build_job_graph(parse_grid(content | {"search": {"trials": 3, "ranges": RANGES}}), tmp_path, searching=True)
+    assert jobs_done(graph) == set()
+    job = graph.job("mood/half/none/seed-1")
+    open_run(tmp_path / job.key, job.stage, flatten(config_of(job, tmp_path), result_options_only=True), {})
     with pytest.raises(RunError, match="none/seed-1 was made without a search"):
-        steps_done(plan)
+        jobs_done(graph)
 
 
 def test_rows_that_runs_are_trained_on_are_not_reported_on(content):
     only = {"mood": {"data": content["tasks"]["mood"]["data"]}}
     with pytest.raises(ConfigError, match="no rows to report on"):
-        files_read(plan_of(content | {"tasks": only}))
+        input_files(graph_of(content | {"tasks": only}))
 
 
 # the schedule
 
 
 def test_a_failure_takes_only_what_needs_it(content):
-    schedule = Schedule(plan_of(content).steps, set())
+    schedule = Schedule(graph_of(content).jobs, set())
     assert [s.key for s in schedule.ready()] == ["mood/teacher"]
     for key in ("mood/teacher", "mood/half/start"):
-        schedule.end(schedule.steps[key], JobResult(1.0))
-    schedule.end(schedule.steps["mood/half/none/seed-0"], JobResult(2.0, "broken"))
+        schedule.end(schedule.jobs[key], JobResult(1.0))
+    schedule.end(schedule.jobs["mood/half/none/seed-0"], JobResult(2.0, "broken"))
     assert schedule.status["mood/half/none/seed-0.evaluation"] == "skipped"
     ready = [s.key for s in schedule.ready()]
     assert "mood/half/none/seed-1" in ready and "mood/half/vanilla-kd/seed-0" in ready
@@ -412,18 +416,18 @@ def test_a_failure_takes_only_what_needs_it(content):
 
 
 def test_a_failed_teacher_skips_everything(content):
-    schedule = Schedule(plan_of(content).steps, set())
-    schedule.end(schedule.steps["mood/teacher"], JobResult(1.0, "broken"))
+    schedule = Schedule(graph_of(content).jobs, set())
+    schedule.end(schedule.jobs["mood/teacher"], JobResult(1.0, "broken"))
     assert schedule.finished
-    assert schedule.count("skipped") == len(schedule.steps) - 1
+    assert schedule.count("skipped") == len(schedule.jobs) - 1
 
 
 def test_remaining_time_comes_from_runs_alike(content):
-    plan = plan_of(content | {"evaluate": {"teacher": False}})
-    schedule = Schedule(plan.steps, {"mood/teacher", "mood/half/start"})
+    graph = graph_of(content | {"evaluate": {"teacher": False}})
+    schedule = Schedule(graph.jobs, {"mood/teacher", "mood/half/start"})
     assert schedule.seconds_left() is None
-    schedule.end(schedule.steps["mood/half/none/seed-0"], JobResult(10.0))
-    schedule.end(schedule.steps["mood/half/none/seed-0.evaluation"], JobResult(2.0))
+    schedule.end(schedule.jobs["mood/half/none/seed-0"], JobResult(10.0))
+    schedule.end(schedule.jobs["mood/half/none/seed-0.evaluation"], JobResult(2.0))
     assert schedule.seconds_left() == 3 * 10.0 + 3 * 2.0
     schedule.workers = 2
     assert schedule.seconds_left() == 18.0

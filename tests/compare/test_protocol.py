@@ -1,4 +1,4 @@
-"""What was declared before the runs: written first, and every later change kept."""
+"""The declaration of a comparison: written before the runs, with a history of every later change."""
 
 import hashlib
 from pathlib import Path
@@ -76,7 +76,9 @@ def test_the_protocol_is_hashed_before_anything_runs(content, tmp_path, monkeypa
     home, file = tmp_path / "runs", tmp_path / "protocol.md"
     file.write_text("none against vanilla-kd")
     seen = []
-    monkeypatch.setattr(compare_run, "run_local", lambda plan, *_: seen.append(read_json(plan.home / "protocol.json")))
+    monkeypatch.setattr(
+        compare_run.LocalExecutor, "run", lambda self: seen.append(read_json(self.graph.home / "protocol.json"))
+    )
     assert compare(content | {"protocol": "protocol.md", "primary": [PAIR]}, home) == 0
     (entry,) = seen[0]["history"]
     assert entry["sha256"] == hashlib.sha256(b"none against vanilla-kd").hexdigest()

@@ -1,4 +1,4 @@
-"""Records, from manifests alone: whose rows chose the epoch, and what was exported."""
+"""Records, which are read from manifests: the rows that selected the epoch, and exports."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from demiglace.compare.grid import parse_grid
-from demiglace.compare.job_graph import make_plan
+from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.records import records
 from demiglace.runs.files import write_json
 
@@ -21,7 +21,7 @@ def write_manifest(home: Path, key: str, **content: Any) -> None:
 
 def record_of(content: dict, home: Path, role: str = "student") -> dict[str, Any]:
     """The record of the first student run, or of the teacher."""
-    found = records(make_plan(parse_grid(content), home), {}, {})
+    found = records(build_job_graph(parse_grid(content), home), {}, {})
     return next(r for r in found if r["role"] == role)
 
 
@@ -97,12 +97,12 @@ def test_a_run_elsewhere_of_the_same_name_is_not_read(content, tmp_path, monkeyp
 
 def test_what_a_search_found_stands_beside_its_runs(content, tmp_path):
     grid = parse_grid(content | {"search": {"trials": 2, "ranges": {"lr": [1e-4, 2e-4]}}})
-    plan = make_plan(grid, tmp_path, searching=True)
+    graph = build_job_graph(grid, tmp_path, searching=True)
     write_manifest(tmp_path, RUN, finished="2026-01-10T08:00:00+00:00", machine={"cores": 2}, versions={"torch": "2"})
-    for search in (s.key for s in plan.steps if s.stage == "search"):
+    for search in (s.key for s in graph.jobs if s.stage == "search"):
         (tmp_path / search).mkdir(parents=True)
         write_json(tmp_path / search / "best.json", {"options": {"lr": 2e-4}, "trials": 2})
-    found = next(r for r in records(plan, {}, {}) if r["run"] == RUN)
+    found = next(r for r in records(graph, {}, {}) if r["run"] == RUN)
     assert found["searched"] == {"lr": 2e-4}
     assert (found["finished"][:10], found["machine"], found["versions"]) == ("2026-01-10", {"cores": 2}, {"torch": "2"})
     assert record_of(content, tmp_path)["searched"] == {}

@@ -1,4 +1,4 @@
-"""How many tokens a corpus has, told from a part of it, against a count of all."""
+"""The estimated number of tokens of a corpus, against a full count."""
 
 import gzip
 import json

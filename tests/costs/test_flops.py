@@ -1,11 +1,11 @@
-"""Arithmetic and memory from a shape alone, against what a model really computes and keeps."""
+"""FLOPs and memory computed from a shape, against those measured on a model."""
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from demiglace.costs.flops import activation_bytes, padded_flops, padded_tokens, passes_of, training_memory
+from demiglace.costs.flops import activation_bytes, forward_passes, padded_flops, padded_tokens, training_memory
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape, forward_flops
 from factories import tiny_model
@@ -51,7 +51,7 @@ def test_activations_are_those_that_autograd_keeps(attention, precision, rows, t
 
 def test_rows_are_counted_as_long_as_the_longest_beside_them():
     shape, lengths = ModelShape.of(tiny_model("bert")), np.array([3, 5, 4])
-    passes = passes_of(lengths, [np.array([0, 1]), np.array([2])])
+    passes = forward_passes(lengths, [np.array([0, 1]), np.array([2])])
     assert padded_tokens(passes) == 2 * 5 + 4
     assert padded_flops(shape, passes) == 2 * forward_flops(shape, 5) + forward_flops(shape, 4)
 

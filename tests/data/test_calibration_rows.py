@@ -1,4 +1,4 @@
-"""Calibration text: rows from many files in turn, whole documents, no token twice."""
+"""Calibration text: rows from many files in turn, complete documents, no token twice."""
 
 import json
 
@@ -81,5 +81,5 @@ def test_long_documents_are_tokenized_piece_by_piece(tmp_path, monkeypatch):
 
 def test_what_holds_no_text_is_refused_with_the_reason(tmp_path):
     (tmp_path / "long.txt").write_text("a film " * 200)
-    with pytest.raises(DataError, match=r"--calibration .*long.txt holds no text to look at \(too long: 1\)"):
+    with pytest.raises(DataError, match=r"--calibration .*long.txt has no text \(too long: 1\)"):
         calibration_rows([str(tmp_path / "long.txt")], ReadConfig(max_document_mb=1e-4), tiny_tokenizer(), 9, 9)

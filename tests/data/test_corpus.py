@@ -1,4 +1,4 @@
-"""A corpus as token files: every document, an end behind each, resumed where it was cut off, refused where damaged."""
+"""Corpora as token files: complete, with end-of-text tokens, resumed after an interrupt, refused if damaged."""
 
 import json
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_all_documents_and_an_end_behind_each(tmp_path: Path) -> None:
     assert [TOKENIZER.decode(p[:-1]) for p in pieces] == texts
     assert (corpus.documents, corpus.words) == (len(texts), sum(len(t.split()) for t in texts))
     assert corpus.bytes == sum(len(t.encode()) for t in texts)
-    assert corpus.place(0)[0].endswith("a.jsonl") and corpus.place(len(corpus) - 1)[0].endswith("b.jsonl")
-    assert corpus.place(int(ends[8]) + 1) == (str(tmp_path / "b.jsonl"), 0)
+    assert corpus.locate(0)[0].endswith("a.jsonl") and corpus.locate(len(corpus) - 1)[0].endswith("b.jsonl")
+    assert corpus.locate(int(ends[8]) + 1) == (str(tmp_path / "b.jsonl"), 0)
 
 
 def test_any_stretch_can_be_read_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_any_stretch_can_be_read_across_shards(tmp_path: Path, monkeypatch: pyte
     assert len(cut.parts) > 5 and len(whole.parts) == 1
     for start, stop in ((0, 1), (0, len(cut)), (40, 260), (len(cut) - 1, len(cut))):
         np.testing.assert_array_equal(cut.read(start, stop), whole.parts[0][start:stop])
-    assert [cut.place(t) for t in (0, 120, 300)] == [whole.place(t) for t in (0, 120, 300)]
+    assert [cut.locate(t) for t in (0, 120, 300)] == [whole.locate(t) for t in (0, 120, 300)]
 
 
 def test_what_was_cut_off_goes_on_and_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 def test_the_same_text_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", sentences(5))
     first = loaded(tmp_path, file)
-    monkeypatch.setattr(rooms, "_tokenize_file", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(rooms, "_tokenize_file", lambda *_: pytest.fail("tokenized again"))
     assert loaded(tmp_path, file).fingerprint == first.fingerprint
     monkeypatch.undo()
     write_jsonl(file, sentences(6))
@@ -110,7 +110,7 @@ def test_damaged_token_files_are_refused(tmp_path: Path, how: str) -> None:
     content = bytearray(tokens.read_bytes())
     content[-1] ^= 1
     tokens.unlink() if how == "gone" else tokens.write_bytes(content if how == "flipped" else content[:-20])
-    with pytest.raises(CacheError, match=r"(corrupt|cannot be read).*remove .* tokenised again"):
+    with pytest.raises(CacheError, match=r"(corrupt|cannot be read).*remove .* tokenized again"):
         loaded(tmp_path, file)
 
 
@@ -124,7 +124,7 @@ def test_shards_are_checked_as_a_set(tmp_path: Path, how: str, monkeypatch: pyte
     said = json.loads(receipt.read_text())
     del said["crc32"]
     receipt.unlink() if how == "gone" else receipt.write_text('{"las' if how == "torn" else json.dumps(said))
-    with pytest.raises(CacheError, match=r"receipt .*00001.json is gone or damaged; remove .*tokenised again"):
+    with pytest.raises(CacheError, match=r"receipt .*00001.json is missing or damaged; remove .*tokenized again"):
         loaded(tmp_path, file)
 
 
@@ -185,7 +185,7 @@ def test_blocks_predict_every_token_but_the_first_once(corpus: Corpus) -> None:
     tokens = corpus.read(0, len(blocks) * 16 + 1)
     np.testing.assert_array_equal(batch.input_ids.flatten(), tokens[:-1])
     np.testing.assert_array_equal(batch.labels.flatten(), tokens[1:])
-    assert len(corpus) - len(tokens) < 16 and batch.places is None and batch.attention_mask.all()
+    assert len(corpus) - len(tokens) < 16 and batch.positions is None and batch.attention_mask.all()
     assert set(blocks.lengths) == {16} and blocks.labelled.all()
     assert blocks.lines[2] == (f"{corpus.files[0]}:token", 33) and len(list(blocks.lines)) == len(blocks)
 
@@ -195,12 +195,15 @@ def test_masked_blocks_hide_a_fixed_share_anew_each_epoch(corpus: Corpus) -> Non
     blocks, rows = all_blocks(corpus, 16, masking), np.array([4, 1, 7])
     whole = all_blocks(corpus, 16).batch(rows, "cpu", 1.0, 0).input_ids
     batch, again, later = (blocks.batch(rows, "cpu", 1.0, epoch) for epoch in (0, 0, 1))
-    assert batch.places is not None and batch.places.shape == batch.labels.shape == (3, blocks.targets) == (3, 4)
-    np.testing.assert_array_equal(batch.labels, whole.gather(1, batch.places))
-    rest = batch.input_ids.scatter(1, batch.places, batch.labels)
+    assert batch.positions is not None and batch.positions.shape == batch.labels.shape == (3, blocks.num_targets) == (
+        3,
+        4,
+    )
+    np.testing.assert_array_equal(batch.labels, whole.gather(1, batch.positions))
+    rest = batch.input_ids.scatter(1, batch.positions, batch.labels)
     np.testing.assert_array_equal(rest, whole)
     np.testing.assert_array_equal(batch.input_ids, again.input_ids)
-    assert not np.array_equal(batch.places, later.places)
+    assert not np.array_equal(batch.positions, later.positions)
     alone = blocks.batch(rows[1:2], "cpu", 1.0, 0)
     np.testing.assert_array_equal(alone.input_ids[0], batch.input_ids[1])
 
@@ -210,8 +213,8 @@ def test_masked_tokens_meet_three_fates(corpus: Corpus) -> None:
     kept = masked = other = 0
     for epoch in range(20):
         batch = blocks.batch(np.arange(len(blocks)), "cpu", 1.0, epoch)
-        assert batch.places is not None
-        found = batch.input_ids.gather(1, batch.places)
+        assert batch.positions is not None
+        found = batch.input_ids.gather(1, batch.positions)
         kept += int((found == batch.labels).sum())
         masked += int((found == 999).sum())
         other += int(((found >= 500) & (found < 600)).sum())

@@ -1,4 +1,4 @@
-"""Which files are meant by folders, globs and addresses."""
+"""The files that folders, globs and addresses name."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def names(found: dict[str, int]) -> str:
 def test_a_folder_inside_is_left_out(folder: Path) -> None:
     assert names(find_sources([str(folder)])) == "a.txt d.parquet b.jsonl"
     for given in (str(folder), f"{folder}/**/*.[jtp][sxa]*", f"{folder}/sub/.."):
-        assert names(find_sources([given], apart=folder / "sub" / ".." / "out")) == "a.txt b.jsonl"
+        assert names(find_sources([given], exclude=folder / "sub" / ".." / "out")) == "a.txt b.jsonl"
 
 
 def test_inside_follows_links_and_dots(folder: Path) -> None:

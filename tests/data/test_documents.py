@@ -1,4 +1,4 @@
-"""Reading documents of every kind, and what is wrong with files."""
+"""Reading documents of every format, and errors in files."""
 
 import gzip
 import json
@@ -183,7 +183,7 @@ def test_a_paragraph_that_is_too_long_is_not_held_in_memory(tmp_path: Path) -> N
 def test_kinds() -> None:
     assert format_of("a/B.JSONL.zst") == ".jsonl"
     assert format_of("x.txt.gz.zst") == format_of("x.txt.zst.gz") == ".txt"  # refused when read, not passed over
-    with pytest.raises(DataError, match=r"x\.pdf is of no known kind; expected \.txt"):
+    with pytest.raises(DataError, match=r"x\.pdf has an unknown format; expected \.txt"):
         format_of("x.pdf")
 
 

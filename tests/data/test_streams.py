@@ -1,4 +1,4 @@
-"""Packed files as streams: frames, cuts, bombs, packing in packing."""
+"""Compressed files as streams: frames, truncation, bombs, double compression."""
 
 import gzip
 import tracemalloc
@@ -25,7 +25,7 @@ def written(file: Path, content: bytes) -> str:
 def test_what_is_cut_off_or_damaged(tmp_path: Path, ending: str) -> None:
     packed = PACK[ending](LINES)
     assert b"".join(unpacked(written(tmp_path / f"x{ending}", packed * 3))) == LINES * 3
-    with pytest.raises(DamagedFileError, match=r"cut off after \d+ unpacked bytes"):
+    with pytest.raises(DamagedFileError, match=r"cut off after \d+ decompressed bytes"):
         list(unpacked(written(tmp_path / f"x{ending}", packed[:-9])))
     with pytest.raises(DamagedFileError, match="is damaged after"):
         list(unpacked(written(tmp_path / f"x{ending}", packed + b"rubbish that is no frame")))
@@ -36,7 +36,7 @@ def test_what_is_made_to_burst_fills_no_memory(tmp_path: Path, ending: str, size
     bomb = written(tmp_path / f"x.txt{ending}", PACK[ending](bytes(size)))
     tracemalloc.start()
     try:
-        with pytest.raises(DamagedFileError, match=f"unpacks to more than {times} times its size"):
+        with pytest.raises(DamagedFileError, match=f"decompresses to more than {times} times its size"):
             list(read_documents(bomb, ReadConfig(unit="line")))
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
@@ -52,15 +52,15 @@ def test_pieces_are_small(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("inner", PACK)
 @pytest.mark.parametrize("name", ["x.txt.gz", "x.txt.zst", "x.jsonl.zst", "x.txt.zst.gz", "x.txt.gz.zst", "x.html.gz"])
-def test_packing_in_packing_is_refused(tmp_path: Path, name: str, inner: str) -> None:
+def test_double_compression_is_refused(tmp_path: Path, name: str, inner: str) -> None:
     file = written(tmp_path / name, PACK["." + name.rpartition(".")[2]](PACK[inner](LINES)))
-    with pytest.raises(DamagedFileError, match="once more than its name says; unpack it"):
+    with pytest.raises(DamagedFileError, match="once more than its name says; decompress it"):
         list(read_documents(file, ReadConfig()))
 
 
 @pytest.mark.parametrize("inner", PACK)
-def test_packing_that_the_name_does_not_say(tmp_path: Path, inner: str) -> None:
-    with pytest.raises(DamagedFileError, match="its name does not say so"):
+def test_compression_that_the_name_does_not_show(tmp_path: Path, inner: str) -> None:
+    with pytest.raises(DamagedFileError, match="but its name does not end so"):
         list(unpacked(written(tmp_path / "x.txt", PACK[inner](LINES))))
 
 

@@ -1,4 +1,4 @@
-"""Reading WARC and WET files, whole ones and cut ones."""
+"""Reading WARC and WET files, complete and truncated."""
 
 import gzip
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_no_cut_goes_unnoticed(tmp_path: Path) -> None:
         found = []
         (tmp_path / "x.wet").write_bytes(first + second[:cut])
         with pytest.raises(
-            DamagedFileError, match=r"cut off inside the record|no WARC file, or damaged, after 1 records"
+            DamagedFileError, match=r"cut off inside the record|not a WARC file, or is damaged, after 1 records"
         ):
             for document in read_documents(str(tmp_path / "x.wet"), ReadConfig()):
                 found.append(document)
@@ -67,7 +67,7 @@ def test_what_is_no_warc(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_cut_archive_of_records(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFileError, match=r"cut off after \d+ unpacked bytes"):
+    with pytest.raises(DamagedFileError, match=r"cut off after \d+ decompressed bytes"):
         read(tmp_path / "x.wet.gz", gzip.compress(record("conversion", b"Text. " * 99))[:-9])
 
 

@@ -81,8 +81,8 @@ def test_block_loss_is_the_mean_over_what_is_predicted(corpus: Corpus, arch: str
     blocks = all_blocks(corpus, 16, masking)
     batch = blocks.batch(np.arange(len(blocks)), "cpu", 1.0, 0)
     logits = model(**batch.inputs).logits
-    if batch.places is not None:
-        logits = logits[torch.arange(len(logits))[:, None], batch.places]
+    if batch.positions is not None:
+        logits = logits[torch.arange(len(logits))[:, None], batch.positions]
     expected = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()).item()
     found = block_loss(model, blocks, "fp32")
     assert found["loss"] == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Directories of `demiglace compare`, made of invented predictions and summarised by the real `summarize`."""
+"""Directories of `demiglace compare`, made of invented predictions and summarized by the real `summarize`."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The run directory: which states it is met in, and that a crash or a full disk leaves it whole."""
+"""The run directory: its states, and its integrity after a crash or on a full disk."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ import pytest
 from demiglace.errors import RunError
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.environment import machine, versions
-from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
+from demiglace.runs.files import atomic_write, fingerprint, read_json, write_atomically, write_json
 
 CONFIG = {"lr": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
 INPUTS = {"teacher": "0123", "data": "4567"}
@@ -85,7 +85,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):
         begin(tmp_path / "file")
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="cannot be created"):
         begin(tmp_path / "file" / "run")
 
 
@@ -160,6 +160,18 @@ def test_a_full_disk_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch, 
         write_atomically(file, b"new")
     assert file.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_an_error_in_an_atomic_write_leaves_the_old_file_and_is_raised_again(tmp_path):
+    file = tmp_path / "new" / "file"
+    with atomic_write(file, suffix=".7.part") as partial:
+        assert partial == tmp_path / "new" / "file.7.part"
+        partial.write_text("old")
+        assert not file.exists()
+    with pytest.raises(KeyError), atomic_write(file) as partial:
+        partial.write_text("half")
+        raise KeyError
+    assert [(p.name, p.read_text()) for p in file.parent.iterdir()] == [("file", "old")]
 
 
 def test_numbers_of_numpy_are_written_as_numbers(tmp_path):

@@ -128,7 +128,7 @@ def test_uniforms_depend_only_on_seed_block_and_position() -> None:
     assert (np.floor(numbers * 4) == np.arange(4)).all()
 
 
-def test_top_k_probabilities_are_renormalised() -> None:
+def test_top_k_probabilities_are_renormalized() -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, 4.0]])
     ids, p, entropy = top_k_tokens(logits, 2, TEMPERATURE)
     assert ids.tolist() == [[1, 3]]

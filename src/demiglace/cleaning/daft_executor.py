@@ -1,11 +1,11 @@
-"""Tasks on Daft: embedded, with a process for each core, or on the machines of a Ray cluster; the same tasks."""
+"""The Daft executor of cleaning: tasks run in local processes, or on the machines of a Ray cluster."""
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from demiglace.cleaning.tasks import read_plan, run_task
+from demiglace.cleaning.tasks import read_spec, run_task
 from demiglace.cluster import connect
 from demiglace.errors import ConfigError, UserError
 
@@ -13,7 +13,7 @@ Engine = Literal["local", "ray"]
 
 
 def import_daft() -> Any:
-    """Daft, which is told before not to report its use to anyone."""
+    """Import Daft with its usage reports switched off."""
     for name in ("DO_NOT_TRACK", "SCARF_NO_ANALYTICS"):
         os.environ.setdefault(name, "true")
     import daft
@@ -21,14 +21,16 @@ def import_daft() -> Any:
     return daft
 
 
-_started: Engine | None = None  # Daft has one runner a process
+_started: Engine | None = None  # Daft has one runner per process
 
 
 def start(engine: Engine, address: str | None) -> None:
-    """Choose where tasks run. Raises `ConfigError` where this process has begun with the other engine."""
+    """Choose where tasks run. Raises `ConfigError` if this process already uses the other engine."""
     global _started
     if _started not in (None, engine):
-        raise ConfigError(f"this process runs tasks on {_started} already; start another one for {engine}.")
+        raise ConfigError(
+            f"engine {engine} was given, but this process already uses {_started}; start another process."
+        )
     if _started is None:
         daft = import_daft()
         if engine == "ray":
@@ -43,39 +45,44 @@ def start(engine: Engine, address: str | None) -> None:
 
 
 def run_tasks(directory: str, tasks: Sequence[dict[str, Any]], workers: int) -> Iterator[None]:
-    """Do all tasks of a run that depend on nothing of each other, one yield for each that is done.
+    """Run independent tasks of a run; yield once for each task that is done.
 
-    workers: how many at once; one does them in this very process where the engine is local. Raises what a user can
-    mend as `UserError`.
+    Args:
+        directory: of the run.
+        tasks: as `cleaning.tasks.run_task` takes them.
+        workers: tasks at once; with 1 and the local engine, they run in this process.
+
+    Raises:
+        UserError: a task failed for a reason that the user can fix.
     """
     if not tasks:
         return
     daft = import_daft()
     workers = min(workers, len(tasks))
-    # where a number of workers is given, even 1, Daft starts processes: new ones for each call, some CPU-seconds each
-    several = {"use_process": True, "max_concurrency": workers} if workers > 1 else {"use_process": False}
-    kind = daft.cls(_Worker, **several)
+    # If `max_concurrency` is given, even as 1, Daft starts new processes for each call, which costs CPU-seconds each.
+    options = {"use_process": True, "max_concurrency": workers} if workers > 1 else {"use_process": False}
+    worker = daft.cls(_Worker, **options)
     frame = daft.from_pydict({"task": [json.dumps(task) for task in tasks]}).into_batches(1)
-    for row in frame.select(kind(directory).perform(daft.col("task")).alias("fault")).iter_rows():
-        if row["fault"]:
-            raise UserError(row["fault"])
+    for row in frame.select(worker(directory).run(daft.col("task")).alias("error")).iter_rows():
+        if row["error"]:
+            raise UserError(row["error"])
         yield
 
 
 class _Worker:
-    """Does tasks, one after another."""
+    """Runs tasks, one after another."""
 
     def __init__(self, directory: str):
-        self._plan = read_plan(directory)
+        self._spec = read_spec(directory)
 
     @import_daft().method.batch(return_dtype=import_daft().DataType.string(), batch_size=1)
-    def perform(self, tasks: Any) -> list[str]:
-        """What a user has to mend, or nothing, for each."""
-        return [self._one(task) for task in tasks.to_pylist()]
+    def run(self, tasks: Any) -> list[str]:
+        """Run a batch of tasks; return the message of each `UserError`, or an empty string."""
+        return [self._run_one(task) for task in tasks.to_pylist()]
 
-    def _one(self, task: str) -> str:
+    def _run_one(self, task: str) -> str:
         try:
-            run_task(self._plan, json.loads(task))
+            run_task(self._spec, json.loads(task))
         except UserError as error:
             return str(error)
         return ""

@@ -1,4 +1,4 @@
-"""`demiglace clean --explain`: what each rule says of a few documents, dropping none."""
+"""`demiglace clean --explain`: show the measurements and verdicts of each rule for a few documents."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from rich.table import Table
 
 from demiglace.cleaning.registry import AnyRule
-from demiglace.cleaning.rules.base import Measure
+from demiglace.cleaning.rules.base import Measurement
 from demiglace.cleaning.rules.decontamination import Decontamination
 from demiglace.cleaning.rules.dedup import CollectionRule
 from demiglace.cleaning.text_arrays import Texts
@@ -14,19 +14,19 @@ from demiglace.config.data import ReadConfig
 from demiglace.console import print_table, say, table
 from demiglace.data.text.readers import Document, SkippedDocument, read_documents
 
-_MOST = 20
+_MOST = 20  # documents
 
 
 def explain(sources: Sequence[str], rules: Sequence[AnyRule], reading: ReadConfig, reference: Sequence[str]) -> None:
-    """Print a table for each of the first documents of the sources, on standard output."""
+    """Print a table for each of the first documents of the sources to standard output."""
     for shown, (source, number, document) in enumerate(_documents(sources, reading)):
         if shown == _MOST:
-            say(f"The first {_MOST} documents are shown.")
+            say(f"Only the first {_MOST} documents are shown.")
             break
         if isinstance(document, Document):
             print_table(verdict_table(f"{source}, document {number}", list(verdicts(document.text, rules, reference))))
         else:
-            say(f"{source}, document {number}, is not read: {document.reason}, {document.what}")
+            say(f"{source}, document {number} was skipped: {document.reason}, {document.what}")
 
 
 def _documents(sources: Sequence[str], reading: ReadConfig) -> Iterator[tuple[str, int, Document | SkippedDocument]]:
@@ -36,22 +36,25 @@ def _documents(sources: Sequence[str], reading: ReadConfig) -> Iterator[tuple[st
 
 
 def verdicts(text: str, rules: Sequence[AnyRule], reference: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
-    """(rule, what is measured, value, bound, verdict) of each measure; each rule sees what those before it made."""
+    """Yield (rule, measurement, value, bound, verdict) for each measurement and removed line.
+
+    Each rule sees the output of the rules before it, as in a run; but no document is dropped.
+    """
     for rule in rules:
         if isinstance(rule, CollectionRule):
-            yield rule.name, "compares documents", "", "", "known in a whole run only"
+            yield rule.name, "compares documents", "", "", "needs a full run"
             continue
         known = rule.with_texts(reference) if isinstance(rule, Decontamination) else rule
-        outcome = known.apply(Texts([text]))
-        yield from ((rule.name, m.name, _number(m.values[0]), _bounds(m), _verdict(m)) for m in outcome.measures)
-        gone = outcome.removed
-        for line, content, reason in zip(gone.line.tolist(), gone.content, gone.reason, strict=True):
-            yield rule.name, f"line {line}", content[:60], "", f"taken out: {reason}"
-        text = outcome.texts[0]
+        result = known.apply(Texts([text]))
+        yield from ((rule.name, m.name, _number(m.values[0]), _bounds(m), _verdict(m)) for m in result.measurements)
+        removed = result.removed
+        for line, content, reason in zip(removed.line.tolist(), removed.content, removed.reason, strict=True):
+            yield rule.name, f"line {line}", content[:60], "", f"removed: {reason}"
+        text = result.texts[0]
 
 
 def verdict_table(title: str, rows: Sequence[tuple[str, ...]]) -> Table:
-    """The verdicts as a table."""
+    """Return the verdicts as a table."""
     return table(title, ("rule", "measure", "value", "bound", "verdict"), rows)
 
 
@@ -59,13 +62,13 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "∞"
 
 
-def _bounds(measure: Measure) -> str:
+def _bounds(measure: Measurement) -> str:
     low = f"at least {measure.at_least:g}" if measure.at_least is not None else ""
     high = f"at most {measure.at_most:g}" if measure.at_most is not None else ""
     return ", ".join(filter(None, (low, high)))
 
 
-def _verdict(measure: Measure) -> str:
+def _verdict(measure: Measurement) -> str:
     if measure.at_least is None and measure.at_most is None:
         return ""
-    return "keep" if measure.within[0] else "DROP"
+    return "keep" if measure.passed[0] else "DROP"

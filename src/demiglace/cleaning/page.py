@@ -1,4 +1,4 @@
-"""`cleaning.html`: what every rule did, with examples to judge it by. One file, no script, nothing from a network."""
+"""`cleaning.html`: what each rule did, with examples. One self-contained file without scripts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,25 @@ from typing import Any
 import jinja2
 
 from demiglace.cleaning import storage
-from demiglace.cleaning.statistics import EXCERPT, edges_of
-from demiglace.cleaning.tasks import Plan, part_files
+from demiglace.cleaning.statistics import EXCERPT, bin_edges
+from demiglace.cleaning.tasks import CleaningSpec, part_files
 
 _WIDTH, _HEIGHT = 320, 90
 _MEMBERS = 3
 
 
-def write_page(file: Path, plan: Plan, result: Mapping[str, Any]) -> None:
-    """Write the page of a run whose files between the steps are still there."""
+def write_page(file: Path, spec: CleaningSpec, result: Mapping[str, Any]) -> None:
+    """Write the page of a run; its intermediate files must still exist."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_resource("demiglace.cleaning", "page.html.j2"))
-    rules = [_rule(plan, name, tally) for name, tally in result["rules"].items()]
+    rules = [_rule(spec, name, tally) for name, tally in result["rules"].items()]
     page = template.render(
         style=_resource("demiglace.report", "page.css") + _resource("demiglace.cleaning", "page.css"),
         rules=[r for r in rules if r["name"] != "read"],
         unread=result["rules"].get("read", {}).get("reasons", {}),
-        clusters=_clusters(plan, result["clusters"]),
-        sources=plan.sources,
-        options=plan.rules,
+        clusters=_clusters(spec, result["clusters"]),
+        sources=spec.sources,
+        options=spec.rules,
     )
     with storage.atomic_write(file) as draft:
         draft.write_text(page, "utf-8", "replace")
@@ -38,27 +38,27 @@ def _resource(package: str, name: str) -> str:
     return resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def _rule(plan: Plan, name: str, tally: Mapping[str, Any]) -> dict[str, Any]:
+def _rule(spec: CleaningSpec, name: str, tally: Mapping[str, Any]) -> dict[str, Any]:
     histograms = [{"name": n, **_histogram(h)} for n, h in tally["histograms"].items()]
-    examples = {side: [_example(plan, e) for e in tally[side]] for side in ("dropped", "kept")}
+    examples = {side: [_example(spec, e) for e in tally[side]] for side in ("dropped", "kept")}
     return {**tally, **examples, "name": name, "charts": histograms}
 
 
-def _example(plan: Plan, example: Mapping[str, Any]) -> dict[str, Any]:
-    return {**example, "place": _place(plan, example["document"])}
+def _example(spec: CleaningSpec, example: Mapping[str, Any]) -> dict[str, Any]:
+    return {**example, "location": _location(spec, example["document"])}
 
 
-def _place(plan: Plan, document: int) -> str:
-    source, number = storage.source_and_place(document)
-    return f"{plan.sources[source]}, document {number}"
+def _location(spec: CleaningSpec, document: int) -> str:
+    source, number = storage.source_and_index(document)
+    return f"{spec.sources[source]}, document {number}"
 
 
 def _histogram(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Bars and threshold lines in a box of 320 × 90; counts as square roots, so that rare values are seen too."""
-    edges, counts = edges_of(content["scale"]), content["counts"]
+    """Lay out a histogram and its bounds in 320 × 90 units. Heights are square roots of counts, to show rare values."""
+    edges, counts = bin_edges(content["scale"]), content["counts"]
     most, width = max(1, *counts), _WIDTH / len(counts)
     bars = [
-        {"x": i * width, "height": _HEIGHT * math.sqrt(c / most), "width": width, "says": _bin(edges, i, c)}
+        {"x": i * width, "height": _HEIGHT * math.sqrt(c / most), "width": width, "title": _bin(edges, i, c)}
         for i, c in enumerate(counts)
         if c
     ]
@@ -68,7 +68,7 @@ def _histogram(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _position(edges: Sequence[float], value: float) -> float:
-    """Where a value is, in bins, of which the first and the last hold what is below and above the edges."""
+    """Return the position of a value in bins. The first and last bins hold the values outside the edges."""
     if value < edges[0]:
         return 1.0
     for i, (low, high) in enumerate(pairwise(edges)):
@@ -85,18 +85,18 @@ def _bin(edges: Sequence[float], i: int, count: int) -> str:
     return f"{edges[i - 1]:.3g} to {edges[i]:.3g}: {count:,}"
 
 
-def _clusters(plan: Plan, clusters: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+def _clusters(spec: CleaningSpec, clusters: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     wanted = {document for cluster in clusters for document in cluster[: 1 + _MEMBERS]}
     texts: dict[int, str] = {}
-    for file in part_files(plan):
+    for file in part_files(spec):
         if wanted <= texts.keys():
             break
-        texts |= storage.texts_of(file, wanted - texts.keys())
+        texts |= storage.read_texts(file, wanted - texts.keys())
     return [
         {
             "size": len(cluster),
             "members": [
-                {"place": _place(plan, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
+                {"location": _location(spec, d), "text": texts.get(d, "")[:EXCERPT]} for d in cluster[: 1 + _MEMBERS]
             ],
         }
         for cluster in clusters

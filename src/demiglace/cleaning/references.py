@@ -1,4 +1,4 @@
-"""What documents must not share text with: evaluation sets of tasks, and files."""
+"""Reference texts for decontamination: evaluation sets of tasks, and files."""
 
 import hashlib
 from collections import Counter
@@ -23,22 +23,27 @@ from demiglace.errors import ConfigError, DataError, unknown
 def read_references(
     rules: Sequence[AnyRule], reading: ReadConfig, location: DataLocation
 ) -> dict[str, tuple[str, ...]]:
-    """The texts of each name that the rules are against: of all sets of a task but train, or of files.
+    """Read the reference texts of the decontamination rules.
 
-    Raises `ConfigError` for a name that is neither a task nor a file, and `DataError` for one that gives no text.
+    Returns:
+        name -> texts; of a task, all sets but the training set.
+
+    Raises:
+        ConfigError: a name is neither a task nor a file.
+        DataError: a name gives no text.
     """
-    ours = [rule for rule in rules if isinstance(rule, Decontamination)]
-    names = list(dict.fromkeys(name for rule in ours for name in rule.against))
+    decontaminations = [rule for rule in rules if isinstance(rule, Decontamination)]
+    names = list(dict.fromkeys(name for rule in decontaminations for name in rule.against))
     for name in names:
         _check_name(name)
-    found = {name: tuple(_of_task(name, location) if name in TASKS else _of_files(name, reading)) for name in names}
-    for rule in ours:
-        _say_length(rule, found)
-    return found
+    texts = {name: tuple(_of_task(name, location) if name in TASKS else _of_files(name, reading)) for name in names}
+    for rule in decontaminations:
+        _log_usable(rule, texts)
+    return texts
 
 
 def fingerprint_texts(texts: Sequence[str]) -> str:
-    """SHA-256 over texts (16 hex digits): of files and of tasks' tables alike, wherever these are read from."""
+    """Return the SHA-256 of texts as 16 hex digits, independent of where the texts are read from."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -47,23 +52,23 @@ def fingerprint_texts(texts: Sequence[str]) -> str:
 
 def _check_name(name: str) -> None:
     if name not in TASKS and "://" not in name and not Path(name).exists():
-        raise ConfigError(f"against {name}: " + unknown("task", name, TASKS) + "; nor is there such a file.")
+        raise ConfigError(f"against {name}: " + unknown("task", name, TASKS) + "; there is no such file either.")
 
 
 def _of_files(name: str, reading: ReadConfig) -> Iterator[str]:
-    refused, empty = Counter[str](), True
+    skipped, empty = Counter[str](), True
     for file in find_sources([name]):
         for each in read_documents(file, reading):
             if isinstance(each, SkippedDocument):
-                refused[each.reason] += 1
+                skipped[each.reason] += 1
             else:
                 empty = False
                 yield each.text
-    why = ", ".join(f"{reason}: {count:,}" for reason, count in refused.items())
+    why = ", ".join(f"{reason}: {count:,}" for reason, count in skipped.items())
     if empty:
-        raise DataError(f"against {name}: it gives no text ({why}); look at --text-key, --unit and --max-document-mb.")
-    if refused:
-        say(f"against {name}: {refused.total():,} texts are not used ({why}).")
+        raise DataError(f"against {name}: no text was found ({why}); check --text-key, --unit and --max-document-mb.")
+    if skipped:
+        say(f"against {name}: {skipped.total():,} texts were skipped ({why}).")
 
 
 def _of_task(name: str, location: DataLocation) -> Iterator[str]:
@@ -80,14 +85,14 @@ def _of_task(name: str, location: DataLocation) -> Iterator[str]:
                     empty = False
                     yield str(text)
     if empty:
-        raise DataError(f"against {name}: it gives no text: the task has no rows but training ones. Leave it out.")
+        raise DataError(f"against {name}: no text was found, since the task has only training rows. Leave it out.")
 
 
-def _say_length(rule: Decontamination, found: Mapping[str, Sequence[str]]) -> None:
-    """Say how many texts are long enough for the rule to look for them."""
-    texts = [text for name in rule.against for text in found[name]]
+def _log_usable(rule: Decontamination, texts_by_name: Mapping[str, Sequence[str]]) -> None:
+    """Log how many reference texts are long enough for an n-gram, and warn if none is."""
+    texts = [text for name in rule.against for text in texts_by_name[name]]
     long = int((np.diff(Texts(texts).shingle_words[1]) >= rule.words).sum())
     say(f"{rule.name}: {long:,} of {len(texts):,} reference texts have at least {rule.words} words.")
     if not long:
         names = ", ".join(rule.against)
-        say(f"Warning: so nothing is dropped for what it shares with {names}; a file of rules can set fewer `words`.")
+        say(f"Warning: nothing will be dropped because of {names}; set fewer `words` in a file of rules.")

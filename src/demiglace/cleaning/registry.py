@@ -1,4 +1,4 @@
-"""Rule sets: the two that are named, and a user's own in YAML.
+"""Rules and rule sets by name, and rule sets from YAML files. A file of rules:
 
 rules:
 - repair
@@ -27,7 +27,8 @@ from demiglace.errors import ConfigError, unknown
 
 AnyRule = Rule | CollectionRule | Decontamination
 
-# what costs little and drops much comes first; lines are taken out before documents are compared with each other
+# In the order of the rule sets: cheap rules that drop much come first, and lines are removed before documents are
+# compared.
 RULES: dict[str, type[AnyRule]] = {
     kind.name: kind
     for kind in (
@@ -52,17 +53,22 @@ SETS: dict[str, tuple[str, ...]] = {
 }
 
 
-def rules_of(given: str, against: Sequence[str] = ()) -> tuple[AnyRule, ...]:
-    """The rules of a named set or of a YAML file; `against` adds decontamination, before addresses are masked.
+def load_rules(given: str, against: Sequence[str] = ()) -> tuple[AnyRule, ...]:
+    """Return the rules of a named set or a YAML file.
 
-    Raises `ConfigError` for names, thresholds and values that do not exist, with the nearest that do.
+    Args:
+        given: name of a rule set, or path of a YAML file.
+        against: adds decontamination against these tasks and files, before a final masking rule.
+
+    Raises:
+        ConfigError: a name or value does not exist; the message gives the nearest one.
     """
     if given.endswith((".yaml", ".yml")):
         rules = _read(given)
     elif given in SETS:
         rules = tuple(RULES[name]() for name in SETS[given])
     else:
-        raise ConfigError(unknown("rule set", given, SETS) + ", or a file of rules that ends in .yaml.")
+        raise ConfigError(unknown("rule set", given, SETS) + ", or give a file of rules that ends in .yaml.")
     for rule in rules:
         if isinstance(rule, Rule):
             rule.check()
@@ -76,12 +82,12 @@ def rules_of(given: str, against: Sequence[str] = ()) -> tuple[AnyRule, ...]:
 
 
 def to_config(rules: Sequence[AnyRule]) -> list[dict[str, Any]]:
-    """The rules with all their thresholds, in the form of a YAML file's `rules`."""
+    """Return rules with all their thresholds, in the form of `rules` in a YAML file."""
     return [{"rule": rule.name, **asdict(rule)} for rule in rules]  # type: ignore[arg-type]
 
 
 def from_config(rows: Sequence[Any]) -> tuple[AnyRule, ...]:
-    """The rules of such rows."""
+    """Build rules from such rows. Raises `ConfigError` for unknown rules and options."""
     return tuple(_rule(row) for row in rows)
 
 
@@ -96,9 +102,11 @@ def _read(file: str) -> tuple[AnyRule, ...]:
         rules = from_config(rows)
         names = [rule.name for rule in rules]
         for name in names:
-            # a rule's books and files bear its name
+            # tallies and files are named by the rule
             if names.count(name) > 1:
-                raise ConfigError(f"the rule {name} is there {names.count(name)} times; each can be given once.")
+                raise ConfigError(
+                    f"the rule {name} was given {names.count(name)} times; expected each rule at most once."
+                )
         return rules
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error

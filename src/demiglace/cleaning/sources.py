@@ -1,4 +1,4 @@
-"""Clean sources, from the files to a finished run."""
+"""The cleaning command: find the sources, open the run directory, run the tasks, write page and manifest."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from demiglace.cleaning.daft_executor import start
 from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
 from demiglace.cleaning.references import fingerprint_texts, read_references
-from demiglace.cleaning.registry import AnyRule, rules_of, to_config
-from demiglace.cleaning.tasks import READ, Plan
+from demiglace.cleaning.registry import AnyRule, load_rules, to_config
+from demiglace.cleaning.tasks import READ, CleaningSpec
 from demiglace.config.commands import CleanConfig
 from demiglace.config.options import flatten
 from demiglace.console import say
@@ -22,29 +22,29 @@ from demiglace.errors import ConfigError
 from demiglace.runs.directory import Run, open_run
 from demiglace.runs.files import fingerprint
 
-_REMEDIES = {  # what may help, by how a reason for not reading begins
+_REMEDIES = {  # beginning of the reason why documents were skipped -> options that may help
     "too long": "--max-document-mb, or --unit line or paragraph for .txt",
     "no text under": "--text-key",
 }
 
 
 def clean_sources(config: CleanConfig) -> Path | None:
-    """See `demiglace.commands.clean.clean`."""
-    rules = rules_of(config.rules, config.against)
+    """Clean the sources and return the run directory; see `demiglace.commands.clean.clean`."""
+    rules = load_rules(config.rules, config.against)
     if config.output is None and not config.explain:
         raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
     if config.output is not None:
-        _check_apart(config.sources, config.output)
-    sources = find_sources(config.sources, apart=config.output)
+        _check_output(config.sources, config.output)
+    sources = find_sources(config.sources, exclude=config.output)
     references = read_references(rules, config.reading, config.location)
     texts = [text for name in references for text in references[name]]
     if config.explain:
         explain(list(sources), rules, config.reading, texts)
         return None
     inputs = {source: _identity(source, size) for source, size in sources.items()}
-    inputs |= {f"against {name}": fingerprint_texts(found) for name, found in references.items()}
-    run = _opened(config, rules, inputs)
-    plan = Plan(
+    inputs |= {f"against {name}": fingerprint_texts(reference_texts) for name, reference_texts in references.items()}
+    run = _open_run(config, rules, inputs)
+    spec = CleaningSpec(
         str(run.path.absolute()),
         tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
         tuple(to_config(rules)),
@@ -54,31 +54,31 @@ def clean_sources(config: CleanConfig) -> Path | None:
         cleaning.bucket_count(sum(sources.values())),
     )
     if run.complete:
-        cleaning.clear(plan)  # what a run has left that was killed behind its last step
+        cleaning.clear(spec)  # intermediate files of a run that was killed after its manifest was written
         say(f"{run.path} is up to date.")
         return run.path
     start(config.engine, config.address)
-    cleaning.prepare(plan, texts)
-    result = cleaning.run(plan, config.workers or _cores(config))
+    cleaning.prepare(spec, texts)
+    result = cleaning.run(spec, config.workers or _cores(config))
     totals = cleaning.summary(result["rules"])
-    write_page(run.path / "cleaning.html", plan, result)
+    write_page(run.path / "cleaning.html", spec, result)
     shards = [f"shards/{f.name}" for f in cleaning.shard_files(run.path)]
-    brief = {name: _brief(tally) for name, tally in result["rules"].items()}
-    run.finish(sources=list(sources), totals=totals, rules=brief, shards=shards)
-    cleaning.clear(plan)
-    _say_result(run.path, totals, brief.get(READ, {}).get("reasons", {}))
+    counts = {name: _counts(tally) for name, tally in result["rules"].items()}
+    run.finish(sources=list(sources), totals=totals, rules=counts, shards=shards)
+    cleaning.clear(spec)
+    _log_result(run.path, totals, counts.get(READ, {}).get("reasons", {}))
     return run.path
 
 
-def _check_apart(sources: Sequence[str], output: Path) -> None:
-    """Raise `ConfigError` where a source is in the output; of a folder around the output the rest is read."""
+def _check_output(sources: Sequence[str], output: Path) -> None:
+    """Raise `ConfigError` if a source is inside the output. If a source contains the output, the rest of it is read."""
     for source in sources:
         if "://" not in source and is_inside(source, output):
             raise ConfigError(f"the source {source} is in the output directory {output}; give another --output.")
 
 
 def _identity(source: str, size: int) -> str:
-    """A file's fingerprint; of an object store's, which is not read twice, the size."""
+    """Return the fingerprint of a file; of a remote file, which is not read twice, its size."""
     if "://" in source:
         return f"an address, {size} bytes"
     try:
@@ -87,7 +87,7 @@ def _identity(source: str, size: int) -> str:
         raise cannot_read(source, error) from error
 
 
-def _opened(config: CleanConfig, rules: Sequence[AnyRule], inputs: Mapping[str, str]) -> Run:
+def _open_run(config: CleanConfig, rules: Sequence[AnyRule], inputs: Mapping[str, str]) -> Run:
     assert config.output is not None
     options = flatten(config, result_options_only=True) | {"rules": to_config(rules)}
     options.pop("sources")
@@ -95,7 +95,7 @@ def _opened(config: CleanConfig, rules: Sequence[AnyRule], inputs: Mapping[str, 
 
 
 def _cores(config: CleanConfig) -> int:
-    """The processors of this machine, or of the cluster's all."""
+    """Return the number of CPU cores of this machine, or of the Ray cluster."""
     if config.engine == "local":
         return os.cpu_count() or 1
     import ray
@@ -103,18 +103,18 @@ def _cores(config: CleanConfig) -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _brief(tally: dict[str, Any]) -> dict[str, Any]:
-    """A rule's tally without what only the page shows."""
+def _counts(tally: dict[str, Any]) -> dict[str, Any]:
+    """Return a tally without the keys that only the page shows."""
     return {k: v for k, v in tally.items() if k not in ("histograms", "dropped", "kept")}
 
 
-def _say_result(path: Path, totals: dict[str, list[int]], refused: Mapping[str, int]) -> None:
+def _log_result(path: Path, totals: dict[str, list[int]], skipped: Mapping[str, int]) -> None:
     before, after = totals["documents"]
     share = totals["characters"][1] / max(1, totals["characters"][0])
     say(f"{path}: {after:,} of {before:,} documents are left, {share:.1%} of the characters; see {path}/cleaning.html.")
-    if refused:
-        why = "; ".join(f"{reason}: {count:,}{_remedy(reason)}" for reason, count in refused.items())
-        say(f"{sum(refused.values()):,} were not read ({why}).")
+    if skipped:
+        why = "; ".join(f"{reason}: {count:,}{_remedy(reason)}" for reason, count in skipped.items())
+        say(f"{sum(skipped.values()):,} documents were not read ({why}).")
 
 
 def _remedy(reason: str) -> str:

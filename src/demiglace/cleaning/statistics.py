@@ -1,4 +1,4 @@
-"""What rules did, for the ledger and the page: counts, histograms, examples. All of it can be added up in any order."""
+"""Statistics of rules for the ledger and the page: counts, histograms, examples. All can be summed in any order."""
 
 import hashlib
 import heapq
@@ -10,30 +10,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure
+from demiglace.cleaning.rules.base import Measurement
 
-EXAMPLES, EXCERPT = 20, 1500
-_LEDGER_EXCERPT = 200
+EXAMPLES, EXCERPT = 20, 1500  # examples per rule on the page; their characters
+_LEDGER_EXCERPT = 200  # characters
 _BINS = 50
-_FLOOR, _CEILING = 1e-2, 1e7  # of the logarithmic histograms, which also have a bin for less and one for more
+_FLOOR, _CEILING = 1e-2, 1e7  # of the logarithmic histograms; one bin each for values below and above
 
 
 class Entry(NamedTuple):
-    """What the ledger says of a document; value and threshold: what was measured; first: the one that it is like."""
+    """A row of the ledger about a document."""
 
-    document: int
+    document: int  # number in the collection
     rule: str
-    action: str
+    action: str  # "dropped" or "changed"
     reason: str
-    value: float | None = None
-    threshold: float | None = None
+    value: float | None = None  # the measured value
+    threshold: float | None = None  # the bound that it violates
     excerpt: str = ""
-    first: int | None = None
+    first: int | None = None  # the earlier document of which it is a copy
 
 
 @dataclass(frozen=True)
 class RemovedLineEntries:
-    """What the ledger says of lines that a rule took out [R]: their documents, and the columns of `Removed`."""
+    """Rows of the ledger about lines that a rule removed; the columns [R] are those of `RemovedLines`."""
 
     rule: str
     document: np.ndarray
@@ -47,90 +47,93 @@ class RemovedLineEntries:
 
 @dataclass
 class RuleTally:
-    """One rule's counts of what went in and out, and of why."""
+    """The counts of one rule."""
 
-    documents: list[int] = field(default_factory=lambda: [0, 0])
-    characters: list[int] = field(default_factory=lambda: [0, 0])
-    words: list[int] = field(default_factory=lambda: [0, 0])
-    changed: int = 0
-    lines: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    histograms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    dropped: list[dict[str, Any]] = field(default_factory=list)
-    kept: list[dict[str, Any]] = field(default_factory=list)
+    documents: list[int] = field(default_factory=lambda: [0, 0])  # in, out
+    characters: list[int] = field(default_factory=lambda: [0, 0])  # in, out
+    words: list[int] = field(default_factory=lambda: [0, 0])  # in, out
+    changed: int = 0  # documents
+    lines: int = 0  # removed lines
+    reasons: Counter[str] = field(default_factory=Counter)  # reason -> dropped documents or removed lines
+    histograms: dict[str, dict[str, Any]] = field(default_factory=dict)  # measurement -> histogram
+    dropped: list[dict[str, Any]] = field(default_factory=list)  # examples
+    kept: list[dict[str, Any]] = field(default_factory=list)  # examples closest to a bound
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return the tally as JSON values."""
         return {**self.__dict__, "reasons": dict(sorted(self.reasons.items()))}
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Add another one's plain values."""
+        """Add another tally, given as JSON values."""
         for name in ("documents", "characters", "words"):
             setattr(self, name, [a + b for a, b in zip(getattr(self, name), other[name], strict=True)])
         self.changed += other["changed"]
         self.lines += other["lines"]
         self.reasons.update(other["reasons"])
         for name, histogram in other["histograms"].items():
-            mine = self.histograms.setdefault(name, {**histogram, "counts": [0] * len(histogram["counts"])})
-            mine["counts"] = [a + b for a, b in zip(mine["counts"], histogram["counts"], strict=True)]
-        self.dropped = least([*self.dropped, *other["dropped"]])
-        self.kept = least([*self.kept, *other["kept"]])
+            own_histogram = self.histograms.setdefault(name, {**histogram, "counts": [0] * len(histogram["counts"])})
+            own_histogram["counts"] = [a + b for a, b in zip(own_histogram["counts"], histogram["counts"], strict=True)]
+        self.dropped = smallest([*self.dropped, *other["dropped"]])
+        self.kept = smallest([*self.kept, *other["kept"]])
 
 
-def histogram(measure: Measure, alive: np.ndarray) -> dict[str, Any]:
-    """How often each value occurs: over 0 to 1 for shares, else over powers of ten; below and above at the ends."""
-    values = measure.values[alive]
-    share = all(0 <= b <= 1 for b in measure.bounds) and bool(measure.bounds)
+def histogram(measurement: Measurement, keep_mask: np.ndarray) -> dict[str, Any]:
+    """Return the histogram of the kept documents' values.
+
+    The bins cover 0 to 1 for shares, otherwise powers of ten. The first and last bins hold the values outside.
+    """
+    values = measurement.values[keep_mask]
+    share = all(0 <= b <= 1 for b in measurement.bounds) and bool(measurement.bounds)
     scale = "share" if share else "log"
-    counts = np.bincount(np.searchsorted(edges_of(scale), values, side="right"), minlength=_BINS + 2)
-    return {"scale": scale, "at_least": measure.at_least, "at_most": measure.at_most, "counts": counts.tolist()}
+    counts = np.bincount(np.searchsorted(bin_edges(scale), values, side="right"), minlength=_BINS + 2)
+    return {"scale": scale, "at_least": measurement.at_least, "at_most": measurement.at_most, "counts": counts.tolist()}
 
 
 @cache
-def edges_of(scale: str) -> tuple[float, ...]:
-    """The borders of a histogram's bins."""
+def bin_edges(scale: str) -> tuple[float, ...]:
+    """Return the edges of the bins of a scale, "share" or "log"."""
     edges = np.linspace(0, 1, _BINS + 1) if scale == "share" else np.geomspace(_FLOOR, _CEILING, _BINS + 1)
     return tuple(float(e) for e in edges)
 
 
 def example(
-    order: float, document: int, text: str, measure: str, value: float, threshold: float | None
+    order: float, document: int, text: str, measurement: str, value: float, threshold: float | None
 ) -> dict[str, Any]:
-    """An example for the page; those with the least order are shown."""
-    facts = {"measure": measure, "value": _plain(value), "threshold": _plain(threshold)}
+    """Return an example for the page, which shows those with the smallest `order`."""
+    facts = {"measure": measurement, "value": _plain(value), "threshold": _plain(threshold)}
     return {"order": order, "document": int(document), "text": text[:EXCERPT], **facts}
 
 
-def least(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The examples to show."""
+def smallest(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the examples to show."""
     return heapq.nsmallest(EXAMPLES, examples, key=lambda e: (e["order"], e["document"]))
 
 
 def sampling_hash(document: int, rule: str) -> float:
-    """A number from 0 to 1 by which examples are drawn: the same wherever and whenever it is asked for."""
+    """Return a pseudo-random number in [0, 1) that samples examples; it depends only on the document and the rule."""
     digest = hashlib.blake2b(f"{rule}:{document}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48
 
 
 def excerpt(text: str) -> str:
-    """How a text begins, for the ledger."""
+    """Return the beginning of a text, for the ledger."""
     return text[:_LEDGER_EXCERPT]
 
 
-def margins(measures: Sequence[Measure]) -> tuple[np.ndarray, np.ndarray]:
-    """How near each text is to the nearest bound, relative to that bound [N], and which measure's bound it is [N].
+def margins(measurements: Sequence[Measurement]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the relative distance of each text to its closest bound [N], and the index of that measurement [N].
 
-    No text is near a bound of 0: those that keep it are on it, or it bounds nothing.
+    Bounds of 0 are ignored: a relative distance to 0 is not defined.
     """
-    best, which = np.full(len(measures[0].values), np.inf), np.zeros(len(measures[0].values), np.int64)
-    for number, measure in enumerate(measures):
-        for bound in filter(None, measure.bounds):
-            margin = np.abs(measure.values - bound) / abs(bound)
+    best, which = np.full(len(measurements[0].values), np.inf), np.zeros(len(measurements[0].values), np.int64)
+    for number, measurement in enumerate(measurements):
+        for bound in filter(None, measurement.bounds):
+            margin = np.abs(measurement.values - bound) / abs(bound)
             nearer = margin < best
             best[nearer], which[nearer] = margin[nearer], number
     return best, which
 
 
 def _plain(number: float | None) -> float | None:
-    """None for what JSON has no number for."""
+    """Return None for a number that JSON cannot represent."""
     return None if number is None or not np.isfinite(number) else float(number)

@@ -1,9 +1,9 @@
-"""The files between the steps of a cleaning run: parts of documents, marks, books. Each appears whole or not at all."""
+"""Files of a cleaning run: parts of documents, shards, ledgers, tallies and marks. All are written atomically."""
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from demiglace.cleaning.pipeline import Ledger
-from demiglace.cleaning.rules.dedup import KeyTable, joined, marks
+from demiglace.cleaning.rules.dedup import KeyTable, concat_tables, key_table
 from demiglace.cleaning.statistics import Entry, RemovedLineEntries
+from demiglace.runs import files as run_files
 
-_SOURCE = np.uint64(32)  # a document's number: its source's in the high bits, its place there in the low ones
+_SOURCE = np.uint64(32)  # bits; a document's number has its source in the high bits and its index there in the low bits
 _COLUMNS = ("key", "document", "line")
 _LEDGER = pa.schema(
     [
@@ -29,7 +30,7 @@ _LEDGER = pa.schema(
         ("value", pa.float64()),
         ("threshold", pa.float64()),
         ("line", pa.int64()),
-        ("first_source", pa.string()),  # of what is dropped as a copy: the document that is, or has, the first one
+        ("first_source", pa.string()),  # of a copy: the document that is, or contains, the first one
         ("first_number", pa.int64()),
         ("excerpt", pa.string()),
     ]
@@ -38,81 +39,77 @@ _LEDGER = pa.schema(
 
 @dataclass(frozen=True)
 class Part:
-    """Documents: texts, numbers in the collection, sites; and the texts' words, where they are counted."""
+    """N documents of a collection."""
 
     texts: list[str]
-    documents: np.ndarray
+    documents: np.ndarray  # numbers in the collection [N]
     sites: list[str]
-    words: np.ndarray | None = None
+    words: np.ndarray | None = None  # number of words of each text [N], if counted
 
 
-def document_number(source: int, place: int) -> int:
-    """The number in the collection of a source's document, both counted from 0."""
-    return (source << 32) | place
+def document_number(source: int, index: int) -> int:
+    """Return the number in the collection of a document, by its source and its index there, both from 0."""
+    return (source << 32) | index
 
 
-def source_and_place(document: int) -> tuple[int, int]:
-    """What `document_number` was made of."""
+def source_and_index(document: int) -> tuple[int, int]:
+    """Return the source and the index of a document number; the inverse of `document_number`."""
     return int(document) >> 32, int(document) & 0xFFFFFFFF
 
 
-@contextmanager
-def atomic_write(file: Path) -> Iterator[Path]:
-    """A path to write to that becomes `file` at the end."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}.part")
-    yield draft
-    draft.replace(file)
+def atomic_write(file: Path) -> AbstractContextManager[Path]:
+    """Write one file of a cleaning run atomically; two processes may run one task, so each has its own draft."""
+    return run_files.atomic_write(file, suffix=f".{os.getpid()}.part")
 
 
 def partial_files(directory: Path) -> list[Path]:
-    """What `atomic_write` leaves below a directory where its process was killed."""
+    """Return the temporary files that processes left below a directory when they were killed."""
     return list(directory.rglob("*.part"))
 
 
 def write_part(file: Path, part: Part) -> None:
-    """Documents, for the next step."""
+    """Write documents for the next task."""
     columns = {
         "document": pa.array(part.documents, pa.uint64()),
         "site": pa.array(part.sites, pa.string()).dictionary_encode(),
         "words": pa.array(part.words, pa.int64()),
         "text": _strings(part.texts, pa.large_string()),
     }
-    with atomic_write(file) as draft:
-        # it is read once or twice: texts are not looked through for equal ones, and packed fast
-        pq.write_table(pa.table(columns), draft, compression="lz4", use_dictionary=["site"], write_statistics=False)
+    with atomic_write(file) as partial:
+        # The file is read once or twice, so it is compressed fast, without dictionaries of texts.
+        pq.write_table(pa.table(columns), partial, compression="lz4", use_dictionary=["site"], write_statistics=False)
 
 
 def read_part(file: Path) -> Part:
-    """Documents of the step before."""
+    """Read documents that `write_part` wrote."""
     table = pq.read_table(file)
     documents, words = (table[name].to_numpy() for name in ("document", "words"))
     return Part(table["text"].to_pylist(), documents, table["site"].to_pylist(), words)
 
 
-def texts_of(file: Path, documents: Iterable[int]) -> dict[int, str]:
-    """The texts of those of some documents that are in a file of `write_part`, which is not read if none is."""
-    there = pq.read_table(file, columns=["document"])["document"].to_numpy()
-    rows = np.flatnonzero(np.isin(there, np.fromiter(documents, np.uint64)))
+def read_texts(file: Path, documents: Iterable[int]) -> dict[int, str]:
+    """Return number -> text of the given documents that are in a file of `write_part`."""
+    numbers = pq.read_table(file, columns=["document"])["document"].to_numpy()
+    rows = np.flatnonzero(np.isin(numbers, np.fromiter(documents, np.uint64)))
     texts = pq.read_table(file, columns=["text"])["text"].take(rows).to_pylist() if len(rows) else []
-    return dict(zip(there[rows].tolist(), texts, strict=True))
+    return dict(zip(numbers[rows].tolist(), texts, strict=True))
 
 
 def write_shard(file: Path, part: Part, sources: Sequence[str], kind: str) -> None:
-    """Documents as they leave: text, source and place in it, site."""
-    places = [source_and_place(d) for d in part.documents.tolist()]
+    """Write documents as a shard of the output: text, source, number in the source, site."""
+    positions = [source_and_index(d) for d in part.documents.tolist()]
     columns: dict[str, Sequence[Any]] = {
         "text": [_storable(t) for t in part.texts],
-        "source": [sources[s] for s, _ in places],
-        "number": [n for _, n in places],
+        "source": [sources[s] for s, _ in positions],
+        "number": [n for _, n in positions],
         "site": part.sites,
     }
-    with atomic_write(file) as draft:
+    with atomic_write(file) as partial:
         if kind == "parquet":
             schema = pa.schema([("text", pa.large_string()), ("source", pa.string()), ("number", pa.int64())])
-            pq.write_table(pa.table(columns, schema.append(pa.field("site", pa.string()))), draft, compression="zstd")
+            pq.write_table(pa.table(columns, schema.append(pa.field("site", pa.string()))), partial, compression="zstd")
         else:
-            _write_json_lines(draft, columns)
+            _write_json_lines(partial, columns)
 
 
 def _write_json_lines(file: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -123,15 +120,15 @@ def _write_json_lines(file: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     file.write_bytes(zstandard.ZstdCompressor().compress(content.encode("utf-8")))
 
 
-def write_ledger(file: Path, books: Ledger, sources: Sequence[str]) -> None:
-    """The ledger's rows: of documents, and behind them of lines."""
-    tables = [_document_rows(books.entries, sources), *(_line_rows(lines, sources) for lines in books.lines)]
-    with atomic_write(file) as draft:
-        pq.write_table(pa.concat_tables(tables).combine_chunks(), draft, compression="zstd", compression_level=1)
+def write_ledger(file: Path, ledger: Ledger, sources: Sequence[str]) -> None:
+    """Write the rows of a ledger: first about documents, then about lines."""
+    tables = [_document_rows(ledger.entries, sources), *(_line_rows(lines, sources) for lines in ledger.lines)]
+    with atomic_write(file) as partial:
+        pq.write_table(pa.concat_tables(tables).combine_chunks(), partial, compression="zstd", compression_level=1)
 
 
 def _document_rows(entries: Sequence[Entry], sources: Sequence[str]) -> pa.Table:
-    source, number = _places(np.array([e.document for e in entries], np.uint64), sources)
+    source, number = _sources_and_indices(np.array([e.document for e in entries], np.uint64), sources)
     fields = zip(*entries, strict=True) if entries else ((),) * len(Entry._fields)
     columns: dict[str, Any] = dict(zip(Entry._fields, map(list, fields), strict=True))
     columns |= {"source": source, "number": number, "line": [None] * len(entries)}
@@ -142,7 +139,7 @@ def _document_rows(entries: Sequence[Entry], sources: Sequence[str]) -> pa.Table
 
 
 def _line_rows(lines: RemovedLineEntries, sources: Sequence[str]) -> pa.Table:
-    source, number = _places(lines.document, sources)
+    source, number = _sources_and_indices(lines.document, sources)
     count = len(lines.line)
     columns = {"source": source, "number": number, "line": lines.line, "reason": lines.reason}
     columns |= {"rule": pa.repeat(lines.rule, count), "action": pa.repeat("removed a line", count)}
@@ -152,78 +149,78 @@ def _line_rows(lines: RemovedLineEntries, sources: Sequence[str]) -> pa.Table:
 
 
 def _firsts(documents: np.ndarray, known: np.ndarray, sources: Sequence[str]) -> dict[str, pa.Array]:
-    """The columns that say which document is the first one, where that is known."""
-    columns = zip(("first_source", "first_number"), _places(documents, sources), strict=True)
+    """Return the columns about the first document, null where it is not known."""
+    columns = zip(("first_source", "first_number"), _sources_and_indices(documents, sources), strict=True)
     return {name: pc.if_else(pa.array(known), values, None) for name, values in columns}
 
 
-def _places(documents: np.ndarray, sources: Sequence[str]) -> tuple[pa.Array, np.ndarray]:
-    """The source and the place in it of each document."""
+def _sources_and_indices(documents: np.ndarray, sources: Sequence[str]) -> tuple[pa.Array, np.ndarray]:
+    """Return the source and the index in it of each document."""
     source = pa.array(sources, pa.string()).take(pa.array(documents >> _SOURCE))
     return source, (documents & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def write_books(file: Path, books: Ledger, **more: Any) -> None:
-    """Tallies, and the names of what was made: written last, so that what is named is there."""
-    with atomic_write(file) as draft:
-        tallies = {rule: tally.as_json() for rule, tally in books.tallies.items()}
-        draft.write_text(json.dumps({"rules": tallies, **more}, ensure_ascii=False), "utf-8", "surrogatepass")
+def write_tallies(file: Path, ledger: Ledger, **more: Any) -> None:
+    """Write the tallies of a task and further values. Written last, they mark the task as done."""
+    with atomic_write(file) as partial:
+        tallies = {rule: tally.as_json() for rule, tally in ledger.tallies.items()}
+        partial.write_text(json.dumps({"rules": tallies, **more}, ensure_ascii=False), "utf-8", "surrogatepass")
 
 
-def read_books(file: Path) -> dict[str, Any]:
-    """What `write_books` wrote."""
+def read_tallies(file: Path) -> dict[str, Any]:
+    """Read what `write_tallies` wrote."""
     content: dict[str, Any] = json.loads(file.read_text("utf-8", "surrogatepass"))
     return content
 
 
 def write_list(file: Path, content: Sequence[Any]) -> None:
-    """A list for the tasks, which is too long to be given to each."""
-    with atomic_write(file) as draft:
-        draft.write_text(json.dumps(content), "utf-8")
+    """Write a list that all tasks read, since it is too long to be passed to each."""
+    with atomic_write(file) as partial:
+        partial.write_text(json.dumps(content), "utf-8")
 
 
 def read_list(file: Path) -> list[Any]:
-    """What `write_list` wrote."""
+    """Read what `write_list` wrote."""
     content: list[Any] = json.loads(file.read_text("utf-8"))
     return content
 
 
-def write_marks(file: Path, found: KeyTable) -> None:
-    """Marks; the last of their columns to appear makes them complete."""
+def write_marks(file: Path, table: KeyTable) -> None:
+    """Write marks, one file per column; the column written last marks them as complete."""
     for name in reversed(_COLUMNS):
-        with atomic_write(file.with_suffix(f".{name}.npy")) as draft, draft.open("wb") as stream:
-            np.save(stream, getattr(found, name))
+        with atomic_write(file.with_suffix(f".{name}.npy")) as partial, partial.open("wb") as stream:
+            np.save(stream, getattr(table, name))
 
 
 def read_marks(file: Path, rows: slice = slice(None)) -> KeyTable:
-    """Some of a file's marks, the others not being read."""
-    return marks(*(np.array(_column(file, name)[rows]) for name in _COLUMNS))
+    """Read some rows of a file of marks."""
+    return key_table(*(np.array(_column(file, name)[rows]) for name in _COLUMNS))
 
 
-def marks_there(file: Path) -> bool:
-    """Whether the marks are written."""
+def marks_exist(file: Path) -> bool:
+    """Return whether the marks are complete."""
     return file.with_suffix(f".{_COLUMNS[0]}.npy").exists()
 
 
-def marks_between(files: Sequence[Path], column: str, low: int, high: int) -> KeyTable:
-    """The marks whose column, by which each file is sorted, is from low to below high."""
+def read_marks_between(files: Sequence[Path], column: str, low: int, high: int) -> KeyTable:
+    """Read the marks with low ≤ column < high from files that are sorted by this column."""
     parts = []
     for file in files:
         values = _column(file, column)
         bounds = [int(np.searchsorted(values, np.uint64(b))) if b < 2**64 else len(values) for b in (low, high)]
         if bounds[0] < bounds[1]:
             parts.append(read_marks(file, slice(*bounds)))
-    return joined(parts)
+    return concat_tables(parts)
 
 
 def _column(file: Path, name: str) -> np.ndarray:
     path = file.with_suffix(f".{name}.npy")
-    found: np.ndarray = np.load(path, mmap_mode="r")
-    return found
+    table: np.ndarray = np.load(path, mmap_mode="r")
+    return table
 
 
 def _strings(texts: Sequence[str], kind: pa.DataType) -> pa.Array:
-    """Texts as a column, half characters replaced."""
+    """Return texts as a column, with lone surrogates replaced."""
     try:
         return pa.array(texts, kind)
     except UnicodeEncodeError:
@@ -231,7 +228,7 @@ def _strings(texts: Sequence[str], kind: pa.DataType) -> pa.Array:
 
 
 def _storable(text: str) -> str:
-    """Text that UTF-8 can hold: half characters become the mark for what is unknown."""
+    """Return text that UTF-8 can encode: lone surrogates become "?"."""
     if text.isascii():
         return text
     try:

@@ -1,8 +1,8 @@
-"""The steps of a cleaning run. Each task reads files, writes files and can be done anywhere, in any order, again.
+"""The tasks of a cleaning run. Each reads and writes files, and can run on any machine, in any order, repeatedly.
 
-A run's rules are cut into segments at those that compare documents. A segment goes over the documents part by part: it
-takes out what the comparison before it marked, applies its rules, and writes the keys for the comparison behind it.
-Between two segments the keys are settled, bucket by bucket.
+The rules of a run are split into segments: a collection rule starts a new one. A segment processes the documents part
+by part. It removes what its collection rule marked, applies its other rules, and writes the keys for the next segment's
+collection rule. Between two segments the keys are reduced to marks, bucket by bucket.
 """
 
 import json
@@ -19,7 +19,7 @@ from demiglace.cleaning.pipeline import Batch, Ledger, MarkedRule, batches, run_
 from demiglace.cleaning.registry import AnyRule, from_config
 from demiglace.cleaning.rules.base import Rule
 from demiglace.cleaning.rules.decontamination import Decontaminate, Decontamination
-from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, joined
+from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, concat_tables
 from demiglace.cleaning.statistics import Entry, excerpt
 from demiglace.cleaning.storage import Part
 from demiglace.cleaning.text_arrays import Texts
@@ -28,54 +28,54 @@ from demiglace.data.text.readers import DamagedFileError, Document, SkippedDocum
 from demiglace.errors import UserError
 
 PART = 16_000_000  # characters of a part
-READ = "read"  # what the ledger calls reading
+READ = "read"  # the name of reading in the ledger
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that a task has to know. directory: of the run; buckets: into how many the keys are cut."""
+class CleaningSpec:
+    """Everything that the tasks of a run need; written to a file for them."""
 
-    directory: str
-    sources: tuple[str, ...]
-    rules: tuple[dict[str, Any], ...]
-    read: dict[str, Any]
-    keep_damaged: bool
-    output: str
-    buckets: int
+    directory: str  # of the run
+    sources: tuple[str, ...]  # files and addresses
+    rules: tuple[dict[str, Any], ...]  # as in a file of rules, with all thresholds
+    read: dict[str, Any]  # options for reading
+    keep_damaged: bool  # keep the documents before the damage of a damaged file
+    output: str  # format of the shards: "parquet" or "jsonl"
+    buckets: int  # number of ranges of keys that are reduced separately
 
     @property
     def work(self) -> Path:
-        """Where the files between the steps are."""
+        """Return the directory of intermediate files."""
         return Path(self.directory) / "work"
 
     @property
     def segments(self) -> tuple["Segment", ...]:
-        """The rules, cut at those that compare documents."""
+        """Return the rules, split at those that compare documents."""
         return _segments(json.dumps(self.rules), str(self.work))
 
     def write(self) -> None:
-        """Put it where the tasks find it."""
+        """Write the spec to the file that the tasks read."""
         with storage.atomic_write(self.work / "plan.json") as draft:
             draft.write_text(json.dumps(self.__dict__), "utf-8")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A rule that compares documents, if the segment begins with one, and those that look at each by itself."""
+    """Rules that are applied to a part in one task."""
 
-    first: CollectionRule | None
+    first: CollectionRule | None  # None in the first segment
     rules: tuple[Rule, ...]
 
 
-def read_plan(directory: str) -> Plan:
-    """The plan of a run."""
+def read_spec(directory: str) -> CleaningSpec:
+    """Read the spec of the run in a directory."""
     content: dict[str, Any] = json.loads((Path(directory) / "work" / "plan.json").read_text("utf-8"))
     content |= {name: tuple(content[name]) for name in ("sources", "rules")}
-    return Plan(**content)
+    return CleaningSpec(**content)
 
 
 def reference_file(work: Path) -> Path:
-    """Where the runs of words are that documents must not share."""
+    """Return the file of hashes of reference n-grams for decontamination."""
     return work / "reference.npy"
 
 
@@ -98,91 +98,92 @@ def _instantiate(rule: AnyRule, work: Path) -> Rule:
     return rule
 
 
-def run_task(plan: Plan, task: dict[str, Any]) -> None:
-    """Do a task; one that is done already does nothing."""
+def run_task(spec: CleaningSpec, task: dict[str, Any]) -> None:
+    """Run a task, unless its output files exist."""
     kind = task["kind"]
     if kind == "read":
-        _read(plan, task["first"], task["end"])
-    elif kind == "settle":
-        _settle(plan, task["segment"], task["bucket"])
+        _read(spec, task["first"], task["end"])
+    elif kind == "reduce":
+        _reduce(spec, task["segment"], task["bucket"])
     else:
-        _clean(plan, task["segment"], task["part"])
+        _clean(spec, task["segment"], task["part"])
 
 
-def books_file(plan: Plan, segment: int, name: str) -> Path:
-    """The books of a part in a segment, or of the reading of some sources (`group_name`)."""
-    return plan.work / str(segment) / f"{name}.json"
+def tallies_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    """Return the file of tallies of a part in a segment, or of a group of sources (`group_name`)."""
+    return spec.work / str(segment) / f"{name}.json"
 
 
-def marks_file(plan: Plan, segment: int, bucket: int) -> Path:
-    """What was marked in a bucket, for a segment to take out."""
-    return plan.work / str(segment) / f"marked-{bucket:05d}"
+def marks_file(spec: CleaningSpec, segment: int, bucket: int) -> Path:
+    """Return the file of marks of a bucket, which a segment removes."""
+    return spec.work / str(segment) / f"marked-{bucket:05d}"
 
 
-def finalized_marks_file(plan: Plan, segment: int) -> Path:
-    """What was marked in the whole collection, where a rule has more to say of that."""
-    return plan.work / str(segment) / "concluded"
+def finalized_marks_file(spec: CleaningSpec, segment: int) -> Path:
+    """Return the file of the collection's final marks, for rules with their own `finalize`."""
+    return spec.work / str(segment) / "concluded"
 
 
-def groups(plan: Plan) -> list[range]:
-    """The sources cut into runs that are read together: files that are small side by side, any other by itself.
+def groups(spec: CleaningSpec) -> list[range]:
+    """Group the sources for reading: adjacent small files together, any other file alone.
 
-    Depends on nothing but the sources, so that parts are the same for any number of workers.
+    The groups depend only on the sources, so the parts are the same for any number of workers.
     """
-    found: list[range] = []
+    result: list[range] = []
     size = 0
-    for source, name in enumerate(plan.sources):
-        own = PART if "://" in name else Path(name).stat().st_size  # one that is elsewhere counts as large
-        if found and size + own <= PART:
-            found[-1], size = range(found[-1].start, source + 1), size + own
+    for source, name in enumerate(spec.sources):
+        source_size = PART if "://" in name else Path(name).stat().st_size  # a remote file counts as large
+        if result and size + source_size <= PART:
+            result[-1], size = range(result[-1].start, source + 1), size + source_size
         else:
-            found.append(range(source, source + 1))
-            size = own
-    return found
+            result.append(range(source, source + 1))
+            size = source_size
+    return result
 
 
-def group_name(plan: Plan, first: int) -> str:
-    """What the files of a run of sources are called, in the order of sources."""
-    return f"{first:0{max(5, len(str(len(plan.sources) - 1)))}d}"
+def group_name(spec: CleaningSpec, first: int) -> str:
+    """Return the name of a group by its first source; names sort in the order of sources."""
+    return f"{first:0{max(5, len(str(len(spec.sources) - 1)))}d}"
 
 
-def parts_file(plan: Plan) -> Path:
-    """The names of all parts, once everything is read."""
-    return plan.work / "parts.json"
+def parts_file(spec: CleaningSpec) -> Path:
+    """Return the file with the names of all parts, written when every source has been read."""
+    return spec.work / "parts.json"
 
 
-def _read(plan: Plan, first: int, end: int) -> None:
-    """Documents of some sources, through the first segment, in parts."""
-    group = group_name(plan, first)
-    done = books_file(plan, 0, group)
+def _read(spec: CleaningSpec, first: int, end: int) -> None:
+    """Read a group of sources in parts, and run the first segment on each part."""
+    group = group_name(spec, first)
+    done = tallies_file(spec, 0, group)
     if done.exists():
         return
-    refused, parts = Ledger(), []
-    for k, part in enumerate(_parts(plan, range(first, end), refused)):
+    skipped, parts = Ledger(), []
+    for k, part in enumerate(_parts(spec, range(first, end), skipped)):
         name = f"{group}-{k:05d}"
         parts.append(name)
-        if not books_file(plan, 0, name).exists():
-            _finish(plan, 0, name, part, None)
-    storage.write_ledger(_ledger(plan, 0, group), refused, plan.sources)
-    storage.write_books(done, refused, parts=parts)
+        if not tallies_file(spec, 0, name).exists():
+            _finish(spec, 0, name, part, None)
+    storage.write_ledger(_ledger_file(spec, 0, group), skipped, spec.sources)
+    storage.write_tallies(done, skipped, parts=parts)
 
 
-def _parts(plan: Plan, sources: range, refused: Ledger) -> Iterator[Part]:
+def _parts(spec: CleaningSpec, sources: range, skipped: Ledger) -> Iterator[Part]:
+    """Yield the documents of sources in parts; documents that cannot be read are recorded in `skipped`."""
     texts: list[str] = []
     sites: list[str] = []
     numbers: list[int] = []
     size = 0
-    places = ((source, *found) for source in sources for found in enumerate(_found(plan, source)))
-    for source, place, found in places:
-        number = storage.document_number(source, place)
-        if isinstance(found, SkippedDocument):
-            refused.entries.append(Entry(number, READ, "dropped", found.reason, excerpt=excerpt(found.what)))
-            refused.of(READ).reasons[found.reason] += 1
+    documents = ((source, *document) for source in sources for document in enumerate(_documents_of(spec, source)))
+    for source, index, document in documents:
+        number = storage.document_number(source, index)
+        if isinstance(document, SkippedDocument):
+            skipped.entries.append(Entry(number, READ, "dropped", document.reason, excerpt=excerpt(document.what)))
+            skipped.of(READ).reasons[document.reason] += 1
             continue
-        texts.append(found.text)
-        sites.append(found.site)
+        texts.append(document.text)
+        sites.append(document.site)
         numbers.append(number)
-        size += len(found.text)
+        size += len(document.text)
         if size >= PART:
             yield Part(texts, np.array(numbers, np.uint64), sites)
             texts, sites, numbers, size = [], [], [], 0
@@ -190,36 +191,37 @@ def _parts(plan: Plan, sources: range, refused: Ledger) -> Iterator[Part]:
         yield Part(texts, np.array(numbers, np.uint64), sites)
 
 
-def _found(plan: Plan, source: int) -> Iterator[Document | SkippedDocument]:
+def _documents_of(spec: CleaningSpec, source: int) -> Iterator[Document | SkippedDocument]:
     try:
-        yield from read_documents(plan.sources[source], ReadConfig(**plan.read))
+        yield from read_documents(spec.sources[source], ReadConfig(**spec.read))
     except DamagedFileError as error:
-        if not plan.keep_damaged:
-            raise UserError(f"{error} Give --keep-damaged to use what stands before that.") from error
+        if not spec.keep_damaged:
+            raise UserError(f"{error} Give --keep-damaged to use the documents before the damage.") from error
         yield SkippedDocument("damaged from here on", str(error))
 
 
-def _clean(plan: Plan, segment: int, name: str) -> None:
-    """A part through a later segment."""
-    if books_file(plan, segment, name).exists():
+def _clean(spec: CleaningSpec, segment: int, name: str) -> None:
+    """Run a later segment on a part."""
+    if tallies_file(spec, segment, name).exists():
         return
-    part = storage.read_part(_part_file(plan, segment - 1, name))
-    _finish(plan, segment, name, part, _marked(plan, segment, part) if len(part.documents) else joined([]))
+    part = storage.read_part(_part_file(spec, segment - 1, name))
+    marked = _marks_of_part(spec, segment, part) if len(part.documents) else concat_tables([])
+    _finish(spec, segment, name, part, marked)
 
 
-def _marked(plan: Plan, segment: int, part: Part) -> KeyTable:
-    """What is marked in a part."""
-    concluded = finalized_marks_file(plan, segment)
-    files = [marks_file(plan, segment, bucket) for bucket in range(plan.buckets)]
-    files = [concluded] if storage.marks_there(concluded) else files
-    return storage.marks_between(files, "document", int(part.documents[0]), int(part.documents[-1]) + 1)
+def _marks_of_part(spec: CleaningSpec, segment: int, part: Part) -> KeyTable:
+    """Return the marks of a part."""
+    finalized = finalized_marks_file(spec, segment)
+    files = [marks_file(spec, segment, bucket) for bucket in range(spec.buckets)]
+    files = [finalized] if storage.marks_exist(finalized) else files
+    return storage.read_marks_between(files, "document", int(part.documents[0]), int(part.documents[-1]) + 1)
 
 
-def _finish(plan: Plan, number: int, name: str, part: Part, marked: KeyTable | None) -> None:
-    """Run a segment on a part, and write what comes of it; the books come last."""
-    segment, kept, last = plan.segments[number], Ledger(), number == len(plan.segments) - 1
-    following = None if last else plan.segments[number + 1].first
-    left: list[Part] = []
+def _finish(spec: CleaningSpec, number: int, name: str, part: Part, marked: KeyTable | None) -> None:
+    """Run a segment on a part and write its output; the tallies are written last and mark the task as done."""
+    segment, ledger, last = spec.segments[number], Ledger(), number == len(spec.segments) - 1
+    next_rule = None if last else spec.segments[number + 1].first
+    kept_parts: list[Part] = []
     keys: list[KeyTable] = []
     for piece in batches(part.texts):
         texts = Texts(part.texts[piece])
@@ -227,81 +229,83 @@ def _finish(plan: Plan, number: int, name: str, part: Part, marked: KeyTable | N
         batch = Batch(texts, part.documents[piece], part.sites[piece], np.ones(len(texts), bool), words)
         rules: Sequence[Rule] = segment.rules
         if segment.first and marked is not None:
-            rules = (MarkedRule(segment.first, _within(marked, batch.documents)), *rules)
-        batch = run_rules(batch, rules, kept)
-        if following:
-            keys.append(_keys(following, batch))
-        left.append(_survivors(batch))
-    if following:
-        storage.write_marks(_keys_file(plan, number + 1, name), joined(keys).sorted_by_key())
-    storage.write_ledger(_ledger(plan, number, name), kept, plan.sources)
+            rules = (MarkedRule(segment.first, _marks_of_batch(marked, batch.documents)), *rules)
+        batch = run_rules(batch, rules, ledger)
+        if next_rule:
+            keys.append(_keys(next_rule, batch))
+        kept_parts.append(_survivors(batch))
+    if next_rule:
+        storage.write_marks(_keys_file(spec, number + 1, name), concat_tables(keys).sorted_by_key())
+    storage.write_ledger(_ledger_file(spec, number, name), ledger, spec.sources)
     remaining = Part(
-        [t for p in left for t in p.texts],
-        np.concatenate([np.zeros(0, np.uint64), *(p.documents for p in left)]),
-        [s for p in left for s in p.sites],
-        np.concatenate([np.zeros(0, np.int64), *(p.words for p in left if p.words is not None)]),
+        [t for p in kept_parts for t in p.texts],
+        np.concatenate([np.zeros(0, np.uint64), *(p.documents for p in kept_parts)]),
+        [s for p in kept_parts for s in p.sites],
+        np.concatenate([np.zeros(0, np.int64), *(p.words for p in kept_parts if p.words is not None)]),
     )
     if last:
-        ending = "parquet" if plan.output == "parquet" else "jsonl.zst"
-        storage.write_shard(Path(plan.directory) / "shards" / f"{name}.{ending}", remaining, plan.sources, plan.output)
+        extension = "parquet" if spec.output == "parquet" else "jsonl.zst"
+        shard = Path(spec.directory) / "shards" / f"{name}.{extension}"
+        storage.write_shard(shard, remaining, spec.sources, spec.output)
     else:
-        storage.write_part(_part_file(plan, number, name), remaining)
-    storage.write_books(books_file(plan, number, name), kept)
+        storage.write_part(_part_file(spec, number, name), remaining)
+    storage.write_tallies(tallies_file(spec, number, name), ledger)
 
 
-def _within(marked: KeyTable, documents: np.ndarray) -> KeyTable:
-    """The marks of these documents, which are in order, counted from the first of them."""
+def _marks_of_batch(marked: KeyTable, documents: np.ndarray) -> KeyTable:
+    """Return the marks of these documents, which are sorted, with indices into them instead of document numbers."""
     rows = np.flatnonzero((marked.document >= documents[0]) & (marked.document <= documents[-1]))
-    found = marked[rows]
-    return KeyTable(found.key, np.searchsorted(documents, found.document).astype(np.uint64), found.line)
+    selected = marked[rows]
+    return KeyTable(selected.key, np.searchsorted(documents, selected.document).astype(np.uint64), selected.line)
 
 
 def _keys(rule: CollectionRule, batch: Batch) -> KeyTable:
-    """The keys of the documents that are left in a batch."""
-    found = rule.keys(batch.texts, np.arange(len(batch.documents), dtype=np.uint64), batch.sites)
-    found = found[np.flatnonzero(batch.alive[found.document.astype(np.int64)])]
-    return KeyTable(found.key, batch.documents[found.document.astype(np.int64)], found.line)
+    """Return the keys of the documents that are kept in a batch."""
+    keys = rule.keys(batch.texts, np.arange(len(batch.documents), dtype=np.uint64), batch.sites)
+    keys = keys[np.flatnonzero(batch.keep_mask[keys.document.astype(np.int64)])]
+    return KeyTable(keys.key, batch.documents[keys.document.astype(np.int64)], keys.line)
 
 
 def _survivors(batch: Batch) -> Part:
-    rows = np.flatnonzero(batch.alive).tolist()
+    rows = np.flatnonzero(batch.keep_mask).tolist()
     texts, sites = ([values[i] for i in rows] for values in (batch.texts.texts, batch.sites))
     return Part(texts, batch.documents[rows], sites, batch.words[rows])
 
 
-def _settle(plan: Plan, segment: int, bucket: int) -> None:
-    """Bring the keys of a bucket together and mark."""
-    file, rule = marks_file(plan, segment, bucket), plan.segments[segment].first
-    if storage.marks_there(file) or rule is None:
+def _reduce(spec: CleaningSpec, segment: int, bucket: int) -> None:
+    """Collect the keys of a bucket from all parts and reduce them to marks."""
+    file, rule = marks_file(spec, segment, bucket), spec.segments[segment].first
+    if storage.marks_exist(file) or rule is None:
         return
-    width = 2**64 // plan.buckets
-    high = 2**64 if bucket == plan.buckets - 1 else (bucket + 1) * width
-    files = [_keys_file(plan, segment, name) for name in storage.read_list(parts_file(plan))]
-    found = rule.settle(storage.marks_between(files, "key", bucket * width, high))
-    storage.write_marks(file, found[np.lexsort((found.line, found.document))])
-
-
-def finalize(plan: Plan, segment: int) -> None:
-    """Let a rule say what is marked in the whole collection, if it has more to say than was said bucket by bucket."""
-    rule, file = plan.segments[segment].first, finalized_marks_file(plan, segment)
-    if rule is None or storage.marks_there(file) or type(rule).conclude is CollectionRule.conclude:
-        return
-    marked = rule.conclude(joined([storage.read_marks(marks_file(plan, segment, b)) for b in range(plan.buckets)]))
+    width = 2**64 // spec.buckets
+    high = 2**64 if bucket == spec.buckets - 1 else (bucket + 1) * width
+    files = [_keys_file(spec, segment, name) for name in storage.read_list(parts_file(spec))]
+    marked = rule.reduce(storage.read_marks_between(files, "key", bucket * width, high))
     storage.write_marks(file, marked[np.lexsort((marked.line, marked.document))])
 
 
-def part_files(plan: Plan) -> list[Path]:
-    """All documents behind each of the segments but the last, the first one's first."""
-    return [f for n in range(len(plan.segments) - 1) for f in sorted((plan.work / str(n)).glob("*.parquet"))]
+def finalize(spec: CleaningSpec, segment: int) -> None:
+    """Compute the final marks of a segment's collection rule, if it defines `finalize`."""
+    rule, file = spec.segments[segment].first, finalized_marks_file(spec, segment)
+    if rule is None or storage.marks_exist(file) or type(rule).finalize is CollectionRule.finalize:
+        return
+    buckets = [storage.read_marks(marks_file(spec, segment, b)) for b in range(spec.buckets)]
+    marked = rule.finalize(concat_tables(buckets))
+    storage.write_marks(file, marked[np.lexsort((marked.line, marked.document))])
 
 
-def _part_file(plan: Plan, segment: int, name: str) -> Path:
-    return plan.work / str(segment) / f"{name}.parquet"
+def part_files(spec: CleaningSpec) -> list[Path]:
+    """Return the intermediate files of documents, in the order of segments."""
+    return [f for n in range(len(spec.segments) - 1) for f in sorted((spec.work / str(n)).glob("*.parquet"))]
 
 
-def _keys_file(plan: Plan, segment: int, name: str) -> Path:
-    return plan.work / str(segment) / f"keys-{name}"
+def _part_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    return spec.work / str(segment) / f"{name}.parquet"
 
 
-def _ledger(plan: Plan, segment: int, name: str) -> Path:
-    return Path(plan.directory) / "ledger" / f"{segment}-{name}.parquet"
+def _keys_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    return spec.work / str(segment) / f"keys-{name}"
+
+
+def _ledger_file(spec: CleaningSpec, segment: int, name: str) -> Path:
+    return Path(spec.directory) / "ledger" / f"{segment}-{name}.parquet"

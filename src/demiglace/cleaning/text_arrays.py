@@ -1,7 +1,7 @@
-"""A batch of texts as arrays: characters, words and lines of all of them at once, so that rules count without loops.
+"""A batch of texts as arrays of characters, words and lines, so that rules count without Python loops.
 
-All positions are in `codes`, the characters of all texts one after another; spans are half open, and
-`first[i]:first[i + 1]` are those of text i.
+All positions are indices into `codes`, the concatenated characters of all texts. Spans are half open, and those of text
+i are `first[i]:first[i + 1]`. Shapes: N texts, C characters, W words, S spans.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,11 @@ _NEWLINE = ord("\n")
 _CODES = 0x110000
 _P = 0x9E3779B97F4A7C15  # odd, so that it has an inverse mod 2^64
 _Q = np.uint64(0xD1342543DE82EF95)
-# what datatrove 0.10 counts as symbols, so that "words" means the same in both (its PUNCTUATION)
+# the symbols of datatrove 0.10 (its PUNCTUATION), so that "words" means the same in both
 _SYMBOLS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»" + "".join(
     map(chr, (*range(9), *range(11, 13), *range(13, 32), *range(127, 160)))
 )
-
-
-# the marks that end a sentence, in any script: Unicode 16's Sentence_Terminal and some more, as FineWeb counts them
+# marks that end a sentence, in any script: Unicode 16's Sentence_Terminal and some more, as in FineWeb
 _TERMINALS = """
 21 2e 3f 589 61d 61e 61f 6d4 700 701 702 7f9 837 839 83d 83e 964 965 104a 104b 1362 1367 1368 166e 1735 1736 17d4 17d5
 17d6 17d9 17da 1803 1809 1944 1945 1aa8 1aa9 1aaa 1aab 1b5a 1b5b 1b5e 1b5f 1b7d 1b7e 1c3b 1c3c 1c7e 1c7f 203c 203d 2047
@@ -36,34 +34,34 @@ abeb fe52 fe56 fe57 ff01 ff0e ff1f ff61 10a56 10a57 10f55 10f56 10f57 10f58 10f5
 
 @dataclass(frozen=True)
 class Spans:
-    """Pieces of the texts: start and end [S], and first [N + 1]."""
+    """Spans of the texts, such as words or lines."""
 
-    start: np.ndarray
-    end: np.ndarray
-    first: np.ndarray
+    start: np.ndarray  # [S]
+    end: np.ndarray  # [S]
+    first: np.ndarray  # [N + 1]; the spans of text i are first[i]:first[i + 1]
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Characters in each [S]."""
+        """Return the number of characters of each span [S]."""
         return self.end - self.start
 
     @property
     def counts(self) -> np.ndarray:
-        """Pieces of each text [N]."""
+        """Return the number of spans of each text [N]."""
         return np.diff(self.first)
 
     @cached_property
     def owner(self) -> np.ndarray:
-        """The number of the text that each piece is of [S]."""
+        """Return the index of the text of each span [S]."""
         return np.repeat(np.arange(len(self.first) - 1), self.counts)
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """Sums of values [S] over each text's pieces [N]."""
+        """Sum values [S] over the spans of each text [N]."""
         return _segment_sums(values, self.first)
 
 
 class Texts:
-    """A batch of texts, and what rules need of them, made when it is first asked for."""
+    """A batch of texts with the arrays that rules need, computed on first use."""
 
     def __init__(self, texts: Sequence[str]):
         self.texts = list(texts)
@@ -75,37 +73,37 @@ class Texts:
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """The characters as Unicode code points, uint32 [C]."""
+        """Return the characters as Unicode code points, uint32 [C]."""
         return np.frombuffer("".join(self.texts).encode("utf-32-le", "surrogatepass"), np.uint32)
 
     @cached_property
-    def kinds(self) -> np.ndarray:
-        """What each character is, as the flags SPACE, WORD, ALPHA, PUNCTUATION, TERMINAL; uint8 [C]."""
-        return _kinds().take(self.codes, mode="clip")
+    def char_flags(self) -> np.ndarray:
+        """Return the flags SPACE, WORD, ALPHA, PUNCTUATION, TERMINAL of each character; uint8 [C]."""
+        return _char_flags().take(self.codes, mode="clip")
 
     @cached_property
     def words(self) -> Spans:
-        r"""The words: runs of letters, digits and underscores, and every other visible character by itself.
+        r"""Return the words: runs of letters, digits and underscores, and every other visible character separately.
 
-        As ``re.findall(r"\w+|[^\w\s]", text)``.
+        Equal to ``re.findall(r"\w+|[^\w\s]", text)``.
         """
-        inner = (self.kinds & WORD).astype(bool)
-        visible = (self.kinds & SPACE) == 0
-        joined = np.zeros(len(inner) + 1, bool)  # whether a character goes on with the word of the one before
-        joined[1:-1] = inner[1:] & inner[:-1]
-        joined[self.first[:-1][self.lengths > 0]] = False
-        start = np.flatnonzero(visible & ~joined[:-1])
-        end = np.flatnonzero(visible & ~joined[1:]) + 1
+        inner = (self.char_flags & WORD).astype(bool)
+        visible = (self.char_flags & SPACE) == 0
+        concat_tables = np.zeros(len(inner) + 1, bool)  # whether a character continues the previous one's word
+        concat_tables[1:-1] = inner[1:] & inner[:-1]
+        concat_tables[self.first[:-1][self.lengths > 0]] = False
+        start = np.flatnonzero(visible & ~concat_tables[:-1])
+        end = np.flatnonzero(visible & ~concat_tables[1:]) + 1
         return Spans(start, end, np.searchsorted(start, self.first))
 
     @cached_property
-    def no_symbols(self) -> np.ndarray:
-        """Which words have a character that is no symbol, bool [W]."""
-        return self.any_in(self.words, (self.kinds & PUNCTUATION) == 0)
+    def non_symbol_words(self) -> np.ndarray:
+        """Return which words have a character that is not a symbol, bool [W]."""
+        return self.any_in(self.words, (self.char_flags & PUNCTUATION) == 0)
 
     @cached_property
     def lines(self) -> Spans:
-        """The lines, split at "\\n" alone; a text of n newlines has n + 1 lines, some of them empty."""
+        """Return the lines, split only at "\\n": a text with n newlines has n + 1 lines, some of them empty."""
         breaks = np.flatnonzero(self.codes == _NEWLINE)
         ends = np.sort(np.concatenate([breaks, self.first[1:]]), kind="stable")
         owner_breaks = np.searchsorted(self.first, breaks, side="right") - 1
@@ -117,48 +115,51 @@ class Texts:
         return Spans(start, ends, first)
 
     @cached_property
-    def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each line its first and its last visible character, and whether it has any [lines]."""
+    def visible_line_bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the first and last visible character of each line, and whether it has one; each [lines]."""
         words = self.words
-        after = np.searchsorted(words.start, self.lines.start)
-        before = np.searchsorted(words.start, self.lines.end)
-        return np.append(words.start, 0)[after], np.append(words.end, 1)[before - 1] - 1, before > after
+        first_word = np.searchsorted(words.start, self.lines.start)
+        end_word = np.searchsorted(words.start, self.lines.end)
+        return np.append(words.start, 0)[first_word], np.append(words.end, 1)[end_word - 1] - 1, end_word > first_word
 
     def any_in(self, spans: Spans, flags: np.ndarray) -> np.ndarray:
-        """Which pieces have a flagged character, bool [S], no piece empty; most need only their first one looked at."""
-        found = flags[spans.start]
-        rest = np.flatnonzero(~found & (spans.lengths > 1))
+        """Return which spans have a flagged character, bool [S]; spans must not be empty.
+
+        The first character decides most spans, so it is checked first.
+        """
+        is_flagged = flags[spans.start]
+        rest = np.flatnonzero(~is_flagged & (spans.lengths > 1))
         if len(rest):
             borders = np.stack([spans.start[rest], spans.end[rest]], 1).ravel()
-            found[rest] = np.logical_or.reduceat(np.append(flags, False), borders)[::2]
-        return found
+            is_flagged[rest] = np.logical_or.reduceat(np.append(flags, False), borders)[::2]
+        return is_flagged
 
     @cached_property
     def hashes(self) -> "Hashes":
-        """Hashes of any piece of the texts."""
+        """Return the hash function of spans of the texts."""
         return Hashes(self.codes)
 
     @cached_property
     def word_hashes(self) -> np.ndarray:
-        """The words' hashes, uint64 [W]."""
+        """Return the hash of each word, uint64 [W]."""
         return self.hashes.of(self.words.start, self.words.end)
 
     @cached_property
     def shingle_words(self) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of the words in lower case, without marks, uint64 [V], and where each text's begin [N + 1].
+        """Return hashes of the lower-case words without punctuation, uint64 [V], and where each text's begin [N + 1].
 
-        What near-duplicates and contamination are found by.
+        Near-duplicates and contamination are found by these.
         """
         lower = Hashes(_lower()[self.codes])
-        spoken = np.flatnonzero(np.append(self.kinds, 0)[self.words.start] & WORD)
-        first = np.searchsorted(spoken, self.words.first)
-        return lower.of(self.words.start[spoken], self.words.end[spoken]), first
+        with_letters = np.flatnonzero(np.append(self.char_flags, 0)[self.words.start] & WORD)
+        first = np.searchsorted(with_letters, self.words.first)
+        return lower.of(self.words.start[with_letters], self.words.end[with_letters]), first
 
 
 class Hashes:
-    """Hashes of pieces in constant time: Σ c_j·P^(j − start) mod 2^64, mixed, from sums over prefixes.
+    """Hashes spans in constant time each: SplitMix64 of Σ c_j·P^(j − start) mod 2^64, from prefix sums.
 
-    Pieces that differ only in NUL characters at their end share a hash; any others do by chance alone.
+    Spans that differ only in NUL characters at their end have equal hashes. Other collisions are random.
     """
 
     def __init__(self, codes: np.ndarray):
@@ -167,18 +168,18 @@ class Hashes:
         np.cumsum(codes * self._powers[: len(codes)], out=self._sums[1:])
 
     def of(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """The hashes of codes[start:end], uint64 [S]."""
+        """Return the hashes of codes[start:end], uint64 [S]."""
         return splitmix64((self._sums[end] - self._sums[start]) * self._inverse[start])
 
     def of_two(self, start: np.ndarray, end: np.ndarray, start2: np.ndarray, end2: np.ndarray) -> np.ndarray:
-        """The hashes of codes[start:end] with codes[start2:end2] behind, uint64 [S]."""
+        """Return the hashes of codes[start:end] followed by codes[start2:end2], uint64 [S]."""
         first = (self._sums[end] - self._sums[start]) * self._inverse[start]
         second = (self._sums[end2] - self._sums[start2]) * self._inverse[start2] * self._powers[end - start]
         return splitmix64(first + second)
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
-    """Hashes of n words in a row from the words' hashes, uint64 [W − n + 1]; runs over borders of texts too."""
+    """Return hashes of all n-grams from the words' hashes, uint64 [W − n + 1], including those that span two texts."""
     if len(words) < n:
         return np.zeros(0, np.uint64)
     total = words[: len(words) - n + 1].copy()
@@ -188,23 +189,23 @@ def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:
     return total
 
 
-def ngrams_at(words: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
-    """`ngram_hashes` at some places alone."""
-    total = words[places]
+def ngram_hashes_at(words: np.ndarray, positions: np.ndarray, n: int) -> np.ndarray:
+    """Return `ngram_hashes` only at these positions."""
+    total = words[positions]
     for k in range(1, n):
         total *= _Q
-        total += words[places + k]
+        total += words[positions + k]
     return total
 
 
 def changes(values: np.ndarray) -> np.ndarray:
-    """Where a value differs from the one before; the first one does."""
+    """Return where a value differs from the previous one; True for the first value."""
     return np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])
 
 
-def ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """part / whole [N], and `empty` where there is no whole."""
-    return np.divide(part, whole, out=np.full(len(whole), float(empty)), where=whole > 0)
+def ratio(part: np.ndarray, total: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """Return part / total [N], and `empty` where the total is 0."""
+    return np.divide(part, total, out=np.full(len(total), float(empty)), where=total > 0)
 
 
 def _segment_sums(values: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -215,7 +216,7 @@ def _segment_sums(values: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 @cache
 def _power_tables(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """P^i and P^−i mod 2^64 for i below count."""
+    """Return P^i and P^−i mod 2^64 for i < count."""
     return _powers(_P, count), _powers(pow(_P, -1, 2**64), count)
 
 
@@ -226,7 +227,7 @@ def _powers(base: int, count: int) -> np.ndarray:
 
 
 def splitmix64(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al. 2014), which spreads every bit of a number over all 64."""
+    """Apply the finaliser of SplitMix64 (Steele et al. 2014): every input bit influences all 64 output bits."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -234,7 +235,7 @@ def splitmix64(values: np.ndarray) -> np.ndarray:
 
 @cache
 def _lower() -> np.ndarray:
-    """Every character in lower case where that is one character, else itself; uint32 [0x110000]."""
+    """Return the lower case of every character, or itself if its lower case has several; uint32 [0x110000]."""
     table, chars = np.arange(_CODES, dtype=np.uint32), _characters()
     for code in np.flatnonzero(np.strings.isupper(chars) | np.strings.istitle(chars)).tolist():
         if len(low := chr(code).lower()) == 1:
@@ -243,13 +244,13 @@ def _lower() -> np.ndarray:
 
 
 def _characters() -> np.ndarray:
-    """All characters there are, one a string."""
+    """Return all Unicode characters, one per string."""
     return np.arange(_CODES, dtype=np.uint32).view("U1")
 
 
 @cache
-def _kinds() -> np.ndarray:
-    """The flags of every character, uint8 [0x110000]."""
+def _char_flags() -> np.ndarray:
+    """Return the flags of every character, uint8 [0x110000]."""
     chars = _characters()
     flags = np.where(np.strings.isspace(chars), SPACE, 0).astype(np.uint8)
     flags |= np.where(np.strings.isalnum(chars), WORD, 0).astype(np.uint8)

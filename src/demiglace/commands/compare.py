@@ -10,7 +10,7 @@ from demiglace.console import say
 
 @command(CompareConfig)
 def compare(config: CompareConfig) -> Path:
-    """Run every student of a grid, its evaluation and what they share, each once; then summarise them.
+    """Run every student of a grid, its evaluation and what they share, each once; then summarize them.
 
     Returns the comparison's directory: TASK/…, an ordinary run for each step, results.json (a record for each student
     run and teacher), summary.json and manifest.json. Interrupted, the same call goes on; with more seeds or methods in

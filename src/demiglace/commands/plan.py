@@ -9,7 +9,7 @@ from demiglace.config.options import build, command, flatten, options_of
 from demiglace.costs.describe import describe
 from demiglace.costs.estimate import Estimate, Speed
 from demiglace.costs.measure_speed import measure_speed
-from demiglace.costs.run_spec import RunSpec, run_spec, text_subject, token_lengths
+from demiglace.costs.run_spec import RunSpec, language_run_spec, run_spec, token_lengths
 from demiglace.errors import ConfigError
 
 C = TypeVar("C")
@@ -25,11 +25,11 @@ def plan(config: PlanConfig) -> Estimate:
     those `UserError`s of the run that need no weights: that it was planned is no promise that it will run.
     """
     wanted = run_of(config)
-    subject = _subject(wanted, config.devices)
+    spec = _run_spec(wanted, config.devices)
     assumed = None if config.flops is None else Speed(config.flops, config.flops)
-    speed = assumed or measure_speed(subject, config.calibration_seconds)
-    found = subject.estimate(speed)
-    for line in describe(found, subject, speed, _signals_at(wanted)):
+    speed = assumed or measure_speed(spec, config.calibration_seconds)
+    found = spec.estimate(speed)
+    for line in describe(found, spec, speed, _signals_at(wanted)):
         print(line)
     return found
 
@@ -50,9 +50,9 @@ def run_of(config: PlanConfig) -> Planned:
     return _to_run_config(FinetuneConfig, config)
 
 
-def _subject(wanted: Planned, devices: int) -> RunSpec:
+def _run_spec(wanted: Planned, devices: int) -> RunSpec:
     if isinstance(wanted, PretrainConfig) or (isinstance(wanted, DistillConfig) and wanted.text.corpus):
-        return text_subject(wanted, devices)
+        return language_run_spec(wanted, devices)
     model = wanted.model if isinstance(wanted, FinetuneConfig) else wanted.teacher
     return run_spec(wanted, token_lengths(wanted.source, wanted.location, model), devices)
 

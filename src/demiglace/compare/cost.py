@@ -1,4 +1,4 @@
-"""What a grid will cost: every fine-tuning, distillation and search of its plan that is not done, estimated alone."""
+"""The cost of a grid: each fine-tuning, distillation and search that is not done is estimated separately."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,65 +17,70 @@ _SECONDS = 3.0  # for measuring the speed of one pair of models
 
 @dataclass(frozen=True)
 class GridCost:
-    """Seconds of the trainings to come by stage, if they ran one after another; bytes of all teachers' signals.
+    """The estimated cost of the jobs that are not done."""
 
-    seconds: none where a model does not fit this machine.
-    """
-
-    seconds: Mapping[str, float] | None
-    cache_bytes: int
+    seconds: Mapping[str, float] | None  # command -> seconds, one job after another; None: a model does not fit here
+    cache_bytes: int  # of all teachers' cached signals
 
 
-def grid_cost(plan: JobGraph, done: Collection[str]) -> GridCost:
-    """The cost of the plan's fine-tunings, searches and distillations that are not among `done`.
+def grid_cost(graph: JobGraph, done: Collection[str]) -> GridCost:
+    """Estimate the cost of the fine-tunings, searches and distillations that are not done.
 
-    Evaluations and exports are not counted, and early stopping is not foreseen. The same signals of a teacher
-    are captured once, by the first run that asks for them. The speed is measured once for every pair of models. Raises
-    `UserError`s as the runs themselves would.
+    Evaluations, exports and early stopping are not estimated. Signals of a teacher that several runs share are counted
+    once. The speed is measured once per pair of models.
+
+    Args:
+        graph: the jobs.
+        done: the keys of the jobs that are done.
+
+    Raises:
+        UserError: as the jobs themselves would.
     """
     seconds = dict.fromkeys(("finetune", "search", "distill"), 0.0)
     caches: dict[tuple[object, ...], int] = {}
     speeds: dict[tuple[object, ...], Speed | None] = {}
-    for step, subject in _subjects(plan, done):
-        pair = tuple(map(_kind, subject.shapes))
+    for job, spec in _training_jobs(graph, done):
+        pair = tuple(map(_without_head, spec.shapes))
         if pair not in speeds:
-            speeds[pair] = measure_speed(subject, _SECONDS)
-        found = subject.estimate(speeds[pair])
-        cache_of = (step.task, step.options.get("cache"), subject.poolings, found.cache_bytes)
-        if found.seconds is not None:
-            capture = 0.0 if cache_of in caches else found.seconds.capture
-            seconds[step.stage] += capture + (found.seconds.total - found.seconds.capture) * max(1, step.trials)
-        caches[cache_of] = found.cache_bytes
+            speeds[pair] = measure_speed(spec, _SECONDS)
+        estimate = spec.estimate(speeds[pair])
+        cache_of = (job.task, job.options.get("cache"), spec.poolings, estimate.cache_bytes)
+        if estimate.seconds is not None:
+            capture = 0.0 if cache_of in caches else estimate.seconds.capture
+            seconds[job.stage] += capture + (estimate.seconds.total - estimate.seconds.capture) * max(1, job.trials)
+        caches[cache_of] = estimate.cache_bytes
     return GridCost(None if None in speeds.values() else seconds, sum(caches.values()))
 
 
-def _kind(shape: ModelShape | None) -> object:
-    """What decides a model's speed: not its head."""
+def _without_head(shape: ModelShape | None) -> object:
+    """Return the part of a model's shape that its speed depends on: everything but the head."""
     return None if shape is None else replace(shape, num_labels=0, parameters=0)
 
 
-def _subjects(plan: JobGraph, done: Collection[str]) -> Iterator[tuple[Job, RunSpec]]:
+def _training_jobs(graph: JobGraph, done: Collection[str]) -> Iterator[tuple[Job, RunSpec]]:
+    """Yield the jobs that train and are not done, each with the inputs of its estimate."""
     read = cache(token_lengths)
-    for step in plan.steps:
-        config = config_of(step, plan.home)
-        if step.key in done or not isinstance(config, (FinetuneConfig, DistillConfig)):
+    for job in graph.jobs:
+        config = config_of(job, graph.home)
+        if job.key in done or not isinstance(config, (FinetuneConfig, DistillConfig)):
             continue
         if isinstance(config, DistillConfig):
-            config = with_present_models(config, plan)
+            config = with_existing_models(config, graph)
         model = config.model if isinstance(config, FinetuneConfig) else config.teacher
-        yield step, run_spec(config, read(config.source, config.location, model))
+        yield job, run_spec(config, read(config.source, config.location, model))
 
 
-def with_present_models(config: DistillConfig, plan: JobGraph) -> DistillConfig:
-    """The same distillation from the models that are there before the plan has run any of its steps.
+def with_existing_models(config: DistillConfig, graph: JobGraph) -> DistillConfig:
+    """Return the config of a distillation with models that exist before any job has run.
 
-    A teacher that is yet to be fine-tuned has the shape of the model it begins as, and a student that is yet to be cut
-    is cut here.
+    A teacher that is still to be fine-tuned is replaced by its base model, which has the same shape. A student that is
+    still to be truncated becomes a truncation of the teacher by this config.
     """
-    to_come = {str(plan.home / s.key): s for s in plan.steps if not (plan.home / s.key / "manifest.json").exists()}
-    start = to_come.get(str(config.student))
+    pending = {str(graph.home / s.key): s for s in graph.jobs if not (graph.home / s.key / "manifest.json").exists()}
+    start = pending.get(str(config.student))
     if start is not None:
-        cut = config_of(start, plan.home)
-        config = replace(config, student=None, layers=cut.layers, strategy=cut.strategy, keep=cut.keep)
-    teacher = to_come.get(config.teacher)
-    return config if teacher is None else replace(config, teacher=config_of(teacher, plan.home).model)
+        truncation = config_of(start, graph.home)
+        choice = {name: getattr(truncation, name) for name in ("layers", "strategy", "keep")}
+        config = replace(config, student=None, **choice)
+    teacher = pending.get(config.teacher)
+    return config if teacher is None else replace(config, teacher=config_of(teacher, graph.home).model)

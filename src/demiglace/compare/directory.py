@@ -1,6 +1,6 @@
-"""The directory of a comparison: whose it is, what of the user's own it was made from, whether it stands.
+"""The comparison directory: which grid it belongs to, which user files it depends on, and whether it is complete.
 
-Light on purpose: that a complete comparison is up to date is told without importing torch.
+This module imports no torch, so that `demiglace compare` reports "up to date" at once.
 """
 
 import json
@@ -15,7 +15,7 @@ from demiglace.runs.directory import has_outputs, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_json
 
 STAGE = "compare"
-_READERS = {  # the claims of the runs that read what `Files` names
+_READERS = {  # kind of input -> pattern of the run.json of every run that reads it
     "data": "{label}/**/run.json",
     "teacher": "{label}/**/run.json",
     "student": "*/{label}/**/run.json",
@@ -25,19 +25,19 @@ _READERS = {  # the claims of the runs that read what `Files` names
     "suite": "**/*.evaluation/run.json",
 }
 Files = Mapping[str, Sequence[Path]]
-"""What a grid reads of the user's own, such as `data TASK`, and its files."""
+"""Input -> its files, for everything that a grid reads from the user; an input is named as `data TASK`."""
 
 
 def identity(content: Mapping[str, Any], search: str) -> dict[str, Any]:
-    """A grid as the manifest has it: the content of its file, and what searched for its options.
+    """Return the identity of a comparison: the content of its grid file and its `--search`.
 
-    Its manifest may have more options of the command beside them.
+    The config in the manifest may hold more options of the command.
     """
     return json.loads(json.dumps({"grid": dict(content), "search": search}, default=str))
 
 
 def is_up_to_date(home: Path, config: Mapping[str, Any]) -> bool:
-    """Whether the directory is complete for this very grid: all its runs are there, what they read is unchanged."""
+    """Return whether the directory is complete for this grid: all its runs exist and their inputs are unchanged."""
     if not (home / "manifest.json").exists():
         return False
     manifest = read_manifest(home)
@@ -50,42 +50,44 @@ def is_up_to_date(home: Path, config: Mapping[str, Any]) -> bool:
 
 
 def _fingerprint_or_missing(files: Sequence[Path | str]) -> str:
-    """The fingerprint of files; of files that are gone it is another one."""
+    """Return the fingerprint of files, or "gone" if one is missing."""
     return fingerprint(files) if all(Path(f).exists() for f in files) else "gone"
 
 
 def register_inputs(home: Path, read: Files) -> dict[str, str]:
-    """Make the directory, or take up the one that stands; returns the fingerprint of each thing it reads.
+    """Create or reopen the comparison directory, and record the fingerprint of each input; return them.
 
-    Things may be added to those that its runs have read, and those that no run has read yet may be mended; the others
-    must be as they were. Raises `RunError` where they are not, or where the directory holds something else.
+    New inputs may be added, and an input may change until a run has read it.
+
+    Raises:
+        RunError: an input changed after a run read it, or the directory holds something else.
     """
     open_run(home, STAGE, {}, {}, shared=True)
-    found = {name: _fingerprint_or_missing(files) for name, files in read.items()}
+    current = {name: _fingerprint_or_missing(files) for name, files in read.items()}
     (home / "locks").mkdir(exist_ok=True)
     with FileLock(home / "locks" / "inputs.lock"):
         file = home / "inputs.json"
         known = read_json(file) if file.exists() else {}
-        changed = [name for name in found if known.get(name, found[name]) != found[name] and _was_read(home, name)]
+        changed = [n for n, mark in current.items() if known.get(n, mark) != mark and _was_read(home, n)]
         if changed:
             raise RunError(
-                f"{home}: {', '.join(changed)} changed since its runs were made; give another --output, or remove the "
-                "runs that read what changed, and what was made from them."
+                f"{home}: {', '.join(changed)} changed after runs had read it; give another --output, or remove the "
+                "runs that read it, and what was made from them."
             )
-        if known | found != known:
-            write_json(file, known | found)
-    return found
+        if known | current != known:
+            write_json(file, known | current)
+    return current
 
 
 def _was_read(home: Path, name: str) -> bool:
-    """Whether a run that has begun may have read a thing; one that was refused at its start has not."""
+    """Return whether a run may have read an input. A run that was refused at its start has not."""
     kind, _, label = name.partition(" ")
-    if kind not in _READERS:  # the protocol, which `compare.protocol` looks after
+    if kind not in _READERS:  # the protocol; `compare.protocol` records its changes
         return False
-    claims = home.glob(_READERS[kind].format(label=label))
-    return any(has_outputs(claim.parent) for claim in claims)
+    identity_files = home.glob(_READERS[kind].format(label=label))
+    return any(has_outputs(identity_file.parent) for identity_file in identity_files)
 
 
 def invalidate_manifest(home: Path) -> None:
-    """The grid is another one than the manifest's: until its new runs stand, the directory is not complete."""
+    """Remove the manifest of an earlier grid; it is written again when the new runs are complete."""
     (home / "manifest.json").unlink(missing_ok=True)

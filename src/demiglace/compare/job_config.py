@@ -1,13 +1,13 @@
-"""The config of a job's command, with the options that its search found."""
+"""The config of a job: its options, overridden by the best options of its search. Also the files of a search."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from demiglace.compare.cells import with_values
 from demiglace.compare.grid import READING_OPTIONS
-from demiglace.compare.job_graph import OF_EXPORT, Job
+from demiglace.compare.grid_cells import with_values
+from demiglace.compare.job_graph import EXPORT_ROW_OPTIONS, Job
 from demiglace.compare.search_space import Range
 from demiglace.config import commands as configs
 from demiglace.config.options import build, flatten
@@ -22,39 +22,41 @@ _CONFIGS = {
     "evaluate": configs.EvaluateConfig,
     "export": configs.ExportConfig,
 }
+_SEARCHED_OPTIONS = {"evaluate": READING_OPTIONS, "export": EXPORT_ROW_OPTIONS}  # searched options they share
 
 
-_FOUND = {"evaluate": READING_OPTIONS, "export": OF_EXPORT}  # of the options that a search found, those they have
+def config_of(job: Job, home: Path) -> Any:
+    """Build the config of a job's command, with the best options of its search if there are any.
 
-
-def config_of(step: Job, home: Path) -> Any:
-    """The config of a step's stage, with the best options of its search. Raises `ConfigError`, naming the step."""
-    options = dict(step.options)
-    if step.search is not None and (file := best_file(home, step.search)).exists():
+    Raises:
+        ConfigError: an option is invalid; the message names the job.
+    """
+    options = dict(job.options)
+    if job.search is not None and (file := best_file(home, job.search)).exists():
         best = read_json(file)["options"]
-        if step.stage != "distill":
-            best = {k: v for k, v in best.items() if k in _FOUND[step.stage]}
+        if job.stage != "distill":
+            best = {k: v for k, v in best.items() if k in _SEARCHED_OPTIONS[job.stage]}
         options = with_values(options, best)
-    if step.stage == "search":
-        options["output"] = str(home / step.key)
+    if job.stage == "search":
+        options["output"] = str(home / job.key)
     try:
-        return build(_CONFIGS[step.stage], options)
+        return build(_CONFIGS[job.stage], options)
     except ConfigError as error:
-        raise ConfigError(f"{step.key}: {error}") from error
+        raise ConfigError(f"{job.key}: {error}") from error
 
 
 def best_file(home: Path, search: str) -> Path:
-    """Where a search writes the best options that it found."""
+    """Return the file to which a search writes the best options."""
     return home / search / "best.json"
 
 
-def search_identity(step: Job, home: Path) -> dict[str, Any]:
-    """What a search is made of: its trials, its ranges, and the `base` options of all its trials."""
-    ranges = {k: asdict(r) if isinstance(r, Range) else list(r) for k, r in step.ranges.items()}
-    base = flatten(config_of(step, home), result_options_only=True)
-    return json.loads(json.dumps({"trials": step.trials, "ranges": ranges, "base": base}, default=str))
+def search_identity(job: Job, home: Path) -> dict[str, Any]:
+    """Return the identity of a search: its trials, its ranges, and the options shared by all trials (`base`)."""
+    ranges = {k: asdict(r) if isinstance(r, Range) else list(r) for k, r in job.ranges.items()}
+    base = flatten(config_of(job, home), result_options_only=True)
+    return json.loads(json.dumps({"trials": job.trials, "ranges": ranges, "base": base}, default=str))
 
 
-def claim_file(home: Path, search: str) -> Path:
-    """Where a search writes its claim when it begins."""
+def search_file(home: Path, search: str) -> Path:
+    """Return the file to which a search writes its identity when it begins."""
     return home / search / "search.json"

@@ -1,4 +1,4 @@
-"""One step of a plan: whether it is done, its config, running it with its words in a log file of its own."""
+"""One job of the graph: whether it is done, and running it with its output redirected to its log file."""
 
 import contextlib
 import importlib
@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from demiglace.compare.job_config import best_file, claim_file, config_of, search_identity
+from demiglace.compare.job_config import best_file, config_of, search_file, search_identity
 from demiglace.compare.job_graph import Job
 from demiglace.config.options import flatten
 from demiglace.errors import RunError, UserError
@@ -21,96 +21,107 @@ from demiglace.runs.files import read_json
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a step ended. error: none where it is done; is_user: whether the user can mend it."""
+    """The result of a job."""
 
-    seconds: float
-    error: str | None = None
-    is_user: bool = False
+    seconds: float  # wall time
+    error: str | None = None  # why it failed; None if it succeeded
+    is_user: bool = False  # the error is a `UserError`, which the user can fix
 
 
-def is_done(step: Job, home: Path) -> bool:
-    """Whether a step is complete. Raises `RunError` if its directory holds a run, or a search, with other options."""
-    if step.stage == "search":
-        claim, best = claim_file(home, step.key), best_file(home, step.key)
-        if claim.exists() or best.exists():
-            _check_search(home / step.key, read_json(claim if claim.exists() else best), search_identity(step, home))
-        return best.exists() and read_json(best)["trials"] >= step.trials
-    directory = home / step.key
+def is_done(job: Job, home: Path) -> bool:
+    """Return whether a job is complete. Raises `RunError` if its directory holds a run or search with other options."""
+    if job.stage == "search":
+        identity_file, best = search_file(home, job.key), best_file(home, job.key)
+        if identity_file.exists() or best.exists():
+            existing = read_json(identity_file if identity_file.exists() else best)
+            _check_search(home / job.key, existing, search_identity(job, home))
+        return best.exists() and read_json(best)["trials"] >= job.trials
+    directory = home / job.key
     if not has_outputs(directory):
         return False
     try:
-        check_config(directory, step.stage, flatten(config_of(step, home), result_options_only=True))
+        check_config(directory, job.stage, flatten(config_of(job, home), result_options_only=True))
     except RunError as error:
-        raise RunError(f"{error} Or remove {directory} and what was made from it; it is then made anew.") from error
+        raise RunError(f"{error} Or remove {directory} and what was made from it; the run is then repeated.") from error
     return (directory / "manifest.json").exists()
 
 
-def _check_search(directory: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise `RunError` unless both are one search; it may be given more trials than it has had, but not fewer."""
-    base = there.get("base", now["base"])  # earlier versions did not write it
-    pairs = {k: (base.get(k), value) for k, value in now["base"].items()} | {"ranges": (there["ranges"], now["ranges"])}
-    pairs["trials"] = there["trials"], min(there["trials"], now["trials"])
+def _check_search(directory: Path, existing: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise `RunError` unless both are the same search, up to `trials`, which may only grow.
+
+    Args:
+        existing: the identity in the directory.
+        given: the identity that the grid gives.
+    """
+    base = existing.get("base", given["base"])  # earlier versions did not write it
+    pairs = {k: (base.get(k), value) for k, value in given["base"].items()}
+    pairs["ranges"] = existing["ranges"], given["ranges"]
+    pairs["trials"] = existing["trials"], min(existing["trials"], given["trials"])
     differ = [f"{name}: {old!r} there, {new!r} now" for name, (old, new) in pairs.items() if old != new]
     if differ:
         raise RunError(
-            f"{directory} was begun as another search, which differs in:\n  "
+            f"{directory} holds another search, which differs in:\n  "
             + "\n  ".join(differ)
-            + "\nMethods are to be searched alike: give another --output, or what stands to go on with that search; "
-            "only `trials` may grow."
+            + "\nAll methods must be searched in the same way: give another --output, or the same options to resume "
+            "that search; only `trials` may grow."
         )
 
 
-def run_step(step: Job, home: Path, *, wait: bool = True) -> JobResult | None:
-    """Run one step to its end, or find it done; none if another process has it and `wait` is false.
+def run_job(job: Job, home: Path, *, wait: bool = True) -> JobResult | None:
+    """Run one job unless it is done, and return its result; every `Exception` becomes an error in the result.
 
-    Whatever it says goes to logs/KEY.log, and a failure's story to failed/KEY.txt, which a success removes. Raises
-    nothing but what ends the process.
+    The output goes to logs/KEY.log. The error of a failed job goes to failed/KEY.txt, which a later success removes.
+
+    Args:
+        job: the job.
+        home: the directory of the comparison.
+        wait: wait while another process runs the job; if False, return None at once.
     """
     try:
-        with FileLock(_file(home, "locks", step, "lock")).acquire(timeout=-1 if wait else 0):
-            return _attempt(step, home)
+        with FileLock(_job_file(home, "locks", job, "lock")).acquire(timeout=-1 if wait else 0):
+            return _attempt(job, home)
     except Timeout:
         return None
 
 
-def _attempt(step: Job, home: Path) -> JobResult:
-    begun, story = time.perf_counter(), _file(home, "failed", step, "txt")
+def _attempt(job: Job, home: Path) -> JobResult:
+    start, error_file = time.perf_counter(), _job_file(home, "failed", job, "txt")
     try:
-        if not is_done(step, home):
-            _run(step, home)
+        if not is_done(job, home):
+            _run(job, home)
     except Exception as error:
         is_user = isinstance(error, UserError)
-        story.write_text(str(error) if is_user else traceback.format_exc(), encoding="utf-8")
-        return JobResult(time.perf_counter() - begun, _one_line(error), is_user)
-    story.unlink(missing_ok=True)
-    return JobResult(time.perf_counter() - begun)
+        error_file.write_text(str(error) if is_user else traceback.format_exc(), encoding="utf-8")
+        return JobResult(time.perf_counter() - start, _one_line(error), is_user)
+    error_file.unlink(missing_ok=True)
+    return JobResult(time.perf_counter() - start)
 
 
 def _one_line(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def _file(home: Path, kind: str, step: Job, ending: str) -> Path:
-    file = home / kind / f"{step.key}.{ending}"
+def _job_file(home: Path, kind: str, job: Job, extension: str) -> Path:
+    file = home / kind / f"{job.key}.{extension}"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 
 
-def _run(step: Job, home: Path) -> None:
-    # imported before its words are sent to the file: what logs on import keeps the stream it then finds
-    if step.stage == "search":
+def _run(job: Job, home: Path) -> None:
+    # The module is imported before the redirection: a logger configured on import keeps the stream of that moment.
+    if job.stage == "search":
         module = importlib.import_module("demiglace.compare.search")
-        with redirect_output(_file(home, "logs", step, "log")):
-            module.run_search(step, home)
+        with redirect_output(_job_file(home, "logs", job, "log")):
+            module.run_search(job, home)
         return
-    module = importlib.import_module(f"demiglace.commands.{step.stage}")
-    with redirect_output(_file(home, "logs", step, "log")):
-        getattr(module, step.stage)(config_of(step, home))
+    module = importlib.import_module(f"demiglace.commands.{job.stage}")
+    with redirect_output(_job_file(home, "logs", job, "log")):
+        getattr(module, job.stage)(config_of(job, home))
 
 
 @contextlib.contextmanager
 def redirect_output(file: Path) -> Iterator[None]:
-    """Let all that is printed go to the end of a file. The console of `demiglace.console` follows `sys.stderr`."""
+    """Append everything that is printed to a file. The console of `demiglace.console` follows `sys.stderr`."""
     with (
         file.open("a", encoding="utf-8") as handle,
         contextlib.redirect_stdout(handle),

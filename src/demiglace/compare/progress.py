@@ -1,4 +1,4 @@
-"""What a person sees of a comparison: a live table at a terminal, else a line for every run."""
+"""The progress of a comparison on standard error: a live table on a terminal, otherwise one line per job."""
 
 import time
 from collections.abc import Iterator
@@ -21,23 +21,23 @@ _STYLES = {"done": "green", "running": "cyan", "failed": "red", "skipped": "yell
 
 
 class ProgressListener(Protocol):
-    """What engines tell of each step."""
+    """What an executor calls when a job starts and ends."""
 
-    def began(self, step: Job) -> None:
-        """A step runs."""
+    def on_job_start(self, job: Job) -> None:
+        """Note that a job runs."""
 
-    def ended(self, step: Job, ending: JobResult) -> None:
-        """A step ended, well or not."""
+    def on_job_end(self, job: Job, result: JobResult) -> None:
+        """Note that a job succeeded or failed."""
 
 
 @contextmanager
 def progress_display(schedule: Schedule) -> Iterator[ProgressListener]:
-    """A watcher on standard error: a live table at a terminal, else plain lines."""
+    """Show progress on standard error while the context is open: a live table on a terminal, otherwise lines."""
     if not shared.console.is_terminal:
         yield Lines(schedule)
         return
     screen = LiveTable(schedule)
-    # the runs' own words are sent to files meanwhile; the table keeps the terminal
+    # The output of the runs goes to their log files, so the live table is the only writer on the terminal.
     with Live(
         console=shared.terminal(), get_renderable=screen.draw, refresh_per_second=2, redirect_stdout=False,
         redirect_stderr=False,
@@ -46,56 +46,56 @@ def progress_display(schedule: Schedule) -> Iterator[ProgressListener]:
 
 
 class Lines:
-    """One line for each step that ended."""
+    """Prints one line for each job that ended."""
 
     def __init__(self, schedule: Schedule):
         self._schedule = schedule
         self._console = shared.terminal()
 
-    def began(self, step: Job) -> None:
-        """Nothing: a line comes when it ended."""
+    def on_job_start(self, job: Job) -> None:
+        """Print nothing."""
 
-    def ended(self, step: Job, ending: JobResult) -> None:
-        """Its number, key, how it ended, and the time that remains."""
-        over = len(self._schedule.steps) - self._schedule.count("pending") - self._schedule.count("running")
-        how = f"done in {duration(ending.seconds)}" if ending.error is None else f"FAILED: {ending.error}"
-        line = f"[{over}/{len(self._schedule.steps)}] {step.key}: {how}; {_left(self._schedule)}"
+    def on_job_end(self, job: Job, result: JobResult) -> None:
+        """Print how many jobs are over, the job's key and result, and the time left."""
+        over = len(self._schedule.jobs) - self._schedule.count("pending") - self._schedule.count("running")
+        how = f"done in {duration(result.seconds)}" if result.error is None else f"FAILED: {result.error}"
+        line = f"[{over}/{len(self._schedule.jobs)}] {job.key}: {how}; {_time_left(self._schedule)}"
         self._console.print(line, markup=False, soft_wrap=True)
 
 
 class LiveTable:
-    """A row for each task: how many of its runs are done, running, failed, skipped and to come."""
+    """Shows a row per task: how many of its jobs are done, running, failed, skipped and pending."""
 
     def __init__(self, schedule: Schedule):
         self._schedule = schedule
         self._begun = time.perf_counter()
 
-    def began(self, step: Job) -> None:
-        """The next drawing shows it."""
+    def on_job_start(self, job: Job) -> None:
+        """Do nothing; the next refresh shows it."""
 
-    def ended(self, step: Job, ending: JobResult) -> None:
-        """The next drawing shows it."""
+    def on_job_end(self, job: Job, result: JobResult) -> None:
+        """Do nothing; the next refresh shows it."""
 
     def draw(self) -> Table:
-        """The table as of now."""
+        """Draw the table from the current schedule."""
         schedule = self._schedule
         passed = duration(time.perf_counter() - self._begun)
-        drawn = Table(title=f"{passed} passed, {_left(schedule)}", title_justify="left", box=box.SIMPLE)
-        drawn.add_column("task")
+        table = Table(title=f"{passed} passed, {_time_left(schedule)}", title_justify="left", box=box.SIMPLE)
+        table.add_column("task")
         for status in _SHOWN:
-            drawn.add_column("to come" if status == "pending" else status, justify="right", style=_STYLES[status])
-        for task in dict.fromkeys(step.task for step in schedule.steps.values()):
-            drawn.add_row(task, *(str(n or "·") for n in _counts(schedule, task)))
+            table.add_column("to come" if status == "pending" else status, justify="right", style=_STYLES[status])
+        for task in dict.fromkeys(job.task for job in schedule.jobs.values()):
+            table.add_row(task, *(str(n or "·") for n in _counts(schedule, task)))
         running = [key for key, status in schedule.status.items() if status == "running"]
-        drawn.caption = Text("running: " + (", ".join(running) or "–"))
-        return drawn
+        table.caption = Text("running: " + (", ".join(running) or "–"))
+        return table
 
 
 def _counts(schedule: Schedule, task: str) -> list[int]:
-    mine = [schedule.status[key] for key, step in schedule.steps.items() if step.task == task]
-    return [mine.count(status) for status in _SHOWN]
+    statuses = [schedule.status[key] for key, job in schedule.jobs.items() if job.task == task]
+    return [statuses.count(status) for status in _SHOWN]
 
 
-def _left(schedule: Schedule) -> str:
+def _time_left(schedule: Schedule) -> str:
     seconds = schedule.seconds_left()
-    return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
+    return "time left unknown" if seconds is None else f"about {duration(seconds)} left"

@@ -1,4 +1,4 @@
-"""What a comparison declared before its runs: its protocol file and its primary contrasts, and each later change."""
+"""The declaration of a comparison: its protocol file and primary contrasts before its runs, and each later change."""
 
 import hashlib
 import json
@@ -19,34 +19,41 @@ Entry = Mapping[str, Any]
 
 
 def declare(home: Path, grid: Grid, content: Mapping[str, Any]) -> None:
-    """Write what the grid declares to protocol.json, before its runs; content: of the grid file.
+    """Append the grid's declaration to protocol.json if it changed; called before the runs.
 
-    A change of the protocol, of `primary` or of the grid is appended to the history, with the time and whether a run
-    had begun by then. Entries are never overwritten. Nothing is written where nothing was ever declared.
+    An entry holds the hashes of the protocol and the grid, `primary`, the time, and whether a run had begun by then.
+    Entries are never overwritten. Nothing is written if nothing was ever declared.
+
+    Args:
+        home: the comparison directory.
+        grid: the parsed grid.
+        content: content of the grid file.
     """
     with FileLock(home / "locks" / "protocol.lock"):
         history = _history(home)
         if not history and grid.protocol is None and not grid.primary:
             return
-        now = {
+        declared = {
             "file": grid.protocol,
             "sha256": _sha256(Path(grid.protocol).read_bytes()) if grid.protocol else None,
             "primary": [asdict(contrast) for contrast in grid.primary],
             "grid_sha256": _sha256(json.dumps(content, sort_keys=True, default=str).encode()),
         }
-        now = json.loads(json.dumps(now))
-        if not history or any(history[-1][name] != now[name] for name in ("sha256", "primary", "grid_sha256")):
+        declared = json.loads(json.dumps(declared))
+        if not history or any(history[-1][name] != declared[name] for name in ("sha256", "primary", "grid_sha256")):
             time = datetime.now(UTC).isoformat(timespec="seconds")
-            entry = {"declared_at": time, "after_first_run": _any_run(home), **now}
+            entry = {"declared_at": time, "after_first_run": _any_run(home), **declared}
             write_json(home / "protocol.json", {"history": [*history, entry]})
 
 
 def declaration(home: Path) -> dict[str, Any] | None:
-    """Return what a comparison has declared, None where nothing was.
+    """Return the declaration of a comparison, or None if nothing was declared.
 
-    file, sha256: of the protocol, None where only `primary` was declared; declared_at: when the present protocol and
-    primary contrasts were written down; changed_after_first_run: whether they, or earlier ones, were first declared
-    or changed after a run had begun; history: every declaration, the oldest first.
+    Returns:
+        file, sha256: of the protocol; None if only `primary` was declared.
+        declared_at: when the present protocol and primary contrasts were declared.
+        changed_after_first_run: whether any were first declared, or changed, after a run had begun.
+        history: every declaration, the oldest first.
     """
     history = _history(home)
     if not history:
@@ -67,12 +74,12 @@ def _history(home: Path) -> list[Entry]:
 
 
 def _declared(entry: Entry) -> tuple[Any, Any]:
-    """What must not change after the first run; a grid may get more replicates or methods."""
+    """Return what must not change after the first run. A grid may get more replicates or methods."""
     return entry["sha256"], entry["primary"]
 
 
 def _any_run(home: Path) -> bool:
-    return any(has_outputs(claim.parent) for claim in home.glob("*/**/run.json"))
+    return any(has_outputs(identity_file.parent) for identity_file in home.glob("*/**/run.json"))
 
 
 def _sha256(content: bytes) -> str:

@@ -1,28 +1,29 @@
-"""A comparison from its command to its end: read, check, run what is not done, tell what was found."""
+"""Run a comparison: parse and validate the grid, run the jobs that are not done, write the results."""
 
-# ruff: noqa: T201  (what --dry-run prints is what was asked for)
+# ruff: noqa: T201  (--dry-run prints its result to standard output)
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from demiglace.compare.cells import has_option, row_options, skipped_names
 from demiglace.compare.cost import grid_cost
 from demiglace.compare.directory import identity, invalidate_manifest, register_inputs
-from demiglace.compare.executors.local import run_local
-from demiglace.compare.executors.ray import run_ray
+from demiglace.compare.executors.base import Executor
+from demiglace.compare.executors.local import LocalExecutor
+from demiglace.compare.executors.ray import RayExecutor
 from demiglace.compare.grid import Grid, parse_grid
-from demiglace.compare.job_graph import JobGraph, make_plan
+from demiglace.compare.grid_cells import has_option, row_options, skipped_names
+from demiglace.compare.job_graph import JobGraph, build_job_graph
 from demiglace.compare.progress import ProgressListener, progress_display
 from demiglace.compare.protocol import declare
-from demiglace.compare.records import failure_messages, steps_done, write_results
+from demiglace.compare.records import failure_messages, jobs_done, write_results
 from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
 from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
-from demiglace.compare.validate import check_plan, files_read
+from demiglace.compare.validate import input_files, validate_jobs
 from demiglace.config.commands import CompareConfig
 from demiglace.console import say
 from demiglace.costs.describe import duration, size
@@ -31,38 +32,49 @@ from demiglace.export.onnx import require_onnx
 
 
 def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
-    """Run what is not done of the grid with this content, or print it with `dry_run`. Raises as `compare` does."""
+    """Run the jobs of a grid that are not done; with `dry_run`, print all jobs and their cost instead.
+
+    Args:
+        config: options of `demiglace compare`.
+        content: content of the grid file.
+
+    Raises:
+        UserError: as `compare`.
+    """
     try:
         grid = parse_grid(content, controls=not config.no_controls)
     except ConfigError as error:
         raise ConfigError(f"{config.grid}: {error}") from error
     grid = _with_protocol(grid, config.grid.parent)
     _validate_options(config, grid)
-    whole, plan = (_plan(config, grid, shard) for shard in ((1, 1), _shard(config.shard)))
-    check_plan(whole)
-    read = files_read(whole)
+    full_graph, graph = (_build_graph(config, grid, shard) for shard in ((1, 1), _shard(config.shard)))
+    validate_jobs(full_graph)
+    read = input_files(full_graph)
     if config.dry_run:
-        _print(plan)
+        _print(graph)
         return
     register_inputs(config.output, read)
-    schedule = Schedule(plan.steps, steps_done(plan))
+    schedule = Schedule(graph.jobs, jobs_done(graph))
     declare(config.output, grid, content)
     invalidate_manifest(config.output)
     say(
-        f"{config.output}: {len(plan.runs)} student runs, {len(plan.steps)} steps, "
-        f"{schedule.count('done')} of them done already."
+        f"{config.output}: {len(graph.runs)} student runs, {len(graph.jobs)} jobs, "
+        f"{schedule.count('done')} of them already done."
     )
-    with progress_display(schedule) as watcher:
-        _engine(config)(plan, schedule, watcher)
-    with FileLock(config.output / "locks" / "results.lock"):  # of two shards that end, the later sees more
-        errors = failure_messages(whole) | {key: ending.error or "" for key, ending in schedule.errors.items()}
-        status = _status(whole, schedule, errors)
-        write_results(whole, status, errors, _config(config, content), read)
-    _report_status(whole, schedule, status)
+    with progress_display(schedule) as listener:
+        _executor(config, graph, schedule, listener).run()
+    with FileLock(config.output / "locks" / "results.lock"):  # if two shards end together, the later one sees more
+        errors = failure_messages(full_graph) | {key: result.error or "" for key, result in schedule.errors.items()}
+        status = _status(full_graph, schedule, errors)
+        write_results(full_graph, status, errors, _config(config, content), read)
+    _report_status(full_graph, schedule, status)
 
 
 def _with_protocol(grid: Grid, folder: Path) -> Grid:
-    """The grid with the path of its protocol, which is relative to the grid file. Raises `ConfigError`."""
+    """Return the grid with the path of its protocol file, which is given relative to the grid file.
+
+    Raises `ConfigError` if there is no such file.
+    """
     if grid.protocol is None:
         return grid
     file = folder / grid.protocol
@@ -74,109 +86,108 @@ def _with_protocol(grid: Grid, folder: Path) -> Grid:
 
 
 def _config(config: CompareConfig, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of the command: its grid and search, and further options that were given."""
+    """Return the config for the manifest: the identity of the comparison, and other options that were given."""
     waived = {"no_controls": True} if config.no_controls else {}
-    place = {"data_dir": str(config.location.data_dir)} if config.location.data_dir else {}
-    return identity(content, config.search) | waived | place
+    location = {"data_dir": str(config.location.data_dir)} if config.location.data_dir else {}
+    return identity(content, config.search) | waived | location
 
 
-def _plan(config: CompareConfig, grid: Grid, shard: tuple[int, int]) -> JobGraph:
-    return make_plan(
+def _build_graph(config: CompareConfig, grid: Grid, shard: tuple[int, int]) -> JobGraph:
+    return build_job_graph(
         grid, config.output, searching=config.search != "none", shard=shard, data_dir=config.location.data_dir
     )
 
 
 def _shard(text: str | None) -> tuple[int, int]:
-    """`3/8` as (3, 8); all of it is (1, 1)."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
-    number, count = map(int, found.groups()) if found else (0, 0)
+    """Parse `3/8` as (3, 8) and None as (1, 1). Raises `ConfigError` for anything else."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    number, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= count:
         raise ConfigError(f"--shard was given {text!r}; expected NUMBER/COUNT with NUMBER from 1 to COUNT, as 3/8.")
     return number, count
 
 
 def _validate_options(config: CompareConfig, grid: Grid) -> None:
-    """What can be known to fail before anything runs, and what a reader of the grid may not expect."""
+    """Raise early for missing packages or sections; warn about options that are ignored or overridden."""
     if config.search != "none":
         if grid.search is None:
             raise ConfigError(f"--search optuna: {config.grid} has no section `search` with trials and ranges.")
         require_optuna()
-        _tell_trials(grid, grid.search)
+        _warn_about_trials(grid, grid.search)
         for label, options in grid.methods.items():
-            own = {**options, **{f"method_options.{k}": v for k, v in (options.get("method_options") or {}).items()}}
-            if searched := [name for name in grid.search.ranges if name in own]:
-                say(f"{label}: what it gives for {', '.join(searched)} is searched for, as for every method.")
+            given = {**options, **{f"method_options.{k}": v for k, v in (options.get("method_options") or {}).items()}}
+            if searched := [name for name in grid.search.ranges if name in given]:
+                say(f"{label}: its value of {', '.join(searched)} is ignored; the search chooses one for every method.")
     elif grid.search is not None:
-        say("the grid's `search` is left alone; give --search optuna to run it.")
+        say("the section `search` is ignored; give --search optuna to run the search.")
     if grid.export is not None:
         require_onnx()
     for label, names in skipped_names(grid).items():
-        say(f"{label} has no option {', '.join(names)}; its runs are made without.")
+        say(f"{label} has no option {', '.join(names)}; its runs do without it.")
     for task in grid.tasks if grid.unit == "replicate" else ():
         if not row_options(grid, task).get("max_rows"):
             say(f"{task}: without `max_rows` its replicates share most or all of their training rows.")
 
 
-def _tell_trials(grid: Grid, search: Search) -> None:
-    """Print a warning where trials are few, and which methods have fewer combinations than trials."""
+def _warn_about_trials(grid: Grid, search: Search) -> None:
+    """Warn if there are few trials, or fewer combinations of a method's options than trials."""
     if search.trials < FEW_TRIALS:
         say(f"search: {search.trials} trials are few for choosing options; give {FEW_TRIALS} or more.")
     for label in grid.methods:
-        ranges = {name: within for name, within in search.ranges.items() if has_option(grid, label, name)}
+        ranges = {name: values for name, values in search.ranges.items() if has_option(grid, label, name)}
         if ranges and (count := len(trial_options(ranges, search.trials))) < search.trials:
             say(f"{label}: its ranges have {count} combinations, so it has {count} trials.")
 
 
-def _engine(config: CompareConfig) -> Callable[[JobGraph, Schedule, ProgressListener], None]:
+def _executor(config: CompareConfig, graph: JobGraph, schedule: Schedule, listener: ProgressListener) -> Executor:
     if config.engine == "local":
-        return run_local
-    return lambda plan, schedule, watcher: run_ray(
-        plan, schedule, watcher, address=config.address, cpus=config.cpus_per_run, gpus=config.gpus_per_run
-    )
+        return LocalExecutor(graph, schedule, listener)
+    cpus, gpus = config.cpus_per_run, config.gpus_per_run
+    return RayExecutor(graph, schedule, listener, address=config.address, cpus=cpus, gpus=gpus)
 
 
-def _print(plan: JobGraph) -> None:
-    """Every step on a line: its stage, its directory, and whether it stands."""
-    done = steps_done(plan)
-    for step in plan.steps:
-        print(f"{'done' if step.key in done else 'run ':<5}{step.stage:<9} {plan.home / step.key}")
-    print(f"{len(plan.runs)} student runs, {len(plan.steps)} steps, {len(done)} of them done.")
-    cost = grid_cost(plan, done)
+def _print(graph: JobGraph) -> None:
+    """Print one line per job (whether it is done, its command, its directory), then the cost."""
+    done = jobs_done(graph)
+    for job in graph.jobs:
+        print(f"{'done' if job.key in done else 'run ':<5}{job.stage:<9} {graph.home / job.key}")
+    print(f"{len(graph.runs)} student runs, {len(graph.jobs)} jobs, {len(done)} of them done.")
+    cost = grid_cost(graph, done)
     print(f"The teachers' signals take {size(cost.cache_bytes)}.")
     if cost.seconds is not None:
         parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in cost.seconds.items() if seconds)
         total = duration(sum(cost.seconds.values()))
-        print(f"Training takes about {total} here, one run after another ({parts}); evaluation and export come on top.")
+        print(f"Training takes about {total} here, one run after another ({parts}), plus evaluation and export.")
 
 
-def _status(whole: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:
-    """The state of every step of the whole grid; of those of other shards, too, that failed and were skipped."""
-    done, status = steps_done(whole), dict[str, str]()
-    for step in whole.steps:  # each after those it needs
-        fate = "failed" if step.key in errors else "missing"
-        if any(status[need] in ("failed", "skipped") for need in step.needs):
-            fate = "skipped"
-        status[step.key] = "done" if step.key in done else schedule.status.get(step.key, fate)
+def _status(graph: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:
+    """Return key -> status of every job of the full grid, including failed and skipped jobs of other shards."""
+    done, status = jobs_done(graph), dict[str, str]()
+    for job in graph.jobs:  # each after the jobs it depends on
+        other = "failed" if job.key in errors else "missing"
+        if any(status[dependency] in ("failed", "skipped") for dependency in job.depends_on):
+            other = "skipped"
+        status[job.key] = "done" if job.key in done else schedule.status.get(job.key, other)
     return status
 
 
-def _report_status(whole: JobGraph, schedule: Schedule, status: Mapping[str, str]) -> None:
-    """Say what is missing, or raise for what failed."""
+def _report_status(graph: JobGraph, schedule: Schedule, status: Mapping[str, str]) -> None:
+    """Raise if a job of this process failed; otherwise print what other shards still have to run."""
     if schedule.errors:
-        raise _failure(whole.home, schedule)
+        raise _failure(graph.home, schedule)
     count = list(status.values()).count
     if lost := count("failed") + count("skipped"):
-        say(f"{lost} steps of other shards failed, or need one that did; {whole.home / 'failed'} keeps each story.")
+        say(f"{lost} jobs of other shards failed or were skipped; {graph.home / 'failed'} has each error.")
     if missing := count("missing"):
-        say(f"this share is done; {missing} of {len(whole.steps)} steps are still missing, for other shards.")
+        say(f"this shard is done; {missing} of {len(graph.jobs)} jobs are still missing, for other shards.")
     if not lost and not missing:
-        say(f"{whole.home}: all {len(whole.runs)} student runs are done; results.json and summary.json tell of them.")
+        say(f"{graph.home}: all {len(graph.runs)} student runs are done; see results.json and summary.json.")
 
 
 def _failure(home: Path, schedule: Schedule) -> Exception:
     count = len(schedule.errors)
-    lines = [f"{count} run{'s' if count > 1 else ''} failed, {schedule.count('skipped')} skipped that need them:"]
-    lines += [f"  {key}: {ending.error}" for key, ending in schedule.errors.items()]
-    lines.append(f"{home / 'failed'} keeps each story; repeat the same command to try them again.")
-    kind = RunError if all(ending.is_user for ending in schedule.errors.values()) else FailedRunsError
+    lines = [f"{count} run{'s' if count > 1 else ''} failed, {schedule.count('skipped')} skipped that depend on them:"]
+    lines += [f"  {key}: {result.error}" for key, result in schedule.errors.items()]
+    lines.append(f"{home / 'failed'} has each error; repeat the same command to try them again.")
+    kind = RunError if all(result.is_user for result in schedule.errors.values()) else FailedRunsError
     return kind("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Which steps can run, which are done, and what a failure takes with it. Engines ask it; it runs nothing itself."""
+"""The schedule of a comparison: which jobs can run, which are done, and which a failure skips. It runs nothing."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,63 +10,72 @@ Status = Literal["pending", "running", "done", "failed", "skipped"]
 
 
 class Schedule:
-    """The state of all steps of a plan. `errors`: key -> how it failed; `workers`: steps that can run at once."""
+    """The status of every job of a graph; executors read and update it.
 
-    def __init__(self, steps: Sequence[Job], done: set[str]):
-        self.steps = {step.key: step for step in steps}
-        self.status: dict[str, Status] = {key: "done" if key in done else "pending" for key in self.steps}
+    Attributes:
+        jobs: key -> job, in the graph's order.
+        status: key -> status.
+        errors: key -> result of each job that failed.
+        seconds: key -> wall time of each job that ended.
+        workers: number of jobs that run at once.
+    """
+
+    def __init__(self, jobs: Sequence[Job], done: set[str]):
+        """Start with the jobs of these keys done and the others pending."""
+        self.jobs = {job.key: job for job in jobs}
+        self.status: dict[str, Status] = {key: "done" if key in done else "pending" for key in self.jobs}
         self.errors: dict[str, JobResult] = {}
         self.seconds: dict[str, float] = {}
         self.workers = 1
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do or to wait for."""
+        """Return whether no job is pending or running."""
         return not any(status in ("pending", "running") for status in self.status.values())
 
     def ready(self) -> list[Job]:
-        """The steps that could begin now, in the plan's order."""
-        return [s for k, s in self.steps.items() if self.status[k] == "pending" and self._has_all(s)]
+        """Return the pending jobs whose dependencies are done, in the graph's order."""
+        return [job for job in self.jobs.values() if self.status[job.key] == "pending" and self._is_ready(job)]
 
-    def _has_all(self, step: Job) -> bool:
-        return all(self.status[need] == "done" for need in step.needs)
+    def _is_ready(self, job: Job) -> bool:
+        return all(self.status[dependency] == "done" for dependency in job.depends_on)
 
-    def begin(self, step: Job) -> None:
-        """A step runs now."""
-        self.status[step.key] = "running"
+    def begin(self, job: Job) -> None:
+        """Mark a job as running."""
+        self.status[job.key] = "running"
 
-    def put_back(self, step: Job) -> None:
-        """A step is held by another process; try it again later."""
-        self.status[step.key] = "pending"
+    def requeue(self, job: Job) -> None:
+        """Mark a job as pending again, because another process is running it."""
+        self.status[job.key] = "pending"
 
-    def end(self, step: Job, ending: JobResult) -> None:
-        """A step ended; if it failed, all that needs it is skipped."""
-        self.seconds[step.key] = ending.seconds
-        self.status[step.key] = "done" if ending.error is None else "failed"
-        if ending.error is not None:
-            self.errors[step.key] = ending
-            self._skip_after(step.key)
+    def end(self, job: Job, result: JobResult) -> None:
+        """Record the result of a job. If it failed, skip every job that depends on it."""
+        self.seconds[job.key] = result.seconds
+        self.status[job.key] = "done" if result.error is None else "failed"
+        if result.error is not None:
+            self.errors[job.key] = result
+            self._skip_dependents(job.key)
 
-    def _skip_after(self, key: str) -> None:
-        for step in self.steps.values():
-            if key in step.needs and self.status[step.key] == "pending":
-                self.status[step.key] = "skipped"
-                self._skip_after(step.key)
+    def _skip_dependents(self, key: str) -> None:
+        for job in self.jobs.values():
+            if key in job.depends_on and self.status[job.key] == "pending":
+                self.status[job.key] = "skipped"
+                self._skip_dependents(job.key)
 
     def count(self, status: Status) -> int:
-        """How many steps have a status."""
+        """Count the jobs with a status."""
         return sum(s == status for s in self.status.values())
 
     def seconds_left(self) -> float | None:
-        """Seconds that the remaining steps will take, from those of the same stage and task, else of the same stage.
+        """Estimate the seconds until all jobs have ended, or return None if a remaining job cannot be estimated.
 
-        None while a stage that remains has never been measured.
+        A job is estimated by the mean time of the jobs of its command and task, or of its command if no such job ended.
         """
-        left = [self.steps[k] for k, status in self.status.items() if status in ("pending", "running")]
-        guesses = [self._guess(step) for step in left]
-        return None if None in guesses else sum(g for g in guesses if g is not None) / self.workers
+        remaining = [self.jobs[key] for key, status in self.status.items() if status in ("pending", "running")]
+        estimates = [self._estimate(job) for job in remaining]
+        return None if None in estimates else sum(e for e in estimates if e is not None) / self.workers
 
-    def _guess(self, step: Job) -> float | None:
-        measured = {k: s for k, s in self.seconds.items() if self.steps[k].stage == step.stage}
-        alike = [s for k, s in measured.items() if self.steps[k].task == step.task] or list(measured.values())
-        return sum(alike) / len(alike) if alike else None
+    def _estimate(self, job: Job) -> float | None:
+        measured = {key: s for key, s in self.seconds.items() if self.jobs[key].stage == job.stage}
+        similar = [s for key, s in measured.items() if self.jobs[key].task == job.task] or list(measured.values())
+        return sum(similar) / len(similar) if similar else None

@@ -1,4 +1,4 @@
-"""The search for a method's options: a fixed design of trials, each an ordinary run, kept in an Optuna study."""
+"""Hyper-parameter search for a method: a fixed sequence of trials, each an ordinary run, stored in an Optuna study."""
 
 import importlib
 import shutil
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from demiglace.commands.distill import distill
-from demiglace.compare.cells import with_values
-from demiglace.compare.job_config import best_file, claim_file, search_identity
+from demiglace.compare.grid_cells import with_values
+from demiglace.compare.job_config import best_file, search_file, search_identity
 from demiglace.compare.job_graph import Job
 from demiglace.compare.search_space import Range, trial_options
 from demiglace.config.commands import DistillConfig
@@ -29,7 +29,7 @@ from demiglace.runs.processes import processes
 
 
 def require_optuna() -> Any:
-    """Optuna, with its own lines turned off. Raises `ConfigError` where it is not installed."""
+    """Import Optuna and silence its log. Raises `ConfigError` if it is not installed."""
     try:
         optuna = importlib.import_module("optuna")
     except ImportError as error:
@@ -40,71 +40,75 @@ def require_optuna() -> Any:
     return optuna
 
 
-def run_search(step: Job, home: Path) -> None:
-    """Run the step's trials and write the best options to best.json; an interrupted search resumes.
+def run_search(job: Job, home: Path) -> None:
+    """Run the trials of a search and write the best options to best.json; an interrupted search resumes.
 
-    The options of trial i are a function of the ranges and i alone (`compare.ranges.trial_options`), so a search that
-    resumes, or that is given more trials, is the same search. The value of a trial is the metric that chooses the run's
-    best epoch, on validation rows held out of the training rows. A trial that fails counts as one. The weights of all
-    trials but the best are removed. Raises `RunError` where all fail, or where the trials are of another design.
+    The options of trial i depend only on the ranges and i (`compare.search_space.trial_options`), so a resumed search,
+    or one with more trials, continues the same sequence. The value of a trial is the metric that selects the run's best
+    epoch, on validation rows held out of the training rows. A failed trial counts as a trial. Only the weights of the
+    best trial are kept.
+
+    Raises:
+        RunError: all trials failed, or earlier trials do not follow the sequence.
     """
-    optuna, claim = require_optuna(), claim_file(home, step.key)
-    claim.parent.mkdir(parents=True, exist_ok=True)
-    write_json(claim, search_identity(step, home))
-    study, design = _open(optuna, step, home), trial_options(step.ranges, step.trials)
-    if any(t.user_attrs.get("options") != o for t, o in zip(study.trials, design, strict=False)):
+    optuna, identity_file = require_optuna(), search_file(home, job.key)
+    identity_file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(identity_file, search_identity(job, home))
+    study, sequence = _open(optuna, job, home), trial_options(job.ranges, job.trials)
+    if any(t.user_attrs.get("options") != o for t, o in zip(study.trials, sequence, strict=False)):
         raise RunError(
-            f"{home / step.key} was begun by an earlier version, which drew its trials in another way. Give another "
-            f"--output, or remove {home / step.key}."
+            f"{home / job.key} was begun by an earlier version, whose trials follow another sequence. Give another "
+            f"--output, or remove {home / job.key}."
         )
-    for number in range(len(study.trials), len(design)):
-        study.add_trial(_trial(optuna, number, design[number], step, home))
-        _remove_losers(study, home)
-    _finish(study, step, home)
+    for number in range(len(study.trials), len(sequence)):
+        study.add_trial(_trial(optuna, number, sequence[number], job, home))
+        _remove_other_weights(study, home)
+    _finish(study, job, home)
 
 
-def _open(optuna: Any, step: Job, home: Path) -> Any:
-    # one file for each search, which its step's lock lets one process write: disks that machines share lock no SQLite
-    storage = optuna.storages.RDBStorage(f"sqlite:///{home / step.key / 'search.db'}")
-    return optuna.create_study(storage=storage, study_name=step.key, direction="maximize", load_if_exists=True)
+def _open(optuna: Any, job: Job, home: Path) -> Any:
+    # One SQLite file per search, written by the one process that holds the job's lock: SQLite's own locks do not work
+    # on network file systems.
+    storage = optuna.storages.RDBStorage(f"sqlite:///{home / job.key / 'search.db'}")
+    return optuna.create_study(storage=storage, study_name=job.key, direction="maximize", load_if_exists=True)
 
 
-def _trial(optuna: Any, number: int, options: Mapping[str, Any], step: Job, home: Path) -> Any:
-    """Run a trial, and return it as Optuna keeps it."""
-    directory = home / step.key / f"trial-{number}"
-    found: dict[str, Any] = {"user_attrs": {"directory": str(directory.relative_to(home)), "options": options}}
-    say(f"trial {number + 1} of {step.trials}: {options}")
+def _trial(optuna: Any, number: int, options: Mapping[str, Any], job: Job, home: Path) -> Any:
+    """Run one trial and return it as an Optuna trial, failed or complete."""
+    directory = home / job.key / f"trial-{number}"
+    fields: dict[str, Any] = {"user_attrs": {"directory": str(directory.relative_to(home)), "options": options}}
+    say(f"trial {number + 1} of {job.trials}: {options}")
     try:
-        values = with_values(step.options, options) | {"output": str(directory)}
+        values = with_values(job.options, options) | {"output": str(directory)}
         distill(**values)
         _predict(build(DistillConfig, values), directory)
-        found["value"] = _value(read_manifest(directory))
-    except (UserError, RuntimeError, MemoryError) as error:  # torch raises RuntimeErrors where memory is too small
-        found["user_attrs"]["error"] = str(error)
+        fields["value"] = _value(read_manifest(directory))
+    except (UserError, RuntimeError, MemoryError) as error:  # torch raises RuntimeError when memory runs out
+        fields["user_attrs"]["error"] = str(error)
         say(f"trial {number + 1} failed: {error}")
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.COMPLETE if "value" in found else optuna.trial.TrialState.FAIL,
-        params={name: _param(step.ranges[name], value) for name, value in options.items()},
-        distributions={name: _distribution(optuna, step.ranges[name]) for name in options},
-        **found,
+        state=optuna.trial.TrialState.COMPLETE if "value" in fields else optuna.trial.TrialState.FAIL,
+        params={name: _param(job.ranges[name], value) for name, value in options.items()},
+        distributions={name: _distribution(optuna, job.ranges[name]) for name in options},
+        **fields,
     )
 
 
-def _param(within: Range | tuple[Any, ...], value: Any) -> Any:
-    """A value as Optuna keeps it: of a list, whose entries may be lists themselves, its position."""
-    return value if isinstance(within, Range) else within.index(value)
+def _param(values: Range | tuple[Any, ...], value: Any) -> Any:
+    """Convert a value for Optuna: its index if the option has a list of values, which may be lists themselves."""
+    return value if isinstance(values, Range) else values.index(value)
 
 
-def _distribution(optuna: Any, within: Range | tuple[Any, ...]) -> Any:
-    if not isinstance(within, Range):
-        return optuna.distributions.CategoricalDistribution(range(len(within)))
-    if within.whole:
-        return optuna.distributions.IntDistribution(int(within.low), int(within.high), log=within.log)
-    return optuna.distributions.FloatDistribution(within.low, within.high, log=within.log)
+def _distribution(optuna: Any, values: Range | tuple[Any, ...]) -> Any:
+    if not isinstance(values, Range):
+        return optuna.distributions.CategoricalDistribution(range(len(values)))
+    if values.whole:
+        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
 
 
 def _predict(config: DistillConfig, directory: Path) -> None:
-    """Keep the labels of a trial's validation rows and its predictions for them beside it, [2, N]."""
+    """Save the labels of a trial's validation rows and its predictions for them as an array [2, N]."""
     dataset = load_dataset(config.source, config.location)
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
@@ -117,18 +121,18 @@ def _predictions(directory: Path) -> Path:
 
 
 def _metric(manifest: Mapping[str, Any]) -> str:
-    """The validation metric that the run was chosen by."""
+    """Return the validation metric that selected the best epoch."""
     return str(manifest["config"]["metric"] or next(iter(manifest["metrics"]["validation"])))
 
 
 def _value(manifest: Mapping[str, Any]) -> float:
-    """That metric; higher is better."""
+    """Return the value of that metric, negated if lower is better."""
     name = _metric(manifest)
     value = float(manifest["metrics"]["validation"][name])
     return value if METRICS[name].higher_is_better else -value
 
 
-def _remove_losers(study: Any, home: Path) -> None:
+def _remove_other_weights(study: Any, home: Path) -> None:
     best = _ranked(study.trials)[:1]
     for trial in study.trials:
         if trial.number not in [t.number for t in best]:
@@ -137,31 +141,34 @@ def _remove_losers(study: Any, home: Path) -> None:
 
 
 def _ranked(trials: Sequence[Any]) -> list[Any]:
-    """The trials that did not fail, the highest value first, the earlier of equal ones."""
+    """Return the trials that did not fail, best first; of equal values, the earlier trial first."""
     return sorted((t for t in trials if t.value is not None), key=lambda t: (-t.value, t.number))
 
 
-def _finish(study: Any, step: Job, home: Path) -> None:
+def _finish(study: Any, job: Job, home: Path) -> None:
     best, *others = _ranked(study.trials) or [None]
     if best is None:
         first = next((t.user_attrs["error"] for t in study.trials if "error" in t.user_attrs), "")
-        raise RunError(f"none of the {step.trials} trials of {step.key} came to its end; the first said: {first}")
+        raise RunError(f"all {job.trials} trials of {job.key} failed; the first error: {first}")
     options = best.user_attrs["options"]
-    content = {"options": options, "value": best.value, "trial": best.number, "trials": step.trials}
+    content = {"options": options, "value": best.value, "trial": best.number, "trials": job.trials}
     content["runner_up"] = _runner_up(best, others[0], home) if others else None
-    write_json(best_file(home, step.key), content | {"ranges": search_identity(step, home)["ranges"]})
-    say(f"the best of {step.trials} trials: {options} ({best.value:.4f}){_lead(content['runner_up'])}")
+    write_json(best_file(home, job.key), content | {"ranges": search_identity(job, home)["ranges"]})
+    say(f"best of {job.trials} trials: {options} ({best.value:.4f}){_lead(content['runner_up'])}")
 
 
 def _runner_up(best: Any, second: Any, home: Path) -> dict[str, Any]:
-    """Return the second best trial, and how far the best one is above it.
+    """Return the second best trial, its difference from the best one and the standard error of that difference.
 
-    standard_error: of that difference over the validation rows, by the jackknife; another seed is not part of it.
+    The standard error is over the validation rows, by the jackknife. It does not include the variance over seeds.
     """
     directories = [home / trial.user_attrs["directory"] for trial in (best, second)]
-    (labels, ours), (_, theirs) = (np.load(_predictions(directory)) for directory in directories)
+    (labels, best_predictions), (_, second_predictions) = (
+        np.load(_predictions(directory)) for directory in directories
+    )
     metric = _metric(read_manifest(directories[0]))
-    variance = variance_over_rows(influence(metric, labels, ours) - influence(metric, labels, theirs))
+    difference = influence(metric, labels, best_predictions) - influence(metric, labels, second_predictions)
+    variance = variance_over_rows(difference)
     return {
         "options": second.user_attrs["options"],
         "trial": second.number,
@@ -171,10 +178,10 @@ def _runner_up(best: Any, second: Any, home: Path) -> dict[str, Any]:
     }
 
 
-def _lead(found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def _lead(runner_up: Mapping[str, Any] | None) -> str:
+    if runner_up is None:
         return ""
     return (
-        f", {found['difference']:.4f} above the runner-up, {found['options']}; the standard error of that difference "
-        f"over the {found['rows']:,} validation rows is {found['standard_error']:.4f}"
+        f", {runner_up['difference']:.4f} above the runner-up, {runner_up['options']}; the standard error of that "
+        f"difference over the {runner_up['rows']:,} validation rows is {runner_up['standard_error']:.4f}"
     )

@@ -1,10 +1,10 @@
-"""What is wrong with a plan, told before any of its runs begins."""
+"""Validate the jobs of a grid before any of them runs, and list the user's files that they read."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from demiglace.compare.cells import row_options, teacher_options
 from demiglace.compare.grid import as_list, method_name
+from demiglace.compare.grid_cells import row_options, teacher_options
 from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Job, JobGraph, reported_set
 from demiglace.compare.search_space import Range
@@ -23,37 +23,38 @@ from demiglace.models.truncate import DATA_DRIVEN, choose_layers
 from demiglace.training.schedule import check_phases
 
 
-def check_plan(plan: JobGraph) -> None:
-    """Build every run's config and method, and cut every student in thought.
+def validate_jobs(graph: JobGraph) -> None:
+    """Build each job's config and method, and check that each student's layers can be selected; run nothing.
 
-    Raises `ConfigError` or `ModelError` for the first that cannot be, naming its run.
+    Raises:
+        ConfigError, ModelError: for the first invalid job; the message names it.
     """
-    for step in plan.steps:
-        config = config_of(step, plan.home)
+    for job in graph.jobs:
+        config = config_of(job, graph.home)
         try:
             if isinstance(config, DistillConfig | FinetuneConfig):
                 check_patience(config.training)
             if isinstance(config, DistillConfig):
-                _check_epochs(config, step)
+                _check_epochs(config, job)
             if isinstance(config, TruncateConfig):
-                _check_cut(config, config.model, plan)
+                _check_layers(config, config.model, graph)
             if isinstance(config, DistillConfig) and config.student is None:
-                _check_cut(config, config.teacher, plan)
+                _check_layers(config, config.teacher, graph)
         except (ConfigError, ModelError) as error:
-            raise type(error)(f"{step.key}: {error}") from error
+            raise type(error)(f"{job.key}: {error}") from error
 
 
-def _check_epochs(config: DistillConfig, step: Job) -> None:
-    """Raise `ConfigError` for epochs too few for the method's phases: the run's, or those that a search may choose."""
+def _check_epochs(config: DistillConfig, job: Job) -> None:
+    """Raise `ConfigError` if the epochs, or some that a search may choose, are too few for the method's phases."""
     method = build_method(config.method, config.method_options)
-    within = step.ranges.get("epochs", (config.training.epochs,))
-    for epochs in (int(within.low),) if isinstance(within, Range) else within:
+    choices = job.ranges.get("epochs", (config.training.epochs,))
+    for epochs in (int(choices.low),) if isinstance(choices, Range) else choices:
         check_phases(config.method, method, epochs)
 
 
-def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: JobGraph) -> None:
-    """Raise `ConfigError` or `ModelError` for layers that cannot be kept of a model, where its directory is there."""
-    trained = next((config_of(s, plan.home).model for s in plan.steps if str(plan.home / s.key) == whole), None)
+def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: JobGraph) -> None:
+    """Raise `ConfigError` or `ModelError` if the layers to keep cannot be selected; a missing model is not checked."""
+    base = next((config_of(j, graph.home).model for j in graph.jobs if str(graph.home / j.key) == model), model)
     if config.layers is None and config.keep is None:
         raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
     if (
@@ -61,41 +62,46 @@ def _check_cut(config: TruncateConfig | DistillConfig, whole: str, plan: JobGrap
         and config.strategy in DATA_DRIVEN
         and not (config.calibration or config.keep)
     ):
-        raise ConfigError(f"strategy {config.strategy} is measured on text; give some files as `calibration`.")
-    if Path(trained or whole).expanduser().is_dir():
-        model = resolve_model(trained or whole)
-        choose_layers(load_config(model).num_hidden_layers, config.layers, config.strategy, config.keep)
+        raise ConfigError(
+            f"strategy {config.strategy} needs text to measure the layers on; give files as `calibration`."
+        )
+    if Path(base).expanduser().is_dir():
+        choose_layers(load_config(resolve_model(base)).num_hidden_layers, config.layers, config.strategy, config.keep)
 
 
-def files_read(plan: JobGraph) -> dict[str, list[Path]]:
-    """What of the user's own a plan reads, and its files: rows, ready teachers and students, methods, sets and suites.
+def input_files(graph: JobGraph) -> dict[str, list[Path]]:
+    """Return the user's files that the jobs read: rows, finished teachers, students, methods, sets and suites.
 
-    Raises `DataError` and `ModelError` for what is not there, and `ConfigError` for files of which none is to be
-    reported on.
+    Returns:
+        input, such as `data TASK` -> its files.
+
+    Raises:
+        DataError, ModelError: a file is missing.
+        ConfigError: a task has no rows to report on.
     """
-    grid, found = plan.grid, {}
-    for task in dict.fromkeys(run.cell.task for run in plan.runs):
+    grid, inputs = graph.grid, {}
+    for task in dict.fromkeys(run.cell.task for run in graph.runs):
         rows = row_options(grid, task)
         if rows["data"] not in TASKS:
-            found[f"data {task}"] = _files_of_rows(task, rows)
+            inputs[f"data {task}"] = _files_of_rows(task, rows)
         if "run" in (options := teacher_options(grid, task)):
-            found[f"teacher {task}"] = _files_of_model(options["run"])
-    for label in dict.fromkeys(run.cell.student for run in plan.runs):
+            inputs[f"teacher {task}"] = _files_of_model(options["run"])
+    for label in dict.fromkeys(run.cell.student for run in graph.runs):
         if "model" in grid.students[label]:
-            found[f"student {label}"] = _files_of_model(grid.students[label]["model"])
-    for label in dict.fromkeys(run.cell.method for run in plan.runs):
+            inputs[f"student {label}"] = _files_of_model(grid.students[label]["model"])
+    for label in dict.fromkeys(run.cell.method for run in graph.runs):
         if is_file(name := method_name(label, grid.methods[label])):
-            found[f"method {label}"] = [Path(name)]
+            inputs[f"method {label}"] = [Path(name)]
     if grid.protocol is not None:
-        found["protocol"] = [Path(grid.protocol)]
-    return found | dict(_further_rows(plan))
+        inputs["protocol"] = [Path(grid.protocol)]
+    return inputs | dict(_other_rows(graph))
 
 
-def _further_rows(plan: JobGraph) -> Iterator[tuple[str, list[Path]]]:
-    """Rows without labels; sets in files, and suites with the files they name, that models are measured on."""
-    for file in dict.fromkeys(file for step in plan.steps for file in as_list(step.options.get("unlabelled"))):
+def _other_rows(graph: JobGraph) -> Iterator[tuple[str, list[Path]]]:
+    """Yield the files of unlabelled rows, of evaluation sets, and of suites with the files that they name."""
+    for file in dict.fromkeys(file for job in graph.jobs for file in as_list(job.options.get("unlabelled"))):
         yield f"unlabelled {file}", _files_of_set(file)
-    evaluations = [step.options for step in plan.steps if step.stage == "evaluate"]
+    evaluations = [job.options for job in graph.jobs if job.stage == "evaluate"]
     for spec in dict.fromkeys(spec for options in evaluations for spec in options["data"][1:]):
         yield f"set {spec}", _files_of_set(spec)
     for suite in dict.fromkeys(suite for options in evaluations for suite in options["suite"]):
@@ -107,7 +113,7 @@ def _further_rows(plan: JobGraph) -> Iterator[tuple[str, list[Path]]]:
 
 
 def _files_of_set(spec: str) -> list[Path]:
-    """The files of a set, of which one is read; nothing of a named task."""
+    """Return the files of an evaluation set; none for a named task. Raises `DataError` if it does not exist."""
     path, (name, _, split) = Path(spec), spec.partition(":")
     if name in TASKS:
         check_split(name, split)
@@ -122,12 +128,12 @@ def _files_of_rows(task: str, rows: dict) -> list[Path]:
     if reported_set(rows) == str(rows["data"]) and not ({"test", "validation"} & files.keys()):
         raise ConfigError(
             f"tasks.{task}: {rows['data']} has no rows to report on; give `validation` or `test`, a file of rows that "
-            "no run is trained on."
+            "are not used for training."
         )
     return list(files.values())
 
 
 def _files_of_model(name: str) -> list[Path]:
-    """Config and weights of a model directory; nothing of a name on the hub, whose runs look after it."""
+    """Return the config and weights of a model directory; none for a model on the Hub, which the runs fingerprint."""
     directory = Path(resolve_model(name))
     return [directory / "config.json", *weight_files(directory)] if directory.is_dir() else []

@@ -287,7 +287,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Run a grid of methods, tasks, students and seeds, shared work once, and summarise what it found."""
+    """Run a grid of methods, tasks, students and seeds, shared work once, and summarize what it found."""
 
     grid: Path = option("YAML file of the grid; see docs/compare.md", positional=True)
     output: Path = option("directory of all its runs", short="-o", decides=False)

@@ -13,7 +13,7 @@ class TrainConfig:
 
     epochs: int = option("passes over the training rows", 3, at_least=1)
     lr: float = option("peak learning rate of AdamW", 1e-4, above=0)
-    batch_size: int = option("rows an optimiser step, over all processes", 32, at_least=1)
+    batch_size: int = option("rows an optimizer step, over all processes", 32, at_least=1)
     batch_tokens: int = option(
         "largest forward pass in padded tokens; a step beyond it is split and its gradients accumulated",
         8192,

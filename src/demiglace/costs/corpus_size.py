@@ -1,4 +1,4 @@
-"""How many tokens a corpus has, told from its beginnings: for plans, which cannot wait for all of it."""
+"""Estimate the number of tokens of a corpus from the beginnings of its files, for `demiglace plan`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,64 +22,72 @@ from demiglace.data.text.readers import (
 from demiglace.data.text.token_shards import count_tokens
 from demiglace.errors import DataError
 
-SAMPLE = 4_000_000  # stored bytes that are tokenised
-_FILES = 8  # that they are taken from
+SAMPLE = 4_000_000  # stored bytes that are tokenized
+_FILES = 8  # files that they come from
 
 
 def estimate_tokens(files: Sequence[str], tokenizer: PreTrainedTokenizerBase, reading: ReadConfig) -> tuple[int, bool]:
-    """Tokens of a corpus with its ends of text, and whether all were counted, as they are of a small one.
+    """Return the number of tokens of a corpus, end-of-text tokens included, and whether all were counted.
 
-    Of a larger one some files are drawn, the beginning of each is tokenised, and the rest is taken to have as many
-    tokens to a stored byte. Raises `DataError` where no document is found.
+    A small corpus is counted. Of a larger one, the beginnings of some random files are tokenized, and the rest is
+    assumed to have as many tokens per stored byte.
+
+    Args:
+        files: of the corpus.
+        tokenizer: of the model.
+        reading: options for reading documents.
+
+    Raises:
+        DataError: no document was found.
     """
     sizes = {file: Path(file).stat().st_size for file in files}
     is_small = sum(sizes.values()) <= SAMPLE
-    drawn = files if is_small else [files[i] for i in np.random.default_rng(0).permutation(len(files))[:_FILES]]
-    told = 0.0
-    for file in drawn:
-        texts, share = _beginning(file, sizes[file] if is_small else SAMPLE // len(drawn), reading)
-        told += count_tokens(tokenizer, texts) / share
-    if not told:
-        raise DataError(f"{', '.join(files[:3])}: no document to read; look at the files and --text-key.")
-    return round(told * sum(sizes.values()) / sum(sizes[file] for file in drawn)), is_small
+    sample = files if is_small else [files[i] for i in np.random.default_rng(0).permutation(len(files))[:_FILES]]
+    tokens = 0.0
+    for file in sample:
+        texts, share = _beginning(file, sizes[file] if is_small else SAMPLE // len(sample), reading)
+        tokens += count_tokens(tokenizer, texts) / share
+    if not tokens:
+        raise DataError(f"{', '.join(files[:3])}: no document to read; check the files and --text-key.")
+    return round(tokens * sum(sizes.values()) / sum(sizes[file] for file in sample)), is_small
 
 
-def _beginning(file: str, most: int, reading: ReadConfig) -> tuple[list[str], float]:
-    """The documents in about the first `most` stored bytes of a file, and the share of the file that these are."""
+def _beginning(file: str, max_bytes: int, reading: ReadConfig) -> tuple[list[str], float]:
+    """Return the documents in about the first `max_bytes` stored bytes of a file, and their share of the file."""
     size = Path(file).stat().st_size
-    if size > most and format_of(file) == ".parquet":
+    if size > max_bytes and format_of(file) == ".parquet":
         import pyarrow.parquet as pq
 
         rows = pq.ParquetFile(file).metadata.num_rows
-        taken = max(1, rows * most // size)
-        return _texts(islice(read_documents(file, reading), taken)), taken / rows
-    if size > most:
+        count = max(1, rows * max_bytes // size)
+        return _texts(islice(read_documents(file, reading), count)), count / rows
+    if size > max_bytes:
         with TemporaryDirectory() as home, Path(file).open("rb") as stored:
             head = Path(home) / Path(file).name
-            head.write_bytes(stored.read(most))
+            head.write_bytes(stored.read(max_bytes))
             texts = _texts(_up_to_damage(read_documents(str(head), reading)))
             if texts:
-                return texts, _whole_lines(str(head)) * most / size
+                return texts, _complete_lines(str(head)) * max_bytes / size
     return _texts(read_documents(file, reading)), 1.0
 
 
-def _up_to_damage(found: Iterator[Document | SkippedDocument]) -> Iterator[Document | SkippedDocument]:
-    """A file that was cut off on purpose ends where it was cut."""
+def _up_to_damage(documents: Iterator[Document | SkippedDocument]) -> Iterator[Document | SkippedDocument]:
+    """Yield the documents of a truncated file up to its end."""
     with suppress(DamagedFileError):
-        yield from found
+        yield from documents
 
 
-def _whole_lines(file: str) -> float:
-    """The share of a cut-off file's content that is whole lines; all of it where documents are no lines."""
+def _complete_lines(file: str) -> float:
+    """Return the share of a truncated file's content in complete lines; 1 if its documents are not lines."""
     if format_of(file) not in (".jsonl", ".ndjson"):
         return 1.0
-    total = whole = 0
+    total = complete = 0
     with suppress(DamagedFileError):
         for chunk in unpacked(file):
-            whole = total + chunk.rfind(b"\n") + 1 if b"\n" in chunk else whole
+            complete = total + chunk.rfind(b"\n") + 1 if b"\n" in chunk else complete
             total += len(chunk)
-    return whole / total
+    return complete / total
 
 
-def _texts(found: Iterable[Document | SkippedDocument]) -> list[str]:
-    return [each.text for each in found if isinstance(each, Document) and not fault_of(each)]
+def _texts(documents: Iterable[Document | SkippedDocument]) -> list[str]:
+    return [document.text for document in documents if isinstance(document, Document) and not fault_of(document)]

@@ -1,4 +1,4 @@
-"""Describe the estimated cost of a run in lines of text."""
+"""Describe an estimate as lines of text, and format durations and sizes. Also the free memory of a device."""
 
 from pathlib import Path
 
@@ -13,19 +13,26 @@ from demiglace.runs.processes import processes
 from demiglace.signals.shard_store import free_disk
 
 
-def describe(found: Estimate, subject: RunSpec, speed: Speed | None, signals: Path) -> list[str]:
-    """An estimate in lines; signals: the directory where a cache would lie."""
+def describe(estimate: Estimate, spec: RunSpec, speed: Speed | None, signals: Path) -> list[str]:
+    """Return an estimate as lines "name  value".
+
+    Args:
+        estimate: of the run.
+        spec: of the run.
+        speed: of the machine, None if it is not known.
+        signals: directory in which the cache would be.
+    """
     facts = {
-        "teacher": "asked nothing" if found.teacher is None else _model(found.teacher),
-        "student": _model(found.student) + _share(found),
-        "blocks" if subject.is_language else "rows": _rows(found, subject),
-        "steps": f"{found.steps:,} an epoch, {found.epochs} epochs",
-        "teacher FLOPs": _teacher_flops(found),
-        "student FLOPs": _student_flops(found),
-        "cache": _cache(found, signals, "block" if subject.is_language else "row"),
-        "memory": _memory(found.memory),
-        "speed": _speed_line(subject, speed),
-        "time": _time(found),
+        "teacher": "not used" if estimate.teacher is None else _model(estimate.teacher),
+        "student": _model(estimate.student) + _share(estimate),
+        "blocks" if spec.is_language else "rows": _rows(estimate, spec),
+        "steps": f"{estimate.steps:,} per epoch, {estimate.epochs} epochs",
+        "teacher FLOPs": _teacher_flops(estimate),
+        "student FLOPs": _student_flops(estimate),
+        "cache": _cache(estimate, signals, "block" if spec.is_language else "row"),
+        "memory": _memory(estimate.memory),
+        "speed": _speed_line(spec, speed),
+        "time": _time(estimate),
     }
     return [f"{name:<15}{fact}" for name, fact in facts.items()]
 
@@ -33,44 +40,49 @@ def describe(found: Estimate, subject: RunSpec, speed: Speed | None, signals: Pa
 def _model(shape: ModelShape) -> str:
     return (
         f"{shape.architecture}, {shape.num_layers} layers of {shape.hidden_size}, {shape.parameters:,} parameters, "
-        f"{shape.embedding_parameters:,} of them only looked up"
+        f"{shape.embedding_parameters:,} of them in embedding tables"
     )
 
 
-def _rows(found: Estimate, subject: RunSpec) -> str:
-    if subject.is_language:
-        return f"{found.rows:,} for training, {found.tokens // found.rows} tokens each, {found.tokens:,} in all"
+def _rows(estimate: Estimate, spec: RunSpec) -> str:
+    if spec.is_language:
+        length = estimate.tokens // estimate.rows
+        return f"{estimate.rows:,} for training, {length} tokens each, {estimate.tokens:,} in all"
     return (
-        f"{found.rows:,} for training, {found.tokens / found.rows:.1f} tokens each, "
-        f"{found.padded_tokens / found.rows:.1f} with padding"
+        f"{estimate.rows:,} for training, {estimate.tokens / estimate.rows:.1f} tokens each, "
+        f"{estimate.padded_tokens / estimate.rows:.1f} with padding"
     )
 
 
-def _share(found: Estimate) -> str:
-    return "" if found.teacher is None else f" ({found.student.parameters / found.teacher.parameters:.1%})"
+def _share(estimate: Estimate) -> str:
+    return "" if estimate.teacher is None else f" ({estimate.student.parameters / estimate.teacher.parameters:.1%})"
 
 
-def _teacher_flops(found: Estimate) -> str:
-    if found.teacher is None:
+def _teacher_flops(estimate: Estimate) -> str:
+    if estimate.teacher is None:
         return "none"
-    times = "once" if found.cache_bytes else f"an epoch, in {found.teacher_passes} epochs"
-    more = f"; with the generator {found.perturbed_flops:.3g} an epoch, in {found.perturbed_passes} epochs"
-    return f"{found.teacher_flops:.3g} {times}" + (more if found.perturbed_passes else "")
+    times = "once" if estimate.cache_bytes else f"per epoch, in {estimate.teacher_passes} epochs"
+    more = (
+        f"; generator and perturbed text {estimate.perturbed_flops:.3g} per epoch, {estimate.perturbed_passes} epochs"
+    )
+    return f"{estimate.teacher_flops:.3g} {times}" + (more if estimate.perturbed_passes else "")
 
 
-def _student_flops(found: Estimate) -> str:
-    more = f"; as many on perturbed text in {found.perturbed_passes} epochs" if found.perturbed_passes else ""
-    return f"{found.student_flops:.3g} an epoch, the backward pass twice the forward one{more}"
+def _student_flops(estimate: Estimate) -> str:
+    more = (
+        f"; the same again on perturbed text in {estimate.perturbed_passes} epochs" if estimate.perturbed_passes else ""
+    )
+    return f"{estimate.student_flops:.3g} per epoch, the backward pass twice the forward pass{more}"
 
 
-def _cache(found: Estimate, signals: Path, row: str) -> str:
-    if not found.cache_bytes:
-        return "none" if found.teacher is None else "none, the teacher answers anew for every batch"
-    free, place = free_disk(signals)
-    short = "" if found.cache_bytes <= free else "; too little: give --cache DIR on a larger disk, or --cache off"
+def _cache(estimate: Estimate, signals: Path, row: str) -> str:
+    if not estimate.cache_bytes:
+        return "none" if estimate.teacher is None else "none, the teacher runs for every batch"
+    free, existing = free_disk(signals)
+    short = "" if estimate.cache_bytes <= free else "; too little: give --cache DIR on a larger disk, or --cache off"
     return (
-        f"{size(found.cache_bytes)} ({found.cache_bytes / found.rows:,.0f} B a {row}); "
-        f"{size(free)} free at {place}{short}"
+        f"{size(estimate.cache_bytes)} ({estimate.cache_bytes / estimate.rows:,.0f} B per {row}); "
+        f"{size(free)} free at {existing}{short}"
     )
 
 
@@ -85,43 +97,47 @@ def _memory(memory: Memory) -> str:
         "while the cache is filled": memory.capture,
     }
     shown = ", ".join(f"{name} {size(part)}" for name, part in parts.items() if part)
-    return f"{size(memory.total)} at most beside Python's own, of {size(free_memory())} free ({shown})"
+    return f"{size(memory.total)} at most, without Python and libraries, of {size(free_memory())} free ({shown})"
 
 
-def _speed_line(subject: RunSpec, speed: Speed | None) -> str:
-    setup = subject.setup
+def _speed_line(spec: RunSpec, speed: Speed | None) -> str:
+    inputs = spec.inputs
     if speed is None:
-        return "not known"
-    update = f", {speed.update:.3f} s an update" if speed.update else ""
-    many = f", {setup.devices} devices" if setup.devices > 1 else ""
+        return "unknown"
+    update = f", {speed.update:.3f} s per update" if speed.update else ""
+    many = f", {inputs.devices} devices" if inputs.devices > 1 else ""
     return (
         f"{speed.forward:.3g} FLOP/s forward, {speed.training:.3g} in training{update}{many} "
-        f"({setup.precision}, {setup.attention} attention)"
+        f"({inputs.precision}, {inputs.attention} attention)"
     )
 
 
-def _time(found: Estimate) -> str:
-    if found.seconds is None:
-        return "not known"
-    seconds = found.seconds
-    parts = {"asking the teacher": seconds.capture, "training": seconds.training, "validation": seconds.validation}
+def _time(estimate: Estimate) -> str:
+    if estimate.seconds is None:
+        return "unknown"
+    seconds = estimate.seconds
+    parts = {
+        "caching the teacher's signals": seconds.capture,
+        "training": seconds.training,
+        "validation": seconds.validation,
+    }
     shown = ", ".join(f"{name} {duration(part)}" for name, part in parts.items() if part)
     return f"{duration(seconds.total)} ({shown})"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 12 min, 3.5 h."""
+    """Format seconds: 42 s, 12 min, 3.5 h."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size(count: int) -> str:
-    """Bytes in words: 1.5 MiB, 7.2 GiB."""
+    """Format bytes: 1.5 MiB, 7.2 GiB."""
     return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
 
 
 def free_memory() -> int:
-    """Bytes that are free on the device of this process."""
+    """Return the free bytes on the device of this process."""
     device = processes().device
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

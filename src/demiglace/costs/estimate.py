@@ -1,4 +1,4 @@
-"""What a run will cost, from shapes, lengths and speeds alone: nothing is loaded, run or written here."""
+"""Estimate the cost of a run from shapes, lengths and speeds; nothing is loaded, run or written."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,10 @@ from demiglace.costs.flops import (
     Memory,
     Passes,
     activation_bytes,
+    forward_passes,
     head_bytes,
     padded_flops,
     padded_tokens,
-    passes_of,
     training_memory,
 )
 from demiglace.data.batching import epoch_steps, sorted_batches, split_by_tokens
@@ -31,68 +31,59 @@ from demiglace.signals.shard_store import CacheSpec
 from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig
 from demiglace.training.schedule import phase_ends
 
-# of a generator's step, numbers for each token of the vocabulary at a refilled place: logits, noise, the soft choice,
-# the hard one, their sum and its difference
+# Numbers that a generator step keeps per vocabulary token at each sampled position: logits, noise, the soft sample, the
+# hard sample, their sum and their difference.
 _FLOATS_PER_SAMPLED_TOKEN = 6
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a machine is: sustained operations a second without and with gradients, seconds of an update.
+    """The speed of a machine."""
 
-    An update (clipping, AdamW) costs the same however few rows its step has.
-    """
-
-    forward: float
-    training: float
-    update: float = 0.0
+    forward: float  # sustained FLOP/s of forward passes without gradients
+    training: float  # sustained FLOP/s of forward and backward passes
+    update: float = 0.0  # seconds per optimizer update (clipping, AdamW), independent of the batch size
 
 
 @dataclass(frozen=True)
 class CostInputs:
-    """A run as far as its cost goes. pass_tokens: padded tokens of a forward pass without gradients.
-
-    cache: whether the teacher's signals may be kept on disk; devices: processes that share every step; generator: what
-    refills text in methods that ask for it, none = a copy of the teacher. Of language models, predicted: share of the
-    tokens that are predicted; sparse_logits: which of the teacher's tokens are cached, if any; chunk: tokens whose
-    logits are in memory at a time.
-    """
+    """The options of a run that its cost depends on."""
 
     method: Method
     training: TrainConfig
     precision: str = "fp32"
     attention: str = "sdpa"
-    cache: bool = True
+    cache: bool = True  # the teacher's signals may be cached
     cache_dtype: Literal["float16", "float32"] = "float16"
-    pass_tokens: int = 2048
-    devices: int = 1
-    generator: ModelShape | None = None
-    predicted: float = 1.0
-    sparse_logits: SparseLogitConfig | None = None
-    chunk: int = 1
+    pass_tokens: int = 2048  # padded tokens of a forward pass without gradients
+    devices: int = 1  # processes that share every step
+    generator: ModelShape | None = None  # model that perturbs the text, if the method does; None: a copy of the teacher
+    predicted: float = 1.0  # language models: share of the tokens that are predicted
+    sparse_logits: SparseLogitConfig | None = None  # language models: which of the teacher's logits are cached
+    chunk: int = 1  # language models: tokens whose logits are in memory at once
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> list[SignalRequest]:
-        """What each phase asks of the teacher."""
+        """Return the signals that each phase needs from the teacher."""
         return [self.method.requests(student, teacher, phase).teacher for phase in range(len(self.method.phases))]
 
     def request(self, student: ModelShape, teacher: ModelShape) -> SignalRequest:
-        """What all phases together ask of the teacher."""
+        """Return the signals that all phases together need from the teacher."""
         return reduce(or_, self.requests(student, teacher))
 
     def cached(self, student: ModelShape, teacher: ModelShape) -> bool:
-        """Whether the teacher answers about the rows' own text once and for all."""
+        """Return whether the teacher's signals for the unperturbed text are cached."""
         request = self.request(student, teacher)
         return self.cache and request.is_cacheable and not request.is_empty
 
     def epochs_of(self, phases: Iterable[bool]) -> int:
-        """Epochs of the phases for which that is true."""
+        """Count the epochs of the phases that are selected by `phases`."""
         ends = phase_ends(self.training.epochs, self.method.phases)
         begins = (0, *ends[:-1])
         return sum(end - begin for begin, end, counts in zip(begins, ends, phases, strict=True) if counts)
 
     @property
     def perturbed_epochs(self) -> int:
-        """Epochs in which the rows' text is refilled: those of the phases with a term on it."""
+        """Count the epochs with perturbed text: those of the phases with a term on it."""
         method = self.method
         each = (zip(method.terms, method.active(phase), strict=True) for phase in range(len(method.phases)))
         return self.epochs_of(any(on and w.input == "perturbed" for w, on in terms) for terms in each)
@@ -100,196 +91,207 @@ class CostInputs:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall-clock: the capture, the steps of all epochs, and validation after each of them and at the end."""
+    """The wall time of a run in seconds."""
 
-    capture: float
-    training: float
-    validation: float
+    capture: float  # filling the cache of the teacher's signals
+    training: float  # the steps of all epochs
+    validation: float  # after each epoch and at the end
 
     @property
     def total(self) -> float:
-        """All of it; start-up, reading and tokenising come on top."""
+        """Return the total, without start-up, reading and tokenising."""
         return self.capture + self.training + self.validation
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost. teacher: none where it is asked nothing.
+    """The estimated cost of a run."""
 
-    tokens: real ones of the training rows; padded_tokens: those computed in an epoch. teacher_flops: of asking it about
-    every training row, `teacher_passes` times (1 with a cache); student_flops: of one epoch on the rows' own text,
-    forward and backward; validation_flops: of all validation in the run, and of the test rows. In `perturbed_passes`
-    epochs there is perturbed text too, which costs student_flops once more, and perturbed_flops: of the generator, its
-    steps, and the teacher.
-    """
-
-    teacher: ModelShape | None
+    teacher: ModelShape | None  # None if it is not used
     student: ModelShape
-    rows: int
-    tokens: int
-    padded_tokens: int
-    steps: int
+    rows: int  # for training
+    tokens: int  # of the training rows, without padding
+    padded_tokens: int  # computed per epoch
+    steps: int  # per epoch
     epochs: int
-    teacher_flops: int
-    teacher_passes: int
-    student_flops: int
-    perturbed_flops: int
-    perturbed_passes: int
-    validation_flops: int
-    cache_bytes: int
+    teacher_flops: int  # of one forward pass over the training rows
+    teacher_passes: int  # number of these passes: 1 with a cache, otherwise one per epoch that uses the teacher
+    student_flops: int  # per epoch on unperturbed text, forward and backward
+    perturbed_flops: int  # per epoch with perturbed text, besides student_flops: generator, its steps, and teacher
+    perturbed_passes: int  # number of epochs with perturbed text
+    validation_flops: int  # of all validation, and of the test rows
+    cache_bytes: int  # on disk
     memory: Memory
-    seconds: Seconds | None
+    seconds: Seconds | None  # None without a speed
 
 
 def estimate(
     teacher: ModelShape | None,
     student: ModelShape,
     lengths: Mapping[str, np.ndarray],
-    setup: CostInputs,
+    inputs: CostInputs,
     speed: Speed | None = None,
 ) -> Estimate:
-    """The cost of training `student` on rows of these lengths, by split: "train", and "validation" and "test" if any.
+    """Estimate the cost of a run.
 
-    Arithmetic: F(T) of `models.shape.forward_flops` for every row of every batch as the loop will make it, padding
-    included; the teacher F once a row, the student 3 F an epoch (a backward pass is two forward passes). Perturbed text
-    costs the same again in each of its epochs, never cached, and the generator's passes. The logits of a language
-    model's teacher that is online are made beside the student's, and count with them. Seconds: (teacher's + student's
-    operations) / (speed · devices) + updates; every process validates alone. Without a speed no seconds are told.
-    Raises `ConfigError` and `ModelError` where the method does not suit epochs or models.
+    FLOPs: F(T) of `models.shape.forward_flops` for every row of every batch as the training loop makes it, padding
+    included. The teacher costs F per row, the student 3 F per row and epoch, since a backward pass costs two forward
+    passes. Perturbed text costs the same again in each of its epochs, and is never cached; the generator's passes are
+    added. An online teacher of a language model computes its logits in the loss, so they count as student FLOPs.
+    Seconds: (teacher's + student's FLOPs) / (speed · devices) + updates. Every process validates all rows.
+
+    Args:
+        teacher: shape; None without a teacher.
+        student: shape.
+        lengths: split -> tokens of each row; "train", and "validation" and "test" if they exist.
+        inputs: options of the run.
+        speed: of the machine; None: no seconds are estimated.
+
+    Raises:
+        ConfigError, ModelError: the method does not fit the epochs or the models.
     """
-    rows, training = lengths["train"], setup.training
+    rows, training = lengths["train"], inputs.training
     steps, passes = epoch_passes(rows, training)
-    cached = teacher is not None and setup.cached(student, teacher)
-    times = 0 if teacher is None else 1 if cached else _online_epochs(setup, student, teacher)
-    perturbed = 0 if teacher is None else setup.perturbed_epochs
-    held = teacher if times or perturbed else None
-    learning = (1 + BACKWARD) * padded_flops(student, passes, setup.predicted)
-    asking = 0
-    if held is not None:
-        learning += teacher_head_flops(setup, student, held, passes)
-        asked, share = (_without_gradients(rows, setup), 1.0) if cached else (passes, 0.0)
-        asking = padded_flops(held, asked, share)
-    stays = None if held is None or not perturbed else held  # beside a cache too
-    memory = training_memory(student, _activations(setup, student, rows, stays), held, cached=cached and stays is None)
-    found = Estimate(
-        teacher=held,
+    cached = teacher is not None and inputs.cached(student, teacher)
+    times = 0 if teacher is None else 1 if cached else _online_epochs(inputs, student, teacher)
+    perturbed = 0 if teacher is None else inputs.perturbed_epochs
+    used_teacher = teacher if times or perturbed else None
+    student_flops = (1 + BACKWARD) * padded_flops(student, passes, inputs.predicted)
+    teacher_flops = 0
+    if used_teacher is not None:
+        student_flops += teacher_head_flops(inputs, student, used_teacher, passes)
+        teacher_passes, share = (_without_gradients(rows, inputs), 1.0) if cached else (passes, 0.0)
+        teacher_flops = padded_flops(used_teacher, teacher_passes, share)
+    perturbed_teacher = None if used_teacher is None or not perturbed else used_teacher  # needed even with a cache
+    activations = _activations(inputs, student, rows, perturbed_teacher)
+    memory = training_memory(student, activations, used_teacher, cached=cached and perturbed_teacher is None)
+    perturbed_flops = 0
+    if perturbed_teacher is not None:
+        memory = replace(memory, generator=_generator_bytes(inputs, perturbed_teacher))
+        perturbed_flops = _perturbed_flops(inputs, student, perturbed_teacher, passes)
+    result = Estimate(
+        teacher=used_teacher,
         student=student,
         rows=len(rows),
         tokens=int(rows.sum()),
         padded_tokens=padded_tokens(passes),
         steps=steps,
         epochs=training.epochs,
-        teacher_flops=asking,
+        teacher_flops=teacher_flops,
         teacher_passes=times,
-        student_flops=learning,
-        perturbed_flops=0 if stays is None else _perturbed_flops(setup, student, stays, passes),
+        student_flops=student_flops,
+        perturbed_flops=perturbed_flops,
         perturbed_passes=perturbed,
-        validation_flops=_validation_flops(setup, student, lengths),
-        cache_bytes=_cache_key(setup, student, held, rows).bytes if cached and held else 0,
-        memory=memory if stays is None else replace(memory, generator=_generator_bytes(setup, stays)),
+        validation_flops=_validation_flops(inputs, student, lengths),
+        cache_bytes=_cache_key(inputs, student, used_teacher, rows).bytes if cached and used_teacher else 0,
+        memory=memory,
         seconds=None,
     )
-    return found if speed is None else replace(found, seconds=_seconds(found, speed, setup.devices))
+    return result if speed is None else replace(result, seconds=_seconds(result, speed, inputs.devices))
 
 
-def teacher_head_flops(setup: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
-    """Operations of a language model's logits that a teacher who is online makes beside the student's."""
-    if setup.sparse_logits is not None or not setup.request(student, teacher).logits:
+def teacher_head_flops(inputs: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
+    """Count the FLOPs of a language model's logits that an online teacher computes in the loss."""
+    if inputs.sparse_logits is not None or not inputs.request(student, teacher).logits:
         return 0
-    return padded_flops(teacher, passes, setup.predicted) - padded_flops(teacher, passes, 0.0)
+    return padded_flops(teacher, passes, inputs.predicted) - padded_flops(teacher, passes, 0.0)
 
 
 def epoch_passes(lengths: np.ndarray, training: TrainConfig) -> tuple[int, Passes]:
-    """How many steps an epoch of these rows has, and their forward passes with gradients."""
-    if _is_even(lengths):
-        whole, rest = divmod(len(lengths), training.batch_size)
-        full, last = (_even_passes(n, int(lengths[0]), training.batch_tokens) for n in (training.batch_size, rest))
-        return whole + bool(rest), Counter({size: n * whole for size, n in full.items()}) + last
+    """Return the number of steps of an epoch of these rows, and their forward passes with gradients."""
+    if _is_uniform(lengths):
+        full_steps, rest = divmod(len(lengths), training.batch_size)
+        full, last = (_uniform_passes(n, int(lengths[0]), training.batch_tokens) for n in (training.batch_size, rest))
+        return full_steps + bool(rest), Counter({size: n * full_steps for size, n in full.items()}) + last
     steps = epoch_steps(lengths, training.batch_size, training.seed, 0)
     parts = (part for step in steps for part in split_by_tokens(step, lengths, training.batch_tokens))
-    return len(steps), passes_of(lengths, parts)
+    return len(steps), forward_passes(lengths, parts)
 
 
-def _without_gradients(lengths: np.ndarray, setup: CostInputs) -> Passes:
-    """The forward passes of asking a model once about every row."""
-    if _is_even(lengths):
-        return _even_passes(len(lengths), int(lengths[0]), setup.pass_tokens)
-    return passes_of(lengths, sorted_batches(lengths, setup.pass_tokens))
+def _without_gradients(lengths: np.ndarray, inputs: CostInputs) -> Passes:
+    """Return the forward passes without gradients over all rows."""
+    if _is_uniform(lengths):
+        return _uniform_passes(len(lengths), int(lengths[0]), inputs.pass_tokens)
+    return forward_passes(lengths, sorted_batches(lengths, inputs.pass_tokens))
 
 
-def _is_even(lengths: np.ndarray) -> bool:
-    """Whether all rows are of one length, as blocks of text are, of which there may be too many to plan one by one."""
+def _is_uniform(lengths: np.ndarray) -> bool:
+    """Return whether all rows have one length, as blocks have. Their passes are computed without a loop over rows."""
     return len(lengths) > 0 and lengths.min() == lengths.max()
 
 
-def _even_passes(rows: int, tokens: int, most: int) -> Counter[tuple[int, int]]:
-    """Rows of one length, cut as `split_by_tokens` cuts them."""
-    together = max(1, most // tokens)
-    whole, rest = divmod(rows, together)
-    return +Counter({(together, tokens): whole}) + Counter({(rest, tokens): 1} if rest else {})
+def _uniform_passes(rows: int, tokens: int, max_tokens: int) -> Counter[tuple[int, int]]:
+    """Return the passes of rows of one length, split as `split_by_tokens` does."""
+    per_pass = max(1, max_tokens // tokens)
+    full, rest = divmod(rows, per_pass)
+    return +Counter({(per_pass, tokens): full}) + Counter({(rest, tokens): 1} if rest else {})
 
 
-def _seconds(found: Estimate, speed: Speed, devices: int) -> Seconds:
-    learning = (found.epochs + found.perturbed_passes) * found.student_flops / (speed.training * devices)
-    teaching = found.teacher_flops * found.teacher_passes / (speed.forward * devices)
-    refilling = found.perturbed_flops * found.perturbed_passes / (speed.forward * devices)
-    cached = found.cache_bytes > 0
+def _seconds(result: Estimate, speed: Speed, devices: int) -> Seconds:
+    student_seconds = (result.epochs + result.perturbed_passes) * result.student_flops / (speed.training * devices)
+    teacher_seconds = result.teacher_flops * result.teacher_passes / (speed.forward * devices)
+    perturbed_seconds = result.perturbed_flops * result.perturbed_passes / (speed.forward * devices)
+    cached = result.cache_bytes > 0
+    update_seconds = result.epochs * result.steps * speed.update
+    online_seconds = 0.0 if cached else teacher_seconds
     return Seconds(
-        capture=teaching if cached else 0.0,
-        training=learning + found.epochs * found.steps * speed.update + refilling + (0.0 if cached else teaching),
-        validation=found.validation_flops / speed.forward,
+        capture=teacher_seconds if cached else 0.0,
+        training=student_seconds + update_seconds + perturbed_seconds + online_seconds,
+        validation=result.validation_flops / speed.forward,
     )
 
 
-def _online_epochs(setup: CostInputs, student: ModelShape, teacher: ModelShape) -> int:
-    """Epochs in which a teacher that is not cached is asked anything about the rows' own text."""
-    return setup.epochs_of(not request.is_empty for request in setup.requests(student, teacher))
+def _online_epochs(inputs: CostInputs, student: ModelShape, teacher: ModelShape) -> int:
+    """Count the epochs in which an uncached teacher runs on unperturbed text."""
+    return inputs.epochs_of(not request.is_empty for request in inputs.requests(student, teacher))
 
 
-def _perturbed_flops(setup: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
-    """Operations of making an epoch's perturbed text and asking the teacher about it, and of the generator's steps.
+def _perturbed_flops(inputs: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
+    """Count the FLOPs of an epoch's perturbed text: generating it, the teacher on it, and the generator's steps.
 
-    In those the gradient goes through student and teacher to the generator: one more pass of each, and two of its own.
+    In a generator step, the gradient flows through student and teacher to the generator: a forward and a backward pass
+    (with respect to the input only) of student and teacher, and a full one of the generator.
     """
-    options = setup.method.augmentation
+    options = inputs.method.augmentation
     assert isinstance(options, AdversarialMasking)
-    own, other = (padded_flops(s, passes) for s in (student, teacher))
-    making = padded_flops(_generator(setup, teacher), passes, options.mask_share)
+    student_pass, teacher_pass = (padded_flops(s, passes) for s in (student, teacher))
+    generator_flops = padded_flops(_generator(inputs, teacher), passes, options.mask_share)
     share = min(1.0, options.generator_steps / options.student_steps) if options.train_generator else 0.0
-    return making + other + round(share * (2 * own + 2 * other + (1 + BACKWARD) * making))
+    generator_step = 2 * student_pass + 2 * teacher_pass + (1 + BACKWARD) * generator_flops
+    return generator_flops + teacher_pass + round(share * generator_step)
 
 
-def _generator(setup: CostInputs, teacher: ModelShape) -> ModelShape:
-    """What refills text: the named model, or the teacher's body with its embeddings as output layer."""
-    if setup.generator is not None:
-        return setup.generator
+def _generator(inputs: CostInputs, teacher: ModelShape) -> ModelShape:
+    """Return the shape of the generator: the named model, or the teacher with its embeddings as output layer."""
+    if inputs.generator is not None:
+        return inputs.generator
     head = teacher.vocab_size * teacher.hidden_size
     return replace(teacher, head_parameters=head, embedding_parameters=teacher.embedding_parameters - head)
 
 
-def _generator_bytes(setup: CostInputs, teacher: ModelShape) -> int:
-    """A generator in fp32; where it is trained with its gradients and AdamW's two moments."""
-    options = setup.method.augmentation
+def _generator_bytes(inputs: CostInputs, teacher: ModelShape) -> int:
+    """Return the bytes of the generator in fp32, with gradients and AdamW's two moments if it is trained."""
+    options = inputs.method.augmentation
     assert isinstance(options, AdversarialMasking)
-    return (16 if options.train_generator else 4) * _generator(setup, teacher).parameters
+    return (16 if options.train_generator else 4) * _generator(inputs, teacher).parameters
 
 
-def _cache_key(setup: CostInputs, student: ModelShape, teacher: ModelShape, lengths: np.ndarray) -> CacheSpec:
-    """What is kept of the teacher, without its fingerprints."""
-    poolings = setup.request(student, teacher).poolings
-    if setup.sparse_logits is not None:
+def _cache_key(inputs: CostInputs, student: ModelShape, teacher: ModelShape, lengths: np.ndarray) -> CacheSpec:
+    """Return the spec of the cache of the teacher's signals, without fingerprints."""
+    poolings = inputs.request(student, teacher).poolings
+    if inputs.sparse_logits is not None:
         return SparseLogitCacheKey(
             teacher="",
             blocks="",
             rows=len(lengths),
             size=int(lengths[0]),
             vocabulary=teacher.vocab_size,
-            sparse_logits=setup.sparse_logits,
+            sparse_logits=inputs.sparse_logits,
             layers=teacher.num_layers,
             width=teacher.hidden_size,
             poolings=poolings,
-            dtype=setup.cache_dtype,
-            precision=setup.precision,
+            dtype=inputs.cache_dtype,
+            precision=inputs.precision,
         )
     return CacheKey(
         teacher="",
@@ -299,37 +301,46 @@ def _cache_key(setup: CostInputs, student: ModelShape, teacher: ModelShape, leng
         layers=teacher.num_layers,
         width=teacher.hidden_size,
         poolings=poolings,
-        dtype=setup.cache_dtype,
-        precision=setup.precision,
+        dtype=inputs.cache_dtype,
+        precision=inputs.precision,
     )
 
 
-def _activations(setup: CostInputs, student: ModelShape, lengths: np.ndarray, teacher: ModelShape | None) -> int:
-    """Of the largest forward pass of a process, and of a language model's logits.
+def _activations(inputs: CostInputs, student: ModelShape, lengths: np.ndarray, teacher: ModelShape | None) -> int:
+    """Return the bytes of activations of a process's largest forward pass, and of a language model's logits.
 
-    teacher: where it is asked about perturbed text. Both texts then live until the backward pass; and a step of the
-    generator keeps those of all three models, and of each refilled place some numbers for every token.
+    With perturbed text, the activations of both texts are kept until the backward pass. A generator step keeps those of
+    all three models, and some numbers per vocabulary token at each sampled position.
+
+    Args:
+        inputs: options of the run.
+        student: shape.
+        lengths: tokens of each training row.
+        teacher: shape, if it runs on perturbed text.
     """
-    share = replace(setup.training, batch_size=-(-setup.training.batch_size // setup.devices))
-    options = setup.method.augmentation if teacher is not None else None
-    most = 0
+    share = replace(inputs.training, batch_size=-(-inputs.training.batch_size // inputs.devices))
+    options = inputs.method.augmentation if teacher is not None else None
+    peak = 0
     for rows, tokens in epoch_passes(lengths, share)[1]:
 
-        def kept(shape: ModelShape, rows: int, tokens: int = tokens) -> int:
-            return activation_bytes(shape, rows, tokens, setup.precision, setup.attention)
+        def activations_of(shape: ModelShape, rows: int, tokens: int = tokens) -> int:
+            return activation_bytes(shape, rows, tokens, inputs.precision, inputs.attention)
 
-        most = max(most, kept(student, rows if options is None else 2 * rows))
+        peak = max(peak, activations_of(student, rows if options is None else 2 * rows))
         if isinstance(options, AdversarialMasking) and options.train_generator and teacher is not None:
-            refilled = 4 * _FLOATS_PER_SAMPLED_TOKEN * round(options.mask_share * rows * tokens) * teacher.vocab_size
-            most = max(most, sum(kept(s, rows) for s in (student, teacher, _generator(setup, teacher))) + refilled)
-    return most + head_bytes(student, setup.chunk)
+            sampled_bytes = (
+                4 * _FLOATS_PER_SAMPLED_TOKEN * round(options.mask_share * rows * tokens) * teacher.vocab_size
+            )
+            shapes = (student, teacher, _generator(inputs, teacher))
+            peak = max(peak, sum(activations_of(shape, rows) for shape in shapes) + sampled_bytes)
+    return peak + head_bytes(student, inputs.chunk)
 
 
-def _validation_flops(setup: CostInputs, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
-    """Validation rows after every epoch and, with test rows, once more for the best one."""
-    times = {"validation": setup.training.epochs + 1, "test": 1}
+def _validation_flops(inputs: CostInputs, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
+    """Count the FLOPs of validation after every epoch and of the best epoch, and of the test rows."""
+    times = {"validation": inputs.training.epochs + 1, "test": 1}
     return sum(
-        count * padded_flops(student, _without_gradients(lengths[name], setup), setup.predicted)
+        count * padded_flops(student, _without_gradients(lengths[name], inputs), inputs.predicted)
         for name, count in times.items()
         if name in lengths
     )

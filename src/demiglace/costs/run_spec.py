@@ -1,4 +1,8 @@
-"""What a planned run is about, from configs of models and the lengths of rows: no weights, no writing."""
+"""The inputs of a cost estimate: `RunSpec`, made from the config of a run, the models' configs and the lengths of rows.
+
+`run_spec` is for `distill` and `finetune` on rows, `language_run_spec` for `distill` and `pretrain` on a corpus. No
+weights are loaded, and nothing is written to the run directory.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,92 +53,113 @@ from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_
 from demiglace.training.run import resolve_precision_and_attention
 from demiglace.training.schedule import check_phases
 
-_TOKENISED = 20_000  # rows of a split whose lengths are measured; those of more rows are drawn from them
+_TOKENISED = 20_000  # rows of a split that are tokenized; the lengths of a larger split are sampled from theirs
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A data set as far as cost goes: tokens of each row by split (unlabelled ones among "train"), and its labels."""
+    """The size of a data set."""
 
-    lengths: Mapping[str, np.ndarray]
+    lengths: Mapping[str, np.ndarray]  # split -> tokens of each row; "train" includes unlabelled rows
     problem: Problem
     label_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The models of a run, its rows, and how it is to go. teacher: none for `finetune` and `pretrain`."""
+    """The models, the data and the options of a run."""
 
-    teacher: PreTrainedConfig | None
+    teacher: PreTrainedConfig | None  # None for `finetune` and `pretrain`
     student: PreTrainedConfig
     rows: Rows
-    setup: CostInputs
+    inputs: CostInputs
 
     @cached_property
     def shapes(self) -> tuple[ModelShape | None, ModelShape]:
-        """Teacher's and student's."""
+        """Return the shapes of teacher and student."""
         student = shape_of_config(self.student, language=self.is_language)
         return None if self.teacher is None else shape_of_config(self.teacher, language=self.is_language), student
 
     @property
     def is_language(self) -> bool:
-        """Whether it is on a corpus; its rows are then blocks of one length."""
+        """Return whether the run is on a corpus; its rows are then blocks of equal length."""
         return self.rows.problem == "language"
 
     @property
     def poolings(self) -> tuple[HiddenStateKind, ...]:
-        """How the hidden states that the method asks for are pooled."""
+        """Return how the hidden states that the method needs are pooled."""
         teacher, student = self.shapes
-        return () if teacher is None else self.setup.request(student, teacher).poolings
+        return () if teacher is None else self.inputs.request(student, teacher).poolings
 
     def estimate(self, speed: Speed | None = None) -> Estimate:
-        """What it costs; raises as `costs.estimate.estimate` does."""
-        return estimate(*self.shapes, self.rows.lengths, self.setup, speed)
+        """Estimate the cost; raises as `costs.estimate.estimate` does."""
+        return estimate(*self.shapes, self.rows.lengths, self.inputs, speed)
 
 
 def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 1) -> RunSpec:
-    """The subject of a run with this config. Raises the run's own `ConfigError`s and `ModelError`s where configs
-    and lengths tell; what only weights tell (labels, names of --freeze, a generator) is left to the run.
+    """Return the spec of a run on rows.
 
-    The teacher need not have a head for the rows' labels yet: it is counted with one.
+    The teacher is counted with a head for the rows' labels, even if it has none yet.
+
+    Args:
+        config: of the run.
+        rows: its data, as `token_lengths` returns it.
+        devices: number of processes.
+
+    Raises:
+        ConfigError, ModelError: as the run would, for errors that configs and lengths reveal. Errors that only weights
+            reveal (labels, names of --freeze, a generator) are not found.
     """
     if isinstance(config, FinetuneConfig):
         model = classifier_config(config.model, rows.label_names, config.training.dropout)
-        return _checked(RunSpec(None, model, rows, setup_of("none", {}, config.training, config.model, devices)))
+        return _check_lengths(
+            RunSpec(None, model, rows, cost_inputs("none", {}, config.training, config.model, devices))
+        )
     check_student_choice(config)
     teacher = classifier_config(config.teacher, rows.label_names)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout)
     if not config.student:
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
-    setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
-    check_sharding(config, setup.method)
-    check_phases(config.method, setup.method, config.training.epochs)
-    named = setup.method.augmentation.generator if isinstance(setup.method.augmentation, AdversarialMasking) else None
-    setup = replace(
-        setup,
+    inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
+    check_sharding(config, inputs.method)
+    check_phases(config.method, inputs.method, config.training.epochs)
+    generator = (
+        inputs.method.augmentation.generator if isinstance(inputs.method.augmentation, AdversarialMasking) else None
+    )
+    inputs = replace(
+        inputs,
         cache=config.cache != "off",
         cache_dtype=config.cache_dtype,
-        generator=shape_of_config(language_config(named), language=True) if named else None,
+        generator=shape_of_config(language_config(generator), language=True) if generator else None,
     )
-    return _checked(RunSpec(teacher, student, rows, setup))
+    return _check_lengths(RunSpec(teacher, student, rows, inputs))
 
 
-def _checked(subject: RunSpec) -> RunSpec:
-    for shape in filter(None, subject.shapes):
-        for lengths in subject.rows.lengths.values():
+def _check_lengths(spec: RunSpec) -> RunSpec:
+    """Return the spec. Raises `ConfigError` if a row is longer than a model allows."""
+    for shape in filter(None, spec.shapes):
+        for lengths in spec.rows.lengths.values():
             check_longest(shape, lengths)
-    return subject
+    return spec
 
 
-def setup_of(
+def cost_inputs(
     method: str, options: Mapping[str, object], training: TrainConfig, model: str | PreTrainedConfig, devices: int
 ) -> CostInputs:
-    """How a run goes whose numeric choices are those of `model`, a model or the config of a new one."""
-    made = build_method(method, options)
+    """Return the cost inputs of a run.
+
+    Args:
+        method: name of the method.
+        options: of the method.
+        training: options of the training.
+        model: the model, or the config of a new one, that decides precision and attention.
+        devices: number of processes.
+    """
+    built = build_method(method, options)
     precision, attention = resolve_precision_and_attention(training, model)
     return CostInputs(
-        method=made,
+        method=built,
         training=training,
         precision=precision,
         attention=attention,
@@ -146,7 +171,7 @@ def setup_of(
 def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
 
-    Of a split of more than 20,000 rows as many are tokenised, and the lengths of all are drawn from theirs.
+    Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from theirs.
     """
     dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
 
@@ -157,32 +182,39 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
         sample = select_rows(split, generator.permutation(len(split))[:_TOKENISED])
         return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
 
-    found = {name: lengths(split) for name, split in dataset.splits.items()}
+    by_split = {name: lengths(split) for name, split in dataset.splits.items()}
     if source.unlabelled:
-        found["train"] = np.concatenate([found["train"], lengths(load_unlabelled(source, dataset))])
-    return Rows(found, dataset.labels.problem, dataset.labels.names)
+        by_split["train"] = np.concatenate([by_split["train"], lengths(load_unlabelled(source, dataset))])
+    return Rows(by_split, dataset.labels.problem, dataset.labels.names)
 
 
-def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> RunSpec:
-    """The subject of a run on a corpus. Raises those `UserError`s of the run that need no weights.
+def language_run_spec(config: DistillConfig | PretrainConfig, devices: int = 1) -> RunSpec:
+    """Return the spec of a run on a corpus; log the number of tokens if it is estimated.
 
-    Of a corpus of more than a few megabytes the tokens are told from a part of it; the user hears how many.
+    The tokens of a corpus of more than a few megabytes are estimated from a part of it.
+
+    Args:
+        config: of the run.
+        devices: number of processes.
+
+    Raises:
+        UserError: as the run would, for errors that do not need weights.
     """
     if not config.text.corpus:
         raise ConfigError("--corpus must be given: files, folders or globs of documents.")
     check_training(config.training)
-    return _of_distill(config, devices) if isinstance(config, DistillConfig) else _of_pretrain(config, devices)
+    return _distill_spec(config, devices) if isinstance(config, DistillConfig) else _pretrain_spec(config, devices)
 
 
-def _of_pretrain(config: PretrainConfig, devices: int) -> RunSpec:
+def _pretrain_spec(config: PretrainConfig, devices: int) -> RunSpec:
     check_model_choice(config)
     tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
     model = model_config(config, tokenizer)
-    setup = setup_of("none", {}, config.training, model, devices)
-    return _subject(None, model, config, tokenizer, setup, [_checked_shape(model, tokenizer)])
+    inputs = cost_inputs("none", {}, config.training, model, devices)
+    return _language_spec(None, model, config, tokenizer, inputs, [_language_shape(model, tokenizer)])
 
 
-def _of_distill(config: DistillConfig, devices: int) -> RunSpec:
+def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     check_student_choice(config)
     text_method(config)
     tokenizer = load_text_tokenizer(config.teacher)
@@ -194,20 +226,22 @@ def _of_distill(config: DistillConfig, devices: int) -> RunSpec:
     if not config.student:
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
-    setup = setup_of(config.method, config.method_options, config.training, config.teacher, devices)
-    shapes = _checked_shape(student, tokenizer), _checked_shape(teacher, tokenizer)
-    check_outputs(setup.method, *shapes)
-    sparse_logits = sparse_target_config(config, setup.method, *shapes, masked=is_masked(student))
-    setup = replace(setup, cache=sparse_logits is not None, sparse_logits=sparse_logits, cache_dtype=config.cache_dtype)
-    return _subject(teacher, student, config, tokenizer, setup, shapes)
+    inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
+    shapes = _language_shape(student, tokenizer), _language_shape(teacher, tokenizer)
+    check_outputs(inputs.method, *shapes)
+    sparse_logits = sparse_target_config(config, inputs.method, *shapes, masked=is_masked(student))
+    inputs = replace(
+        inputs, cache=sparse_logits is not None, sparse_logits=sparse_logits, cache_dtype=config.cache_dtype
+    )
+    return _language_spec(teacher, student, config, tokenizer, inputs, shapes)
 
 
-def _subject(
+def _language_spec(
     teacher: PreTrainedConfig | None,
     student: PreTrainedConfig,
     config: DistillConfig | PretrainConfig,
     tokenizer: PreTrainedTokenizerBase,
-    setup: CostInputs,
+    inputs: CostInputs,
     shapes: Sequence[ModelShape],
 ) -> RunSpec:
     size = block_size(config.text.block_size, shapes)
@@ -217,35 +251,35 @@ def _subject(
     blocks = _blocks(config.text, size, tokenizer)
     lengths = {name: np.broadcast_to(np.int64(size), count) for name, count in blocks.items()}
     rows = Rows(lengths, "language", ())
-    return RunSpec(teacher, student, rows, replace(setup, predicted=predicted, chunk=chunk))
+    return RunSpec(teacher, student, rows, replace(inputs, predicted=predicted, chunk=chunk))
 
 
-def _checked_shape(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> ModelShape:
-    """The shape of a language model that knows all of the tokenizer's tokens."""
+def _language_shape(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> ModelShape:
+    """Return the shape of a language model. Raises `ModelError` if its vocabulary lacks tokens of the tokenizer."""
     model = random_model(config, torch.device("meta"), language=True)
     check_ids(model, tokenizer)
     return ModelShape.of(model)
 
 
 def _blocks(config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Blocks by split, as `corpus_material.make_blocks` will make them."""
-    blocks = _count(config.corpus, config, size, tokenizer)
+    """Return split -> number of blocks, as `training.lm_datasets` will make them."""
+    blocks = _count_blocks(config.corpus, config, size, tokenizer)
     if config.validation_corpus:
-        held = min(config.validation_blocks, _count(config.validation_corpus, config, size, tokenizer))
+        held = min(config.validation_blocks, _count_blocks(config.validation_corpus, config, size, tokenizer))
     else:
         held = blocks_held_back(blocks, size, config)
         blocks -= held
     return {"train": blocks_to_train_on(blocks, size, config), "validation": held}
 
 
-def _count(given: tuple[str, ...], config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def _count_blocks(given: tuple[str, ...], config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase) -> int:
     files = corpus_files(given)
     tokens, is_counted = estimate_tokens(files, tokenizer, config.reading)
     if not is_counted:
-        say(f"{', '.join(given)}: about {tokens:,} tokens, told from a part of it")
+        say(f"{', '.join(given)}: about {tokens:,} tokens, estimated from a part of it")
     if tokens <= size:
         raise DataError(
-            f"the corpus has {tokens:,} tokens, fewer than one block of {size} and the token behind it; give more text "
-            "or a smaller --block-size."
+            f"the corpus has {tokens:,} tokens, fewer than one block of {size} and one token to predict; give more "
+            "text or a smaller --block-size."
         )
     return (tokens - 1) // size

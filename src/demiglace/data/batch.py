@@ -1,4 +1,4 @@
-"""What one forward pass is given."""
+"""`Batch`: the input of one forward pass."""
 
 from dataclasses import dataclass
 
@@ -8,25 +8,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one forward pass.
+    """The B rows of one forward pass, padded to L tokens."""
 
-    input_ids, attention_mask, token_type_ids: int64 [B, L]; labels: [B], or of a language model int64 [B, K], the
-    tokens to predict; labelled: bool [B]; weights: float32 [B], 1 for a row that counts and 0 for a filler; rows: int64
-    [B] on the CPU, the rows' numbers; places: int64 [B, K], where in a row the K labels are, or none: at every place.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    token_type_ids: Tensor | None
-    labels: Tensor
-    labelled: Tensor
-    weights: Tensor
-    rows: np.ndarray
-    places: Tensor | None = None
+    input_ids: Tensor  # int64 [B, L]
+    attention_mask: Tensor  # int64 [B, L]
+    token_type_ids: Tensor | None  # int64 [B, L]
+    labels: Tensor  # [B]; of a language model int64 [B, K], the tokens to predict
+    labelled: Tensor  # bool [B], rows that have a label
+    weights: Tensor  # float32 [B], 1 for a real row, 0 for a filler
+    rows: np.ndarray  # int64 [B], indices of the rows in their split; on the CPU
+    positions: Tensor | None = None  # int64 [B, K], where the K labels are predicted; None: at every position
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """What a model's forward takes."""
+        """Return the keyword arguments of a model's forward."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         if self.token_type_ids is not None:
             inputs["token_type_ids"] = self.token_type_ids

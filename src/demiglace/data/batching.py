@@ -1,8 +1,8 @@
-"""Which rows go into which step, as pure functions of (lengths, seed, epoch), and rows to tensors.
+"""Assign rows to steps, as pure functions of (lengths, seed, epoch), and collate rows to tensors.
 
-Steps are made of rows of similar length, so little is padded; the order of rows and of steps is drawn anew each epoch.
-How many rows make a step (`batch_size`) decides the optimisation; how many tokens one forward pass holds
-(`batch_tokens`) decides only memory: a longer step is split and its gradients accumulated.
+A step consists of rows of similar length, so there is little padding. The order of rows and steps is random in each
+epoch. The rows per step (`batch_size`) affect the optimisation. The tokens per forward pass (`batch_tokens`) affect
+only memory: a larger step is split into several passes, whose gradients are accumulated.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ from demiglace.data.tokenize import TokenizedSplit
 
 __all__ = ["Batch", "collate", "epoch_steps", "forward_tokens", "sorted_batches", "split_by_tokens"]
 
-_POOL = 50  # steps whose rows are sorted together: mixed enough to train on, alike enough to pad little
+_POOL = 50  # steps whose rows are sorted together: a compromise between random steps and little padding
 
 
 def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The steps of an epoch, each the row numbers of at most `batch_size` rows; every row once."""
+    """Return the steps of an epoch, each the indices of at most `batch_size` rows; every row occurs once."""
     order = np.random.default_rng((seed, epoch)).permutation(len(lengths))
     steps: list[np.ndarray] = []
     for start in range(0, len(order), _POOL * batch_size):
@@ -31,7 +31,10 @@ def epoch_steps(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> 
 
 
 def split_by_tokens(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Cut rows, in their order, into runs whose padded size (rows × longest row) is at most `batch_tokens`."""
+    """Split rows, in their order, into parts whose padded size (rows × longest row) is at most `batch_tokens`.
+
+    A single row may be larger.
+    """
     parts, start, longest = [], 0, 0
     for i, length in enumerate(lengths[rows]):
         longest = max(longest, int(length))
@@ -44,15 +47,15 @@ def split_by_tokens(rows: np.ndarray, lengths: np.ndarray, batch_tokens: int) ->
 
 
 def forward_tokens(device: torch.device) -> int:
-    """Padded tokens of one forward pass without gradients: what stays in a CPU's caches, or keeps a GPU busy.
+    """Return the padded tokens of a forward pass without gradients: few enough for a CPU's caches, or enough for a GPU.
 
-    On a CPU 2,048 tokens ran 2 to 3 times as fast as 16,384 (MiniLM, Xeon).
+    On a CPU, 2,048 tokens were 2 to 3 times as fast as 16,384 (MiniLM, Xeon).
     """
     return 65_536 if device.type == "cuda" else 2_048
 
 
 def sorted_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """All rows by falling length, in batches of at most `batch_tokens` padded tokens: for passes without training."""
+    """Return all rows, the longest first, in batches of at most `batch_tokens` padded tokens, for inference."""
     order = np.argsort(-lengths, kind="stable")
     return split_by_tokens(order, lengths, batch_tokens)
 
@@ -64,18 +67,23 @@ def collate(
     weight: float = 1.0,
     epoch: int = 0,
 ) -> Batch:
-    """The batch of these rows; `weight` is 0 for rows that only fill a rank's place.
+    """Return the batch of these rows.
 
-    Texts are padded to the longest; blocks of tokens need no padding, and may be masked anew each epoch.
+    Args:
+        examples: texts, which are padded to the longest row, or blocks, which have equal lengths.
+        rows: indices.
+        device: of the tensors.
+        weight: of each row; 0 for rows that only fill up the batch of a rank.
+        epoch: decides the masks of masked language modelling.
     """
     if isinstance(examples, Blocks):
         return examples.batch(rows, device, weight, epoch)
     lengths = examples.lengths[rows]
     width = int(lengths.max())
-    places = np.arange(width)[None, :]
+    positions = np.arange(width)[None, :]
     first = (width - lengths)[:, None] if examples.pad_left else np.zeros((len(rows), 1), dtype=np.int64)
-    mask = (places >= first) & (places < first + lengths[:, None])
-    source = np.where(mask, examples.offsets[rows][:, None] + places - first, 0)
+    mask = (positions >= first) & (positions < first + lengths[:, None])
+    source = np.where(mask, examples.offsets[rows][:, None] + positions - first, 0)
     ids = np.where(mask, examples.ids[source], examples.pad_id)
     types = None if examples.type_ids is None else np.where(mask, examples.type_ids[source], 0)
 

@@ -1,4 +1,4 @@
-"""Texts to token ids: one flat array for a split, no Python object per token."""
+"""Tokenize texts into one flat array of token ids per split, without a Python object per token."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,16 +12,12 @@ from demiglace.data.rows.schema import Split
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """A tokenised split of N rows.
+    """A tokenized split of N rows."""
 
-    ids: int32 [sum of lengths]; offsets: int64 [N + 1], row i is ids[offsets[i]:offsets[i + 1]]; type_ids: int8 like
-    ids, or none for tokenizers without segments; labels: [N] as in `Split`; pad_id and pad_left: how to batch them.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    type_ids: np.ndarray | None
-    labels: np.ndarray
+    ids: np.ndarray  # int32 [sum of lengths]
+    offsets: np.ndarray  # int64 [N + 1]; row i is ids[offsets[i]:offsets[i + 1]]
+    type_ids: np.ndarray | None  # int8, as ids; None for tokenizers without segments
+    labels: np.ndarray  # [N], as in `Split`
     pad_id: int
     pad_left: bool
 
@@ -30,17 +26,17 @@ class TokenizedSplit:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64 [N]."""
+        """Return the number of tokens of each row, int64 [N]."""
         return np.diff(self.offsets)
 
     @property
     def labelled(self) -> np.ndarray:
-        """Which rows have a label, bool [N]."""
+        """Return which rows have a label, bool [N]."""
         return ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the token ids and their rows (16 hex digits); labels do not count."""
+        """Return the SHA-256 of the token ids and offsets, without labels, as 16 hex digits."""
         digest = hashlib.sha256(self.ids.tobytes())
         digest.update(self.offsets.tobytes())
         if self.type_ids is not None:
@@ -49,7 +45,7 @@ class TokenizedSplit:
 
 
 def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
-    """Tokenise every row, cut to `max_length` tokens (the longer text of a pair first)."""
+    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first)."""
     encoded = tokenizer(
         list(split.texts),
         None if split.pairs is None else list(split.pairs),
@@ -76,23 +72,23 @@ def _flat(rows: list[list[int]], dtype: type) -> np.ndarray:
 
 
 def select(examples: TokenizedSplit, rows: Sequence[int] | np.ndarray) -> TokenizedSplit:
-    """These rows, by number, in this order."""
+    """Return the rows with these indices, in this order."""
     parts = [slice(examples.offsets[i], examples.offsets[i + 1]) for i in rows]
 
-    def cut(array: np.ndarray) -> np.ndarray:
+    def take(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array[part] for part in parts])
 
     return replace(
         examples,
-        ids=cut(examples.ids),
+        ids=take(examples.ids),
         offsets=np.concatenate([[0], np.cumsum(examples.lengths[rows])]),
-        type_ids=None if examples.type_ids is None else cut(examples.type_ids),
+        type_ids=None if examples.type_ids is None else take(examples.type_ids),
         labels=examples.labels[rows],
     )
 
 
 def concatenate(first: TokenizedSplit, second: TokenizedSplit) -> TokenizedSplit:
-    """The rows of both, those of `first` first."""
+    """Return the rows of both splits, those of `first` first."""
     types = None
     if first.type_ids is not None and second.type_ids is not None:
         types = np.concatenate([first.type_ids, second.type_ids])

@@ -145,14 +145,14 @@ def block_loss(model: PreTrainedModel, blocks: Blocks, precision: str) -> dict[s
         for start in range(0, len(blocks), most):
             batch = collate(blocks, np.arange(start, min(start + most, len(blocks))), device)
             total += float(_batch_losses(model, batch).double().sum())
-    loss = _finite(total / (len(blocks) * blocks.targets))
+    loss = _finite(total / (len(blocks) * blocks.num_targets))
     return {"loss": loss, "perplexity": _exp(loss)}
 
 
 def _batch_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
     with head_input(model) as found:
         model(**batch.inputs)
-    return _losses(found[0].at(batch.places), batch.labels)
+    return _losses(found[0].at(batch.positions), batch.labels)
 
 
 @dataclass(frozen=True)

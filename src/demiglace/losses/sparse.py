@@ -9,7 +9,7 @@ def sparse_kl_div(student_logits: Tensor, ids: Tensor, weights: Tensor, entropy:
 
     It is the cross-entropy with the tokens minus an entropy H in nats. For tokens sampled from the teacher's p =
     σ(z_T/τ), with weights 1/K and H the entropy of p, the expected value is τ²·KL(p ‖ q), with its gradient τ·(q − p);
-    a single value may be negative. For the top K tokens with renormalised probabilities p' and the entropy of p', it is
+    a single value may be negative. For the top K tokens with renormalized probabilities p' and the entropy of p', it is
     τ²·KL(p' ‖ q), whose minimum is not at q = p.
     """
     q = F.log_softmax(student_logits / temperature, dim=-1)

@@ -3,7 +3,7 @@ Overfitting Perspective*, arXiv 2302.01530.
 
 The paper finds that matching only the last layers overfits less than matching all layers.
 
-Deviations: pooled states are compared by their normalised distance, as in the other methods here; the paper compares
+Deviations: pooled states are compared by their normalized distance, as in the other methods here; the paper compares
 the state of every token and the attention maps. The paper's consistency regularisation is not implemented.
 """
 
@@ -30,7 +30,7 @@ class LastLayerKD:
 
     def method(self) -> Method:
         """Return the method with its three loss terms."""
-        layers = LayerDistillation(Final(), self.pooling, "normalised-squared", Projection("auto"))
+        layers = LayerDistillation(Final(), self.pooling, "normalized-squared", Projection("auto"))
         return Method(
             (
                 WeightedTerm(self.task_weight, TaskLoss()),

@@ -1,8 +1,9 @@
-"""The run directory: every command reads its inputs, writes one directory and puts `manifest.json` there last.
+"""The run directory: every command writes one, and writes its `manifest.json` last.
 
-`run.json` is written first and says what the directory is for; `manifest.json` repeats it with the results, and its
-presence means that everything else in the directory is complete. So the same command on the same directory either
-answers "up to date" (manifest), goes on where it was cut off (run.json only), or refuses (another run's directory).
+`run.json` is written first. It holds the identity of the run: the command, its options and the fingerprints of its
+inputs. `manifest.json` repeats the identity and adds the results; if it exists, the directory is complete. The same
+command on the same directory therefore reports "up to date" (manifest), resumes (only `run.json`), or is refused
+(`run.json` of another run).
 """
 
 import json
@@ -19,31 +20,28 @@ from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import _json, read_json, write_json
 
 FORMAT = 1
-_OURS = (".lock", "run.json.part")  # may be all that a run cut off in its first moment has left
-_SHARED_SECONDS = 60.0  # a shared directory is locked for moments only
+_INITIAL_FILES = (".lock", "run.json.part")  # a run killed in its first moment leaves nothing else
+_SHARED_LOCK_TIMEOUT = 60.0  # seconds; a shared directory is locked only while its run.json is checked
 
 
 @dataclass
 class Run:
-    """An opened run directory, which no other process can open until it finishes.
-
-    `complete` is true where its manifest already stands.
-    """
+    """An open run directory. No other process can open it until `finish`, unless it is complete or shared."""
 
     path: Path
-    stage: str
-    config: dict[str, Any]
-    inputs: dict[str, str]
-    complete: bool = False
+    stage: str  # the command
+    config: dict[str, Any]  # the options that affect the result
+    inputs: dict[str, str]  # input -> fingerprint
+    complete: bool = False  # the manifest exists
     _lock: BaseFileLock | None = field(default=None, repr=False)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest of a complete run."""
+        """Read the manifest. Raises `RunError` if the run is not complete."""
         return read_manifest(self.path)
 
     def finish(self, **results: Any) -> dict[str, Any]:
-        """Write the manifest, which marks the run as complete, and return it."""
+        """Write the manifest with these results, which marks the run as complete; return it."""
         manifest = _identity(self.stage, self.config, self.inputs)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         manifest |= {"versions": versions(self.stage), "machine": machine(), "finished": finished} | results
@@ -57,21 +55,29 @@ class Run:
 def open_run(
     path: Path | str, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], *, shared: bool = False
 ) -> Run:
-    """Create the run directory at `path`, or take up the one that an equal call has begun or completed there.
+    """Create the run directory at `path`, or reopen the one that an equal call began or completed.
 
-    `config` holds the options that decide the result and `inputs` the fingerprints of what the run reads. A `shared`
-    directory is not held: several processes may have it open, and look after what they write there themselves.
-    Raises `RunError` if the directory holds another run (the differing keys are named) or is in use.
+    Args:
+        path: the directory.
+        stage: the command, as "distill".
+        config: the options that affect the result.
+        inputs: the fingerprint of each input.
+        shared: release the lock at once, so that several processes can have the directory open. They must then
+            coordinate their writes themselves.
+
+    Raises:
+        RunError: the directory holds another run (the message names the options that differ), is in use, or cannot
+            be written.
     """
     path = Path(path)
     identity = json.loads(_json(_identity(stage, dict(config), dict(inputs))))
-    claim = path / "run.json"
-    lock = _lock(_prepare_directory(path), patience=_SHARED_SECONDS if shared else 0)
+    identity_file = path / "run.json"
+    lock = _lock(_prepare_directory(path), timeout=_SHARED_LOCK_TIMEOUT if shared else 0)
     try:
         if has_outputs(path):
-            _compare(path, read_json(claim), identity)
+            _check_identity(path, read_json(identity_file), identity)
         else:
-            write_json(claim, identity)
+            write_json(identity_file, identity)
     except RunError:
         lock.release()
         raise
@@ -82,63 +88,69 @@ def open_run(
 
 
 def _prepare_directory(path: Path) -> Path:
-    """The directory, made where it is missing; `RunError` if it cannot hold a run."""
+    """Create the directory if it is missing, and return it. Raises `RunError` if it cannot hold a run."""
     if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file, and a directory is needed there; give another --output.")
+        raise RunError(f"{path} is a file; a directory was expected. Give another --output.")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        foreign = [p for p in path.iterdir() if p.name not in _OURS]
+        foreign = [p for p in path.iterdir() if p.name not in _INITIAL_FILES]
     except OSError as error:
-        raise RunError(f"{path} cannot be made or read: {error.strerror}; give another --output.") from error
+        raise RunError(f"{path} cannot be created or read: {error.strerror}; give another --output.") from error
     if foreign and not (path / "run.json").exists():
-        raise RunError(f"{path} holds files that are no demiglace run; give another --output or empty it.")
+        raise RunError(f"{path} holds files that are no demiglace run; give another --output, or empty it.")
     return path
 
 
 def has_outputs(path: Path) -> bool:
-    """Whether a run there has made anything. A claim alone, as a refused option leaves it, yields to another run."""
-    return (path / "run.json").exists() and any(p.name not in (*_OURS, "run.json") for p in path.iterdir())
+    """Return whether a run wrote anything after its run.json.
+
+    A run refused at its start leaves only a run.json. Another run may replace it.
+    """
+    return (path / "run.json").exists() and any(p.name not in (*_INITIAL_FILES, "run.json") for p in path.iterdir())
 
 
 def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     return {"format": FORMAT, "stage": stage, "config": config, "inputs": inputs}
 
 
-def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_identity(path: Path, existing: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise `RunError`, naming the keys that differ, unless both identities are equal up to the format."""
     differ = [
         f"{name}: {old!r} there, {new!r} now"
-        for name, old, new in _differences(found, wanted)
+        for name, old, new in _differences(existing, given)
         if name not in ("format",)
     ]
     if differ:
         raise RunError(
             f"{path} holds another run, which differs in:\n  "
             + "\n  ".join(differ)
-            + "\nGive another --output, or the same options to go on with that run."
+            + "\nGive another --output, or the same options to resume that run."
         )
 
 
 def check_config(path: Path | str, stage: str, config: Mapping[str, Any]) -> None:
-    """Raise `RunError`, as `open_run` does, if the run at `path` is of another stage or other options.
+    """Raise `RunError`, as `open_run` does, if the run at `path` has another command or other options.
 
-    What it read is not looked at, so this is quick.
+    The inputs are not compared, so this is fast.
     """
-    found = read_json(Path(path) / "run.json")
-    _compare(Path(path), found, found | json.loads(_json({"stage": stage, "config": dict(config)})))
+    existing = read_json(Path(path) / "run.json")
+    _check_identity(Path(path), existing, existing | json.loads(_json({"stage": stage, "config": dict(config)})))
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """List (dotted key, old value, new value) for each leaf in which two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}" if name else k)]
     return [] if old == new else [(name.removeprefix("config."), old, new)]
 
 
-def _lock(path: Path, patience: float = 0) -> BaseFileLock:
-    # one lock object a path: a failed run whose traceback a notebook still holds does not bar its own repetition
+def _lock(path: Path, timeout: float = 0) -> BaseFileLock:
+    # One lock object per path: in a notebook, the traceback of a failed run keeps its lock, and the same command must
+    # still be able to run again.
     lock = FileLock(path / ".lock", is_singleton=True)
     try:
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=timeout)
     except Timeout as error:
         raise RunError(f"{path} is in use by another process; wait for it or give another --output.") from error
     except OSError as error:
@@ -147,7 +159,7 @@ def _lock(path: Path, patience: float = 0) -> BaseFileLock:
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest of the complete run at `path`; `RunError` where there is none."""
+    """Return the manifest of the complete run at `path`. Raises `RunError` if there is none."""
     file = Path(path) / "manifest.json"
     if not file.exists():
         state = (

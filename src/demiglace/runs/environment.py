@@ -1,4 +1,4 @@
-"""Versions of libraries and the machine, as a manifest records them."""
+"""The environment of a run, for its manifest: versions of libraries, and the machine."""
 
 import os
 import platform
@@ -7,24 +7,26 @@ from pathlib import Path
 from typing import Any
 
 _VERSIONED = ("demiglace", "torch", "transformers", "tokenizers", "accelerate", "numpy", "onnxruntime")
-
-
 _CLEANING = ("daft", "fastwarc", "ftfy", "py3langid", "pyarrow", "scipy", "trafilatura", "zstandard")
 
 
 def versions(stage: str = "") -> dict[str, str]:
-    """Versions of the libraries that decide a result of a stage, as far as they are installed."""
-    found = {}
+    """Return the installed versions of the libraries that affect the result of a command.
+
+    Args:
+        stage: the command; "clean" adds the libraries of cleaning.
+    """
+    installed = {}
     for name in (*_VERSIONED, *(_CLEANING if stage == "clean" else ())):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
-    """The machine in words: processor, cores, memory (GiB), operating system, Python."""
+    """Describe the machine: processor, cores, memory in GiB, operating system, Python version."""
     import psutil
 
     return {

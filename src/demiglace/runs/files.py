@@ -1,10 +1,14 @@
-"""JSON files, atomic writes, and fingerprints of files."""
+"""Files of run directories: JSON, atomic writes for every part of the package, and fingerprints.
+
+`atomic_write` is the one atomic writer: checkpoints, token shards, cleaning outputs, tables and reports use it.
+"""
 
 import hashlib
 import json
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +16,18 @@ from demiglace.errors import RunError
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of ours; `RunError` where it is damaged."""
+    """Return the JSON object in a file that demiglace wrote. Raises `RunError` if the file is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
         return content
-    except ValueError as error:  # of JSON, of UTF-8 or ours
+    except ValueError as error:  # bad JSON, bad UTF-8, or not an object
         raise RunError(f"{file} is damaged ({error}); remove the run directory and repeat its command.") from error
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically."""
+    """Write a mapping as indented JSON, atomically. Raises `RunError` if the file cannot be written."""
     write_atomically(file, (_json(content) + "\n").encode())
 
 
@@ -32,7 +36,7 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Paths and numpy's numbers, which JSON does not know; a `TypeError` for anything else is our own mistake."""
+    """Convert paths and NumPy numbers, which `json` cannot write. Raises `TypeError` for any other type: a bug."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, numbers.Integral):
@@ -42,24 +46,44 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} of {type(value)} cannot be written as JSON")
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace `file` by `content` so that a reader, or a crash, meets either the old or the new whole."""
-    draft = file.with_name(file.name + ".part")
+@contextmanager
+def atomic_write(file: Path, *, suffix: str = ".part") -> Iterator[Path]:
+    """Yield a temporary path beside `file`; on exit, flush it to disk and rename it to `file`.
+
+    Readers, and a process killed at any moment, see the complete old file or the complete new one. An exception
+    removes the temporary file, leaves `file` as it was, and is raised again.
+
+    Args:
+        file: the file to write; missing parent directories are created.
+        suffix: appended to the file's name for the temporary path. Processes that may write the same file at the
+            same time need one suffix each.
+    """
+    partial = file.with_name(file.name + suffix)
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with draft.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
+        yield partial
+        with partial.open("r+b") as handle:
             os.fsync(handle.fileno())
-        draft.replace(file)
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write `content` to `file` with `atomic_write`. Raises `RunError` if the file cannot be written."""
+    try:
+        with atomic_write(file) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise RunError(
-            f"{file} could not be written: {error.strerror or error}. What was there before is intact."
+            f"{file} could not be written: {error.strerror or error}. Free some space or choose another directory; "
+            "the previous file is intact."
         ) from error
 
 
 def fingerprint(paths: Iterable[Path | str]) -> str:
-    """SHA-256 over the names and contents of files (16 hex digits), in sorted order."""
+    """Return the SHA-256 of the names and contents of files, sorted by path, as 16 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(Path(p) for p in paths):
         digest.update(path.name.encode() + b"\0")

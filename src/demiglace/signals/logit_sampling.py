@@ -41,7 +41,7 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple
 
 
 def top_k_tokens(logits: Tensor, count: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the tokens of the largest logits [n, V], their renormalised probabilities, both [n, K], and their entropy.
+    """Return the tokens of the largest logits [n, V], their renormalized probabilities, both [n, K], and their entropy.
 
     The entropy is in nats [n]. Raises `ModelError` as `sample_tokens` does.
     """

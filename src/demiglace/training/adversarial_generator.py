@@ -181,7 +181,7 @@ class AdversarialGenerator:
         if self._optimizer is None:
             return {}
         tensors = prefixed("generator.", self._generator.state_dict())
-        tensors |= prefixed("optimiser.", optimizer_tensors(self._optimizer))
+        tensors |= prefixed("optimizer.", optimizer_tensors(self._optimizer))
         if self.divergence is not None:
             tensors["divergence"] = torch.tensor(self.divergence, dtype=torch.float64)
         return tensors
@@ -190,7 +190,7 @@ class AdversarialGenerator:
         """Load the tensors of a checkpoint. Raises `RunError` if they belong to another generator."""
         if self._optimizer is not None:
             self._generator.load_state_dict(unprefixed("generator.", tensors))
-            restore_optimizer(self._optimizer, unprefixed("optimiser.", tensors))
+            restore_optimizer(self._optimizer, unprefixed("optimizer.", tensors))
             self.divergence = float(tensors["divergence"]) if "divergence" in tensors else None
 
     def diagnostics(self) -> dict[str, float]:

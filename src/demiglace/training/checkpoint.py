@@ -1,7 +1,6 @@
 """Checkpoints: safetensors files, written atomically, with a checksum and the trainer state in the header."""
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demiglace.errors import RunError
+from demiglace.runs.files import atomic_write
 
 
 def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], trainer_state: Mapping[str, Any]) -> None:
@@ -19,18 +19,13 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], trainer_state: Ma
 
     Raises `RunError` if the file cannot be written.
     """
-    untied = _untie(tensors)
+    plain = _untie(tensors)
     header = {"position": json.dumps(dict(trainer_state))}
-    header["crc32"] = str(_checksum(untied, header["position"]))
-    draft = file.with_name(file.name + ".part")
+    header["crc32"] = str(_checksum(plain, header["position"]))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(untied, draft, metadata=header)
-        with draft.open("rb") as handle:
-            os.fsync(handle.fileno())
-        draft.replace(file)
+        with atomic_write(file) as partial:
+            save_file(plain, partial, metadata=header)
     except (OSError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
         raise RunError(
             f"the checkpoint {file} could not be written ({error}); free disk space and repeat the command: it "
             "resumes from the last checkpoint, which is intact."

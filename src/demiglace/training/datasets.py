@@ -1,4 +1,4 @@
-"""What is trained on, made ready: rows read, checked and tokenised, or a corpus as blocks of tokens."""
+"""What is trained on, made ready: rows read, checked and tokenized, or a corpus as blocks of tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
 def tokenize_dataset(
     dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
 ) -> TaskData:
-    """Tokenise all splits; unlabelled rows follow the training rows.
+    """Tokenize all splits; unlabelled rows follow the training rows.
 
     Raises `ConfigError` where a row is longer than one of the models takes.
     """

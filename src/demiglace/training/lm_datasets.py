@@ -127,7 +127,7 @@ def block_size(asked: int | None, shapes: Sequence[ModelShape], usual: int = USU
 def make_blocks(
     config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase, masking: Masking | None, run: Path
 ) -> LanguageModelingData:
-    """Tokenise what is not tokenised yet, cut it into blocks of `size`, and set blocks aside for validation."""
+    """Tokenize what is not tokenized yet, cut it into blocks of `size`, and set blocks aside for validation."""
     home = run / "tokens" if config.token_files == "auto" else Path(config.token_files)
     corpus = load_corpus(home, corpus_files(config.corpus), tokenizer, config.reading)
     blocks, held = all_blocks(corpus, size, masking), None

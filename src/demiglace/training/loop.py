@@ -386,7 +386,7 @@ class Loop:
 
     def _save(self) -> None:
         tensors = prefixed("objective.", full_state_dict(self._plain.state_dict()))
-        tensors |= prefixed("optimiser.", full_state_dict(optimizer_tensors(self._optimizer)))
+        tensors |= prefixed("optimizer.", full_state_dict(optimizer_tensors(self._optimizer)))
         if self._accelerator.is_main_process:
             self._update_clock()
             self.state.log_size = self._log.size
@@ -403,7 +403,7 @@ class Loop:
         tensors, trainer_state = load_checkpoint(self._last)
         self.state = TrainerState(**trainer_state)
         load(self._plain, unprefixed("objective.", tensors))
-        restore_optimizer(self._optimizer, unprefixed("optimiser.", tensors))
+        restore_optimizer(self._optimizer, unprefixed("optimizer.", tensors))
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))
         self._log.truncate(self.state.log_size)

@@ -167,8 +167,8 @@ class Objective(nn.Module):
             return token_terms(
                 [_term(self.terms[i]) for i in which],
                 [weights[i] for i in which],
-                student.at(batch.places),
-                None if teacher is None else teacher.at(batch.places),
+                student.at(batch.positions),
+                None if teacher is None else teacher.at(batch.positions),
                 batch.labels.flatten(),
                 share[:, None].expand(batch.labels.shape).flatten(),
                 progress,

@@ -1,7 +1,7 @@
-"""Repetition measures of Gopher: Rae et al. 2021, arXiv 2112.11446, appendix A.1.1 and table A1.
+"""Repetition filters of Gopher: Rae et al. 2021, arXiv 2112.11446, appendix A.1.1 and table A1.
 
-Each takes a batch of texts and returns a fraction for each [N]. What repeats is found by hashes over the whole batch;
-only the few texts that repeat much are walked through one n-gram after another, as the definition has it.
+Each function takes a batch of texts and returns one fraction per text [N]. Repetitions are found by hashes over the
+batch. Only the few texts with many repetitions are scanned n-gram by n-gram, as the definition requires.
 """
 
 from dataclasses import dataclass
@@ -9,183 +9,201 @@ from typing import ClassVar
 
 import numpy as np
 
-from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
-from demiglace.cleaning.text_arrays import Texts, changes, ngram_hashes, ngrams_at, splitmix64
+from demiglace.cleaning.rules.base import Measurement, Rule, RuleResult
+from demiglace.cleaning.text_arrays import Texts, changes, ngram_hashes, ngram_hashes_at, splitmix64
 from demiglace.config.options import option
 
 
 @dataclass(frozen=True)
 class GopherRepetition(Rule):
-    """Documents that do not say the same again and again. Shares are of lines, paragraphs or characters, at most."""
+    """Keep documents with little repetition. Thresholds are upper bounds of shares."""
 
     name: ClassVar[str] = "gopher-repetition"
 
-    lines: float = option("lines that stood before", 0.3, at_least=0)
-    line_characters: float = option("characters in such lines", 0.2, at_least=0)
-    paragraphs: float = option("paragraphs that stood before", 0.3, at_least=0)
-    paragraph_characters: float = option("characters in such paragraphs", 0.2, at_least=0)
+    lines: float = option("share of repeated lines", 0.3, at_least=0)
+    line_characters: float = option("share of characters in repeated lines", 0.2, at_least=0)
+    paragraphs: float = option("share of repeated paragraphs", 0.3, at_least=0)
+    paragraph_characters: float = option("share of characters in repeated paragraphs", 0.2, at_least=0)
     top_ngrams: tuple[float, ...] = option(
-        "characters in the most frequent run of 2, 3, … words", (0.2, 0.18, 0.16), at_least=0
+        "share of characters in the most frequent 2-gram, 3-gram, …", (0.2, 0.18, 0.16), at_least=0
     )
     duplicate_ngrams: tuple[float, ...] = option(
-        "characters in runs of 5, 6, … words that occurred before", (0.15, 0.14, 0.13, 0.12, 0.11, 0.1), at_least=0
+        "share of characters in repeated 5-grams, 6-grams, …", (0.15, 0.14, 0.13, 0.12, 0.11, 0.1), at_least=0
     )
 
     def apply(self, texts: Texts) -> RuleResult:
-        """Nothing is changed; up to 13 measures are taken."""
+        """Compute the measurements, 13 by default; change no text."""
         (line, line_chars), (paragraph, paragraph_chars) = _repeated_lines(texts), _repeated_paragraphs(texts)
-        measures = [
-            Measure("repeated lines", line, at_most=self.lines),
-            Measure("characters in them", line_chars, at_most=self.line_characters),
-            Measure("repeated paragraphs", paragraph, at_most=self.paragraphs),
-            Measure("characters in these", paragraph_chars, at_most=self.paragraph_characters),
+        measurements = [
+            Measurement("repeated lines", line, at_most=self.lines),
+            Measurement("characters in them", line_chars, at_most=self.line_characters),
+            Measurement("repeated paragraphs", paragraph, at_most=self.paragraphs),
+            Measurement("characters in these", paragraph_chars, at_most=self.paragraph_characters),
         ]
-        runs = RepeatedNgrams(texts)
+        repeated = RepeatedNgrams(texts)
         for n, limit in enumerate(self.top_ngrams, 2):
-            measures.append(Measure(f"most frequent {n} words", top_ngram(texts, n, runs), at_most=limit))
+            measurements.append(Measurement(f"most frequent {n} words", top_ngram(texts, n, repeated), at_most=limit))
         for n, limit in enumerate(self.duplicate_ngrams, 5):
-            measures.append(Measure(f"repeated {n} words", duplicate_ngrams(texts, n, limit, runs), at_most=limit))
-        return RuleResult(texts.texts, tuple(measures))
+            measurements.append(
+                Measurement(f"repeated {n} words", duplicate_ngrams(texts, n, limit, repeated), at_most=limit)
+            )
+        return RuleResult(texts.texts, tuple(measurements))
 
 
 def duplicate_lines(texts: Texts) -> np.ndarray:
-    """The share of lines, split at one or more "\\n", that stood in the text before."""
+    """Return the share of lines, split at one or more "\\n", that repeat an earlier line of the text."""
     return _repeated_lines(texts)[0]
 
 
 def duplicate_line_characters(texts: Texts) -> np.ndarray:
-    """The characters in such lines, over those of the text."""
+    """Return the share of the text's characters in such lines."""
     return _repeated_lines(texts)[1]
 
 
 def duplicate_paragraphs(texts: Texts) -> np.ndarray:
-    """The share of paragraphs, split at two or more "\\n", that stood in the text before."""
+    """Return the share of paragraphs, split at two or more "\\n", that repeat an earlier paragraph of the text."""
     return _repeated_paragraphs(texts)[0]
 
 
 def duplicate_paragraph_characters(texts: Texts) -> np.ndarray:
-    """The characters in such paragraphs, over those of the text."""
+    """Return the share of the text's characters in such paragraphs."""
     return _repeated_paragraphs(texts)[1]
 
 
 class RepeatedNgrams:
-    """Runs of n words that occur more than once in their text, of one batch.
+    """Finds the n-grams of words that occur more than once in their text, for one batch.
 
-    A run of n + 1 words can only occur again where both runs of n words in it do: so each n looks at few places.
+    An (n + 1)-gram can only repeat where both of its n-grams repeat. So each n searches only the positions of n − 1.
     """
 
     def __init__(self, texts: Texts):
         self.texts = texts
-        self.total = np.concatenate([[0], np.cumsum(texts.words.lengths)])  # characters in the words before each
-        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.total = np.concatenate([[0], np.cumsum(texts.words.lengths)])  # characters in all earlier words
+        self._by_n: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Their places (words at which they begin), equal ones side by side and in order; and which are the first."""
-        if n not in self._found:
-            self._found[n] = self._search(n)
-        return self._found[n]
+        """Return the positions (first words) of repeated n-grams, sorted by group, and which are first in a group."""
+        if n not in self._by_n:
+            self._by_n[n] = self._search(n)
+        return self._by_n[n]
 
     def _search(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         texts = self.texts
-        places = _places(texts, n)
-        if n - 1 in self._found:
+        positions = _ngram_positions(texts, n)
+        if n - 1 in self._by_n:
             among = np.zeros(len(texts.words.start) + 1, bool)
-            among[self._found[n - 1][0]] = True
-            places = places[among[places] & among[places + 1]]
+            among[self._by_n[n - 1][0]] = True
+            positions = positions[among[positions] & among[positions + 1]]
         hashes = splitmix64(
-            _hashes_at(texts.word_hashes, places, n) ^ splitmix64(texts.words.owner[places].astype(np.uint64))
+            _hashes_at(texts.word_hashes, positions, n) ^ splitmix64(texts.words.owner[positions].astype(np.uint64))
         )
-        # the hash's high bits and the place in the low ones, so that a plain sort, the fastest there is, keeps order
-        bits = np.uint64(max(1, len(places).bit_length()))
-        number = np.arange(len(places), dtype=np.uint64)
+        # The hash in the high bits and the index in the low bits: then the fastest sort, an unstable one, keeps the
+        # order.
+        bits = np.uint64(max(1, len(positions).bit_length()))
+        number = np.arange(len(positions), dtype=np.uint64)
         order = np.sort((hashes >> bits << bits) | number) & ((np.uint64(1) << bits) - np.uint64(1))
         ordered = hashes[order]
-        same = np.append(~changes(ordered), False)  # as the one before
+        same = np.append(~changes(ordered), False)  # equal to the previous one
         repeated = same[1:] | same[:-1]
-        return places[order[repeated]], ~same[:-1][repeated]
+        return positions[order[repeated]], ~same[:-1][repeated]
 
 
-def top_ngram(texts: Texts, n: int, runs: RepeatedNgrams | None = None) -> np.ndarray:
-    """Characters in the most frequent run of n words, all its occurrences together, over those of the text.
+def top_ngram(texts: Texts, n: int, repeated: RepeatedNgrams | None = None) -> np.ndarray:
+    """Return the share of the text's characters in all occurrences of its most frequent n-gram.
 
-    A run's characters are its words' with one space between them. Where several are as frequent, the first counts.
+    The characters of an n-gram are those of its words, joined by single spaces. Of equally frequent
+    ones, the first counts.
     """
-    runs = runs or RepeatedNgrams(texts)
-    places, first = runs.of(n)
+    repeated = repeated or RepeatedNgrams(texts)
+    positions, first = repeated.of(n)
     begins = np.flatnonzero(first)
-    counts, heads = np.diff(np.append(begins, len(places))), places[begins]
-    # where nothing is repeated, the text's first run is the one
-    lone = np.flatnonzero(texts.words.counts >= n)
-    heads, counts = np.append(heads, texts.words.first[lone]), np.append(counts, np.ones(len(lone), np.int64))
-    of = np.searchsorted(texts.words.first, heads, side="right") - 1
-    best = np.lexsort((heads, -counts, of))
-    best = best[changes(of[best])]
-    found = np.zeros(len(texts), np.int64)
-    found[of[best]] = counts[best] * (runs.total[heads[best] + n] - runs.total[heads[best]] + n - 1)
-    return _over_length(found, texts)
+    counts, starts = np.diff(np.append(begins, len(positions))), positions[begins]
+    # In a text without repetition, its first n-gram counts.
+    unrepeated = np.flatnonzero(texts.words.counts >= n)
+    starts, counts = (
+        np.append(starts, texts.words.first[unrepeated]),
+        np.append(counts, np.ones(len(unrepeated), np.int64)),
+    )
+    owner = np.searchsorted(texts.words.first, starts, side="right") - 1
+    best = np.lexsort((starts, -counts, owner))
+    best = best[changes(owner[best])]
+    characters = np.zeros(len(texts), np.int64)
+    characters[owner[best]] = counts[best] * (repeated.total[starts[best] + n] - repeated.total[starts[best]] + n - 1)
+    return _over_length(characters, texts)
 
 
-def duplicate_ngrams(texts: Texts, n: int, least: float = 0.0, runs: RepeatedNgrams | None = None) -> np.ndarray:
-    """Characters in runs of n words that occurred before, over those of the text.
+def duplicate_ngrams(
+    texts: Texts, n: int, threshold: float = 0.0, repeated: RepeatedNgrams | None = None
+) -> np.ndarray:
+    """Return the share of the text's characters in n-grams that occurred earlier in the text.
 
-    The text is read from the left; after a run that has occurred before, reading goes on behind it, so that no word
-    counts twice. least: where an upper bound is not above it the bound is returned, which costs much less.
+    The text is scanned from the left. After a repeated n-gram the scan continues at its end, so that no word
+    counts twice.
+
+    Args:
+        texts: the batch.
+        n: words per n-gram.
+        threshold: texts whose upper bound is at most this are not scanned; the bound is returned, which is much faster.
+        repeated: the repeated n-grams of the batch, if they are known.
     """
-    runs = runs or RepeatedNgrams(texts)
-    places, first = runs.of(n)
-    result = _over_length(_covered(runs, np.sort(places[~first]), n), texts)
-    above = np.flatnonzero(result > least)
+    repeated = repeated or RepeatedNgrams(texts)
+    positions, first = repeated.of(n)
+    result = _over_length(_covered(repeated, np.sort(positions[~first]), n), texts)
+    above = np.flatnonzero(result > threshold)
     if len(above):
-        order = np.argsort(places)
-        places, group = places[order], np.cumsum(first)[order]
-        bounds = np.searchsorted(places, texts.words.first)
+        order = np.argsort(positions)
+        positions, group = positions[order], np.cumsum(first)[order]
+        bounds = np.searchsorted(positions, texts.words.first)
         for i in above:
             part = slice(bounds[i], bounds[i + 1])
-            characters = _walk(places[part].tolist(), group[part].tolist(), runs.total, n)
+            characters = _scan(positions[part].tolist(), group[part].tolist(), repeated.total, n)
             result[i] = characters / max(1, texts.lengths[i])
     return result
 
 
-def _walk(places: list[int], groups: list[int], total: np.ndarray, n: int) -> int:
+def _scan(positions: list[int], groups: list[int], total: np.ndarray, n: int) -> int:
+    """Count the characters in n-grams that occurred earlier; skip n-grams that overlap a counted one."""
     seen: set[int] = set()
     characters = free = 0
-    for place, group in zip(places, groups, strict=True):
-        if place < free:
+    for position, group in zip(positions, groups, strict=True):
+        if position < free:
             continue
         if group in seen:
-            characters += int(total[place + n] - total[place])
-            free = place + n
+            characters += int(total[position + n] - total[position])
+            free = position + n
         else:
             seen.add(group)
     return characters
 
 
-def _covered(runs: RepeatedNgrams, places: np.ndarray, n: int) -> np.ndarray:
-    """Characters in the words of runs at these places, in order, each word once [N]."""
-    fresh = np.maximum(places, np.append(0, places + n)[:-1])  # behind the run before
-    owner = np.searchsorted(runs.texts.words.first, places, side="right") - 1
-    return np.bincount(owner, runs.total[places + n] - runs.total[fresh], len(runs.texts))
+def _covered(repeated: RepeatedNgrams, positions: np.ndarray, n: int) -> np.ndarray:
+    """Count per text the characters in n-grams at these sorted positions, each word once [N]."""
+    fresh = np.maximum(positions, np.append(0, positions + n)[:-1])  # not covered by the previous n-gram
+    owner = np.searchsorted(repeated.texts.words.first, positions, side="right") - 1
+    return np.bincount(owner, repeated.total[positions + n] - repeated.total[fresh], len(repeated.texts))
 
 
-def _places(texts: Texts, n: int) -> np.ndarray:
-    """The words at which a run of n words of one text begins."""
+def _ngram_positions(texts: Texts, n: int) -> np.ndarray:
+    """Return the words at which an n-gram within one text begins."""
     owner = texts.words.owner
     return np.flatnonzero(owner[: len(owner) - n + 1] == owner[n - 1 :]) if len(owner) >= n else np.zeros(0, np.int64)
 
 
-def _hashes_at(words: np.ndarray, places: np.ndarray, n: int) -> np.ndarray:
-    """Hashes of n words in a row at these places."""
-    return ngram_hashes(words, n)[places] if len(places) * 4 > len(words) else ngrams_at(words, places, n)
+def _hashes_at(words: np.ndarray, positions: np.ndarray, n: int) -> np.ndarray:
+    """Return the hashes of the n-grams at these positions."""
+    return (
+        ngram_hashes(words, n)[positions] if len(positions) * 4 > len(words) else ngram_hashes_at(words, positions, n)
+    )
 
 
 def _by_text(hashes: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Keys that sort by text first: its number in the high bits, the hash's in the others."""
+    """Return keys with the text's index in the high bits and the hash in the low bits, so that texts are separate."""
     bits = max(1, int(owner[-1]).bit_length()) if len(owner) else 1
     return (owner.astype(np.uint64) << np.uint64(64 - bits)) | (splitmix64(hashes) >> np.uint64(bits))
 
 
 def _seen_before(keys: np.ndarray) -> np.ndarray:
-    """The places of all keys that occur at a smaller place too."""
+    """Return the indices of all keys that also occur at a smaller index."""
     ordered = np.sort(keys)
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(repeated):
@@ -201,22 +219,22 @@ def _over_length(characters: np.ndarray, texts: Texts) -> np.ndarray:
 
 
 def _repeated_lines(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of lines that stood before, and of their characters, for each text [N]."""
-    again, full = repeated_lines(texts), texts.lines.lengths > 0
-    # newlines at an end of the text make one more line there, which is empty
+    """Return the shares of repeated lines, and of characters in them, for each text [N]."""
+    repeated, full = repeated_lines(texts), texts.lines.lengths > 0
+    # Newlines at the start or end of a text make one more, empty, line there.
     edge = np.array([t[:1] == "\n" for t in texts.texts], int), np.array([t[-1:] == "\n" for t in texts.texts], int)
     count = np.maximum(1, texts.lines.total(full) + edge[0] + edge[1])
-    characters = texts.lines.total(texts.lines.lengths * again)
-    return (texts.lines.total(again) + (edge[0] & edge[1])) / count, _over_length(characters, texts)
+    characters = texts.lines.total(texts.lines.lengths * repeated)
+    return (texts.lines.total(repeated) + (edge[0] & edge[1])) / count, _over_length(characters, texts)
 
 
 def repeated_lines(texts: Texts) -> np.ndarray:
-    """Which lines are not empty and stood in their text before, bool [lines]."""
-    lines, again = texts.lines, np.zeros(len(texts.lines.start), bool)
+    """Return which lines are not empty and repeat an earlier line of their text, bool [lines]."""
+    lines, repeated = texts.lines, np.zeros(len(texts.lines.start), bool)
     full = np.flatnonzero(lines.lengths > 0)
     hashes = texts.hashes.of(lines.start[full], lines.end[full])
-    again[full[_seen_before(_by_text(hashes, lines.owner[full]))]] = True
-    return again
+    repeated[full[_seen_before(_by_text(hashes, lines.owner[full]))]] = True
+    return repeated
 
 
 def _repeated_paragraphs(texts: Texts) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Which language a text is in, by py3langid's model (Lui and Baldwin 2012), for a whole batch at once.
+"""Language identification by py3langid's model (Lui and Baldwin 2012), for a full batch at once.
 
-py3langid walks an automaton over one text's bytes after another. Its state depends on the last few bytes alone, so here
-the bytes of all texts are cut into short pieces that are walked together.
+py3langid runs an automaton over the bytes of one text. Its state depends only on the last few bytes. So the bytes of
+all texts are split into short pieces here, over which the automaton runs in parallel.
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from demiglace.cleaning.rules.base import Measure, Rule, RuleResult
+from demiglace.cleaning.rules.base import Measurement, Rule, RuleResult
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.options import option
 from demiglace.errors import ConfigError, unknown
@@ -22,20 +22,20 @@ from demiglace.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_BREAK = b"\xff"  # never in UTF-8, so that no feature goes on behind it
-_DEPTH = 6  # bytes of the longest feature: what stands before them does not matter
+_BREAK = b"\xff"  # does not occur in UTF-8, so that no feature continues across it
+_DEPTH = 6  # bytes of the longest feature; earlier bytes do not influence the state
 _PIECE = 64
 
 
 @dataclass(frozen=True)
 class Language(Rule):
-    """Documents in the languages that are wanted."""
+    """Keep documents in these languages."""
 
     name: ClassVar[str] = "language"
 
     languages: tuple[str, ...] = option("ISO 639-1 codes", ("en",))
-    min_probability: float = option("probability that it is one of them, at least", 0.65, at_least=0, at_most=1)
-    characters: int = option("how many of a text's first characters are looked at", 1000, at_least=1)
+    min_probability: float = option("total probability of these languages, at least", 0.65, at_least=0, at_most=1)
+    characters: int = option("characters of a text that are read, from its start", 1000, at_least=1)
 
     def check(self) -> None:
         """Raise `ConfigError` for a language that the model does not know."""
@@ -44,26 +44,26 @@ class Language(Rule):
                 raise ConfigError(unknown("language", code, _model().classes))
 
     def apply(self, texts: Texts) -> RuleResult:
-        """Nothing is changed; the languages' probability is measured."""
+        """Compute the total probability of the languages; change no text."""
         wanted = np.isin(_model().classes, self.languages)
         values = probabilities([t[: self.characters] for t in texts.texts])[:, wanted].sum(1)
-        measure = Measure(f"probability of {', '.join(self.languages)}", values, at_least=self.min_probability)
+        measure = Measurement(f"probability of {', '.join(self.languages)}", values, at_least=self.min_probability)
         return RuleResult(texts.texts, (measure,))
 
 
 def probabilities(texts: Sequence[str]) -> np.ndarray:
-    """The probability of each language [N, languages], in the order of `languages`."""
+    """Return the probability of each language [N, languages], in the order of `languages()`."""
     model, encoded = _model(), [_encoded(t) for t in texts]
     counts = _features(encoded)
     lengths = np.maximum(1, [len(e) for e in encoded]).astype(np.float32)
-    found = np.diff(counts.indptr) > 0
-    scores = np.where(found[:, None], counts @ model.weights + model.prior, 0) / np.sqrt(lengths)[:, None]
+    has_features = np.diff(counts.indptr) > 0
+    scores = np.where(has_features[:, None], counts @ model.weights + model.prior, 0) / np.sqrt(lengths)[:, None]
     odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
     return (odds / odds.sum(1, keepdims=True)) @ model.merge
 
 
 def languages() -> tuple[str, ...]:
-    """The codes of all languages that are known."""
+    """Return the codes of all languages of the model."""
     return _model().classes
 
 
@@ -75,7 +75,7 @@ class _Model:
     feature: np.ndarray
     weights: np.ndarray
     prior: np.ndarray
-    merge: np.ndarray  # a language has one column for each script, which are added
+    merge: np.ndarray  # [scripts of languages, languages]; sums the scripts of a language
 
 
 @cache
@@ -89,35 +89,35 @@ def _model() -> _Model:
 
 
 def _encoded(text: str) -> bytes:
-    """As the model was trained: capitals alone are lowered, characters composed."""
+    """Encode a text as in the model's training: lower case if all are capitals, and composed characters (NFC)."""
     text = text.lower() if text.isupper() else text
     text = text if text.isascii() else unicodedata.normalize("NFC", text)
     return text.encode("utf-8", "surrogatepass")
 
 
 def _features(encoded: Sequence[bytes]) -> "csr_array":
-    """log(1 + how often) of each feature in each text, sparse [N, features]."""
+    """Return log(1 + count) of each feature in each text, sparse [N, features]."""
     from scipy.sparse import csr_array
 
-    found = _walk(_BREAK.join(encoded) + _BREAK)
+    features = _walk(_BREAK.join(encoded) + _BREAK)
     ends = np.cumsum([len(e) + 1 for e in encoded])
-    places = np.flatnonzero(found >= 0)
-    owners = np.searchsorted(ends, places, side="right")
+    positions = np.flatnonzero(features >= 0)
+    owners = np.searchsorted(ends, positions, side="right")
     shape = (len(encoded), len(_model().weights))
-    counts = csr_array((np.ones(len(places), np.float32), (owners, found[places])), shape=shape)
+    counts = csr_array((np.ones(len(positions), np.float32), (owners, features[positions])), shape=shape)
     counts.sum_duplicates()
     counts.data = np.log1p(counts.data)
     return counts
 
 
 def _walk(content: bytes) -> np.ndarray:
-    """The feature that ends at each byte, or -1; int64 [bytes]."""
+    """Return the feature that ends at each byte, or -1; int64 [bytes]."""
     model, pieces = _model(), -(-len(content) // _PIECE)
     padded = np.frombuffer((_BREAK * _DEPTH + content).ljust(_DEPTH + pieces * _PIECE, _BREAK), np.uint8)
-    letters = np.ascontiguousarray(sliding_window_view(padded, _DEPTH + _PIECE)[::_PIECE].T)
-    state, found = np.zeros(pieces, np.int64), np.empty((_PIECE, pieces), np.int64)
-    for step, letter in enumerate(letters):
-        state = model.next_state.take(model.row.take(state) + letter)
-        if step >= _DEPTH:  # before that a piece only finds out where it is
-            model.feature.take(state, out=found[step - _DEPTH], mode="clip")
-    return found.T.ravel()[: len(content)]
+    columns = np.ascontiguousarray(sliding_window_view(padded, _DEPTH + _PIECE)[::_PIECE].T)
+    state, features = np.zeros(pieces, np.int64), np.empty((_PIECE, pieces), np.int64)
+    for offset, column in enumerate(columns):
+        state = model.next_state.take(model.row.take(state) + column)
+        if offset >= _DEPTH:  # the first bytes of a piece only set the automaton's state
+            model.feature.take(state, out=features[offset - _DEPTH], mode="clip")
+    return features.T.ravel()[: len(content)]

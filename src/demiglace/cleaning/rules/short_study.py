@@ -15,33 +15,35 @@ from typing import ClassVar
 import numpy as np
 
 from demiglace.cleaning.rules.base import Rule, RuleResult
-from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, all_but_first, contents, marks, without_lines
+from demiglace.cleaning.rules.dedup import CollectionRule, KeyTable, all_but_first, contents, key_table, without_lines
 from demiglace.cleaning.text_arrays import SPACE, WORD, Hashes, Texts, splitmix64
 
 _MARKS = re.compile(r"[^\w\s]")
-# html.parser reads "<" and a letter as a start tag, and raises at no other place than a marked section, "<!["
+# html.parser reads "<" and a letter as a start tag, and raises only at a marked section, "<!["
 _MAY_BEGIN_TAG = re.compile(r"<(?:[a-zA-Z]|!\[)")
-_MOST_WORK = 10_000_000  # characters read again after tags, comments and the like that do not end; a few seconds
+_MOST_WORK = 10_000_000  # characters read again after unterminated tags and comments; takes a few seconds
 _ENDS = 4
 
 
 @dataclass(frozen=True)
 class UniqueLines(CollectionRule):
-    """Remove all but the first of the lines that have equal keys, in the whole collection."""
+    """Remove all but the first of the lines that have equal keys, in the collection."""
 
     name: ClassVar[str] = "unique-lines"
 
     def keys(self, texts: Texts, documents: np.ndarray, sites: Sequence[str]) -> KeyTable:
-        """`line_key` of every line, hashed to 64 bits."""
+        """Return `line_key` of every line, hashed to 64 bits."""
         lines = texts.lines
-        return marks(line_keys(texts), documents[lines.owner], np.arange(len(lines.start)) - lines.first[lines.owner])
+        return key_table(
+            line_keys(texts), documents[lines.owner], np.arange(len(lines.start)) - lines.first[lines.owner]
+        )
 
-    def settle(self, keys: KeyTable) -> KeyTable:
-        """All but the first of each key, and as their key the first's document."""
+    def reduce(self, keys: KeyTable) -> KeyTable:
+        """Mark all lines but the first of each key; the key of a mark is the document of the first line."""
         return all_but_first(keys)
 
     def apply(self, texts: Texts, marked: KeyTable) -> RuleResult:
-        """Lines are taken out; a document of which nothing is left is dropped."""
+        """Remove the lines; drop documents without remaining text."""
         return without_lines(texts, marked, "key seen before", np.ones(len(marked)), 0, marked.key)
 
 
@@ -52,36 +54,36 @@ class HtmlLines(Rule):
     name: ClassVar[str] = "html-lines"
 
     def apply(self, texts: Texts) -> RuleResult:
-        """Lines are taken out; a document of which nothing is left is dropped."""
+        """Remove the lines; drop documents without remaining text."""
         tagged = [(i, n) for i, text in enumerate(texts.texts) for n in tagged_lines(text)]
         documents, numbers = np.array(tagged, np.int64).reshape(-1, 2).T
-        found = np.ones(len(tagged))
-        return without_lines(texts, marks(found, documents, numbers), "HTML tag", found, 0)
+        ones = np.ones(len(tagged))
+        return without_lines(texts, key_table(ones, documents, numbers), "HTML tag", ones, 0)
 
 
 def tagged_lines(text: str) -> list[int]:
     """Return the 0-based numbers of the lines for which `has_tag` is true; lines without a possible tag are skipped."""
-    found, line, start = [], 0, 0
+    tagged, line, start = [], 0, 0
     candidate = _MAY_BEGIN_TAG.search(text)
     while candidate:
         begin, end = text.rfind("\n", 0, candidate.start()) + 1, text.find("\n", candidate.start())
         end = len(text) if end < 0 else end
         line += text.count("\n", start, begin)
         if finds_tag(text[begin:end]):
-            found.append(line)
+            tagged.append(line)
         start, candidate = begin, _MAY_BEGIN_TAG.search(text, end)
-    return found
+    return tagged
 
 
 def line_keys(texts: Texts) -> np.ndarray:
     """Return a 64-bit hash of `line_key` for every line of a batch, uint64 [lines]."""
-    lines, inner = texts.lines, (texts.kinds & WORD) != 0
+    lines, inner = texts.lines, (texts.char_flags & WORD) != 0
     letters, others = texts.codes[inner], np.flatnonzero(~inner)
-    rank = np.flatnonzero(texts.kinds[others] & SPACE)
+    rank = np.flatnonzero(texts.char_flags[others] & SPACE)
     spaces = others[rank]
-    # from places among all characters to places among letters
+    # convert positions among all characters to positions among letters
     first, last = (edge - np.searchsorted(others, edge) for edge in (lines.start, lines.end))
-    # words, without their marks, begin at a letter that is the first behind a space or at the line's start
+    # words, without punctuation, begin at the first letter after a space or at the start of the line
     fresh = np.zeros(len(letters) + 1, bool)
     fresh[first] = True
     fresh[spaces - rank] = True
@@ -99,13 +101,13 @@ def _right_stripped(texts: Texts) -> np.ndarray:
     """Return the end of every line of a batch without its trailing white space [lines]."""
     lines, end = texts.lines, texts.lines.end.copy()
     filled = np.flatnonzero(lines.lengths)
-    rows = filled[(texts.kinds[end[filled] - 1] & SPACE) != 0]
+    rows = filled[(texts.char_flags[end[filled] - 1] & SPACE) != 0]
     end[rows] -= np.array([len(line) - len(line.rstrip()) for line in contents(texts, rows)], np.int64)
     return end
 
 
 def _at(begins: np.ndarray, index: np.ndarray, high: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """The letter at which a word begins, or the end of the line behind its last one."""
+    """Return the letter at which a word begins; past the last word of a line, the end of the line."""
     return np.where(index < high, np.append(begins, 0)[index], last)
 
 
@@ -147,7 +149,7 @@ def finds_tag(line: str) -> bool:
     return False
 
 
-class _FoundTag(Exception):  # noqa: N818  (no error, but the end of a search)
+class _FoundTag(Exception):  # noqa: N818  (not an error: it ends a search)
     pass
 
 

@@ -1,30 +1,31 @@
-"""The steps in this process, one after another; other processes may work on the same directory."""
+"""The local executor: the jobs run in this process, one after another."""
 
 import time
 
-from demiglace.compare.job_graph import Job, JobGraph
-from demiglace.compare.jobs import run_step
-from demiglace.compare.progress import ProgressListener
-from demiglace.compare.scheduler import Schedule
+from demiglace.compare.executors.base import Executor
+from demiglace.compare.job_graph import Job
+from demiglace.compare.jobs import run_job
 
 _POLL_SECONDS = 0.5
 
 
-def run_local(plan: JobGraph, schedule: Schedule, watcher: ProgressListener) -> None:
-    """Run all steps. What another process is at is left for later, and waited for when nothing else is left."""
-    while not schedule.finished:
-        # the first that is free, then look anew: its evaluation comes before the next student
-        if not any(_attempt(plan, step, schedule, watcher) for step in schedule.ready()):
-            time.sleep(_POLL_SECONDS)
+class LocalExecutor(Executor):
+    """Runs the jobs in this process. Other processes may work on the same directory at the same time."""
 
+    def run(self) -> None:
+        """Run every job that is not done; wait for jobs of other processes only when nothing else is ready."""
+        while not self.schedule.finished:
+            # After each job the search starts again from the first one, so a run is evaluated before the next one
+            # starts.
+            if not any(self._run_if_free(job) for job in self.schedule.ready()):
+                time.sleep(_POLL_SECONDS)
 
-def _attempt(plan: JobGraph, step: Job, schedule: Schedule, watcher: ProgressListener) -> bool:
-    schedule.begin(step)
-    watcher.began(step)
-    ending = run_step(step, plan.home, wait=False)
-    if ending is None:
-        schedule.put_back(step)
-        return False
-    schedule.end(step, ending)
-    watcher.ended(step, ending)
-    return True
+    def _run_if_free(self, job: Job) -> bool:
+        """Run a job and return True, or return False if another process is running it."""
+        self.start(job)
+        result = run_job(job, self.graph.home, wait=False)
+        if result is None:
+            self.schedule.requeue(job)
+            return False
+        self.end(job, result)
+        return True

@@ -1,72 +1,76 @@
-"""The steps as tasks of a Ray cluster: an existing one, or one of this machine."""
+"""The Ray executor: each job is a task of a Ray cluster, an existing one or a new one on this machine."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from demiglace.cluster import connect
-from demiglace.compare.job_graph import Job, JobGraph
-from demiglace.compare.jobs import JobResult, run_step
-from demiglace.compare.progress import ProgressListener
-from demiglace.compare.scheduler import Schedule
+from demiglace.compare.executors.base import Executor
+from demiglace.compare.job_graph import Job
+from demiglace.compare.jobs import JobResult, run_job
 
 _POLL_SECONDS = 1.0
 
 
-def run_ray(
-    plan: JobGraph, schedule: Schedule, watcher: ProgressListener, *, address: str | None, cpus: int, gpus: float = 0.0
-) -> None:
-    """Run all steps on a cluster, which must see the same files under the same paths.
+@dataclass(frozen=True)
+class RayExecutor(Executor):
+    """Runs the jobs on a Ray cluster whose machines see the same files under the same paths."""
 
-    address: `auto` or ray://HOST:PORT for an existing cluster, none for one on this machine; cpus, gpus: of each run.
-    Raises `ConfigError` where Ray is not installed or the cluster cannot be reached.
-    """
-    ray = _connect(address, cpus)
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(_remote_job)
-    refs: dict[str, Any] = {}  # by step key, in the order in which they were handed over
-    try:
-        while not schedule.finished:
-            for step in schedule.ready():
-                if step.key not in refs:
-                    refs[step.key] = remote.remote(step, str(plan.home.absolute()), str(plan.home), str(Path.cwd()))
-            schedule.workers = _max_concurrency(ray.cluster_resources(), cpus, gpus)
-            for step in (schedule.steps[key] for key in islice(refs, schedule.workers)):  # the others wait in a queue
-                if schedule.status[step.key] == "pending":
-                    schedule.begin(step)
-                    watcher.began(step)
-            done, _ = ray.wait(list(refs.values()), num_returns=1, timeout=_POLL_SECONDS)
-            for step in [schedule.steps[key] for key, ref in refs.items() if ref in done]:
-                ending = _ending(ray, refs.pop(step.key))
-                schedule.end(step, ending)
-                watcher.ended(step, ending)
-    finally:
-        for ref in refs.values():  # an interrupt: a run goes on from its checkpoint when the command is repeated
-            ray.cancel(ref, force=True)
-        ray.shutdown()
+    address: str | None  # `auto` or ray://HOST:PORT for an existing cluster; None starts one on this machine
+    cpus: int  # of each job
+    gpus: float = 0.0  # of each job
+
+    def run(self) -> None:
+        """Run every job that is not done. Raises `ConfigError` if Ray is missing or the cluster cannot be reached."""
+        ray = _connect(self.address, self.cpus)
+        remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_remote_job)
+        home = self.graph.home
+        refs: dict[str, Any] = {}  # job key -> reference of its Ray task, in the order of submission
+        try:
+            while not self.schedule.finished:
+                for job in self.schedule.ready():
+                    if job.key not in refs:
+                        refs[job.key] = remote.remote(job, str(home.absolute()), str(home), str(Path.cwd()))
+                self._mark_running(refs, _max_concurrency(ray.cluster_resources(), self.cpus, self.gpus))
+                done, _ = ray.wait(list(refs.values()), num_returns=1, timeout=_POLL_SECONDS)
+                for job in [self.schedule.jobs[key] for key, ref in refs.items() if ref in done]:
+                    self.end(job, _result_of(ray, refs.pop(job.key)))
+        finally:
+            for ref in refs.values():  # after an interrupt; the same command resumes the runs from their checkpoints
+                ray.cancel(ref, force=True)
+            ray.shutdown()
+
+    def _mark_running(self, refs: Mapping[str, Any], workers: int) -> None:
+        """Mark the first submitted tasks as running, as many as the cluster runs at once; the rest are queued."""
+        self.schedule.workers = workers
+        for job in (self.schedule.jobs[key] for key in islice(refs, workers)):
+            if self.schedule.status[job.key] == "pending":
+                self.start(job)
 
 
 def _max_concurrency(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """How many runs a cluster of these resources has room for at once; at least one."""
-    rooms = [resources.get("CPU", 0.0) / cpus, *([resources.get("GPU", 0.0) / gpus] if gpus else [])]
-    return max(1, int(min(rooms)))
+    """Return how many jobs fit on a cluster with these resources at once, at least 1."""
+    fits = [resources.get("CPU", 0.0) / cpus, *([resources.get("GPU", 0.0) / gpus] if gpus else [])]
+    return max(1, int(min(fits)))
 
 
-def _remote_job(step: Job, absolute: str, home: str, folder: str) -> JobResult:
-    """In a worker: run a step in the directory where the command was given, so that its paths mean the same."""
+def _remote_job(job: Job, absolute: str, home: str, working_directory: str) -> JobResult:
+    """Run a job in a Ray worker, in the command's working directory, so that relative paths mean the same."""
     if not Path(absolute).is_dir():
         return JobResult(
             0.0, f"this machine of the cluster has no {absolute}; the runs must be on a shared disk.", True
         )
-    os.chdir(folder)
-    ending = run_step(step, Path(home))
-    assert ending is not None  # it waits
-    return ending
+    os.chdir(working_directory)
+    result = run_job(job, Path(home))
+    assert result is not None  # with wait=True it always returns a result
+    return result
 
 
-def _ending(ray: Any, ref: Any) -> JobResult:
-    """What a task said; a worker that died has said nothing."""
+def _result_of(ray: Any, ref: Any) -> JobResult:
+    """Return the result of a Ray task; if its worker died, a result with Ray's error."""
     try:
         return ray.get(ref)
     except ray.exceptions.RayError as error:
@@ -75,6 +79,6 @@ def _ending(ray: Any, ref: Any) -> JobResult:
 
 
 def _connect(address: str | None, cpus: int) -> Any:
-    # the cluster's machines have an environment of their own; data sets are to come from where they do here
+    # The machines of the cluster have their own environment; data sets must come from the same directory as here.
     variables = {"OMP_NUM_THREADS": str(cpus), "DEMIGLACE_DATA": os.environ.get("DEMIGLACE_DATA", "")}
     return connect(address or "local", variables)

@@ -45,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready to be tokenised.
+    """A data set ready to be tokenized.
 
     splits: "train", "validation" and, where there is one, "test"; metrics: names in `evaluation.metrics.METRICS`,
     the deciding one first; drops: reason -> number of rows left out; fingerprint: of rows, labels and their order;

@@ -1,4 +1,4 @@
-"""Blocks: a corpus cut into rows of equally many tokens, and what a model has to predict in them."""
+"""Blocks: a corpus split into rows of equal length, with the tokens that a language model predicts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,66 +11,66 @@ from demiglace.data.batch import Batch
 from demiglace.data.text.token_shards import Corpus
 from demiglace.errors import DataError
 
-_KEEP_PROB, _RANDOM = 0.1, 0.1  # of the masked places: those that keep their token, and those that get another one
+_KEEP_PROB, _RANDOM_PROB = 0.1, 0.1  # of the selected positions: keep the token, or replace it by a random one
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Masked language modelling (Devlin et al. 2019, arXiv 1810.04805): which share of the places is to be predicted.
+    """Masked language modelling (Devlin et al. 2019, arXiv 1810.04805).
 
-    Of those 80 % are masked, 10 % get a random token, 10 % stay. mask_id: the mask token's id; vocabulary: ids that a
-    random token is drawn from, as (first, end); they are drawn anew each epoch (Liu et al. 2019, arXiv 1907.11692).
+    Of the selected positions 80 % are masked, 10 % get a random token and 10 % keep theirs. The selection differs in
+    each epoch (dynamic masking, Liu et al. 2019, arXiv 1907.11692).
     """
 
-    share: float
-    mask_id: int
-    vocabulary: tuple[int, int]
+    share: float  # of the positions that are predicted
+    mask_id: int  # of the mask token
+    vocabulary: tuple[int, int]  # random tokens have first ≤ id < end
     seed: int
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows of `size` tokens. numbers: int64 [N], row i is the tokens from numbers[i] · size on.
+    """N rows of equal length from a corpus.
 
-    Without masking a row's labels are its tokens' successors, so the corpus holds one token behind each row, and every
-    token of a row but the corpus' first is predicted once.
+    Without masking, the label of a token is the next token. So the corpus has one more token after each row, and every
+    token but the first of the corpus is predicted once.
     """
 
     corpus: Corpus
-    size: int
-    numbers: np.ndarray
-    masking: Masking | None = None
+    size: int  # tokens per row
+    numbers: np.ndarray  # int64 [N]; row i begins at token numbers[i] · size
+    masking: Masking | None = None  # None for causal language models
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64 [N]."""
+        """Return the number of tokens of each row, int64 [N]."""
         return np.broadcast_to(np.int64(self.size), len(self))
 
     @property
     def labelled(self) -> np.ndarray:
-        """Every row tells what is to be predicted in it: bool [N]."""
+        """Return True for every row, bool [N], since each contains its labels."""
         return np.broadcast_to(np.True_, len(self))
 
     @property
-    def targets(self) -> int:
-        """Tokens of a row that are predicted."""
+    def num_targets(self) -> int:
+        """Return the number of tokens of a row that are predicted."""
         return self.size if self.masking is None else max(1, round(self.masking.share * self.size))
 
     @property
-    def lines(self) -> "Places":
-        """Where each row was read, for messages."""
-        return Places(self)
+    def lines(self) -> "BlockLocations":
+        """Return the location of each row, for messages."""
+        return BlockLocations(self)
 
     def batch(self, rows: np.ndarray, device: torch.device | str, weight: float, epoch: int) -> Batch:
-        """The batch of these rows; which places are masked is a function of (seed, epoch, row)."""
+        """Return the batch of these rows; the masks are a function of (seed, epoch, row)."""
         starts = self.numbers[rows] * self.size
         tokens = np.stack([self.corpus.read(int(s), int(s) + self.size + 1) for s in starts])
-        ids, places, labels = tokens[:, :-1], None, tokens[:, 1:]
+        ids, positions, labels = tokens[:, :-1], None, tokens[:, 1:]
         if self.masking is not None:
-            ids, places, labels = self._masked(ids.copy(), self.masking, rows, epoch)
+            ids, positions, labels = self._mask(ids.copy(), self.masking, rows, epoch)
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
@@ -83,28 +83,31 @@ class Blocks:
             labelled=torch.ones(len(rows), dtype=torch.bool, device=device),
             weights=torch.full((len(rows),), weight, device=device),
             rows=rows,
-            places=None if places is None else tensor(places),
+            positions=None if positions is None else tensor(positions),
         )
 
-    def _masked(
+    def _mask(
         self, ids: np.ndarray, masking: Masking, rows: np.ndarray, epoch: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Perturbed ids [B, L], the places to predict [B, K] and what stood there [B, K]."""
-        places = np.empty((len(rows), self.targets), dtype=np.int64)
-        labels = np.empty_like(places)
+        """Return the masked ids [B, L], the positions to predict [B, K] and the original ids there [B, K]."""
+        positions = np.empty((len(rows), self.num_targets), dtype=np.int64)
+        labels = np.empty_like(positions)
         for i, row in enumerate(rows):
             generator = np.random.default_rng((masking.seed, epoch, int(self.numbers[row])))
-            places[i] = np.sort(generator.choice(self.size, self.targets, replace=False))
-            labels[i] = ids[i, places[i]]
-            fate, drawn = generator.random(self.targets), generator.integers(*masking.vocabulary, self.targets)
-            ids[i, places[i]] = np.select(
-                [fate < _KEEP_PROB, fate < _KEEP_PROB + _RANDOM], [labels[i], drawn], masking.mask_id
+            positions[i] = np.sort(generator.choice(self.size, self.num_targets, replace=False))
+            labels[i] = ids[i, positions[i]]
+            draws, random_ids = (
+                generator.random(self.num_targets),
+                generator.integers(*masking.vocabulary, self.num_targets),
             )
-        return ids, places, labels
+            ids[i, positions[i]] = np.select(
+                [draws < _KEEP_PROB, draws < _KEEP_PROB + _RANDOM_PROB], [labels[i], random_ids], masking.mask_id
+            )
+        return ids, positions, labels
 
 
-class Places(Sequence[tuple[str, int]]):
-    """The file of each row, and which of its tokens the row begins with, counted from 1."""
+class BlockLocations(Sequence[tuple[str, int]]):
+    """The location of each row: (file, index of its first token in the file, from 1)."""
 
     def __init__(self, blocks: Blocks):
         self._blocks = blocks
@@ -113,7 +116,7 @@ class Places(Sequence[tuple[str, int]]):
         return len(self._blocks)
 
     def __getitem__(self, row: int) -> tuple[str, int]:  # type: ignore[override]
-        source, token = self._blocks.corpus.place(int(self._blocks.numbers[row]) * self._blocks.size)
+        source, token = self._blocks.corpus.locate(int(self._blocks.numbers[row]) * self._blocks.size)
         return f"{source}:token", token + 1
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
@@ -121,17 +124,17 @@ class Places(Sequence[tuple[str, int]]):
 
 
 def all_blocks(corpus: Corpus, size: int, masking: Masking | None = None) -> Blocks:
-    """A corpus cut into as many rows as it fills; the rest of less than a row is left out.
+    """Split a corpus into rows of `size` tokens; tokens after the last full row are not used.
 
-    Raises `DataError` where it fills none.
+    Raises `DataError` if the corpus has less than one row and the token after it.
     """
     count = (len(corpus) - 1) // size
     if count < 1:
         raise DataError(
-            f"the corpus has {len(corpus):,} tokens, fewer than one block of {size} and the token behind it; give more "
-            "text or a smaller --block-size."
+            f"the corpus has {len(corpus):,} tokens, fewer than one block of {size} and one token to predict; give "
+            "more text or a smaller --block-size."
         )
     return Blocks(corpus, size, np.arange(count), masking)
 
 
-USUAL_BLOCK = 512
+USUAL_BLOCK = 512  # tokens

@@ -1,4 +1,4 @@
-"""A little text, to measure a model's layers on: of many files, or of training examples."""
+"""Sample a little text to measure a model's layers on, from files or from training examples."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import DataError
 
-_PIECE = 1 << 16  # characters that are tokenised at once
+_PIECE = 1 << 16  # characters tokenized at once
 
 
 def calibration_rows(
@@ -25,31 +25,40 @@ def calibration_rows(
     row_tokens: int,
     seed: int = 0,
 ) -> TokenizedSplit:
-    """Rows of at most `row_tokens` tokens, from each file in turn one, from its beginning on, until `tokens` are there.
+    """Take rows from the beginning of each file in turn, until `tokens` tokens are reached or the files end.
 
-    Long documents are cut into rows, with the tokenizer's special tokens in each. There are fewer tokens where the
-    files hold fewer. A seed other than 0 takes one of each two rows at random, so that seeds give different text.
-    Raises `DataError` where they hold no text at all, or cannot be read.
+    Long documents are split into rows, each with the tokenizer's special tokens.
+
+    Args:
+        sources: files, folders or globs.
+        reading: options for reading documents.
+        tokenizer: of the model.
+        tokens: number of tokens to reach.
+        row_tokens: tokens of a row, at most.
+        seed: other than 0, one of every two rows is taken at random, so that seeds give different text.
+
+    Raises:
+        DataError: the files have no text or cannot be read.
     """
-    refused: Counter[str] = Counter()
-    files = [_rows(file, reading, tokenizer, row_tokens, refused) for file in corpus_files(sources)]
-    files = [_half(rows, (seed, number)) for number, rows in enumerate(files)] if seed else files
-    rows, count = [], 0
+    skipped: Counter[str] = Counter()
+    files = [_rows(file, reading, tokenizer, row_tokens, skipped) for file in corpus_files(sources)]
+    files = [_sample_half(rows, (seed, number)) for number, rows in enumerate(files)] if seed else files
+    rows, total = [], 0
     for row in _in_turn(files):
         rows.append(row)
-        count += len(row)
-        if count >= tokens:
+        total += len(row)
+        if total >= tokens:
             break
     if not rows:
-        why = ", ".join(f"{reason}: {number}" for reason, number in refused.items()) or "the files are empty"
-        raise DataError(f"--calibration {' '.join(sources)} holds no text to look at ({why}).")
+        why = ", ".join(f"{reason}: {number}" for reason, number in skipped.items()) or "the files are empty"
+        raise DataError(f"--calibration {' '.join(sources)} has no text ({why}); give files of text.")
     return _examples(rows, tokenizer)
 
 
 def drawn_rows(examples: TokenizedSplit | Blocks, tokens: int, row_tokens: int) -> TokenizedSplit:
-    """Return training examples drawn with the seed 0, at most `tokens` tokens but one example at least.
+    """Sample training examples with seed 0: at most `tokens` tokens, but at least one example.
 
-    Of a block only the first `row_tokens` tokens are taken, without masks.
+    Of a block, the first `row_tokens` tokens are taken, without masks.
     """
     lengths = np.minimum(examples.lengths, row_tokens) if isinstance(examples, Blocks) else examples.lengths
     order = np.random.default_rng(0).permutation(len(examples))
@@ -69,11 +78,11 @@ def drawn_rows(examples: TokenizedSplit | Blocks, tokens: int, row_tokens: int) 
 
 
 def _rows(
-    file: str, reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, size: int, refused: Counter[str]
+    file: str, reading: ReadConfig, tokenizer: PreTrainedTokenizerBase, size: int, skipped: Counter[str]
 ) -> Iterator[np.ndarray]:
     for document in read_documents(file, reading):
         if isinstance(document, SkippedDocument):
-            refused[document.reason] += 1
+            skipped[document.reason] += 1
             continue
         for start in range(0, len(document.text), _PIECE):
             piece = document.text[start : start + _PIECE]
@@ -81,8 +90,8 @@ def _rows(
             yield from (np.asarray(ids, np.int32) for ids in encoded["input_ids"] if ids)
 
 
-def _half(rows: Iterator[np.ndarray], seed: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Yield one of each two rows that follow each other, drawn at random."""
+def _sample_half(rows: Iterator[np.ndarray], seed: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield a random one of every two consecutive rows."""
     generator = np.random.default_rng(seed)
     for row in rows:
         other = next(rows, row)
@@ -90,13 +99,13 @@ def _half(rows: Iterator[np.ndarray], seed: tuple[int, int]) -> Iterator[np.ndar
 
 
 def _in_turn(files: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
-    """One of each, then the next of each; a file is opened when its first turn comes."""
-    left = list(files)
-    while left:
-        for file in list(left):
+    """Yield the first row of each file, then the second of each, and so on. Files are opened when first needed."""
+    remaining = list(files)
+    while remaining:
+        for file in list(remaining):
             row = next(file, None)
             if row is None:
-                left.remove(file)
+                remaining.remove(file)
             else:
                 yield row
 

@@ -1,7 +1,8 @@
-"""Documents from files: text, JSON lines, Parquet, HTML, WARC and WET, plain or packed once by gzip or Zstandard.
+"""Read documents from text, JSON lines, Parquet, HTML, WARC and WET files, plain or compressed by gzip or Zstandard.
 
-Files are read as streams. What cannot be read of one is either told as `SkippedDocument`, or the file is refused with a
-`DamagedFileError` that says where.
+`read_documents` streams the documents of one file. A document that cannot be read becomes a `SkippedDocument` with the
+reason; a damaged file raises `DamagedFileError` with the position. `read_texts` yields the texts of several files that
+are usable for training, and counts the others.
 """
 
 import json
@@ -33,36 +34,38 @@ FORMATS = (*_PLAIN, ".jsonl", ".ndjson", ".parquet", ".html", ".htm", ".xhtml", 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and the site it is from: the host of its address, the folder of an HTML file; else nothing."""
+    """A document."""
 
     text: str
-    site: str
+    site: str  # the host of its address, or the folder of an HTML file; otherwise empty
 
 
 def format_of(file: str) -> str:
-    """The ending that says what is in a file. Raises `DataError` for one that is not known."""
+    """Return the file name extension that decides the format. Raises `DataError` for an unknown one."""
     name = file.lower()
-    while name.endswith(PACKED):  # a file that was packed twice is refused when it is read, not passed over
+    while name.endswith(PACKED):  # a file that was compressed twice is refused when it is read
         name = name.rpartition(".")[0]
     for ending in FORMATS:
         if name.endswith(ending):
             return ending
-    raise DataError(f"{file} is of no known kind; expected {', '.join(FORMATS)}, or one of these with .gz or .zst.")
+    raise DataError(f"{file} has an unknown format; expected {', '.join(FORMATS)}, or one of these with .gz or .zst.")
 
 
 def read_documents(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
-    """The documents of a file, in its order; of one without any, that it is empty.
+    """Yield the documents of a file in order; for a file without any, one `SkippedDocument` "empty".
 
-    Raises `DamagedFileError`, and `DataError` where the file cannot be opened or has no column of texts.
+    Raises:
+        DamagedFileError: the file is damaged or cut off.
+        DataError: the file cannot be opened, or has no column of texts.
     """
-    found = None
-    for found in _found(file, format_of(file), config):
-        yield found
-    if found is None:
+    document = None
+    for document in _read(file, format_of(file), config):
+        yield document
+    if document is None:
         yield SkippedDocument("empty", "nothing in the file")
 
 
-def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
+def _read(file: str, kind: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     if kind == ".parquet":
         return _parquet(file, config)
     if kind in (".warc", ".wet"):
@@ -70,13 +73,13 @@ def _found(file: str, kind: str, config: ReadConfig) -> Iterator[Document | Skip
     if kind in (".jsonl", ".ndjson"):
         return _json_lines(file, config)
     if kind in _PLAIN and config.unit == "document":
-        return _whole(file, config, is_html=False)
+        return _full_file(file, config, is_html=False)
     if kind in _PLAIN:
         return _lines(file, config) if config.unit == "line" else _paragraphs(file, config)
-    return _whole(file, config, is_html=True)
+    return _full_file(file, config, is_html=True)
 
 
-def _whole(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | SkippedDocument]:
+def _full_file(file: str, config: ReadConfig, is_html: bool) -> Iterator[Document | SkippedDocument]:
     limit, content = _limit(config), bytearray()
     for chunk in unpacked(file):
         content += chunk
@@ -96,7 +99,7 @@ def _lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument
 
 
 def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
-    """Lines between blank ones; of a paragraph that is too long only the size is kept."""
+    """Yield the paragraphs, which are separated by blank lines. Of a too long one, only the size is kept in memory."""
     limit, paragraph, size = _limit(config), list[str](), 0
     for line in lines_of(file, limit):
         if isinstance(line, SkippedDocument):
@@ -129,7 +132,7 @@ def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDoc
 def _json_line(line: bytes, config: ReadConfig) -> Document | SkippedDocument:
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):  # the latter of brackets in thousands of brackets
+    except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         try:
             row = json.loads(decoded(line))
         except (ValueError, RecursionError):
@@ -164,7 +167,7 @@ def _parquet(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocume
 
 
 def _values(column: Any) -> Iterator[Any]:
-    """The values one by one, strings as bytes, for they may be no UTF-8."""
+    """Yield the values; strings as bytes, since they may not be valid UTF-8."""
     from pyarrow import large_binary, types
 
     if types.is_dictionary(column.type):
@@ -202,7 +205,7 @@ def _document(text: str | None, site: str = "") -> Document | SkippedDocument:
 
 
 def _extracted(content: bytes) -> str | None:
-    """The main text of an HTML page, without menus and footers, by trafilatura."""
+    """Return the main text of an HTML page, without menus and footers, by trafilatura; None if there is none."""
     from trafilatura import extract
 
     return extract(content)
@@ -213,36 +216,36 @@ def _site(url: Any) -> str:
         host = (urlsplit(url).hostname if isinstance(url, str) else None) or ""
     except ValueError:
         return ""
-    return host.encode("utf-8", "replace").decode()  # half characters, which no file of text can hold
+    return host.encode("utf-8", "replace").decode()  # without lone surrogates, which UTF-8 cannot encode
 
 
 def _limit(config: ReadConfig) -> int:
     return int(config.max_document_mb * 1e6)
 
 
-def fault_of(found: Document | SkippedDocument) -> str:
-    """Why this is no document to learn from; empty where it is one."""
-    if isinstance(found, SkippedDocument):
-        return found.reason
-    return "binary" if "\0" in found.text else ""
+def fault_of(document: Document | SkippedDocument) -> str:
+    """Return why a document is not usable for training, or an empty string if it is."""
+    if isinstance(document, SkippedDocument):
+        return document.reason
+    return "binary" if "\0" in document.text else ""
 
 
 def as_utf8(text: str) -> bytes:
-    """The bytes of a text, question marks for half characters, which UTF-8 cannot hold."""
+    """Encode a text as UTF-8, with "?" for lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace")
 
 
 def read_texts(files: Sequence[str], reading: ReadConfig, left_out: Counter[str]) -> Iterator[str]:
-    """The texts of all documents to learn from; why and how often others are left out is counted in `left_out`."""
+    """Yield the texts of all documents that are usable for training; count the reasons of others in `left_out`."""
     for file in files:
-        for found in read_documents(file, reading):
-            fault = fault_of(found)
-            if fault or isinstance(found, SkippedDocument):
+        for document in read_documents(file, reading):
+            fault = fault_of(document)
+            if fault or isinstance(document, SkippedDocument):
                 left_out[fault] += 1
             else:
-                yield as_utf8(found.text).decode("utf-8")
+                yield as_utf8(document.text).decode("utf-8")
 
 
 def counted(left_out: Mapping[str, int]) -> str:
-    """Reasons, and how often each, for a message."""
+    """Format the reasons and their counts for a message."""
     return ", ".join(f"{why} {n:,}" for why, n in sorted(left_out.items()))

@@ -1,8 +1,12 @@
-"""Files as streams of bytes and of lines, plain or packed once by gzip or Zstandard, in memory that has a bound."""
+"""Read files as bytes, lines or text, optionally compressed by gzip or Zstandard.
+
+`unpacked` and `lines_of` stream a file in bounded memory, for corpora. `read_text` returns the text of a small file,
+for rows. Both decompress by `_decompress`.
+"""
 
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,85 +14,115 @@ from typing import Any, BinaryIO
 
 from demiglace.errors import DataError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes
 PACKED = (".gz", ".zst")
 _UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
-_MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}  # how packed content begins
+_MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}  # first bytes of compressed content
 
 
 @dataclass(frozen=True)
 class SkippedDocument:
-    """Something in a file that is no document: why, and its size in bytes or how it begins."""
+    """A part of a file that could not be read as a document."""
 
     reason: str
-    what: str
+    what: str  # its size in bytes, or its beginning
 
 
 class DamagedFileError(DataError):
-    """A file that ends or breaks where it should not."""
+    """A file is damaged or cut off."""
 
 
 @dataclass(frozen=True)
-class _Packing:
-    """How to unpack: a new unpacker, what it raises, packed bytes at a time, and how often the packed size is too much.
+class _Codec:
+    """A compression format.
 
-    Bites are small since what is made to fill the memory grows up to 1032-fold in gzip and 32,768-fold in Zstandard (a
-    block of 4 bytes says 128 KiB): one makes at most 17 or 34 MB. Text, even very repetitive, grows some 20-fold, and
-    never by `most`.
+    Chunks are small to bound the memory. A decompression bomb expands up to 1032-fold in gzip and 32,768-fold in
+    Zstandard (a block of 4 bytes for 128 KiB), so one chunk yields at most 17 or 34 MB. Text, even very repetitive,
+    expands about 20-fold, and never `max_ratio`-fold.
     """
 
-    new: Callable[[], Any]
-    damage: type[Exception]
-    bite: int
-    most: int
+    new: Callable[[], Any]  # makes a decompressor of one frame
+    error: type[Exception]  # what it raises for damaged content
+    chunk: int  # compressed bytes at a time
+    max_ratio: int  # decompressed bytes per compressed byte
+
+
+class _CorruptError(Exception):
+    """Compressed content is damaged."""
+
+
+class _CutOffError(_CorruptError):
+    """Compressed content ends within a frame."""
 
 
 def open_source(file: str) -> BinaryIO:
-    """A file of this machine, or of an object store that Daft reads. Raises `DataError` where it cannot be opened."""
+    """Open a local file, or one of an object store by Daft. Raises `DataError` if it cannot be opened."""
     try:
         if "://" in file:
             import daft
 
             return daft.open_file(file, "rb")  # type: ignore[return-value]
         return Path(file).open("rb")
-    except (OSError, ValueError) as error:  # Daft's own are ValueErrors
+    except (OSError, ValueError) as error:  # Daft raises ValueErrors
         raise cannot_read(file, error) from error
 
 
 def cannot_read(file: str, error: Exception) -> DataError:
-    """What to say of a file that cannot be opened or read."""
+    """Return the error for a file that cannot be opened or read."""
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().split("\n")[0]
     return DataError(f"{file} cannot be read: {why}. Check that it exists and that you may read it.")
 
 
 def unpacked(file: str) -> Iterator[bytes]:
-    """The content of a file in pieces of at most 1 MiB, unpacked by its ending; of one or more frames.
+    """Yield the content of a file in pieces of at most 1 MiB, decompressed if its name ends in .gz or .zst.
 
-    The first piece has at least 4 bytes where the file has. Raises `DamagedFileError`, for content that is packed once
-    more than the name says too, and `DataError` where the file cannot be opened.
+    The first piece has at least 4 bytes, if the file has.
+
+    Raises:
+        DamagedFileError: the file is damaged or cut off, or is compressed once more than its name says.
+        DataError: the file cannot be opened.
     """
-    packing = _packing(file)
-    pieces = _frames(file, packing) if packing else _chunks(file)
+    codec = _codec(file)
+    pieces = _decompressed_chunks(file, codec) if codec else _chunks(file)
     head = b""
     while len(head) < 4 and (piece := next(pieces, b"")):
         head += piece
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
-            once_more = "once more than its name says; unpack it" if packing else "and its name does not say so; add it"
-            raise DamagedFileError(f"{file} is packed by {name} {once_more}.")
+            how = "once more than its name says; decompress it" if codec else "but its name does not end so; rename it"
+            raise DamagedFileError(f"{file} is compressed by {name} {how}.")
     if head:
         yield head
         yield from pieces
 
 
-def _packing(file: str) -> _Packing | None:
+def _codec(file: str) -> _Codec | None:
+    """Return the compression format that a file's name ends in, or None."""
     if file.lower().endswith(".gz"):
-        return _Packing(lambda: zlib.decompressobj(wbits=31), zlib.error, 1 << 14, 500)
+        return _Codec(lambda: zlib.decompressobj(wbits=31), zlib.error, 1 << 14, 500)
     if file.lower().endswith(".zst"):
         import zstandard
 
-        return _Packing(lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError, 1 << 10, 2000)
+        return _Codec(lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError, 1 << 10, 2000)
     return None
+
+
+def _decompress(chunks: Iterable[bytes], codec: _Codec) -> Iterator[bytes]:
+    """Yield the decompressed content of one or more frames. Raises `_CorruptError`."""
+    decompressor = None
+    for compressed in chunks:
+        rest = compressed
+        while rest:
+            if decompressor is None or decompressor.eof:
+                decompressor = codec.new()
+            try:
+                content = decompressor.decompress(rest)
+            except codec.error as error:
+                raise _CorruptError(str(error)) from error
+            rest = decompressor.unused_data if decompressor.eof else b""
+            yield content
+    if decompressor is not None and not decompressor.eof:
+        raise _CutOffError("it is cut off")
 
 
 def _chunks(file: str) -> Iterator[bytes]:
@@ -100,46 +134,51 @@ def _chunks(file: str) -> Iterator[bytes]:
             raise cannot_read(file, error) from error
 
 
-def _frames(file: str, packing: _Packing) -> Iterator[bytes]:
-    unpacker, taken, made = packing.new(), 0, 0
-    for bite in _compressed_chunks(file, packing.bite):
-        taken += len(bite)
-        while bite:
-            if unpacker.eof:
-                unpacker = packing.new()
-            try:
-                content = unpacker.decompress(bite)
-            except packing.damage as error:
-                raise DamagedFileError(f"{file} is damaged after {made} unpacked bytes ({error}).") from error
-            bite = unpacker.unused_data if unpacker.eof else b""
-            made += len(content)
-            if made > packing.most * max(taken, CHUNK // 16):
-                raise DamagedFileError(f"{file} unpacks to more than {packing.most} times its size, as no text does.")
-            yield from (content[at : at + CHUNK] for at in range(0, len(content), CHUNK))
-    if taken and not unpacker.eof:
-        raise DamagedFileError(f"{file} is cut off after {made} unpacked bytes.")
+def _decompressed_chunks(file: str, codec: _Codec) -> Iterator[bytes]:
+    """Yield the decompressed content in pieces of at most 1 MiB. Raises `DamagedFileError`, also for bombs."""
+    compressed = size = 0
+
+    def read() -> Iterator[bytes]:
+        nonlocal compressed
+        for chunk in _chunks(file):
+            for piece in _split(chunk, codec.chunk):
+                compressed += len(piece)
+                yield piece
+
+    try:
+        for content in _decompress(read(), codec):
+            size += len(content)
+            if size > codec.max_ratio * max(compressed, CHUNK // 16):
+                raise DamagedFileError(
+                    f"{file} decompresses to more than {codec.max_ratio} times its size, which text never does."
+                )
+            yield from _split(content, CHUNK)
+    except _CutOffError as error:
+        raise DamagedFileError(f"{file} is cut off after {size} decompressed bytes.") from error
+    except _CorruptError as error:
+        raise DamagedFileError(f"{file} is damaged after {size} decompressed bytes ({error}).") from error
 
 
-def _compressed_chunks(file: str, size: int) -> Iterator[bytes]:
-    return (chunk[at : at + size] for chunk in _chunks(file) for at in range(0, len(chunk), size))
+def _split(content: bytes, size: int) -> Iterator[bytes]:
+    return (content[start : start + size] for start in range(0, len(content), size))
 
 
 def lines_of(file: str, limit: int) -> Iterator[bytes | SkippedDocument]:
-    """The lines of a file without their ends; one that is longer than `limit` bytes is not held in memory.
+    """Yield the lines of a file without line ends. Of a line over `limit` bytes only the size is kept in memory.
 
-    UTF-16 that says so comes as UTF-8. Raises as `unpacked` does.
+    UTF-16 with a byte order mark is converted to UTF-8. Raises as `unpacked` does.
     """
     rest, skipped = bytearray(), 0
     for chunk in _in_utf8(unpacked(file)):
         *lines, last = chunk.split(b"\n")
         for line in lines:
-            whole = bytes(rest) + line
+            full_line = bytes(rest) + line
             rest.clear()
-            if skipped or len(whole) > limit:
-                yield SkippedDocument("too long", f"{skipped + len(whole)} bytes")
+            if skipped or len(full_line) > limit:
+                yield SkippedDocument("too long", f"{skipped + len(full_line)} bytes")
                 skipped = 0
             else:
-                yield whole.removesuffix(b"\r")
+                yield full_line.removesuffix(b"\r")
         if skipped or len(rest) + len(last) > limit:
             skipped += len(rest) + len(last)
             rest.clear()
@@ -152,7 +191,7 @@ def lines_of(file: str, limit: int) -> Iterator[bytes | SkippedDocument]:
 
 
 def _in_utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """UTF-16, in which the end of a line is two bytes, as UTF-8; anything else as it is."""
+    """Convert UTF-16, in which a line end is two bytes, to UTF-8; leave anything else unchanged."""
     head = next(pieces, b"")
     pieces = chain([head], pieces)
     if not head.startswith(_UTF16):
@@ -161,7 +200,7 @@ def _in_utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def decoded(content: bytes) -> str:
-    """UTF-8, or UTF-16 that says so; what is neither is read as Windows-1252, as browsers do."""
+    """Decode UTF-8, or UTF-16 with a byte order mark; anything else as Windows-1252, as browsers do."""
     if content.startswith(_UTF16):
         return content.decode("utf-16", "replace")
     try:
@@ -170,21 +209,14 @@ def decoded(content: bytes) -> str:
         return content.decode("cp1252", "replace")
 
 
-_CHUNK = 1 << 20  # packed bytes taken at a time, so that a damaged archive tells how far it can be read
-
-
 def read_text(path: Path) -> str:
-    """The text of a file, unpacked by its ending; what is not UTF-8 comes as surrogates.
+    """Return the text of a file, decompressed if its name ends in .gz or .zst; invalid UTF-8 becomes surrogates.
 
-    Raises `DataError` for a damaged or cut-off archive and for UTF-16.
+    Raises `DataError` for UTF-16, and for damaged or cut-off content.
     """
-    content = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = _unpacked(path, content, lambda: zlib.decompressobj(wbits=31), zlib.error)
-    elif path.name.lower().endswith(".zst"):
-        import zstandard
-
-        content = _unpacked(path, content, zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
+    content, codec = path.read_bytes(), _codec(path.name)
+    if codec is not None:
+        content = _decompressed(path, content, codec)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path} is UTF-16; save it as UTF-8.")
     content = content.removeprefix(b"\xef\xbb\xbf")
@@ -194,22 +226,13 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8", "surrogateescape")
 
 
-def _unpacked(path: Path, packed: bytes, new: Callable[[], Any], damage: type[Exception]) -> bytes:
-    """Unpack an archive of one or more frames; a damaged or cut-off one tells after which line it ends."""
-    parts: list[bytes] = []
-    unpacker, at = new(), 0
+def _decompressed(path: Path, compressed: bytes, codec: _Codec) -> bytes:
+    """Return the decompressed content. Raises `DataError` with the number of lines before the damage."""
+    pieces: list[bytes] = []
     try:
-        while at < len(packed):
-            if unpacker.eof:
-                unpacker = new()
-            chunk = packed[at : at + _CHUNK]
-            parts.append(unpacker.decompress(chunk))
-            at += len(chunk) - len(unpacker.unused_data)
-        fault = None if unpacker.eof else "it is cut off"
-    except damage as error:
-        fault = str(error)
-    content = b"".join(parts)
-    if fault and packed:
-        line = content.count(b"\n")
-        raise DataError(f"{path} is damaged after line {line} ({fault}); fetch or compress it again.")
-    return content
+        for piece in _decompress(_split(compressed, CHUNK), codec):
+            pieces.append(piece)
+    except _CorruptError as error:
+        lines = b"".join(pieces).count(b"\n")
+        raise DataError(f"{path} is damaged after line {lines} ({error}); fetch or compress it again.") from error
+    return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""Records of WARC and WET files, checked for being whole."""
+"""Read the records of WARC and WET files, and check that they are complete."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from demiglace.data.text.streams import CHUNK, DamagedFileError, SkippedDocument
 
 @dataclass(frozen=True)
 class Page:
-    """What was at an address: its content and HTTP content type; that is none where the content is text already."""
+    """The content of an address."""
 
     url: str | None
-    content_type: str | None
+    content_type: str | None  # HTTP header; None if the content is extracted text (WET)
     content: bytes
 
 
 def read_pages(file: str, limit: int) -> Iterator[Page | SkippedDocument]:
-    """The responses and conversions of a file; of one with over `limit` bytes no more than these are held in memory.
+    """Yield the responses and conversions of a file, without holding more than `limit` bytes of one in memory.
 
-    Raises `DamagedFileError` for a file that is no WARC, or is cut off anywhere but behind a record's content.
+    Raises `DamagedFileError` for a file that is not WARC, or that ends within a record.
     """
     from fastwarc.warc import WarcRecordType
 
     for number, record in enumerate(_records(file), 1):
-        # other kinds are read as well: where one of these is cut off, the pages behind it are missing
+        # Records of other kinds are read too: if one is cut off, the pages after it are missing.
         content, size = _content(record.reader, limit)
         if not (record.headers.get("Content-Length") or "").isdigit() or size < record.content_length:
             raise DamagedFileError(f"{file} is cut off inside the record {record.record_id or number}.")
@@ -46,7 +46,9 @@ def _records(file: str) -> Iterator[Any]:
         try:
             record = next(records, None)
         except OSError as error:
-            raise DamagedFileError(f"{file} is no WARC file, or damaged, after {number} records ({error}).") from error
+            raise DamagedFileError(
+                f"{file} is not a WARC file, or is damaged, after {number} records ({error})."
+            ) from error
         if record is None:
             return
         yield record
@@ -54,7 +56,7 @@ def _records(file: str) -> Iterator[Any]:
 
 
 def _content(reader: Any, limit: int) -> tuple[bytes, int]:
-    """The content up to a byte more than `limit`, and the size of all of it in bytes."""
+    """Return the first `limit` + 1 bytes of the content, and the full size in bytes."""
     content = reader.read(limit + 1)
     size = len(content)
     while piece := reader.read(CHUNK):
@@ -63,29 +65,29 @@ def _content(reader: Any, limit: int) -> tuple[bytes, int]:
 
 
 class _Stream:
-    """A file to read from, over pieces of content."""
+    """A file object that reads from an iterator of bytes."""
 
     def __init__(self, pieces: Iterator[bytes]):
-        self._pieces, self._rest, self._place = pieces, b"", 0
+        self._pieces, self._rest, self._position = pieces, b"", 0
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Return at most `size` bytes; none at the end."""
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
                 return b""
             self._rest = piece
         taken, self._rest = (self._rest, b"") if size < 0 else (self._rest[:size], self._rest[size:])
-        self._place += len(taken)
+        self._position += len(taken)
         return taken
 
     def tell(self) -> int:
-        """How many bytes were read."""
-        return self._place
+        """Return the number of bytes read so far."""
+        return self._position
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """A stream does not go back."""
+        """Raise `OSError`: the stream cannot seek."""
         raise OSError("this stream cannot seek")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""

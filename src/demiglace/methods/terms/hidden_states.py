@@ -24,9 +24,9 @@ from demiglace.models.pooling import StateOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 
-Distance = Literal["normalised-squared", "mse", "cosine"]
+Distance = Literal["normalized-squared", "mse", "cosine"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "normalised-squared": normalized_squared,
+    "normalized-squared": normalized_squared,
     "mse": mean_squared,
     "cosine": cosine_distance,
 }

@@ -1,0 +1,32 @@
+"""The base class of executors, which run the jobs of a comparison."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from demiglace.compare.job_graph import Job, JobGraph
+from demiglace.compare.jobs import JobResult
+from demiglace.compare.progress import ProgressListener
+from demiglace.compare.scheduler import Schedule
+
+
+@dataclass(frozen=True)
+class Executor(ABC):
+    """Runs all jobs of a graph. A subclass decides where and how many at once; the schedule decides the order."""
+
+    graph: JobGraph
+    schedule: Schedule
+    listener: ProgressListener
+
+    @abstractmethod
+    def run(self) -> None:
+        """Run every job that is not done. A job that fails does not end the others that do not depend on it."""
+
+    def start(self, job: Job) -> None:
+        """Mark a job as running."""
+        self.schedule.begin(job)
+        self.listener.on_job_start(job)
+
+    def end(self, job: Job, result: JobResult) -> None:
+        """Record the result of a job."""
+        self.schedule.end(job, result)
+        self.listener.on_job_end(job, result)
