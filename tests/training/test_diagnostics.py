@@ -15,6 +15,7 @@ from demiglace.methods.base import TrainingProgress
 from demiglace.models.layer_stack import layer_stack
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest, hidden_request
+from demiglace.tasks.regression import REGRESSION
 from demiglace.training import diagnostics
 from demiglace.training.diagnostics import gradient_norms, imbalance_warning, loss_shares
 from demiglace.training.loop import Loop
@@ -173,7 +174,7 @@ def test_every_phase_has_its_first_steps(tmp_path, capsys):
 
 def test_numbers_have_no_temperature(tmp_path, capsys):
     teacher, student = teacher_and_student(regression=True)
-    objective, source = objective_of("vanilla-kd", {}, teacher, student, "regression")
+    objective, source = objective_of("vanilla-kd", {}, teacher, student, REGRESSION)
     make_loop(tmp_path, objective, source, random_examples(ROWS, regression=True), log_steps=5).run()
     (line,) = said(capsys)
     assert "τ" not in line

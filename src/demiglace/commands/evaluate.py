@@ -17,28 +17,29 @@ from demiglace.config.options import command, flatten
 from demiglace.console import console, say, table
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
-from demiglace.data.rows.schema import LabelSpace, Problem
+from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
 from demiglace.data.rows.tasks import TASKS
 from demiglace.data.tokenise import tokenise
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
-from demiglace.evaluation.metrics import METRICS, predictions_of
+from demiglace.evaluation.metrics import predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.labels import Match, match_all, pair
-from demiglace.models.labels import describe, label_names_of_config
+from demiglace.models.labels import describe, label_space_of
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
     load_classifier,
-    load_config,
     load_tokenizer,
     resolve_model,
 )
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.files import read_json, write_atomically, write_json
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.registry import row_metrics
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,12 @@ def evaluate(config: EvaluateConfig) -> Path:
     if order is not None and order.assumed:
         for found in sets:
             _warn_of_order(found, taught[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: ")
-    results = {s.name: set_results(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
+    results = {s.name: set_results(s, logits[s.name], labels.task, taught.get(s.name)) for s in sets}
     for found in sets:
-        _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
+        _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.task)
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
     console.print(results_table(results))
     return run.path
-
-
-def label_space_of(model: str) -> LabelSpace:
-    """What the outputs of a model mean, from its config alone."""
-    names = label_names_of_config(load_config(resolve_model(model)))
-    return LabelSpace("classification", names) if names else LabelSpace("regression")
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
@@ -131,7 +126,7 @@ def _warn_of_order(
     if found.class_map is None or not len(label_names) == len(class_names) == found.classes.size:
         return
     own = [class_names[c] for c in np.argsort(found.class_map)]
-    predictions = predictions_of(logits, "classification", found.class_map)
+    predictions = predictions_of(logits, found.classes.task, found.class_map)
     if warning := contradiction(found.split.labels, predictions, label_names, own):
         say(f"warning: {note}{found.name}: {warning}")
 
@@ -235,8 +230,9 @@ def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> 
 
     Raises `ModelError` where they are not the same classes.
     """
-    names = label_space_of(teacher).names
-    match = match_all(labels.names, names, _maps(config, labels, names)[1])
+    space = label_space_of(teacher)
+    names = space.names
+    match = match_all(labels.names, names, _maps(config, labels, names)[1]) if space.task is labels.task else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
             f"--teacher {teacher} has other labels than the model: {describe(names)} there, {describe(labels.names)} "
@@ -280,12 +276,12 @@ def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
     return _ModelAndTokenizer(model, tokenizer)
 
 
-def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, problem: Problem) -> None:
-    predictions = predictions_of(logits, problem, found.class_map)
+def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, task: RowTask) -> None:
+    predictions = predictions_of(logits, task, found.class_map)
     arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
     for ending, array in arrays.items():
         write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
-    if taught is not None and problem == "classification":
+    if taught is not None and task.has_classes:
         write_json(stem.with_name(f"{stem.name}.changes.json"), disagreements(found, logits, taught))
 
 
@@ -297,9 +293,10 @@ def _npy(array: np.ndarray) -> bytes:
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row for each set, a column for each metric that any of them has."""
-    names = [n for n in METRICS if any(n in r["metrics"] for r in results.values())]
+    known = row_metrics()
+    names = [n for n in known if any(n in r["metrics"] for r in results.values())]
     taught = any("agreement" in r for r in results.values())
-    columns = ["set", "rows", *(METRICS[n].title for n in names), *(["agreement with the teacher"] if taught else [])]
+    columns = ["set", "rows", *(known[n].title for n in names), *(["agreement with the teacher"] if taught else [])]
     rows = [
         [
             name,

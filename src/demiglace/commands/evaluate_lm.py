@@ -23,6 +23,7 @@ from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run, open_run
 from demiglace.runs.files import fingerprint
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.lm_datasets import block_size
 
 _USUAL_BLOCK = 1024
@@ -65,7 +66,7 @@ def evaluate_lm(config: EvaluateConfig) -> Path:
         results[name] = _result(name, found.scores, left_out)
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
     protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
-    run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
+    run.finish(task="language modelling", problem=LANGUAGE_MODELLING.name, protocol=protocol, sets=results)
     shutil.rmtree(run.path / "tokens", ignore_errors=True)
     console.print(_table(results, protocol))
     return run.path

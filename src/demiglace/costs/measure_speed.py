@@ -25,6 +25,7 @@ from demiglace.models.loading import seeded
 from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, SparseLogits
+from demiglace.tasks.base import RowTask
 from demiglace.training.objective import Objective, PerturbedBatch
 from demiglace.training.optimiser import make_optimiser
 
@@ -65,7 +66,9 @@ def _random_batches(subject: RunSpec) -> TokenizedSplit | Blocks:
         return all_blocks(Corpus((tokens,), ("made up",), 1, 0, 0, {}, ""), size, masking)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = generator.integers(0, subject.student.vocab_size, offsets[-1]).astype(np.int32)
-    labels = np.zeros(len(lengths), np.float32 if subject.rows.problem == "regression" else np.int64)
+    task = subject.rows.task
+    assert isinstance(task, RowTask)
+    labels = np.zeros(len(lengths), task.label_dtype)
     return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 
@@ -102,7 +105,7 @@ def _training_speed(
 ) -> tuple[float, float]:
     """Operations a second of forward and backward passes, and seconds of an update."""
     setup, (other, shape) = subject.setup, subject.shapes
-    objective = Objective(student, setup.method, other or shape, subject.rows.problem, setup.precision)
+    objective = Objective(student, setup.method, other or shape, subject.rows.task, setup.precision)
     optimiser = make_optimiser(objective.to(student.device).train(), setup.training)
     said = _FakeTeacher(subject, teacher)
     passes, updates, flops = _Stopwatch(student.device), _Stopwatch(student.device), []

@@ -27,7 +27,6 @@ from demiglace.distillation.teacher_signals import sparse_target_config
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_longest
 from demiglace.losses.language import chunk_size
-from demiglace.methods.base import Problem
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.from_config import (
@@ -44,6 +43,8 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer, load_tokenizer
 from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.runs.processes import processes
+from demiglace.tasks.base import RowTask, Task
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.datasets import read_rows
 from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
 from demiglace.training.run import resolve_precision_and_attention
@@ -57,7 +58,7 @@ class Rows:
     """A data set as far as cost goes: tokens of each row by split (unlabelled ones among "train"), and its labels."""
 
     lengths: Mapping[str, np.ndarray]
-    problem: Problem
+    task: Task
     label_names: tuple[str, ...]
 
 
@@ -79,7 +80,7 @@ class RunSpec:
     @property
     def is_language(self) -> bool:
         """Whether it is on a corpus; its rows are then blocks of one length."""
-        return self.rows.problem == "language"
+        return self.rows.task.reads == "corpus"
 
     @property
     def poolings(self) -> tuple[HiddenStateKind, ...]:
@@ -98,12 +99,14 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
 
     The teacher need not have a head for the rows' labels yet: it is counted with one.
     """
+    task = rows.task
+    assert isinstance(task, RowTask)
     if isinstance(config, FinetuneConfig):
-        model = classifier_config(config.model, rows.label_names, config.training.dropout)
+        model = classifier_config(config.model, rows.label_names, config.training.dropout, task)
         return _checked(RunSpec(None, model, rows, setup_of("none", {}, config.training, config.model, devices)))
     check_student_choice(config)
-    teacher = classifier_config(config.teacher, rows.label_names)
-    student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout)
+    teacher = classifier_config(config.teacher, rows.label_names, task=task)
+    student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
     if not config.student:
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
@@ -160,7 +163,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
     found = {name: lengths(split) for name, split in dataset.splits.items()}
     if source.unlabelled:
         found["train"] = np.concatenate([found["train"], lengths(load_unlabelled(source, dataset))])
-    return Rows(found, dataset.labels.problem, dataset.labels.names)
+    return Rows(found, dataset.labels.task, dataset.labels.names)
 
 
 def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> RunSpec:
@@ -216,7 +219,7 @@ def _subject(
     chunk = chunk_size(student.vocab_size, processes().device.type)
     blocks = _blocks(config.text, size, tokenizer)
     lengths = {name: np.broadcast_to(np.int64(size), count) for name, count in blocks.items()}
-    rows = Rows(lengths, "language", ())
+    rows = Rows(lengths, LANGUAGE_MODELLING, ())
     return RunSpec(teacher, student, rows, replace(setup, predicted=predicted, chunk=chunk))
 
 

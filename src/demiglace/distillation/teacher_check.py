@@ -20,6 +20,7 @@ from demiglace.methods.base import TrainingProgress
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sinks import Sinks, find_sinks
+from demiglace.tasks.base import RowTask
 from demiglace.training.adversarial_generator import Adversary
 from demiglace.training.run import TrainingRun
 
@@ -33,20 +34,20 @@ _SHARE = 64  # of that many training rows one is looked at, so that it takes les
 
 
 def check_teacher_accuracy(
-    teacher: PreTrainedModel, validation: TokenizedSplit, precision: str, training_rows: int
+    teacher: PreTrainedModel, validation: TokenizedSplit, precision: str, training_rows: int, task: RowTask
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Print how well the teacher does on 64 to 256 validation rows, and warn where that is no better than chance.
+    """Print the teacher's score on 64 to 256 validation rows, and warn if it is no better than chance.
 
-    Returns the labels [N] and the teacher's logits [N, C] of these rows.
-    Chance is the share of the most frequent class; of numbers, the error of their mean.
+    Score and chance are the kind's `score_and_chance`. Returns the labels [N] and the teacher's logits [N, C] of these
+    rows.
     """
     rows = _some(validation, training_rows)
     count = len(rows)
     mode = "not in eval mode" if any(m.training for m in teacher.modules()) else "in eval mode"
     logits = predict(teacher, rows, precision=precision)
-    name, own, chance = _scores(rows.labels, logits)
-    say(f"teacher: {mode}, {name} {own:.3f} on {count} validation rows, {chance:.3f} by chance")
-    if own <= chance:
+    name, score, chance = task.score_and_chance(rows.labels, logits)
+    say(f"teacher: {mode}, {name} {score:.3f} on {count} validation rows, {chance:.3f} by chance")
+    if score <= chance:
         say("warning: the teacher is no better than chance; was it fine-tuned on this task, with these labels?")
     return rows.labels, logits
 
@@ -108,15 +109,6 @@ def _some(validation: TokenizedSplit, training_rows: int) -> TokenizedSplit:
     """Return 64 to 256 of the rows, drawn with seed 0."""
     count = min(max(_LEAST, training_rows // _SHARE), _MOST, len(validation))
     return select(validation, np.random.default_rng(0).permutation(len(validation))[:count])
-
-
-def _scores(labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
-    """The name of the score, the teacher's, and that of chance. R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² for numbers."""
-    if labels.dtype.kind == "f":
-        spread = float(np.square(labels - labels.mean()).sum()) or 1.0
-        return "R²", 1 - float(np.square(labels - logits[:, 0]).sum()) / spread, 0.0
-    right = float((logits.argmax(axis=1) == labels).mean())
-    return "accuracy", right, float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
 def look_at_states(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals
+from demiglace.tasks.base import Task
 
-Problem = Literal["classification", "regression", "language"]
 Reduction = Literal["mean", "sum"]  # over the pairs of layers of a term
 Epoch = Literal["best", "last"]
 
@@ -100,7 +100,7 @@ class Term(ABC):
         """The signals it needs. Raises `ModelError` where the two models do not suit the term."""
 
     @abstractmethod
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Its loss for these models; new weights are drawn from torch's global generator."""
 
 

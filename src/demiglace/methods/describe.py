@@ -15,6 +15,7 @@ from demiglace.methods.from_yaml import describe_method
 from demiglace.methods.registry import METHODS, MethodInfo, build_method
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest
+from demiglace.tasks.classification import CLASSIFICATION
 
 
 def card(row: MethodInfo) -> str:
@@ -90,7 +91,7 @@ def _suits(method: Method, student: ModelShape, teacher: ModelShape) -> bool:
     try:
         for w in method.terms:
             w.term.requests(student, teacher)
-            w.term.build(student, teacher, "classification")
+            w.term.build(student, teacher, CLASSIFICATION)
     except ModelError:
         return False
     return True
@@ -141,7 +142,7 @@ def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epoc
     student, teacher = example_shape(student_layers), example_shape(teacher_layers)
     lines = []
     for w in method.terms:
-        loss = w.term.build(student, teacher, "classification")
+        loss = w.term.build(student, teacher, CLASSIFICATION)
         drawn = [_format_pairs(loss.pairs(TrainingProgress(seed, epoch, epoch))) for epoch in range(epochs)]
         if not drawn[0]:
             continue

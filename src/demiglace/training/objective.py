@@ -9,13 +9,14 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Method, Problem, SignalRequests, TermLoss, TrainingProgress, WeightedTerm
+from demiglace.methods.base import Method, SignalRequests, TermLoss, TrainingProgress, WeightedTerm
 from demiglace.methods.terms.token_level import is_token_level, token_terms
 from demiglace.models.language_model import HeadInput
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 from demiglace.signals.capture import capture
 from demiglace.signals.request import Signals
+from demiglace.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Objective(nn.Module):
     model's terms on outputs are made together, token by token (`methods.tokens`), and a row's loss is their mean.
     """
 
-    def __init__(self, student: PreTrainedModel, method: Method, teacher: ModelShape, problem: Problem, precision: str):
+    def __init__(self, student: PreTrainedModel, method: Method, teacher: ModelShape, task: Task, precision: str):
         super().__init__()
         shape = ModelShape.of(student)
         self.student = student
@@ -42,7 +43,7 @@ class Objective(nn.Module):
         self.phases = method.phases
         self._active = [method.active(phase) for phase in range(len(method.phases))]
         self._perturbed = method.perturbed_requests(shape, teacher).student
-        self.terms = nn.ModuleList(w.term.build(shape, teacher, problem) for w in method.terms)
+        self.terms = nn.ModuleList(w.term.build(shape, teacher, task) for w in method.terms)
         self.names = term_names(method)
         for name, t, w in zip(self.names, self.terms, method.terms, strict=True):
             if w.on == "perturbed" and _term(t).needs_fit:
@@ -52,8 +53,8 @@ class Objective(nn.Module):
                 )
         self._rows = method.terms
         self._precision = precision
-        is_language = problem == "language"
-        self._of_tokens = [is_language and is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
+        by_token = task.unit == "token"
+        self._of_tokens = [by_token and is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
 
     def forward(
         self,

@@ -67,12 +67,12 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
 
 def selection_criterion(material: TrainingData, config: TrainConfig, precision: str) -> ModelSelection:
     """The validation metric that chooses the best epoch."""
-    name = config.metric or next(iter(material.choices))
+    name = config.metric or next(iter(material.selection_metrics))
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         return material.metrics("validation", model, precision)
 
-    return ModelSelection(evaluate, name, material.choices[name])
+    return ModelSelection(evaluate, name, material.selection_metrics[name])
 
 
 def resolve_precision_and_attention(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def train(run: Run, job: TrainingRun) -> None:
     RUN/model holds the best epoch's weights, RUN/last the last one's; checkpoints are then removed.
     """
     torch.manual_seed(job.config.seed)  # the terms' new weights
-    objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
+    objective = Objective(job.student, job.method, job.teacher_shape, job.material.task, job.precision)
     # without its logits the student's head gets no gradient
     every = len(job.method.phases) == 1 and objective.requests.student.logits
     accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=every)
@@ -141,7 +141,7 @@ def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -
     metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
     shape = ModelShape.of(job.student)
     run.finish(
-        **job.material.facts,
+        **job.material.manifest_fields,
         **job.findings,
         method=job.method_name,
         precision=job.precision,

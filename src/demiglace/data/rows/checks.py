@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from demiglace.console import say
 from demiglace.data.rows.columns import Columns
-from demiglace.data.rows.labels import label_text, number
+from demiglace.data.rows.labels import label_text
 from demiglace.data.rows.readers import RowProblem, Table
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
+from demiglace.tasks.base import RowTask
 
 _SHOWN = 5  # rows of each kind that are shown; the others are counted
 
@@ -71,7 +72,7 @@ def check_texts(rows: RawRows) -> Faults:
     return faults
 
 
-def check_labels(rows: RawRows, problem: str) -> Faults:
+def check_labels(rows: RawRows, task: RowTask) -> Faults:
     """Rows without a label, or with one that is not UTF-8 or, in regression, not a number."""
     faults: Faults = {}
     for i, label in enumerate(rows.labels):
@@ -79,8 +80,8 @@ def check_labels(rows: RawRows, problem: str) -> Faults:
             faults[i] = _problem("missing label", rows, i, _short(rows.texts[i]))
         elif not _is_utf8(label):
             faults[i] = _problem("bad UTF-8", rows, i, _short(label))
-        elif problem == "regression" and number(label) is None:
-            faults[i] = _problem("label is no number", rows, i, _short(label))
+        elif fault := task.label_fault(label):
+            faults[i] = _problem(fault, rows, i, _short(label))
     return faults
 
 

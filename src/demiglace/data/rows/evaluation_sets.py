@@ -21,9 +21,10 @@ from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
 from demiglace.data.rows.tasks import TASKS
-from demiglace.data.rows.user_files import METRICS, as_split, in_order, usable
+from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
+from demiglace.tasks.classification import CLASSIFICATION
 
 _LEFT_OUT = "left out by the label map"
 _NOT_SAMPLED = "not drawn"
@@ -94,7 +95,7 @@ def texts_of(spec: str, location: DataLocation) -> Split:
     rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
     faults = check_texts(rows)
     raise_or_drop([*table.problems, *in_order(faults)], "drop")
-    return as_split(usable(rows, faults), LabelSpace("classification"))
+    return as_split(usable(rows, faults), LabelSpace(CLASSIFICATION))
 
 
 def sample_rows(found: EvaluationSet, count: int) -> EvaluationSet:
@@ -119,8 +120,8 @@ def _of_task(
 ) -> EvaluationSet:
     task = TASKS[name]
     space, rows, drops = _task_rows(name, split, location)
-    _check_problem(spec, space.problem, labels)
-    if space.problem == "regression":
+    _check_kind(spec, space, labels)
+    if not space.task.has_classes:
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
     fit = fit_labels(space.names, model_names, label_map, task.label_maps)
@@ -200,22 +201,22 @@ def _of_file(
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
     table = read_table(path)
-    columns = find_columns(list(table.columns), table.file, text_columns, label_column)
+    columns = find_columns(
+        list(table.columns), table.file, text_columns, label_column, usual_labels=labels.task.label_columns
+    )
     read = raw_rows("test", table, columns)
     rows = replace(read, labels=plain_integers(read.labels))
-    fit, assumed = (None, ()) if labels.problem == "regression" else _fit_file(rows.labels, labels, label_map)
+    fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
     if fit is not None:
         _say_line(str(path), fit)
-    faults = (
-        ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.problem) | check_texts(rows)
-    )
+    faults = ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.task) | check_texts(rows)
     problems = [*table.problems, *in_order(faults)]
     raise_or_drop(problems, on_bad_rows)
     drops = Counter(p.kind for p in problems)
-    metrics, good = METRICS[labels.problem], usable(rows, faults)
+    metrics, good = labels.task.default_metrics, usable(rows, faults)
     if fit is None:
         return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
-    found = as_split(good, LabelSpace("classification", tuple(fit.ids)))
+    found = as_split(good, LabelSpace(labels.task, tuple(fit.ids)))
     split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
     return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
 
@@ -227,7 +228,7 @@ def _fit_file(
 
     Other labels are faults of their rows. Where no label has the name of a class, all are matched by position.
     """
-    found = label_space([n for n in names if n is not None], "classification").names
+    found = label_space([n for n in names if n is not None], labels.task).names
     named, _ = pair([str(key) for key in label_map], found)
     given = {str(k): v for k, v in label_map.items() if str(k) in named}
     same, _ = pair(found, labels.names)
@@ -243,6 +244,8 @@ def _fit_file(
     return replace(fit, line=match.line(fitting, labels.names)), tuple(sorted(fitting, key=lambda n: fit.ids[n] or 0))
 
 
-def _check_problem(spec: str, problem: str, labels: LabelSpace) -> None:
-    if problem != labels.problem:
-        raise DataError(f"{spec} is a {problem} set, and the model does {labels.problem}; choose a set of that kind.")
+def _check_kind(spec: str, space: LabelSpace, labels: LabelSpace) -> None:
+    if space.task is not labels.task:
+        raise DataError(
+            f"{spec} is a {space.task.name} set, and the model does {labels.task.name}; choose a set of that kind."
+        )

@@ -9,6 +9,7 @@ import numpy as np
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
 from demiglace.labels import find, listed, match_names, pair
+from demiglace.tasks.classification import CLASSIFICATION
 
 _Table = dict[str, tuple[str, ...] | None]
 """Set label -> the model's names of it, or none where its rows are left out."""
@@ -60,7 +61,7 @@ def fit_labels(
         class_map[list(group)] = k
     names = tuple(" or ".join(model_names[i] for i in group) for group in groups)
     counted = {label: None if t is None else groups.index(t) for label, t in targets.items()}
-    return LabelFit(LabelSpace("classification", names), class_map, counted, line)
+    return LabelFit(LabelSpace(CLASSIFICATION, names), class_map, counted, line)
 
 
 def _plain(given: Mapping[Any, Any]) -> _Table:

@@ -6,7 +6,7 @@ from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.readers import ENDINGS, Table, read_table, stem_of
-from demiglace.data.rows.tasks import TASKS, Task
+from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import DataError, unknown
 
 _PACKAGE = Path(__file__).parent.parent  # banking77 lies here
@@ -50,7 +50,7 @@ def missing(name: str) -> str:
     return unknown("task, and no file,", name, TASKS)
 
 
-def read_task(name: str, task: Task, split: str, location: DataLocation) -> Table:
+def read_task(name: str, task: NamedTask, split: str, location: DataLocation) -> Table:
     """One split of a named task, from the package, the data folder or the hub; `DataError` where none has it."""
     stem, hub_split = task.splits[split]
     folder = data_folder(location)

@@ -1,4 +1,4 @@
-"""The named tasks: one table with labels in the order of their ids, metrics and papers.
+"""The named tasks (data sets): one table with labels in the order of their ids, metrics and papers.
 
 A folder of data sets (`--data-dir`, DEMIGLACE_DATA) holds FOLDER/task/split.jsonl.zst, or another known ending, with
 the columns `sentence` or `sentence1` and `sentence2`, `label` (the id or the name) and what the task names as
@@ -9,14 +9,16 @@ hub wherever it has the task.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from demiglace.data.rows.schema import Problem
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 
 LabelMap = Mapping[str, str | tuple[str, ...] | None]
 """Set label -> the model's label, or labels, that count as it; none: rows with this label are left out."""
 
 
 @dataclass(frozen=True)
-class Task:
+class NamedTask:
     """One named data set.
 
     labels: class names by id, empty for regression and where they are the sorted names in the data; splits: name ->
@@ -36,7 +38,7 @@ class Task:
     paper: str
     url: str
     hub: tuple[str, str | None] | None = None
-    problem: Problem = "classification"
+    kind: RowTask = CLASSIFICATION
     sources: tuple[str, ...] = ()
     label_maps: tuple[LabelMap, ...] = field(default=())
     leave_out: str | None = None
@@ -85,16 +87,18 @@ _PARAPHRASE_MAPS: tuple[LabelMap, ...] = (
 
 def _adversarial(
     source: str, title: str, file: str, hub: str, labels: tuple[str, ...], columns: tuple[str, ...]
-) -> Task:
+) -> NamedTask:
     metrics = _PARAPHRASE if source == "qqp" else _ACCURACY
     splits = {"validation": (f"adv_glue/{file}", "validation")}
     path = ("AI-Secure/adv_glue", hub)
-    return Task(f"AdvGLUE {title}", metrics, labels, splits, columns, _ADV_PAPER, _ADV_URL, path, sources=(source,))
+    return NamedTask(
+        f"AdvGLUE {title}", metrics, labels, splits, columns, _ADV_PAPER, _ADV_URL, path, sources=(source,)
+    )
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, NamedTask] = {
     # GLUE, Wang et al. 2019
-    "cola": Task(
+    "cola": NamedTask(
         "CoLA: is the sentence acceptable English?",
         ("matthews",),
         ("unacceptable", "acceptable"),
@@ -104,7 +108,7 @@ TASKS: dict[str, Task] = {
         "https://arxiv.org/abs/1805.12471",
         (_GLUE, "cola"),
     ),
-    "sst2": Task(
+    "sst2": NamedTask(
         "SST-2: sentiment of film reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -114,7 +118,7 @@ TASKS: dict[str, Task] = {
         "https://aclanthology.org/D13-1170",
         (_GLUE, "sst2"),
     ),
-    "mrpc": Task(
+    "mrpc": NamedTask(
         "MRPC: do two sentences say the same?",
         _PARAPHRASE,
         ("not_equivalent", "equivalent"),
@@ -124,7 +128,7 @@ TASKS: dict[str, Task] = {
         "https://aclanthology.org/I05-5002",
         (_GLUE, "mrpc"),
     ),
-    "stsb": Task(
+    "stsb": NamedTask(
         "STS-B: similarity of two sentences, 0 to 5",
         ("pearson", "spearman"),
         (),
@@ -133,9 +137,9 @@ TASKS: dict[str, Task] = {
         "Cer et al. 2017, SemEval-2017 Task 1: Semantic Textual Similarity",
         "https://arxiv.org/abs/1708.00055",
         (_GLUE, "stsb"),
-        problem="regression",
+        kind=REGRESSION,
     ),
-    "qqp": Task(
+    "qqp": NamedTask(
         "QQP: do two questions ask the same?",
         _PARAPHRASE,
         _DUPLICATE,
@@ -145,7 +149,7 @@ TASKS: dict[str, Task] = {
         "https://quoradata.quora.com/First-Quora-Dataset-Release-Question-Pairs",
         (_GLUE, "qqp"),
     ),
-    "mnli": Task(
+    "mnli": NamedTask(
         "MNLI: does the premise entail the hypothesis?",
         _ACCURACY,
         _NLI,
@@ -160,7 +164,7 @@ TASKS: dict[str, Task] = {
         (_GLUE, "mnli"),
         note="validation is the matched part",
     ),
-    "qnli": Task(
+    "qnli": NamedTask(
         "QNLI: does the sentence hold the answer?",
         _ACCURACY,
         _BINARY_NLI,
@@ -170,7 +174,7 @@ TASKS: dict[str, Task] = {
         "https://arxiv.org/abs/1606.05250",
         (_GLUE, "qnli"),
     ),
-    "rte": Task(
+    "rte": NamedTask(
         "RTE: does the first text entail the second?",
         _ACCURACY,
         _BINARY_NLI,
@@ -181,7 +185,7 @@ TASKS: dict[str, Task] = {
         (_GLUE, "rte"),
         label_maps=(_BINARY_TO_NLI,),
     ),
-    "wnli": Task(
+    "wnli": NamedTask(
         "WNLI: what does the pronoun mean?",
         _ACCURACY,
         ("not_entailment", "entailment"),
@@ -193,7 +197,7 @@ TASKS: dict[str, Task] = {
         note="validation repeats training sentences with the other label: below chance is usual",
     ),
     # inside the package
-    "banking77": Task(
+    "banking77": NamedTask(
         "Banking77: one of 77 intents of a bank's customer",
         ("accuracy", "macro_f1"),
         (),
@@ -212,7 +216,7 @@ TASKS: dict[str, Task] = {
     ),
     "adv_qnli": _adversarial("qnli", "QNLI", "qnli", "adv_qnli", _BINARY_NLI, ("question", "sentence")),
     "adv_rte": _adversarial("rte", "RTE", "rte", "adv_rte", _BINARY_NLI, _PAIR),
-    "hans": Task(
+    "hans": NamedTask(
         "HANS: entailment where word overlap misleads",
         _ACCURACY,
         ("entailment", "non-entailment"),
@@ -225,7 +229,7 @@ TASKS: dict[str, Task] = {
         label_maps=(_HANS_TO_NLI, _HANS_TO_BINARY),
         groups="heuristic",
     ),
-    "hans_regenerated": Task(
+    "hans_regenerated": NamedTask(
         "HANS, regenerated",
         _ACCURACY,
         ("entailment", "non-entailment"),
@@ -238,7 +242,7 @@ TASKS: dict[str, Task] = {
         groups="heuristic",
         note="not the official rows: drawn anew with the authors' generator",
     ),
-    "snli": Task(
+    "snli": NamedTask(
         "SNLI: entailment between image captions",
         _ACCURACY,
         _NLI,
@@ -250,7 +254,7 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_NLI_TO_BINARY,),
     ),
-    "cad_snli_original": Task(
+    "cad_snli_original": NamedTask(
         "Counterfactual SNLI: the original rows",
         _ACCURACY,
         _NLI,
@@ -261,7 +265,7 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_NLI_TO_BINARY,),
     ),
-    "cad_snli_revised": Task(
+    "cad_snli_revised": NamedTask(
         "Counterfactual SNLI: rows revised to another label",
         _ACCURACY,
         _NLI,
@@ -272,7 +276,7 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_NLI_TO_BINARY,),
     ),
-    "cad_imdb_original": Task(
+    "cad_imdb_original": NamedTask(
         "Counterfactual IMDB: the original reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -282,7 +286,7 @@ TASKS: dict[str, Task] = {
         _CAD_URL,
         sources=("sst2",),
     ),
-    "cad_imdb_revised": Task(
+    "cad_imdb_revised": NamedTask(
         "Counterfactual IMDB: reviews revised to the other label",
         _ACCURACY,
         _SENTIMENT,
@@ -292,7 +296,7 @@ TASKS: dict[str, Task] = {
         _CAD_URL,
         sources=("sst2",),
     ),
-    "imdb": Task(
+    "imdb": NamedTask(
         "IMDB: sentiment of whole film reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -303,7 +307,7 @@ TASKS: dict[str, Task] = {
         ("stanfordnlp/imdb", None),
         sources=("sst2",),
     ),
-    "yelp_review_full": Task(
+    "yelp_review_full": NamedTask(
         "Yelp: stars of reviews of businesses",
         _ACCURACY,
         _STARS,
@@ -315,7 +319,7 @@ TASKS: dict[str, Task] = {
         sources=("sst2",),
         label_maps=(_STARS_TO_SENTIMENT,),
     ),
-    "amazon_review_full": Task(
+    "amazon_review_full": NamedTask(
         "Amazon: stars of reviews of products",
         _ACCURACY,
         _STARS,
@@ -326,7 +330,7 @@ TASKS: dict[str, Task] = {
         sources=("sst2",),
         label_maps=(_STARS_TO_SENTIMENT,),
     ),
-    "rotten_tomatoes_mr": Task(
+    "rotten_tomatoes_mr": NamedTask(
         "MR: sentiment of sentences of film reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -338,7 +342,7 @@ TASKS: dict[str, Task] = {
         leave_out="in_sst2",
         note="has no official split; sentences that are in SST-2 (column in_sst2) are left out of evaluation",
     ),
-    "paws_qqp": Task(
+    "paws_qqp": NamedTask(
         "PAWS, the QQP part: paraphrases where word overlap misleads",
         _PARAPHRASE,
         ("not_paraphrase", "paraphrase"),
@@ -350,7 +354,7 @@ TASKS: dict[str, Task] = {
         label_maps=_PARAPHRASE_MAPS,
         note="not PAWS-Wiki; the authors publish a generator, so copies of the rows differ",
     ),
-    "twitter_url_ppdb": Task(
+    "twitter_url_ppdb": NamedTask(
         "Twitter-URL: paraphrases among headlines and posts",
         _PARAPHRASE,
         ("not_paraphrase", "paraphrase"),

@@ -22,13 +22,13 @@ from demiglace.data.rows.checks import (
     raw_rows,
 )
 from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import encode, infer_problem, label_space, plain_integers
+from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers
 from demiglace.data.rows.readers import RowProblem, Table, read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import files_of
 from demiglace.errors import DataError
-
-METRICS = {"classification": ("accuracy", "macro_f1"), "regression": ("pearson", "spearman")}
+from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.registry import row_task
 
 
 def read_files(config: DataConfig) -> Dataset:
@@ -36,7 +36,10 @@ def read_files(config: DataConfig) -> Dataset:
     files = files_of(config)
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
-    columns = find_columns(list(train.columns), train.file, config.text_columns, config.label_column)
+    usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
+    columns = find_columns(
+        list(train.columns), train.file, config.text_columns, config.label_column, usual_labels=usual
+    )
     for table in tables.values():
         find_columns(list(table.columns), table.file, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
@@ -47,7 +50,7 @@ def read_files(config: DataConfig) -> Dataset:
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
     _check_classes(space, train.file)
     name = Path(config.data).name
-    return Dataset(name, space, splits, METRICS[space.problem], "", Counter(p.kind for p in problems))
+    return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
 def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
@@ -64,11 +67,11 @@ def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace,
     """The label space of the usable training rows, the faulty rows of every split, and the classes that were lost."""
     train = raws["train"]
     others = {name: rows for name, rows in raws.items() if name != "train"}
-    problem = infer_problem([label for label in train.labels if label is not None], config.problem)
-    faults = {name: check_labels(rows, problem) | check_texts(rows) for name, rows in raws.items()}
+    task = infer_task([label for label in train.labels if label is not None], config.problem)
+    faults = {name: check_labels(rows, task) | check_texts(rows) for name, rows in raws.items()}
     faults["train"] = check_duplicates(train, list(others.values())) | faults["train"]
-    space = label_space(usable(train, faults["train"], allow_empty=True).labels, problem)  # type: ignore[arg-type]
-    if problem == "regression":
+    space = label_space(usable(train, faults["train"], allow_empty=True).labels, task)  # type: ignore[arg-type]
+    if not task.has_classes:
         return space, faults, []
     for name, rows in others.items():
         faults[name] = check_known(rows, space.names) | faults[name]
@@ -89,7 +92,7 @@ def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRo
 
 
 def _check_classes(space: LabelSpace, file: str) -> None:
-    if space.problem == "classification" and space.size < 2:
+    if space.task.has_classes and space.size < 2:
         raise DataError(
             f"{file}: all labels are {space.names[0]!r}; at least two classes are needed (--label-column?)."
         )

@@ -16,13 +16,14 @@ from demiglace.losses.hidden import (
     mean_squared,
     normalised_squared,
 )
-from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
+from demiglace.methods.base import Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.terms.layer_mapping import LayerMapping, MatchedLayers
 from demiglace.methods.terms.projection import Kind, Projection
 from demiglace.models.pooling import StateOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
+from demiglace.tasks.base import Task
 
 Distance = Literal["normalised-squared", "mse", "cosine"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -89,7 +90,7 @@ class LayerDistillation(Term):
                 "projection=shared or none, or another mapping."
             )
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Its projections, with new weights."""
         return _LayerDistillation(self, student, teacher)
 
