@@ -30,7 +30,7 @@ _LEAST, _MOST = 64, 256
 # fine-tuned MiniLM's body reaches 0 %; MiniLM after one epoch of masked language modelling on 20,000 sentences, 19 %; a
 # new model of 2 layers after three such epochs, 4 %.
 FLOOR, FLOOR_OF_FREQUENT = 0.1, 2.0
-_SHARE = 64  # of that many training rows one is looked at, so that it takes less than 1 % of the run
+_SHARE = 64  # one of so many training rows is checked, so that the check takes less than 1 % of the run
 
 
 def check_teacher_accuracy(
@@ -72,21 +72,21 @@ def look_at_generator(adversary: Adversary, validation: TokenizedSplit, training
     Raises `ModelError` for a generator below the floor, unless the method's options allow it.
     """
     skill = _skill(adversary, _some(validation, training_rows))
-    told = (
+    result = (
         f"predicts {skill.accuracy:.1%} of {skill.tokens:,} masked tokens; the most frequent token would be right for "
         f"{skill.most_frequent:.1%}"
     )
     if skill.is_poor and not adversary.options.allow_poor_generator:
-        own = "the generator" if adversary.options.generator else "the generator, made of the teacher's own body,"
+        name = "the generator" if adversary.options.generator else "the generator, made of the teacher's own body,"
         raise ModelError(
-            f"{own} {told}. It must predict at least {FLOOR:.0%}, and {FLOOR_OF_FREQUENT:g} times as many as the most "
-            "frequent token; below that the text that it fills in is noise. Give a language model of the teacher's "
+            f"{name} {result}. It must predict at least {FLOOR:.0%}, and {FLOOR_OF_FREQUENT:g} times as many as the "
+            "most frequent token; below that its text is noise. Give a language model of the teacher's "
             "vocabulary with --method-options.generator: a masked model from the hub, or one trained on the task's "
             "text by `demiglace pretrain --model BASE --corpus FILE`, where BASE is the model that the teacher was "
             "fine-tuned from. To train with this generator nevertheless, give "
             "--method-options.allow-poor-generator true."
         )
-    say(f"generator: {told}")
+    say(f"generator: {result}")
     return skill
 
 
@@ -116,7 +116,7 @@ def look_at_states(
 ) -> dict[str, Any]:
     """Print how the teacher's hidden states are pooled and which attention sinks they have; return both.
 
-    Warn where a pooling lets the sinks decide: the pooled states of all rows are then nearly the same.
+    Warn if the sinks dominate a pooling: the pooled states of all rows are then nearly equal.
     """
     poolings, layers = request.poolings, {layer for _, layer in request.hidden}
     sinks = find_sinks(teacher, training, layers, precision)
@@ -125,7 +125,8 @@ def look_at_states(
         if (pooling == "mean" and sinks.layers) or (pooling == "first" and sinks.first):
             say(
                 f"warning: with the pooling {pooling}, attention sinks make the pooled states of all rows nearly the "
-                "same, so that they teach little; take the pooling normalized-mean (or auto) where the method has it."
+                "same, so that matching them has little effect; take the pooling normalized-mean (or auto) if the "
+                "method has it."
             )
     return {"poolings": list(poolings), "sinks": asdict(sinks)}
 
@@ -143,7 +144,7 @@ def _described(sinks: Sinks) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers in words, such as ``3, 12 to 29``."""
+    """Return ascending numbers as ranges, such as ``3, 12 to 29``."""
     groups: list[list[int]] = []
     for number in numbers:
         if groups and number == groups[-1][-1] + 1:
@@ -156,7 +157,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def with_hidden_states(job: TrainingRun, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> TrainingRun:
     """Return the job with what `look_at_states` finds, if the run pools hidden states.
 
-    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
+    Without effect with `--diagnostics off`, and on all but the main process.
     """
     request = reduce(or_, requests)
     pools = any(pooling != "tokens" for pooling in request.poolings)

@@ -1,4 +1,4 @@
-"""Which columns of a file hold the texts and the label: as given, or found by their usual names."""
+"""The columns of a file that hold the texts and the label: given by the user, or found by their usual names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ TEXT_NAMES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the one or two text columns and of the label column, none where rows have no labels."""
+    """Names of the one or two text columns, and of the label column (None for rows without labels)."""
 
     texts: tuple[str, ...]
     label: str | None
@@ -39,9 +39,11 @@ def find_columns(
     labelled: bool = True,
     usual_labels: Sequence[str] = LABEL_COLUMNS,
 ) -> Columns:
-    """Columns of `file` among its `available` ones; `texts` and `label` as the user gave them, or none.
+    """Return the text and label columns of `file`, which has the columns `available`.
 
-    Raises `DataError`, listing the columns there are, where one is missing or none has a usual name.
+    texts, label: the user's choice, or None to look for usual names; labelled: whether a label column is needed;
+    usual_labels: names to look for, those of the kind of problem. Raises `DataError` with the list of columns if a
+    given one is missing or none has a usual name.
     """
     found_label = _find_label(available, file, label, usual_labels) if labelled else None
     others = [name for name in available if name != found_label]

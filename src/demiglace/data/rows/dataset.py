@@ -1,4 +1,4 @@
-"""Named tasks and users' files to checked rows: what `--data` and the options beside it give."""
+"""Load the rows that `--data` and its related options name: a named task or the user's files."""
 
 import hashlib
 from collections import Counter
@@ -21,12 +21,12 @@ from demiglace.tasks.regression import REGRESSION
 
 
 def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
-    """The rows of a named task or of the user's files, checked, with a validation split.
+    """Load the labelled rows of a named task or of the user's files, checked, with a validation split.
 
-    Raises `DataError` for rows and files that cannot be used and `ConfigError` for options that do not go together.
-    Named tasks come before files of the same name. With `tune` the training rows that are then left give a validation
-    split of their own, and nothing else is kept: options are not to be chosen on the rows that results are told of.
-    Rows without labels are read by `load_unlabelled`.
+    A named task takes precedence over a file of the same name. With `tune`, the validation split is held out of the
+    training rows, and the other splits are unused: options must not be chosen on rows that results are reported on.
+    Rows without labels are loaded by `load_unlabelled`. Raises `DataError` for rows and files that cannot be used, and
+    `ConfigError` for options that do not go together.
     """
     if not config.data:
         raise ConfigError("--data must be given.")
@@ -47,11 +47,11 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
 
 
 def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
-    """The rows of `--unlabelled`, their labels all missing; as many texts a row as those of `dataset` have.
+    """Load the rows of `--unlabelled`, with as many texts per row as those of `dataset`; their labels are missing.
 
-    Rows that a split holds already, also one that `tune` leaves alone, are left out: they would be trained on twice, or
-    measured on too. So training rows that `--max-rows` left undrawn may come back here without their labels. Raises
-    `DataError` as `load_dataset` does.
+    Rows that occur in a split, also an unused one, are left out: they would be trained on twice, or be evaluated on.
+    Training rows that `--max-rows` did not sample may be used here without their labels. Raises `DataError` as
+    `load_dataset` does.
     """
     rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
     splits = (*dataset.splits.values(), *dataset.unused_splits)
@@ -67,7 +67,7 @@ def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def fingerprint(labels: LabelSpace, splits: Iterable[Split]) -> str:
-    """SHA-256 over the label space and the texts, pairs, labels and order of the splits (16 hex digits)."""
+    """Return SHA-256 over the label space and the texts, pairs, labels and order of the splits (16 hex digits)."""
     digest = hashlib.sha256("\0".join((labels.task.name, *labels.names)).encode())
     for split in splits:
         digest.update(f"\0{split.name} {len(split)} {split.pairs is not None}\0".encode())

@@ -1,8 +1,8 @@
 """The named tasks (data sets): one table with labels in the order of their ids, metrics and papers.
 
 A folder of data sets (`--data-dir`, DEMIGLACE_DATA) holds FOLDER/task/split.jsonl.zst, or another known ending, with
-the columns `sentence` or `sentence1` and `sentence2`, `label` (the id or the name) and what the task names as
-`leave_out`; so a task without a hub path can be laid there by hand. Label names and ids are those of the Hugging Face
+the columns `sentence` or `sentence1` and `sentence2`, `label` (the id or the name) and the task's `leave_out`; so a
+task that is not on the hub can be added by hand. Label names and ids are those of the Hugging Face
 hub wherever it has the task.
 """
 
@@ -14,36 +14,30 @@ from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.regression import REGRESSION
 
 LabelMap = Mapping[str, str | tuple[str, ...] | None]
-"""Set label -> the model's label, or labels, that count as it; none: rows with this label are left out."""
+"""Set label -> the model's label, or labels, that count as it; None: rows with this label are left out."""
 
 
 @dataclass(frozen=True)
 class NamedTask:
-    """One named data set.
-
-    labels: class names by id, empty for regression and where they are the sorted names in the data; splits: name ->
-    (file below the data folder without its ending, the hub's name of the split), `validation` and `test` being what
-    training reports on; text_columns: on the hub; metrics: official, the deciding one first; hub: path and
-    configuration; sources: for an out-of-domain set, the tasks whose models it is meant for; label_maps: how the labels
-    of such a model stand for this set's (the first that fits is used); leave_out: a true-or-false column, whose true
-    rows no model of the source task should be measured on; groups: a column that names the part of the set that a row
-    is of; note: where these are not the official rows.
-    """
+    """One named data set."""
 
     title: str
-    metrics: tuple[str, ...]
-    labels: tuple[str, ...]
+    metrics: tuple[str, ...]  # the official ones; the first selects the best epoch
+    labels: tuple[str, ...]  # class names by id; empty for numbers, and for the sorted names in the data
     splits: Mapping[str, tuple[str, str]]
-    text_columns: tuple[str, ...]
+    """Split -> file below the data folder without its ending, the hub's name of the split. Training reports results on
+    `validation` and `test`."""
+    text_columns: tuple[str, ...]  # on the hub
     paper: str
     url: str
-    hub: tuple[str, str | None] | None = None
-    kind: RowTask = CLASSIFICATION
-    sources: tuple[str, ...] = ()
+    hub: tuple[str, str | None] | None = None  # path and configuration
+    kind: RowTask = CLASSIFICATION  # kind of problem
+    sources: tuple[str, ...] = ()  # of an out-of-domain set: the tasks whose models it evaluates
     label_maps: tuple[LabelMap, ...] = field(default=())
-    leave_out: str | None = None
-    groups: str = ""
-    note: str = ""
+    """This set's labels -> those of a source task's model; the first map that fits the model is used."""
+    leave_out: str | None = None  # a boolean column; models of the source task were trained on its true rows
+    groups: str = ""  # a column that names the group of each row
+    note: str = ""  # how these rows differ from the official ones
 
 
 def _splits(folder: str, *names: str) -> dict[str, tuple[str, str]]:
@@ -240,7 +234,7 @@ TASKS: dict[str, NamedTask] = {
         sources=("mnli", "rte"),
         label_maps=(_HANS_TO_NLI, _HANS_TO_BINARY),
         groups="heuristic",
-        note="not the official rows: drawn anew with the authors' generator",
+        note="not the official rows: generated again with the authors' generator",
     ),
     "snli": NamedTask(
         "SNLI: entailment between image captions",
@@ -297,7 +291,7 @@ TASKS: dict[str, NamedTask] = {
         sources=("sst2",),
     ),
     "imdb": NamedTask(
-        "IMDB: sentiment of whole film reviews",
+        "IMDB: sentiment of full film reviews",
         _ACCURACY,
         _SENTIMENT,
         _splits("imdb", "train", "test"),

@@ -1,4 +1,4 @@
-"""A user's files to checked rows."""
+"""Read and check the rows of a user's files."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from demiglace.tasks.registry import row_task
 
 
 def read_files(config: DataConfig) -> Dataset:
-    """The rows of the files that `--data` and the options beside it name, checked; not yet split or drawn."""
+    """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
     files = files_of(config)
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
@@ -54,7 +54,7 @@ def read_files(config: DataConfig) -> Dataset:
 
 
 def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
-    """Whole numbers written alike in all splits."""
+    """Return the rows with integer labels written alike in all splits."""
     together = plain_integers([label for rows in raws.values() for label in rows.labels])
     ends = np.cumsum([len(rows) for rows in raws.values()])
     return {
@@ -64,7 +64,7 @@ def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
 
 
 def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
-    """The label space of the usable training rows, the faulty rows of every split, and the classes that were lost."""
+    """Return the label space of the usable training rows, the faults by split, and the classes without usable rows."""
     train = raws["train"]
     others = {name: rows for name, rows in raws.items() if name != "train"}
     task = infer_task([label for label in train.labels if label is not None], config.problem)
@@ -79,12 +79,12 @@ def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace,
 
 
 def in_order(faults: Faults) -> list[RowProblem]:
-    """The problems of a split by row."""
+    """Return the faults of a split in the order of its rows."""
     return [faults[i] for i in sorted(faults)]
 
 
 def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRows:
-    """The rows without a fault. Raises `DataError` where none is left."""
+    """Return the rows without a fault. Raises `DataError` if there are none."""
     kept = rows.take([i for i in range(len(rows)) if i not in faults]) if faults else rows
     if not len(kept) and not allow_empty:
         raise DataError(f"no usable row is left among the {rows.name} rows:\n{describe(in_order(faults))}")
@@ -99,12 +99,12 @@ def _check_classes(space: LabelSpace, file: str) -> None:
 
 
 def as_split(rows: RawRows, space: LabelSpace) -> Split:
-    """Checked rows, their labels encoded in the label space."""
+    """Return checked rows with encoded labels."""
     return Split(rows.name, list(rows.texts), rows.pairs, encode(rows.labels, space), rows.lines)
 
 
 def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
-    """The checked rows of `--unlabelled`, with one text each or two."""
+    """Read and check the rows of `--unlabelled`; paired: whether rows have two texts."""
     tables = [read_table(file) for file in config.unlabelled or ()]
     parts = [_unlabelled_rows(table, paired, config.text_columns) for table in tables]
     rows = RawRows(
