@@ -32,6 +32,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_config
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.shard_store import prepare_cache
+from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training.objective import Objective
 from demiglace.training.optimizer import make_optimizer
 
@@ -110,7 +111,7 @@ def measure(point: Point, steps: int) -> dict[str, Any]:
         fill_cache(Path(directory) / "cache", key, teacher, examples)
         capture = time.perf_counter() - begun
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*.npy"))
-        objective = Objective(student, METHOD, shapes[1], "classification", precision)
+        objective = Objective(student, METHOD, shapes[1], CLASSIFICATION, precision)
         training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, batches)
     lengths = examples.lengths
     asked = padded_flops(shapes[1], forward_passes(lengths, sorted_batches(lengths, PASS_TOKENS)))

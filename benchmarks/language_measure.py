@@ -27,6 +27,7 @@ from demiglace.config.training import TrainConfig
 from demiglace.data.batching import Batch
 from demiglace.methods.registry import build_method
 from demiglace.models.shape import ModelShape
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training import loop
 from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
@@ -131,7 +132,7 @@ def looped(case: Case, student: PreTrainedModel) -> float:
     Both happen every so many seconds or steps, so a short epoch would pay for hundreds of steps.
     """
     config = replace(_CONFIG, batch_size=case.rows, batch_tokens=case.tokens, seed=case.seed, log_steps=case.steps)
-    objective = Objective(student, build_method("none", {}), ModelShape.of(student), "language", "fp32")
+    objective = Objective(student, build_method("none", {}), ModelShape.of(student), LANGUAGE_MODELLING, "fp32")
     with tempfile.TemporaryDirectory() as directory, mock.patch.object(loop, "save_checkpoint"):
         run = loop.Loop(
             objective,

@@ -21,6 +21,7 @@ from demiglace.methods.terms.logits import LogitDistillation
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.objective import Objective
 
 Loss = Callable[[Batch], Tensor]
@@ -78,7 +79,7 @@ def ours(teacher: PreTrainedModel, student: PreTrainedModel, method: Method | No
     method = method or build_method("vanilla-kd", {"task_weight": TASK_WEIGHT, "temperature": TEMPERATURE})
     shapes = ModelShape.of(student), ModelShape.of(teacher)
     source = OnlineTeacher(teacher, method.requests(*shapes).teacher, "fp32")
-    objective = Objective(student, method, shapes[1], "language", "fp32").train()
+    objective = Objective(student, method, shapes[1], LANGUAGE_MODELLING, "fp32").train()
 
     def loss(batch: Batch) -> Tensor:
         rows = float(len(batch.rows))

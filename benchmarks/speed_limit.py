@@ -27,6 +27,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.signals.shard_store import prepare_cache
+from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training.loop import Loop, ModelSelection
 from demiglace.training.objective import Objective
 
@@ -35,7 +36,7 @@ CONFIG = TrainConfig(epochs=1, batch_size=32, lr=2e-4, checkpoint_seconds=1e9)
 
 def ours(method: str, examples: TokenizedSplit, labels: tuple, source: SignalSource | None, shape: ModelShape) -> float:
     """Train one epoch with our loop; return the seconds."""
-    objective = Objective(kit.student(labels), build_method(method, {}), shape, "classification", kit.PRECISION)
+    objective = Objective(kit.student(labels), build_method(method, {}), shape, CLASSIFICATION, kit.PRECISION)
     with tempfile.TemporaryDirectory() as directory:
         accelerator = Accelerator(cpu=True)
         lines = [("rows", i) for i in range(len(examples))]

@@ -21,6 +21,8 @@ from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.models.shape import ModelShape
 from demiglace.models.truncate import truncate_model
 from demiglace.signals.online import OnlineTeacher, SignalSource
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.loop import Loop, ModelSelection
 from demiglace.training.objective import Objective
@@ -56,13 +58,13 @@ def objective_of(
     options: Mapping[str, Any],
     teacher: PreTrainedModel,
     student: PreTrainedModel,
-    problem: str = "classification",
+    task: RowTask = CLASSIFICATION,
 ) -> tuple[Objective, SignalSource]:
     """A method's objective with an online teacher that tells only what the method asked for."""
     method = build_method(name, options)
     torch.manual_seed(0)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
-    objective = Objective(student, method, shapes[1], problem, "fp32")
+    objective = Objective(student, method, shapes[1], task, "fp32")
     if isinstance(method.augmentation, AdversarialMasking):
         request, vocabulary = (
             method.perturbed_requests(*shapes).teacher,

@@ -25,6 +25,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import OnlineTeacher, SignalSource
 from demiglace.signals.shard_store import prepare_cache
+from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training import loop
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.checkpoint import save_checkpoint
@@ -48,7 +49,7 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
         adversary = _adversary(method, student, models[0], entry.precision)
         with meter.capturing():
             source = _source(method, ModelShape.of(student), models.pop(), examples, entry.precision, Path(directory))
-        objective = Objective(student, method, shape, "classification", entry.precision)
+        objective = Objective(student, method, shape, CLASSIFICATION, entry.precision)
         lines = [("rows", i) for i in range(len(examples))]
         accelerator = Accelerator(cpu=True)
         run = loop.Loop(

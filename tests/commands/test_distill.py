@@ -395,7 +395,7 @@ def test_a_teacher_of_narrow_embeddings_is_no_generator(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "mate-kd", "sharding": "full"}, "method mate-kd rewrites text by the whole student"),
+        ({"method": "mate-kd", "sharding": "full"}, "method mate-kd rewrites text with the student's gradients"),
         ({"unlabelled": "nowhere.csv"}, "there is no file nowhere.csv; check the path."),
     ],
 )

@@ -119,7 +119,7 @@ def test_every_architecture_can_be_timed(arch, tmp_path, rows):
 def test_numbers_as_labels_can_be_timed(tmp_path, base):
     rows = write_rows(tmp_path, "regression")
     of_run = subject(base, rows, method="pkd")
-    assert of_run.rows.problem == "regression"
+    assert of_run.rows.task.name == "regression"
     assert of_run.shapes[1].num_labels == 1
     assert time_steps(of_run, seconds=0.01).training > 0
 

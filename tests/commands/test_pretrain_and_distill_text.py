@@ -197,7 +197,7 @@ def test_a_student_learns_by_any_method(tmp_path: Path, teacher: Path, text: dic
     student = {"teacher": teacher, "layers": 2, "method": method}
     assert main(arguments("distill", **student, output=run, **text, **QUICK | {"epochs": 3})) == 0
     said = read_manifest(run)
-    assert said["layers"] == 2 and said["problem"] == "language" and said["method"] == method
+    assert said["layers"] == 2 and said["problem"] == "language-modelling" and said["method"] == method
     assert losses(run)[-1] < losses(run)[0] or method in ("annealing-kd", "rail-annealing", "tinybert")
     if method != "none":
         shares = records(run, "step")[-1]["shares"]

@@ -11,15 +11,17 @@ from demiglace.data.rows.evaluation_sets import load_set
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import DataError
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 
-SENTIMENT = LabelSpace("classification", ("negative", "positive"))
-NLI = LabelSpace("classification", ("entailment", "neutral", "contradiction"))
-NUMBERS = LabelSpace("regression")
+SENTIMENT = LabelSpace(CLASSIFICATION, ("negative", "positive"))
+NLI = LabelSpace(CLASSIFICATION, ("entailment", "neutral", "contradiction"))
+NUMBERS = LabelSpace(REGRESSION)
 
 
 @pytest.mark.parametrize(("name", "source"), [(n, s) for n, t in TASKS.items() for s in t.sources if n != "hans"])
 def test_out_of_domain_sets_fit_their_source_task(name: str, source: str, data_dir: Path) -> None:
-    labels = LabelSpace("classification", TASKS[source].labels)
+    labels = LabelSpace(CLASSIFICATION, TASKS[source].labels)
     found = load_set(name, labels, DataLocation(data_dir))
     assert found.class_map is not None
     assert len(found.class_map) == labels.size
@@ -62,7 +64,7 @@ def test_splits_by_name_and_by_default(data_dir: Path) -> None:
     place = DataLocation(data_dir)
     assert len(load_set("mnli", NLI, place).split) == 9815
     assert len(load_set("mnli:validation_mismatched", NLI, place).split) == 500
-    paraphrase = LabelSpace("classification", ("not_equivalent", "equivalent"))
+    paraphrase = LabelSpace(CLASSIFICATION, ("not_equivalent", "equivalent"))
     assert len(load_set("mrpc", paraphrase, place).split) == 1725
     assert len(load_set("mrpc:validation", paraphrase, place).split) == 408
     assert len(load_set("stsb", NUMBERS, place).split) == 1379
@@ -78,7 +80,7 @@ def test_the_part_that_training_splits_off() -> None:
 
 
 def test_a_model_with_numbers_for_names_is_taken_in_the_tasks_order(data_dir: Path) -> None:
-    generic = LabelSpace("classification", ("LABEL_0", "LABEL_1", "LABEL_2"))
+    generic = LabelSpace(CLASSIFICATION, ("LABEL_0", "LABEL_1", "LABEL_2"))
     assert load_set("mnli", generic, DataLocation(data_dir)).classes == NLI
     hans = load_set("hans_regenerated", generic, DataLocation(data_dir))
     assert hans.classes.names == ("entailment", "neutral or contradiction")
@@ -102,7 +104,7 @@ def write(folder: Path, labels: list[str], name: str = "rows.csv") -> str:
 
 
 def test_a_file_with_the_models_names_or_ids(tmp_path: Path) -> None:
-    labels = LabelSpace("classification", ("c", "a", "b"))
+    labels = LabelSpace(CLASSIFICATION, ("c", "a", "b"))
     by_name = load_set(write(tmp_path, ["a", "B", "a"]), labels, DataLocation())
     assert by_name.split.labels.tolist() == [1, 2, 1]
     assert by_name.class_map is not None

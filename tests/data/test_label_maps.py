@@ -62,10 +62,14 @@ def test_keys_of_yaml_may_be_numbers() -> None:
     ("names", "given", "says"),
     [
         (["a", "b"], {}, r"set's labels \(a, b\).*model's \(entailment, .*--label-map"),
-        (["a", "b"], {"a": "entailment"}, "says nothing of b"),
+        (["a", "b"], {"a": "entailment"}, "does not name b"),
         (["a"], {"c": "entailment"}, "unknown label of the set 'c'"),
         (["a"], {"a": "entailmnt"}, "unknown label of the model 'entailmnt'; did you mean 'entailment'"),
-        (["a", "b"], {"a": ["neutral", "entailment"], "b": ["neutral"]}, "neutral as two things"),
+        (
+            ["a", "b"],
+            {"a": ["neutral", "entailment"], "b": ["neutral"]},
+            "maps two labels of the set to the model's neutral",
+        ),
         (["a"], {"a": None}, "leaves nothing"),
         (["a"], {"a": []}, "leaves nothing"),
     ],

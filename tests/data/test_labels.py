@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from demiglace.data.rows.labels import encode, infer_problem, label_space, label_text, plain_integers
-from demiglace.data.rows.schema import UNLABELLED, LabelSpace
+from demiglace.data.rows.labels import encode, infer_task, label_space, label_text, plain_integers
+from demiglace.data.rows.schema import LabelSpace
+from demiglace.tasks.classification import CLASSIFICATION, UNLABELLED
+from demiglace.tasks.regression import REGRESSION
 
 
 @pytest.mark.parametrize(
@@ -34,14 +36,14 @@ def test_nan_is_a_missing_label() -> None:
     ],
 )
 def test_numbers_with_a_fraction_are_regression(labels: list[str], problem: str) -> None:
-    assert infer_problem(labels) == problem
-    assert infer_problem(labels, "regression") == "regression"
+    assert infer_task(labels).name == problem
+    assert infer_task(labels, "regression") is REGRESSION
 
 
 def test_classes_come_sorted_and_integers_by_size() -> None:
-    assert label_space(["b", "a", "b"], "classification").names == ("a", "b")
-    assert label_space(["10", "9", "-1"], "classification").names == ("-1", "9", "10")
-    assert label_space(["10", "9", "x"], "classification").names == ("10", "9", "x")
+    assert label_space(["b", "a", "b"], CLASSIFICATION).names == ("a", "b")
+    assert label_space(["10", "9", "-1"], CLASSIFICATION).names == ("-1", "9", "10")
+    assert label_space(["10", "9", "x"], CLASSIFICATION).names == ("10", "9", "x")
 
 
 def test_whole_numbers_lose_their_point_only_all_together() -> None:
@@ -50,10 +52,10 @@ def test_whole_numbers_lose_their_point_only_all_together() -> None:
 
 
 def test_encoding_marks_missing_labels() -> None:
-    ids = encode(["b", None, "a"], LabelSpace("classification", ("a", "b")))
+    ids = encode(["b", None, "a"], LabelSpace(CLASSIFICATION, ("a", "b")))
     assert ids.dtype == np.int64
     assert ids.tolist() == [1, UNLABELLED, 0]
-    numbers = encode(["2.5", None], LabelSpace("regression"))
+    numbers = encode(["2.5", None], LabelSpace(REGRESSION))
     assert numbers.dtype == np.float32
     assert numbers[0] == 2.5
     assert np.isnan(numbers[1])

@@ -148,7 +148,7 @@ def test_an_archive_may_have_several_frames(tmp_path: Path, ending: str) -> None
         ("rows.csv", b"", "is empty"),
         ("rows.csv", b"text,label\n", "holds no rows"),
         ("rows.jsonl", b"\n\n", "holds no rows"),
-        ("rows.csv", b"text,text\na,b\n", "stands there twice"),
+        ("rows.csv", b"text,text\na,b\n", "occurs twice"),
         ("rows.csv", b"text;label\na;b\n", "wants commas"),
         ("rows.csv", b'text,label\na,b\n"open,c\nd,e\n', r"rows.csv:3: a cell opens with \""),
         ("rows.csv", "text,label\na,b\n".encode("utf-16"), "is UTF-16"),

@@ -8,8 +8,9 @@ import pytest
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
-from demiglace.data.rows.schema import UNLABELLED, Dataset
+from demiglace.data.rows.schema import Dataset
 from demiglace.errors import DataError
+from demiglace.tasks.classification import UNLABELLED
 
 
 def csv(folder: Path, name: str, rows: list[tuple[object, ...]], header: str = "text,label") -> str:
@@ -81,7 +82,7 @@ def test_pairs_and_integer_labels_in_json(tmp_path: Path) -> None:
 def test_numbers_with_a_fraction_are_regression(tmp_path: Path) -> None:
     file = csv(tmp_path, "all.csv", [(f"row {i}", i % 10 / 4) for i in range(20)], "text,score")
     dataset = load(file)
-    assert dataset.labels.problem == "regression"
+    assert dataset.labels.task.name == "regression"
     assert dataset.labels.size == 1
     assert dataset.metrics == ("pearson", "spearman")
     train = dataset.splits["train"]

@@ -21,6 +21,7 @@ from demiglace.export import onnx as exporter
 from demiglace.export.onnx import export_onnx, input_names_of, needs_reduced_range, quantize_int8
 from demiglace.export.parity import compare, logits_of, numpy_batches
 from demiglace.export.runners import open_runner, torch_runner
+from demiglace.tasks.classification import CLASSIFICATION
 
 TEXTS = ["good film", "the red card is not lost and it is great", "no", "bad money, awful!", "yes " * 40] * 3
 
@@ -39,7 +40,7 @@ def eager(arch):
 def parity(model, path, examples, size):
     batches = numpy_batches(examples, size)
     expected, found = (logits_of(run, batches, len(examples)) for run in (torch_runner(model), open_runner(str(path))))
-    return compare(expected, found, "classification")
+    return compare(expected, found, CLASSIFICATION)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ import pytest
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, ModelError, UserError
 from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 
 
 def examples_of(*lengths):
@@ -38,21 +40,21 @@ def test_no_rows():
 
 def test_compare_classes():
     expected = np.array([[0.0, 1], [1, 0], [2, 0], [0, 3]])
-    found = compare(expected, expected + np.array([[0, 0], [0, 1.5], [0, 0], [0.5, 0]]), "classification")
+    found = compare(expected, expected + np.array([[0, 0], [0, 1.5], [0, 0], [0.5, 0]]), CLASSIFICATION)
     assert found == Parity(label_agreement=0.75, largest_logit_difference=1.5, rows=4)
 
 
 def test_compare_numbers_within_one_per_cent_of_the_largest():
     expected = np.array([[0.0], [1], [2], [5]])
-    found = compare(expected, expected + np.array([[0.04], [0], [-0.06], [0]]), "regression")
+    found = compare(expected, expected + np.array([[0.04], [0], [-0.06], [0]]), REGRESSION)
     assert found.label_agreement == 0.75
     constant = np.full((3, 1), 2.0)
-    assert compare(constant, constant, "regression").label_agreement == 1.0
+    assert compare(constant, constant, REGRESSION).label_agreement == 1.0
 
 
 def test_artefact_that_yields_no_numbers():
     with pytest.raises(ModelError, match="not a finite number"):
-        compare(np.zeros((2, 2)), np.full((2, 2), np.nan), "classification")
+        compare(np.zeros((2, 2)), np.full((2, 2), np.nan), CLASSIFICATION)
 
 
 def test_check_refuses_an_artefact_that_differs():

@@ -17,6 +17,8 @@ from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cac
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import prepare_cache
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 from demiglace.training import loop
 from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
@@ -104,8 +106,7 @@ def test_overfits_eight_rows(
     with torch.no_grad():  # a teacher that is sure of its answers, so that the best loss is near 0
         teacher.classifier.weight.mul_(1 if regression else SURE.get(name, 30))
     examples = random_examples(8, regression=regression)
-    problem = "regression" if regression else "classification"
-    objective, source = objective_of(name, options, teacher, student, problem)
+    objective, source = objective_of(name, options, teacher, student, REGRESSION if regression else CLASSIFICATION)
     # the teacher's own answers, so that its signals and the labels do not pull apart
     labels = answers(teacher, examples, regression)
     examples = replace(examples, labels=labels)

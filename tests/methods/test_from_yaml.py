@@ -15,6 +15,7 @@ from demiglace.methods.from_yaml import compose, describe_method, read_method
 from demiglace.methods.registry import METHODS, build_method
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
+from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training.objective import Objective
 from training_kit import random_examples, teacher_and_student
 
@@ -29,7 +30,7 @@ def test_every_method_round_trips_through_yaml(name: str, options: dict[str, Any
 def loss_of(method: Method) -> float:
     teacher, student = teacher_and_student()
     shape = ModelShape.of(teacher)
-    objective = Objective(student, method, shape, "classification", "fp32")
+    objective = Objective(student, method, shape, CLASSIFICATION, "fp32")
     source = OnlineTeacher(teacher, objective.requests.teacher, "fp32")
     batch = collate(random_examples(6), np.arange(6))
     return objective(batch, source.fetch(batch), TrainingProgress(0, 0, 0), 6.0, 6.0)[0].item()

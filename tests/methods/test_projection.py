@@ -16,6 +16,7 @@ from demiglace.methods.from_yaml import compose
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.projection import Kind, Projection, Projections
 from demiglace.models.shape import ModelShape
+from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training.objective import Objective
 from factories import tiny_config, tiny_model
 from training_kit import CLASSES, make_loop, objective_of, random_examples, teacher_and_student
@@ -169,4 +170,4 @@ def test_a_fitted_term_on_perturbed_text_is_refused() -> None:
     method = compose({"terms": [layers | {"input": "perturbed"}], "augmentation": "adversarial-masking"})
     teacher, student = teacher_and_student()
     with pytest.raises(ConfigError, match="layers is on perturbed text and starts from training rows"):
-        Objective(student, method, ModelShape.of(teacher), "classification", "fp32")
+        Objective(student, method, ModelShape.of(teacher), CLASSIFICATION, "fp32")

@@ -12,6 +12,7 @@ from reference_kit import ROWS, SECOND, START, Facts, kl, softmax, unit
 
 from demiglace.data.batching import collate
 from demiglace.methods.registry import METHODS
+from demiglace.tasks.regression import REGRESSION
 from training_kit import CLASSES, loss_of, objective_of, random_examples, teacher_and_student
 
 
@@ -229,7 +230,7 @@ def test_regression_uses_squared_errors(name: str) -> None:
     teacher, student = teacher_and_student(regression=True)
     examples = random_examples(ROWS, regression=True)
     batch = collate(examples, np.arange(ROWS))
-    objective, source = objective_of(name, {}, teacher, student, "regression")
+    objective, source = objective_of(name, {}, teacher, student, REGRESSION)
     signals = source.fetch(batch)
     _, terms = objective(batch, signals, START, float(ROWS), float(ROWS))
     values = dict(zip(objective.names, terms.tolist(), strict=True))

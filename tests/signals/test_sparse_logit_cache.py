@@ -27,6 +27,7 @@ from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, SparseLogits, hidden_request
 from demiglace.signals.shard_store import prepare_cache
 from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig, TokenCache, fill_token_cache
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from text_kit import tiny_lm
 
 SIZE, ROWS, VOCABULARY, TEMPERATURE = 8, 10, 13, 2.0
@@ -143,7 +144,7 @@ def loss_and_gradients(
     """Return τ²·KL over all tokens, and its gradients for the student's hidden states and head."""
     hidden, weight = (t.detach().requires_grad_() for t in (student.hidden, student.weight))
     count = len(hidden)
-    term = LogitDistillation(TEMPERATURE).build(None, None, "language")
+    term = LogitDistillation(TEMPERATURE).build(None, None, LANGUAGE_MODELLING)
     labels, shares = torch.zeros(count, dtype=torch.int64), torch.full((count,), 1 / count)
     now = TrainingProgress(0, 0, 0)
     loss, _ = token_terms([term], [1.0], HeadInput(hidden, weight, None), teacher, labels, shares, now)

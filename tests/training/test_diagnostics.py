@@ -15,6 +15,7 @@ from demiglace.methods.base import TrainingProgress
 from demiglace.models.layer_stack import layer_stack
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest, hidden_request
+from demiglace.tasks.regression import REGRESSION
 from demiglace.training import diagnostics
 from demiglace.training.diagnostics import gradient_norms, imbalance_warning, loss_shares
 from demiglace.training.loop import Loop
@@ -173,7 +174,7 @@ def test_every_phase_has_its_first_steps(tmp_path, capsys):
 
 def test_regression_terms_show_no_temperature(tmp_path, capsys):
     teacher, student = teacher_and_student(regression=True)
-    objective, source = objective_of("vanilla-kd", {}, teacher, student, "regression")
+    objective, source = objective_of("vanilla-kd", {}, teacher, student, REGRESSION)
     make_loop(tmp_path, objective, source, random_examples(ROWS, regression=True), log_steps=5).run()
     (line,) = said(capsys)
     assert "τ" not in line
@@ -229,7 +230,7 @@ def test_one_row_gives_no_collapse_warning(tmp_path, capsys):
 
 
 def test_features_without_agreement_give_a_warning(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(diagnostics, "_SETTLED", 3)
+    monkeypatch.setattr(diagnostics, "_AGREEMENT_STEPS", 3)
     options = {"projection": "per-layer", "start": "random", "trained": "neither"}
     loop_of(tmp_path / "unrelated", options=options, log_steps=1).run()
     assert [line for line in said(capsys) if "layers.centered_cosine is" in line]

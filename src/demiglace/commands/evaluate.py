@@ -1,4 +1,4 @@
-"""`demiglace evaluate`: one model, several sets of rows."""
+"""`demiglace evaluate`: evaluate a model on one or more sets of rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,33 +17,34 @@ from demiglace.config.options import command, flatten
 from demiglace.console import console, say, table
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
-from demiglace.data.rows.schema import LabelSpace, Problem
+from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
 from demiglace.data.rows.tasks import TASKS
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
-from demiglace.evaluation.metrics import METRICS, predictions_of
+from demiglace.evaluation.metrics import predictions_of
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.labels import Match, match_all, pair
-from demiglace.models.labels import describe, label_names_of_config
+from demiglace.models.labels import describe, label_space_of
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
     load_classifier,
-    load_config,
     load_tokenizer,
     resolve_model,
 )
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.files import read_json, write_atomically, write_json
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.registry import row_metrics
 
 
 @dataclass(frozen=True)
 class _ModelAndTokenizer:
-    """A model that predicts, and its tokenizer."""
+    """A model and its tokenizer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -51,13 +52,13 @@ class _ModelAndTokenizer:
 
 @command(EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> Path:
-    """Measure a model on each set; with a teacher also how often the two agree, and where they do not.
+    """Evaluate a model on each set; with a teacher also their agreement and disagreements.
 
-    With `corpus` or `lambada` it is a language model that is measured on text, see `commands.evaluate_lm`.
+    With `corpus` or `lambada`, evaluate a language model on text, see `commands.evaluate_lm`.
 
-    Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
-    with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
-    with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it writes any.
+    Returns the run directory: manifest.json with the results (`evaluation.set_results`), and for each set SET.npy with
+    the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with the predictions that are compared with
+    the labels, and with a teacher SET.changes.json (`set_results.disagreements`). Raises `UserError`s before it writes.
     """
     if config.corpus or config.lambada:
         return evaluate_lm(config)
@@ -77,22 +78,18 @@ def evaluate(config: EvaluateConfig) -> Path:
     logits = _predict(config, config.model, sets, "")
     for found in sets:
         _warn_of_order(found, logits[found.name], found.assumed, labels.names)
-    taught = {} if teacher is None or order is None else _taught(config, teacher, sets, order)
+    teacher_logits = {} if teacher is None or order is None else _teacher_logits(config, teacher, sets, order)
     if order is not None and order.assumed:
         for found in sets:
-            _warn_of_order(found, taught[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: ")
-    results = {s.name: set_results(s, logits[s.name], labels.problem, taught.get(s.name)) for s in sets}
+            _warn_of_order(
+                found, teacher_logits[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: "
+            )
+    results = {s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name)) for s in sets}
     for found in sets:
-        _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
+        _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
     console.print(results_table(results))
     return run.path
-
-
-def label_space_of(model: str) -> LabelSpace:
-    """What the outputs of a model mean, from its config alone."""
-    names = label_names_of_config(load_config(resolve_model(model)))
-    return LabelSpace("classification", names) if names else LabelSpace("regression")
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
@@ -111,7 +108,7 @@ def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet
 
 
 def _check_names(own: Mapping[str, SuiteSet], suites: Mapping[str, SuiteSet]) -> None:
-    """Raise `ConfigError` for sets whose results would lie in the same files."""
+    """Raise `ConfigError` for sets whose results would be written to the same files."""
     files: dict[str, str] = {}
     for name in (*own, *(name for name, entry in suites.items() if name not in own or entry.data != own[name].data)):
         if other := files.get(file_name(name)):
@@ -124,14 +121,14 @@ def _check_names(own: Mapping[str, SuiteSet], suites: Mapping[str, SuiteSet]) ->
 def _warn_of_order(
     found: EvaluationSet, logits: np.ndarray, label_names: Sequence[str], class_names: Sequence[str], note: str = ""
 ) -> None:
-    """Warn where the set's rows contradict an assumed order of classes; not where several of them count as one.
+    """Warn if the set's rows contradict an assumed order of classes; without effect if classes are merged.
 
-    label_names: of each counted class; class_names: of each output in `logits`, as its model names it.
+    label_names: of each counted class; class_names: the model's name of each output in `logits`.
     """
     if found.class_map is None or not len(label_names) == len(class_names) == found.classes.size:
         return
     own = [class_names[c] for c in np.argsort(found.class_map)]
-    predictions = predictions_of(logits, "classification", found.class_map)
+    predictions = predictions_of(logits, found.classes.task, found.class_map)
     if warning := contradiction(found.split.labels, predictions, label_names, own):
         say(f"warning: {note}{found.name}: {warning}")
 
@@ -158,7 +155,7 @@ def _load_set(
 
 
 def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
-    """The sets of all suites that are asked for, by name."""
+    """Return the sets of all given suites by name."""
     sets: dict[str, SuiteSet] = {}
     for suite in config.suite:
         if suite.endswith((".yaml", ".yml")):
@@ -175,7 +172,7 @@ def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
 
 
 def _task_of(config: EvaluateConfig) -> str:
-    """The task that the model was trained on, by its run's manifest; else the one whose rows are given."""
+    """Return the task that the model's run was trained on, else the task given by --data."""
     manifest = Path(config.model) / "manifest.json"
     given = next((spec.partition(":")[0] for spec in config.data if spec.partition(":")[0] in TASKS), "")
     task = str(read_json(manifest).get("task", given)) if manifest.exists() else given
@@ -191,7 +188,7 @@ def _task_of(config: EvaluateConfig) -> str:
 
 @dataclass(frozen=True)
 class _Teacher:
-    """A teacher to compare with: its model, and the run in which it was evaluated already, if that was given."""
+    """A teacher to compare with: its model, and its evaluation run if that was given."""
 
     model: str
     run: Path | None
@@ -204,27 +201,27 @@ def _teacher_of(name: str) -> _Teacher:
     return _Teacher(str(read_manifest(Path(name))["config"]["model"]), Path(name))
 
 
-def _taught(
+def _teacher_logits(
     config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet], order: Match
 ) -> dict[str, np.ndarray]:
-    """The teacher's logits by set, in the order of the model's classes: from its own evaluation, or computed now."""
-    logits = _teacher_logits(config, teacher, sets)
+    """Return the teacher's logits by set, in the order of the model's classes."""
+    logits = _read_or_predict(config, teacher, sets)
     return logits if order.is_identity else {name: array[:, order.ids] for name, array in logits.items()}
 
 
-def _teacher_logits(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
-    """The teacher's logits by set, in its own order."""
+def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
+    """Return the teacher's logits by set, in its order: read from its evaluation run, or computed."""
     if teacher.run is None:
         return _predict(config, teacher.model, sets, "teacher: ")
     found = read_manifest(teacher.run)
     kept = [s for s in sets if _same_rows(config, found, s)]
-    asked = [s for s in sets if s not in kept]
+    missing = [s for s in sets if s not in kept]
     logits = {s.name: np.load(teacher.run / f"{file_name(s.name)}.npy") for s in kept}
-    return logits | (_predict(config, teacher.model, asked, "teacher: ") if asked else {})
+    return logits | (_predict(config, teacher.model, missing, "teacher: ") if missing else {})
 
 
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
-    """Whether an evaluation was made on the same rows of a set, read in the same way."""
+    """Return whether an evaluation used the same rows of a set and the same maximum length."""
     same_length = manifest["config"].get("max_length") == config.max_length
     texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
     return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
@@ -233,10 +230,11 @@ def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: Evalu
 def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> Match:
     """Return the teacher's class of each of the model's, and print how they were matched.
 
-    Raises `ModelError` where they are not the same classes.
+    Raises `ModelError` if they are not the same classes.
     """
-    names = label_space_of(teacher).names
-    match = match_all(labels.names, names, _maps(config, labels, names)[1])
+    space = label_space_of(teacher)
+    names = space.names
+    match = match_all(labels.names, names, _maps(config, labels, names)[1]) if space.task is labels.task else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
             f"--teacher {teacher} has other labels than the model: {describe(names)} there, {describe(labels.names)} "
@@ -248,7 +246,7 @@ def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> 
 
 
 def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """--label-map in two: the set's labels in the model's names, and the model's labels in the teacher's names."""
+    """Split --label-map: the set's labels in the model's names, and the model's labels in the teacher's names."""
 
     def is_of_teacher(to: Any) -> bool:
         targets = [str(t) for t in to] if isinstance(to, (list, tuple)) else [str(to)]
@@ -261,7 +259,7 @@ def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) ->
 
 
 def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:
-    """Logits float32 [N, C] by set. In fp32 always: the numbers of a model must not depend on the machine."""
+    """Return logits float32 [N, C] by set, computed in fp32 so that results do not depend on the machine."""
     loaded = _load(name, config.allow_pickle)
     logits = {}
     for found in sets:
@@ -280,13 +278,15 @@ def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
     return _ModelAndTokenizer(model, tokenizer)
 
 
-def _save(stem: Path, found: EvaluationSet, logits: np.ndarray, taught: np.ndarray | None, problem: Problem) -> None:
-    predictions = predictions_of(logits, problem, found.class_map)
+def _save(
+    stem: Path, found: EvaluationSet, logits: np.ndarray, teacher_logits: np.ndarray | None, task: RowTask
+) -> None:
+    predictions = predictions_of(logits, task, found.class_map)
     arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
     for ending, array in arrays.items():
         write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
-    if taught is not None and problem == "classification":
-        write_json(stem.with_name(f"{stem.name}.changes.json"), disagreements(found, logits, taught))
+    if teacher_logits is not None and task.has_classes:
+        write_json(stem.with_name(f"{stem.name}.changes.json"), disagreements(found, logits, teacher_logits))
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -296,16 +296,22 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row for each set, a column for each metric that any of them has."""
-    names = [n for n in METRICS if any(n in r["metrics"] for r in results.values())]
-    taught = any("agreement" in r for r in results.values())
-    columns = ["set", "rows", *(METRICS[n].title for n in names), *(["agreement with the teacher"] if taught else [])]
+    """Return the table of results: a row for each set, a column for each metric that any of them has."""
+    known = row_metrics()
+    names = [n for n in known if any(n in r["metrics"] for r in results.values())]
+    has_teacher = any("agreement" in r for r in results.values())
+    columns = [
+        "set",
+        "rows",
+        *(known[n].title for n in names),
+        *(["agreement with the teacher"] if has_teacher else []),
+    ]
     rows = [
         [
             name,
             f"{r['rows']:,}",
             *(f"{r['metrics'][n]:.4f}" if n in r["metrics"] else "–" for n in names),
-            *([f"{r['agreement']:.4f}" if "agreement" in r else "–"] if taught else []),
+            *([f"{r['agreement']:.4f}" if "agreement" in r else "–"] if has_teacher else []),
         ]
         for name, r in results.items()
     ]

@@ -1,4 +1,4 @@
-"""`demiglace evaluate --corpus`: how well a language model predicts text."""
+"""`demiglace evaluate --corpus`: evaluate a language model on text."""
 
 import shutil
 from collections import Counter
@@ -23,10 +23,11 @@ from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run, open_run
 from demiglace.runs.files import fingerprint
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.lm_datasets import block_size
 
 _USUAL_BLOCK = 1024
-# and how the table calls them
+# metric -> its title in the table; empty: not shown
 METRICS = {
     "loss": "",
     "perplexity": "perplexity",
@@ -37,14 +38,16 @@ METRICS = {
 
 
 def evaluate_lm(config: EvaluateConfig) -> Path:
-    """Perplexity on each corpus, and the last words of LAMBADA.
+    """Compute the perplexity on each corpus, and the accuracy on the last words of LAMBADA.
 
-    Returns the run directory: manifest.json with the protocol and `evaluation.perplexity`'s scores by text, and what
-    they were summed from, for intervals and paired tests: N-losses.npy and N-tokens.npy of the N-th corpus by window,
+    Returns the run directory: manifest.json with the protocol and the scores of `evaluation.perplexity`, and their
+    summands for intervals and paired tests: N-losses.npy and N-tokens.npy of the N-th corpus by window,
     lambada-losses.npy and lambada-right.npy by text.
     """
     if config.data or config.suite or config.teacher:
-        raise ConfigError("--corpus and --lambada measure a language model; they go with neither --data nor --teacher.")
+        raise ConfigError(
+            "--corpus and --lambada evaluate a language model; give them without --data, --suite and --teacher."
+        )
     texts = {name: corpus_files([name]) for name in config.corpus}
     inputs = {"model": fingerprint_model(config.model)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
     lambada = corpus_files([config.lambada]) if config.lambada else []
@@ -65,7 +68,7 @@ def evaluate_lm(config: EvaluateConfig) -> Path:
         results[name] = _result(name, found.scores, left_out)
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
     protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
-    run.finish(task="language modelling", problem="language", protocol=protocol, sets=results)
+    run.finish(task="language modelling", problem=LANGUAGE_MODELLING.name, protocol=protocol, sets=results)
     shutil.rmtree(run.path / "tokens", ignore_errors=True)
     console.print(_table(results, protocol))
     return run.path
@@ -75,7 +78,9 @@ def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
     size = block_size(config.block_size, [ModelShape.of(model)], _USUAL_BLOCK)
     stride = config.stride or size
     if stride > size:
-        raise ConfigError(f"--stride {stride} is longer than the window of {size} tokens; some would never be read.")
+        raise ConfigError(
+            f"--stride {stride} is longer than the window of {size} tokens; some would be skipped. Give at most {size}."
+        )
     return size, stride
 
 
@@ -104,7 +109,7 @@ def _save(run: Run, stem: str, found: PerplexityResult) -> None:
 
 
 def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int]) -> dict[str, Any]:
-    """The scores as metrics, beside what they were measured on, and what of it was left out, which is also said."""
+    """Return a text's result for the manifest: metrics, sizes and documents left out, which are printed too."""
     if left_out:
         say(f"left out of {text}: {counted(left_out)}")
     metrics = {name: scores[name] for name in METRICS if name in scores}
@@ -117,7 +122,7 @@ def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int])
 def _last_words(
     files: Sequence[str], config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, size: int
 ) -> tuple[list[LastWord], Counter[str]]:
-    """The texts of --lambada, and why others of its documents are none. Raises `DataError` where one is of no use."""
+    """Return the texts of --lambada, and the documents left out by reason. Raises `DataError` for a bad text."""
     left_out: Counter[str] = Counter()
     try:
         words = [last_word(tokenizer, text, size) for text in read_texts(files, config.reading, left_out)]

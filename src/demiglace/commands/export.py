@@ -9,7 +9,6 @@ import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.commands.evaluate import label_space_of
 from demiglace.config.commands import ExportConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
@@ -17,7 +16,7 @@ from demiglace.console import console, say, table
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import texts_of
 from demiglace.data.rows.sampling import draw, select_rows
-from demiglace.data.rows.schema import Problem, Split
+from demiglace.data.rows.schema import Split
 from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError
 from demiglace.evaluation.predict import check_lengths
@@ -25,6 +24,7 @@ from demiglace.export.measure import BATCH_SIZES, measure, size_of
 from demiglace.export.onnx import OPSET, export_onnx, needs_reduced_range, quantize_int8, require_onnx
 from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
 from demiglace.export.runners import open_runner, torch_runner
+from demiglace.models.labels import label_space_of
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -35,6 +35,7 @@ from demiglace.models.loading import (
 from demiglace.models.shape import ModelShape
 from demiglace.report.model_card import write_card
 from demiglace.runs.directory import open_run, read_manifest
+from demiglace.tasks.base import RowTask
 
 _WORTH_A_WARNING = 0.95  # label agreement of an int8 model with its original
 _SAME = Parity(1.0, 0.0, 0)
@@ -47,7 +48,7 @@ class _Original:
     path: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    problem: Problem
+    task: RowTask
     examples: TokenizedSplit
     reference: np.ndarray
 
@@ -108,7 +109,7 @@ def _load(config: ExportConfig, path: str, tokenizer: PreTrainedTokenizerBase, e
     check_tokenizer(model, tokenizer)
     check_lengths(model, examples)
     reference = logits_of(torch_runner(model), numpy_batches(examples, BATCH_SIZES[-1]), len(examples))
-    return _Original(path, model, tokenizer, label_space_of(path).problem, examples, reference)
+    return _Original(path, model, tokenizer, label_space_of(path).task, examples, reference)
 
 
 def _artefacts(config: ExportConfig, directory: Path, original: _Original, rows: Split) -> Iterator[dict[str, Any]]:
@@ -135,7 +136,7 @@ def _artefacts(config: ExportConfig, directory: Path, original: _Original, rows:
 def _parity(original: _Original, file: Path) -> Parity:
     batches = numpy_batches(original.examples, BATCH_SIZES[-1])
     candidate = logits_of(open_runner(str(file)), batches, len(original.examples))
-    return compare(original.reference, candidate, original.problem)
+    return compare(original.reference, candidate, original.task)
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`demiglace finetune`: a teacher, or a student with no teacher."""
+"""`demiglace finetune`: train a model on labelled rows, as a teacher or as a baseline without a teacher."""
 
 from pathlib import Path
 
@@ -15,13 +15,15 @@ from demiglace.training.run import TrainingRun, check_training, open_shared, res
 
 @command(FinetuneConfig)
 def finetune(config: FinetuneConfig) -> Path:
-    """Train a classifier or regressor on labelled rows.
+    """Train a classifier, a regressor or another kind of model (`tasks.registry`) on labelled rows.
 
     Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
-    training; interrupted, the same call goes on.
+    training. After an interruption, the same call resumes the run.
     """
     if config.source.unlabelled:
-        raise ConfigError("--unlabelled rows teach only by a teacher's signals; give them to `demiglace distill`.")
+        raise ConfigError(
+            "--unlabelled was given, and fine-tuning needs labels; rows without labels are for `demiglace distill`."
+        )
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
@@ -33,6 +35,7 @@ def finetune(config: FinetuneConfig) -> Path:
     model = load_classifier(
         config.model,
         dataset.labels.names,
+        task=dataset.labels.task,
         dropout=config.training.dropout,
         attention=attention,
         allow_pickle=config.allow_pickle,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from demiglace.config.commands import MethodsConfig, TasksConfig
 from demiglace.config.options import Option, command, options_of
 from demiglace.console import print_table, table
-from demiglace.data.rows.tasks import TASKS, Task
+from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.describe import show_method
 from demiglace.methods.registry import METHODS
@@ -42,12 +42,12 @@ def methods(config: MethodsConfig) -> None:
     return print_table(table(heading, ("option", "value", "default", "what"), options))
 
 
-def _task_row(name: str, task: Task) -> Sequence[str]:
+def _task_row(name: str, task: NamedTask) -> Sequence[str]:
     sources = ", ".join(task.sources)
     return name, task.title, _label_count(task), ", ".join(task.metrics), ", ".join(task.splits), sources, task.paper
 
 
-def _task_facts(task: Task) -> list[tuple[str, str]]:
+def _task_facts(task: NamedTask) -> list[tuple[str, str]]:
     facts = {
         "what": task.title,
         "labels": ", ".join(task.labels) or _label_count(task),
@@ -63,10 +63,8 @@ def _task_facts(task: Task) -> list[tuple[str, str]]:
     return [(name, fact) for name, fact in facts.items() if fact]
 
 
-def _label_count(task: Task) -> str:
-    if task.problem == "regression":
-        return "a number"
-    return str(len(task.labels)) if task.labels else "named in the data"
+def _label_count(task: NamedTask) -> str:
+    return task.kind.labels_in_words or (str(len(task.labels)) if task.labels else "named in the data")
 
 
 def _option_row(o: Option) -> Sequence[str]:

@@ -113,7 +113,7 @@ def _predict(config: DistillConfig, directory: Path) -> None:
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
     logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
-    np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.problem)]))
+    np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.task)]))
 
 
 def _predictions(directory: Path) -> Path:

@@ -36,8 +36,10 @@ class DataConfig:
         "the one or two text columns; found by usual names if not given", None
     )
     label_column: str | None = option("the label column; found by usual names if not given", None)
-    problem: Literal["auto", "classification", "regression"] = option(
-        "what the labels are; auto: regression for numbers with a fraction, else classes", "auto"
+    problem: str = option(
+        "kind of problem: classification, regression, or auto: regression if the labels are numbers with a fraction, "
+        "else classification",
+        "auto",
     )
     unlabelled: tuple[str, ...] | None = option("files of rows without labels, for the teacher's loss terms", None)
     on_bad_rows: Literal["error", "drop"] = option("what to do about rows that cannot be used", "error")

@@ -25,6 +25,7 @@ from demiglace.models.loading import seeded
 from demiglace.runs.processes import processes
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, SparseLogits
+from demiglace.tasks.base import RowTask
 from demiglace.training.objective import Objective, PerturbedBatch
 from demiglace.training.optimizer import make_optimizer
 
@@ -65,7 +66,9 @@ def _random_batches(spec: RunSpec) -> TokenizedSplit | Blocks:
         return all_blocks(Corpus((tokens,), ("random",), 1, 0, 0, {}, ""), size, masking)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = generator.integers(0, spec.student.vocab_size, offsets[-1]).astype(np.int32)
-    labels = np.zeros(len(lengths), np.float32 if spec.rows.problem == "regression" else np.int64)
+    task = spec.rows.task
+    assert isinstance(task, RowTask)
+    labels = np.zeros(len(lengths), task.label_dtype)
     return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 
@@ -100,7 +103,7 @@ def _training_speed(
 ) -> tuple[float, float]:
     """Return the FLOP/s of forward and backward passes, and the seconds of an update."""
     inputs, (teacher_shape, shape) = spec.inputs, spec.shapes
-    objective = Objective(student, inputs.method, teacher_shape or shape, spec.rows.problem, inputs.precision)
+    objective = Objective(student, inputs.method, teacher_shape or shape, spec.rows.task, inputs.precision)
     optimizer = make_optimizer(objective.to(student.device).train(), inputs.training)
     signal_source = _FakeTeacher(spec, teacher)
     passes, updates, flops = _Stopwatch(student.device), _Stopwatch(student.device), []

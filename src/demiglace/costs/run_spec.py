@@ -31,7 +31,6 @@ from demiglace.distillation.teacher_signals import sparse_target_config
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_longest
 from demiglace.losses.language import chunk_size
-from demiglace.methods.base import Problem
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.from_config import (
@@ -48,6 +47,8 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer, load_tokenizer
 from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.runs.processes import processes
+from demiglace.tasks.base import RowTask, Task
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.datasets import read_rows
 from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
 from demiglace.training.run import resolve_precision_and_attention
@@ -61,7 +62,7 @@ class Rows:
     """The size of a data set."""
 
     lengths: Mapping[str, np.ndarray]  # split -> tokens of each row; "train" includes unlabelled rows
-    problem: Problem
+    task: Task  # the kind of problem
     label_names: tuple[str, ...]
 
 
@@ -83,7 +84,7 @@ class RunSpec:
     @property
     def is_language(self) -> bool:
         """Return whether the run is on a corpus; its rows are then blocks of equal length."""
-        return self.rows.problem == "language"
+        return self.rows.task.reads == "corpus"
 
     @property
     def poolings(self) -> tuple[HiddenStateKind, ...]:
@@ -110,14 +111,16 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         ConfigError, ModelError: as the run would, for errors that configs and lengths reveal. Errors that only weights
             reveal (labels, names of --freeze, a generator) are not found.
     """
+    task = rows.task
+    assert isinstance(task, RowTask)
     if isinstance(config, FinetuneConfig):
-        model = classifier_config(config.model, rows.label_names, config.training.dropout)
+        model = classifier_config(config.model, rows.label_names, config.training.dropout, task)
         return _check_lengths(
             RunSpec(None, model, rows, cost_inputs("none", {}, config.training, config.model, devices))
         )
     check_student_choice(config)
-    teacher = classifier_config(config.teacher, rows.label_names)
-    student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout)
+    teacher = classifier_config(config.teacher, rows.label_names, task=task)
+    student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
     if not config.student:
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
@@ -185,7 +188,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
     if source.unlabelled:
         by_split["train"] = np.concatenate([by_split["train"], lengths(load_unlabelled(source, dataset))])
-    return Rows(by_split, dataset.labels.problem, dataset.labels.names)
+    return Rows(by_split, dataset.labels.task, dataset.labels.names)
 
 
 def language_run_spec(config: DistillConfig | PretrainConfig, devices: int = 1) -> RunSpec:
@@ -250,7 +253,7 @@ def _language_spec(
     chunk = chunk_size(student.vocab_size, processes().device.type)
     blocks = _blocks(config.text, size, tokenizer)
     lengths = {name: np.broadcast_to(np.int64(size), count) for name, count in blocks.items()}
-    rows = Rows(lengths, "language", ())
+    rows = Rows(lengths, LANGUAGE_MODELLING, ())
     return RunSpec(teacher, student, rows, replace(inputs, predicted=predicted, chunk=chunk))
 
 

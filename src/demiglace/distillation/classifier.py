@@ -1,4 +1,4 @@
-"""Distil a classifier or a regressor: train a student on rows and on the signals of a teacher."""
+"""`demiglace distill --data`: train a student on rows and on a teacher's signals."""
 
 from dataclasses import asdict, replace
 from functools import reduce
@@ -26,7 +26,7 @@ from demiglace.labels import Match, listed, match_all
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.models.labels import adopt_labels, label_names_of_config
+from demiglace.models.labels import adopt_labels, label_space_of
 from demiglace.models.language_model import is_masked
 from demiglace.models.loading import (
     check_same_vocabulary,
@@ -96,15 +96,18 @@ def distill_classifier(config: DistillConfig) -> Path:
         _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
-    del teacher  # with a cache nobody asks it again, and training need not hold its weights
+    del teacher  # with a cache it is not needed again, and its memory is free for training
     train(run, job)
     return config.output
 
 
 def check_sharding(config: DistillConfig, method: Method) -> None:
-    """Raise `ConfigError` for a student that is shared out and a method that asks it whole."""
+    """Raise `ConfigError` if a method that needs the unsharded student is combined with --sharding."""
     if method.augmentation is not None and config.training.sharding != "none":
-        raise ConfigError(f"method {config.method} rewrites text by the whole student; give --sharding none.")
+        raise ConfigError(
+            f"method {config.method} rewrites text with the student's gradients, which --sharding "
+            f"{config.training.sharding} splits over processes; give --sharding none."
+        )
 
 
 def _load_models(
@@ -112,18 +115,19 @@ def _load_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
-    adopt_labels(teacher, labels.names, match)
+    adopt_labels(teacher, labels.names, match, labels.task)
     student = load_classifier(
         config.student or config.teacher,
         labels.names if config.student else None,
+        task=labels.task if config.student else None,
         dropout=config.training.dropout,
         attention=attention,
         allow_pickle=config.allow_pickle,
         seed=config.training.seed,
     )
     if not config.student:
-        adopt_labels(student, labels.names, match)
-    freeze(student, config.training.freeze)  # a name that no weight has is refused before any work
+        adopt_labels(student, labels.names, match, labels.task)
+    freeze(student, config.training.freeze)  # refuse a name that no weight has before any work
     return teacher, student, precision
 
 
@@ -132,23 +136,22 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
 
     Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
     """
-    names = teacher_labels(config.teacher)
-    match = match_all(labels.names, names, config.label_map)
+    teacher = label_space_of(config.teacher)
+    names = teacher.names
+    match = match_all(labels.names, names, config.label_map) if teacher.task is labels.task else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
-            f"the teacher's labels are {listed(names) or 'numbers'}, the rows' are "
-            f"{listed(labels.names) or 'numbers'}; if they mean the same classes, give "
-            "--label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was fine-tuned on, "
-            "or fine-tune a teacher on these rows with `demiglace finetune`."
+            f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}; if they mean the same "
+            "classes, give --label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was "
+            "fine-tuned on, or fine-tune a teacher on these rows with `demiglace finetune`."
         )
     if line := match.line(labels.names, names):
         say(f"teacher: {line}")
     return match
 
 
-def teacher_labels(teacher: str) -> tuple[str, ...]:
-    """Return the class names of a teacher from its config alone."""
-    return label_names_of_config(load_config(resolve_model(teacher)))
+def _describe(labels: LabelSpace) -> str:
+    return listed(labels.names) or f"{labels.task.labels_in_words} ({labels.task.name})"
 
 
 def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:
@@ -187,18 +190,20 @@ def _attach_generator(
 
 
 def _check_teacher(job: TrainingRun, run: Run, config: DistillConfig, teacher: PreTrainedModel, match: Match) -> None:
-    """Look at the teacher's accuracy before its signals are computed, where the run is new.
+    """Measure the teacher's accuracy before its signals are computed, if the run is new.
 
-    A match that was assumed is checked in any case. Raises `ModelError` where another one fits the rows.
+    An assumed match of labels is always checked. Raises `ModelError` if another match fits the rows better.
     """
     if (run.path / "checkpoints").exists() or not processes().is_main_process:
         return
     if job.config.diagnostics == "off" and not match.assumed:
         return
     rows = job.material.examples
-    labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]))
+    labels, logits = check_teacher_accuracy(
+        teacher, rows["validation"], job.precision, len(rows["train"]), label_space_of(config.teacher).task
+    )
     if match.assumed:
-        own, names = teacher_labels(config.teacher), label_names_of(teacher)
+        own, names = label_space_of(config.teacher).names, label_names_of(teacher)
         found = contradiction(labels, logits.argmax(axis=1), names, [own[i] for i in match.ids])
         if found is not None:
             raise ModelError(f"teacher: {found}")

@@ -1,4 +1,4 @@
-"""`demiglace distill --corpus`: a small language model learns from a large one, on text."""
+"""`demiglace distill --corpus`: train a small language model on text and on a large one's signals."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,10 +32,10 @@ from demiglace.training.schedule import phase_ends
 
 
 def distill_language_model(config: DistillConfig) -> Path:
-    """Train a language model on a teacher's signals; the teacher is asked for every batch, or once (`cached_tokens`).
+    """Train a language model on a corpus and a teacher's signals, online or from a cache; return the run directory.
 
-    Terms on logits are taken token by token and never make all [B, L, V] of them; terms on hidden states compare
-    blocks, pooled as the method says, or their tokens. Returns the run directory as `distill` does.
+    Terms on logits are computed in chunks of tokens, without all [B, L, V] logits in memory; terms on hidden states
+    compare pooled blocks, or tokens, as the method defines.
     """
     method = text_method(config)
     check_training(config.training)
@@ -52,7 +52,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     check_outputs(method, *shapes)
-    sparse_logits = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
+    sparse = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
     size = block_size(config.text.block_size, shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
@@ -62,15 +62,15 @@ def distill_language_model(config: DistillConfig) -> Path:
     job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )
-    job = _attach_signal_source(job, config, run, teacher, requests, sparse_logits)
+    job = _attach_signal_source(job, config, run, teacher, requests, sparse)
     job = with_hidden_states(job, teacher, requests)
-    del teacher  # with a cache nobody asks it again, and training need not hold its weights
+    del teacher  # with a cache it is not needed again, and its memory is free for training
     train(run, job)
     return config.output
 
 
 def check_outputs(method: Method, student: ModelShape, teacher: ModelShape) -> None:
-    """Raise `ModelError` where logits are compared that are not of the same width: one table may be padded."""
+    """Raise `ModelError` if logits of different widths would be compared; one model's vocabulary may be padded."""
     if method.requests(student, teacher).teacher.logits and student.vocab_size != teacher.vocab_size:
         raise ModelError(
             f"the student has outputs for {student.vocab_size:,} tokens and the teacher for {teacher.vocab_size:,}, so "
@@ -84,28 +84,30 @@ def _attach_signal_source(
     run: Run,
     teacher: PreTrainedModel,
     requests: Sequence[SignalRequest],
-    sparse_logits: SparseLogitConfig | None,
+    sparse: SparseLogitConfig | None,
 ) -> TrainingRun:
-    """The job with its source of signals: none, the teacher online, or the tokens that were kept of what it said."""
+    """Return the job with its source of signals: none, the teacher online, or a cache of likely tokens."""
     request = reduce(or_, requests)
     if request.is_empty:
         return job
     teacher.to(processes().device)  # type: ignore[arg-type]
-    if sparse_logits is None:
+    if sparse is None:
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     blocks = job.material.examples["train"]
     assert isinstance(blocks, Blocks)
-    source, seconds = token_cache(config, run, teacher, blocks, sparse_logits, request, job.precision)
+    source, seconds = token_cache(config, run, teacher, blocks, sparse, request, job.precision)
     return replace(job, source=source, capture_seconds=seconds)
 
 
 def text_method(config: DistillConfig) -> Method:
     """Return the method.
 
-    Raises `ConfigError` for one that only rows suit, for fewer epochs than phases, and for rows beside the corpus.
+    Raises `ConfigError` for a method that needs rows, for fewer epochs than phases, and for --data with --corpus.
     """
     if config.source.data:
-        raise ConfigError("--data and --corpus were both given; the student learns a task, or to be a language model.")
+        raise ConfigError(
+            "--data and --corpus were both given; give --data for a task, or --corpus for a language model."
+        )
     method = build_method(config.method, config.method_options)
     if method.augmentation is not None:
         raise ConfigError(f"method {config.method} rewrites the rows of a task; for --corpus take another method.")
@@ -114,7 +116,7 @@ def text_method(config: DistillConfig) -> Method:
             f"method {config.method} learns from the logits of a task's rows, where a language model has logits for "
             "every token; for --corpus take another method."
         )
-    phase_ends(config.training.epochs, method.phases)  # an epoch of a corpus is as long as the user wants: one will do
+    phase_ends(config.training.epochs, method.phases)  # one epoch of a corpus is enough
     return method
 
 
@@ -136,5 +138,5 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
         seed=training.seed,
     )
     check_same_kind(teacher.config, student.config)
-    freeze(student, training.freeze)  # a name that no weight has is refused before any work
+    freeze(student, training.freeze)  # refuse a name that no weight has before any work
     return teacher, student, precision

@@ -1,4 +1,4 @@
-"""What both kinds of `distill` share: what a run reads of models and methods, and the student cut from its teacher."""
+"""What both kinds of `distill` share: fingerprints of the inputs, and the student truncated from its teacher."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
 
 def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
-    """Fingerprints of the teacher, the student where one is named, and the method where it is a file."""
+    """Return the fingerprints of the teacher, of a named student, and of a method that is a file."""
     inputs = {"teacher": fingerprint_model(config.teacher)}
     if is_file(config.method):
         inputs["method"] = fingerprint([config.method])
@@ -36,7 +36,7 @@ def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
 
 
 def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher: ModelShape) -> None:
-    """Say so where a method compares the first token's hidden states and the student is causal."""
+    """Warn if a method compares the first token's hidden states and the student is causal."""
     if student.causal and "first" in method.requests(student, teacher).student.poolings:
         say(
             f"warning: {name} compares the hidden states of the first token, which in a causal model depend on that "
@@ -46,10 +46,10 @@ def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a student is cut from its teacher."""
+    """How a student is truncated from its teacher."""
 
-    strategy: str | None  # none: --keep names the layers
-    layers: Keep  # to keep; for a strategy of `DATA_DRIVEN` as many others
+    strategy: str | None  # None: --keep names the layers
+    layers: Keep  # kept layers; for a strategy of `MEASURED` only their number counts
 
     def shape(self, model: PreTrainedModel) -> ModelShape:
         """Return the shape of the student of a model as deep as the teacher; no weight is copied."""
@@ -59,7 +59,7 @@ class Cut:
 
 
 def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
-    """Return how --layers, --strategy and --keep cut a model as deep as the teacher; none for a --student.
+    """Return how --layers, --strategy and --keep truncate a model as deep as the teacher; None with --student.
 
     Raises `ConfigError` and `ModelError` as `choose_layers` does.
     """
@@ -74,10 +74,10 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
 def truncate_student(
     cut: Cut | None, model: PreTrainedModel, examples: TokenizedSplit | Blocks, run: Run, seed: int
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Return the student cut from a model, or the model itself, and the facts of the cut for the manifest.
+    """Return the student truncated from a model, or the model itself, and the manifest's fields about its layers.
 
-    A strategy of `DATA_DRIVEN` is measured once, on some of the training examples: a run that resumes, and all
-    processes of a `torchrun`, read RUN/layers.json. Raises `ModelError` if the model's outputs are not finite.
+    A strategy of `MEASURED` is measured once, on some of the training examples: a resumed run, and all processes of a
+    `torchrun`, read RUN/layers.json. Raises `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}
@@ -105,10 +105,10 @@ def _measured(
 
 
 def check_student_choice(config: DistillConfig) -> None:
-    """Raise `ConfigError` unless the student is named or to be cut from the teacher, and not both."""
+    """Raise `ConfigError` unless exactly one is given: --student, or --layers or --keep."""
     ways = [bool(config.student), config.layers is not None or config.keep is not None]
     if sum(ways) != 1:
         given = "both were given" if all(ways) else "neither was given"
         raise ConfigError(
-            f"the student is either --student MODEL or cut from the teacher by --layers or --keep; {given}."
+            f"the student is either --student MODEL or truncated from the teacher by --layers or --keep; {given}."
         )

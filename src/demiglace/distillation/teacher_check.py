@@ -20,6 +20,7 @@ from demiglace.methods.base import TrainingProgress
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sinks import Sinks, find_sinks
+from demiglace.tasks.base import RowTask
 from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.run import TrainingRun
 
@@ -29,24 +30,24 @@ _LEAST, _MOST = 64, 256
 # fine-tuned MiniLM's body reaches 0 %; MiniLM after one epoch of masked language modelling on 20,000 sentences, 19 %; a
 # new model of 2 layers after three such epochs, 4 %.
 FLOOR, FLOOR_OF_FREQUENT = 0.1, 2.0
-_SHARE = 64  # of that many training rows one is looked at, so that it takes less than 1 % of the run
+_SHARE = 64  # one of so many training rows is checked, so that the check takes less than 1 % of the run
 
 
 def check_teacher_accuracy(
-    teacher: PreTrainedModel, validation: TokenizedSplit, precision: str, training_rows: int
+    teacher: PreTrainedModel, validation: TokenizedSplit, precision: str, training_rows: int, task: RowTask
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Print how well the teacher does on 64 to 256 validation rows, and warn where that is no better than chance.
+    """Print the teacher's score on 64 to 256 validation rows, and warn if it is no better than chance.
 
-    Returns the labels [N] and the teacher's logits [N, C] of these rows.
-    Chance is the share of the most frequent class; of numbers, the error of their mean.
+    Score and chance are the kind's `score_and_chance`. Returns the labels [N] and the teacher's logits [N, C] of these
+    rows.
     """
     rows = _some(validation, training_rows)
     count = len(rows)
     mode = "not in eval mode" if any(m.training for m in teacher.modules()) else "in eval mode"
     logits = predict(teacher, rows, precision=precision)
-    name, own, chance = _scores(rows.labels, logits)
-    say(f"teacher: {mode}, {name} {own:.3f} on {count} validation rows, {chance:.3f} by chance")
-    if own <= chance:
+    name, score, chance = task.score_and_chance(rows.labels, logits)
+    say(f"teacher: {mode}, {name} {score:.3f} on {count} validation rows, {chance:.3f} by chance")
+    if score <= chance:
         say("warning: the teacher is no better than chance; was it fine-tuned on this task, with these labels?")
     return rows.labels, logits
 
@@ -71,21 +72,21 @@ def check_generator(adversary: AdversarialGenerator, validation: TokenizedSplit,
     Raises `ModelError` for a generator below the floor, unless the method's options allow it.
     """
     skill = _skill(adversary, _some(validation, training_rows))
-    told = (
+    result = (
         f"predicts {skill.accuracy:.1%} of {skill.tokens:,} masked tokens; the most frequent token would be right for "
         f"{skill.most_frequent:.1%}"
     )
     if skill.is_poor and not adversary.options.allow_poor_generator:
-        own = "the generator" if adversary.options.generator else "the generator, made of the teacher's own body,"
+        name = "the generator" if adversary.options.generator else "the generator, made of the teacher's own body,"
         raise ModelError(
-            f"{own} {told}. It must predict at least {FLOOR:.0%}, and {FLOOR_OF_FREQUENT:g} times as many as the most "
-            "frequent token; below that the text that it fills in is noise. Give a language model of the teacher's "
+            f"{name} {result}. It must predict at least {FLOOR:.0%}, and {FLOOR_OF_FREQUENT:g} times as many as the "
+            "most frequent token; below that its text is noise. Give a language model of the teacher's "
             "vocabulary with --method-options.generator: a masked model from the hub, or one trained on the task's "
             "text by `demiglace pretrain --model BASE --corpus FILE`, where BASE is the model that the teacher was "
             "fine-tuned from. To train with this generator nevertheless, give "
             "--method-options.allow-poor-generator true."
         )
-    say(f"generator: {told}")
+    say(f"generator: {result}")
     return skill
 
 
@@ -110,21 +111,12 @@ def _some(validation: TokenizedSplit, training_rows: int) -> TokenizedSplit:
     return select(validation, np.random.default_rng(0).permutation(len(validation))[:count])
 
 
-def _scores(labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
-    """The name of the score, the teacher's, and that of chance. R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² for numbers."""
-    if labels.dtype.kind == "f":
-        spread = float(np.square(labels - labels.mean()).sum()) or 1.0
-        return "R²", 1 - float(np.square(labels - logits[:, 0]).sum()) / spread, 0.0
-    right = float((logits.argmax(axis=1) == labels).mean())
-    return "accuracy", right, float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-
-
 def look_at_states(
     teacher: PreTrainedModel, training: TokenizedSplit | Blocks, request: SignalRequest, precision: str
 ) -> dict[str, Any]:
     """Print how the teacher's hidden states are pooled and which attention sinks they have; return both.
 
-    Warn where a pooling lets the sinks decide: the pooled states of all rows are then nearly the same.
+    Warn if the sinks dominate a pooling: the pooled states of all rows are then nearly equal.
     """
     poolings, layers = request.poolings, {layer for _, layer in request.hidden}
     sinks = find_sinks(teacher, training, layers, precision)
@@ -133,7 +125,8 @@ def look_at_states(
         if (pooling == "mean" and sinks.layers) or (pooling == "first" and sinks.first):
             say(
                 f"warning: with the pooling {pooling}, attention sinks make the pooled states of all rows nearly the "
-                "same, so that they teach little; take the pooling normalized-mean (or auto) where the method has it."
+                "same, so that matching them has little effect; take the pooling normalized-mean (or auto) if the "
+                "method has it."
             )
     return {"poolings": list(poolings), "sinks": asdict(sinks)}
 
@@ -151,7 +144,7 @@ def _described(sinks: Sinks) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers in words, such as ``3, 12 to 29``."""
+    """Return ascending numbers as ranges, such as ``3, 12 to 29``."""
     groups: list[list[int]] = []
     for number in numbers:
         if groups and number == groups[-1][-1] + 1:
@@ -164,7 +157,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def with_hidden_states(job: TrainingRun, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> TrainingRun:
     """Return the job with what `look_at_states` finds, if the run pools hidden states.
 
-    Nothing is looked at with `--diagnostics off`, nor on any but the main process.
+    Without effect with `--diagnostics off`, and on all but the main process.
     """
     request = reduce(or_, requests)
     pools = any(pooling != "tokens" for pooling in request.poolings)

@@ -1,4 +1,4 @@
-"""Where a run keeps the teacher's signals, and how runs that share the place wait for each other."""
+"""The source of the teacher's signals: computed online, or cached; runs that share a cache wait for each other."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,13 +30,13 @@ from demiglace.training.run import TrainingRun
 
 
 def cache_root(config: DistillConfig, run: Run) -> Path:
-    """The directory below which a run's caches lie."""
+    """Return the directory that holds a run's caches."""
     return run.path / "signals" if config.cache == "auto" else Path(config.cache)
 
 
 @contextmanager
 def exclusive_cache(directory: Path, key: CacheSpec, state: PartialState) -> Iterator[None]:
-    """Lay out a cache and keep other runs that share it waiting until it is filled."""
+    """Prepare a cache and lock it, so that other runs that share it wait until it is filled."""
     lock = FileLock(directory.with_name(directory.name + ".lock"))
     try:
         if state.is_main_process:
@@ -55,33 +55,34 @@ def _acquire(lock: BaseFileLock) -> None:
         raise CacheError(f"{lock.lock_file} cannot be made ({error.strerror}); give another --cache.") from error
 
 
-_SEED = 0  # and not the run's, so that runs of all seeds share one cache
+_SEED = 0  # not the run's, so that runs of all seeds share one cache
 
 
 def sparse_target_config(
     config: DistillConfig, method: Method, student: ModelShape, teacher: ModelShape, *, masked: bool
 ) -> SparseLogitConfig | None:
-    """Which tokens are to be kept; none where the teacher is asked for every batch. masked: the kind of both models.
+    """Return how the teacher's token distributions are cached; None if its logits are computed for every batch.
 
-    Raises `ConfigError` for a method or model that cannot learn from them, and options that contradict each other.
+    masked: whether both models are masked language models. Raises `ConfigError` for a method or model that cannot be
+    trained on such a cache, and for options that contradict each other.
     """
     kind, count = config.cache_tokens, config.cached_per_token
     if kind == "none":
         return None
     if config.cache == "off":
-        raise ConfigError(f"--cache off keeps nothing, and --cache-tokens {kind} asks for a cache; leave one out.")
+        raise ConfigError(f"--cache off was given with --cache-tokens {kind}, which needs a cache; leave one out.")
     if masked:
         raise ConfigError(
-            f"--cache-tokens {kind} is for causal models: what a masked one predicts is drawn anew every epoch. Leave "
-            "it out; the teacher is then asked for every batch."
+            f"--cache-tokens {kind} is for causal models: the masked positions of a masked one change every epoch. "
+            "Leave it out; the teacher's logits are then computed for every batch."
         )
     if kind == "top-k" and count > teacher.vocab_size:
         raise ConfigError(f"--cached-per-token {count}: the teacher has only {teacher.vocab_size:,} tokens.")
     temperature = sparse_temperature(config.method, method, student, teacher)
     if kind == "top-k":
         say(
-            "warning: --cache-tokens top-k is biased: the student learns that there are no tokens but the "
-            f"{count} likeliest ones; sampled is not."
+            "warning: --cache-tokens top-k is biased: the student learns that only the "
+            f"{count} most likely tokens occur; sampled is not."
         )
     return SparseLogitConfig(kind, count, temperature, _SEED)
 
@@ -91,14 +92,14 @@ def token_cache(
     run: Run,
     teacher: PreTrainedModel,
     blocks: Blocks,
-    sparse_logits: SparseLogitConfig,
+    sparse: SparseLogitConfig,
     request: SignalRequest,
     precision: str,
 ) -> tuple[TokenCache, float]:
-    """The filled cache, and the seconds that its filling took in whichever run; raises `CacheError`s."""
+    """Fill the cache; return it and the seconds that its filling took, in this or another run. Raises `CacheError`."""
     state = processes()
     shape, weights = ModelShape.of(teacher), run.inputs["teacher"]
-    key = SparseLogitCacheKey.of(weights, shape, blocks, sparse_logits, request, config.cache_dtype, precision)
+    key = SparseLogitCacheKey.of(weights, shape, blocks, sparse, request, config.cache_dtype, precision)
     directory = cache_root(config, run) / key.name
     with exclusive_cache(directory, key, state):
         fill_token_cache(directory, key, teacher, blocks, state.process_index, state.num_processes)
@@ -114,7 +115,7 @@ def attach_signal_source(
     requests: Sequence[SignalRequest],
     match: Match,
 ) -> TrainingRun:
-    """The job with its source of signals: none, the teacher online, or its answers from the cache."""
+    """Return the job with its source of signals: none, the teacher online, or a cache that is filled here."""
     request = reduce(or_, requests)
     if request.is_empty:
         return job

@@ -1,4 +1,4 @@
-"""Checking an assumed order of a model's classes against labelled rows."""
+"""Check of an assumed order of a model's classes against labelled rows."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ _SURE = 3.0  # standard deviations; 1 of 700 at random
 
 
 def better_order(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray | None:
-    """Return the predicted class of each label, int [C], that fits the rows far better than the same number; or none.
+    """Return the class of each label, int [C], that fits the rows significantly better than equal ids; or None.
 
     labels, predictions: int [N], each below `classes`. It is the assignment with the most rows right (Hungarian
-    algorithm). So that chance is not taken for order, the assignment of one half of the rows is tested on the other:
-    more of these must be right than by the most frequent class, and the rows won must exceed those lost by three
-    standard deviations, (won − lost)² > 9 (won + lost), as in McNemar's test.
+    algorithm). To exclude chance, it is fitted on one half of the rows and tested on the other: it must be right more
+    often there than the most frequent class, and the rows won must exceed those lost by three standard deviations,
+    (won − lost)² > 9 (won + lost), as in McNemar's test.
     """
     mixed = np.random.default_rng(0).permutation(len(labels))  # files are often sorted, or alternate
     tried, held_out = mixed[::2], mixed[1::2]
@@ -32,7 +32,7 @@ def better_order(labels: np.ndarray, predictions: np.ndarray, classes: int) -> n
 
 
 def _counts(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Rows of each label that were predicted as each class, int64 [C, C]."""
+    """Return the number of rows by label and predicted class, int64 [C, C]."""
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -43,10 +43,9 @@ def _assignment(counts: np.ndarray) -> np.ndarray:
 def contradiction(
     labels: np.ndarray, predictions: np.ndarray, label_names: Sequence[str], class_names: Sequence[str]
 ) -> str | None:
-    """Return what to print where another order of the model's classes fits the labelled rows far better, or none.
+    """Return a warning if another order of the model's classes fits the labelled rows significantly better, or None.
 
-    labels, predictions: int [N], ids of labels; class_names: the model's own name of the class that is predicted as
-    each label.
+    labels, predictions: int [N], ids of labels; class_names: the model's name of the class that counts as each label.
     """
     order = better_order(labels, predictions, len(label_names))
     if order is None:

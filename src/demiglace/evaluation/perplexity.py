@@ -1,4 +1,4 @@
-"""How well a language model predicts text: perplexity by token and by word, bits per byte, last words."""
+"""Evaluation of language models: perplexity by token and by word, bits per byte, last words."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from demiglace.models.precision import autocast
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens from `begin` to below `end` are predicted, of which those from `first` on count."""
+    """A window predicts the tokens from `begin` to below `end`; those from `first` on are scored."""
 
     begin: int
     end: int
@@ -34,9 +34,9 @@ class Window:
 
 
 def windows(tokens: int, size: int, stride: int) -> list[Window]:
-    """Windows of at most `size` tokens that count every token once, each with at least size − stride before it.
+    """Return windows of at most `size` tokens that score every token once, with at least size − stride of context.
 
-    stride = size: blocks that do not overlap; a token then has from 0 to size − 1 tokens of its block before it.
+    stride = size: blocks that do not overlap; a token then has 0 to size − 1 tokens of context.
     """
     found, done = [], 0
     while done < tokens:
@@ -49,7 +49,7 @@ def windows(tokens: int, size: int, stride: int) -> list[Window]:
 
 @dataclass(frozen=True)
 class PerplexityResult:
-    """How well texts are predicted: the scores, and what they were summed from, one number for each window or text."""
+    """Scores of a language model, and the numbers that they are sums of, one for each window or text."""
 
     scores: Mapping[str, float]
     parts: Mapping[str, np.ndarray]
@@ -58,12 +58,12 @@ class PerplexityResult:
 def perplexity(
     model: PreTrainedModel, corpus: Corpus, end: int, size: int, stride: int, describe: str | None = None
 ) -> PerplexityResult:
-    """What a causal language model makes of a corpus, each token being predicted once.
+    """Compute the perplexity of a causal language model on a corpus, in fp32; each token is predicted once.
 
-    end: the end-of-text token, which stands before the first token and is what parts the documents. Scores: loss (nats
-    a token) and perplexity = exp(loss), ends of text included; of the text alone, so that tokenizers can be compared,
+    end: the end-of-text token, which precedes the first token and separates the documents. Scores: loss (nats per
+    token) and perplexity = exp(loss), ends of text included; without them, so that tokenizers can be compared,
     word_perplexity = exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes,
-    words and tokens_per_second. fp32. Parts: losses, the sum of each window in nats, float64, and its tokens. Raises
+    words and tokens_per_second. Parts: losses, the sum of each window in nats, float64, and its tokens. Raises
     `ModelError` for a loss that is not finite.
     """
     plan, sums, of_text = windows(len(corpus), size, stride), [], 0.0
@@ -92,7 +92,7 @@ def perplexity(
 
 
 def _finite(loss: float) -> float:
-    """A mean loss, if it is one."""
+    """Return a mean loss. Raises `ModelError` if it is not finite."""
     if not math.isfinite(loss):
         raise ModelError(
             f"the model's loss is {loss} and not a finite number; its training diverged or its weights are damaged."
@@ -105,7 +105,7 @@ def _exp(value: float) -> float:
 
 
 def _equal_length_batches(plan: Sequence[Window], most: int) -> Iterator[list[Window]]:
-    """Windows of one length, `most` at a time."""
+    """Yield batches of at most `most` consecutive windows of one length."""
     group: list[Window] = []
     for window in plan:
         if group and (len(group) == most or window.end - window.begin != group[0].end - group[0].begin):
@@ -123,7 +123,7 @@ def _with_token_before(corpus: Corpus, window: Window, end: int) -> np.ndarray:
 
 
 def _token_losses(model: PreTrainedModel, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and targets [B, L] of token ids [B, L + 1]."""
+    """Return losses and targets [B, L] of token ids [B, L + 1]."""
     with head_input(model) as found:
         model(input_ids=rows[:, :-1], attention_mask=torch.ones_like(rows[:, :-1]))
     return _losses(found[0].at(None), rows[:, 1:]), rows[:, 1:]
@@ -135,7 +135,7 @@ def _losses(output: HeadInput, targets: Tensor) -> Tensor:
 
 
 def block_loss(model: PreTrainedModel, blocks: Blocks, precision: str) -> dict[str, float]:
-    """loss, in nats, and perplexity of what is to be predicted in blocks; for choosing among epochs of one run.
+    """Return loss (nats per predicted token) and perplexity on blocks; to select among epochs of one run.
 
     Raises `ModelError` for a loss that is not finite.
     """
@@ -157,7 +157,7 @@ def _batch_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class LastWord:
-    """A text's token ids, cut at its front, of which the last `count` are its last word's."""
+    """A text's token ids, truncated at the start; the last `count` of them are its last word."""
 
     ids: Sequence[int]
     count: int
@@ -166,9 +166,9 @@ class LastWord:
 def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> PerplexityResult:
     """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): predict the last word of a text.
 
-    accuracy: the share of texts of whose last word every token is the most likely one, given the true ones before it;
-    perplexity: exp of the mean loss of a word, as in Radford et al. 2019. Parts: losses of each last word in nats,
-    float64, and whether it was right. Raises `ModelError` for a loss that is not finite.
+    accuracy: the share of texts whose last word is right, that is, each of its tokens is the most likely one after the
+    true ones; perplexity: exp of the mean loss per word, as in Radford et al. 2019. Parts: the loss of each last word
+    in nats, float64, and whether it was right. Raises `ModelError` for a loss that is not finite.
     """
     device, right, losses = next(model.parameters()).device, [], []
     with evaluating(model), torch.inference_mode(), progress("last words", len(words), "texts") as bar:
@@ -189,23 +189,23 @@ def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> PerplexityR
 
 
 def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> LastWord:
-    """The last word of a text, what white space parts from the rest, behind as much of it as `size` tokens hold.
+    """Return the last word of a text, preceded by as much context as fits into `size` tokens.
 
-    Its tokens are those in which the text differs from its context: from the white space before the word on, and where
-    a tokenizer joins that to the context, from there on. Raises `DataError` for a text of fewer than two words, and a
-    word of no token, or so many that there is no room for one before them.
+    Words are separated by white space. The word's tokens are those in which the text differs from its context: from the
+    white space before the word on, and earlier if the tokenizer joins that to the context. Raises `DataError` for a
+    text of fewer than two words, and for a word of no token or of more than `size`.
     """
     text = text.rstrip()
     if len(words := text.split()) < 2:
         raise DataError(f"{text[:60]!r} has no last word to predict: fewer than two words; leave it out.")
     context = text[: -len(words[-1]) - 1]
-    before, whole = (tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in (context, text))
-    shared = takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
-    count = len(whole) - len(list(shared))
-    ids = whole[-(size + 1) :]
+    prefix, ids = (tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in (context, text))
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(prefix, ids, strict=False))
+    count = len(ids) - len(list(shared))
+    ids = ids[-(size + 1) :]
     if not 0 < count < len(ids):
         raise DataError(
-            f"{text[:60]!r} ends in a word of {count} tokens; expected 1 to {size}, and one before them. Leave it out, "
-            "or give a larger --block-size."
+            f"{text[:60]!r} ends in a word of {count} tokens; expected 1 to {size} after at least one other. Leave it "
+            "out, or give a larger --block-size."
         )
     return LastWord(ids, count)

@@ -1,4 +1,4 @@
-"""Logits of a model for many rows, as fast as the rows' lengths allow."""
+"""Compute a model's logits for many rows, in batches of similar length."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,10 +24,10 @@ def predict(
     precision: str = "fp32",
     describe: str | None = None,
 ) -> np.ndarray:
-    """Logits float32 [N, C] in the order of the rows, computed without dropout on the model's device.
+    """Return logits float32 [N, C] in the order of the rows, computed without dropout on the model's device.
 
-    Rows of like length share a forward pass of at most `batch_tokens` padded tokens (none: as the device likes it).
-    `describe` shows a progress bar of that name. The model is left in the mode (training or not) in which it came.
+    Rows of similar length share a forward pass of at most `batch_tokens` padded tokens (None: set by the device).
+    `describe` shows a progress bar of that name. The model's training mode is restored at the end.
     """
     logits = np.empty((len(examples), int(model.config.num_labels or 1)), dtype=np.float32)
     device = next(model.parameters()).device
@@ -41,12 +41,12 @@ def predict(
 
 
 def check_lengths(model: PreTrainedModel, examples: TokenizedSplit) -> None:
-    """Raise `ConfigError` if a row has more tokens than the model has positions for."""
+    """Raise `ConfigError` if a row has more tokens than the model has positions."""
     check_longest(ModelShape.of(model), examples.lengths)
 
 
 def check_longest(shape: ModelShape, lengths: np.ndarray) -> None:
-    """`check_lengths` from a model's shape and the rows' tokens alone."""
+    """Raise as `check_lengths` does, from a model's shape and the rows' numbers of tokens."""
     limit, longest = shape.max_positions, int(lengths.max(initial=0))
     if limit is not None and longest > limit:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What is told of a model on one set: its metrics, by part of the set too, and what it changes against its teacher."""
+"""Results of a model on one evaluation set: metrics (overall and by group) and disagreements with the teacher."""
 
 import re
 from collections.abc import Sequence
@@ -8,65 +8,67 @@ import numpy as np
 
 from demiglace.data.rows.evaluation_sets import EvaluationSet
 from demiglace.data.rows.sampling import select_rows
-from demiglace.data.rows.schema import Problem, Split
+from demiglace.data.rows.schema import Split
 from demiglace.evaluation.calibration import confidences, expected_calibration_error, worst_class_f1
 from demiglace.evaluation.metrics import agreement, compute, predictions_of
+from demiglace.tasks.base import RowTask
 
 EXAMPLES, LONGEST = 20, 10_000
 
 
 def set_results(
-    found: EvaluationSet, logits: np.ndarray, problem: Problem, taught: np.ndarray | None
+    found: EvaluationSet, logits: np.ndarray, task: RowTask, teacher_logits: np.ndarray | None
 ) -> dict[str, Any]:
-    """The results of a set, for the manifest; logits and the teacher's [N, C], the latter none without a teacher.
+    """Return the results of a set for the manifest.
 
-    metrics, the deciding one first; rows; drops; ece and worst_class_f1 for classes; agreement with a teacher, and
-    for numbers the mean absolute difference to it; groups: part of the set -> its metrics and rows.
+    logits, teacher_logits: [N, C]; the latter None without a teacher. The results are: metrics, the main one first;
+    rows; drops; for classes ece and worst_class_f1; with a teacher the agreement with it and, if there are no classes,
+    teacher_difference, the mean absolute difference of the outputs; groups: part of the set -> its metrics and rows.
     """
     labels = found.split.labels
     result: dict[str, Any] = {
-        "metrics": compute(found.metrics, labels, logits, problem, found.class_map),
+        "metrics": compute(found.metrics, labels, logits, task, found.class_map),
         "rows": len(labels),
         "drops": dict(found.drops),
     }
-    if problem == "classification":
-        predictions = predictions_of(logits, problem, found.class_map)
+    if task.has_classes:
+        predictions = predictions_of(logits, task, found.class_map)
         confidence = confidences(logits, found.class_map)
         result["ece"] = expected_calibration_error(predictions == labels, confidence)
         result["worst_class_f1"] = worst_class_f1(labels, predictions)
-    if taught is not None:
-        result["agreement"] = agreement(logits, taught, problem, found.class_map)
-    if taught is not None and problem == "regression":
-        result["teacher_difference"] = float(np.abs(logits - taught).mean())
+    if teacher_logits is not None:
+        result["agreement"] = agreement(logits, teacher_logits, task, found.class_map)
+        if not task.has_classes:
+            result["teacher_difference"] = float(np.abs(logits - teacher_logits).mean())
     if found.split.groups is not None:
-        result["groups"] = _groups(found, found.split.groups, logits, problem)
+        result["groups"] = _groups(found, found.split.groups, logits, task)
     return result
 
 
 def _groups(
-    found: EvaluationSet, groups: Sequence[str], logits: np.ndarray, problem: Problem
+    found: EvaluationSet, groups: Sequence[str], logits: np.ndarray, task: RowTask
 ) -> dict[str, dict[str, Any]]:
     names = np.array(groups)
     parts = {name: np.flatnonzero(names == name) for name in dict.fromkeys(groups)}
     return {
         name: {
-            "metrics": compute(found.metrics, found.split.labels[rows], logits[rows], problem, found.class_map),
+            "metrics": compute(found.metrics, found.split.labels[rows], logits[rows], task, found.class_map),
             "rows": len(rows),
         }
         for name, rows in parts.items()
     }
 
 
-def disagreements(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray) -> dict[str, Any]:
-    """Where student and teacher answer otherwise, for classes: counts, pairs of labels, and rows as examples.
+def disagreements(found: EvaluationSet, logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, Any]:
+    """Return where student and teacher predict different classes: counts, confusions and examples.
 
     counts: both_right, lost (only the teacher is right), gained (only the student is), both_wrong; confusions: how
-    often the student says `to` where the teacher said `from`, most frequent first; examples: up to 20 rows each of
-    lost and gained, those first of which the student is surest.
+    often the student predicts `to` where the teacher predicts `from`, most frequent first; examples: up to 20 rows each
+    of lost and gained, those with the student's highest confidence first.
     """
     names, labels = found.classes.names, found.split.labels
-    student = predictions_of(logits, "classification", found.class_map)
-    teacher = predictions_of(taught, "classification", found.class_map)
+    student = predictions_of(logits, found.classes.task, found.class_map)
+    teacher = predictions_of(teacher_logits, found.classes.task, found.class_map)
     right, was_right = student == labels, teacher == labels
     lost, gained = was_right & ~right, right & ~was_right
     confidence = confidences(logits, found.class_map)
@@ -75,8 +77,8 @@ def disagreements(found: EvaluationSet, logits: np.ndarray, taught: np.ndarray) 
         rows = np.flatnonzero(flags)
         rows = rows[np.argsort(-confidence[rows], kind="stable")][:EXAMPLES]
         shown = select_rows(found.split, rows)
-        said = [(names[student[r]], names[teacher[r]], float(confidence[r])) for r in rows]
-        return [_example(shown, i, names, *said[i]) for i in range(len(rows))]
+        predicted = [(names[student[r]], names[teacher[r]], float(confidence[r])) for r in rows]
+        return [_example(shown, i, names, *predicted[i]) for i in range(len(rows))]
 
     return {
         "rows": len(labels),
@@ -112,5 +114,5 @@ def _confusions(student: np.ndarray, teacher: np.ndarray, names: Sequence[str]) 
 
 
 def file_name(set_name: str) -> str:
-    """The name of a set as a file name: ``mnli:validation`` gives ``mnli-validation``."""
+    """Return a set's name as a file name: ``mnli:validation`` gives ``mnli-validation``."""
     return re.sub(r"[^\w.-]+", "-", set_name).strip("-.")

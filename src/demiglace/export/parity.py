@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from demiglace.data.batching import collate
-from demiglace.data.rows.schema import Problem
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, UserError
 from demiglace.evaluation.metrics import predictions_of
 from demiglace.export.runners import Inputs, Runner
+from demiglace.tasks.base import RowTask
 
 LEAST_AGREEMENT = 0.99  # of an artefact in the original's own precision; below, the export is wrong
 
@@ -42,10 +42,10 @@ def logits_of(runner: Runner, batches: Sequence[Inputs], count: int) -> np.ndarr
     return np.concatenate([runner(batch) for batch in batches])[:count]
 
 
-def compare(reference: np.ndarray, candidate: np.ndarray, problem: Problem) -> Parity:
+def compare(reference: np.ndarray, candidate: np.ndarray, task: RowTask) -> Parity:
     """How the logits [N, C] of an artefact differ from the original's. `ModelError` if one is not finite."""
-    expected, found = predictions_of(reference, problem), predictions_of(candidate, problem)
-    tolerance = 0.01 * np.abs(expected).max() if problem == "regression" else 0
+    expected, found = predictions_of(reference, task), predictions_of(candidate, task)
+    tolerance = task.parity_tolerance * np.abs(expected).max()
     same = np.abs(expected - found) <= tolerance
     return Parity(float(same.mean()), float(np.abs(reference - candidate).max()), len(reference))
 

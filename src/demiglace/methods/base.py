@@ -1,4 +1,4 @@
-"""What a method is: a row of weighted terms. A term says which signals it needs and builds its loss."""
+"""A method is a row of weighted terms. A term declares the signals it needs and builds its loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals
+from demiglace.tasks.base import Task
 
-Problem = Literal["classification", "regression", "language"]
 Reduction = Literal["mean", "sum"]  # over the pairs of layers of a term
 Epoch = Literal["best", "last"]
 
@@ -24,30 +24,26 @@ def over_pairs(values: Tensor, reduction: Reduction) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where training stands; all randomness and every schedule of a method is a pure function of it.
-
-    phase: the number of the method's phase, from 0; phase_epoch: the epochs of that phase done, of phase_epochs;
-    fraction: the share of that phase's steps done, from 0 to below 1.
-    """
+    """The progress of training; all randomness and all schedules of a method are pure functions of it."""
 
     seed: int
     epoch: int
     step: int
-    phase: int = 0
-    phase_epoch: int = 0
-    phase_epochs: int = 1
-    fraction: float = 0.0
+    phase: int = 0  # number of the method's phase
+    phase_epoch: int = 0  # finished epochs of the phase
+    phase_epochs: int = 1  # epochs of the phase
+    fraction: float = 0.0  # share of the phase's steps that are done, below 1
 
 
 class Augmentation(ABC):
-    """What makes other text of the rows for some of a method's terms, as a choice of options; frozen."""
+    """Options of an augmentation that rewrites the text of rows for some loss terms (a frozen dataclass)."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class SignalRequests:
-    """The signals that a term needs from the two models."""
+    """The signals that a term needs from student and teacher."""
 
     student: SignalRequest
     teacher: SignalRequest
@@ -59,11 +55,10 @@ class SignalRequests:
 class TermLoss(nn.Module, ABC):
     """A term built for two models: its trainable projections, if any, and its forward pass.
 
-    `diagnostics` holds numbers of the last forward pass that are worth logging, detached. `needs_fit` is True where
-    weights are to be fitted to the states of some training rows before the first step, by `observe` and `fit`.
+    `diagnostics` holds detached numbers of the last forward pass for the log.
     """
 
-    needs_fit: bool = False
+    needs_fit: bool = False  # weights are fitted to some training rows before the first step, by `observe` and `fit`
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,72 +66,65 @@ class TermLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
-        """The loss of each row [B], unweighted; rows without a label may hold any finite number."""
+        """Return the unweighted loss of each row [B]; any finite number for a row without a label."""
 
     def observe(self, student: Signals, teacher: Signals, progress: TrainingProgress) -> None:
-        """Take in the signals of some rows for `fit`."""
+        """Collect the signals of some rows for `fit`."""
 
     def fit(self) -> None:
-        """Set weights from the signals that were observed."""
+        """Set weights from the collected signals."""
 
     def layer_pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
-        """The (student layer, teacher layer) pairs that meet at this point, for the log; empty where none do."""
+        """Return the (student layer, teacher layer) pairs that are compared now, for the log; empty for none."""
         return ()
 
 
 class Term(ABC):
-    """One loss term of a method, as a choice of options; frozen.
-
-    needs_rows: whether it sets a row's logits beside the row's hidden states, so that it is of no use to language
-    models, which have logits for every token.
-    """
+    """Options of one loss term of a method (a frozen dataclass)."""
 
     name: str
     needs_labels: bool = False
-    needs_rows: bool = False
+    needs_rows: bool = False  # it relates a row's logits to its hidden states; language models have logits per token
 
     @abstractmethod
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """The signals it needs. Raises `ModelError` where the two models do not suit the term."""
+        """Return the signals it needs. Raises `ModelError` for two models that the term cannot compare."""
 
     @abstractmethod
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """Its loss for these models; new weights are drawn from torch's global generator."""
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
+        """Return its loss for these models and this kind of problem; new weights use torch's global generator."""
 
 
 @dataclass(frozen=True)
 class WeightedTerm:
-    """A term and its factor in the total loss; `phase` is the one phase it belongs to, or none for all of them.
-
-    input: the rows' own text, or the text that the method's augmentation made of it.
-    """
+    """A term and its factor in the total loss."""
 
     weight: float
     term: Term
-    phase: int | None = None
-    input: Literal["text", "perturbed"] = "text"
+    phase: int | None = None  # the phase it belongs to; None for all
+    input: Literal["text", "perturbed"] = "text"  # the rows' text, or the text that the method's augmentation made
 
 
 @dataclass(frozen=True)
 class Method:
     """Weighted terms: the total loss is Σ weight · (mean of the term over the rows it applies to).
 
-    In each phase only its own terms count, and optimizer and learning rate start afresh, as in the separate runs of the
+    In each phase only its terms count, and optimizer and learning rate are reset, as in the separate runs of the
     papers. The best epoch is one of the last phase.
     """
 
     terms: tuple[WeightedTerm, ...]
     phases: tuple[float, ...] = (1.0,)  # shares of the epochs, one after another
     augmentation: Augmentation | None = None  # makes the perturbed text
-    starts_from: Epoch = "last"  # the epoch of the phase before whose weights the student has at a later phase's start
+    starts_from: Epoch = "last"  # the epoch of the previous phase whose weights the next phase starts from
     short_phases: bool = False  # allow phases of a single epoch on a task's rows
 
     def active(self, phase: int) -> tuple[bool, ...]:
-        """Which of the terms count in this phase."""
+        """Return which of the terms count in this phase."""
         return tuple(w.phase in (None, phase) for w in self.terms)
 
     def requests(self, student: ModelShape, teacher: ModelShape, phase: int | None = None) -> SignalRequests:
-        """All signals that the terms need of the rows' text, or those that count in one phase."""
+        """Return all signals that terms need of the rows' text, in one phase or in all."""
         return _union(
             w.term.requests(student, teacher)
             for w in self.terms
@@ -144,7 +132,7 @@ class Method:
         )
 
     def perturbed_requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """All signals that the terms need of the perturbed text."""
+        """Return all signals that terms need of the perturbed text."""
         return _union(w.term.requests(student, teacher) for w in self.terms if w.input == "perturbed")
 
 

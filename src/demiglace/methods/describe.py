@@ -15,6 +15,7 @@ from demiglace.methods.from_yaml import describe_method
 from demiglace.methods.registry import METHODS, MethodInfo, build_method
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest
+from demiglace.tasks.classification import CLASSIFICATION
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -92,7 +93,7 @@ def _suits(method: Method, student: ModelShape, teacher: ModelShape) -> bool:
     try:
         for w in method.terms:
             w.term.requests(student, teacher)
-            w.term.build(student, teacher, "classification")
+            w.term.build(student, teacher, CLASSIFICATION)
     except ModelError:
         return False
     return True
@@ -137,7 +138,7 @@ def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epoc
     student, teacher = example_shape(student_layers), example_shape(teacher_layers)
     lines = []
     for w in method.terms:
-        loss = w.term.build(student, teacher, "classification")
+        loss = w.term.build(student, teacher, CLASSIFICATION)
         drawn = [_format_pairs(loss.layer_pairs(TrainingProgress(seed, epoch, epoch))) for epoch in range(epochs)]
         if not drawn[0]:
             continue

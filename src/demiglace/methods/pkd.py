@@ -31,7 +31,7 @@ class PKD:
     def method(self) -> Method:
         """Return the method with its three loss terms."""
         mapping = Skip(self.final_layer) if self.mapping == "skip" else Last(self.final_layer)
-        layers = LayerDistillation(mapping, "first", "normalized-squared", reduction=self.reduction)
+        layers = LayerDistillation(mapping, "first", "normalised-squared", reduction=self.reduction)
         return Method(
             (
                 WeightedTerm(1 - self.alpha, TaskLoss()),

@@ -43,7 +43,7 @@ class RailBalanced:
         layers = LayerDistillation(
             RandomSorted(self.sampling, self.final_layer),
             self.pooling,
-            "normalized-squared",
+            "normalised-squared",
             Projection("auto"),
             centered=True,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.commands import PretrainConfig
 from demiglace.data.text.blocks import USUAL_BLOCK
@@ -17,23 +17,27 @@ from demiglace.models.files import (
     load_error,
     resolve_model,
 )
+from demiglace.models.labels import task_of_config
 from demiglace.models.language_model import (
     language_class,
     language_config,
     new_language_config,
 )
-from demiglace.models.loading import prepare_config, seeded, silence_transformers
+from demiglace.models.loading import auto_class, prepare_config, seeded, silence_transformers
 from demiglace.models.shape import ModelShape
+from demiglace.tasks.base import RowTask
 
 
-def classifier_config(model: str | Path, label_names: Sequence[str], dropout: float | None = None) -> PreTrainedConfig:
-    """Return the config of a model as a classifier of these labels (no labels: a regressor); it needs no weights.
+def classifier_config(
+    model: str | Path, label_names: Sequence[str], dropout: float | None = None, task: RowTask | None = None
+) -> PreTrainedConfig:
+    """Return the config of a model with the head for these labels, without loading weights.
 
-    Raises `ModelError`, as `load_classifier` does, for a model without a config or a classifier class.
+    label_names, task: as in `load_classifier`. Raises `ModelError` as it does for a model without a config or a head.
     """
     path = resolve_model(model)
     config = load_config(path)
-    prepare_config(config, path, label_names, dropout)
+    prepare_config(config, path, label_names, dropout, task)
     return config
 
 
@@ -49,7 +53,7 @@ def random_model(
 
     Raises `ModelError` if transformers cannot build it.
     """
-    kind: Any = language_class(config) if language else AutoModelForSequenceClassification
+    kind: Any = language_class(config) if language else auto_class(task_of_config(config))
     # None lets transformers choose: sdpa, or eager for architectures without it (DeBERTa)
     kernel = None if attention == "sdpa" else attention
     try:

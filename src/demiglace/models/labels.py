@@ -1,4 +1,4 @@
-"""What a classifier's outputs mean: class names in the order of their ids, none for regression."""
+"""What a model's outputs mean: the kind of problem and the class names, both kept in its config."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -6,46 +6,80 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import ModelError
 from demiglace.labels import Match
+from demiglace.models.files import load_config, resolve_model
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.registry import row_task
+from demiglace.tasks.regression import REGRESSION
+
+_KIND = "demiglace_task"  # key of config.json, written only where labels do not tell the kind
 
 
 def label_names_of(model: PreTrainedModel) -> tuple[str, ...]:
-    """The class names of a classifier in the order of their ids; empty for a regressor (one output)."""
+    """Return the class names of a classifier in the order of their ids; empty for a model without named classes."""
     return label_names_of_config(model.config)
 
 
 def label_names_of_config(config: PreTrainedConfig) -> tuple[str, ...]:
-    """`label_names_of` from the config alone."""
+    """Return the class names from the config alone, see `label_names_of`."""
     names: dict[Any, str] = dict(config.id2label or {})
     return tuple(str(names[i]) for i in sorted(names)) if len(names) > 1 else ()
 
 
-def set_labels(config: PreTrainedConfig, names: Sequence[str]) -> None:
-    """Let a config ask for a head of these classes, or without any for regression; `ModelError` for a single class."""
+def task_of_labels(names: Sequence[str]) -> RowTask:
+    """Return the kind of a model whose config names none: classification if there are names, else regression."""
+    return CLASSIFICATION if names else REGRESSION
+
+
+def task_of_config(config: PreTrainedConfig) -> RowTask:
+    """Return the kind of problem that a model solves. Raises `ConfigError` for a kind that is not in the registry."""
+    named = getattr(config, _KIND, None)
+    return row_task(named) if named else task_of_labels(label_names_of_config(config))
+
+
+def label_space_of(model: str) -> LabelSpace:
+    """Return what the outputs of a model mean, from its config alone. Raises `ModelError` as `resolve_model` does."""
+    config = load_config(resolve_model(model))
+    return LabelSpace(task_of_config(config), label_names_of_config(config))
+
+
+def set_labels(config: PreTrainedConfig, names: Sequence[str], task: RowTask | None = None) -> None:
+    """Set the head's width, the class names and the kind of problem in a config.
+
+    task: None for the kind of these names (`task_of_labels`). Raises `ModelError` for a single class.
+    """
     if len(names) == 1:
         raise ModelError(f"there is only one class, {names[0]!r}; a classifier needs at least two.")
-    config.num_labels = len(names) or 1
+    usual = task_of_labels(names)
+    task = task or usual
+    config.num_labels = task.head_width(names)
     if names:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = "single_label_classification" if names else "regression"
+    config.problem_type = task.problem_type
+    if task is not usual:
+        setattr(config, _KIND, task.name)
+    elif hasattr(config, _KIND):
+        delattr(config, _KIND)
 
 
-def adopt_labels(model: PreTrainedModel, names: Sequence[str], match: Match) -> None:
-    """Give a classifier these class names, and its outputs their order, so that logits [N, C] follow the labels.
+def adopt_labels(model: PreTrainedModel, names: Sequence[str], match: Match, task: RowTask | None = None) -> None:
+    """Give a model these class names, and its outputs their order, so that logits [N, C] follow the labels.
 
-    Every later reader of the logits (cache, training, evaluation, export) then sees one order. Raises `ModelError` as
-    `reorder_outputs` does.
+    All later readers of the logits (cache, training, evaluation, export) then see one order. task: as in `set_labels`.
+    Raises `ModelError` as `reorder_outputs` does.
     """
     reorder_outputs(model, match.ids)
-    set_labels(model.config, names)
+    set_labels(model.config, names, task)
 
 
 def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
-    """Permute the rows of a classifier's last layer in place: output k becomes what output order[k] was.
+    """Permute the outputs of a classifier's last layer in place: new output k is old output order[k].
 
-    Raises `ModelError` where the head has no linear layer with an output for each class, or its logits do not follow.
+    Raises `ModelError` if the head has no linear layer with one output per class, or the logits are not permuted alike.
     """
     if list(order) == list(range(len(order))):
         return
@@ -76,7 +110,7 @@ def _last_layer(model: PreTrainedModel, outputs: int) -> torch.nn.Linear:
 
 
 def _probe(model: PreTrainedModel) -> torch.Tensor:
-    """The logits [1, C] of a few tokens, to see which output is which."""
+    """Return the logits [1, C] of a few tokens, to identify the outputs."""
     last = model.config.eos_token_id  # some architectures pool it
     ids = [*range(5, 12), last if isinstance(last, int) else 12]
     was_training, table = model.training, cast(torch.nn.Embedding, model.get_input_embeddings())
@@ -88,7 +122,7 @@ def _probe(model: PreTrainedModel) -> torch.Tensor:
 
 
 def describe(names: Sequence[str]) -> str:
-    """Labels in a sentence: how many there are and the first few."""
+    """Return labels in words: how many classes there are and the first few, or "regression"."""
     if not names:
         return "regression"
     return f"{len(names)} classes ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"

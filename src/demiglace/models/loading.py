@@ -1,6 +1,6 @@
-"""Loading models: safetensors only, no code of strangers, every weight accounted for, nothing printed but our words.
+"""Loading models: safetensors only, no remote code, no missing weight, and none of transformers' messages.
 
-The functions that other rooms need to get from a user's `--model` to a model and its tokenizer are all importable here.
+This module also exports the other functions that lead from a user's `--model` to a model and its tokenizer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModel,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -31,9 +29,18 @@ from demiglace.models.files import (
     load_error,
     resolve_model,
 )
-from demiglace.models.labels import adopt_labels, describe, label_names_of, label_names_of_config, set_labels
+from demiglace.models.labels import (
+    adopt_labels,
+    describe,
+    label_names_of,
+    label_names_of_config,
+    set_labels,
+    task_of_config,
+    task_of_labels,
+)
 from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
 from demiglace.models.truncate import truncate_config
+from demiglace.tasks.base import RowTask
 
 __all__ = [
     "check_same_vocabulary",
@@ -57,65 +64,78 @@ def load_classifier(
     model: str | Path,
     label_names: Sequence[str] | None,
     *,
+    task: RowTask | None = None,
     dropout: float | None = None,
     attention: str = "sdpa",
     allow_pickle: bool = False,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """A sequence classifier or regressor in fp32 and eval mode.
+    """Load a model with the head of a kind of problem on rows, in fp32 and eval mode.
 
-    label_names: class names in the order of their ids, empty for regression (one output), or None to keep the
-    checkpoint's own head and labels. A head for the same labels, or for as many unnamed ones (LABEL_0, …), is kept and
-    put into the order of `label_names`; any other is replaced by a new one drawn from `seed`. Both are printed.
-    dropout: set every dropout probability of the config, or leave them. attention: "sdpa" (where the architecture has
-    it), "eager", ….
+    label_names: class names in the order of their ids, empty for numbers (one output), or None to keep the
+    checkpoint's own head and labels. A head of the same kind for the same labels, or for as many unnamed ones
+    (LABEL_0, …), is kept and put into the order of `label_names`; any other is replaced by a new one drawn from `seed`.
+    Both are printed. task: the kind; None for classification with names and regression without. dropout: set every
+    dropout probability of the config, or leave them. attention: "sdpa" (if the architecture has it), "eager", ….
 
-    Raises `ModelError` for what `resolve_model` refuses, an architecture without a classifier, weights that are torn,
-    pickled (unless `allow_pickle`) or missing, and with `label_names=None` a checkpoint without a head.
+    Raises `ModelError` for what `resolve_model` refuses, an architecture without such a head, weights that are
+    truncated, pickled (unless `allow_pickle`) or missing, and with `label_names=None` a checkpoint without a head.
     """
     path = resolve_model(model)
     config = load_config(path)
-    own = label_names_of_config(config)
-    prepare_config(config, path, label_names, dropout)
+    own, own_task = label_names_of_config(config), task_of_config(config)
+    prepare_config(config, path, label_names, dropout, task)
+    kind = task_of_config(config)
     with seeded(seed):
-        loaded, missing = _load(
-            AutoModelForSequenceClassification, path, config, torch.float32, attention, allow_pickle
-        )
+        loaded, missing = _load(auto_class(kind), path, config, torch.float32, attention, allow_pickle)
     in_encoder = loaded.base_model_prefix + "."
     _check_complete(path, [k for k in missing if k.startswith(in_encoder) and "pooler" not in k])
     if label_names is None:
         if missing:
             raise ModelError(f"{path} has no trained classification head; fine-tune it on a task first.")
         return loaded
-    match = _same_labels(own, label_names)
+    match = _same_labels(own, label_names) if kind is own_task else None
     if match is None or any(not key.startswith(in_encoder) for key in missing):
         _renew_head(loaded, seed)
         say(f"The classification head is new: the model has none for {describe(label_names)}.")
         return loaded
     if line := match.line(label_names, own):
         say(f"{path}: {line}")
-    adopt_labels(loaded, label_names, match)
+    adopt_labels(loaded, label_names, match, kind)
     return loaded
 
 
+def auto_class(task: RowTask) -> Any:
+    """Return the class of transformers that loads models of this kind."""
+    return getattr(transformers, task.auto_class)
+
+
 def _same_labels(own: Sequence[str], wanted: Sequence[str]) -> Match | None:
-    """The match of a checkpoint's head with the wanted labels, none where it was trained for others."""
+    """Return the match of a checkpoint's labels with the wanted ones; None if it was trained for others."""
     if len(own) != len(wanted):
         return None
     return match_names(wanted, own) or match_by_order(wanted, own)
 
 
 def prepare_config(
-    config: PreTrainedConfig, path: str, label_names: Sequence[str] | None, dropout: float | None
+    config: PreTrainedConfig,
+    path: str,
+    label_names: Sequence[str] | None,
+    dropout: float | None,
+    task: RowTask | None = None,
 ) -> None:
-    """Set labels, dropout and padding of a classifier's config, as `load_classifier` describes them.
+    """Set labels, dropout and padding of a config, as `load_classifier` describes them.
 
-    Raises `ModelError` for an architecture without a classifier.
+    Raises `ModelError` for an architecture without a head of this kind.
     """
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise ModelError(f"{path} is a {config.model_type} model, which transformers cannot load as a text classifier.")
+    kind = task or (task_of_config(config) if label_names is None else task_of_labels(label_names))
+    if type(config) not in auto_class(kind)._model_mapping:
+        raise ModelError(
+            f"{path} is a {config.model_type} model, and transformers has no {kind.auto_class} for it; take a model of "
+            "another architecture, such as BERT, RoBERTa or GPT-2."
+        )
     if label_names is not None:
-        set_labels(config, label_names)
+        set_labels(config, label_names, task)
     if dropout is not None:
         set_dropout(config, dropout)
     if config.pad_token_id is None:  # decoders find the last token of a row by it
@@ -123,10 +143,10 @@ def prepare_config(
 
 
 def unfreeze_padding_embedding(model: PreTrainedModel) -> None:
-    """Give the padding token's embedding a gradient like any other's.
+    """Let the padding token's embedding receive a gradient.
 
-    Decoders pad with the end of text, which also parts the texts of a pair and a corpus' documents, and transformers
-    would keep it as it is. Where it does pad, the mask hides it, and its gradient is zero all the same.
+    Decoders pad with the end-of-text token, which also separates the texts of a pair and the documents of a corpus;
+    transformers would freeze it. As padding it is masked, so its gradient is zero there.
     """
     table: Any = model.get_input_embeddings()
     table.padding_idx = None
@@ -142,12 +162,12 @@ def set_dropout(config: PreTrainedConfig, probability: float) -> None:
 
 
 def largest_dropout(config: PreTrainedConfig) -> float:
-    """The largest dropout probability of a config, 0 where it has none."""
+    """Return the largest dropout probability of a config, 0 if it has none."""
     return float(max(_dropouts(config).values(), default=0.0))
 
 
 def _dropouts(config: PreTrainedConfig) -> dict[str, float]:
-    """The dropout probabilities of a config: architectures name them with "dropout", or ending in "pdrop"."""
+    """Return the dropout probabilities of a config: architectures name them with "dropout", or ending in "pdrop"."""
     return {
         name: value
         for name, value in config.to_dict().items()
@@ -157,7 +177,7 @@ def _dropouts(config: PreTrainedConfig) -> dict[str, float]:
 
 
 def _renew_head(model: PreTrainedModel, seed: int) -> None:
-    """Replace everything outside the encoder by what a new model of this seed has there."""
+    """Replace all weights outside the encoder by those of a new model of this seed."""
     with seeded(seed):
         fresh = type(model)(truncate_config(model.config, (0,)))
     head = {k: v for k, v in fresh.state_dict().items() if not k.startswith(model.base_model_prefix + ".")}
@@ -165,8 +185,11 @@ def _renew_head(model: PreTrainedModel, seed: int) -> None:
 
 
 def load_as_saved(model: str | Path, *, allow_pickle: bool = False) -> PreTrainedModel:
-    """A model as it was saved: the class that its config names (a classifier, a language model, …), else the bare
-    encoder; its own number format and head. Raises `ModelError` as `load_classifier` does."""
+    """Load a model as it was saved, with its number format and head.
+
+    Its class is the one that its config names (a classifier, a language model, …), else the bare encoder. Raises
+    `ModelError` as `load_classifier` does.
+    """
     path = resolve_model(model)
     config = load_config(path)
     with seeded(0):
@@ -184,9 +207,9 @@ def load_whole(
     allow_pickle: bool = False,
     new_head: bool = False,
 ) -> tuple[PreTrainedModel, bool]:
-    """A model of a class of transformers, in float32, and whether its head is new, which only `new_head` allows.
+    """Return a model of a class of transformers, in float32, and whether its head is new, which only `new_head` allows.
 
-    Raises `ModelError` where the checkpoint lacks any other weight.
+    Raises `ModelError` if the checkpoint lacks any other weight.
     """
     config = config or load_config(path)
     loaded, missing = _load(model_class, path, config, torch.float32, attention, allow_pickle)
@@ -208,7 +231,7 @@ def _load(
     attention: str,
     allow_pickle: bool,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model and the names of weights that the checkpoint did not have in the right shape."""
+    """Return the model and the names of the weights that the checkpoint lacks or has in another shape."""
     if Path(path).is_dir():
         check_weights(Path(path), allow_pickle)
     try:
@@ -225,7 +248,7 @@ def _load(
                 trust_remote_code=False,
             )
     except UnpicklingError as error:
-        # torch's own words advise to switch its protection off
+        # torch's message advises to switch its protection off
         raise ModelError(f"{path}: its pickle file is damaged or holds more than tensors; it is not read.") from error
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
@@ -247,7 +270,7 @@ def save_model(model: PreTrainedModel, path: Path) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` inside, and leave the global random state as it was."""
+    """Seed torch inside the block, and restore the global random state after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -255,7 +278,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Keep transformers' bars and reports off the console; what matters in them is said in our own words."""
+    """Switch transformers' progress bars and messages off inside the block."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -13,6 +13,8 @@ from demiglace.report import format
 from demiglace.results import metrics
 from demiglace.results.run_log import numbers
 from demiglace.runs.files import read_json, write_atomically
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.registry import task_of_manifest
 
 Manifest = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -34,6 +36,7 @@ def model_card(run: Path, exported: Manifest) -> str:
     """The card's text: YAML front matter and Markdown; names from data are escaped, local paths are left out."""
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
+    task = task_of_manifest(trained)
     config = trained.get("config", {})
     method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
@@ -47,10 +50,11 @@ def model_card(run: Path, exported: Manifest) -> str:
         stage=trained.get("stage"),
         task=str(trained.get("task", "")),
         labels=[str(label) for label in trained.get("labels", ())],
-        regression=trained.get("problem") == "regression",
+        labels_in_words=task.labels_in_words if isinstance(task, RowTask) else "",
+        readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),
-        language=_is_language_model(trained),
+        language=task.reads == "corpus",
         masked=_is_masked(run),
         tokens=numbers(trained.get("tokens")).get("train"),
         base=_base(run),
@@ -117,10 +121,6 @@ def _is_hub_name(reference: str) -> bool:
     return bool(_HUB_NAME.fullmatch(reference)) and not Path(reference).exists()
 
 
-def _is_language_model(trained: Manifest) -> bool:
-    return trained.get("problem") == "language"
-
-
 def _is_masked(run: Path) -> bool:
     """Whether a run's model is a masked language model, by the class that its config names."""
     config = run / "model" / "config.json"
@@ -129,10 +129,8 @@ def _is_masked(run: Path) -> bool:
 
 
 def _kind(run: Path, trained: Manifest) -> str:
-    """What Hugging Face calls such a model's task."""
-    if not _is_language_model(trained):
-        return "text-classification"
-    return "fill-mask" if _is_masked(run) else "text-generation"
+    """Return what the Hugging Face hub calls the model's task."""
+    return task_of_manifest(trained).hub_task(masked=_is_masked(run))
 
 
 def _metadata(run: Path, trained: Manifest, onnx: bool) -> dict[str, Any]:

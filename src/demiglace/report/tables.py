@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Model
 from demiglace.results import metrics as metrics_module
+from demiglace.tasks.registry import predicts_classes
 
 ROLES = {"teacher": "teacher", "distilled": "distilled student", "control": "control", "model": "model"}
 
@@ -138,7 +139,7 @@ def _artefact(artefact: Artefact) -> str:
 
 def _agreement(models: Sequence[Model]) -> Callable[[float | None], str]:
     """A share of equal labels; of two regressors, their correlation."""
-    return format.decimal if any(m.problem == "regression" for m in models) else format.share
+    return format.share if all(predicts_classes(m.problem) for m in models) else format.decimal
 
 
 def _scores(metric: str, values: Sequence[float | None], better: int) -> tuple[Column, list[Cell]]:

@@ -1,4 +1,4 @@
-"""What is trained on, made ready: rows read, checked and tokenized, or a corpus as blocks of tokens."""
+"""Training data: rows that are read, checked and tokenized. A corpus has `training.lm_datasets`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,41 +11,41 @@ from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.schema import Dataset
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
-from demiglace.evaluation.metrics import METRICS, compute
+from demiglace.evaluation.metrics import compute
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.methods.base import Problem
+from demiglace.tasks.base import RowTask, Task
 
 
 class TrainingData(Protocol):
-    """Examples to train and to measure on, whatever they are."""
+    """Examples to train on and to evaluate on: rows or blocks of a corpus."""
 
     @property
-    def problem(self) -> Problem:
-        """What is to be predicted."""
+    def task(self) -> Task:
+        """Return the kind of problem."""
 
     @property
     def examples(self) -> Mapping[str, Any]:
-        """By split, as `training.loop` takes them."""
+        """Return the examples of each split, in the form that `training.loop` takes."""
 
     @property
     def lines(self) -> Sequence[tuple[str, int]]:
-        """Where each training example was read, as (file, line)."""
+        """Return where each training example was read: file, line."""
 
     @property
-    def choices(self) -> Mapping[str, bool]:
-        """The metrics that can choose the best epoch, the usual one first, and whether higher is better."""
+    def selection_metrics(self) -> Mapping[str, bool]:
+        """Return the metrics that can select the best epoch, the default first, and whether higher is better."""
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+    def manifest_fields(self) -> dict[str, Any]:
+        """Return the fields of the manifest that describe the data."""
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """The metrics of a model on one split."""
+        """Return the metrics of a model on one split."""
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """A data set made ready for one tokenizer."""
+    """A data set, tokenized for one tokenizer."""
 
     dataset: Dataset
     examples: Mapping[str, TokenizedSplit]
@@ -53,50 +53,50 @@ class TaskData:
     unlabelled: int
 
     @property
-    def problem(self) -> Problem:
-        """Classification or regression."""
-        return self.dataset.labels.problem
+    def task(self) -> RowTask:
+        """Return the kind of problem."""
+        return self.dataset.labels.task
 
     @property
-    def choices(self) -> Mapping[str, bool]:
-        """The data set's metrics."""
-        return {name: METRICS[name].higher_is_better for name in self.dataset.metrics}
+    def selection_metrics(self) -> Mapping[str, bool]:
+        """Return the data set's metrics, and whether higher is better."""
+        return {name: self.task.metrics[name].higher_is_better for name in self.dataset.metrics}
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """The task, where the hub has it, its labels, whether rows are pairs of texts, and their number by split."""
+    def manifest_fields(self) -> dict[str, Any]:
+        """Return name, Hub path, kind and labels of the data set, whether rows are pairs, and their number by split."""
         rows = {name: len(split) for name, split in self.dataset.splits.items()}
         return {
             "task": self.dataset.name,
             "hub": self.dataset.hub,
             "pairs": self.dataset.splits["train"].pairs is not None,
-            "problem": self.problem,
+            "problem": self.task.name,
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
         }
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """The data set's metrics of a model on one split."""
+        """Return the data set's metrics of a model on one split."""
         examples = self.examples[split]
         logits = predict(model, examples, precision=precision)
-        return compute(self.dataset.metrics, examples.labels, logits, self.dataset.labels.problem)
+        return compute(self.dataset.metrics, examples.labels, logits, self.task)
 
 
 def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
-    """Read and check the rows; the unlabelled ones are read later, when the columns are known."""
+    """Read and check the labelled rows, and print how many there are."""
     dataset = load_dataset(source, location)
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    say(f"{dataset.name}: {counts} rows, {dataset.labels.problem}")
+    say(f"{dataset.name}: {counts} rows, {dataset.labels.task.name}")
     return dataset
 
 
 def tokenize_dataset(
     dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
 ) -> TaskData:
-    """Tokenize all splits; unlabelled rows follow the training rows.
+    """Tokenize all splits; unlabelled rows are appended to the training rows.
 
-    Raises `ConfigError` where a row is longer than one of the models takes.
+    Raises `ConfigError` if a row is longer than one of the models allows.
     """
     examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
     lines = list(dataset.splits["train"].lines)

@@ -1,4 +1,4 @@
-"""A corpus made ready to train a language model on."""
+"""Training data of a language model: blocks of a tokenized corpus."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,60 +17,59 @@ from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import Corpus, load_corpus
 from demiglace.errors import ConfigError, DataError, ModelError, unknown
 from demiglace.evaluation.perplexity import block_loss
-from demiglace.methods.base import Problem
 from demiglace.models.language_model import is_masked
 from demiglace.models.shape import ModelShape
 from demiglace.runs.files import fingerprint
+from demiglace.tasks.base import Task
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.accelerator import check_trackers
-
-METRICS = {"loss": False, "perplexity": False}  # and whether higher is better
 
 
 @dataclass(frozen=True)
 class LanguageModelingData:
-    """A corpus as blocks, for one tokenizer, and the one to validate on, if any; a `training.datasets.Material`."""
+    """Blocks of a corpus, tokenized for one tokenizer; a `training.datasets.TrainingData`."""
 
     corpus: Corpus
-    held: Corpus | None
+    held: Corpus | None  # the validation corpus, if one is given
     examples: Mapping[str, Blocks]
 
     @property
-    def problem(self) -> Problem:
-        """Language modelling."""
-        return "language"
+    def task(self) -> Task:
+        """Return language modelling."""
+        return LANGUAGE_MODELLING
 
     @property
     def lines(self) -> Sequence[tuple[str, int]]:
-        """The file of each training block, and with which of its tokens it begins."""
+        """Return the file of each training block and the number of its first token there."""
         return self.examples["train"].lines
 
     @property
-    def choices(self) -> Mapping[str, bool]:
-        """The loss, and what follows from it."""
-        return METRICS
+    def selection_metrics(self) -> Mapping[str, bool]:
+        """Return loss and perplexity, of which lower is better."""
+        return {name: metric.higher_is_better for name, metric in self.task.metrics.items()}
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Blocks, tokens, documents, and why documents are missing."""
-        facts: dict[str, Any] = {
+    def manifest_fields(self) -> dict[str, Any]:
+        """Return the kind of problem, blocks, tokens, documents, and the number of documents left out by reason."""
+        fields: dict[str, Any] = {
             "task": "language modelling",
-            "problem": self.problem,
+            "problem": self.task.name,
             "labels": [],
             "rows": {name: len(blocks) for name, blocks in self.examples.items()},
             "tokens": {name: len(blocks) * blocks.size for name, blocks in self.examples.items()},
-            "corpus": _facts(self.corpus),
+            "corpus": _corpus_sizes(self.corpus),
             "drops": dict(self.corpus.left_out),
         }
         if self.held is not None:
-            facts["validation corpus"] = _facts(self.held) | {"drops": dict(self.held.left_out)}
-        return facts
+            fields["validation corpus"] = _corpus_sizes(self.held) | {"drops": dict(self.held.left_out)}
+        return fields
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """Loss in nats a token and perplexity, on the blocks of a split."""
+        """Return loss (nats per token) and perplexity on the blocks of a split."""
         return block_loss(model, self.examples[split], precision)
 
 
-def _facts(corpus: Corpus) -> dict[str, int]:
+def _corpus_sizes(corpus: Corpus) -> dict[str, int]:
     return {
         "tokens": len(corpus),
         "documents": corpus.documents,
@@ -80,7 +79,7 @@ def _facts(corpus: Corpus) -> dict[str, int]:
 
 
 def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
-    """Fingerprints of the files; `ConfigError` where none are named, `DataError` where there are none."""
+    """Return the fingerprints of the corpora. Raises `ConfigError` if none is named, `DataError` if no file exists."""
     if not config.corpus:
         raise ConfigError("--corpus must be given: files, folders or globs of documents.")
     inputs = {"corpus": fingerprint(corpus_files(config.corpus))}
@@ -90,7 +89,7 @@ def corpus_inputs(config: CorpusConfig) -> dict[str, str]:
 
 
 def masking_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, share: float, seed: int) -> Masking | None:
-    """How the text of a masked model of this config is masked; none for a causal one.
+    """Return how tokens are masked for a masked language model of this config; None for a causal one.
 
     Raises `ModelError` for a masked model whose tokenizer has no mask token.
     """
@@ -105,34 +104,37 @@ def masking_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, sha
 
 
 def check_training(config: TrainConfig) -> None:
-    """Raise `ConfigError` for a metric that is none of a language model, or a tracker that is not there."""
-    if config.metric is not None and config.metric not in METRICS:
-        raise ConfigError(unknown("metric of language modelling:", config.metric, METRICS))
+    """Raise `ConfigError` for a metric that language models do not have, or a tracker that is not installed."""
+    if config.metric is not None and config.metric not in LANGUAGE_MODELLING.metrics:
+        raise ConfigError(unknown("metric of language modelling:", config.metric, LANGUAGE_MODELLING.metrics))
     check_patience(config)
     check_trackers(config)
 
 
-def block_size(asked: int | None, shapes: Sequence[ModelShape], usual: int = USUAL_BLOCK) -> int:
-    """Tokens of a block: as asked, or as usual. Raises `ConfigError` where a model takes fewer."""
+def block_size(given: int | None, shapes: Sequence[ModelShape], usual: int = USUAL_BLOCK) -> int:
+    """Return the tokens per block: as given, else `usual` up to the models' limit.
+
+    Raises `ConfigError` for more than the limit.
+    """
     limit = min((s.max_positions for s in shapes if s.max_positions is not None), default=None)
-    if asked is None:
+    if given is None:
         return min(usual, limit or usual)
-    if limit is not None and asked > limit:
+    if limit is not None and given > limit:
         raise ConfigError(
-            f"--block-size {asked} is longer than the {limit} tokens that the model takes; give --block-size {limit}."
+            f"--block-size {given} is longer than the {limit} tokens that the model takes; give --block-size {limit}."
         )
-    return asked
+    return given
 
 
 def make_blocks(
     config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase, masking: Masking | None, run: Path
 ) -> LanguageModelingData:
-    """Tokenize what is not tokenized yet, cut it into blocks of `size`, and set blocks aside for validation."""
-    home = run / "tokens" if config.token_files == "auto" else Path(config.token_files)
-    corpus = load_corpus(home, corpus_files(config.corpus), tokenizer, config.reading)
+    """Tokenize the corpus if needed, split it into blocks of `size` tokens, and hold some out for validation."""
+    directory = run / "tokens" if config.token_files == "auto" else Path(config.token_files)
+    corpus = load_corpus(directory, corpus_files(config.corpus), tokenizer, config.reading)
     blocks, held = all_blocks(corpus, size, masking), None
     if config.validation_corpus:
-        held = load_corpus(home, corpus_files(config.validation_corpus), tokenizer, config.reading)
+        held = load_corpus(directory, corpus_files(config.validation_corpus), tokenizer, config.reading)
         validation = all_blocks(held, size, masking)
         validation = replace(validation, numbers=validation.numbers[: config.validation_blocks])
     else:
@@ -143,13 +145,13 @@ def make_blocks(
     if count < len(blocks):
         drawn = np.random.default_rng(0).permutation(len(blocks))[:count]
         blocks = replace(blocks, numbers=blocks.numbers[np.sort(drawn)])
-    material = LanguageModelingData(corpus, held, {"train": blocks, "validation": validation})
-    _say(material)
-    return material
+    data = LanguageModelingData(corpus, held, {"train": blocks, "validation": validation})
+    _print_sizes(data)
+    return data
 
 
 def blocks_held_back(blocks: int, size: int, config: CorpusConfig) -> int:
-    """How many of a corpus' blocks are not trained on but validated on. Raises `DataError` where none would be left."""
+    """Return how many blocks are held out for validation. Raises `DataError` if none would be left to train on."""
     held = min(config.validation_blocks, max(1, blocks // 100))
     if blocks <= held:
         raise DataError(
@@ -160,17 +162,17 @@ def blocks_held_back(blocks: int, size: int, config: CorpusConfig) -> int:
 
 
 def blocks_to_train_on(blocks: int, size: int, config: CorpusConfig) -> int:
-    """How many of so many blocks --max-tokens lets in."""
+    """Return the number of training blocks that --max-tokens allows, at least 1."""
     return blocks if config.max_tokens is None else max(1, min(blocks, config.max_tokens // size))
 
 
-def _say(material: LanguageModelingData) -> None:
-    corpus, train = material.corpus, material.examples["train"]
+def _print_sizes(data: LanguageModelingData) -> None:
+    corpus, train = data.corpus, data.examples["train"]
     say(
         f"corpus: {corpus.documents:,} documents, {corpus.bytes / 1e6:,.1f} MB, {len(corpus):,} tokens; "
-        f"{len(train):,} blocks of {train.size} to train on, {len(material.examples['validation']):,} to validate on"
+        f"{len(train):,} blocks of {train.size} to train on, {len(data.examples['validation']):,} to validate on"
     )
     if corpus.left_out:
         say(f"left out: {counted(corpus.left_out)}")
-    if material.held is not None and material.held.left_out:
-        say(f"left out of the validation corpus: {counted(material.held.left_out)}")
+    if data.held is not None and data.held.left_out:
+        say(f"left out of the validation corpus: {counted(data.held.left_out)}")

@@ -1,4 +1,4 @@
-"""The student and its loss as one module: what is optimised, and what a distributed run wraps."""
+"""The student and its loss as one module, which is optimised and which a distributed run wraps."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
 from demiglace.errors import ConfigError
-from demiglace.methods.base import Method, Problem, SignalRequests, TermLoss, TrainingProgress, WeightedTerm
+from demiglace.methods.base import Method, SignalRequests, TermLoss, TrainingProgress, WeightedTerm
 from demiglace.methods.terms.token_level import is_token_level, token_terms
 from demiglace.models.language_model import HeadInput
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
 from demiglace.signals.capture import capture
 from demiglace.signals.request import Signals
+from demiglace.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class PerturbedBatch:
-    """Other text of the same rows, and what the teacher says of it."""
+    """Perturbed text of the same rows, and the teacher's signals for it."""
 
     batch: Batch
     teacher: Signals
@@ -29,11 +30,12 @@ class PerturbedBatch:
 class Objective(nn.Module):
     """Σ over terms of weight · (sum over rows of the term's loss) / (the step's count of rows it applies to).
 
-    Terms of another phase than the present one are left out, and so are the signals that only they need. A language
-    model's terms on outputs are made together, token by token (`methods.tokens`), and a row's loss is their mean.
+    Terms of other phases than the current one are skipped, and so are the signals that only they need. If the task's
+    logits are per token, terms on logits alone are computed together, in chunks of tokens (`terms.token_level`), and a
+    row's loss is the mean over its tokens.
     """
 
-    def __init__(self, student: PreTrainedModel, method: Method, teacher: ModelShape, problem: Problem, precision: str):
+    def __init__(self, student: PreTrainedModel, method: Method, teacher: ModelShape, task: Task, precision: str):
         super().__init__()
         shape = ModelShape.of(student)
         self.student = student
@@ -42,7 +44,7 @@ class Objective(nn.Module):
         self.phases = method.phases
         self._active = [method.active(phase) for phase in range(len(method.phases))]
         self._perturbed = method.perturbed_requests(shape, teacher).student
-        self.terms = nn.ModuleList(w.term.build(shape, teacher, problem) for w in method.terms)
+        self.terms = nn.ModuleList(w.term.build(shape, teacher, task) for w in method.terms)
         self.names = term_names(method)
         for name, t, w in zip(self.names, self.terms, method.terms, strict=True):
             if w.input == "perturbed" and _term(t).needs_fit:
@@ -52,8 +54,8 @@ class Objective(nn.Module):
                 )
         self._rows = method.terms
         self._precision = precision
-        is_language = problem == "language"
-        self._of_tokens = [is_language and is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
+        by_token = task.unit == "token"
+        self._of_tokens = [by_token and is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
 
     def forward(
         self,
@@ -64,17 +66,17 @@ class Objective(nn.Module):
         labelled: float,
         perturbed: PerturbedBatch | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The batch's part of the step's loss, and of each term (unweighted, detached, [terms]; 0 out of its phase).
+        """Return the batch's part of the step's loss, and each term: unweighted, detached [terms], 0 out of its phase.
 
-        `rows` and `labelled` count the whole step, over all its forward passes and processes, so that parts add up.
+        `rows` and `labelled` count the full step, over all its forward passes and processes, so that the parts add up.
         """
-        heard = self._forward_signals(batch, teacher, progress, perturbed)
-        values = self._row_terms(heard, batch, progress, rows, labelled)
+        signals = self._forward_signals(batch, teacher, progress, perturbed)
+        values = self._row_terms(signals, batch, progress, rows, labelled)
         weights = [w.weight for w in self._rows]
         loss, values = (values * values.new_tensor(weights)).sum(), values.detach()
         together = self._token_terms_of(progress.phase)
         if together:
-            of_tokens, values[together] = self._token_terms(together, weights, heard, batch, progress, rows)
+            of_tokens, values[together] = self._token_terms(together, weights, signals, batch, progress, rows)
             loss = loss + of_tokens
         return loss, values
 
@@ -87,16 +89,16 @@ class Objective(nn.Module):
         labelled: float,
         perturbed: PerturbedBatch | None = None,
     ) -> Tensor:
-        """The unweighted terms [terms], each with its own gradient, for a look at them."""
-        heard = self._forward_signals(batch, teacher, progress, perturbed)
-        values = list(self._row_terms(heard, batch, progress, rows, labelled))
+        """Return the unweighted terms [terms], each with its own gradient, for diagnostics."""
+        signals = self._forward_signals(batch, teacher, progress, perturbed)
+        values = list(self._row_terms(signals, batch, progress, rows, labelled))
         for i in self._token_terms_of(progress.phase):
-            values[i], _ = self._token_terms([i], [1.0] * len(values), heard, batch, progress, rows)
+            values[i], _ = self._token_terms([i], [1.0] * len(values), signals, batch, progress, rows)
         return torch.stack(values)
 
     @property
     def needs_fit(self) -> bool:
-        """Whether some term's weights are to be fitted to training rows before the first step."""
+        """Return whether some term's weights must be fitted to training rows before the first step."""
         return any(_term(t).needs_fit for t in self.terms)
 
     @torch.no_grad()
@@ -121,26 +123,27 @@ class Objective(nn.Module):
     def _forward_signals(
         self, batch: Batch, teacher: Signals, progress: TrainingProgress, perturbed: PerturbedBatch | None
     ) -> dict[str, tuple[Signals, Signals]]:
-        """What student and teacher say of the text, and of the perturbed one."""
+        """Return the signals of student and teacher for the text, and for the perturbed text."""
         with autocast(self._precision, batch.input_ids.device):
-            heard = {"text": (capture(self.student, batch, self._phases[progress.phase]), teacher)}
+            signals = {"text": (capture(self.student, batch, self._phases[progress.phase]), teacher)}
             if perturbed is not None:
-                heard["perturbed"] = capture(self.student, perturbed.batch, self._perturbed), perturbed.teacher
-        return heard
+                signals["perturbed"] = capture(self.student, perturbed.batch, self._perturbed), perturbed.teacher
+        return signals
 
     def _row_terms(
         self,
-        heard: Mapping[str, tuple[Signals, Signals]],
+        signals: Mapping[str, tuple[Signals, Signals]],
         batch: Batch,
         progress: TrainingProgress,
         rows: float,
         labelled: float,
     ) -> Tensor:
-        """The unweighted terms [terms] with gradients; 0 for those of another phase and those made token by token."""
+        """Return the unweighted terms [terms] with gradients; 0 for those of another phase and those on tokens."""
         on = [a and not t for a, t in zip(self._active[progress.phase], self._of_tokens, strict=True)]
         with torch.autocast(batch.input_ids.device.type, enabled=False):
             parts = [
-                self._part(term, w, *heard[w.input], batch, progress) / (labelled if w.term.needs_labels else rows)
+                self._weighted_term_sum(term, w, *signals[w.input], batch, progress)
+                / (labelled if w.term.needs_labels else rows)
                 if counts
                 else batch.weights.new_zeros(())
                 for term, w, counts in zip(self.terms, self._rows, on, strict=True)
@@ -154,13 +157,13 @@ class Objective(nn.Module):
         self,
         which: list[int],
         weights: list[float],
-        heard: Mapping[str, tuple[Signals, Signals]],
+        signals: Mapping[str, tuple[Signals, Signals]],
         batch: Batch,
         progress: TrainingProgress,
         rows: float,
     ) -> tuple[Tensor, Tensor]:
-        """Σ weight · term over these terms, with its gradient, and the terms themselves."""
-        student, teacher = (signals.head for signals in heard["text"])
+        """Return Σ weight · term over these terms, with its gradient, and the terms themselves."""
+        student, teacher = (s.head for s in signals["text"])
         assert isinstance(student, HeadInput)
         share = batch.weights / (rows * batch.labels.shape[1])
         with autocast(self._precision, batch.input_ids.device):
@@ -175,7 +178,7 @@ class Objective(nn.Module):
             )
 
     @staticmethod
-    def _part(
+    def _weighted_term_sum(
         term: nn.Module, row: WeightedTerm, student: Signals, teacher: Signals, batch: Batch, progress: TrainingProgress
     ) -> Tensor:
         weights = batch.weights * batch.labelled if row.term.needs_labels else batch.weights
@@ -183,25 +186,25 @@ class Objective(nn.Module):
 
     @property
     def rows(self) -> tuple[WeightedTerm, ...]:
-        """The method's terms with their weights."""
+        """Return the method's terms with their weights."""
         return self._rows
 
     def perturbs(self, phase: int) -> bool:
-        """Whether a term of the phase is on perturbed text."""
+        """Return whether a term of the phase is on perturbed text."""
         return any(on and w.input == "perturbed" for on, w in zip(self._active[phase], self._rows, strict=True))
 
     def active(self, phase: int) -> tuple[bool, ...]:
-        """Which of the terms count in a phase."""
+        """Return which of the terms count in a phase."""
         return self._active[phase]
 
     def layer_pairs(self, progress: TrainingProgress) -> dict[str, list[list[int]]]:
-        """The layer pairs of each term that matches layers in this phase, for the log."""
+        """Return the layer pairs of each term that matches layers in this phase, for the log."""
         terms = zip(self.names, self.terms, self._active[progress.phase], strict=True)
         found = {name: _term(t).layer_pairs(progress) for name, t, active in terms if active}
         return {name: [list(p) for p in pairs] for name, pairs in found.items() if pairs}
 
     def diagnostics(self, phase: int = 0) -> Mapping[str, Tensor]:
-        """Return the numbers that the phase's terms kept of their last forward passes."""
+        """Return the diagnostics of the phase's terms from their last forward pass."""
         return {
             f"{name}.{key}": value
             for name, t, on in zip(self.names, self.terms, self._active[phase], strict=True)
@@ -211,7 +214,7 @@ class Objective(nn.Module):
 
 
 def term_names(method: Method) -> list[str]:
-    """The terms' names; the second of the same kind is `layers2`."""
+    """Return the terms' names; the second `layers` is `layers2`."""
     names: list[str] = []
     for w in method.terms:
         count = sum(n.rstrip("0123456789") == w.term.name for n in names)

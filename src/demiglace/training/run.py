@@ -71,12 +71,12 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
 
 def selection_criterion(data: TrainingData, config: TrainConfig, precision: str) -> ModelSelection:
     """Return the criterion that selects the best epoch: a validation metric, by default the first of the task."""
-    name = config.metric or next(iter(data.choices))
+    name = config.metric or next(iter(data.selection_metrics))
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         return data.metrics("validation", model, precision)
 
-    return ModelSelection(evaluate, name, data.choices[name])
+    return ModelSelection(evaluate, name, data.selection_metrics[name])
 
 
 def resolve_precision_and_attention(config: TrainConfig, model: str | PreTrainedConfig) -> tuple[str, str]:
@@ -112,7 +112,7 @@ def train(run: Run, job: TrainingRun) -> None:
     RUN/model has the weights of the best epoch, RUN/last those of the last one. Checkpoints are removed at the end.
     """
     torch.manual_seed(job.config.seed)  # for the initial weights of the terms
-    objective = Objective(job.student, job.method, job.teacher_shape, job.material.problem, job.precision)
+    objective = Objective(job.student, job.method, job.teacher_shape, job.material.task, job.precision)
     # without its logits the student's head gets no gradient
     all_parameters = len(job.method.phases) == 1 and objective.requests.student.logits
     accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=all_parameters)
@@ -145,7 +145,7 @@ def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -
     metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
     shape = ModelShape.of(job.student)
     run.finish(
-        **job.material.facts,
+        **job.material.manifest_fields,
         **job.findings,
         method=job.method_name,
         precision=job.precision,

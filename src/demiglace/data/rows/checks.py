@@ -1,4 +1,4 @@
-"""Row problems: found and shown with file and line before anything else happens."""
+"""Checks of rows before training: each fault is reported with its file and line."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,17 +7,18 @@ from typing import Any, Literal
 
 from demiglace.console import say
 from demiglace.data.rows.columns import Columns
-from demiglace.data.rows.labels import label_text, number
+from demiglace.data.rows.labels import label_text
 from demiglace.data.rows.readers import RowProblem, Table
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
+from demiglace.tasks.base import RowTask
 
 _SHOWN = 5  # rows of each kind that are shown; the others are counted
 
 
 @dataclass(frozen=True)
 class RawRows:
-    """Rows as they were read: texts may be missing or no texts; labels by name, none where missing."""
+    """Rows as they were read and not yet checked: a text may be missing or not a string; a missing label is None."""
 
     name: str
     texts: Sequence[Any]
@@ -29,27 +30,27 @@ class RawRows:
         return len(self.texts)
 
     def keys(self) -> list[tuple[Any, Any]]:
-        """What makes two rows the same, see `row_keys`."""
+        """Return the key of each row, see `row_keys`."""
         return row_keys(self.texts, self.pairs)
 
     def take(self, rows: Sequence[int]) -> "RawRows":
-        """Only these rows, in this order."""
+        """Return these rows, by number, in this order."""
         pairs = None if self.pairs is None else [self.pairs[i] for i in rows]
         texts, labels = [self.texts[i] for i in rows], [self.labels[i] for i in rows]
         return RawRows(self.name, texts, pairs, labels, [self.lines[i] for i in rows])
 
 
 Faults = dict[int, RowProblem]
-"""Row number -> the first thing that is wrong with it."""
+"""Row number -> its first fault."""
 
 
 def row_keys(texts: Sequence[Any], pairs: Sequence[Any] | None) -> list[tuple[Any, Any]]:
-    """What makes two rows the same: their texts, spaces around them aside."""
+    """Return the key of each row, by which duplicates are found: its texts without surrounding spaces."""
     return list(zip(_stripped(texts), _stripped(pairs or [""] * len(texts)), strict=True))
 
 
 def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:
-    """The columns of a table that are used. Raises `DataError` for a label column that holds lists or mappings."""
+    """Return the used columns of a table. Raises `DataError` for a label column that holds lists or mappings."""
     texts = [table.columns[column] for column in columns.texts]
     values = [None] * len(table) if columns.label is None else table.columns[columns.label]
     lines = [(table.file, line) for line in table.lines]
@@ -61,7 +62,7 @@ def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:
 
 
 def check_texts(rows: RawRows) -> Faults:
-    """Rows whose text is missing, blank, not a text or not UTF-8."""
+    """Return the rows whose text is missing, blank, not a string or not UTF-8."""
     faults: Faults = {}
     for values in (rows.texts, rows.pairs or ()):
         for i, value in enumerate(values):
@@ -71,28 +72,28 @@ def check_texts(rows: RawRows) -> Faults:
     return faults
 
 
-def check_labels(rows: RawRows, problem: str) -> Faults:
-    """Rows without a label, or with one that is not UTF-8 or, in regression, not a number."""
+def check_labels(rows: RawRows, task: RowTask) -> Faults:
+    """Return the rows without a label, or with one that is not UTF-8 or not valid for the kind of problem."""
     faults: Faults = {}
     for i, label in enumerate(rows.labels):
         if label is None:
             faults[i] = _problem("missing label", rows, i, _short(rows.texts[i]))
         elif not _is_utf8(label):
             faults[i] = _problem("bad UTF-8", rows, i, _short(label))
-        elif problem == "regression" and number(label) is None:
-            faults[i] = _problem("label is no number", rows, i, _short(label))
+        elif fault := task.label_fault(label):
+            faults[i] = _problem(fault, rows, i, _short(label))
     return faults
 
 
 def check_known(rows: RawRows, names: Iterable[str]) -> Faults:
-    """Rows whose label is not one of these names (missing ones are `check_labels`' business)."""
+    """Return the rows whose label is not one of these names; missing labels are left to `check_labels`."""
     known = {*names, None}
     return {i: _problem("unknown label", rows, i, _short(x)) for i, x in enumerate(rows.labels) if x not in known}
 
 
 def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
-    """Training rows whose texts are also those of a validation or test row."""
-    seen = {key: place for rows in others for key, place in zip(rows.keys(), rows.lines, strict=True)}
+    """Return the training rows whose texts also occur in a validation or test row."""
+    seen = {key: line for rows in others for key, line in zip(rows.keys(), rows.lines, strict=True)}
     return {
         i: _problem("duplicate across splits", train, i, "also {}:{}".format(*seen[key]))
         for i, key in enumerate(train.keys())
@@ -101,7 +102,7 @@ def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
 
 
 def classes_without_rows(rows: RawRows, faults: Mapping[int, RowProblem], space: LabelSpace) -> list[RowProblem]:
-    """Classes of which every training row has a fault."""
+    """Return the classes all of whose training rows have a fault."""
     lost = {x: i for i, x in reversed(list(enumerate(rows.labels))) if i in faults and x and x not in space.names}
     return [_problem("class with no training row", rows, i, _short(label)) for label, i in lost.items()]
 
@@ -109,18 +110,18 @@ def classes_without_rows(rows: RawRows, faults: Mapping[int, RowProblem], space:
 def raise_or_drop(
     problems: Sequence[RowProblem], on_bad_rows: Literal["error", "drop"], classes: Sequence[RowProblem] = ()
 ) -> None:
-    """Raise `DataError` with the whole table of problems of rows and classes, or say it where they are dropped."""
+    """Raise `DataError` with the table of faults; with on_bad_rows="drop" print it instead."""
     if not problems:
         return
     count = f"{len(problems):,} {'row' if len(problems) == 1 else 'rows'}"
     table = describe([*problems, *classes])
     if on_bad_rows == "error":
-        raise DataError(f"{count} cannot be used:\n{table}\nMend them, or leave them out with --on-bad-rows drop.")
+        raise DataError(f"{count} cannot be used:\n{table}\nCorrect them, or leave them out with --on-bad-rows drop.")
     say(f"left out {count}:\n{table}")
 
 
 def describe(problems: Sequence[RowProblem]) -> str:
-    """Problems by kind: how many, and the first few with file and line."""
+    """Return the faults by kind: how many, and the first few with file and line."""
     parts = []
     for kind, count in Counter(p.kind for p in problems).items():
         parts.append(f"  {kind}: {count:,}")
@@ -145,7 +146,7 @@ def _text_fault(value: Any) -> str | None:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether it holds no surrogate, which is how undecodable bytes, and broken escapes in JSON, come here."""
+    """Return whether a text has no surrogate, which replaces undecodable bytes and broken JSON escapes."""
     if text.isascii():
         return True
     try:
@@ -156,7 +157,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A value for a message: one line, at most 60 characters, nothing that a terminal would obey."""
+    """Return a value for a message: one line, at most 60 characters, without control characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "…" + shown[-1:]
 

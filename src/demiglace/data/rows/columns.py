@@ -1,9 +1,10 @@
-"""Which columns of a file hold the texts and the label: as given, or found by their usual names."""
+"""The columns of a file that hold the texts and the label: given by the user, or found by their usual names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demiglace.errors import DataError
+from demiglace.tasks.classification import LABEL_COLUMNS
 
 PAIR_NAMES = (
     ("sentence1", "sentence2"),
@@ -19,15 +20,11 @@ TEXT_NAMES = (
     *("text", "sentence", "review", "content", "query", "utterance", "question", "document", "comment", "message"),
     *("tweet", "body", "sentence1", "premise"),
 )
-LABEL_NAMES = (
-    *("label", "labels", "category", "class", "intent", "target", "score", "stars", "rating", "sentiment", "topic"),
-    *("emotion", "gold_label", "similarity"),
-)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the one or two text columns and of the label column, none where rows have no labels."""
+    """Names of the one or two text columns, and of the label column (None for rows without labels)."""
 
     texts: tuple[str, ...]
     label: str | None
@@ -40,12 +37,15 @@ def find_columns(
     label: str | None = None,
     *,
     labelled: bool = True,
+    usual_labels: Sequence[str] = LABEL_COLUMNS,
 ) -> Columns:
-    """Columns of `file` among its `available` ones; `texts` and `label` as the user gave them, or none.
+    """Return the text and label columns of `file`, which has the columns `available`.
 
-    Raises `DataError`, listing the columns there are, where one is missing or none has a usual name.
+    texts, label: the user's choice, or None to look for usual names; labelled: whether a label column is needed;
+    usual_labels: names to look for, those of the kind of problem. Raises `DataError` with the list of columns if a
+    given one is missing or none has a usual name.
     """
-    found_label = _find_label(available, file, label) if labelled else None
+    found_label = _find_label(available, file, label, usual_labels) if labelled else None
     others = [name for name in available if name != found_label]
     found_texts = _find_texts(others, available, file, texts)
     if found_label in found_texts:
@@ -53,10 +53,10 @@ def find_columns(
     return Columns(found_texts, found_label)
 
 
-def _find_label(available: Sequence[str], file: str, given: str | None) -> str:
+def _find_label(available: Sequence[str], file: str, given: str | None, usual: Sequence[str]) -> str:
     if given is not None:
         return _present(given, available, file, "--label-column")
-    found = _first(LABEL_NAMES, available)
+    found = _first(usual, available)
     if found is None:
         raise DataError(_missing("label", "--label-column", available, file))
     return found

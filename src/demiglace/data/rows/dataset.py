@@ -1,4 +1,4 @@
-"""Named tasks and users' files to checked rows: what `--data` and the options beside it give."""
+"""Load the rows that `--data` and its related options name: a named task or the user's files."""
 
 import hashlib
 from collections import Counter
@@ -16,15 +16,17 @@ from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.tasks import TASKS
 from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
 from demiglace.errors import ConfigError, DataError
+from demiglace.tasks.registry import row_task
+from demiglace.tasks.regression import REGRESSION
 
 
 def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
-    """The rows of a named task or of the user's files, checked, with a validation split.
+    """Load the labelled rows of a named task or of the user's files, checked, with a validation split.
 
-    Raises `DataError` for rows and files that cannot be used and `ConfigError` for options that do not go together.
-    Named tasks come before files of the same name. With `tune` the training rows that are then left give a validation
-    split of their own, and nothing else is kept: options are not to be chosen on the rows that results are told of.
-    Rows without labels are read by `load_unlabelled`.
+    A named task takes precedence over a file of the same name. With `tune`, the validation split is held out of the
+    training rows, and the other splits are unused: options must not be chosen on rows that results are reported on.
+    Rows without labels are loaded by `load_unlabelled`. Raises `DataError` for rows and files that cannot be used, and
+    `ConfigError` for options that do not go together.
     """
     if not config.data:
         raise ConfigError("--data must be given.")
@@ -36,23 +38,23 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     if config.max_rows is not None:
         splits["train"] = select_rows(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
         _warn_of_absent(splits["train"], dataset.labels)
-    unread: list[Split] = []
+    unused: list[Split] = []
     if config.tune:
-        unread = [split for name, split in splits.items() if name != "train"]
+        unused = [split for name, split in splits.items() if name != "train"]
         splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
     mark = fingerprint(dataset.labels, splits.values())
-    return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unread=unread)
+    return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unused_splits=unused)
 
 
 def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
-    """The rows of `--unlabelled`, their labels all missing; as many texts a row as those of `dataset` have.
+    """Load the rows of `--unlabelled`, with as many texts per row as those of `dataset`; their labels are missing.
 
-    Rows that a split holds already, also one that `tune` leaves alone, are left out: they would be trained on twice, or
-    measured on too. So training rows that `--max-rows` left undrawn may come back here without their labels. Raises
-    `DataError` as `load_dataset` does.
+    Rows that occur in a split, also an unused one, are left out: they would be trained on twice, or be evaluated on.
+    Training rows that `--max-rows` did not sample may be used here without their labels. Raises `DataError` as
+    `load_dataset` does.
     """
     rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
-    splits = (*dataset.splits.values(), *dataset.unread)
+    splits = (*dataset.splits.values(), *dataset.unused_splits)
     held = {key for split in splits for key in row_keys(split.texts, split.pairs)}
     new = [i for i, key in enumerate(rows.keys()) if key not in held]
     if not new:
@@ -65,8 +67,8 @@ def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
 
 
 def fingerprint(labels: LabelSpace, splits: Iterable[Split]) -> str:
-    """SHA-256 over the label space and the texts, pairs, labels and order of the splits (16 hex digits)."""
-    digest = hashlib.sha256("\0".join((labels.problem, *labels.names)).encode())
+    """Return SHA-256 over the label space and the texts, pairs, labels and order of the splits (16 hex digits)."""
+    digest = hashlib.sha256("\0".join((labels.task.name, *labels.names)).encode())
     for split in splits:
         digest.update(f"\0{split.name} {len(split)} {split.pairs is not None}\0".encode())
         for texts in (split.texts, split.pairs or ()):
@@ -78,10 +80,12 @@ def fingerprint(labels: LabelSpace, splits: Iterable[Split]) -> str:
 
 def text_fingerprint(split: Split) -> str:
     """Return the fingerprint of a split's texts and their order, whatever the labels and their names."""
-    return fingerprint(LabelSpace("regression"), [replace(split, labels=np.zeros(len(split), dtype=np.float32))])
+    return fingerprint(LabelSpace(REGRESSION), [replace(split, labels=np.zeros(len(split), dtype=np.float32))])
 
 
 def _check_options(config: DataConfig) -> None:
+    if config.problem != "auto":
+        row_task(config.problem)
     if config.data not in TASKS:
         return
     of_files = {"--validation": config.validation, "--test": config.test, "--label-column": config.label_column}
@@ -112,7 +116,7 @@ def _count_odd_rows(name: str, splits: Mapping[str, Split]) -> None:
 
 def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, seed: int) -> dict[str, Split]:
     train = splits["train"]
-    classes = train.labels if space.problem == "classification" else np.zeros(len(train), dtype=np.int64)
+    classes = train.labels if space.task.has_classes else np.zeros(len(train), dtype=np.int64)
     held = stratified_holdout(row_keys(train.texts, train.pairs), classes, fraction, seed)
     if not held.any():
         raise DataError(
@@ -127,6 +131,6 @@ def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, 
 
 
 def _warn_of_absent(train: Split, space: LabelSpace) -> None:
-    absent = space.size - len(np.unique(train.labels)) if space.problem == "classification" else 0
+    absent = space.size - len(np.unique(train.labels)) if space.task.has_classes else 0
     if absent:
         say(f"{absent} of {space.size} classes have no row among the {len(train)} drawn by --max-rows.")

@@ -1,4 +1,4 @@
-"""Sets that a model is measured on: its own task's, another task's, or a file, in labels that fit the model's."""
+"""Evaluation sets: a named task's split or a file, with labels that are matched to the model's."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,10 @@ from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
 from demiglace.data.rows.tasks import TASKS
-from demiglace.data.rows.user_files import METRICS, as_split, in_order, usable
+from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
+from demiglace.tasks.classification import CLASSIFICATION
 
 _LEFT_OUT = "left out by the label map"
 _NOT_SAMPLED = "not drawn"
@@ -31,26 +32,22 @@ _NOT_SAMPLED = "not drawn"
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Rows to measure a model on.
-
-    split: its labels are ids in `classes`; classes: what is counted, which for classes is the model's own label space
-    with those merged that the set cannot tell apart; class_map: int64 [C], the counted class of each of the model's C
-    classes, so that a prediction is `class_map[argmax(logits)]`; none for regression; metrics: the deciding one first;
-    drops: reason -> rows left out; assumed: the set's label of each counted class where they were matched with the
-    model's by position alone, else empty.
-    """
+    """Rows to evaluate a model on."""
 
     name: str
-    split: Split
-    metrics: tuple[str, ...]
-    classes: LabelSpace
+    split: Split  # its labels are ids in `classes`
+    metrics: tuple[str, ...]  # the main one first
+    classes: LabelSpace  # the model's labels, merged where the set does not distinguish them
     class_map: np.ndarray | None = None
-    drops: Mapping[str, int] = field(default_factory=dict)
+    """int64 [C], the id in `classes` of each of the model's C classes, so that a prediction is
+    `class_map[argmax(logits)]`; None for a kind of problem without classes."""
+    drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
     assumed: tuple[str, ...] = ()
+    """The set's label of each class, if they were matched with the model's by position alone; else empty."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the rows and of how the model's classes are counted."""
+        """Return the fingerprint of the rows and of the classes that they are counted in."""
         return fingerprint(self.classes, [self.split])
 
 
@@ -65,13 +62,13 @@ def load_set(
     group_column: str | None = None,
     on_bad_rows: Literal["error", "drop"] = "error",
 ) -> EvaluationSet:
-    """The rows that `spec` names, for a model with these labels.
+    """Load the rows that `spec` names, for a model with these labels.
 
-    spec: a file, a folder with a test or validation file, TASK or TASK:SPLIT; without a split, test where its labels
-    are public, else validation. label_map: see `label_maps.fit_labels`; without one, names are matched, then the task's
+    spec: a file, a folder with a test or validation file, TASK or TASK:SPLIT; without a split, test if its labels are
+    public, else validation. label_map: see `label_maps.fit_labels`; without one, names are matched, then the task's
     own map is used. Integer labels in a file are the model's class ids; classes that a model does not name are matched
-    by position. How they were matched is printed. group_column: of a file, the part that each row is of.
-    Raises `DataError` where rows or labels do not fit.
+    by position. The match is printed. group_column: the column of a file that names the group of each row.
+    Raises `DataError` if rows or labels do not match the model.
     """
     name, _, split = spec.partition(":")
     if name in TASKS:
@@ -82,9 +79,9 @@ def load_set(
 
 
 def texts_of(spec: str, location: DataLocation) -> Split:
-    """Return the rows that `spec` names, as `load_set` reads them, where labels do not matter; of a file without them.
+    """Return the texts that `spec` names, as `load_set` reads them; a file needs no labels here.
 
-    Raises `DataError` where rows cannot be read.
+    Raises `DataError` if rows cannot be read.
     """
     name, _, split = spec.partition(":")
     if name in TASKS:
@@ -94,11 +91,11 @@ def texts_of(spec: str, location: DataLocation) -> Split:
     rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
     faults = check_texts(rows)
     raise_or_drop([*table.problems, *in_order(faults)], "drop")
-    return as_split(usable(rows, faults), LabelSpace("classification"))
+    return as_split(usable(rows, faults), LabelSpace(CLASSIFICATION))
 
 
 def sample_rows(found: EvaluationSet, count: int) -> EvaluationSet:
-    """The set with `count` of its rows, drawn with the seed 0 and in their order; the same ones for every model."""
+    """Return the set with `count` of its rows, sampled with seed 0 and in their order; the same for every model."""
     if len(found.split) <= count:
         return found
     drops = {**found.drops, _NOT_SAMPLED: len(found.split) - count}
@@ -119,8 +116,8 @@ def _of_task(
 ) -> EvaluationSet:
     task = TASKS[name]
     space, rows, drops = _task_rows(name, split, location)
-    _check_problem(spec, space.problem, labels)
-    if space.problem == "regression":
+    _check_kind(spec, space, labels)
+    if not space.task.has_classes:
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
     fit = fit_labels(space.names, model_names, label_map, task.label_maps)
@@ -150,9 +147,9 @@ def _task_rows(name: str, split: str, location: DataLocation) -> tuple[LabelSpac
 
 
 def check_split(name: str, split: str) -> None:
-    """Raise `DataError` where a named task has no such split; none given is none unknown.
+    """Raise `DataError` if a named task has no such split; an empty name is allowed.
 
-    A task without a validation split of its own has the one that training splits off its training rows.
+    A task without a validation split has the one that training holds out of its training rows.
     """
     splits = TASKS[name].splits
     if split and split not in splits and not (split == "validation" and "train" in splits):
@@ -160,7 +157,7 @@ def check_split(name: str, split: str) -> None:
 
 
 def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence[str]:
-    """Names for a model that has only LABEL_0, LABEL_1, …: the set's, or its source task's, if they are as many."""
+    """Return names for a model with LABEL_0, LABEL_1, … only: the set's or its source task's, if there are as many."""
     name = spec.partition(":")[0]
     candidates = [space.names, *(TASKS[source].labels for source in TASKS[name].sources)]
     fitting = [names for names in candidates if len(names) == labels.size]
@@ -172,7 +169,7 @@ def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence
 
 
 def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
-    """Rows with the counted class for each label id, without those that have none; and how many those were."""
+    """Return the rows with the class id of each label, without rows whose label has none, and the number of those."""
     lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
     counted = replace(rows, labels=lookup[rows.labels])
     kept = np.flatnonzero(counted.labels >= 0)
@@ -200,22 +197,22 @@ def _of_file(
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
     table = read_table(path)
-    columns = find_columns(list(table.columns), table.file, text_columns, label_column)
+    columns = find_columns(
+        list(table.columns), table.file, text_columns, label_column, usual_labels=labels.task.label_columns
+    )
     read = raw_rows("test", table, columns)
     rows = replace(read, labels=plain_integers(read.labels))
-    fit, assumed = (None, ()) if labels.problem == "regression" else _fit_file(rows.labels, labels, label_map)
+    fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
     if fit is not None:
         _say_line(str(path), fit)
-    faults = (
-        ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.problem) | check_texts(rows)
-    )
+    faults = ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.task) | check_texts(rows)
     problems = [*table.problems, *in_order(faults)]
     raise_or_drop(problems, on_bad_rows)
     drops = Counter(p.kind for p in problems)
-    metrics, good = METRICS[labels.problem], usable(rows, faults)
+    metrics, good = labels.task.default_metrics, usable(rows, faults)
     if fit is None:
         return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
-    found = as_split(good, LabelSpace("classification", tuple(fit.ids)))
+    found = as_split(good, LabelSpace(labels.task, tuple(fit.ids)))
     split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
     return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
 
@@ -223,11 +220,11 @@ def _of_file(
 def _fit_file(
     names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]
 ) -> tuple[LabelFit, tuple[str, ...]]:
-    """The fit of the labels in a file that are the model's, or that the map names; and `EvaluationSet.assumed`.
+    """Return the fit of the labels in a file that the model or the map has, and `EvaluationSet.assumed`.
 
-    Other labels are faults of their rows. Where no label has the name of a class, all are matched by position.
+    Other labels are faults of their rows. If no label has the name of a class, all are matched by position.
     """
-    found = label_space([n for n in names if n is not None], "classification").names
+    found = label_space([n for n in names if n is not None], labels.task).names
     named, _ = pair([str(key) for key in label_map], found)
     given = {str(k): v for k, v in label_map.items() if str(k) in named}
     same, _ = pair(found, labels.names)
@@ -243,6 +240,8 @@ def _fit_file(
     return replace(fit, line=match.line(fitting, labels.names)), tuple(sorted(fitting, key=lambda n: fit.ids[n] or 0))
 
 
-def _check_problem(spec: str, problem: str, labels: LabelSpace) -> None:
-    if problem != labels.problem:
-        raise DataError(f"{spec} is a {problem} set, and the model does {labels.problem}; choose a set of that kind.")
+def _check_kind(spec: str, space: LabelSpace, labels: LabelSpace) -> None:
+    if space.task is not labels.task:
+        raise DataError(
+            f"{spec} is a {space.task.name} set, and the model does {labels.task.name}; choose a set of that kind."
+        )

@@ -1,4 +1,4 @@
-"""Measuring a model on a set with other labels: which of the model's classes count as which of the set's labels."""
+"""Evaluation on a set with other labels: which of the model's classes count as which of the set's labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,26 +9,23 @@ import numpy as np
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
 from demiglace.labels import find, listed, match_names, pair
+from demiglace.tasks.classification import CLASSIFICATION
 
 _Table = dict[str, tuple[str, ...] | None]
-"""Set label -> the model's names of it, or none where its rows are left out."""
+"""Set label -> the names of the model's classes that count as it, or None if its rows are left out."""
 
 
 @dataclass(frozen=True)
 class LabelFit:
-    """How a set's labels and a model's classes meet in a third list of classes, the ones that are counted.
-
-    classes: the model's classes, those that the set cannot tell apart merged to one ("neutral or contradiction");
-    class_map: int64 [C], the counted class of each of the model's C classes: the predicted class is
-    `class_map[argmax(logits)]`, as McCoy et al. (2019) count a three-way model on HANS;
-    ids: set label -> counted class, or none where rows with this label are left out; line: how they were matched, none
-    where all names are the same.
-    """
+    """The match of a set's labels with a model's classes, by a third list: the classes that are counted."""
 
     classes: LabelSpace
+    """The model's classes, merged if the set does not distinguish them ("neutral or contradiction")."""
     class_map: np.ndarray
-    ids: Mapping[str, int | None]
-    line: str | None = None
+    """int64 [C], the counted class of each of the model's C classes: the prediction is `class_map[argmax(logits)]`,
+    as McCoy et al. (2019) evaluate a three-way model on HANS."""
+    ids: Mapping[str, int | None]  # set label -> counted class, or None if rows with this label are left out
+    line: str | None = None  # how they were matched, to print; None if all names are equal
 
 
 def fit_labels(
@@ -41,11 +38,10 @@ def fit_labels(
 ) -> LabelFit:
     """Fit a set's labels to a model's.
 
-    `given` maps set labels to one, several or none of the model's labels (none: left out); labels that it does not
-    name stand for the model's label of the same name. Without it, names are matched (`labels.match_names`), then the
-    `defaults` are tried in turn.
-    Counted classes come in the set's order, as binary F1 wants its positive class to be 1, or in the model's.
-    Raises `DataError` where no way fits, naming both lists of labels and --label-map.
+    given: set label -> one, several or none of the model's labels (None: left out); a label that it does not name
+    counts as the model's label of the same name. Without `given`, names are matched (`labels.match_names`), then the
+    `defaults` are tried in turn. set_order: number the counted classes in the set's order, in which class 1 is the
+    positive class of binary F1; else in the model's. Raises `DataError` with both lists of labels if nothing matches.
     """
     table, line = _choose(set_names, model_names, _plain(given or {}), [_plain(table) for table in defaults])
     ids = {name: i for i, name in enumerate(model_names)}
@@ -60,11 +56,11 @@ def fit_labels(
         class_map[list(group)] = k
     names = tuple(" or ".join(model_names[i] for i in group) for group in groups)
     counted = {label: None if t is None else groups.index(t) for label, t in targets.items()}
-    return LabelFit(LabelSpace("classification", names), class_map, counted, line)
+    return LabelFit(LabelSpace(CLASSIFICATION, names), class_map, counted, line)
 
 
 def _plain(given: Mapping[Any, Any]) -> _Table:
-    """A user's or a task's map with texts for keys and a tuple of texts, or none, for each value."""
+    """Return a user's or a task's map with strings as keys and tuples of strings, or None, as values."""
     plain: _Table = {}
     for label, to in given.items():
         several = to if isinstance(to, (list, tuple)) else [to]
@@ -75,7 +71,7 @@ def _plain(given: Mapping[Any, Any]) -> _Table:
 def _choose(
     set_names: Sequence[str], model_names: Sequence[str], given: _Table, defaults: Sequence[_Table]
 ) -> tuple[_Table, str | None]:
-    """The set's labels in the model's names, and the line about it."""
+    """Return the set's labels in the model's names, and the line to print."""
     if given:
         chosen = _given_table(set_names, model_names, given)
         return chosen, _line("--label-map", chosen)
@@ -95,7 +91,7 @@ def _line(means: str, table: _Table) -> str:
 
 
 def _in_names_of(table: _Table, model_names: Sequence[str]) -> _Table | None:
-    """A table with its targets as the model names them, or none where the model has not all of them."""
+    """Return a table with the model's spelling of its targets, or None if the model lacks one."""
     targets = list(dict.fromkeys(t for to in table.values() for t in to or ()))
     found, _ = pair(targets, model_names)
     if len(found) < len(targets):
@@ -104,7 +100,7 @@ def _in_names_of(table: _Table, model_names: Sequence[str]) -> _Table | None:
 
 
 def _given_table(set_names: Sequence[str], model_names: Sequence[str], given: _Table) -> _Table:
-    """A user's map over the labels of equal names. Raises `DataError` for names that are neither list's."""
+    """Return a user's map, completed by labels of equal names. Raises `DataError` for unknown names."""
     same, _ = pair(set_names, model_names)
     table: _Table = {label: (name,) for label, name in same.items()}
     for key, to in given.items():
@@ -113,7 +109,7 @@ def _given_table(set_names: Sequence[str], model_names: Sequence[str], given: _T
     left = [name for name in set_names if name not in table]
     if left:
         raise DataError(
-            f"--label-map says nothing of {', '.join(left)}. " + label_mismatch_message(set_names, model_names)
+            f"--label-map does not name {', '.join(left)}. " + label_mismatch_message(set_names, model_names)
         )
     return {label: table[label] for label in set_names}
 
@@ -122,13 +118,17 @@ def _check_disjoint(groups: Sequence[tuple[int, ...]], model_names: Sequence[str
     members = [i for group in groups for i in group]
     twice = sorted({model_names[i] for i in members if members.count(i) > 1})
     if twice or not groups or () in groups:
-        what = f"counts the model's {', '.join(twice)} as two things" if twice else "leaves nothing to measure"
-        raise DataError(f"--label-map {what}; each of the model's labels may stand for one label of the set only.")
+        what = (
+            f"maps two labels of the set to the model's {', '.join(twice)}"
+            if twice
+            else "leaves no label to evaluate on"
+        )
+        raise DataError(f"--label-map {what}; map at most one label of the set to each of the model's labels.")
 
 
 def label_mismatch_message(set_names: Sequence[str], model_names: Sequence[str]) -> str:
-    """What to say where a set's labels are not the model's."""
+    """Return the message for a set whose labels do not match the model's."""
     return (
-        f"The set's labels ({listed(set_names)}) are not the model's ({listed(model_names)}); say which counts as "
-        "which with --label-map.SET_LABEL MODEL_LABEL (a list of the model's labels merges them, null leaves rows out)."
+        f"The set's labels ({listed(set_names)}) are not the model's ({listed(model_names)}); give the match "
+        "with --label-map.SET_LABEL MODEL_LABEL (a list of the model's labels merges them, null leaves rows out)."
     )

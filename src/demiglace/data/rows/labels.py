@@ -1,19 +1,23 @@
-"""Labels as they stand in files to class ids or numbers."""
+"""Labels of files: their text, the kind of problem that they make, and their encoding."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from demiglace.data.rows.schema import UNLABELLED, LabelSpace, Problem
+from demiglace.data.rows.schema import LabelSpace
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.registry import row_task
+from demiglace.tasks.regression import REGRESSION, number
 
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 
 
 def label_text(value: Any) -> str | None:
-    """A label's name: 3, 3.0 and " 3 " are all "3"; none for a missing one (null, NaN, blank)."""
+    """Return a label's text: "3" for 3, 3.0 and " 3 "; None for a missing one (null, NaN, blank)."""
     if isinstance(value, str):
         return value.strip() or None
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -25,48 +29,33 @@ def label_text(value: Any) -> str | None:
     return str(value)
 
 
-def number(text: str) -> float | None:
-    """The finite number that a label is, or none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def infer_task(labels: Sequence[str], wanted: str = "auto") -> RowTask:
+    """Return the kind of problem: the one named `wanted`; for "auto", regression if the labels are numbers and one has
+    a fraction, else classification.
 
-
-def infer_problem(labels: Sequence[str], wanted: Literal["auto", "classification", "regression"] = "auto") -> Problem:
-    """What the labels are: `wanted`, or regression where they are numbers and one has a fraction, else classes.
-
-    A few that are no numbers ("n/a") do not turn numbers into classes; they are rows to mend.
+    Up to 10 % of the distinct labels may be no numbers ("n/a"): those rows are errors, and do not turn numbers into
+    classes. Raises `ConfigError` for an unknown name.
     """
     if wanted != "auto":
-        return wanted
+        return row_task(wanted)
     distinct = set(labels)
     numbers = [label for label in distinct if number(label) is not None]
     fraction = not all(map(_WHOLE.fullmatch, numbers))
-    return "regression" if fraction and len(numbers) >= 0.9 * len(distinct) else "classification"
+    return REGRESSION if fraction and len(numbers) >= 0.9 * len(distinct) else CLASSIFICATION
 
 
 def plain_integers(labels: Sequence[str | None]) -> list[str | None]:
-    """ "1.0" as "1", as files written from a column with gaps have it, where all labels are whole numbers."""
+    """Return "1.0" as "1" if all labels are integers: a column with gaps is often saved as floats."""
     if not all(_WHOLE.fullmatch(label) for label in set(labels) if label is not None):
         return list(labels)
     return [None if label is None else label.partition(".")[0] for label in labels]
 
 
-def label_space(labels: Iterable[str], problem: Problem) -> LabelSpace:
-    """Classes in the sorted order of their names; numerically where all are integers."""
-    if problem == "regression":
-        return LabelSpace("regression")
-    names = set(labels)
-    integers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
-    return LabelSpace("classification", tuple(sorted(names, key=(lambda n: (int(n), n)) if integers else None)))
+def label_space(labels: Iterable[str], task: RowTask) -> LabelSpace:
+    """Return the label space of the labels that occur, the names in the order of their ids."""
+    return LabelSpace(task, task.label_names(list(labels)))
 
 
 def encode(labels: Sequence[str | None], space: LabelSpace) -> np.ndarray:
-    """int64 [N] class ids or float32 [N] numbers; `UNLABELLED` or NaN for a missing label. All must be in the space."""
-    if space.problem == "regression":
-        return np.array([math.nan if label is None else float(label) for label in labels], dtype=np.float32)
-    ids: dict[str | None, int] = {name: i for i, name in enumerate(space.names)}
-    ids[None] = UNLABELLED
-    return np.array([ids[label] for label in labels], dtype=np.int64)
+    """Return labels [N, ...] as the kind encodes them, its `no_label` for None. All must be in the space."""
+    return space.task.encode(labels, space.names)

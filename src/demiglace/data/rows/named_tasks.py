@@ -1,4 +1,4 @@
-"""The rows of named tasks: taken as they are, odd ones included, so that results compare with published ones."""
+"""The rows of named tasks, unchanged, so that results compare with published ones."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,12 @@ import numpy as np
 
 from demiglace.config.data import DataLocation
 from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import label_space, label_text, number
+from demiglace.data.rows.labels import label_space, label_text
 from demiglace.data.rows.readers import Table
 from demiglace.data.rows.sampling import select_rows
-from demiglace.data.rows.schema import UNLABELLED, LabelSpace, Split
+from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import read_task
-from demiglace.data.rows.tasks import TASKS, Task
+from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import DataError
 from demiglace.labels import fold_spelling
 
@@ -22,10 +22,10 @@ _UNLABELLED_IDS = ("-1", "-1.0")  # the hub's label of a row whose label is not 
 def official_splits(
     name: str, names: Sequence[str], location: DataLocation, *, for_source: bool = False
 ) -> tuple[LabelSpace, dict[str, Split], Counter[str]]:
-    """These splits of a task, its label space, and why rows were left out.
+    """Return a task's label space, these splits of it, and the number of rows left out by reason.
 
-    A split whose labels are hidden is left out whole. With `for_source` the set measures a model of its source task:
-    rows that such a model was trained on go too.
+    A split whose labels are not public is left out. for_source: the set measures a model of its source task, so rows
+    that such a model was trained on are left out too.
     """
     task = TASKS[name]
     tables = {split: read_task(name, task, split, location) for split in names}
@@ -34,7 +34,7 @@ def official_splits(
     splits, drops = {}, Counter[str]()
     for split, table in tables.items():
         made = _split(split, table, _encode(name, labels[split], space, table), task)
-        missing = np.isnan(made.labels) if space.problem == "regression" else made.labels < 0
+        missing = ~space.task.is_labelled(made.labels)
         known = task.leave_out if for_source else None
         seen = _parse_bool_column(table, known) if known else np.zeros(len(made), dtype=bool)
         if missing.all():
@@ -45,7 +45,7 @@ def official_splits(
 
 
 def _parse_bool_column(table: Table, column: str) -> np.ndarray:
-    """A true-or-false column. Raises `DataError` where the table has none of that name, or it holds anything else."""
+    """Return a boolean column. Raises `DataError` if the table lacks it or it holds anything but true and false."""
     words = [str(value).lower() for value in table.columns.get(column, ())]
     if not words or not {*words} <= {"true", "false"}:
         raise DataError(
@@ -60,15 +60,13 @@ def _labels_of(table: Table) -> list[str | None]:
     return [label_text(value) for value in table.columns[column]]
 
 
-def _space(task: Task, labels: Mapping[str, Sequence[str | None]]) -> LabelSpace:
-    if task.problem == "regression":
-        return LabelSpace("regression")
+def _space(task: NamedTask, labels: Mapping[str, Sequence[str | None]]) -> LabelSpace:
     if task.labels:
-        return LabelSpace("classification", task.labels)
-    return label_space({text for column in labels.values() for text in column if text}, task.problem)
+        return LabelSpace(task.kind, task.labels)
+    return label_space({text for column in labels.values() for text in column if text}, task.kind)
 
 
-def _split(name: str, table: Table, labels: np.ndarray, task: Task) -> Split:
+def _split(name: str, table: Table, labels: np.ndarray, task: NamedTask) -> Split:
     available = list(table.columns)
     given = task.text_columns if set(task.text_columns) <= set(available) else None
     columns = find_columns(available, table.file, given)
@@ -81,17 +79,21 @@ def _split(name: str, table: Table, labels: np.ndarray, task: Task) -> Split:
 
 
 def _encode(name: str, labels: Sequence[str | None], space: LabelSpace, table: Table) -> np.ndarray:
-    """Ids or numbers, with `UNLABELLED` or NaN for hidden ones. Raises `DataError` for what is no label of the task."""
-    if space.problem == "regression":
-        values: dict[str, float] = {x: n for x in {*labels} if x and (n := number(x)) is not None}
-    else:
-        by_name = {str(i): i for i in range(space.size)} | {fold_spelling(n): i for i, n in enumerate(space.names)}
-        values = {x: by_name[key] for x in {*labels} if x and (key := fold_spelling(x)) in by_name}
-    hidden = np.nan if space.problem == "regression" else UNLABELLED
-    values |= {x: hidden for x in {*labels} if x in _UNLABELLED_IDS}
-    wrong = [x for x in {*labels} if x is not None and x not in values]
-    if wrong:
-        known = ", ".join(space.names) or "numbers"
-        raise DataError(f"{table.file}: {wrong[0]!r} is no label of {name}; its labels: {known}.")
-    dtype = np.float32 if space.problem == "regression" else np.int64
-    return np.array([hidden if x is None else values[x] for x in labels], dtype=dtype)
+    """Return labels as the kind encodes them; names match in any spelling, and ids are accepted as names.
+
+    Raises `DataError` for a text that is no label of the task.
+    """
+    names: dict[str, str | None] = {}  # the text in the file -> the label, None where it is not public
+    by_spelling = {str(i): n for i, n in enumerate(space.names)} | {fold_spelling(n): n for n in space.names}
+    for text in {*labels} - {None}:
+        assert text is not None
+        if text in _UNLABELLED_IDS:
+            names[text] = None
+        elif space.names and (label := by_spelling.get(fold_spelling(text))) is not None:
+            names[text] = label
+        elif not space.names and space.task.label_fault(text) is None:
+            names[text] = text
+        else:
+            known = ", ".join(space.names) or space.task.labels_in_words
+            raise DataError(f"{table.file}: {text!r} is no label of {name}; its labels: {known}.")
+    return space.task.encode([None if x is None else names[x] for x in labels], space.names)

@@ -20,7 +20,7 @@ from demiglace.errors import DataError
 
 @dataclass(frozen=True)
 class RowProblem:
-    """Why a row cannot be used, and where it stands (line from 1; the row's number in a Parquet file)."""
+    """Why a row cannot be used, its file and its line from 1 (in a Parquet file the row number)."""
 
     kind: str
     file: str
@@ -146,7 +146,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
         raise DataError(f"{path} is empty; its first line must name the columns.")
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise DataError(f"{path}:1: the column {twice[0]!r} stands there twice; rename one.")
+        raise DataError(f"{path}:1: the column {twice[0]!r} occurs twice; rename one.")
     if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
         raise DataError(f"{path}:1: {names[0]!r} is one column; .csv wants commas between cells, .tsv wants tabs.")
     return names

@@ -1,4 +1,4 @@
-"""Drawing rows: a validation part split off, a subset of the training rows. A seed draws the same rows everywhere."""
+"""Sampling rows: a validation split held out, a subset of the training rows. A seed gives the same rows everywhere."""
 
 from collections.abc import Hashable, Sequence
 
@@ -8,10 +8,10 @@ from demiglace.data.rows.schema import Split
 
 
 def stratified_holdout(keys: Sequence[Hashable], classes: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
-    """Which rows are held out, bool [N]: a stratified `fraction` of the distinct rows.
+    """Return which rows are held out, bool [N]: a stratified `fraction` of the distinct rows.
 
-    Rows with equal keys (the same texts) stay on one side, or the held-out part would hold rows that were trained on.
-    classes: int64 [N], all equal for regression. The first row of each class stays, so that every class is trained on.
+    Rows with equal keys (the same texts) stay together, so that no held-out row is trained on. classes: int64 [N], all
+    equal for a kind of problem without classes. The first row of each class is never held out.
     """
     group_of: dict[Hashable, int] = {}
     groups = np.array([group_of.setdefault(key, len(group_of)) for key in keys], dtype=np.int64)
@@ -22,18 +22,18 @@ def stratified_holdout(keys: Sequence[Hashable], classes: np.ndarray, fraction: 
     starts = np.unique(kinds[order], return_index=True)[1]
     eligible = np.delete(order, starts)
     wanted = min(len(eligible), round(fraction * len(first)))
-    # Every k-th of the rows sorted by class: each class gives its share, to within one row.
+    # every k-th of the rows sorted by class: each class gives its share, to within one row
     chosen = eligible[(np.arange(wanted) * len(eligible)) // max(wanted, 1)]
     return np.isin(groups, chosen)
 
 
 def draw(rows: int, count: int, seed: int = 0) -> np.ndarray:
-    """Return `count` of `rows` row numbers, drawn without replacement, in rising order."""
+    """Return `count` of `rows` row numbers, sampled without replacement, in ascending order."""
     return np.sort(np.random.default_rng(seed).choice(rows, size=min(count, rows), replace=False))
 
 
 def select_rows(split: Split, rows: np.ndarray, name: str | None = None) -> Split:
-    """These rows of a split, by number, in this order."""
+    """Return these rows of a split, by number, in this order."""
     picked = [int(i) for i in rows]
     return Split(
         name=name or split.name,

@@ -2,42 +2,35 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Problem = Literal["classification", "regression"]
-UNLABELLED = -100  # class id of a row without a label; a regression row without one holds NaN
+from demiglace.tasks.base import RowTask
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """What the labels are: class names in the order of their ids, or numbers (`names` empty)."""
+    """What the labels of a data set mean."""
 
-    problem: Problem
-    names: tuple[str, ...] = ()
+    task: RowTask  # the kind of problem
+    names: tuple[str, ...] = ()  # class names in the order of their ids; empty for numbers
 
     @property
     def size(self) -> int:
-        """Width of the model's output, C: the number of classes, or 1."""
-        return len(self.names) if self.problem == "classification" else 1
+        """Return the width of the model's output, C."""
+        return self.task.head_width(self.names)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split.
-
-    texts: N first texts; pairs: N second texts, or none; labels: int64 [N] class ids or float32 [N] numbers, with
-    `UNLABELLED` or NaN where a row has none; lines: where each row was read, as (file, line number from 1); groups: the
-    part of the set that each row is of, where results are told for the parts too.
-    """
+    """N rows of one split."""
 
     name: str
     texts: Sequence[str]
-    pairs: Sequence[str] | None
-    labels: np.ndarray
-    lines: Sequence[tuple[str, int]]
-    groups: Sequence[str] | None = None
+    pairs: Sequence[str] | None  # second texts, if rows are pairs
+    labels: np.ndarray  # [N] as the kind of problem encodes them, with its `no_label` for a row without one
+    lines: Sequence[tuple[str, int]]  # where each row was read: file, line number from 1
+    groups: Sequence[str] | None = None  # the part of the set that each row belongs to, if results are split by part
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -45,19 +38,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready to be tokenized.
-
-    splits: "train", "validation" and, where there is one, "test"; metrics: names in `evaluation.metrics.METRICS`,
-    the deciding one first; drops: reason -> number of rows left out; fingerprint: of rows, labels and their order;
-    unread: splits that `tune` leaves alone, since results are told of them; hub: of a named task, where the Hugging
-    Face hub has it: path and configuration.
-    """
+    """A data set ready to be tokenized."""
 
     name: str
     labels: LabelSpace
-    splits: Mapping[str, Split]
-    metrics: tuple[str, ...]
-    fingerprint: str
-    drops: Mapping[str, int] = field(default_factory=dict)
-    unread: Sequence[Split] = ()
-    hub: tuple[str, str | None] | None = None
+    splits: Mapping[str, Split]  # "train", "validation" and, if there is one, "test"
+    metrics: tuple[str, ...]  # names in the kind's `metrics`; the first selects the best epoch
+    fingerprint: str  # of rows, labels and their order
+    drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
+    unused_splits: Sequence[Split] = ()  # splits that `tune` keeps for the final results
+    hub: tuple[str, str | None] | None = None  # of a named task on the Hugging Face hub: path and configuration

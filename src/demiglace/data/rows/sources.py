@@ -1,4 +1,4 @@
-"""Where rows are read from: the user's files, a folder of data sets, the package itself, or the hub."""
+"""Sources of rows: the user's files, a folder of data sets, the package, or the Hugging Face hub."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.readers import ENDINGS, Table, read_table, stem_of
-from demiglace.data.rows.tasks import TASKS, Task
+from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import DataError, unknown
 
-_PACKAGE = Path(__file__).parent.parent  # banking77 lies here
+_PACKAGE = Path(__file__).parent.parent  # has banking77
 _STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 def files_of(config: DataConfig) -> dict[str, Path]:
-    """The user's files by split. Raises `DataError` where `--data` is neither a task nor a file or folder of rows."""
+    """Return the user's files by split. Raises `DataError` if `--data` is no task and no file or folder of rows."""
     path = Path(config.data)
     if path.is_dir():
         found = files_in(path)
@@ -31,7 +31,7 @@ def files_of(config: DataConfig) -> dict[str, Path]:
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """The files of a folder that are named after a split. Raises `DataError` where two are of the same split."""
+    """Return the files of a folder that are named after a split. Raises `DataError` if two are of one split."""
     found: dict[str, Path] = {}
     for split, stems in _STEMS.items():
         files = sorted(f for f in folder.iterdir() if f.is_file() and stem_of(f) in stems)
@@ -44,14 +44,14 @@ def files_in(folder: Path) -> dict[str, Path]:
 
 
 def missing(name: str) -> str:
-    """What to say of a name that is neither a task nor a path that exists."""
+    """Return the message for a name that is neither a task nor an existing path."""
     if "/" in name or stem_of(Path(name)):
         return f"there is no file or folder {name}; check the path, or name a task of `demiglace tasks`."
     return unknown("task, and no file,", name, TASKS)
 
 
-def read_task(name: str, task: Task, split: str, location: DataLocation) -> Table:
-    """One split of a named task, from the package, the data folder or the hub; `DataError` where none has it."""
+def read_task(name: str, task: NamedTask, split: str, location: DataLocation) -> Table:
+    """Read a split of a named task from the package, the data folder or the hub. Raises `DataError` if none has it."""
     stem, hub_split = task.splits[split]
     folder = data_folder(location)
     for root in (_PACKAGE, folder):
@@ -67,7 +67,7 @@ def read_task(name: str, task: Task, split: str, location: DataLocation) -> Tabl
 
 
 def data_folder(location: DataLocation) -> Path | None:
-    """The folder of data sets that is given or named by the environment, if there is one."""
+    """Return the folder of --data-dir or DEMIGLACE_DATA, or None. Raises `DataError` for a missing --data-dir."""
     if location.data_dir is not None and not location.data_dir.is_dir():
         raise DataError(f"--data-dir {location.data_dir} is no folder; give one that holds TASK/SPLIT files.")
     named = os.environ.get("DEMIGLACE_DATA")

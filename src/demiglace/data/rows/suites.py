@@ -9,7 +9,7 @@ from demiglace.config.options import build, option, read_yaml
 from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError, unknown
 
-# task -> sets for its models; where a set has a stand-in (`A|B`), it is B wherever A cannot be had
+# task -> sets for its models; `A|B`: B replaces A if A is not available
 SUITES: dict[str, tuple[str, ...]] = {
     "mnli": (
         "hans|hans_regenerated",
@@ -66,7 +66,7 @@ def read_suite(file: Path | str) -> dict[str, SuiteSet]:
 
 
 def source_of(task: str) -> str:
-    """The task whose suite stands under this name. Raises `ConfigError` where there is none."""
+    """Return the task whose suite has this name. Raises `ConfigError` if there is none."""
     if task not in SUITES:
         raise ConfigError(unknown("suite", task, [*SUITES, "ood", "FILE.yaml"]))
     return task

@@ -1,47 +1,43 @@
-"""The named tasks: one table with labels in the order of their ids, metrics and papers.
+"""The named tasks (data sets): one table with labels in the order of their ids, metrics and papers.
 
 A folder of data sets (`--data-dir`, DEMIGLACE_DATA) holds FOLDER/task/split.jsonl.zst, or another known ending, with
-the columns `sentence` or `sentence1` and `sentence2`, `label` (the id or the name) and what the task names as
-`leave_out`; so a task without a hub path can be laid there by hand. Label names and ids are those of the Hugging Face
+the columns `sentence` or `sentence1` and `sentence2`, `label` (the id or the name) and the task's `leave_out`; so a
+task that is not on the hub can be added by hand. Label names and ids are those of the Hugging Face
 hub wherever it has the task.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from demiglace.data.rows.schema import Problem
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 
 LabelMap = Mapping[str, str | tuple[str, ...] | None]
-"""Set label -> the model's label, or labels, that count as it; none: rows with this label are left out."""
+"""Set label -> the model's label, or labels, that count as it; None: rows with this label are left out."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One named data set.
-
-    labels: class names by id, empty for regression and where they are the sorted names in the data; splits: name ->
-    (file below the data folder without its ending, the hub's name of the split), `validation` and `test` being what
-    training reports on; text_columns: on the hub; metrics: official, the deciding one first; hub: path and
-    configuration; sources: for an out-of-domain set, the tasks whose models it is meant for; label_maps: how the labels
-    of such a model stand for this set's (the first that fits is used); leave_out: a true-or-false column, whose true
-    rows no model of the source task should be measured on; groups: a column that names the part of the set that a row
-    is of; note: where these are not the official rows.
-    """
+class NamedTask:
+    """One named data set."""
 
     title: str
-    metrics: tuple[str, ...]
-    labels: tuple[str, ...]
+    metrics: tuple[str, ...]  # the official ones; the first selects the best epoch
+    labels: tuple[str, ...]  # class names by id; empty for numbers, and for the sorted names in the data
     splits: Mapping[str, tuple[str, str]]
-    text_columns: tuple[str, ...]
+    """Split -> file below the data folder without its ending, the hub's name of the split. Training reports results on
+    `validation` and `test`."""
+    text_columns: tuple[str, ...]  # on the hub
     paper: str
     url: str
-    hub: tuple[str, str | None] | None = None
-    problem: Problem = "classification"
-    sources: tuple[str, ...] = ()
+    hub: tuple[str, str | None] | None = None  # path and configuration
+    kind: RowTask = CLASSIFICATION  # kind of problem
+    sources: tuple[str, ...] = ()  # of an out-of-domain set: the tasks whose models it evaluates
     label_maps: tuple[LabelMap, ...] = field(default=())
-    leave_out: str | None = None
-    groups: str = ""
-    note: str = ""
+    """This set's labels -> those of a source task's model; the first map that fits the model is used."""
+    leave_out: str | None = None  # a boolean column; models of the source task were trained on its true rows
+    groups: str = ""  # a column that names the group of each row
+    note: str = ""  # how these rows differ from the official ones
 
 
 def _splits(folder: str, *names: str) -> dict[str, tuple[str, str]]:
@@ -85,16 +81,18 @@ _PARAPHRASE_MAPS: tuple[LabelMap, ...] = (
 
 def _adversarial(
     source: str, title: str, file: str, hub: str, labels: tuple[str, ...], columns: tuple[str, ...]
-) -> Task:
+) -> NamedTask:
     metrics = _PARAPHRASE if source == "qqp" else _ACCURACY
     splits = {"validation": (f"adv_glue/{file}", "validation")}
     path = ("AI-Secure/adv_glue", hub)
-    return Task(f"AdvGLUE {title}", metrics, labels, splits, columns, _ADV_PAPER, _ADV_URL, path, sources=(source,))
+    return NamedTask(
+        f"AdvGLUE {title}", metrics, labels, splits, columns, _ADV_PAPER, _ADV_URL, path, sources=(source,)
+    )
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, NamedTask] = {
     # GLUE, Wang et al. 2019
-    "cola": Task(
+    "cola": NamedTask(
         "CoLA: is the sentence acceptable English?",
         ("matthews",),
         ("unacceptable", "acceptable"),
@@ -104,7 +102,7 @@ TASKS: dict[str, Task] = {
         "https://arxiv.org/abs/1805.12471",
         (_GLUE, "cola"),
     ),
-    "sst2": Task(
+    "sst2": NamedTask(
         "SST-2: sentiment of film reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -114,7 +112,7 @@ TASKS: dict[str, Task] = {
         "https://aclanthology.org/D13-1170",
         (_GLUE, "sst2"),
     ),
-    "mrpc": Task(
+    "mrpc": NamedTask(
         "MRPC: do two sentences say the same?",
         _PARAPHRASE,
         ("not_equivalent", "equivalent"),
@@ -124,7 +122,7 @@ TASKS: dict[str, Task] = {
         "https://aclanthology.org/I05-5002",
         (_GLUE, "mrpc"),
     ),
-    "stsb": Task(
+    "stsb": NamedTask(
         "STS-B: similarity of two sentences, 0 to 5",
         ("pearson", "spearman"),
         (),
@@ -133,9 +131,9 @@ TASKS: dict[str, Task] = {
         "Cer et al. 2017, SemEval-2017 Task 1: Semantic Textual Similarity",
         "https://arxiv.org/abs/1708.00055",
         (_GLUE, "stsb"),
-        problem="regression",
+        kind=REGRESSION,
     ),
-    "qqp": Task(
+    "qqp": NamedTask(
         "QQP: do two questions ask the same?",
         _PARAPHRASE,
         _DUPLICATE,
@@ -145,7 +143,7 @@ TASKS: dict[str, Task] = {
         "https://quoradata.quora.com/First-Quora-Dataset-Release-Question-Pairs",
         (_GLUE, "qqp"),
     ),
-    "mnli": Task(
+    "mnli": NamedTask(
         "MNLI: does the premise entail the hypothesis?",
         _ACCURACY,
         _NLI,
@@ -160,7 +158,7 @@ TASKS: dict[str, Task] = {
         (_GLUE, "mnli"),
         note="validation is the matched part",
     ),
-    "qnli": Task(
+    "qnli": NamedTask(
         "QNLI: does the sentence hold the answer?",
         _ACCURACY,
         _BINARY_NLI,
@@ -170,7 +168,7 @@ TASKS: dict[str, Task] = {
         "https://arxiv.org/abs/1606.05250",
         (_GLUE, "qnli"),
     ),
-    "rte": Task(
+    "rte": NamedTask(
         "RTE: does the first text entail the second?",
         _ACCURACY,
         _BINARY_NLI,
@@ -181,7 +179,7 @@ TASKS: dict[str, Task] = {
         (_GLUE, "rte"),
         label_maps=(_BINARY_TO_NLI,),
     ),
-    "wnli": Task(
+    "wnli": NamedTask(
         "WNLI: what does the pronoun mean?",
         _ACCURACY,
         ("not_entailment", "entailment"),
@@ -193,7 +191,7 @@ TASKS: dict[str, Task] = {
         note="validation repeats training sentences with the other label: below chance is usual",
     ),
     # inside the package
-    "banking77": Task(
+    "banking77": NamedTask(
         "Banking77: one of 77 intents of a bank's customer",
         ("accuracy", "macro_f1"),
         (),
@@ -212,7 +210,7 @@ TASKS: dict[str, Task] = {
     ),
     "adv_qnli": _adversarial("qnli", "QNLI", "qnli", "adv_qnli", _BINARY_NLI, ("question", "sentence")),
     "adv_rte": _adversarial("rte", "RTE", "rte", "adv_rte", _BINARY_NLI, _PAIR),
-    "hans": Task(
+    "hans": NamedTask(
         "HANS: entailment where word overlap misleads",
         _ACCURACY,
         ("entailment", "non-entailment"),
@@ -225,7 +223,7 @@ TASKS: dict[str, Task] = {
         label_maps=(_HANS_TO_NLI, _HANS_TO_BINARY),
         groups="heuristic",
     ),
-    "hans_regenerated": Task(
+    "hans_regenerated": NamedTask(
         "HANS, regenerated",
         _ACCURACY,
         ("entailment", "non-entailment"),
@@ -236,9 +234,9 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_HANS_TO_NLI, _HANS_TO_BINARY),
         groups="heuristic",
-        note="not the official rows: drawn anew with the authors' generator",
+        note="not the official rows: generated again with the authors' generator",
     ),
-    "snli": Task(
+    "snli": NamedTask(
         "SNLI: entailment between image captions",
         _ACCURACY,
         _NLI,
@@ -250,7 +248,7 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_NLI_TO_BINARY,),
     ),
-    "cad_snli_original": Task(
+    "cad_snli_original": NamedTask(
         "Counterfactual SNLI: the original rows",
         _ACCURACY,
         _NLI,
@@ -261,7 +259,7 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_NLI_TO_BINARY,),
     ),
-    "cad_snli_revised": Task(
+    "cad_snli_revised": NamedTask(
         "Counterfactual SNLI: rows revised to another label",
         _ACCURACY,
         _NLI,
@@ -272,7 +270,7 @@ TASKS: dict[str, Task] = {
         sources=("mnli", "rte"),
         label_maps=(_NLI_TO_BINARY,),
     ),
-    "cad_imdb_original": Task(
+    "cad_imdb_original": NamedTask(
         "Counterfactual IMDB: the original reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -282,7 +280,7 @@ TASKS: dict[str, Task] = {
         _CAD_URL,
         sources=("sst2",),
     ),
-    "cad_imdb_revised": Task(
+    "cad_imdb_revised": NamedTask(
         "Counterfactual IMDB: reviews revised to the other label",
         _ACCURACY,
         _SENTIMENT,
@@ -292,8 +290,8 @@ TASKS: dict[str, Task] = {
         _CAD_URL,
         sources=("sst2",),
     ),
-    "imdb": Task(
-        "IMDB: sentiment of whole film reviews",
+    "imdb": NamedTask(
+        "IMDB: sentiment of full film reviews",
         _ACCURACY,
         _SENTIMENT,
         _splits("imdb", "train", "test"),
@@ -303,7 +301,7 @@ TASKS: dict[str, Task] = {
         ("stanfordnlp/imdb", None),
         sources=("sst2",),
     ),
-    "yelp_review_full": Task(
+    "yelp_review_full": NamedTask(
         "Yelp: stars of reviews of businesses",
         _ACCURACY,
         _STARS,
@@ -315,7 +313,7 @@ TASKS: dict[str, Task] = {
         sources=("sst2",),
         label_maps=(_STARS_TO_SENTIMENT,),
     ),
-    "amazon_review_full": Task(
+    "amazon_review_full": NamedTask(
         "Amazon: stars of reviews of products",
         _ACCURACY,
         _STARS,
@@ -326,7 +324,7 @@ TASKS: dict[str, Task] = {
         sources=("sst2",),
         label_maps=(_STARS_TO_SENTIMENT,),
     ),
-    "rotten_tomatoes_mr": Task(
+    "rotten_tomatoes_mr": NamedTask(
         "MR: sentiment of sentences of film reviews",
         _ACCURACY,
         _SENTIMENT,
@@ -338,7 +336,7 @@ TASKS: dict[str, Task] = {
         leave_out="in_sst2",
         note="has no official split; sentences that are in SST-2 (column in_sst2) are left out of evaluation",
     ),
-    "paws_qqp": Task(
+    "paws_qqp": NamedTask(
         "PAWS, the QQP part: paraphrases where word overlap misleads",
         _PARAPHRASE,
         ("not_paraphrase", "paraphrase"),
@@ -350,7 +348,7 @@ TASKS: dict[str, Task] = {
         label_maps=_PARAPHRASE_MAPS,
         note="not PAWS-Wiki; the authors publish a generator, so copies of the rows differ",
     ),
-    "twitter_url_ppdb": Task(
+    "twitter_url_ppdb": NamedTask(
         "Twitter-URL: paraphrases among headlines and posts",
         _PARAPHRASE,
         ("not_paraphrase", "paraphrase"),

@@ -1,4 +1,4 @@
-"""A user's files to checked rows."""
+"""Read and check the rows of a user's files."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,21 +22,24 @@ from demiglace.data.rows.checks import (
     raw_rows,
 )
 from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import encode, infer_problem, label_space, plain_integers
+from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers
 from demiglace.data.rows.readers import RowProblem, Table, read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import files_of
 from demiglace.errors import DataError
-
-METRICS = {"classification": ("accuracy", "macro_f1"), "regression": ("pearson", "spearman")}
+from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.registry import row_task
 
 
 def read_files(config: DataConfig) -> Dataset:
-    """The rows of the files that `--data` and the options beside it name, checked; not yet split or drawn."""
+    """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
     files = files_of(config)
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
-    columns = find_columns(list(train.columns), train.file, config.text_columns, config.label_column)
+    usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
+    columns = find_columns(
+        list(train.columns), train.file, config.text_columns, config.label_column, usual_labels=usual
+    )
     for table in tables.values():
         find_columns(list(table.columns), table.file, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
@@ -47,11 +50,11 @@ def read_files(config: DataConfig) -> Dataset:
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
     _check_classes(space, train.file)
     name = Path(config.data).name
-    return Dataset(name, space, splits, METRICS[space.problem], "", Counter(p.kind for p in problems))
+    return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
 def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
-    """Whole numbers written alike in all splits."""
+    """Return the rows with integer labels written alike in all splits."""
     together = plain_integers([label for rows in raws.values() for label in rows.labels])
     ends = np.cumsum([len(rows) for rows in raws.values()])
     return {
@@ -61,14 +64,14 @@ def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
 
 
 def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
-    """The label space of the usable training rows, the faulty rows of every split, and the classes that were lost."""
+    """Return the label space of the usable training rows, the faults by split, and the classes without usable rows."""
     train = raws["train"]
     others = {name: rows for name, rows in raws.items() if name != "train"}
-    problem = infer_problem([label for label in train.labels if label is not None], config.problem)
-    faults = {name: check_labels(rows, problem) | check_texts(rows) for name, rows in raws.items()}
+    task = infer_task([label for label in train.labels if label is not None], config.problem)
+    faults = {name: check_labels(rows, task) | check_texts(rows) for name, rows in raws.items()}
     faults["train"] = check_duplicates(train, list(others.values())) | faults["train"]
-    space = label_space(usable(train, faults["train"], allow_empty=True).labels, problem)  # type: ignore[arg-type]
-    if problem == "regression":
+    space = label_space(usable(train, faults["train"], allow_empty=True).labels, task)  # type: ignore[arg-type]
+    if not task.has_classes:
         return space, faults, []
     for name, rows in others.items():
         faults[name] = check_known(rows, space.names) | faults[name]
@@ -76,12 +79,12 @@ def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace,
 
 
 def in_order(faults: Faults) -> list[RowProblem]:
-    """The problems of a split by row."""
+    """Return the faults of a split in the order of its rows."""
     return [faults[i] for i in sorted(faults)]
 
 
 def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRows:
-    """The rows without a fault. Raises `DataError` where none is left."""
+    """Return the rows without a fault. Raises `DataError` if there are none."""
     kept = rows.take([i for i in range(len(rows)) if i not in faults]) if faults else rows
     if not len(kept) and not allow_empty:
         raise DataError(f"no usable row is left among the {rows.name} rows:\n{describe(in_order(faults))}")
@@ -89,19 +92,19 @@ def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRo
 
 
 def _check_classes(space: LabelSpace, file: str) -> None:
-    if space.problem == "classification" and space.size < 2:
+    if space.task.has_classes and space.size < 2:
         raise DataError(
             f"{file}: all labels are {space.names[0]!r}; at least two classes are needed (--label-column?)."
         )
 
 
 def as_split(rows: RawRows, space: LabelSpace) -> Split:
-    """Checked rows, their labels encoded in the label space."""
+    """Return checked rows with encoded labels."""
     return Split(rows.name, list(rows.texts), rows.pairs, encode(rows.labels, space), rows.lines)
 
 
 def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
-    """The checked rows of `--unlabelled`, with one text each or two."""
+    """Read and check the rows of `--unlabelled`; paired: whether rows have two texts."""
     tables = [read_table(file) for file in config.unlabelled or ()]
     parts = [_unlabelled_rows(table, paired, config.text_columns) for table in tables]
     rows = RawRows(

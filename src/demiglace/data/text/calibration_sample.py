@@ -7,12 +7,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from demiglace.config.data import ReadConfig
-from demiglace.data.rows.schema import UNLABELLED
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.readers import SkippedDocument, read_documents
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import DataError
+from demiglace.tasks.classification import UNLABELLED
 
 _PIECE = 1 << 16  # characters tokenized at once
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from demiglace.errors import ConfigError, ModelError
 from demiglace.losses.attention import attention_kl, attention_mask_2d, probability_distance, score_distance, scores
-from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress
+from demiglace.methods.base import Reduction, SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.methods.terms.layer_mapping import LayerMapping
 from demiglace.models.attention import WITHOUT_ATTENTION, AttentionInput
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, attention_request
+from demiglace.tasks.base import Task
 
 Relation = Literal["query-key", "query-query", "key-key", "value-value"]
 RELATIONS: dict[Relation, tuple[AttentionInput, AttentionInput]] = {
@@ -61,7 +62,7 @@ class AttentionDistillation(Term):
         inputs = sorted({kind for relation in self.relations for kind in RELATIONS[relation]})
         return SignalRequests(attention_request(inputs, layers.student), attention_request(inputs, layers.teacher))
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Return the loss for these models; it has no weights."""
         return _AttentionDistillation(self, student, teacher)
 

@@ -16,17 +16,18 @@ from demiglace.losses.hidden import (
     mean_squared,
     normalized_squared,
 )
-from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
+from demiglace.methods.base import Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.terms.layer_mapping import LayerMapping, MatchedLayers
 from demiglace.methods.terms.projection import Kind, Projection
 from demiglace.models.pooling import StateOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
+from demiglace.tasks.base import Task
 
-Distance = Literal["normalized-squared", "mse", "cosine"]
+Distance = Literal["normalised-squared", "mse", "cosine"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "normalized-squared": normalized_squared,
+    "normalised-squared": normalized_squared,
     "mse": mean_squared,
     "cosine": cosine_distance,
 }
@@ -90,7 +91,7 @@ class LayerDistillation(Term):
                 "projection=shared or none, or another mapping."
             )
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Return the loss for these models, with newly initialised projections."""
         return _LayerDistillation(self, student, teacher)
 

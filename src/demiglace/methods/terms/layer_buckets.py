@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from demiglace.losses.hidden import mean_squared
-from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
+from demiglace.methods.base import Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.terms.layer_mapping import AllLayersMapping
 from demiglace.methods.terms.projection import LinearMaps, Start
 from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
+from demiglace.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class BucketDistillation(Term):
         pooling = resolve_pooling(self.pooling, student, teacher)
         return SignalRequests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher))
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Return the loss for these models, with new linear maps."""
         return _BucketDistillation(self, student, teacher)
 

@@ -1,10 +1,9 @@
-"""Terms on the models' outputs: the labels' own loss, and the distillation of the logits."""
+"""Terms on the models' outputs: the supervised loss, and the distillation of the logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from demiglace.config.options import option
@@ -19,9 +18,10 @@ from demiglace.losses.divergences import (
     squared_error,
 )
 from demiglace.losses.sparse import sparse_kl_div
-from demiglace.methods.base import Problem, SignalRequests, Term, TermLoss, TrainingProgress
+from demiglace.methods.base import SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals, SparseLogits
+from demiglace.tasks.base import Task
 
 _LOGITS = SignalRequest(logits=True)
 Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared", "hard"]
@@ -39,40 +39,37 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
 
 @dataclass(frozen=True)
 class TaskLoss(Term):
-    """Cross-entropy with the labels, or squared error on regression."""
+    """The task's supervised loss: cross-entropy with the labels, or squared error on regression."""
 
     name = "task"
     needs_labels = True
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """The student's logits."""
+        """Return a request for the student's logits."""
         return SignalRequests(_LOGITS, SignalRequest())
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """No weights of its own."""
-        return _TaskLoss(problem)
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
+        """Return the loss, which has no weights."""
+        return _TaskLoss(task)
 
 
 class _TaskLoss(TermLoss):
-    def __init__(self, problem: Problem):
+    def __init__(self, task: Task):
         super().__init__()
-        self._regression = problem == "regression"
+        self._task = task
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
         assert student.logits is not None
-        if self._regression:  # a missing label is NaN, and NaN times the row's weight 0 would stay NaN
-            return (student.logits.squeeze(-1) - labels.nan_to_num()).square()
-        return F.cross_entropy(student.logits, labels, reduction="none", ignore_index=-100)
+        return self._task.loss(student.logits, labels)
 
 
 @dataclass(frozen=True)
 class LogitDistillation(Term):
-    """A divergence of the two outputs at temperature τ, τ²·KL(teacher ‖ student) unless another one is named.
+    """A divergence of the two outputs at temperature τ; by default τ²·KL(teacher ‖ student).
 
-    mix: β of `jsd`, λ of the skewed ones. hard: cross-entropy with the teacher's most likely class, without τ.
-
-    On regression it is always the squared error of the outputs. Where some tokens are all that is known of the teacher,
-    it is `losses.sparse`, which stands for KL(teacher ‖ student) and for no other divergence.
+    "hard" is the cross-entropy with the teacher's most likely class, without τ. The task may replace the divergence:
+    on regression it is the squared error of the outputs. With a cache of the teacher's most likely or sampled tokens it
+    is `losses.sparse`, which estimates KL(teacher ‖ student) only.
     """
 
     temperature: float = option("τ", 1.0, above=0)
@@ -81,30 +78,30 @@ class LogitDistillation(Term):
     name = "kd"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """Both models' logits. Raises `ConfigError` for a `jsd` that is 0 whatever they are."""
+        """Return a request for both models' logits. Raises `ConfigError` for a `jsd` that is always 0."""
         if self.divergence == "jsd" and self.mix == 0:
             raise ConfigError("mix=0 was given, with which jsd is always 0; give a number above 0 and below 1.")
         return SignalRequests(_LOGITS, _LOGITS)
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """No weights of its own."""
-        return _LogitDistillation(self, problem)
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
+        """Return the loss, which has no weights."""
+        return _LogitDistillation(self, task)
 
 
 class _LogitDistillation(TermLoss):
-    def __init__(self, term: LogitDistillation, problem: Problem):
+    def __init__(self, term: LogitDistillation, task: Task):
         super().__init__()
-        self._term, self._regression = term, problem == "regression"
+        self._term, self._task = term, task
 
     def forward(self, student: Signals, teacher: Signals, labels: Tensor, progress: TrainingProgress) -> Tensor:
-        if isinstance(told := teacher.head, SparseLogits):
+        if isinstance(sparse := teacher.head, SparseLogits):
             assert student.logits is not None and self._term.divergence == "forward-kl"
-            return sparse_kl_div(student.logits, told.ids, told.weights, told.entropy, self._term.temperature)
+            return sparse_kl_div(student.logits, sparse.ids, sparse.weights, sparse.entropy, self._term.temperature)
         assert student.logits is not None and teacher.logits is not None
-        if self._regression:
-            return squared_error(student.logits, teacher.logits)
-        divergence = DIVERGENCES[self._term.divergence]
-        return divergence(student.logits, teacher.logits, self._term.temperature, self._term.mix)
+        return self._task.divergence(student.logits, teacher.logits, self._categorical)
+
+    def _categorical(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return DIVERGENCES[self._term.divergence](student, teacher, self._term.temperature, self._term.mix)
 
 
 @dataclass(frozen=True)
@@ -115,15 +112,15 @@ class AnnealedLogits(Term):
     """
 
     steps: int = option("τ_max, the number of steps in which φ rises to 1", at_least=1)
-    margin: float = option("m, how near the teacher is near enough", 0.0, at_least=0)
+    margin: float = option("margin m: a squared distance up to m·φ costs nothing", 0.0, at_least=0)
     name = "annealed"
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
-        """Both models' logits."""
+        """Return a request for both models' logits."""
         return SignalRequests(_LOGITS, _LOGITS)
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
-        """No weights of its own."""
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
+        """Return the loss, which has no weights."""
         return _AnnealedLogits(self)
 
 

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from demiglace.config.options import option
-from demiglace.losses.divergences import forward_kl, squared_error
+from demiglace.losses.divergences import forward_kl
 from demiglace.losses.hidden import attention_weighted_teacher
-from demiglace.methods.base import Problem, Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
+from demiglace.methods.base import Reduction, SignalRequests, Term, TermLoss, TrainingProgress, over_pairs
 from demiglace.methods.poolings import resolve_pooling
 from demiglace.methods.terms.layer_mapping import AllLayersMapping, MatchedLayers
 from demiglace.models.pooling import PoolingOption
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
+from demiglace.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,15 @@ class PseudoClassifierDistillation(Term):
         pooling = resolve_pooling(self.pooling, student, teacher)
         return SignalRequests(hidden_request(pooling, layers.student), hidden_request(pooling, layers.teacher) | logits)
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Return the loss for these models, with new classifiers."""
-        return _PseudoClassifierDistillation(self, student, teacher, problem)
+        return _PseudoClassifierDistillation(self, student, teacher, task)
 
 
 class _PseudoClassifierDistillation(TermLoss):
-    def __init__(self, term: PseudoClassifierDistillation, student: ModelShape, teacher: ModelShape, problem: Problem):
+    def __init__(self, term: PseudoClassifierDistillation, student: ModelShape, teacher: ModelShape, task: Task):
         super().__init__()
-        self._term, self._regression = term, problem == "regression"
+        self._term, self._task = term, task
         self._pooling = resolve_pooling(term.pooling, student, teacher)
         self._layers: MatchedLayers = AllLayersMapping(term.final_layer).layers(student, teacher)
         size = teacher.num_labels
@@ -65,9 +66,7 @@ class _PseudoClassifierDistillation(TermLoss):
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare outputs [B, m, C] and [B, m, C]; return [B, m]."""
-        if self._regression:
-            return squared_error(student, teacher)
-        return forward_kl(student, teacher, self._term.temperature)
+        return self._task.divergence(student, teacher, lambda s, t: forward_kl(s, t, self._term.temperature))
 
     def layer_pairs(self, progress: TrainingProgress) -> Sequence[tuple[int, int]]:
         return [(s, t) for s in self._layers.student for t in self._layers.teacher]

@@ -5,9 +5,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from demiglace.methods.base import Problem, SignalRequests, Term, TermLoss, TrainingProgress
+from demiglace.methods.base import SignalRequests, Term, TermLoss, TrainingProgress
 from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals
+from demiglace.tasks.base import Task
 
 Schedule = Literal["rising", "falling"]
 
@@ -42,9 +43,9 @@ class ScheduledTerm(Term):
         """Return the requests of the other term."""
         return self.term.requests(student, teacher)
 
-    def build(self, student: ModelShape, teacher: ModelShape, problem: Problem) -> TermLoss:
+    def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
         """Return the loss of the other term, multiplied by the schedule."""
-        return _Scheduled(self.term.build(student, teacher, problem), self.schedule, self.until)
+        return _Scheduled(self.term.build(student, teacher, task), self.schedule, self.until)
 
 
 class _Scheduled(TermLoss):

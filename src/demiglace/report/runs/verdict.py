@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Experiment, Model, RunReport
 from demiglace.results import metrics
+from demiglace.tasks.registry import predicts_classes
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _figures(experiment: Experiment, student: Model, teacher: Model | None) -> t
             found.append((_percent(student.parameters / teacher.parameters), "of the teacher’s parameters"))
         if student.latency is not None and teacher.latency is not None:
             found.append((f"{format.times(teacher.latency.p50 / student.latency.p50)}×", "as fast as the teacher"))
-    if student.agreement is not None and student.problem == "classification":
+    if student.agreement is not None and predicts_classes(student.problem):
         found.append((format.share(student.agreement), "same label as the teacher"))
     return tuple(found)
 

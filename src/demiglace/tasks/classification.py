@@ -1,0 +1,81 @@
+"""Classification of rows: one of C named classes for each."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from demiglace.tasks.base import RowTask
+from demiglace.tasks.metrics import OF_CLASSES
+
+UNLABELLED = -100  # class id of a row without a label, which PyTorch's cross-entropy ignores
+LABEL_COLUMNS = (
+    *("label", "labels", "category", "class", "intent", "target", "score", "stars", "rating", "sentiment", "topic"),
+    *("emotion", "gold_label", "similarity"),
+)
+
+
+class Classification(RowTask):
+    """Labels are class ids, int64 [N]; logits are [N, C]; the loss is cross-entropy."""
+
+    def head_width(self, names: Sequence[str]) -> int:
+        """Return the number of classes."""
+        return len(names)
+
+    def label_fault(self, label: str) -> str | None:
+        """Return None: any text names a class."""
+        return None
+
+    def label_names(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return the distinct labels sorted, numerically where all are integers."""
+        names = set(labels)
+        integers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
+        return tuple(sorted(names, key=(lambda n: (int(n), n)) if integers else None))
+
+    def encode(self, labels: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
+        """Return class ids, int64 [N]; `UNLABELLED` for a missing label."""
+        ids: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+        ids[None] = UNLABELLED
+        return np.array([ids[label] for label in labels], dtype=np.int64)
+
+    def is_labelled(self, labels: np.ndarray) -> np.ndarray:
+        """Return which ids are classes."""
+        return labels >= 0
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with the labels; 0 for a row without one."""
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=UNLABELLED)
+
+    def decode(self, logits: np.ndarray) -> np.ndarray:
+        """Return the most likely class, int64 [N]."""
+        return logits.argmax(axis=1)
+
+    def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
+        """Return the accuracy and the share of the most frequent class."""
+        accuracy = float((self.decode(logits) == labels).mean())
+        return "accuracy", accuracy, float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+    def hub_task(self, *, masked: bool) -> str:
+        """Return the Hub's text-classification."""
+        return "text-classification"
+
+
+CLASSIFICATION = Classification(
+    name="classification",
+    reads="rows",
+    unit="row",
+    metrics=OF_CLASSES,
+    default_metrics=("accuracy", "macro_f1"),
+    label_columns=LABEL_COLUMNS,
+    label_dtype=np.int64,
+    no_label=UNLABELLED,
+    has_classes=True,
+    labels_in_words="",
+    auto_class="AutoModelForSequenceClassification",
+    problem_type="single_label_classification",
+    agreement_metric="accuracy",
+    parity_tolerance=0.0,
+    readout="",
+)

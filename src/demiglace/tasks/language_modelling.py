@@ -1,0 +1,27 @@
+"""Language modelling on a corpus: the next token, or the masked ones."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from demiglace.tasks.base import Metric, Task
+
+
+class LanguageModelling(Task):
+    """Labels are token ids; logits are over the vocabulary, and are computed a chunk of tokens at a time."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each token, in nats."""
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=-100)
+
+    def hub_task(self, *, masked: bool) -> str:
+        """Return fill-mask or text-generation."""
+        return "fill-mask" if masked else "text-generation"
+
+
+LANGUAGE_MODELLING = LanguageModelling(
+    name="language-modelling",
+    reads="corpus",
+    unit="token",
+    metrics={"loss": Metric(False, "loss"), "perplexity": Metric(False, "perplexity")},
+    default_metrics=("loss", "perplexity"),
+)

@@ -1,0 +1,52 @@
+"""The kinds of problems: one visible table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from demiglace.errors import ConfigError, unknown
+from demiglace.tasks.base import Metric, RowTask, Task
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
+from demiglace.tasks.regression import REGRESSION
+
+TASK_KINDS: dict[str, Task] = {
+    "classification": CLASSIFICATION,
+    "regression": REGRESSION,
+    "language-modelling": LANGUAGE_MODELLING,
+}
+
+
+def task_kind(name: str) -> Task:
+    """Return the kind of this name. Raises `ConfigError` for an unknown one."""
+    if name not in TASK_KINDS:
+        raise ConfigError(unknown("kind of problem", name, TASK_KINDS))
+    return TASK_KINDS[name]
+
+
+def row_tasks() -> dict[str, RowTask]:
+    """Return the kinds that read rows of texts, by name."""
+    return {name: task for name, task in TASK_KINDS.items() if isinstance(task, RowTask)}
+
+
+def row_task(name: str) -> RowTask:
+    """Return the kind of this name that reads rows. Raises `ConfigError` for any other name."""
+    kinds = row_tasks()
+    if name not in kinds:
+        raise ConfigError(unknown("kind of problem", name, kinds))
+    return kinds[name]
+
+
+def predicts_classes(name: str) -> bool:
+    """Return whether the kind of this name predicts one of several named classes; False for an unknown name."""
+    task = TASK_KINDS.get(name)
+    return isinstance(task, RowTask) and task.has_classes
+
+
+def task_of_manifest(manifest: Mapping[str, Any]) -> Task:
+    """Return the kind that a manifest names, by default classification. Raises `ConfigError` for an unknown one."""
+    return task_kind(str(manifest.get("problem", CLASSIFICATION.name)))
+
+
+def row_metrics() -> dict[str, Metric]:
+    """Return the metrics of all kinds that read rows, by name."""
+    return {name: metric for task in row_tasks().values() for name, metric in task.metrics.items()}
