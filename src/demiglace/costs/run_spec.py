@@ -231,7 +231,7 @@ def _checked_shape(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase)
 
 
 def _blocks(config: CorpusConfig, size: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Blocks by split, as `corpus_material.make_blocks` will make them."""
+    """Blocks by split, as `lm_datasets.make_blocks` will make them."""
     blocks = _count(config.corpus, config, size, tokenizer)
     if config.validation_corpus:
         held = min(config.validation_blocks, _count(config.validation_corpus, config, size, tokenizer))
