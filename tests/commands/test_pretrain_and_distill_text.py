@@ -360,7 +360,7 @@ BAD = [
     ("distill", {"layers": 9}, "9 layers were asked for"),
     ("distill", {"layers": None, "student": "{other}"}, "different vocabularies"),
     ("distill", {"layers": None, "student": "{masked}"}, "different vocabularies|causal and a masked"),
-    ("evaluate", {"data": "sst2"}, "neither --data nor --teacher"),
+    ("evaluate", {"data": "sst2"}, "give them without --data"),
     ("evaluate", {"stride": 99, "block_size": 16}, "longer than the window"),
     ("evaluate", {"block_size": 999}, "longer than the 256 tokens"),
     ("evaluate", {"model": "{masked}"}, "is a masked language model"),

@@ -19,6 +19,8 @@ from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.masked_lm import lm_with_tied_head
 from demiglace.runs.directory import read_manifest
 from demiglace.signals.request import SignalRequest
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from factories import VOCABULARY, tiny_model
 from training_kit import random_examples
@@ -45,7 +47,7 @@ def labelled_by(model, rows, wrong: int = 0):
 def test_a_good_teacher_is_told_of(capsys):
     teacher = tiny_model("bert", seed=1)
     rows = labelled_by(teacher, random_examples(50), wrong=5)
-    check_teacher_accuracy(teacher, rows, "fp32", 10_000)
+    check_teacher_accuracy(teacher, rows, "fp32", 10_000, CLASSIFICATION)
     lines = capsys.readouterr().err.splitlines()
     chance = np.bincount(rows.labels).max() / 50
     assert lines[0] == f"teacher: in eval mode, accuracy 0.900 on 50 validation rows, {chance:.3f} by chance"
@@ -55,7 +57,7 @@ def test_a_good_teacher_is_told_of(capsys):
 def test_a_teacher_no_better_than_chance_is_warned_of(capsys):
     teacher = tiny_model("bert")
     rows = labelled_by(teacher, random_examples(300), wrong=300)
-    check_teacher_accuracy(teacher, rows, "fp32", 10_000)
+    check_teacher_accuracy(teacher, rows, "fp32", 10_000, CLASSIFICATION)
     told, warning = capsys.readouterr().err.splitlines()
     assert "accuracy 0.000 on 156 validation rows" in told
     assert warning.startswith("warning: the teacher is no better than chance")
@@ -63,14 +65,14 @@ def test_a_teacher_no_better_than_chance_is_warned_of(capsys):
 
 @pytest.mark.parametrize(("training_rows", "looked_at"), [(10, 64), (6400, 100), (400_000, 256)])
 def test_more_rows_are_looked_at_in_longer_runs(training_rows, looked_at, capsys):
-    check_teacher_accuracy(tiny_model("bert"), random_examples(300), "fp32", training_rows)
+    check_teacher_accuracy(tiny_model("bert"), random_examples(300), "fp32", training_rows, CLASSIFICATION)
     assert f" on {looked_at} validation rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_numbers_are_held_against_their_mean(training, capsys):
     teacher = tiny_model("bert", num_labels=1).train(training)
-    check_teacher_accuracy(teacher, random_examples(30, regression=True), "fp32", 10_000)
+    check_teacher_accuracy(teacher, random_examples(30, regression=True), "fp32", 10_000, REGRESSION)
     told = capsys.readouterr().err
     assert "R² " in told
     assert "0.000 by chance" in told

@@ -1,4 +1,4 @@
-"""`demiglace distill --data`: train a student on rows and on a teacher's signals."""
+"""Distil a classifier or a regressor: train a student on rows and on the signals of a teacher."""
 
 from dataclasses import asdict, replace
 from functools import reduce
