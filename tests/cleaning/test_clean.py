@@ -193,7 +193,7 @@ def test_rules_of_a_users_own(tmp_path: Path) -> None:
         ("rules: [{languages: [en]}]", "expected a rule's name"),
         ("rule: [mask]", "expected one key, rules"),
         ("rules: []", "expected one key, rules"),
-        ("rules: [mask, repair, {rule: mask, ip: x}]", "the rule mask is there 2 times"),
+        ("rules: [mask, repair, {rule: mask, ip: x}]", "the rule mask was given 2 times"),
     ],
 )
 def test_rules_that_do_not_exist(tmp_path: Path, content: str, message: str) -> None:

@@ -258,7 +258,7 @@ def test_axes_are_no_part_of_a_search(content):
         ({"students": {"half": {}}}, ConfigError, "mood/half/start: `layers` (how many) or `keep`"),
         ({"students": {"half": {"layers": 40}}}, ModelError, "mood/half/start: 40 layers were"),
         ({"students": {"half": {"layers": 40, "strategy": "random"}}}, ModelError, "mood/half/none/seed-0: 40 layers"),
-        ({"students": {"half": {"layers": 2, "strategy": "greedy"}}}, ConfigError, "greedy is measured on text"),
+        ({"students": {"half": {"layers": 2, "strategy": "greedy"}}}, ConfigError, "greedy needs text"),
         (
             {"defaults": {"patience": 2, "load_best_model_at_end": False}},
             ConfigError,
