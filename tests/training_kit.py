@@ -1,4 +1,4 @@
-"""Small pieces that tests of signals, methods and training share: examples, models and loops without any file."""
+"""Helpers for tests of signals, methods and training: examples, models and loops without files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ ADVERSARIES: WeakKeyDictionary[Objective, AdversarialGenerator] = WeakKeyDiction
 
 
 def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: bool = False) -> TokenizedSplit:
-    """Rows of 3 to 12 random tokens with labels; the last `unlabelled` have none."""
+    """Return rows of 3 to 12 random tokens with labels; the last `unlabelled` rows have none."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, 13, count)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -47,7 +47,7 @@ def random_examples(count: int, seed: int = 0, unlabelled: int = 0, regression: 
 def teacher_and_student(
     regression: bool = False, layers: int = 3, arch: str = "bert"
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """A random teacher of 6 layers, and the student cut from it."""
+    """Return a random teacher of 6 layers, and a student truncated from it."""
     teacher = tiny_model(arch, num_layers=6, num_labels=1 if regression else CLASSES)
     keep = tuple(range(0, 6, 6 // layers))
     return teacher, truncate_model(teacher, keep)
@@ -60,7 +60,7 @@ def objective_of(
     student: PreTrainedModel,
     task: RowTask = CLASSIFICATION,
 ) -> tuple[Objective, SignalSource]:
-    """A method's objective with an online teacher that tells only what the method asked for."""
+    """Return a method's objective, and an online teacher that returns only the requested signals."""
     method = build_method(name, options)
     torch.manual_seed(0)
     shapes = ModelShape.of(student), ModelShape.of(teacher)
@@ -81,7 +81,7 @@ def objective_of(
 def loss_of(
     objective: Objective, source: SignalSource, batch: Batch, now: TrainingProgress, rows: float, labelled: float
 ) -> tuple[Tensor, Tensor]:
-    """What the loop does with a batch: hear the teacher on its text and on the perturbed one, and ask the objective."""
+    """Compute the objective of a batch as the loop does, with the signals for its text and the perturbed one."""
     adversary = ADVERSARIES.get(objective)
     perturbed = adversary.perturb(batch, now) if adversary and objective.perturbs(now.phase) else None
     return objective(batch, source.fetch(batch, now.phase), now, rows, labelled, perturbed)  # type: ignore[no-any-return]

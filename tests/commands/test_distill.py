@@ -279,7 +279,7 @@ def too_small(path: Path) -> Path:
     [
         (with_other_words, "student", "different vocabularies: .*'bad' is id"),
         (without_head_for, "teacher", "the teacher's labels are red, green, blue, the rows' are negative, positive"),
-        (too_small, "teacher", "the tokenizer does not fit the model: it gives ids up to"),
+        (too_small, "teacher", "the tokenizer does not match the model: it has ids up to"),
     ],
 )
 def test_models_that_do_not_go_together_are_refused_and_do_not_bar_the_mended_command(
@@ -305,7 +305,7 @@ def test_a_student_that_is_too_small_for_the_method(
 ) -> None:
     options = {"count": "2"}
     assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", method_options=options, **rows, **QUICK) == 2
-    assert "count=2 was given, and 1 student layer(s) can take part" in capsys.readouterr().err
+    assert "count=2 was given, but only 1 student layer(s) can be matched" in capsys.readouterr().err
     assert run(tmp_path / "run", teacher, layers=1, method="rail-kd-l", **rows, **QUICK) == 0
 
 

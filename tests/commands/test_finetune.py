@@ -141,7 +141,7 @@ def test_model_is_the_best_epoch_and_last_the_last(
     saved, original = [], fit.Loop._end_epoch
 
     def end(loop: Any, epoch: int, metrics: Any) -> None:
-        saved.append({k: v.clone() for k, v in loop._plain.student.state_dict().items()})
+        saved.append({k: v.clone() for k, v in loop._unwrapped.student.state_dict().items()})
         original(loop, epoch, metrics)
 
     monkeypatch.setattr(fit.Loop, "_end_epoch", end)

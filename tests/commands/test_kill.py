@@ -36,7 +36,7 @@ TRAINING: dict[str, tuple[Any, str, int, bool]] = {
     "while RUN/model is written": (fit, "write_model", 2, True),
     "during the last evaluation": (datasets, "predict", 4, False),
     "before the manifest": (manifest.Run, "finish", 1, False),
-    "after the manifest": (fit, "remove_leftovers", 1, False),
+    "after the manifest": (fit, "cleanup_run_directory", 1, False),
 }
 CAPTURE: dict[str, tuple[Any, str, int, bool]] = {
     "before the cache is claimed": (shard_store, "write_json", 1, False),
@@ -190,7 +190,7 @@ def test_killed_in_a_second_phase_that_starts_from_an_earlier_epoch(
 ) -> None:
     """The first of three epochs is the best of the first phase, and the last checkpoint is the one at its end."""
     scores = {0: 0.9, 1: 0.2, 2: 0.5}
-    original, phase = loop.Loop._measure, {"method": "annealing-kd", "method_options": {"short_phases": True}}
+    original, phase = loop.Loop._validate, {"method": "annealing-kd", "method_options": {"short_phases": True}}
 
     def measured(self: loop.Loop, seen: Any) -> dict[str, float]:
         return original(self, seen) | {"accuracy": scores[(self.state.step - 1) // self._epoch_length]}
@@ -199,7 +199,7 @@ def test_killed_in_a_second_phase_that_starts_from_an_earlier_epoch(
         given = rows | QUICK | {"epochs": 3, "dropout": 0.1, "layers": 2} | phase
         return arguments("distill", teacher=teacher, output=output, **given)
 
-    monkeypatch.setattr(loop.Loop, "_measure", measured)
+    monkeypatch.setattr(loop.Loop, "_validate", measured)
     assert main(line(tmp_path / "whole")) == 0
     assert [r["starts_from_epoch"] for r in records(tmp_path / "whole", "phase")] == [0]
     for moment in ((loop.Loop, "best_weights", 1, False), (loop.Loop, "_step", 12, False)):

@@ -147,7 +147,7 @@ def test_a_resumed_run_keeps_its_layers_unmeasured(
     [
         ({"keep": [0, 1], "strategy": "greedy"}, "--layers instead of --keep"),
         ({"layers": 9, "strategy": "block-influence"}, "the model has 4"),
-        ({"layers": 2, "freeze": "no.such.weight"}, "no weight's name holds it"),
+        ({"layers": 2, "freeze": "no.such.weight"}, "matches no parameter"),
     ],
 )
 def test_a_wrong_choice_is_refused_before_the_text_is_read(

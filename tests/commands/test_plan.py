@@ -163,7 +163,7 @@ def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):
         ({"model": "x"}, "given: --teacher, --model."),
         ({"teacher": "/nowhere/at/all"}, "there is no model at /nowhere/at/all"),
         ({"layers": None}, "neither was given"),
-        ({"layers": 9}, "9 layers were asked for; the model has 4"),
+        ({"layers": 9}, "9 layers were requested; the model has 4"),
         ({"method": "pdk"}, "did you mean 'pkd'?"),
         ({"method": "annealing-kd", "epochs": 1}, "the shortest has 0"),
         ({"flops": 0}, "--flops was given 0"),

@@ -340,12 +340,12 @@ def test_a_new_models_shape_and_tokenizer_tell_runs_apart(
 
 
 BAD = [
-    ("pretrain", {"freeze": "wpx"}, "no weight's name holds it"),
+    ("pretrain", {"freeze": "wpx"}, "matches no parameter"),
     ("pretrain", {"corpus": None}, "--corpus must be given"),
     ("pretrain", {"model": None}, "neither was given"),
     ("pretrain", {"config_of": "gpt2"}, "both were given"),
     ("pretrain", {"num_layers": 2}, "--num-layers: only for a new model"),
-    ("pretrain", {"model": None, "config_of": "gpt2"}, "brings no tokenizer"),
+    ("pretrain", {"model": None, "config_of": "gpt2"}, "has no tokenizer"),
     ("pretrain", {"block_size": 999}, "longer than the 256 tokens"),
     ("pretrain", {"block_size": 200, "corpus": "{short}"}, "fewer than one block"),
     ("pretrain", {"corpus": "{binary}"}, "binary 1"),
@@ -356,8 +356,12 @@ BAD = [
     ("distill", {"data": "rows.csv"}, "--data and --corpus"),
     *(("distill", {"method": name}, "rewrites the rows|learns from the logits of a task's rows") for name in FOR_ROWS),
     ("pretrain", {"model": "{endless}"}, "tokenizer has no end-of-text token.*demiglace tokenizer train"),
-    ("pretrain", {"model": None, "config_of": "roberta", "tokenizer": "{masked}"}, "tells positions by the padding"),
-    ("distill", {"layers": 9}, "9 layers were asked for"),
+    (
+        "pretrain",
+        {"model": None, "config_of": "roberta", "tokenizer": "{masked}"},
+        "numbers positions from the padding",
+    ),
+    ("distill", {"layers": 9}, "9 layers were requested"),
     ("distill", {"layers": None, "student": "{other}"}, "different vocabularies"),
     ("distill", {"layers": None, "student": "{masked}"}, "different vocabularies|causal and a masked"),
     ("evaluate", {"data": "sst2"}, "give them without --data"),

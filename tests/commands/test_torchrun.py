@@ -147,12 +147,12 @@ def test_a_second_phase_starts_from_the_best_epoch(
     sharding: str, tmp_path: Path, teacher: Path, odd_rows: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two epochs of the first phase the first one is the better; all processes go back to it."""
-    original, scores = loop.Loop._measure, [0.9, 0.2, 0.5]
+    original, scores = loop.Loop._validate, [0.9, 0.2, 0.5]
 
     def measured(self: loop.Loop, rows: np.ndarray) -> dict[str, float]:
         return original(self, rows) | {"accuracy": scores[(self.state.step - 1) // self._epoch_length]}
 
-    monkeypatch.setattr(loop.Loop, "_measure", measured)
+    monkeypatch.setattr(loop.Loop, "_validate", measured)
     given = {"method": "annealing-kd", "method_options": lenient("annealing-kd")} | odd_rows | UNEVEN | {"epochs": 3}
 
     def line(output: Path, sharding: str) -> list[str]:

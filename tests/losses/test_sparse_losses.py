@@ -28,14 +28,14 @@ def test_equals_the_formula() -> None:
 def test_all_tokens_with_their_probabilities_give_the_divergence() -> None:
     p = softmax(TEACHER / TEMPERATURE, axis=1)
     ids = np.broadcast_to(np.arange(VOCABULARY), p.shape).copy()
-    told = (torch.from_numpy(a) for a in (ids, p, entropy(p, axis=1)))
+    target = (torch.from_numpy(a) for a in (ids, p, entropy(p, axis=1)))
     students = [torch.from_numpy(STUDENT).requires_grad_() for _ in range(2)]
-    sparse, whole = (
-        sparse_kl_div(students[0], *told, TEMPERATURE),
+    sparse, divergence = (
+        sparse_kl_div(students[0], *target, TEMPERATURE),
         forward_kl(students[1], torch.from_numpy(TEACHER), TEMPERATURE),
     )
-    torch.testing.assert_close(sparse, whole)
-    sparse.sum().backward(), whole.sum().backward()
+    torch.testing.assert_close(sparse, divergence)
+    sparse.sum().backward(), divergence.sum().backward()
     torch.testing.assert_close(students[0].grad, students[1].grad)
 
 

@@ -36,9 +36,9 @@ class Model:
 
     def __init__(self, model: PreTrainedModel, batch: Batch):
         with torch.no_grad():
-            said = model(**batch.inputs, output_hidden_states=True)
-        self.z = said.logits.double().numpy()
-        self.h = [h.double().numpy() for h in said.hidden_states]
+            outputs = model(**batch.inputs, output_hidden_states=True)
+        self.z = outputs.logits.double().numpy()
+        self.h = [h.double().numpy() for h in outputs.hidden_states]
         self._model = model
 
     def input(self, kind: str, layer: int) -> np.ndarray:

@@ -17,15 +17,13 @@ from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cac
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import prepare_cache
-from demiglace.tasks.classification import CLASSIFICATION
-from demiglace.tasks.regression import REGRESSION
 from demiglace.training import loop
 from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
 from demiglace.training.schedule import phase_ends
 from training_kit import loss_of, make_loop, objective_of, random_examples, teacher_and_student
 
-# method -> option settings to run the whole battery over; the first is the default
+# method -> option settings for which all tests run; the first is the default
 SETTINGS: dict[str, list[dict]] = {
     "none": [{}],
     "vanilla-kd": [{}, {"temperature": 10.0, "task_weight": 0.2}],
@@ -103,11 +101,12 @@ def test_overfits_eight_rows(
 ) -> None:
     teacher, student = teacher_and_student(regression)
     set_dropout(student, 0.0)
-    with torch.no_grad():  # a teacher that is sure of its answers, so that the best loss is near 0
+    with torch.no_grad():  # a confident teacher, so that the lowest loss is near 0
         teacher.classifier.weight.mul_(1 if regression else SURE.get(name, 30))
     examples = random_examples(8, regression=regression)
-    objective, source = objective_of(name, options, teacher, student, REGRESSION if regression else CLASSIFICATION)
-    # the teacher's own answers, so that its signals and the labels do not pull apart
+    task = REGRESSION if regression else CLASSIFICATION
+    objective, source = objective_of(name, options, teacher, student, task)
+    # the teacher's predictions as labels, so that its signals and the labels agree
     labels = answers(teacher, examples, regression)
     examples = replace(examples, labels=labels)
     epochs = 50 * len(objective.phases)
@@ -154,16 +153,16 @@ def test_requests_all_signals_that_it_uses_and_teacher_gets_no_gradient(name: st
     teacher, student = teacher_and_student()
     objective, source = objective_of(name, options, teacher, student)
     batch = collate(random_examples(8), np.arange(8))
-    heard = SignalRequest()
+    captured = SignalRequest()
     for now in starts(objective):
         signals = source.fetch(batch, now.phase)  # the online teacher tells just what was declared
-        heard |= SignalRequest(signals.logits is not None, frozenset(signals.states), frozenset(signals.attention))
+        captured |= SignalRequest(signals.logits is not None, frozenset(signals.states), frozenset(signals.attention))
         loss, _ = loss_of(objective, source, batch, now, 8.0, 8.0)
         objective.zero_grad()
         loss.backward()
         assert all(p.grad is None for p in teacher.parameters())
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
-    assert heard == objective.requests.teacher
+    assert captured == objective.requests.teacher
 
 
 @battery
@@ -191,9 +190,9 @@ def test_one_batch_equals_accumulated_microbatches(name: str, options: dict) -> 
     teacher, student = teacher_and_student()
     objective, source = objective_of(name, options, teacher, student)
     examples = random_examples(8, unlabelled=3)
-    whole, whole_gradients = gradients(objective, source, examples, [np.arange(8)])
+    uninterrupted, whole_gradients = gradients(objective, source, examples, [np.arange(8)])
     parts, parts_gradients = gradients(objective, source, examples, [np.array([i]) for i in range(8)])
-    assert parts == pytest.approx(whole, rel=1e-4)  # τ² = 400 makes rounding larger too
+    assert parts == pytest.approx(uninterrupted, rel=1e-4)  # τ² = 400 makes rounding larger too
     assert parts_gradients.keys() == whole_gradients.keys()
     for key, gradient in whole_gradients.items():
         torch.testing.assert_close(parts_gradients[key], gradient, rtol=1e-3, atol=1e-5)
@@ -230,11 +229,11 @@ def test_resumed_equals_uninterrupted(name: str, options: dict, tmp_path: Path) 
             loop.run()
         return {k: v.clone() for k, v in objective.state_dict().items()}
 
-    whole = train(tmp_path / "whole")
+    uninterrupted = train(tmp_path / "whole")
     train(tmp_path / "cut", stop_at=3)  # of 10 steps; where there are two phases the second begins after 5
     train(tmp_path / "cut", stop_at=8)
     resumed = train(tmp_path / "cut")
-    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert all(torch.equal(uninterrupted[k], resumed[k]) for k in uninterrupted)
 
 
 def stopper(loop: object, step: int):

@@ -115,7 +115,7 @@ ATTENTION = {"term": "attention", "relations": ["query-key"], "distance": "kl"}
             (LAYERS | {"mapping": "all", "attention": True, "projection": {"kind": kind}}, f"projection={kind}, which")
             for kind in ("per-layer", "concatenated")
         ),
-        (ATTENTION | {"mapping": "all"}, "mapping=all makes none"),
+        (ATTENTION | {"mapping": "all"}, "mapping=all was given for the term on attention"),
         (LAYERS | {"projection": {"kind": "concatenated"}, "layer_weights": [1, 0.5]}, "layer_weights was given"),
         ({"term": "kd", "divergence": "jsd", "mix": 0}, "mix=0 was given"),
     ],

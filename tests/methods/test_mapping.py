@@ -123,9 +123,9 @@ def test_mappings_for_ablations() -> None:
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        (AllToOne(teacher_layer=13), "names layer 13; that model's layers are 0 .* to 12"),
+        (AllToOne(teacher_layer=13), "has layer 13; the layers of that model are 0 .* to 12"),
         (ExplicitMapping((1, 2), (3,)), "2 student_layers and 1 teacher_layers"),
-        (ExplicitMapping((7,), (3,)), "names layer 7; that model's layers are 0 .* to 6"),
+        (ExplicitMapping((7,), (3,)), "has layer 7; the layers of that model are 0 .* to 6"),
         (RandomSorted(count=6), "give at most 5"),
     ],
 )

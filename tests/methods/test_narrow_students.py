@@ -25,7 +25,7 @@ def student(hidden: int, heads: int) -> PreTrainedModel:
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 
-def refusal(name: str, own: PreTrainedModel) -> str | None:
+def error_message(name: str, own: PreTrainedModel) -> str | None:
     """Return a method's error for this student, or None if it trains a step in every phase."""
     teacher = tiny_model("bert", num_layers=6, num_labels=CLASSES)
     try:
@@ -44,26 +44,26 @@ def refusal(name: str, own: PreTrainedModel) -> str | None:
 @pytest.mark.parametrize(("hidden", "heads"), [(16, 4), (16, 2), (32, 8)], ids=["width", "both", "heads"])
 @pytest.mark.parametrize("name", METHODS)
 def test_it_runs_or_the_error_names_a_method_that_does(name: str, hidden: int, heads: int) -> None:
-    said = refusal(name, student(hidden, heads))
-    if said is None:
+    message = error_message(name, student(hidden, heads))
+    if message is None:
         return
-    named = [other for other in METHODS if re.search(rf"(?<![\w-]){other}(?![\w-])", said)]
-    assert named, said
-    assert any(refusal(other, student(hidden, heads)) is None for other in named), said
+    named = [other for other in METHODS if re.search(rf"(?<![\w-]){other}(?![\w-])", message)]
+    assert named, message
+    assert any(error_message(other, student(hidden, heads)) is None for other in named), message
 
 
 @pytest.mark.parametrize("name", sorted(NARROW))
 def test_methods_that_support_narrow_students(name: str) -> None:
-    assert refusal(name, student(16, 4)) is None
+    assert error_message(name, student(16, 4)) is None
 
 
 @pytest.mark.parametrize("name", ["tinybert", "minilm"])
 def test_error_for_other_heads_names_minilmv2(name: str) -> None:
-    said = refusal(name, student(32, 8))
-    assert said is not None
-    assert "8 attention heads and the teacher 4" in said
-    assert "minilmv2" in said
-    assert refusal("minilmv2", student(32, 8)) is None
+    message = error_message(name, student(32, 8))
+    assert message is not None
+    assert "8 attention heads and the teacher 4" in message
+    assert "minilmv2" in message
+    assert error_message("minilmv2", student(32, 8)) is None
 
 
 def shapes(own: int = 24, other: int = 32, heads: int = 4) -> tuple[ModelShape, ModelShape]:

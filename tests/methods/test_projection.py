@@ -101,7 +101,7 @@ def test_a_narrow_student_is_fitted_once_and_resumes_with_the_fit(method: str, t
 
     whole = loop(tmp_path / "whole")
     unfitted, _ = objective_of(method, {}, tiny_model("bert", num_layers=6, num_labels=CLASSES), narrow_student())
-    begun = {k: v.clone() for k, v in whole._plain.state_dict().items()}
+    begun = {k: v.clone() for k, v in whole._unwrapped.state_dict().items()}
     fitted = [k for k, v in unfitted.state_dict().items() if not torch.equal(v, begun[k])]
     assert fitted
     assert all(k.startswith("terms.") for k in fitted)
@@ -111,8 +111,8 @@ def test_a_narrow_student_is_fitted_once_and_resumes_with_the_fit(method: str, t
     cut_off._epoch(0)
     resumed = loop(tmp_path / "parts")
     resumed.run()
-    expected = whole._plain.state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in resumed._plain.state_dict().items())
+    expected = whole._unwrapped.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in resumed._unwrapped.state_dict().items())
 
 
 def test_ckd_starts_from_the_mean_of_a_bucket() -> None:

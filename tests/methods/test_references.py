@@ -151,11 +151,11 @@ def test_universal_kd() -> None:
     facts = Facts("universal-kd", {"gamma": 0.4, "temperature": 2.0})
     term = facts.term("pseudo")
 
-    def said(classifiers: torch.nn.Module, states: list[np.ndarray]) -> np.ndarray:
+    def classifier_outputs(classifiers: torch.nn.Module, states: list[np.ndarray]) -> np.ndarray:
         weight, bias = (p.detach().double().numpy() for p in (classifiers.weight, classifiers.bias))
         return np.stack([facts.mean(h) @ w + b for h, w, b in zip(states, weight, bias, strict=True)], axis=1)
 
-    own, other = said(term.student, facts.h_s[1:3]), said(term.teacher, facts.h_t[1:6])
+    own, other = classifier_outputs(term.student, facts.h_s[1:3]), classifier_outputs(term.teacher, facts.h_t[1:6])
     mixed = softmax(own @ other.transpose(0, 2, 1)) @ other
     layers = 4 * kl(softmax(mixed / 2), softmax(own / 2)).mean()
     layers += 4 * kl(softmax(facts.z_t / 2)[:, None], softmax(other / 2)).mean()

@@ -33,7 +33,7 @@ def batch_for(arch: str) -> Batch:
     return batch if arch in ("bert", "electra", "deberta-v2") else replace(batch, token_type_ids=None)
 
 
-def heard(model: PreTrainedModel, batch: Batch) -> Signals:
+def captured_signals(model: PreTrainedModel, batch: Batch) -> Signals:
     return capture(model, batch, attention_request(INPUTS, LAYERS))
 
 
@@ -44,7 +44,7 @@ def test_softmax_of_scores_equals_the_models_attention(arch: str) -> None:
     assert shape.causal == (arch in DECODERS)
     assert model.config._attn_implementation == "sdpa"
     with torch.no_grad():
-        found = heard(model, batch)
+        found = captured_signals(model, batch)
         model.set_attn_implementation("eager")
         expected = model(**batch.inputs, output_attentions=True).attentions
     visible = attention_mask_2d(batch.attention_mask, shape.causal)[:, None]
@@ -58,7 +58,7 @@ def test_softmax_of_scores_equals_the_models_attention(arch: str) -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_inputs_of_every_architecture_have_gradients(arch: str) -> None:
     batch, model = batch_for(arch), tiny_model(arch)
-    found = heard(model, batch)
+    found = captured_signals(model, batch)
     assert set(found.attention) == {(kind, layer) for kind in INPUTS for layer in LAYERS}
     shape = ModelShape.of(model)
     assert all(x.shape == (*batch.input_ids.shape, shape.attention_size) for x in found.attention.values())
@@ -74,7 +74,7 @@ def test_shared_keys_and_values_are_repeated_for_the_heads_that_use_them() -> No
     block = layer_stack(model)[0]
     grouped = []
     handle = block.self_attn.v_proj.register_forward_hook(lambda m, a, output: grouped.append(output))
-    found = heard(model, batch).attention["value", 1].unflatten(-1, (4, 8))
+    found = captured_signals(model, batch).attention["value", 1].unflatten(-1, (4, 8))
     handle.remove()
     groups = grouped[0].unflatten(-1, (2, 8))
     for head, group in enumerate((0, 0, 1, 1)):
@@ -93,7 +93,7 @@ def test_values_of_gpt2_are_the_last_third() -> None:
     model, batch = tiny_model("gpt2"), batch_for("gpt2")
     whole = []
     handle = layer_stack(model)[0].attn.c_attn.register_forward_hook(lambda m, a, output: whole.append(output))
-    found = heard(model, batch)
+    found = captured_signals(model, batch)
     handle.remove()
     query, key, value = whole[0].split(32, dim=-1)
     for kind, part in zip(INPUTS, (query, key, value), strict=True):

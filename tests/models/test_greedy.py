@@ -147,13 +147,13 @@ class Operations:
 def trying_everything(model, batches, count):
     """Remove layers one at a time; each try is a pass of all remaining layers over all batches."""
     layers, measure = layer_stack(model), ablation_loss(model)
-    full = [measure.read(model, batch) for batch in batches]
+    full = [measure.outputs(model, batch) for batch in batches]
     forms, gone = output_formats(model, layers, batches[0]), []
     for _ in range(count):
         losses = {}
         for i in sorted({*range(len(layers))} - {r.layer for r in gone}):
             with skip_layers(layers, (i, *(r.layer for r in gone)), forms):
-                items = [measure.loss(f, measure.read(model, b)) for f, b in zip(full, batches, strict=True)]
+                items = [measure.loss(f, measure.outputs(model, b)) for f, b in zip(full, batches, strict=True)]
             losses[i] = torch.cat(items).double().mean().item()
         best = min(losses, key=losses.__getitem__)
         gone.append(LayerRemoval(best, losses[best]))

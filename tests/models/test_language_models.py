@@ -113,7 +113,7 @@ def test_only_the_number_of_layers_can_be_set(arch: str) -> None:
 def test_hidden_size_alone_sets_heads_and_intermediate_size() -> None:
     config = new_language_config("llama", byte_tokenizer(), {"hidden_size": 192}, positions=16)
     assert (config.num_attention_heads, config.intermediate_size) == (3, 768)
-    with pytest.raises(ConfigError, match=r"--hidden-size 100 cannot be shared out among 3 heads"):
+    with pytest.raises(ConfigError, match=r"--hidden-size 100 cannot be divided into 3 heads"):
         new_language_config("gpt2", byte_tokenizer(), {"hidden_size": 100, "num_attention_heads": 3}, positions=16)
 
 
@@ -135,7 +135,7 @@ def test_checkpoints_of_all_kinds_become_language_models(tmp_path: Path) -> None
 def test_an_encoder_gets_a_new_head_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder = save_tiny(tmp_path / "encoder", "bert")
     one, same = (load_language_model(str(encoder), seed=4) for _ in range(2))
-    assert "head of the masked language model is new" in capsys.readouterr().err
+    assert "masked language model has no head; a new one was initialized" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     save_model(one, tmp_path / "masked")
     tiny_tokenizer(tmp_path / "masked")
@@ -155,7 +155,7 @@ def test_logits_changed_after_the_head_are_refused() -> None:
         final_logit_softcapping=0.1,
         initializer_range=1.0,
     )
-    with pytest.raises(ModelError, match="changes its logits behind the head"):
+    with pytest.raises(ModelError, match="changes the logits of its head"):
         check_head(Gemma2ForCausalLM(config).eval(), "gemma")
 
 
@@ -163,5 +163,5 @@ def test_other_models_are_refused() -> None:
     config = tiny_config("bert")
     config.architectures = ["BertForSequenceClassification"]
     assert is_masked(config)
-    with pytest.raises(ModelError, match="no head of a language model"):
+    with pytest.raises(ModelError, match="no language-model head"):
         check_head(tiny_model("bert"), "a classifier")

@@ -35,8 +35,8 @@ def test_the_output_is_a_model_directory(tmp_path, capsys):
     assert all(torch.equal(student.state_dict()[k], w) for k, w in expected.items())
     assert student.config.id2label == {0: "blue", 1: "green", 2: "red"}
     assert AutoTokenizer.from_pretrained(out)("a film") == AutoTokenizer.from_pretrained(teacher)("a film")
-    said = capsys.readouterr()
-    assert said.out == "" and "layers 0, 2 of 4 kept" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and "layers 0, 2 of 4 kept" in printed.err
 
 
 def test_a_second_call_is_up_to_date_and_another_is_refused(tmp_path, capsys):
@@ -167,9 +167,9 @@ def test_block_influence_drops_the_lowest(arch, tmp_path, text, capsys):
     assert 300 <= found["tokens"] <= 556
     expected = truncate_model(model, manifest["keep"]).state_dict()
     assert all(torch.equal(load_as_saved(out).state_dict()[k], w) for k, w in expected.items())
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert all(f"{value:.4f}" in said.err for value in influence)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert all(f"{value:.4f}" in printed.err for value in influence)
     truncate(model=str(teacher), output=tmp_path / "student", **given)
     assert "up to date" in capsys.readouterr().err
     with pytest.raises(RunError, match="calibration"):
@@ -190,8 +190,8 @@ def test_greedy_on_a_language_model_reports_the_loss_of_each_step(tmp_path, text
     assert (found["strategy"], found["measure"]) == ("greedy", "loss of the next token")
     assert found["whole"] == pytest.approx(np.log(len(tiny_tokenizer())), rel=0.5)
     assert sorted([*manifest["keep"], *(d["layer"] for d in found["dropped"])]) == [0, 1, 2, 3]
-    said = capsys.readouterr().err
-    assert all(f"{d['loss']:.4f}" in said for d in found["dropped"])
+    printed = capsys.readouterr().err
+    assert all(f"{d['loss']:.4f}" in printed for d in found["dropped"])
 
 
 def test_auto_is_block_influence_for_a_causal_language_model_with_text(tmp_path, text, capsys):
@@ -247,7 +247,7 @@ def test_the_ablations(tmp_path, capsys):
         ({"layers": 2, "calibration": ("a.txt",)}, ConfigError, "alternate, the default for this model, reads no text"),
         ({"keep": (0, 1), "calibration": ("a.txt",)}, ConfigError, "--keep names the layers"),
         ({"strategy": "greedy", "layers": 9, "calibration": ("a.txt",)}, ModelError, "the model has 4"),
-        ({"strategy": "random", "keep": (0, 1)}, ConfigError, "keeps no layer's weights"),
+        ({"strategy": "random", "keep": (0, 1)}, ConfigError, "keeps the weights of no layer"),
         ({"strategy": "greedy", "layers": 2, "calibration": ("nowhere.txt",)}, DataError, "nowhere.txt does not exist"),
         ({"strategy": "greedy", "layers": 2, "calibration": ("empty.txt",)}, DataError, "no text.*empty"),
         (

@@ -302,5 +302,5 @@ def test_ablations_keep_the_dtype():
 @pytest.mark.parametrize("strategy", ["random", "embeddings"])
 def test_a_list_of_layers_and_an_ablation_disagree(strategy):
     assert len(choose_layers(4, 2, strategy, None)) == 2
-    with pytest.raises(ConfigError, match=f"{strategy} keeps no layer's weights"):
+    with pytest.raises(ConfigError, match=f"{strategy} keeps the weights of no layer"):
         choose_layers(4, None, strategy, [0, 1])

@@ -79,7 +79,7 @@ def filled(
     return key
 
 
-def told(directory: Path, key: SparseLogitCacheKey, blocks: Blocks, rows: list[int]) -> SparseLogits:
+def cached_logits(directory: Path, key: SparseLogitCacheKey, blocks: Blocks, rows: list[int]) -> SparseLogits:
     signals = TokenCache(directory, key).fetch(collate(blocks, np.array(rows)))
     assert isinstance(signals.head, SparseLogits)
     return signals.head
@@ -165,7 +165,7 @@ def test_mean_over_caches_is_the_divergence_for_samples_but_not_top_k(tmp_path: 
     def cached(sparse_logits: SparseLogitConfig) -> torch.Tensor:
         directory = tmp_path / f"{sparse_logits.kind}-{sparse_logits.seed}"
         key = filled(directory, teacher, blocks, sparse_logits)
-        return flat(told(directory, key, blocks, rows).at(None))
+        return flat(cached_logits(directory, key, blocks, rows).at(None))
 
     expected = flat(whole)
     found = torch.stack([cached(replace(SAMPLED, seed=seed)) for seed in range(caches)])
@@ -183,7 +183,7 @@ def test_chunks_equal_one_pass(
     blocks, rows = blocks_of(), list(range(ROWS))
     key = filled(tmp_path / "c", teacher, blocks, sparse_logits)
     student = head_of(tiny_lm("gpt2", VOCABULARY, seed=1), blocks, rows)
-    targets = told(tmp_path / "c", key, blocks, rows).at(None)
+    targets = cached_logits(tmp_path / "c", key, blocks, rows).at(None)
     whole = loss_and_gradients(student, targets)
     monkeypatch.setattr(token_level, "chunk_size", lambda *_: 7)
     torch.testing.assert_close(loss_and_gradients(student, targets), whole)
@@ -207,7 +207,7 @@ def test_returns_the_captured_tokens_in_any_batch(
     batch = collate(blocks, np.array(rows))
     signals, online = TokenCache(tmp_path / "c", key).fetch(batch), OnlineTeacher(teacher, request, "fp32").fetch(batch)
     torch.testing.assert_close(signals.hidden("mean", [1]), online.hidden("mean", [1]), rtol=1e-4, atol=1e-5)
-    found, p = told(tmp_path / "c", key, blocks, rows), probabilities(teacher, blocks, rows)
+    found, p = cached_logits(tmp_path / "c", key, blocks, rows), probabilities(teacher, blocks, rows)
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(4, SIZE))
     if sparse_logits.kind == "top-k":
         assert (found.ids == p.topk(3).indices).all()
@@ -230,7 +230,7 @@ def test_bf16_cache_equals_the_online_teacher(tmp_path: Path, teacher: PreTraine
     assert isinstance(online, HeadInput)
     with torch.autocast("cpu", torch.bfloat16):
         logits = (online.hidden @ online.weight.T).float()
-    found = told(tmp_path / "c", key, blocks, [0, 1])
+    found = cached_logits(tmp_path / "c", key, blocks, [0, 1])
     torch.testing.assert_close(found.weights, torch.softmax(logits.topk(3).values / 2, -1), rtol=2e-3, atol=1e-4)
 
 
@@ -248,7 +248,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
     assert SparseLogitCacheKey.of("teacher", replace(shape, vocab_size=65_537), *given).arrays["ids"][1] == "uint32"
     large, blocks = tiny_lm("gpt2", 70_000), blocks_of(70_000)
     key = filled(tmp_path / "c", large, blocks, replace(SAMPLED, count=12))
-    ids = told(tmp_path / "c", key, blocks, list(range(ROWS))).ids
+    ids = cached_logits(tmp_path / "c", key, blocks, list(range(ROWS))).ids
     assert int(ids.max()) > 65_535 and int(ids.min()) >= 0
     numbers = torch.from_numpy(np.concatenate([stratified_uniforms(0, row, SIZE, 12) for row in range(ROWS)]))
     head = head_of(large, blocks, list(range(ROWS)))
@@ -261,7 +261,7 @@ def test_samples_do_not_depend_on_batches_chunks_processes_or_blocks(
 ) -> None:
     blocks, rows = blocks_of(), list(range(ROWS))
     key = filled(tmp_path / "one", teacher, blocks)
-    one = told(tmp_path / "one", key, blocks, rows)
+    one = cached_logits(tmp_path / "one", key, blocks, rows)
     prepare_cache(tmp_path / "two", key)
     fill_token_cache(tmp_path / "two", key, teacher, blocks, rank=1, ranks=2)
     with pytest.raises(CacheError, match="shard 0 of the signal cache is missing"):
@@ -271,10 +271,10 @@ def test_samples_do_not_depend_on_batches_chunks_processes_or_blocks(
     monkeypatch.setattr(sparse_logit_cache, "forward_tokens", lambda device: 1)
     monkeypatch.setitem(sparse_logit_cache._CHUNK_NUMBERS, "cpu", 1)
     few = replace(blocks, numbers=blocks.numbers[[1, 5, 8]])
-    assert torch.equal(told(tmp_path / "one", key, blocks, [1, 5, 8]).ids, one.ids[[1, 5, 8]])
+    assert torch.equal(cached_logits(tmp_path / "one", key, blocks, [1, 5, 8]).ids, one.ids[[1, 5, 8]])
     for name, chosen, expected in (("alone", blocks, one.ids), ("few", few, one.ids[[1, 5, 8]])):
         other = filled(tmp_path / name, teacher, chosen)
-        assert torch.equal(told(tmp_path / name, other, chosen, list(range(len(chosen)))).ids, expected)
+        assert torch.equal(cached_logits(tmp_path / name, other, chosen, list(range(len(chosen)))).ids, expected)
 
 
 # how it goes on, and what it refuses
@@ -335,7 +335,7 @@ def test_another_captures_directory_is_refused(tmp_path: Path, teacher: PreTrain
 def test_disk_is_checked_first(tmp_path: Path, teacher: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 500, 500))
-    with pytest.raises(CacheError, match=r"GiB free; .*--cache-tokens none to ask the teacher"):
+    with pytest.raises(CacheError, match=r"GiB free; .*--cache-tokens none to run the teacher"):
         prepare_cache(tmp_path / "c", key_of(teacher, blocks_of()))
     assert not (tmp_path / "c").exists()
 

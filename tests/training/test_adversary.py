@@ -207,8 +207,8 @@ def test_the_log_has_the_divergence_of_the_generators_last_step(tmp_path: Path) 
     make_loop(tmp_path, objective, source, random_examples(40)).run()
     assert list(found) == [0, 3, 6, 9]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    told = [r["diagnostics"]["generator_divergence"] for r in lines if r["kind"] == "step"]
-    assert told == [found[step - step % 3] for step in range(10)]
+    logged = [r["diagnostics"]["generator_divergence"] for r in lines if r["kind"] == "step"]
+    assert logged == [found[step - step % 3] for step in range(10)]
 
 
 @pytest.mark.parametrize("objective", ["kl", "mse"])
@@ -263,5 +263,7 @@ def test_masked_language_models_predict_at_selected_positions(kind: str, tmp_pat
 
 def test_a_generator_of_another_kind_is_refused(tmp_path: Path) -> None:
     AutoConfig.for_model("deberta-v2", num_hidden_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is a deberta-v2 model; a generator is a causal one, or one of bert, roberta"):
+    with pytest.raises(
+        ModelError, match="is a deberta-v2 model; give a causal language model, or a masked one of type bert, roberta"
+    ):
         load_masked_lm(str(tmp_path))

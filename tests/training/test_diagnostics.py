@@ -49,14 +49,14 @@ def pair():
     return teacher_and_student()
 
 
-def heard(objective, source, rows=8):
+def signals_of(objective, source, rows=8):
     batch = collate(random_examples(ROWS), np.arange(rows))
     return batch, source.fetch(batch)
 
 
 def test_norms_equal_those_of_the_last_layers_gradients():
     objective, source = objective_of("vanilla-kd", {"task_weight": 0.25}, *pair())
-    batch, signals = heard(objective, source)
+    batch, signals = signals_of(objective, source)
     layer, norms = gradient_norms(objective, objective.term_values(batch, signals, START, 8.0, 8.0), 0)
     assert all(p.grad is None for p in objective.parameters())
     expected = {}
@@ -71,7 +71,7 @@ def test_norms_equal_those_of_the_last_layers_gradients():
 
 def test_the_layer_is_the_last_one_that_all_terms_reach():
     objective, source = objective_of("vanilla-kd", {}, *pair())
-    batch, _ = heard(objective, source)
+    batch, _ = signals_of(objective, source)
     own = capture(objective.student, batch, hidden_request("mean", [2]) | SignalRequest(logits=True))
     terms = torch.stack([own.logits.square().sum(), own.states["mean", 2].square().sum()])
     layer, norms = gradient_norms(objective, terms, 0)
@@ -86,7 +86,7 @@ def test_the_layer_is_the_last_one_that_all_terms_reach():
 
 def test_terms_of_another_phase_have_no_norm():
     objective, source = objective_of("annealing-kd", {}, *pair())
-    batch, signals = heard(objective, source)
+    batch, signals = signals_of(objective, source)
     for phase, name in enumerate(("annealed", "task")):
         now = TrainingProgress(seed=0, epoch=0, step=0, phase=phase)
         values = objective.term_values(batch, signals, now, 8.0, 8.0)
@@ -102,11 +102,11 @@ def test_weights_are_bit_equal_without(method, tmp_path, monkeypatch):
     found = {}
     for mode in ("on", "off"):
         loop = loop_of(tmp_path / mode, method, diagnostics=mode)
-        for module in loop._plain.student.modules():
+        for module in loop._unwrapped.student.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.2
         loop.run()
-        found[mode] = loop._plain.state_dict()
+        found[mode] = loop._unwrapped.state_dict()
     assert len(records(tmp_path / "on", "gradients")) == 6
     assert records(tmp_path / "off", "gradients") == []
     assert all(torch.equal(value, found["off"][key]) for key, value in found["on"].items())
@@ -146,17 +146,17 @@ def test_models_without_a_layer_stack_are_measured_as_one_layer(tmp_path, monkey
     assert [(r["layer"], set(r["terms"])) for r in records(tmp_path, "gradients")] == [(1, {"task", "kd"})]
 
 
-# what is said
+# messages
 
 
-def said(capsys) -> list[str]:
+def messages(capsys) -> list[str]:
     lines = capsys.readouterr().err.splitlines()
     return [line for line in lines if line.startswith(("first steps", "warning"))]
 
 
 def test_first_steps_name_every_term_and_the_temperature(tmp_path, capsys):
     loop_of(tmp_path, options={"temperature": 4.0}, log_steps=5).run()
-    line = said(capsys)[0]
+    line = messages(capsys)[0]
     assert "task " in line
     assert "layers " in line
     assert "%, τ = 4, times τ² = 16)" in line
@@ -166,7 +166,7 @@ def test_first_steps_name_every_term_and_the_temperature(tmp_path, capsys):
 
 def test_every_phase_has_its_first_steps(tmp_path, capsys):
     loop_of(tmp_path, "annealing-kd", log_steps=5, epochs=4).run()
-    first, second = said(capsys)
+    first, second = messages(capsys)
     assert ": annealed " in first
     assert ": task " in second
     assert "(100.0%)" in second
@@ -176,24 +176,24 @@ def test_regression_terms_show_no_temperature(tmp_path, capsys):
     teacher, student = teacher_and_student(regression=True)
     objective, source = objective_of("vanilla-kd", {}, teacher, student, REGRESSION)
     make_loop(tmp_path, objective, source, random_examples(ROWS, regression=True), log_steps=5).run()
-    (line,) = said(capsys)
+    (line,) = messages(capsys)
     assert "τ" not in line
 
 
 def test_a_term_of_zero_gives_a_warning(tmp_path, capsys):
     loop_of(tmp_path, rows=random_examples(ROWS, unlabelled=ROWS), log_steps=5).run()
-    assert "warning: task is 0 in the first steps and has no gradient, so it trains nothing." in said(capsys)
+    assert "warning: task is 0 in the first steps and has no gradient, so it trains nothing." in messages(capsys)
 
 
 def test_a_weight_rising_from_zero_gives_no_warning(tmp_path, capsys):
     loop_of(tmp_path, "continuation-kd", log_steps=1).run()
-    (line,) = said(capsys)
+    (line,) = messages(capsys)
     assert "task" in line
 
 
 def test_a_dominating_term_gives_a_warning(tmp_path, capsys):
     loop_of(tmp_path, options={"layer_weight": 1e5}, log_steps=5).run()
-    _, warning = said(capsys)
+    _, warning = messages(capsys)
     assert warning.startswith("warning: the gradient of layers is ")
     assert warning.endswith("change their weights.")
 
@@ -201,7 +201,7 @@ def test_a_dominating_term_gives_a_warning(tmp_path, capsys):
 def test_a_small_loss_with_a_gradient_gives_no_warning(tmp_path, capsys):
     """Shares of the loss mislead: the KL of a truncated student is near 0, but its gradient may be large."""
     loop_of(tmp_path, "vanilla-kd", log_steps=5, lr=1e-6).run()
-    (line,) = said(capsys)
+    (line,) = messages(capsys)
     assert records(tmp_path, "step")[0]["shares"]["kd"] < 0.01
     assert line.startswith("first steps: ")
 
@@ -217,36 +217,36 @@ def test_ratio_of_norms_that_gives_a_warning(parts, warned):
 def test_collapse_gives_one_warning(tmp_path, capsys):
     loop = loop_of(tmp_path, options={"projection": "per-layer", "trained": "neither"}, log_steps=1)
     with torch.no_grad():
-        loop._plain.terms[2].projections.student.weight.fill_(1.0)  # every feature on one line
+        loop._unwrapped.terms[2].projections.student.weight.fill_(1.0)  # every feature on one line
     loop.run()
-    warnings = [line for line in said(capsys) if "nearly the same" in line]
+    warnings = [line for line in messages(capsys) if "nearly equal" in line]
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: layers.feature_variance is ")
 
 
 def test_one_row_gives_no_collapse_warning(tmp_path, capsys):
     loop_of(tmp_path, batch_tokens=1, log_steps=1).run()
-    assert not [line for line in said(capsys) if "nearly the same" in line]
+    assert not [line for line in messages(capsys) if "nearly equal" in line]
 
 
 def test_features_without_agreement_give_a_warning(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(diagnostics, "_AGREEMENT_STEPS", 3)
     options = {"projection": "per-layer", "start": "random", "trained": "neither"}
     loop_of(tmp_path / "unrelated", options=options, log_steps=1).run()
-    assert [line for line in said(capsys) if "layers.centered_cosine is" in line]
+    assert [line for line in messages(capsys) if "layers.centered_cosine is" in line]
     loop_of(tmp_path / "matched", options=options | {"start": "matched"}, log_steps=1).run()
-    assert not [line for line in said(capsys) if "layers.centered_cosine is" in line]
+    assert not [line for line in messages(capsys) if "layers.centered_cosine is" in line]
 
 
 def test_a_single_term_is_not_printed(tmp_path, capsys):
     loop_of(tmp_path, "none", log_steps=5).run()
-    assert said(capsys) == []
+    assert messages(capsys) == []
     assert records(tmp_path, "step")[0]["shares"] == {"task": 1.0}
 
 
 def test_diagnostics_can_be_disabled(tmp_path, capsys):
     loop_of(tmp_path, options={"layer_weight": 1e5}, diagnostics="off").run()
-    assert said(capsys) == []
+    assert messages(capsys) == []
     assert records(tmp_path, "gradients") == []
 
 

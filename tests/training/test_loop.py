@@ -211,7 +211,7 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("demiglace.training.checkpoint.save_file", full)
-    with pytest.raises(RunError, match=r"No space left on device.*make room"):
+    with pytest.raises(RunError, match=r"No space left on device.*free disk space"):
         save_checkpoint(file, {"a": torch.zeros(3)}, {"step": 2})
     tensors, position = load_checkpoint(file)
     assert position == {"step": 1}

@@ -90,11 +90,11 @@ class Loop:
         self._starts_from = starts_from
         self._examples, self._source, self._selection, self._config = examples, source, selection, config
         self._directory, self._accelerator, self._source_locations = directory, accelerator, source_locations
-        self._plain, self._adversary = objective.to(accelerator.device), adversary
+        self._unwrapped, self._adversary = objective.to(accelerator.device), adversary
         self._sharded = config.sharding == "full" and accelerator.num_processes > 1
         self._lengths, self._labelled = examples.lengths, examples.labelled
         self._fit_terms()
-        self._copy = unsharded_copy(objective.student) if self._sharded else objective.student
+        self._unsharded_student = unsharded_copy(objective.student) if self._sharded else objective.student
         if self._sharded:
             apply_fsdp(objective, objective.student, accelerator.device)
         self._objective = objective if self._sharded else accelerator.prepare_model(objective)
@@ -105,24 +105,22 @@ class Loop:
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
         self._schedule = TrainingSchedule.of(config, objective.phases, self._epoch_length)
         self.state = TrainerState()
-        self._saved, self._saved_best = (
-            time.perf_counter(),
-            self.state.best_epoch,
-        )  # at the last save
+        # time and best epoch of the last checkpoint
+        self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch
 
     def _fit_terms(self) -> None:
         """Fit the initial weights of terms to the first rows, unless a checkpoint has them.
 
         All processes use the same rows. This runs before the model is sharded or wrapped.
         """
-        if self._source is None or self._last.exists() or not self._plain.needs_fit:
+        if self._source is None or self._last.exists() or not self._unwrapped.needs_fit:
             return
         rows = np.concatenate(epoch_steps(self._lengths, self._config.batch_size, self._config.seed, 0))[:_FIT_ROWS]
         microbatches = split_by_tokens(np.sort(rows), self._lengths, self._config.batch_tokens)
-        for phase in range(len(self._plain.phases)):
+        for phase in range(len(self._unwrapped.phases)):
             batches = (collate(self._examples, part, self._accelerator.device) for part in microbatches)
             fetched = ((batch, self._source.fetch(batch, phase)) for batch in batches)
-            self._plain.fit(fetched, TrainingProgress(self._config.seed, 0, 0, phase))
+            self._unwrapped.fit(fetched, TrainingProgress(self._config.seed, 0, 0, phase))
 
     @property
     def _last(self) -> Path:
@@ -148,23 +146,23 @@ class Loop:
     def student(self) -> PreTrainedModel:
         """Return the student with its current, unsharded weights. All processes must call this."""
         if self._sharded:
-            self._copy.load_state_dict(full_state_dict(self._plain.student.state_dict()))
-        return self._copy
+            self._unsharded_student.load_state_dict(full_state_dict(self._unwrapped.student.state_dict()))
+        return self._unsharded_student
 
     def _epoch(self, epoch: int) -> None:
-        plan = epoch_steps(self._lengths, self._config.batch_size, self._config.seed, epoch)
+        step_rows = epoch_steps(self._lengths, self._config.batch_size, self._config.seed, epoch)
         first = self.state.step - epoch * self._epoch_length
         self._clock = time.perf_counter()
         if first == 0:
             self._log_mapping(epoch)
             self._begin_phase(epoch)
-        done = sum(map(len, plan[:first]))
+        done = sum(map(len, step_rows[:first]))
         title = f"epoch {epoch + 1}/{self._config.epochs}"
         with progress(title, len(self._examples), "rows", done) as bar:
-            for index in range(first, len(plan)):
-                self._step(epoch, plan[index])
-                self._on_step_end(epoch, plan, index, bar)
-        self._end_epoch(epoch, self._validate(plan[-1]))
+            for index in range(first, len(step_rows)):
+                self._step(epoch, step_rows[index])
+                self._on_step_end(epoch, step_rows, index, bar)
+        self._end_epoch(epoch, self._validate(step_rows[-1]))
 
     def _begin_phase(self, epoch: int) -> None:
         """Before the first step of a later phase, reset the optimizer and load the weights that the phase starts from.
@@ -174,7 +172,7 @@ class Loop:
         if epoch == 0 or epoch != self._schedule.first_of_phase(epoch):
             return
         if self._starts_from == "best":
-            load(self._plain.student, self.best_weights())
+            load(self._unwrapped.student, self.best_weights())
         self._optimizer.state.clear()
         start = self.state.best_epoch if self._starts_from == "best" else epoch - 1
         self._log.write("phase", {"epoch": epoch, "step": self.state.step, "starts_from_epoch": start})
@@ -182,14 +180,14 @@ class Loop:
     def _step(self, epoch: int, rows: np.ndarray) -> None:
         step = self.state.step
         self._seed_step_rng(step)
-        self._plain.train()
+        self._unwrapped.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
         now = self._schedule.progress(step)
         self._train_generator(rows, now)
         total = self._forward_backward(rows, now, counts)
-        norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
+        norm = self._accelerator.clip_grad_norm_(self._unwrapped.parameters(), self._config.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
         assert norm is not None
@@ -201,7 +199,7 @@ class Loop:
         """Run forward and backward over this process's share of the step; return summed loss and terms, [1 + terms]."""
         microbatches = self._local_microbatches(rows)
         ranks = self._accelerator.num_processes
-        total = torch.zeros(1 + len(self._plain.names), device=self._accelerator.device)
+        total = torch.zeros(1 + len(self._unwrapped.names), device=self._accelerator.device)
         for i, (part, weight) in enumerate(microbatches):
             batch, signals, perturbed = self._fetch_batch_and_signals(part, now, weight)
             if i < len(microbatches) - 1:
@@ -234,15 +232,15 @@ class Loop:
     def _train_generator(self, rows: np.ndarray, now: TrainingProgress) -> None:
         """Train the generator, if a step is due, on the rows of the student's step that follows."""
         adversary = self._adversary
-        if adversary is None or not self._plain.perturbs(now.phase) or not adversary.options.trains_at(now.step):
+        if adversary is None or not self._unwrapped.perturbs(now.phase) or not adversary.options.trains_at(now.step):
             return
         device = self._accelerator.device
         batches = [
             collate(self._examples, part, device, weight, now.epoch) for part, weight in self._local_microbatches(rows)
         ]
-        adversary.train_step(self._plain.student, batches, len(rows), now, self._sum)
+        adversary.train_step(self._unwrapped.student, batches, len(rows), now, self._reduce_sum)
 
-    def _sum(self, value: Tensor) -> Tensor:
+    def _reduce_sum(self, value: Tensor) -> Tensor:
         return self._accelerator.reduce(value, "sum")  # type: ignore[no-any-return]
 
     def _fetch_batch_and_signals(
@@ -251,15 +249,15 @@ class Loop:
         """Return a batch, the teacher's signals for it, and the perturbed batch, if the phase uses one."""
         batch = collate(self._examples, rows, self._accelerator.device, weight, now.epoch)
         signals = self._source.fetch(batch, now.phase) if self._source else Signals()
-        perturbs = self._adversary is not None and self._plain.perturbs(now.phase)
+        perturbs = self._adversary is not None and self._unwrapped.perturbs(now.phase)
         return batch, signals, self._adversary.perturb(batch, now) if self._adversary and perturbs else None
 
-    def _on_step_end(self, epoch: int, plan: list[np.ndarray], index: int, bar: Bar) -> None:
-        bar.advance(len(plan[index]))
-        is_last = index == len(plan) - 1
+    def _on_step_end(self, epoch: int, step_rows: list[np.ndarray], index: int, bar: Bar) -> None:
+        bar.advance(len(step_rows[index]))
+        is_last = index == len(step_rows) - 1
         if len(self._window) < self._config.log_steps and not is_last:
             return
-        loss = self._log_window(epoch, plan, index)
+        loss = self._log_window(epoch, step_rows, index)
         bar.advance(0, f"loss {loss:.4f}")
         if not is_last and self._is_save_due():
             self._save()
@@ -271,42 +269,42 @@ class Loop:
             return is_due
         return bool(broadcast(torch.tensor([is_due], device=self._accelerator.device, dtype=torch.int))[0])
 
-    def _log_window(self, epoch: int, plan: list[np.ndarray], index: int) -> float:
+    def _log_window(self, epoch: int, step_rows: list[np.ndarray], index: int) -> float:
         """Copy the window's losses from the device, check them and log their means; return the mean loss."""
         values = torch.stack(self._window)
         values[:, :-1] = self._accelerator.reduce(values[:, :-1].contiguous(), "sum")
         self._window = []
         table = values.cpu().numpy()
-        self._check_finite(table, plan, index)
+        self._check_finite(table, step_rows, index)
         loss, *terms, norm = table.mean(axis=0).tolist()
         record = {
             "step": self.state.step,
             "epoch": epoch,
             "lr": self._optimizer.param_groups[0]["lr"],
             "loss": loss,
-            "terms": dict(zip(self._plain.names, terms, strict=True)),
-            "shares": loss_shares(self._plain, terms),
+            "terms": dict(zip(self._unwrapped.names, terms, strict=True)),
+            "shares": loss_shares(self._unwrapped, terms),
             "gradient_norm": norm,
             "diagnostics": self._collect_diagnostics(self._schedule.progress(self.state.step - 1).phase),
         }
         self._log.write("step", record)
         if self._accelerator.is_main_process and not self._sharded:
-            self._diagnostics.on_log(record, plan[index], len(table), self._schedule.progress(self.state.step - 1))
+            self._diagnostics.on_log(record, step_rows[index], len(table), self._schedule.progress(self.state.step - 1))
         if self._config.track:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
 
     def _collect_diagnostics(self, phase: int) -> dict[str, float]:
         """Return the diagnostics of the phase's terms and of the generator from their last steps."""
-        diagnostics = {k: float(v) for k, v in self._plain.diagnostics(phase).items()}
+        diagnostics = {k: float(v) for k, v in self._unwrapped.diagnostics(phase).items()}
         return diagnostics | (self._adversary.diagnostics() if self._adversary else {})
 
-    def _check_finite(self, table: np.ndarray, plan: list[np.ndarray], index: int) -> None:
+    def _check_finite(self, table: np.ndarray, step_rows: list[np.ndarray], index: int) -> None:
         bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
         if not len(bad):
             return
         back = len(table) - 1 - int(bad[0])
-        rows = plan[index - back]
+        rows = step_rows[index - back]
         loss, norm = table[bad[0]][0], table[bad[0]][-1]
         raise self._diverged(
             f"step {self.state.step - back} has loss {loss:g} and gradient norm {norm:g}. Its {len(rows)} rows start",
@@ -371,7 +369,7 @@ class Loop:
 
     def _log_mapping(self, epoch: int) -> None:
         now = self._schedule.progress(self.state.step)
-        for term, pairs in self._plain.layer_pairs(now).items():
+        for term, pairs in self._unwrapped.layer_pairs(now).items():
             self._log.write("mapping", {"epoch": epoch, "step": self.state.step, "term": term, "pairs": pairs})
 
     def _seed_step_rng(self, step: int) -> None:
@@ -385,7 +383,7 @@ class Loop:
         self._clock = now
 
     def _save(self) -> None:
-        tensors = prefixed("objective.", full_state_dict(self._plain.state_dict()))
+        tensors = prefixed("objective.", full_state_dict(self._unwrapped.state_dict()))
         tensors |= prefixed("optimizer.", full_state_dict(optimizer_tensors(self._optimizer)))
         if self._accelerator.is_main_process:
             self._update_clock()
@@ -402,7 +400,7 @@ class Loop:
             return
         tensors, trainer_state = load_checkpoint(self._last)
         self.state = TrainerState(**trainer_state)
-        load(self._plain, unprefixed("objective.", tensors))
+        load(self._unwrapped, unprefixed("objective.", tensors))
         restore_optimizer(self._optimizer, unprefixed("optimizer.", tensors))
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))

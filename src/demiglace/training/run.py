@@ -106,56 +106,62 @@ class TrainingRun:
     findings: Mapping[str, Any] = field(default_factory=dict)  # measured before training, for the manifest
 
 
-def train(run: Run, job: TrainingRun) -> None:
+def train(run: Run, training_run: TrainingRun) -> None:
     """Run the loop to its end, evaluate the best weights, and complete the run directory.
 
     RUN/model has the weights of the best epoch, RUN/last those of the last one. Checkpoints are removed at the end.
     """
-    torch.manual_seed(job.config.seed)  # for the initial weights of the terms
-    objective = Objective(job.student, job.method, job.teacher_shape, job.material.task, job.precision)
+    torch.manual_seed(training_run.config.seed)  # for the initial weights of the terms
+    objective = Objective(
+        training_run.student,
+        training_run.method,
+        training_run.teacher_shape,
+        training_run.material.task,
+        training_run.precision,
+    )
     # without its logits the student's head gets no gradient
-    all_parameters = len(job.method.phases) == 1 and objective.requests.student.logits
-    accelerator = make_accelerator(job.config, run.path, run.config, all_parameters=all_parameters)
-    selection = selection_criterion(job.material, job.config, job.precision)
+    all_parameters = len(training_run.method.phases) == 1 and objective.requests.student.logits
+    accelerator = make_accelerator(training_run.config, run.path, run.config, all_parameters=all_parameters)
+    selection = selection_criterion(training_run.material, training_run.config, training_run.precision)
     loop = Loop(
         objective=objective,
-        examples=job.material.examples["train"],
-        source=job.source,
+        examples=training_run.material.examples["train"],
+        source=training_run.source,
         selection=selection,
-        config=job.config,
+        config=training_run.config,
         directory=run.path,
         accelerator=accelerator,
-        source_locations=job.material.lines,
-        adversary=job.adversary,
-        starts_from=job.method.starts_from,
+        source_locations=training_run.material.lines,
+        adversary=training_run.adversary,
+        starts_from=training_run.method.starts_from,
     )
     state, student = loop.run(), loop.student()
     if accelerator.is_main_process:
-        _finalize_run(run, replace(job, student=student), loop, state)
+        _finalize_run(run, replace(training_run, student=student), loop, state)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def _finalize_run(run: Run, job: TrainingRun, loop: Loop, state: TrainerState) -> None:
-    save_model(job.student, job.tokenizer, run.path / "last")
-    job.student.load_state_dict(loop.best_weights())
-    save_model(job.student, job.tokenizer, run.path / "model")
+def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState) -> None:
+    save_model(training_run.student, training_run.tokenizer, run.path / "last")
+    training_run.student.load_state_dict(loop.best_weights())
+    save_model(training_run.student, training_run.tokenizer, run.path / "model")
     start = time.perf_counter()
-    splits = [s for s in ("validation", "test") if s in job.material.examples]
-    metrics = {s: job.material.metrics(s, job.student, job.precision) for s in splits}
-    shape = ModelShape.of(job.student)
+    splits = [s for s in ("validation", "test") if s in training_run.material.examples]
+    metrics = {s: training_run.material.metrics(s, training_run.student, training_run.precision) for s in splits}
+    shape = ModelShape.of(training_run.student)
     run.finish(
-        **job.material.manifest_fields,
-        **job.findings,
-        method=job.method_name,
-        precision=job.precision,
+        **training_run.material.manifest_fields,
+        **training_run.findings,
+        method=training_run.method_name,
+        precision=training_run.precision,
         layers=shape.num_layers,
         parameters=shape.parameters,
         bytes=(run.path / "model" / "model.safetensors").stat().st_size,
         best_epoch=state.best_epoch,
         metrics=metrics,
         seconds={
-            "capture": round(job.capture_seconds, 2),
+            "capture": round(training_run.capture_seconds, 2),
             "train": round(state.seconds, 2),
             "evaluate": round(time.perf_counter() - start, 2),
         },

@@ -131,9 +131,8 @@ class _LayerDistillation(TermLoss):
                 self._mean_over_tokens(student_states.detach(), student),
                 self._mean_over_tokens(teacher_states.detach(), student),
             )
-        distance = self._distance(
-            student_states, teacher_states
-        )  # [B, m], [B, m, L] for tokens, or [B, 1] for concatenated layers
+        # [B, m], [B, m, L] for tokens, or [B, 1] for concatenated layers
+        distance = self._distance(student_states, teacher_states)
         if not self._term.squared:
             distance = distance.clamp_min(1e-12).sqrt()
         distance = self._mean_over_tokens(distance.unsqueeze(-1), student).squeeze(-1)
