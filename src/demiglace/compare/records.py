@@ -12,12 +12,12 @@ from demiglace.compare.jobs import is_done
 from demiglace.compare.protocol import declaration
 from demiglace.errors import RunError
 from demiglace.results.summary import summarise
+from demiglace.runs.artefacts import EXPORT, measured_artefacts
 from demiglace.runs.directory import Run, read_manifest
 from demiglace.runs.files import read_json, write_json
 
 Record = dict[str, Any]
 _OF_TRAINING = ("parameters", "layers", "bytes", "rows", "precision", "finished", "machine", "versions")
-_EXPORTED = "ONNX "  # before the precision in the names of artefacts; the others are PyTorch models measured beside
 
 
 def records(plan: JobGraph, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
@@ -31,10 +31,10 @@ def records(plan: JobGraph, status: Mapping[str, str], errors: Mapping[str, str]
     unexported: run and error of an export that failed; status (done, failed, skipped, missing) and error; in_domain
     (the set that the task's results are about, as `evaluate` names it) and metric (its deciding one); sets: name ->
     what `evaluate` found; parameters, layers, bytes, seconds; epoch_chosen_on_reported_rows: whether the best epoch
-    was chosen on the rows that in_domain is about; artefacts: of its export, each with precision (fp32 or int8),
-    bytes, latency_ms by batch size and agreement, the share of rows on which it gives the label that the run's
-    model gives; latency_ms: that of the fp32 one, none without an export; searched: the options that a search found
-    for a student run; finished, machine, versions, precision: its training's.
+    was chosen on the rows that in_domain is about; artefacts: of its export, each with format (onnx), precision (fp32
+    or int8), bytes, latency_ms by batch size and agreement, the share of rows on which it gives the label that the
+    run's model gives; latency_ms: that of the fp32 one, none without an export; searched: the options that a search
+    found for a student run; finished, machine, versions, precision: its training's.
     """
     found = _Results(plan, status, errors)
     varies = plan.grid.unit == "replicate"
@@ -75,7 +75,7 @@ class _Results:
         state, error = self._state([*keys, evaluation])
         measured, exported = (_manifest(self._plan.home / key) for key in (evaluation, export))
         trained = _manifest(self._plan.home / head["run"] if keys else Path(head["run"]))  # a ready teacher as given
-        artefacts = [_artefact(a) for a in exported.get("artefacts", ()) if a["name"].startswith(_EXPORTED)]
+        artefacts = [_artefact(a) for a in measured_artefacts(exported) if a["role"] == EXPORT]
         sets = measured.get("sets", {})
         in_domain = next(iter(sets), None)
         seconds = trained.get("seconds", {})
@@ -138,7 +138,8 @@ def _cause(keys: list[str], plan: JobGraph, errors: Mapping[str, str]) -> str:
 
 def _artefact(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "precision": found["name"].removeprefix(_EXPORTED),
+        "format": found["format"],
+        "precision": found["precision"],
         "bytes": found["bytes"],
         "latency_ms": found["latency_ms"],
         "agreement": found["label_agreement"],

@@ -23,11 +23,11 @@ from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
 from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
 from demiglace.compare.validate import check_plan, files_read
-from demiglace.config.commands import CompareConfig
+from demiglace.config.commands import CompareConfig, ExportConfig
 from demiglace.console import say
 from demiglace.costs.describe import duration, size
 from demiglace.errors import ConfigError, FailedRunsError, RunError
-from demiglace.export.onnx import require_onnx
+from demiglace.export.base import exporter_for
 
 
 def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ def _validate_options(config: CompareConfig, grid: Grid) -> None:
     elif grid.search is not None:
         say("the grid's `search` is left alone; give --search optuna to run it.")
     if grid.export is not None:
-        require_onnx()
+        exporter_for(grid.export.get("to", ExportConfig.to)).require_packages()
     for label, names in skipped_names(grid).items():
         say(f"{label} has no option {', '.join(names)}; its runs are made without.")
     for task in grid.tasks if grid.unit == "replicate" else ():
