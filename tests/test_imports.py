@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "training": BASE | LEARNING | {"report"},
     "distillation": BASE | LEARNING,
     "costs": BASE | LEARNING | {"distillation"},
-    "export": BASE | {"data", "models", "evaluation"},
+    "export": BASE | {"runs", "data", "models", "evaluation"},
     "cleaning": BASE | {"runs", "data", "cluster"},
     "compare": BASE | LEARNING | {"cluster", "commands", "costs", "distillation", "export", "results", "report"},
     "__init__": {"commands"},
