@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "training": BASE | LEARNING | {"report"},
     "distillation": BASE | LEARNING,
     "costs": BASE | LEARNING | {"distillation"},
-    "export": BASE | {"tasks", "data", "models", "evaluation"},
+    "export": BASE | {"tasks", "runs", "data", "models", "evaluation"},
     "cleaning": BASE | {"runs", "data", "cluster"},
     "compare": BASE | LEARNING | {"cluster", "commands", "costs", "distillation", "export", "results", "report"},
     "__init__": {"commands"},

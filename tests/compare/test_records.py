@@ -64,19 +64,20 @@ def test_a_ready_teacher_that_is_not_measured_is_there(content, tmp_path):
     assert (found["status"], found["parameters"]) == ("done", 7)
 
 
-def artefact(name: str, size: int, p50: float, agreement: float) -> dict[str, Any]:
-    return {"name": name, "bytes": size, "latency_ms": {"1": {"p50": p50}}, "label_agreement": agreement}
+def artefact(role: str, precision: str, size: int, p50: float, agreement: float) -> dict[str, Any]:
+    head = {"name": "shown", "format": "onnx" if role == "export" else "pytorch", "precision": precision, "role": role}
+    return head | {"bytes": size, "latency_ms": {"1": {"p50": p50}}, "label_agreement": agreement}
 
 
 def test_the_latency_is_that_of_the_model_whose_scores_are_told(content, tmp_path):
-    made = [artefact("PyTorch teacher", 9, 9.0, 1.0), artefact("PyTorch", 8, 8.0, 1.0)]
-    made += [artefact("ONNX fp32", 8, 4.0, 1.0), artefact("ONNX int8", 2, 1.0, 0.97)]
+    made = [artefact("teacher", "fp32", 9, 9.0, 1.0), artefact("original", "fp32", 8, 8.0, 1.0)]
+    made += [artefact("export", "fp32", 8, 4.0, 1.0), artefact("export", "int8", 2, 1.0, 0.97)]
     write_manifest(tmp_path, f"{RUN}.export", artefacts=made)
     found = record_of(content | {"export": {"quantize": "int8"}}, tmp_path)
     assert found["latency_ms"] == {"1": {"p50": 4.0}}
     assert found["artefacts"] == [
-        {"precision": "fp32", "bytes": 8, "latency_ms": {"1": {"p50": 4.0}}, "agreement": 1.0},
-        {"precision": "int8", "bytes": 2, "latency_ms": {"1": {"p50": 1.0}}, "agreement": 0.97},
+        {"format": "onnx", "precision": "fp32", "bytes": 8, "latency_ms": {"1": {"p50": 4.0}}, "agreement": 1.0},
+        {"format": "onnx", "precision": "int8", "bytes": 2, "latency_ms": {"1": {"p50": 1.0}}, "agreement": 0.97},
     ]
 
 

@@ -2,6 +2,8 @@ import importlib
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ pytest.importorskip("onnxruntime")
 
 from demiglace import export
 from demiglace.errors import ConfigError, ModelError, RunError, UserError
+from demiglace.export import onnx as onnx_format
+from demiglace.export.base import Artefact
 from demiglace.export.measure import Measurement
-from demiglace.export.onnx import export_onnx
-from demiglace.export.runners import open_runner
+from demiglace.export.onnx import OnnxRunner, export_onnx
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import open_run, read_manifest
 
@@ -44,13 +47,13 @@ def exported(source):
 def no_clock(monkeypatch, exported):
     """Measuring takes a process for each artefact, exporting seconds; both are tested elsewhere.
 
-    Here the file is a copy of one export, and measuring only tells what it was given.
+    Here the file is a copy of one export, and measuring only records its arguments.
     """
     calls = []
-    monkeypatch.setattr(STAGE, "export_onnx", lambda model, tokenizer, path: shutil.copy(exported, path))
+    monkeypatch.setattr(onnx_format, "export_onnx", lambda model, tokenizer, path: Path(shutil.copy(exported, path)))
 
     def measured(artefact, batches, **options):
-        calls.append((artefact, {size: len(several) for size, several in batches.items()}, options))
+        calls.append((artefact.path, {size: len(several) for size, several in batches.items()}, options))
         times = {"p50": 1.0, "p95": 2.0}
         return Measurement({"1": times, "32": times}, 100.0)
 
@@ -68,7 +71,14 @@ def test_the_whole_way(source, tmp_path, capsys):
     call = call_of(source, tmp_path, quantize="int8", teacher=str(teacher), repeats=2, rows=10)
     run = export(**call)
     found = {a["name"]: a for a in read_manifest(run)["artefacts"]}
+    assert {name: (a["format"], a["precision"], a["role"]) for name, a in found.items()} == {
+        "PyTorch teacher": ("pytorch", "fp32", "teacher"),
+        "PyTorch": ("pytorch", "fp32", "original"),
+        "ONNX fp32": ("onnx", "fp32", "export"),
+        "ONNX int8": ("onnx", "int8", "export"),
+    }
     assert list(found) == ["PyTorch teacher", "PyTorch", "ONNX fp32", "ONNX int8"]
+    assert found["ONNX fp32"]["opset"] == 18 and "reduce_range" in found["ONNX int8"]
     assert found["ONNX fp32"]["label_agreement"] == 1.0
     assert 0 < found["ONNX fp32"]["largest_logit_difference"] < 1e-4
     assert found["ONNX int8"]["largest_logit_difference"] > found["ONNX fp32"]["largest_logit_difference"]
@@ -88,9 +98,8 @@ def test_the_directory_is_usable_alone(source, tmp_path, no_clock):
     run = export(**call_of(source, tmp_path))
     assert not (run / "model.int8.onnx").exists() and not list(run.glob("*.part"))
     tokenizer, config = AutoTokenizer.from_pretrained(run), AutoConfig.from_pretrained(run)
-    logits = open_runner(str(run / "model.onnx"))(
-        dict(tokenizer(["good film", "no"], padding=True, return_tensors="np"))
-    )
+    texts = dict(tokenizer(["good film", "no"], padding=True, return_tensors="np"))
+    logits = OnnxRunner(str(run / "model.onnx")).logits(texts)
     assert logits.shape == (2, 3) and [config.id2label[i] for i in range(3)] == list(NAMES)
 
 
@@ -111,21 +120,28 @@ def test_rows_of_the_run_by_default(source, tmp_path, no_clock):
 
 def test_options_reach_the_measurement(source, tmp_path, no_clock):
     export(**call_of(source, tmp_path, threads=2, repeats=7))
-    assert [options for *_, options in no_clock] == [{"threads": 2, "repeats": 7, "allow_pickle": False}] * 2
+    assert [options for *_, options in no_clock] == [{"threads": 2, "repeats": 7}] * 2
+
+
+def test_allow_pickle_reaches_the_process_that_measures(source, tmp_path, no_clock, monkeypatch):
+    artefacts = []
+    measured = STAGE.measure
+    monkeypatch.setattr(STAGE, "measure", lambda a, *given, **options: artefacts.append(a) or measured(a, *given))
+    export(**call_of(source, tmp_path, allow_pickle=True))
+    assert [(a.format, a.allow_pickle) for a in artefacts] == [("pytorch", True), ("onnx", False)]
 
 
 def test_plain_model_needs_rows(source, tmp_path):
-    with pytest.raises(ConfigError, match="does not say what rows it was trained on; give --data"):
+    with pytest.raises(ConfigError, match=r"no manifest that names the rows it was trained on.*give --data"):
         export(model=str(source / "model"), output=tmp_path / "out")
 
 
 def test_broken_parity_is_refused(source, tmp_path, no_clock, monkeypatch):
-    def turned(path, threads=1, allow_pickle=False):
-        run = open_runner(path, threads, allow_pickle)
-        return lambda inputs: -run(inputs)
-
-    monkeypatch.setattr(STAGE, "open_runner", turned)
-    with pytest.raises(UserError, match=r"model.onnx does not say what the PyTorch model says: of 15 rows 0.0%"):
+    opened = Artefact.open
+    monkeypatch.setattr(
+        Artefact, "open", lambda a, threads=1: SimpleNamespace(logits=lambda batch: -opened(a, threads).logits(batch))
+    )
+    with pytest.raises(UserError, match=r"model.onnx does not reproduce the PyTorch model: 0.0% of 15 rows"):
         export(**call_of(source, tmp_path))
     assert not (tmp_path / "out" / "manifest.json").exists() and not no_clock
 
@@ -133,7 +149,7 @@ def test_broken_parity_is_refused(source, tmp_path, no_clock, monkeypatch):
 def test_int8_that_differs_is_said(source, tmp_path, no_clock, monkeypatch, capsys):
     plain = STAGE._parity
     monkeypatch.setattr(
-        STAGE, "_parity", lambda o, f: replace(plain(o, f), label_agreement=0.9 if "int8" in f.name else 1.0)
+        STAGE, "_parity", lambda o, a: replace(plain(o, a), label_agreement=0.9 if a.precision == "int8" else 1.0)
     )
     run = export(**call_of(source, tmp_path, quantize="int8"))
     assert "same label as the original for only 90.0% of 15 rows" in capsys.readouterr().err
@@ -168,12 +184,17 @@ def test_missing_model(tmp_path, source):
 
 
 def test_regression(source, tmp_path, no_clock, monkeypatch):
-    monkeypatch.setattr(STAGE, "export_onnx", export_onnx)
+    monkeypatch.setattr(onnx_format, "export_onnx", export_onnx)
     model = save_tiny(tmp_path / "model", num_layers=1, num_labels=1)
     rows = tmp_path / "rows.csv"
     rows.write_text("text,score\n" + "".join(f"{w} film,{i}.5\n" for i, w in enumerate(("good", "bad", "red"))))
     run = export(model=str(model), data=str(rows), output=tmp_path / "out")
     assert read_manifest(run)["artefacts"][-1]["label_agreement"] == 1.0
-    assert open_runner(str(run / "model.onnx"))(
-        {k: np.ones((2, 5), dtype=np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
-    ).shape == (2, 1)
+    batch = {k: np.ones((2, 5), dtype=np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
+    assert OnnxRunner(str(run / "model.onnx")).logits(batch).shape == (2, 1)
+
+
+def test_unknown_format_names_those_there_are(source, tmp_path):
+    with pytest.raises(ConfigError, match=r"--to: unknown format 'onxn'; did you mean 'onnx'\? Known: onnx"):
+        export(**call_of(source, tmp_path, to="onxn"))
+    assert not (tmp_path / "out").exists()

@@ -1,9 +1,14 @@
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from demiglace.errors import ModelError
 from demiglace.export import measure as room
-from demiglace.export.measure import latency_ms, measure, peak_memory, size_of
+from demiglace.export.base import Artefact
+from demiglace.export.measure import latency_ms, measure, peak_memory
+from demiglace.export.pytorch import checkpoint
 from factories import save_tiny
 
 
@@ -11,8 +16,12 @@ def batches_of(model_inputs=("input_ids", "attention_mask")):
     return {size: [dict.fromkeys(model_inputs, np.ones((size, 4), dtype=np.int64))] * 2 for size in (1, 3)}
 
 
+def onnx_file(path):
+    return Artefact("onnx", "fp32", str(path), (path,))
+
+
 def test_pytorch_in_a_fresh_process(tmp_path):
-    found = measure(str(save_tiny(tmp_path, num_layers=1)), batches_of(), repeats=3)
+    found = measure(checkpoint(str(save_tiny(tmp_path, num_layers=1))), batches_of(), repeats=3)
     assert set(found.latency_ms) == {"1", "3"}
     assert all(0 < times["p50"] <= times["p95"] for times in found.latency_ms.values())
     assert found.peak_memory_mb > 50  # PyTorch itself
@@ -20,7 +29,7 @@ def test_pytorch_in_a_fresh_process(tmp_path):
 
 def test_memory_of_the_parent_does_not_count(tmp_path):
     held = np.ones(10**9 // 8)
-    found = measure(str(casting(tmp_path / "model.onnx")), batches_of(), repeats=1)
+    found = measure(onnx_file(casting(tmp_path / "model.onnx")), batches_of(), repeats=1)
     assert peak_memory() > 1000 > found.peak_memory_mb
     del held
 
@@ -43,26 +52,36 @@ def test_failure_gives_the_last_words(tmp_path):
     (tmp_path / "torn.onnx").write_bytes(b"no model")
     pytest.importorskip("onnxruntime")
     with pytest.raises(ModelError, match=r"torn.onnx could not be run in a fresh process \(exit code 1\): .*torn.onnx"):
-        measure(str(tmp_path / "torn.onnx"), batches_of())
+        measure(onnx_file(tmp_path / "torn.onnx"), batches_of())
 
 
 def test_every_batch_has_its_turn():
     seen = []
-    latency_ms(lambda batch: seen.append(batch["x"]), [{"x": 0}, {"x": 1}, {"x": 2}], repeats=7)
+    runner = SimpleNamespace(logits=lambda batch: seen.append(batch["x"]))
+    latency_ms(runner, [{"x": 0}, {"x": 1}, {"x": 2}], repeats=7)
     assert seen == [i % 3 for i in range(room._WARM_UP)] + [i % 3 for i in range(7)]
 
 
 def test_batches_survive_the_way_to_the_other_process():
     batches = batches_of()
-    found = room._unpacked(room._to_npz(batches))
+    found = room._from_npz(room._to_npz(batches))
     assert list(found) == [1, 3] and [len(b) for b in found.values()] == [2, 2]
     np.testing.assert_array_equal(found[3][1]["input_ids"], batches[3][1]["input_ids"])
 
 
-def test_sizes(tmp_path):
-    (tmp_path / "model.onnx").write_bytes(b"12345")
-    assert size_of(str(tmp_path / "model.onnx"), 1) == 5
+def test_the_size_is_that_of_the_weights_that_are_loaded(tmp_path):
     for name, content in (("model.safetensors", b"123"), ("pytorch_model.bin", b"1234567"), ("config.json", b"{}")):
         (tmp_path / name).write_bytes(content)
-    assert size_of(str(tmp_path), 1) == 3  # of the weights that are loaded
-    assert size_of("some/hub-name", 10) == 40
+    assert checkpoint(str(tmp_path)).size == 3
+    (tmp_path / "model.safetensors").unlink()
+    assert checkpoint(str(tmp_path)).size == 7
+    assert checkpoint("some/hub-name").size == 0
+    graph, weights = tmp_path / "graph.xml", tmp_path / "weights.bin"
+    graph.write_bytes(b"12")
+    weights.write_bytes(b"12345")
+    assert Artefact("toy", "fp32", str(graph), (graph, weights)).size == 7
+
+
+def test_an_artefact_survives_the_way_to_the_other_process(tmp_path):
+    artefact = Artefact("onnx", "int8", "a/b.onnx", (tmp_path / "b.onnx",), {"opset": 18, "reduce_range": True})
+    assert Artefact.from_json(json.loads(json.dumps(artefact.to_json()))) == artefact

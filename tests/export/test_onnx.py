@@ -1,7 +1,10 @@
+import json
 import logging
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,15 +16,25 @@ pytest.importorskip("onnxruntime")
 import onnx
 from torch import nn
 
-from demiglace.data.rows.schema import Split
+from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ModelError, RunError, UserError
 from demiglace.evaluation.predict import predict
 from demiglace.export import onnx as exporter
-from demiglace.export.onnx import export_onnx, input_names_of, needs_reduced_range, quantize_int8
+from demiglace.export.base import Artefact
+from demiglace.export.onnx import (
+    OnnxExporter,
+    OnnxRunner,
+    export_onnx,
+    input_names_of,
+    needs_reduced_range,
+    quantize_int8,
+)
 from demiglace.export.parity import compare, logits_of, numpy_batches
-from demiglace.export.runners import open_runner, torch_runner
+from demiglace.export.pytorch import TorchRunner
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
+from demiglace.tasks.regression import REGRESSION
 
 TEXTS = ["good film", "the red card is not lost and it is great", "no", "bad money, awful!", "yes " * 40] * 3
 
@@ -39,7 +52,8 @@ def eager(arch):
 
 def parity(model, path, examples, size):
     batches = numpy_batches(examples, size)
-    expected, found = (logits_of(run, batches, len(examples)) for run in (torch_runner(model), open_runner(str(path))))
+    runners = TorchRunner(model), OnnxRunner(str(path))
+    expected, found = (logits_of(runner, batches, len(examples)) for runner in runners)
     return compare(expected, found, CLASSIFICATION)
 
 
@@ -162,7 +176,7 @@ def test_interruption_or_a_full_disk_leaves_the_old_file(bert, tmp_path, monkeyp
 
 
 def test_too_large_for_one_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(exporter, "_LARGEST", 1000)
+    monkeypatch.setattr(exporter, "_MAX_BYTES", 1000)
     with pytest.raises(ModelError, match="one ONNX file holds at most 2"):
         export_onnx(eager("bert"), tiny_tokenizer(), tmp_path / "model.onnx")
 
@@ -179,8 +193,37 @@ def test_input_names_follow_the_tokenizer():
 
 
 def test_running_a_file_needs_no_pytorch(bert):
+    artefact = Artefact("onnx", "fp32", str(bert[2]), (bert[2],))
     program = (
-        "import sys; from demiglace.export.runners import open_runner; import demiglace.export.measure\n"
-        f"open_runner({str(bert[2])!r}); assert 'torch' not in sys.modules and 'onnxruntime' in sys.modules"
+        "import json, sys; from demiglace.export.base import Artefact; import demiglace.export.measure\n"
+        f"Artefact.from_json(json.loads({json.dumps(artefact.to_json())!r})).open()\n"
+        "assert 'torch' not in sys.modules and 'onnxruntime' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, monkeypatch):
+    model, _, path = bert
+    labels = LabelSpace(CLASSIFICATION, ("a", "b", "c"))
+    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: shutil.copy(path, file))
+    full = OnnxExporter().write(model, tiny_tokenizer(segments=True), labels, tmp_path)
+    assert (full.format, full.precision, full.settings) == ("onnx", "fp32", {"opset": exporter.OPSET})
+    assert full.files == (tmp_path / "model.onnx",) and full.size == path.stat().st_size
+    small = OnnxExporter().write(model, tiny_tokenizer(segments=True), labels, tmp_path, "int8", full)
+    assert (small.format, small.precision) == ("onnx", "int8") and small.size < full.size
+    assert small.settings == {"opset": exporter.OPSET, "reduce_range": needs_reduced_range()}
+
+
+def test_int8_alone_does_not_start_from_a_file_of_another_model(bert, tmp_path, monkeypatch):
+    model, _, path = bert
+    (tmp_path / "model.onnx").write_bytes(b"of another model")
+    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: Path(shutil.copy(path, file)))
+    labels = LabelSpace(CLASSIFICATION, ("a", "b", "c"))
+    OnnxExporter().write(model, tiny_tokenizer(segments=True), labels, tmp_path, "int8")
+    assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
+
+
+def test_tasks_without_a_row_of_logits_for_each_text_are_refused():
+    assert OnnxExporter().unsupported(LabelSpace(REGRESSION)) is None
+    with pytest.raises(ModelError, match="a model for language-modelling cannot be exported to ONNX: the ONNX graph"):
+        OnnxExporter().require_support(SimpleNamespace(task=LANGUAGE_MODELLING))

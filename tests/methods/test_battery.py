@@ -17,6 +17,8 @@ from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cac
 from demiglace.signals.online import SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import prepare_cache
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 from demiglace.training import loop
 from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective

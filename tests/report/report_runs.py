@@ -82,13 +82,16 @@ def write_log(path: Path, accuracy: float, draws: bool = False, epochs: int = 4)
     (path / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
 
 
-def artefact(name: str, file: str, megabytes: float, milliseconds: float, **others: Any) -> dict[str, Any]:
+def artefact(name: str, role: str, file: str, megabytes: float, milliseconds: float, **others: Any) -> dict[str, Any]:
     latency = {
         "1": {"p50": milliseconds, "p95": 1.3 * milliseconds},
         "32": {"p50": 20 * milliseconds, "p95": 24 * milliseconds},
     }
     return {
         "name": name,
+        "format": "onnx" if role == "export" else "pytorch",
+        "precision": "int8" if "int8" in file else "fp32",
+        "role": role,
         "file": file,
         "bytes": megabytes * 1e6,
         "latency_ms": latency,
@@ -114,10 +117,20 @@ def write_demo(
         "export",
         {"model": str(root / "distilled"), "quantize": "int8", "teacher": str(root / "teacher")},
         artefacts=[
-            artefact("PyTorch teacher", "teacher/model/model.safetensors", 90.9, 14.5),
-            artefact("PyTorch", "distilled/model/model.safetensors", 69.3, 4.7),
-            artefact("ONNX fp32", "model.onnx", 69.6, 4.6, label_agreement=1.0, largest_logit_difference=1.9e-6),
-            artefact("ONNX int8", "model.int8.onnx", 17.6, 1.6, label_agreement=0.992, largest_logit_difference=0.41),
+            artefact("PyTorch teacher", "teacher", "teacher/model/model.safetensors", 90.9, 14.5),
+            artefact("PyTorch", "original", "distilled/model/model.safetensors", 69.3, 4.7),
+            artefact(
+                "ONNX fp32", "export", "model.onnx", 69.6, 4.6, label_agreement=1.0, largest_logit_difference=1.9e-6
+            ),
+            artefact(
+                "ONNX int8",
+                "export",
+                "model.int8.onnx",
+                17.6,
+                1.6,
+                label_agreement=0.992,
+                largest_logit_difference=0.41,
+            ),
         ],
     )
     return root

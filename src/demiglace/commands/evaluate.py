@@ -25,19 +25,24 @@ from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.metrics import predictions_of
-from demiglace.evaluation.predict import check_lengths, predict
+from demiglace.evaluation.predict import check_lengths, check_longest, predict
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
+from demiglace.export.base import Artefact, title_of
+from demiglace.export.exported import exported_artefact
+from demiglace.export.parity import predict_with
 from demiglace.labels import Match, match_all, pair
+from demiglace.models.from_config import shape_of_config
 from demiglace.models.labels import describe, label_space_of
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
     load_classifier,
+    load_config,
     load_tokenizer,
     resolve_model,
 )
 from demiglace.runs.directory import open_run, read_manifest
-from demiglace.runs.files import read_json, write_atomically, write_json
+from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.registry import row_metrics
 
@@ -62,20 +67,26 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     if config.corpus or config.lambada:
         return evaluate_lm(config)
-    path = resolve_model(config.model)
+    exported = exported_artefact(config.model)
+    path = resolve_model(config.model if exported is None else Path(exported.path).parent)
     labels = label_space_of(path)
     teacher = None if config.teacher is None else _teacher_of(config.teacher)
     order = None if teacher is None else _match_teacher(config, labels, teacher.model)
     names = () if teacher is None else label_space_of(teacher.model).names
     sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
+    if exported is not None:
+        inputs["artefact"] = fingerprint(exported.files)
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
     run = open_run(config.output, "evaluate", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return run.path
-    logits = _predict(config, config.model, sets, "")
+    if exported is None:
+        logits = _predict(config, config.model, sets, "")
+    else:
+        logits = _predict_exported(config, exported, path, sets)
     for found in sets:
         _warn_of_order(found, logits[found.name], found.assumed, labels.names)
     teacher_logits = {} if teacher is None or order is None else _teacher_logits(config, teacher, sets, order)
@@ -267,6 +278,21 @@ def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], n
         check_lengths(loaded.model, examples)
         described = note + found.name
         logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+    return logits
+
+
+def _predict_exported(
+    config: EvaluateConfig, artefact: Artefact, directory: str, sets: Sequence[EvaluationSet]
+) -> dict[str, np.ndarray]:
+    """Return the logits of an exported model by set, float32 [N, C], computed as in the parity check of the export."""
+    tokenizer, shape = load_tokenizer(directory), shape_of_config(load_config(directory))
+    runner = artefact.open()
+    say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
+    logits = {}
+    for found in sets:
+        examples = tokenize(found.split, tokenizer, config.max_length)
+        check_longest(shape, examples.lengths)
+        logits[found.name] = predict_with(runner, examples)
     return logits
 
 

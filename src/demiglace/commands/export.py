@@ -1,6 +1,6 @@
-"""`demiglace export`: a model for edge devices, checked against the original and measured."""
+"""`demiglace export`: write a model for edge devices, check it against the original and measure it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from demiglace.console import console, say, table
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import texts_of
 from demiglace.data.rows.sampling import draw, select_rows
-from demiglace.data.rows.schema import Split
+from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError
 from demiglace.evaluation.predict import check_lengths
-from demiglace.export.measure import BATCH_SIZES, measure, size_of
-from demiglace.export.onnx import OPSET, export_onnx, needs_reduced_range, quantize_int8, require_onnx
-from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
-from demiglace.export.runners import open_runner, torch_runner
+from demiglace.export.base import PYTORCH, Artefact, Exporter, exporter_for, title_of
+from demiglace.export.measure import BATCH_SIZES, measure
+from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
+from demiglace.export.pytorch import TorchRunner, checkpoint
 from demiglace.models.labels import label_space_of
 from demiglace.models.loading import (
     check_tokenizer,
@@ -34,34 +34,39 @@ from demiglace.models.loading import (
 )
 from demiglace.models.shape import ModelShape
 from demiglace.report.model_card import write_card
+from demiglace.runs.artefacts import EXPORT, ORIGINAL, TEACHER
 from demiglace.runs.directory import open_run, read_manifest
-from demiglace.tasks.base import RowTask
 
-_WORTH_A_WARNING = 0.95  # label agreement of an int8 model with its original
-_SAME = Parity(1.0, 0.0, 0)
+_WARN_BELOW = 0.95  # label agreement of a quantised model with its original
+_IDENTICAL = Parity(1.0, 0.0, 0)
 
 
 @dataclass(frozen=True)
 class _Original:
-    """The PyTorch model to export. reference: its logits on the rows of the check, float32 [N, C]."""
+    """The PyTorch model to export, and the rows of the parity check."""
 
     path: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    task: RowTask
+    labels: LabelSpace
     examples: TokenizedSplit
-    reference: np.ndarray
+    reference: np.ndarray  # the model's logits on the rows, float32 [N, C]
 
 
 @command(ExportConfig)
 def export(config: ExportConfig) -> Path:
-    """Write ONNX (fp32 and, if asked for, int8) with config and tokenizer; check and measure every artefact.
+    """Write a model in the format of `to` with config and tokenizer, and check and measure every file.
 
-    Returns the run directory. Raises `UserError` if a library is missing or the ONNX model does not say what the
-    PyTorch model says: the directory is then not complete.
+    Return the run directory. Raises `UserError` before any work if a package of the format is missing or the format
+    cannot hold the model's task, and later if the exported model does not reproduce the PyTorch model: the directory is
+    then not complete.
     """
-    require_onnx()
+    exporter = exporter_for(config.to)
+    precisions = _precisions(config, exporter)
+    exporter.require_packages()
     path = resolve_model(config.model)
+    labels = label_space_of(path)
+    exporter.require_support(labels)
     tokenizer = load_tokenizer(path)
     rows = _rows(config)
     examples = tokenize(rows, tokenizer, config.max_length)
@@ -70,22 +75,31 @@ def export(config: ExportConfig) -> Path:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
     run = open_run(config.output, "export", flatten(config, result_options_only=True), inputs)
     if run.complete:
-        if not (run.path / "README.md").exists():  # killed just before it
+        if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
         return run.path
-    original = _load(config, path, tokenizer, examples)
+    original = _load(config, path, tokenizer, labels, examples)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
-    artefacts = list(_artefacts(config, run.path, original, rows))
-    run.finish(artefacts=artefacts, rows=len(rows), opset=OPSET, threads=config.threads)
+    artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
+    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads)
     write_card(run.path, config.model, export=run.path)
     console.print(artefact_table(artefacts, len(rows), config.threads))
     return run.path
 
 
+def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:
+    """Return the precisions to write: the format's first one, and that of --quantize."""
+    full = exporter.precisions[0]
+    if config.quantize == "none":
+        return (full,)
+    exporter.require_precision(config.quantize)
+    return tuple(dict.fromkeys((full, config.quantize)))
+
+
 def _rows(config: ExportConfig) -> Split:
-    """The rows of the check: drawn from `--data`, or from the validation rows of the run that made the model."""
+    """Draw the rows of the check from --data, or from the validation rows of the run that made the model."""
     if config.data is not None:
         split = texts_of(config.data, config.location)
     else:
@@ -98,45 +112,56 @@ def _data_of_run(config: ExportConfig) -> DataConfig:
     trained = read_manifest(directory)["config"] if (directory / "manifest.json").exists() else {}
     if "data" not in trained:
         raise ConfigError(
-            f"{config.model} does not say what rows it was trained on; give --data TASK or FILE with rows of the kind "
-            "that the model is for, to check and measure the export on."
+            f"{config.model} has no manifest that names the rows it was trained on, and export checks the model on "
+            "such rows; give --data TASK or FILE with rows of the kind that the model is for."
         )
     return build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
 
 
-def _load(config: ExportConfig, path: str, tokenizer: PreTrainedTokenizerBase, examples: TokenizedSplit) -> _Original:
+def _load(
+    config: ExportConfig, path: str, tokenizer: PreTrainedTokenizerBase, labels: LabelSpace, examples: TokenizedSplit
+) -> _Original:
     model = load_classifier(path, None, attention="eager", allow_pickle=config.allow_pickle)
     check_tokenizer(model, tokenizer)
     check_lengths(model, examples)
-    reference = logits_of(torch_runner(model), numpy_batches(examples, BATCH_SIZES[-1]), len(examples))
-    return _Original(path, model, tokenizer, label_space_of(path).task, examples, reference)
+    return _Original(path, model, tokenizer, labels, examples, predict_with(TorchRunner(model), examples))
 
 
-def _artefacts(config: ExportConfig, directory: Path, original: _Original, rows: Split) -> Iterator[dict[str, Any]]:
-    """Write, check and measure one artefact after the other."""
-    full, small = directory / "model.onnx", directory / "model.int8.onnx"
-    say("writing ONNX …")
-    export_onnx(original.model, original.tokenizer, full)
-    parity = _parity(original, full)
-    assert_parity(parity, str(full))
+def _artefacts(
+    config: ExportConfig,
+    exporter: Exporter,
+    precisions: Sequence[str],
+    directory: Path,
+    original: _Original,
+    rows: Split,
+) -> Iterator[dict[str, Any]]:
+    """Write, check and measure one artefact after the other. Yield their entries of the manifest."""
+    full, parity = _write(exporter, original, directory, precisions[0], None)
+    assert_parity(parity, full.path)
     if config.teacher is not None:
         yield _teacher(config, config.teacher, rows)
     parameters = ModelShape.of(original.model).parameters
-    yield _measured(config, "PyTorch", original.path, parameters, original.examples, _SAME)
-    yield _measured(config, "ONNX fp32", str(full), parameters, original.examples, parity)
-    if config.quantize == "int8":
-        reduced = needs_reduced_range()
-        quantize_int8(full, small, reduce_range=reduced)
-        parity = _parity(original, small)
-        _warn(parity)
-        found = _measured(config, "ONNX int8", str(small), parameters, original.examples, parity)
-        yield found | {"reduce_range": reduced}
+    pytorch = checkpoint(original.path, config.allow_pickle)
+    yield _measured(config, ORIGINAL, pytorch, parameters, original.examples, _IDENTICAL)
+    yield _measured(config, EXPORT, full, parameters, original.examples, parity)
+    for precision in precisions[1:]:
+        quantized, parity = _write(exporter, original, directory, precision, full)
+        _warn(parity, precision)
+        yield _measured(config, EXPORT, quantized, parameters, original.examples, parity)
 
 
-def _parity(original: _Original, file: Path) -> Parity:
-    batches = numpy_batches(original.examples, BATCH_SIZES[-1])
-    candidate = logits_of(open_runner(str(file)), batches, len(original.examples))
-    return compare(original.reference, candidate, original.task)
+def _write(
+    exporter: Exporter, original: _Original, directory: Path, precision: str, full: Artefact | None
+) -> tuple[Artefact, Parity]:
+    """Write the model in one precision and compare it with the original."""
+    say(f"writing {exporter.title} {precision} …")
+    artefact = exporter.write(original.model, original.tokenizer, original.labels, directory, precision, full)
+    return artefact, _parity(original, artefact)
+
+
+def _parity(original: _Original, artefact: Artefact) -> Parity:
+    candidate = predict_with(artefact.open(), original.examples)
+    return compare(original.reference, candidate, original.labels.task)
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
@@ -144,45 +169,65 @@ def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
     model = load_classifier(path, None, allow_pickle=config.allow_pickle)
     examples = tokenize(rows, load_tokenizer(path), config.max_length)
     check_lengths(model, examples)
-    return _measured(config, "PyTorch teacher", path, ModelShape.of(model).parameters, examples, None)
+    artefact = checkpoint(path, config.allow_pickle)
+    return _measured(config, TEACHER, artefact, ModelShape.of(model).parameters, examples, None)
 
 
 def _measured(
-    config: ExportConfig, name: str, file: str, parameters: int, examples: TokenizedSplit, parity: Parity | None
+    config: ExportConfig,
+    role: str,
+    artefact: Artefact,
+    parameters: int,
+    examples: TokenizedSplit,
+    parity: Parity | None,
 ) -> dict[str, Any]:
+    """Measure an artefact and return its entry of the manifest; `runs.artefacts` reads it."""
+    name = _display_name(artefact, role)
     say(f"measuring {name} …")
     batches = {size: numpy_batches(examples, size) for size in BATCH_SIZES}
-    found = measure(file, batches, threads=config.threads, repeats=config.repeats, allow_pickle=config.allow_pickle)
+    measurement = measure(artefact, batches, threads=config.threads, repeats=config.repeats)
     return {
         "name": name,
-        "file": file,
-        "bytes": size_of(file, parameters),
+        "format": artefact.format,
+        "precision": artefact.precision,
+        "role": role,
+        "file": artefact.path,
+        "files": [file.name for file in artefact.files],
+        "bytes": artefact.size or 4 * parameters,  # a hub name has no files here: its fp32 parameters
         "parameters": parameters,
-        "latency_ms": found.latency_ms,
-        "peak_memory_mb": found.peak_memory_mb,
+        "latency_ms": measurement.latency_ms,
+        "peak_memory_mb": measurement.peak_memory_mb,
         "label_agreement": parity and parity.label_agreement,
         "largest_logit_difference": parity and parity.largest_logit_difference,
-    }
+    } | dict(artefact.settings)
 
 
-def _warn(parity: Parity) -> None:
-    if parity.label_agreement < _WORTH_A_WARNING:
+def _display_name(artefact: Artefact, role: str) -> str:
+    """Return the name in tables: "ONNX int8"; of the PyTorch models, which are all in fp32, "PyTorch teacher"."""
+    title = title_of(artefact.format)
+    if artefact.format == PYTORCH:
+        return f"{title} teacher" if role == TEACHER else title
+    return f"{title} {artefact.precision}"
+
+
+def _warn(parity: Parity, precision: str) -> None:
+    if parity.label_agreement < _WARN_BELOW:
         say(
-            f"warning: the int8 model gives the same label as the original for only {parity.label_agreement:.1%} of "
-            f"{parity.rows} rows; evaluate it before you use it."
+            f"warning: the {precision} model gives the same label as the original for only "
+            f"{parity.label_agreement:.1%} of {parity.rows} rows; evaluate it before you use it."
         )
 
 
-def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int) -> Table:
-    """Sizes, latencies (p50 / p95 of a call) and parity of all artefacts."""
+def artefact_table(artefacts: Sequence[Mapping[str, Any]], rows: int, threads: int) -> Table:
+    """Return a table of the sizes, latencies (p50 / p95 of a call) and parity of all artefacts."""
     columns = ["", "file\nMB", "peak\nmemory\nMB"]
     columns += [f"batch {size}\np50/p95\nms" for size in BATCH_SIZES]
     columns += ["same\nlabel", "largest\nlogit\ndiff."]
-    shown = []
+    lines = []
     for a in artefacts:
         times = [a["latency_ms"][str(size)] for size in BATCH_SIZES]
         parity = a["label_agreement"], a["largest_logit_difference"]
-        shown.append(
+        lines.append(
             [
                 a["name"],
                 f"{a['bytes'] / 1e6:,.1f}",
@@ -192,4 +237,4 @@ def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int)
             ]
         )
     title = f"Export: on {rows} real rows, {threads} thread{'' if threads == 1 else 's'}"
-    return table(title, columns, shown)
+    return table(title, columns, lines)

@@ -15,12 +15,12 @@ from demiglace.compare.jobs import is_done
 from demiglace.compare.protocol import declaration
 from demiglace.errors import RunError
 from demiglace.results.summary import summarize
+from demiglace.runs.artefacts import EXPORT, measured_artefacts
 from demiglace.runs.directory import Run, read_manifest
 from demiglace.runs.files import read_json, write_json
 
 Record = dict[str, Any]
 _TRAINING_KEYS = ("parameters", "layers", "bytes", "rows", "precision", "finished", "machine", "versions")
-_EXPORTED = "ONNX "  # prefix of the names of exported artefacts; the rest are PyTorch models measured for comparison
 
 
 def records(graph: JobGraph, status: Mapping[str, str], errors: Mapping[str, str]) -> list[Record]:
@@ -38,8 +38,8 @@ def records(graph: JobGraph, status: Mapping[str, str], errors: Mapping[str, str
     - sets: name -> results of `evaluate`
     - parameters, layers, bytes, rows; seconds: of capture, train and evaluate
     - epoch_chosen_on_reported_rows: whether the best epoch was selected on the rows of in_domain
-    - artefacts: of the export, each with precision ("fp32" or "int8"), bytes, latency_ms by batch size, and agreement,
-      the share of rows on which it predicts the same label as the run's model
+    - artefacts: of the export, each with format ("onnx"), precision ("fp32", "int8"), bytes, latency_ms by batch size
+      and agreement, the share of rows on which it predicts the same label as the run's model
     - latency_ms: of the fp32 artefact
     - searched: the options that a search chose for a student run
     - finished, machine, versions, precision: of the training
@@ -89,7 +89,7 @@ class _RecordReader:
         status, error = self._job_status([*keys, evaluation])
         evaluated, exported = (_manifest(self._graph.home / key) for key in (evaluation, export))
         trained = _manifest(self._graph.home / head["run"] if keys else Path(head["run"]))  # or a finished teacher
-        artefacts = [_artefact(a) for a in exported.get("artefacts", ()) if a["name"].startswith(_EXPORTED)]
+        artefacts = [_artefact(a) for a in measured_artefacts(exported) if a["role"] == EXPORT]
         sets = evaluated.get("sets", {})
         in_domain = next(iter(sets), None)
         seconds = trained.get("seconds", {})
@@ -159,7 +159,8 @@ def _cause(keys: list[str], graph: JobGraph, errors: Mapping[str, str]) -> str:
 
 def _artefact(artefact: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "precision": artefact["name"].removeprefix(_EXPORTED),
+        "format": artefact["format"],
+        "precision": artefact["precision"],
         "bytes": artefact["bytes"],
         "latency_ms": artefact["latency_ms"],
         "agreement": artefact["label_agreement"],

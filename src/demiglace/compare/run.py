@@ -24,11 +24,11 @@ from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
 from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
 from demiglace.compare.validate import input_files, validate_jobs
-from demiglace.config.commands import CompareConfig
+from demiglace.config.commands import CompareConfig, ExportConfig
 from demiglace.console import say
 from demiglace.costs.describe import duration, size
 from demiglace.errors import ConfigError, FailedRunsError, RunError
-from demiglace.export.onnx import require_onnx
+from demiglace.export.base import exporter_for
 
 
 def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
@@ -121,7 +121,7 @@ def _validate_options(config: CompareConfig, grid: Grid) -> None:
     elif grid.search is not None:
         say("the section `search` is ignored; give --search optuna to run the search.")
     if grid.export is not None:
-        require_onnx()
+        exporter_for(grid.export.get("to", ExportConfig.to)).require_packages()
     for label, names in skipped_names(grid).items():
         say(f"{label} has no option {', '.join(names)}; its runs do without it.")
     for task in grid.tasks if grid.unit == "replicate" else ():

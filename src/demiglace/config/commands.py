@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadConfig
+from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
 
@@ -181,7 +182,9 @@ class PlanConfig:
 class EvaluateConfig:
     """Measure a model on one or more sets of rows, out-of-domain ones included."""
 
-    model: str = option("model directory or run directory", positional=True)
+    model: str = option(
+        "model directory, run directory, export directory, or a model file in an export directory", positional=True
+    )
     output: Path = option("run directory of the results", short="-o", decides=False)
     data: tuple[str, ...] = option("tasks or files to evaluate on, as NAME or NAME:SPLIT", ())
     suite: tuple[str, ...] = option(
@@ -271,7 +274,7 @@ class ExportConfig:
 
     model: str = option("model directory or run directory", positional=True)
     output: Path = option("directory of the exported model", short="-o", decides=False)
-    to: Literal["onnx"] = option("format", "onnx")
+    to: str = option(f"format: {', '.join(EXPORTERS)}", "onnx")
     quantize: Literal["none", "int8"] = option("int8: weights in 8 bits, activations quantised as they come", "none")
     data: str | None = option(
         "task or file whose rows the parity check uses; default: the run's own validation rows", None

@@ -1,62 +1,114 @@
-"""A classifier as one ONNX file, in fp32 or with 8-bit weights."""
+"""Write a classifier or regressor as one ONNX file, in fp32 or with int8 weights, and run it with ONNX Runtime."""
 
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import numpy as np
 
-from demiglace.errors import ModelError, RunError, UserError
+from demiglace.errors import ModelError, RunError
+from demiglace.export.base import Artefact, Exporter, Inputs, Runner
 
-OPSET = 18  # what the exporter writes itself; other versions are conversions of it
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from demiglace.data.rows.schema import LabelSpace
+
+OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
 OUTPUT = "logits"
-_LARGEST = 2**31 - 2**24  # bytes: protobuf's limit of one file, less room for the graph
+_MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class _Logits(nn.Module):
-    """The model with a plain tensor as output, and inputs in a fixed order."""
+class OnnxExporter(Exporter):
+    """Write model.onnx (fp32) and model.int8.onnx."""
 
-    def __init__(self, model: PreTrainedModel, input_names: Sequence[str]):
-        super().__init__()
-        self.model, self.input_names = model, input_names
+    name = "onnx"
+    title = "ONNX"
+    precisions = ("fp32", "int8")
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    install = "'demiglace[export]'"
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.model(**dict(zip(self.input_names, inputs, strict=True))).logits
+    def unsupported(self, labels: "LabelSpace") -> str | None:
+        """Return why models of this task cannot be written; None for classification and regression."""
+        if labels.task.name in ("classification", "regression"):
+            return None
+        return "the ONNX graph has one row of logits for each text, as classification and regression have."
+
+    def write(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        labels: "LabelSpace",
+        directory: Path,
+        precision: str = "fp32",
+        full: Artefact | None = None,
+    ) -> Artefact:
+        """Write an ONNX file; int8 is quantised from `full`, which is written first if it is None."""
+        self.require_packages()
+        if precision == "fp32":
+            file = export_onnx(model, tokenizer, directory / "model.onnx")
+            return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
+        full = full or self.write(model, tokenizer, labels, directory)
+        reduced = needs_reduced_range()
+        file = quantize_int8(Path(full.path), directory / "model.int8.onnx", reduce_range=reduced)
+        return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET, "reduce_range": reduced})
+
+    def open(self, artefact: Artefact, threads: int) -> Runner:
+        """Return a runner of ONNX Runtime's CPU provider."""
+        return OnnxRunner(artefact.path, threads)
 
 
-def input_names_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the exported model takes, in this order: ids, mask and, where the tokenizer makes them, segments."""
+class OnnxRunner:
+    """Runs an ONNX file on the CPU."""
+
+    def __init__(self, path: str, threads: int = 1):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._names = [i.name for i in self._session.get_inputs()]
+
+    def logits(self, batch: Inputs) -> np.ndarray:
+        """Return the logits of a batch, float32 [B, C]."""
+        return self._session.run(None, {name: batch[name] for name in self._names})[0]
+
+
+def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Return the exported model's inputs in order: ids, mask and, if the tokenizer makes them, segment ids."""
     segments = "token_type_ids" in tokenizer.model_input_names
     return [name for name in _INPUTS if segments or name != "token_type_ids"]
 
 
-def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> Path:
-    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits` [batch, C].
+def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> Path:
+    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits` [batch, C]. Return `path`.
 
-    Both axes are free. Load the model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime
-    than that of sdpa, which guards against fully masked rows. The file appears under its name only when it is whole.
-    Raises `ModelError` if the model is too large for one file or the exporter cannot trace it.
+    Both axes are dynamic. Load the model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime
+    than the graph of sdpa, which guards against fully masked rows. The file appears under its name only when it is
+    complete. Raises `ModelError` if the model is too large for one file or the exporter cannot trace it.
     """
-    require_onnx()
+    import torch
+
+    OnnxExporter().require_packages()
     names = input_names_of(tokenizer)
     _check_size(model)
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
-    with _draft(path) as draft, _quiet():
+    with _draft(path) as draft, _silenced():
         try:
             torch.onnx.export(
-                _Logits(model, names).eval(),
+                _logits_module(model, names),
                 example,
                 draft,
                 dynamo=True,
-                dynamic_shapes=(tuple(free for _ in names),),
+                dynamic_shapes=(tuple(dynamic for _ in names),),
                 input_names=names,
                 output_names=[OUTPUT],
                 opset_version=OPSET,
@@ -70,19 +122,34 @@ def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path
     return path
 
 
-def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) -> Path:
-    """Write the ONNX model at `path` to `out` with int8 weights, one scale per output channel.
+def _logits_module(model: "PreTrainedModel", input_names: Sequence[str]) -> "nn.Module":
+    """Return the model as a module in eval mode that takes its inputs in this order and returns the logits tensor."""
+    from torch import Tensor, nn
 
-    Activations are quantised as they come, so no calibration rows are needed. `reduce_range` keeps weights to 7 bits,
-    which a processor without 8-bit dot products needs against overflow; by default the present one decides.
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return self.model(**dict(zip(input_names, inputs, strict=True))).logits
+
+    return Logits().eval()
+
+
+def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) -> Path:
+    """Write the ONNX model at `path` to `out` with int8 weights, one scale per output channel. Return `out`.
+
+    Activations are quantised while the model runs, so no calibration rows are needed. reduce_range: keep weights to 7
+    bits, which prevents overflow on a processor without 8-bit dot products; None decides by this machine's processor.
     """
-    require_onnx()
+    OnnxExporter().require_packages()
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(path)
     del graph.graph.value_info[:]  # the exporter's inner shapes clash with those that the quantiser infers
-    with _draft(out) as draft, _quiet():
+    with _draft(out) as draft, _silenced():
         quantize_dynamic(
             graph,
             draft,
@@ -94,7 +161,7 @@ def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) ->
 
 
 def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this is an x86 processor without 8-bit dot products (VNNI), whose int8 sums can overflow."""
+    """Return whether this is an x86 processor without 8-bit dot products (VNNI), whose int8 sums can overflow."""
     flags = next((x for x in _lines(cpuinfo) if x.startswith("flags")), "")
     return "avx2" in flags and "vnni" not in flags
 
@@ -103,20 +170,9 @@ def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def require_onnx() -> None:
-    """Raise `UserError` naming the extra to install where ONNX or its runtime is missing."""
-    try:
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"export to ONNX needs {error.name}, which is not installed; run: pip install 'demiglace[export]'"
-        ) from error
-
-
-def _check_size(model: PreTrainedModel) -> None:
+def _check_size(model: "PreTrainedModel") -> None:
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    if size > _LARGEST:
+    if size > _MAX_BYTES:
         raise ModelError(
             f"the model's weights take {size / 2**30:.1f} GiB, and one ONNX file holds at most 2; "
             "truncate or distil the model first."
@@ -125,7 +181,7 @@ def _check_size(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _draft(path: Path) -> Iterator[Path]:
-    """A name to write under; what was written takes the name `path` only if no error came between."""
+    """Yield a temporary path, and rename it to `path` if the block ends without an error."""
     draft = path.with_name(path.name + ".part")
     try:
         yield draft
@@ -137,14 +193,14 @@ def _draft(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, prints and logs of the exporter and the quantiser: they speak of libraries, not of the model."""
-    before = logging.root.manager.disable
+def _silenced() -> Iterator[None]:
+    """Hide warnings, prints and logs of the exporter and the quantiser, which are about libraries, not the model."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    nowhere = StringIO()
+    sink = StringIO()
     try:
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        with warnings.catch_warnings(), redirect_stdout(sink), redirect_stderr(sink):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled)

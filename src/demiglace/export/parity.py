@@ -1,4 +1,4 @@
-"""Does the exported model still say what the original says? Checked on real rows, padding included."""
+"""Compare the logits of an exported model with those of the original, on real rows with padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,27 +9,24 @@ from demiglace.data.batching import collate
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, UserError
 from demiglace.evaluation.metrics import predictions_of
-from demiglace.export.runners import Inputs, Runner
+from demiglace.export.base import Inputs, Runner
 from demiglace.tasks.base import RowTask
 
-LEAST_AGREEMENT = 0.99  # of an artefact in the original's own precision; below, the export is wrong
+MIN_AGREEMENT = 0.99  # label agreement of an artefact in the original's own precision
+CHECK_BATCH = 32  # rows of a batch; int8 activations are scaled per batch, so other batches give other logits
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How two models differ on the same rows.
+    """How two models differ on the same rows."""
 
-    label_agreement: share of rows with the same class, or for regression with numbers that differ by at most 1 % of
-    the largest; largest_logit_difference: over all rows and outputs.
-    """
-
-    label_agreement: float
-    largest_logit_difference: float
+    label_agreement: float  # share of rows with the same class; for regression see `compare`
+    largest_logit_difference: float  # over all rows and outputs
     rows: int
 
 
 def numpy_batches(examples: TokenizedSplit, size: int) -> list[Inputs]:
-    """Rows in their order as padded batches of `size`, the last one filled up with rows from the start."""
+    """Return the rows in their order as padded batches of `size`; rows from the start fill up the last batch."""
     if not len(examples):
         raise DataError("there are no rows to check and measure the exported model on; give others by --data.")
     rows = np.resize(np.arange(len(examples)), -(-len(examples) // size) * size)
@@ -38,25 +35,33 @@ def numpy_batches(examples: TokenizedSplit, size: int) -> list[Inputs]:
 
 
 def logits_of(runner: Runner, batches: Sequence[Inputs], count: int) -> np.ndarray:
-    """Logits float32 [count, C] of the first `count` rows of the batches."""
-    return np.concatenate([runner(batch) for batch in batches])[:count]
+    """Return the logits of the first `count` rows of the batches, float32 [count, C]."""
+    return np.concatenate([runner.logits(batch) for batch in batches])[:count]
+
+
+def predict_with(runner: Runner, examples: TokenizedSplit) -> np.ndarray:
+    """Return the logits of the rows in their order, float32 [N, C], computed in the batches of the parity check."""
+    return logits_of(runner, numpy_batches(examples, CHECK_BATCH), len(examples))
 
 
 def compare(reference: np.ndarray, candidate: np.ndarray, task: RowTask) -> Parity:
-    """How the logits [N, C] of an artefact differ from the original's. `ModelError` if one is not finite."""
-    expected, found = predictions_of(reference, task), predictions_of(candidate, task)
-    tolerance = task.parity_tolerance * np.abs(expected).max()
-    same = np.abs(expected - found) <= tolerance
+    """Compare the logits [N, C] of an artefact with the original's.
+
+    Predictions agree within the task's tolerance (for numbers 1 % of the largest). Raises `ModelError` if a logit is
+    not finite.
+    """
+    expected, predicted = predictions_of(reference, task), predictions_of(candidate, task)
+    same = np.abs(expected - predicted) <= task.parity_tolerance * np.abs(expected).max()
     return Parity(float(same.mean()), float(np.abs(reference - candidate).max()), len(reference))
 
 
 def assert_parity(parity: Parity, name: str) -> None:
-    """Raise `UserError` for an artefact that ought to equal the original and does not."""
-    if parity.label_agreement < LEAST_AGREEMENT:
+    """Raise `UserError` if an artefact that should equal the original does not."""
+    if parity.label_agreement < MIN_AGREEMENT:
         raise UserError(
-            f"{name} does not say what the PyTorch model says: of {parity.rows} rows {parity.label_agreement:.1%} get "
-            f"the same label (at least {LEAST_AGREEMENT:.0%} are needed) and logits differ by up to "
-            f"{parity.largest_logit_difference:.3g}. The export is not complete; do not use the file. A model that was "
-            "never trained can differ this much by rounding alone; else please report it with the versions of torch "
-            "and transformers."
+            f"{name} does not reproduce the PyTorch model: {parity.label_agreement:.1%} of {parity.rows} rows get the "
+            f"same label (at least {MIN_AGREEMENT:.0%} are expected), and logits differ by up to "
+            f"{parity.largest_logit_difference:.3g}. Do not use the file. If the model was never trained, rounding "
+            "alone can cause this: export a trained one. Otherwise report it with the versions of torch and "
+            "transformers."
         )

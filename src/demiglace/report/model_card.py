@@ -12,6 +12,7 @@ import yaml
 from demiglace.report import format
 from demiglace.results import metrics
 from demiglace.results.run_log import numbers
+from demiglace.runs.artefacts import TEACHER, measured_artefacts
 from demiglace.runs.files import read_json, write_atomically
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.registry import task_of_manifest
@@ -45,7 +46,7 @@ def model_card(run: Path, exported: Manifest) -> str:
     )
     environment.filters |= {"escaped": escaped, "count": format.count, "millions": format.millions}
     return environment.get_template("card.md.j2").render(
-        metadata=yaml.safe_dump(_metadata(run, trained, bool(exported)), sort_keys=False, width=10_000),
+        metadata=yaml.safe_dump(_metadata(run, trained, _export_format(exported)), sort_keys=False, width=10_000),
         name=_name(run),
         stage=trained.get("stage"),
         task=str(trained.get("task", "")),
@@ -68,8 +69,8 @@ def model_card(run: Path, exported: Manifest) -> str:
         seed=config.get("seed"),
         length=config.get("max_length", 128),
         metrics=_metrics(trained, teacher, _control(run)),
-        artefacts=[_artefact(a) for a in exported.get("artefacts", ()) if a.get("name") != "PyTorch teacher"],
-        onnx=bool(exported),
+        artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
+        exported=_export_format(exported),
         processor=str((exported.get("machine") or {}).get("processor", "")),
         versions=trained.get("versions") or {},
     )
@@ -133,16 +134,21 @@ def _kind(run: Path, trained: Manifest) -> str:
     return task_of_manifest(trained).hub_task(masked=_is_masked(run))
 
 
-def _metadata(run: Path, trained: Manifest, onnx: bool) -> dict[str, Any]:
+def _export_format(exported: Manifest) -> str | None:
+    """Return the format of an export by its manifest, None without one."""
+    return str((exported.get("config") or {}).get("to", "onnx")) if exported else None
+
+
+def _metadata(run: Path, trained: Manifest, exported: str | None) -> dict[str, Any]:
     base, task = _base(run), str(trained.get("task", ""))
-    library = "onnx" if onnx else "transformers"  # beside an export there are no weights that transformers could load
+    library = exported or "transformers"  # beside an export there are no weights that transformers could load
     found: dict[str, Any] = {"library_name": library, "pipeline_tag": _kind(run, trained)}
     if _is_hub_name(base):
         found["base_model"] = base
     if trained.get("hub"):
         found["datasets"] = [str(trained["hub"][0])]
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
-    found["tags"] = ["demiglace", *(["knowledge-distillation"] if distilled else []), *(["onnx"] if onnx else [])]
+    found["tags"] = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([exported] if exported else [])]
     results = _results(task, trained, _kind(run, trained))
     if results:
         found["metrics"] = list(dict.fromkeys(m["type"] for r in results for m in r["metrics"]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Model
 from demiglace.results import metrics as metrics_module
+from demiglace.runs.artefacts import TEACHER
 from demiglace.tasks.registry import predicts_classes
 
 ROLES = {"teacher": "teacher", "distilled": "distilled student", "control": "control", "model": "model"}
@@ -133,7 +134,7 @@ def _name(model: Model) -> str:
 
 
 def _artefact(artefact: Artefact) -> str:
-    alone = artefact.name == "PyTorch teacher"
+    alone = artefact.role == TEACHER
     return artefact.name if alone else f"{artefact.name} · {format.shorten(artefact.model)}"
 
 

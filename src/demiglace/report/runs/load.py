@@ -13,6 +13,7 @@ from demiglace.report.tables import model_table
 from demiglace.results.load import is_comparison
 from demiglace.results.metrics import finite
 from demiglace.results.run_log import numbers, read_log
+from demiglace.runs.artefacts import ORIGINAL, TEACHER, measured_artefacts
 from demiglace.runs.directory import FORMAT, read_manifest
 from demiglace.runs.files import read_json
 
@@ -93,8 +94,9 @@ def _artefacts(record: Record, records: Sequence[Record], names: Mapping[Path, s
     teacher = name_of(record.config.get("teacher"), records, names)
     return [
         Artefact(
-            model=teacher if found.get("name") == "PyTorch teacher" else model,
+            model=teacher if found["role"] == TEACHER else model,
             name=str(found.get("name")),
+            role=found["role"],
             file=str(found.get("file") or ""),
             size=finite(found.get("bytes")),
             latency=_latencies(found.get("latency_ms") or {}),
@@ -102,7 +104,7 @@ def _artefacts(record: Record, records: Sequence[Record], names: Mapping[Path, s
             label_agreement=finite(found.get("label_agreement")),
             largest_difference=finite(found.get("largest_logit_difference")),
         )
-        for found in record.manifest.get("artefacts", [])
+        for found in measured_artefacts(record.manifest)
     ]
 
 
@@ -152,9 +154,7 @@ def _measured(
 ) -> Model:
     """The model with what evaluate and export runs say about it."""
     own = [a for a in artefacts if a.model == model.name]
-    plain = next((a for a in own if a.name == "PyTorch"), None) or next(
-        (a for a in own if a.name == "PyTorch teacher"), None
-    )
+    plain = next((a for role in (ORIGINAL, TEACHER) for a in own if a.role == role), None)
     sets = [e for e in evaluations if e.model == model.name and e.agreement is not None]
     of_task = [e for e in sets if e.set.split(":")[0] == model.task] or (sets if len(sets) == 1 else [])
     is_teacher = model.role == "teacher"

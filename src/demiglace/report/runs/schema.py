@@ -38,6 +38,7 @@ class Artefact:
 
     model: str
     name: str
+    role: str  # export, original or teacher, see `runs.artefacts`
     file: str
     size: float | None
     latency: Mapping[int, Latency]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Experiment, Model, RunReport
 from demiglace.results import metrics
+from demiglace.runs.artefacts import EXPORT
 from demiglace.tasks.registry import predicts_classes
 
 
@@ -106,7 +107,7 @@ def _choice(students: list[Model], chosen: Model) -> str:
 
 def _smallest(student: Model, teacher: Model | None, artefacts: tuple[Artefact, ...]) -> str:
     """The smallest exported file of the student."""
-    exported = [a for a in artefacts if a.model == student.name and a.name.startswith("ONNX") and a.size]
+    exported = [a for a in artefacts if a.model == student.name and a.role == EXPORT and a.size]
     if not exported:
         return ""
     a = min(exported, key=lambda a: a.size or math.inf)

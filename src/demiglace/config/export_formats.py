@@ -1,0 +1,9 @@
+"""The formats of `demiglace export`, one row each.
+
+Names alone, so that `--help` imports no library; `export.base.exporter_for` imports the class.
+"""
+
+# name for --to -> its `export.base.Exporter`, as MODULE:CLASS
+EXPORTERS: dict[str, str] = {
+    "onnx": "demiglace.export.onnx:OnnxExporter",
+}

@@ -1,0 +1,161 @@
+"""The protocol of export: an `Exporter` writes a model, an `Artefact` describes the files, a `Runner` computes logits.
+
+To add a format, write one file with a class derived from `Exporter`, and add one row to `config/export_formats.py`.
+The parity check, the measurement and `demiglace evaluate` then work without a change.
+
+The file imports torch, transformers and the libraries of its format inside functions only. The process that measures an
+artefact imports it, and its memory counts as the artefact's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from demiglace.config.export_formats import EXPORTERS
+from demiglace.errors import ConfigError, ModelError, UserError, unknown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from demiglace.data.rows.schema import LabelSpace
+
+Inputs = Mapping[str, np.ndarray]  # name -> int64 [B, L]
+PYTORCH = "pytorch"  # the format of the model to export: it can be opened and not written
+_FORMATS = {PYTORCH: "demiglace.export.pytorch:PyTorch"}
+
+
+class Runner(Protocol):
+    """An opened artefact."""
+
+    def logits(self, batch: Inputs) -> np.ndarray:
+        """Return the logits of a batch, float32 [B, C]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A model in one format and precision."""
+
+    format: str  # name of the format: "onnx", "pytorch"
+    precision: str  # number format of the weights: "fp32", "int8"
+    path: str  # what the format opens: a file, a model directory or a hub name
+    files: tuple[Path, ...]  # all files that hold its graph and weights; empty for a hub name
+    settings: Mapping[str, Any] = field(default_factory=dict)  # how it was written, for the manifest; JSON values
+    allow_pickle: bool = False  # PyTorch only: read weights that exist only as a pickle file
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of its files; 0 where it has none on this disk."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def open(self, threads: int = 1) -> Runner:
+        """Return a runner on the CPU that computes with this many threads."""
+        return format_at(address_of(self.format)).open(self, threads)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self) | {"files": [str(file) for file in self.files]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Artefact":
+        """Return the artefact whose `to_json` these are."""
+        return cls(**{**values, "files": tuple(map(Path, values["files"]))})
+
+
+class Format(ABC):
+    """A format that artefacts can be opened in."""
+
+    name: ClassVar[str]  # in manifests, and for --to
+    title: ClassVar[str]  # in tables and messages
+
+    @abstractmethod
+    def open(self, artefact: Artefact, threads: int) -> Runner:
+        """Return a runner on the CPU for an artefact of this format."""
+
+
+class Exporter(Format):
+    """A format that models can be written in."""
+
+    precisions: ClassVar[tuple[str, ...]]  # what it writes; the first is the one that must equal the original model
+    packages: ClassVar[tuple[str, ...]] = ()  # modules that it imports and demiglace does not require
+    install: ClassVar[str] = ""  # arguments of `pip install` that bring them
+
+    def require_packages(self) -> None:
+        """Raise `UserError` with the command to run if a package is missing."""
+        try:
+            for package in self.packages:
+                import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"export to {self.title} needs {error.name}, which is not installed; run: pip install {self.install}"
+            ) from error
+
+    def require_precision(self, precision: str) -> None:
+        """Raise `ConfigError` if the format has no such precision."""
+        if precision not in self.precisions:
+            raise ConfigError(
+                f"--quantize was given {precision!r}, and export to {self.title} writes {', '.join(self.precisions)} "
+                "only; leave --quantize out, or give another --to."
+            )
+
+    def require_support(self, labels: "LabelSpace") -> None:
+        """Raise `ModelError` if models of this task cannot be written."""
+        if reason := self.unsupported(labels):
+            raise ModelError(f"a model for {labels.task.name} cannot be exported to {self.title}: {reason}")
+
+    @abstractmethod
+    def unsupported(self, labels: "LabelSpace") -> str | None:
+        """Return why models of this task cannot be written, as the end of a sentence; None if they can."""
+
+    @abstractmethod
+    def write(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        labels: "LabelSpace",
+        directory: Path,
+        precision: str = "fp32",
+        full: Artefact | None = None,
+    ) -> Artefact:
+        """Write a model into a directory that exists and return the artefact.
+
+        model: in fp32 with eager attention. precision: one of `precisions`. full: the artefact of the same model in the
+        first of them, if it was written already; a quantiser may start from it. A file appears under its name only when
+        it is complete. Raises `ModelError` if the model cannot be written.
+        """
+
+
+def exporter_for(name: str) -> Exporter:
+    """Return the exporter of a format. Raises `ConfigError` for an unknown name."""
+    if name not in EXPORTERS:
+        raise ConfigError(f"--to: {unknown('format', name, EXPORTERS)}")
+    exporter = format_at(EXPORTERS[name])
+    assert isinstance(exporter, Exporter), f"{EXPORTERS[name]} is not an Exporter"
+    return exporter
+
+
+def address_of(name: str) -> str:
+    """Return MODULE:CLASS of a format that artefacts have. Raises `ConfigError` for an unknown name."""
+    known = _FORMATS | EXPORTERS
+    if name not in known:
+        raise ConfigError(
+            f"{unknown('export format', name, known)}. It was written by a version of demiglace that has this format; "
+            "use that version, or export the model again."
+        )
+    return known[name]
+
+
+def title_of(name: str) -> str:
+    """Return how tables name a format. Raises `ConfigError` for an unknown name."""
+    return format_at(address_of(name)).title
+
+
+def format_at(address: str) -> Format:
+    """Return the format whose class is at MODULE:CLASS."""
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)()

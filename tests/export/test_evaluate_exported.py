@@ -1,0 +1,94 @@
+"""`demiglace evaluate` on an export directory gives the labels that the export's own check measured."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from demiglace import evaluate, export
+from demiglace.config.data import DataLocation
+from demiglace.data.rows.evaluation_sets import texts_of
+from demiglace.data.tokenize import tokenize
+from demiglace.errors import ConfigError, ModelError, RunError
+from demiglace.evaluation.set_results import file_name
+from demiglace.export.exported import exported_artefact
+from demiglace.export.measure import Measurement
+from demiglace.export.onnx import OnnxRunner
+from demiglace.export.parity import predict_with
+from demiglace.models.loading import load_tokenizer
+from demiglace.runs.directory import read_manifest
+from factories import save_tiny
+
+NAMES = ("bad", "good", "none")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A model, labelled rows, and its export in fp32 and int8; measuring, which takes processes, is left out."""
+    home = tmp_path_factory.mktemp("exported")
+    save_tiny(home / "model", num_layers=2, label_names=NAMES)
+    texts = [f"{a} {b} {c}" for a in ("good", "bad", "lost") for b in ("film", "card", "x") for c in ("a", "no", "9")]
+    rows = [f"the {text},{NAMES[i % 3]}" for i, text in enumerate(texts)]
+    (home / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        times = {"p50": 1.0, "p95": 2.0}
+        measurement = Measurement({"1": times, "32": times}, 100.0)
+        patch.setattr(importlib.import_module("demiglace.commands.export"), "measure", lambda *_, **__: measurement)
+        export(model=str(home / "model"), data=str(home / "rows.csv"), output=home / "onnx", quantize="int8")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("named", "file", "precision"),
+    [("onnx", "model.onnx", "fp32"), ("onnx/model.int8.onnx", "model.int8.onnx", "int8")],
+)
+def test_labels_and_logits_are_those_of_the_check(home, tmp_path, named, file, precision):
+    rows = str(home / "rows.csv")
+    run = evaluate(model=str(home / named), data=(rows,), teacher=str(home / "model"), output=tmp_path / "out")
+    result = read_manifest(run)["sets"][rows]
+    measured = next(
+        a for a in read_manifest(home / "onnx")["artefacts"] if a["precision"] == precision and a["role"] == "export"
+    )
+    assert result["agreement"] == measured["label_agreement"] and result["rows"] == 27
+    examples = tokenize(texts_of(rows, DataLocation()), load_tokenizer(home / "onnx"), 128)
+    expected = predict_with(OnnxRunner(str(home / "onnx" / file)), examples)
+    logits = np.load(run / f"{file_name(rows)}.npy")
+    np.testing.assert_array_equal(logits, expected)
+    labels = np.load(run / f"{file_name(rows)}.labels.npy")
+    assert result["metrics"]["accuracy"] == np.mean(logits.argmax(1) == labels)
+
+
+def test_precisions_are_different_runs(home, tmp_path):
+    evaluate(model=str(home / "onnx"), data=(str(home / "rows.csv"),), output=tmp_path / "out")
+    with pytest.raises(RunError, match="artefact"):
+        evaluate(model=str(home / "onnx/model.int8.onnx"), data=(str(home / "rows.csv"),), output=tmp_path / "out")
+
+
+def test_rows_that_the_model_cannot_take_are_refused(home, tmp_path):
+    (tmp_path / "long.csv").write_text(f"text,label\n{'good ' * 400},good\n")
+    with pytest.raises(ConfigError, match="the model takes 256 at most"):
+        evaluate(model=str(home / "onnx"), data=(str(tmp_path / "long.csv"),), max_length=300, output=tmp_path / "out")
+
+
+def test_other_directories_and_files_are_no_exports(home):
+    assert exported_artefact(home / "model") is exported_artefact("some/hub-name") is None
+    with pytest.raises(ModelError, match=r"config.json is not an exported model; .*model.onnx, model.int8.onnx"):
+        exported_artefact(home / "onnx" / "config.json")
+
+
+def test_a_missing_file_and_an_unfinished_export_are_named(home, tmp_path):
+    for name in ("run.json", "manifest.json"):
+        (tmp_path / name).write_bytes((home / "onnx" / name).read_bytes())
+    with pytest.raises(ModelError, match=r"model.onnx is missing; export the model again"):
+        exported_artefact(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(RunError, match="unfinished"):
+        exported_artefact(tmp_path)
+
+
+def test_all_files_of_an_artefact_count(home):
+    artefact = exported_artefact(home / "onnx")
+    assert artefact.files == (Path(home / "onnx" / "model.onnx"),) and artefact.precision == "fp32"
