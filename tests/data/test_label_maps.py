@@ -70,8 +70,8 @@ def test_keys_of_yaml_may_be_numbers() -> None:
             {"a": ["neutral", "entailment"], "b": ["neutral"]},
             "maps two labels of the set to the model's neutral",
         ),
-        (["a"], {"a": None}, "leaves nothing"),
-        (["a"], {"a": []}, "leaves nothing"),
+        (["a"], {"a": None}, "leaves no label to evaluate on"),
+        (["a"], {"a": []}, "leaves no label to evaluate on"),
     ],
 )
 def test_maps_that_do_not_fit_are_clear_errors(names: list[str], given: dict[str, object], says: str) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
@@ -116,6 +116,7 @@ def test_agreement():
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")  # scikit-learn's, called by the test itself
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
 def test_classes_equal_scikit_learn(pairs):
     labels, predictions = np.array(pairs).T
