@@ -50,7 +50,7 @@ def test_unpacked_replicates_are_done_and_cut_off_ones_are_run_again(script, tmp
 
 def test_grids_with_seeds_cannot_be_continued(script, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(json.dumps(grid_of(tmp_path)))
-    with pytest.raises(SystemExit, match="only grids with replicates"):
+    with pytest.raises(SystemExit, match="expected a grid with replicates"):
         script.unpack(tmp_path / "runs.tar.xz", tmp_path / "out", tmp_path / "grid.yaml")
 
 
