@@ -15,7 +15,7 @@ from demiglace.commands.plan import run_of
 from demiglace.config.commands import DistillConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, read_yaml
 from demiglace.config.training import TrainConfig
-from demiglace.costs.estimate import _even_passes, epoch_passes
+from demiglace.costs.estimate import _uniform_passes, epoch_passes
 from demiglace.costs.flops import forward_passes
 from demiglace.costs.measure_speed import time_steps
 from demiglace.costs.run_spec import language_run_spec
@@ -129,7 +129,7 @@ def test_rows_of_one_length_need_not_be_planned_one_by_one(rows: int, most: int)
     steps = epoch_steps(lengths, 8, 0, 0)
     parts = [part for step in steps for part in split_by_tokens(step, lengths, most)]
     assert epoch_passes(lengths, training) == (len(steps), forward_passes(lengths, parts))
-    assert _even_passes(rows, 16, most) == forward_passes(lengths, sorted_batches(lengths, most))
+    assert _uniform_passes(rows, 16, most) == forward_passes(lengths, sorted_batches(lengths, most))
 
 
 @pytest.mark.parametrize("tied", [True, False])
