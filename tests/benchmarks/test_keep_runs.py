@@ -22,7 +22,7 @@ from factories import save_tiny
 @pytest.fixture
 def script(load, monkeypatch: pytest.MonkeyPatch):
     module = load("keep_runs.py")
-    monkeypatch.setattr(module, "PLACE", re.compile("(?!)"))  # the tests' own paths are absolute
+    monkeypatch.setattr(module, "MACHINE_PATH", re.compile("(?!)"))  # the tests' own paths are absolute
     return module
 
 
@@ -50,7 +50,7 @@ def test_unpacked_replicates_are_done_and_cut_off_ones_are_run_again(script, tmp
 
 def test_grids_with_seeds_cannot_be_continued(script, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(json.dumps(grid_of(tmp_path)))
-    with pytest.raises(SystemExit, match="only grids with replicates"):
+    with pytest.raises(SystemExit, match="expected a grid with replicates"):
         script.unpack(tmp_path / "runs.tar.xz", tmp_path / "out", tmp_path / "grid.yaml")
 
 
@@ -58,5 +58,5 @@ def test_paths_of_a_machine_are_not_packed(load, tmp_path: Path) -> None:
     run = tmp_path / "out" / "run"
     run.mkdir(parents=True)
     (run / "manifest.json").write_text(json.dumps({"model": "/srv/someone/model"}))
-    with pytest.raises(SystemExit, match="names a path of this machine"):
+    with pytest.raises(SystemExit, match="contains a path of this machine"):
         load("keep_runs.py").pack(tmp_path / "out", tmp_path / "runs.tar.xz")
