@@ -364,7 +364,7 @@ def test_a_generator_of_other_words_is_refused(
     ("options", "message"),
     [
         ({"freeze": "wpe"}, "--freeze wpe matches no parameter"),
-        ({"method": "mate-kd", "method_options": {"generator": "unknown"}}, "is a electra model; a generator is"),
+        ({"method": "mate-kd", "method_options": {"generator": "unknown"}}, "is a electra model; give a causal"),
     ],
 )
 def test_what_only_the_weights_tell_is_refused_before_the_teacher_is_asked(

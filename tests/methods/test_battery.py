@@ -172,9 +172,9 @@ def test_online_equals_cached(name: str, options: dict, tmp_path: Path) -> None:
     teacher, student = teacher_and_student()
     objective, online = objective_of(name, options, teacher, student)
     if objective.requests.teacher.is_empty:
-        pytest.skip("asks the teacher for nothing")
+        pytest.skip("uses no signals of the teacher")
     if not objective.requests.teacher.is_cacheable:
-        pytest.skip("asks for every token's signals, which are never cached")
+        pytest.skip("needs the signals of every token, which are never cached")
     examples = random_examples(20)
     losses = {}
     for dtype in ("float32", "float16"):

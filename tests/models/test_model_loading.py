@@ -225,7 +225,7 @@ def test_a_damaged_pickle_is_refused(content, tmp_path):
 def test_damaged_weights_are_refused_with_the_file_name(damage, tmp_path):
     file = save_tiny(tmp_path, num_layers=1) / "model.safetensors"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ModelError, match=r"model\.safetensors is torn"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
         load_classifier(tmp_path, None)
 
 

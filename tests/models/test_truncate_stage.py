@@ -78,7 +78,7 @@ def test_models_without_a_classification_head(factory, tmp_path):
         ({}, ConfigError, "--layers"),
         ({"layers": 2, "keep": (0, 1, 2)}, ConfigError, "disagree"),
         ({"layers": 5}, ModelError, "the model has 4"),
-        ({"keep": (0, 4)}, ModelError, "numbered 0 to 3"),
+        ({"keep": (0, 4)}, ModelError, "layers of the model are 0 to 3"),
         ({"layers": 4, "strategy": "first-middle-last"}, ModelError, "3 layers"),
     ],
 )
