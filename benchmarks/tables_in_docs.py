@@ -1,12 +1,12 @@
-"""The tables of docs/results/encoders.md, from the summaries that were committed.
+"""Write the tables of docs/results/encoders.md from the committed summaries.
 
-    python benchmarks/tables_in_docs.py            # writes them anew
-    python benchmarks/tables_in_docs.py --check    # exits with 1 where the page has others
+    python benchmarks/tables_in_docs.py            # writes them
+    python benchmarks/tables_in_docs.py --check    # exits with 1 where the page differs
 
 A line `<!-- table: NAME -->` of the page begins a table and `<!-- end -->` ends it. NAME is a directory below
 benchmarks/results and a title of its tables.md (`encoders half: in domain`), or
 
-- `DIRECTORY differences`: the averages and their differences from both controls, with confidence intervals;
+- `DIRECTORY differences`: the averages and their differences from both baselines, with confidence intervals;
 - `DIRECTORY groups SET`: the parts of an out-of-domain set, such as HANS's heuristics;
 - `DIRECTORY times`: seconds of training by task, and the mean over the tasks of their ratio to other methods.
 """
@@ -19,7 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demiglace.report.text_tables import label, markdown, result_tables, score_text
+from demiglace.report import format
+from demiglace.report.comparison.result_tables import result_tables
+from demiglace.report.text_tables import markdown
+from demiglace.results.parse import label, upgrade
+from demiglace.results.schema import SeedStats
 from demiglace.runs.files import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -32,13 +36,13 @@ Lines = list[list[str]]
 
 
 def with_tables(page: str, results: Path) -> str:
-    """The page with every table made anew. Raises `KeyError` for a name that is no table."""
+    """Return the page with every table written again. Raises `KeyError` for a name that is no table."""
     return _BLOCK.sub(lambda found: f"{found[1]}\n{table(results / found[2], found[3])}\n{found[4]}", page)
 
 
 def table(directory: Path, name: str) -> str:
-    """A table in Markdown."""
-    summary = read_json(directory / "summary.json")
+    """Return a table in Markdown."""
+    summary = upgrade(read_json(directory / "summary.json"))
     kind, _, rest = name.partition(" ")
     if kind in _OWN:
         return _markdown(_OWN[kind](summary, rest))
@@ -47,19 +51,19 @@ def table(directory: Path, name: str) -> str:
 
 
 def differences(summary: Summary, _: str) -> Lines:
-    """A line for each student and method that has all tasks: its average, and how far that is from each control."""
-    controls, tasks = summary["controls"], {c["task"] for c in summary["cells"]}
-    lines = [["student", "method", "average", *(f"against {c}" for c in controls)]]
+    """Return a line for each student and method with all tasks: its average and its differences from the baselines."""
+    baselines, tasks = summary["baselines"], {c["task"] for c in summary["cells"]}
+    lines = [["student", "method", "average", *(f"against {c}" for c in baselines)]]
     for average in (a for a in summary["averages"] if {*a["tasks"]} == tasks):
         found = average["in_domain"]
         tests = average["against"].get("in_domain", {})
-        apart = [_difference(tests[c]) if c in tests else "–" for c in controls]
-        lines.append([average["student"], label(average), score_text("accuracy", found), *apart])
+        apart = [_difference(tests[c]) if c in tests else "–" for c in baselines]
+        lines.append([average["student"], label(average), _stats("average", found), *apart])
     return lines
 
 
 def _difference(test: Mapping[str, Any]) -> str:
-    """A difference with its interval and p; p of an exploratory test is marked as uncorrected."""
+    """Return a difference with its interval and p; p of an exploratory test is marked as uncorrected."""
     exploratory = test.get("family") == "exploratory"
     p, kind = (test["p"], " uncorrected") if exploratory else (test["p_corrected"], "")
     interval = "" if test["ci"] is None else f" ({100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f})"
@@ -67,22 +71,26 @@ def _difference(test: Mapping[str, Any]) -> str:
     return f"{100 * test['difference']:+.1f}{interval}{shown}".replace("-", "−")
 
 
+def _stats(metric: str, found: Mapping[str, Any]) -> str:
+    return format.mean_and_deviation(SeedStats(found["mean"], found["sd"], ()), metric)
+
+
 def groups(summary: Summary, name: str) -> Lines:
-    """A line for the teacher and each method: the deciding metric on each part of a set."""
+    """Return a line for the teacher and each method: the deciding metric on each part of a set."""
     cells = [c for c in summary["cells"] if c["sets"].get(name, {}).get("groups")]
     parts = list(cells[0]["sets"][name]["groups"])
     metric = cells[0]["sets"][name]["metric"]
-    taught = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
+    teacher = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
     lines = [["method", *(part.replace("_", " ") for part in parts)]]
-    lines.append(["teacher", *(f"{100 * taught[part]['metrics'][metric]:.1f}" for part in parts)])
+    lines.append(["teacher", *(format.score(teacher[part]["metrics"][metric], metric) for part in parts)])
     for cell in cells:
         found = cell["sets"][name]["groups"]
-        lines.append([label(cell), *(score_text(metric, found[part][metric]) for part in parts)])
+        lines.append([label(cell), *(_stats(metric, found[part][metric]) for part in parts)])
     return lines
 
 
 def times(summary: Summary, _: str) -> Lines:
-    """A line for each student and method: seconds of training by task, and ratios to other methods."""
+    """Return a line for each student and method: seconds of training by task, and ratios to other methods."""
     tasks = list(dict.fromkeys(c["task"] for c in summary["cells"]))
     seconds = {(c["student"], label(c), c["task"]): c["train_seconds"]["mean"] for c in summary["cells"]}
     names = dict.fromkeys((student, method) for student, method, _ in seconds)
@@ -102,7 +110,7 @@ def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> str:
 
 def _markdown(lines: Lines) -> str:
     head, *rest = lines
-    if len({line[0] for line in rest}) == 1 and head[0] == "student":  # of one student its name tells nothing
+    if len({line[0] for line in rest}) == 1 and head[0] == "student":  # a single student needs no column
         head, *rest = (line[1:] for line in lines)
     text = sum(name in ("student", "method") for name in head)
     rule = ["---"] * text + ["---:"] * (len(head) - text)
@@ -113,13 +121,15 @@ _OWN: dict[str, Callable[[Summary, str], Lines]] = {"differences": differences, 
 
 
 def main() -> None:
-    """Write the page, or compare it."""
+    """Write the page, or check it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     page = PAGE.read_text(encoding="utf-8")
     made = with_tables(page, RESULTS)
     if parser.parse_args().check:
-        sys.exit(f"{PAGE} is not what its results say; run {__file__} without --check." if made != page else 0)
+        sys.exit(
+            f"{PAGE} does not have the tables of its results; run {__file__} without --check." if made != page else 0
+        )
     PAGE.write_text(made, encoding="utf-8")
 
 

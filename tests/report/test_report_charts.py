@@ -85,10 +85,10 @@ def test_a_demo_has_all_charts(tmp_path: Path) -> None:
         "Training loss (log scale)",
     ]
     learning, latency, _, terms, losses = charts
-    assert [s.style for s in learning.series] == ["teacher", "s1", "control"]
-    assert [p.title for p in latency.series[0].points] == ["teacher: 92.8\u00a0%, 14.5\u00a0ms"]
-    assert [s.label for s in terms.series] == ["whole loss", "labels", "soft labels", "layers"]
-    assert [s.label for s in losses.series] == ["teacher", "control"]
+    assert [s.style for s in learning.series] == ["teacher", "s1", "baseline"]
+    assert [p.title for p in latency.series[0].points] == ["teacher: 92.8, 14.5\u00a0ms"]
+    assert [s.label for s in terms.series] == ["total loss", "labels", "soft labels", "layers"]
+    assert [s.label for s in losses.series] == ["teacher", "baseline"]
 
 
 def test_charts_without_data_are_left_out(tmp_path: Path) -> None:

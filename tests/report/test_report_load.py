@@ -22,20 +22,20 @@ def test_a_directory_of_runs_gives_every_model_its_part(tmp_path: Path) -> None:
     assert {n: m.role for n, m in models.items()} == {
         "teacher": "teacher",
         "distilled": "distilled",
-        "control": "control",
+        "baseline": "baseline",
     }
-    assert list(models) == ["teacher", "distilled", "control"]  # in the table's order
+    assert list(models) == ["teacher", "distilled", "baseline"]  # in the table's order
     assert models["distilled"].teacher == "teacher"
 
 
 def test_a_model_gets_what_evaluate_and_export_measured_on_it(tmp_path: Path) -> None:
     models = models_of(write_demo(tmp_path / "demo"))
     assert models["distilled"].agreement == 0.952
-    assert models["control"].agreement == 0.936
+    assert models["baseline"].agreement == 0.936
     assert models["teacher"].agreement is None
     assert models["distilled"].latency is not None and models["distilled"].latency.p50 == 4.7
     assert models["teacher"].latency is not None and models["teacher"].latency.p50 == 14.5
-    assert models["control"].latency is None
+    assert models["baseline"].latency is None
     assert models["distilled"].capture_seconds == 12.4 and models["teacher"].capture_seconds is None
 
 
@@ -43,7 +43,7 @@ def test_runs_that_were_moved_together_still_belong_together(tmp_path: Path) -> 
     write_demo(tmp_path / "old" / "demo")
     shutil.move(tmp_path / "old", tmp_path / "new")
     models = models_of(tmp_path / "new" / "demo")
-    assert models["distilled"].teacher == "teacher" and models["control"].role == "control"
+    assert models["distilled"].teacher == "teacher" and models["baseline"].role == "baseline"
 
 
 def test_paths_typed_in_another_working_directory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,17 +69,17 @@ def test_a_teacher_that_is_no_path_of_a_run_is_no_run(tmp_path: Path, reference:
     assert models_of(student)["student"].teacher is None
 
 
-def test_a_distillation_without_a_teacher_is_a_control(tmp_path: Path) -> None:
+def test_a_distillation_without_a_teacher_is_a_baseline(tmp_path: Path) -> None:
     teacher = write_training(tmp_path / "t", "finetune", {"model": "m"}, 0.9, layers=6)
     run = write_training(tmp_path / "s", "distill", {"teacher": str(teacher), "layers": 3, "method": "none"}, 0.9)
     model = models_of(teacher, run)["s"]
-    assert model.role == "control" and model.method == "no teacher"
+    assert model.role == "baseline" and model.method == "no teacher"
 
 
-def test_a_control_is_known_by_a_truncated_model_that_was_not_given(tmp_path: Path) -> None:
+def test_a_baseline_is_known_by_a_truncated_model_that_was_not_given(tmp_path: Path) -> None:
     cut = write_run(tmp_path / "cut", "truncate", {"model": "m", "layers": 3})
-    control = write_training(tmp_path / "control", "finetune", {"model": str(cut)}, 0.9)
-    assert models_of(control)["control"].role == "control"
+    baseline = write_training(tmp_path / "baseline", "finetune", {"model": str(cut)}, 0.9)
+    assert models_of(baseline)["baseline"].role == "baseline"
 
 
 def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
 
 def test_unfinished_runs_in_a_directory_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     demo = write_demo(tmp_path / "demo")
-    (demo / "control" / "manifest.json").unlink()
-    assert "control" not in models_of(demo)
-    assert "control: the run is not finished" in capsys.readouterr().err.replace("\n", " ")
+    (demo / "baseline" / "manifest.json").unlink()
+    assert "baseline" not in models_of(demo)
+    assert "baseline: the run is not finished" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_comparison_in_a_directory_is_left_out_and_its_own_page_named(
@@ -151,8 +151,8 @@ def test_summary_rows_hold_the_table_in_words(tmp_path: Path) -> None:
     assert task == "banking77"
     table = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
     assert table["distilled"]["Accuracy"] == "91.8\u00a0%"
-    assert table["control"]["Agreement with teacher"] == "93.6\u00a0%"
-    assert table["control"]["Latency p50"] == "–"
+    assert table["baseline"]["Agreement with teacher"] == "93.6\u00a0%"
+    assert table["baseline"]["Latency p50"] == "–"
 
 
 def test_the_rows_of_every_split_are_read(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
 def test_runs_without_a_trained_model_still_make_a_page(tmp_path: Path) -> None:
     html, page = page_of(tmp_path, write_run(tmp_path / "cut", "truncate", {"model": "m", "layers": 3}))
     assert headings(html) == ["Reproduce it"]
-    assert "demiglace truncate m --layers 3 -o" in page.text
+    assert "demiglace truncate m --layers 3 -o cut" in page.text
 
 
 def test_sets_beside_the_task_have_their_table(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_sets_beside_the_task_have_their_table(tmp_path: Path) -> None:
     found = {"hans": {"metrics": {"accuracy": 0.61}, "rows": 30000}}
     write_run(demo / "ood", "evaluate", {"model": str(demo / "distilled"), "data": ["hans"]}, sets=found)
     html, page = page_of(tmp_path, demo)
-    assert "Other sets" in headings(html) and "61.0\u00a0%" in page.text
+    assert "Other sets" in headings(html) and "61.0" in page.text
 
 
 def hostile_runs(root: Path) -> Path:
@@ -116,7 +116,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
-@pytest.mark.parametrize("name", ["teacher", "student", "distilled", "control", "evaluate-control", "export"])
+@pytest.mark.parametrize("name", ["teacher", "student", "distilled", "baseline", "evaluate-baseline", "export"])
 def test_a_printed_command_is_the_command_that_ran(tmp_path: Path, name: str) -> None:
     import shlex
 

@@ -11,8 +11,8 @@ from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfi
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.registry import METHODS, is_file
-from demiglace.results.cells import CONTROLS
 from demiglace.results.contrasts import Contrast, read_contrasts
+from demiglace.results.schema import BASELINES
 
 Options = Mapping[str, Any]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -249,7 +249,7 @@ def _check(grid: Grid, controls: bool) -> None:
     for label, options in grid.methods.items():
         if (name := method_name(label, options)) not in METHODS and not is_file(name):
             raise ConfigError(f"methods.{label}: {unknown('method', name, METHODS)}")
-    missing = [c for c in CONTROLS if c not in grid.methods or method_name(c, grid.methods[c]) != c]
+    missing = [c for c in BASELINES if c not in grid.methods or method_name(c, grid.methods[c]) != c]
     if controls and missing:
         raise ConfigError(
             f"methods: {' and '.join(missing)} missing; what a method gains is told against these controls. Add "
@@ -318,7 +318,7 @@ def _check_replicates(grid: Grid) -> None:
 def _check_primary(grid: Grid) -> None:
     """Raise `ConfigError` for a contrast of two methods that `skip` leaves together on no student of a task."""
     for contrast in grid.primary:
-        pair = contrast.method, contrast.control
+        pair = contrast.method, contrast.baseline
         for task in contrast.tasks or grid.tasks:
             together = any(all(grid.has(task, s, m) for m in pair) for s in grid.students)
             if not together:
@@ -337,7 +337,7 @@ def _check_skip(grid: Grid, controls: bool) -> None:
         for method in methods:
             if method not in grid.methods:
                 raise ConfigError(f"skip.{label}: {unknown('method of this grid', method, grid.methods)}")
-            if controls and method in CONTROLS:
+            if controls and method in BASELINES:
                 raise ConfigError(
                     f"skip.{label}: {method} is a control, which the other methods are told against. Leave it in, or "
                     "waive the controls with --no-controls (or `controls: false` in the grid)."

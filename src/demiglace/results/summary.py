@@ -1,4 +1,4 @@
-"""The summary of a comparison: means over seeds, and the tests against the controls."""
+"""The summary of a comparison: means over seeds, and the tests against the baselines."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, POWER, mean_interval
-from demiglace.results.cells import CONTROLS, Average, CellRuns, Record, averages, name_of, outcomes
+from demiglace.results.cells import Average, CellRuns, Record, averages, cells_of, name_of
 from demiglace.results.contrasts import Contrast
 from demiglace.results.differences import IN_DOMAIN, OUT_OF_DOMAIN, SignificanceTests
+from demiglace.results.schema import BASELINES
 
 CORRECTION = "holm"
 _DIGITS = 12  # of a hash that are shown
@@ -24,7 +25,7 @@ def summarise(
     """Return the summary of a comparison's records (see `compare.records`), ready to be written as JSON.
 
     cells: one for each task, student, method and axes: its seeds, the missing ones, and for each set `metrics` (mean,
-    sd and values by seed), the other measures, `groups`, and `against` for each control: the test of the deciding
+    sd and values by seed), the other measures, `groups`, and `against` for each baseline: the test of the deciding
     metric, see `compare.against.Differences`. averages: over the tasks, in domain (GLUE's macro average: the mean over
     tasks of the mean of a task's metrics) and out of domain, and their `against`. primary: the tests that the grid
     declares; the only ones that are corrected for one another. protocol: see `compare.protocol.declaration`; declared:
@@ -34,7 +35,7 @@ def summarise(
     `seeds` holds the units that runs are paired by: seeds, or the numbers of replicates (`unit`).
     """
     students = [r for r in records if r["role"] == "student"]
-    done = outcomes(students)
+    done = cells_of(students)
     found = SignificanceTests(done, home, primary, dict.fromkeys(map(name_of, students)))
     return {
         "level": LEVEL,
@@ -42,7 +43,7 @@ def summarise(
         "power": POWER,
         "correction": CORRECTION,
         "least_seeds": LEAST_SEEDS,
-        "controls": list(CONTROLS),
+        "baselines": list(BASELINES),
         "unit": next((r["unit"] for r in students if "unit" in r), "seed"),
         "primary": found.primary,
         "protocol": protocol,
@@ -86,7 +87,7 @@ def _described(cell: CellRuns, found: SignificanceTests) -> dict[str, Any]:
         "method_name": first["method_name"],
         "axes": dict(cell.axes),
         "searched": first.get("searched", {}),
-        "control": found.is_control(cell),
+        "baseline": found.is_baseline(cell),
         "seeds": list(cell.runs),
         "missing": list(cell.missing),
         "runs": [r["run"] for r in runs],
@@ -120,9 +121,9 @@ def _set(cell: CellRuns, name: str, differences: SignificanceTests) -> dict[str,
 
 def _average(average: Average, found: SignificanceTests) -> dict[str, Any]:
     against: dict[str, dict[str, Any]] = {}
-    for (key, where, control), result in found.of_average.items():
+    for (key, where, baseline), result in found.of_average.items():
         if key == average.key:
-            against.setdefault(where, {})[control] = result
+            against.setdefault(where, {})[baseline] = result
     first, seeds = average.cells[0], average.seeds
     return {
         "student": first.student,
