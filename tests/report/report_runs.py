@@ -10,6 +10,7 @@ from demiglace.config.options import build, flatten
 from demiglace.runs.directory import open_run
 
 _CONFIGS = {
+    "clean": configs.CleanConfig,
     "finetune": configs.FinetuneConfig,
     "truncate": configs.TruncateConfig,
     "distill": configs.DistillConfig,

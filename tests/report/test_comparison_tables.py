@@ -9,6 +9,7 @@ import pytest
 from comparison_kit import change, one_task, write_comparison
 
 from demiglace.report.comparison import labels
+from demiglace.report.comparison.charts import cost_charts
 from demiglace.report.comparison.detail_tables import by_task_table, cost_table, measure_table
 from demiglace.report.comparison.detail_tables import test_tables as tables_of_tests
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
@@ -136,3 +137,29 @@ def test_every_run_leads_to_its_measurements(home: Path, tmp_path: Path) -> None
     links = [row[-1].link for row in table.rows]
     assert table.columns[-1].title == "Measured in" and all(link.endswith(".evaluation/") for link in links)
     assert all((tmp_path / link).is_dir() for link in links) and len(set(links)) == len(links)
+
+
+def test_an_int8_export_is_shown_where_its_own_score_was_measured(tmp_path: Path) -> None:
+    home = one_task(tmp_path)
+    titles = [c.title for c in cost_table(read_comparison(home, "t")).columns]
+    assert "Accuracy, int8" not in titles and not any(
+        s.small for s in cost_charts(read_comparison(home, "t"))[0].series
+    )
+
+    def score(cell: dict) -> None:
+        for artefact in cell["artefacts"]:
+            artefact["metrics"] = {"accuracy": 0.61 if artefact["precision"] == "int8" else 0.7}
+
+    change(home, "cells", score)
+    found = read_comparison(home, "t")
+    assert rows_of(cost_table(found))["none"]["Accuracy, int8"] == "61.0"
+    latency, size = cost_charts(found)
+    tips = [p.title for s in latency.series if s.small for p in s.points]
+    assert "none, int8: 61.0, 3.29\u00a0ms" in tips and len(tips) == 3
+    assert all("exports in lower precision, with their own scores" in c.note for c in (latency, size))
+
+
+def test_the_baseline_is_never_below_another_mark(home: Path) -> None:
+    for drawn in cost_charts(read_comparison(home, "t")):
+        assert drawn.series[-1].style == "baseline" and drawn.series[-1].radius > drawn.series[-2].radius
+        assert len(drawn.bands) == 1 and "around no teacher" in drawn.note

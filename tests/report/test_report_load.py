@@ -7,8 +7,10 @@ from comparison_kit import write_comparison
 from report_runs import ROWS, write_demo, write_run, write_training
 
 from demiglace.errors import RunError
+from demiglace.report.runs.charts import charts_of
 from demiglace.report.runs.load import collect, summary_rows
 from demiglace.report.runs.schema import Model
+from demiglace.report.runs.verdict import verdict
 from demiglace.results.run_log import read_log
 from demiglace.runs.directory import open_run
 
@@ -179,3 +181,47 @@ def test_a_log_with_repeated_and_torn_lines_is_read(tmp_path: Path) -> None:
 
 def test_no_log_is_an_empty_log(tmp_path: Path) -> None:
     assert not read_log(tmp_path / "log.jsonl").losses
+
+
+def test_an_external_teacher_is_the_teacher(tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere" / "my-model"
+    options = {"teacher": str(outside), "layers": 3, "method": "rail-kd-l"}
+    student = write_training(tmp_path / "runs" / "student", "distill", options, 0.9, method="rail-kd-l")
+    models = models_of(student)
+    assert [(m.name, m.role, m.method) for m in models.values()] == [
+        ("my-model", "teacher", "external model"),
+        ("student", "distilled", "rail-kd-l"),
+    ]
+    assert models["student"].teacher == "my-model" and models["my-model"].scores == {}
+    sets = {"banking77": {"metrics": {"accuracy": 0.95, "macro_f1": 0.94}, "rows": ROWS["test"]}}
+    measured = write_run(tmp_path / "runs" / "e", "evaluate", {"model": str(outside), "data": ["banking77"]}, sets=sets)
+    page = collect([student, measured])
+    assert page.experiments[0].split == "test" and page.experiments[0].score(page.experiments[0].models[0]) == 0.95
+    headline = verdict(page.experiments[0], page).headline.replace("\u00a0", " ")
+    assert headline == "The 3-layer student keeps 94.7 % of the teacher’s accuracy (90.0 against 95.0)."
+
+
+def test_a_baseline_does_not_make_its_model_a_teacher(tmp_path: Path) -> None:
+    options = {"teacher": "org/base", "layers": 3, "method": "none"}
+    assert [*models_of(write_training(tmp_path / "s", "distill", options, 0.9, method="none"))] == ["s"]
+
+
+def test_an_exported_file_has_its_own_scores(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    assert all(not a.scores for a in collect([demo]).artefacts)
+    manifest = json.loads((demo / "export" / "manifest.json").read_text())
+    manifest["artefacts"][-1]["metrics"] = {"accuracy": 0.905}
+    (demo / "export" / "manifest.json").write_text(json.dumps(manifest))
+    page = collect([demo])
+    assert [a.name for a in page.artefacts if a.scores] == ["ONNX int8"]
+    latency = next(c for c in charts_of(page.experiments[0], page.artefacts) if c.title == "Accuracy against latency")
+    assert [p.title for s in latency.series if s.small for p in s.points] == [
+        "ONNX int8 · distilled: 90.5, 1.60\u00a0ms"
+    ]
+    assert "exported files, with their own scores" in latency.note
+    sets = {"banking77": {"metrics": {"accuracy": 0.917}, "rows": 3080}}
+    options = {"model": str(demo / "export" / "model.onnx"), "data": ["banking77"]}
+    manifest["artefacts"][2]["file"] = options["model"]
+    (demo / "export" / "manifest.json").write_text(json.dumps(manifest))
+    write_run(demo / "evaluate-file", "evaluate", options, sets=sets)
+    assert {a.name: a.scores for a in collect([demo]).artefacts if a.scores}["ONNX fp32"] == {"accuracy": 0.917}

@@ -264,7 +264,10 @@ def _tested(comparison: Comparison, plain: str) -> str:
     if test["power"] is None:
         return (
             f"↑ and ↓: better and worse than `{plain}` by the test of an earlier version of demiglace: a paired t-test "
-            "over seeds, corrected over all methods and tasks, and a bootstrap interval that leaves out 0."
+            f"over seeds with {test['correction'].capitalize()}'s correction over all methods and sets of the table "
+            f"(of the averages: over all averages; p < {test['alpha']:g}), and a paired bootstrap interval of "
+            f"{test['level']:.0%} over rows and seeds that excludes 0. No arrow: no significant difference, fewer than "
+            f"{test['least_seeds']} seeds, or a task's second metric, which is not tested."
         )
     return (
         f"↑ and ↓: better and worse than `{plain}` (p < {test['alpha']:g}). {_TEST.format(unit=unit)} Arrows in "
