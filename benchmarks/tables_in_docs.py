@@ -97,14 +97,14 @@ def times(summary: Summary, _: str) -> Lines:
     others = [o for o in RATIOS_TO if any(method == o for _, method in names)]
     lines = [["student", "method", *tasks, *(f"against {o}" for o in others)]]
     for student, method in names:
-        mine = [seconds.get((student, method, task)) for task in tasks]
-        ratios = [_ratio(mine, [seconds.get((student, other, task)) for task in tasks]) for other in others]
-        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in mine), *ratios])
+        own = [seconds.get((student, method, task)) for task in tasks]
+        ratios = [_ratio(own, [seconds.get((student, other, task)) for task in tasks]) for other in others]
+        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in own), *ratios])
     return lines
 
 
-def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> str:
-    both = [m / t for m, t in zip(mine, theirs, strict=True) if m is not None and t is not None]
+def _ratio(own: Sequence[float | None], others: Sequence[float | None]) -> str:
+    both = [m / t for m, t in zip(own, others, strict=True) if m is not None and t is not None]
     return f"{statistics.fmean(both):.2f}" if both else "–"
 
 

@@ -34,7 +34,7 @@ def test_ticks_of_narrow_and_wide_ranges(low: float, high: float) -> None:
 
 
 def test_epochs_get_whole_ticks() -> None:
-    assert all(t == int(t) for t in nice_ticks(1, 3, whole=True))
+    assert all(t == int(t) for t in nice_ticks(1, 3, integers=True))
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=700))

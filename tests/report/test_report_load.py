@@ -55,20 +55,22 @@ def test_paths_typed_in_another_working_directory_are_found(tmp_path: Path, monk
     assert models_of(Path())["distilled"].teacher == "teacher"
 
 
-def test_a_path_that_fits_two_runs_is_no_answer(tmp_path: Path) -> None:
+def test_a_path_that_fits_two_runs_is_neither_of_them(tmp_path: Path) -> None:
     for place in ("a", "b"):
         write_training(tmp_path / place / "x" / "teacher", "finetune", {"model": "m"}, 0.9, layers=6)
     options = {"teacher": "elsewhere/x/teacher", "layers": 3}
     student = write_training(tmp_path / "student", "distill", options, 0.9)
     models = models_of(tmp_path / "a" / "x", tmp_path / "b" / "x", student)
-    assert models["student"].teacher is None
-    assert {"a/x/teacher", "b/x/teacher", "student"} == set(models)  # names are told apart by their paths
+    assert models["student"].teacher == "elsewhere/x/teacher"  # neither of the two
+    assert {"a/x/teacher", "b/x/teacher", "student", "elsewhere/x/teacher"} == set(models)
 
 
 @pytest.mark.parametrize("reference", ["", "/", "..", "\0", "x" * 10_000, "teacher\n"])
-def test_a_teacher_that_is_no_path_of_a_run_is_no_run(tmp_path: Path, reference: str) -> None:
+def test_a_teacher_that_is_no_run_is_external(tmp_path: Path, reference: str) -> None:
     student = write_training(tmp_path / "student", "distill", {"teacher": reference or " ", "layers": 3}, 0.9)
-    assert models_of(student)["student"].teacher is None
+    models = models_of(student)
+    assert models["student"].teacher != "student"
+    assert [m.role for m in models.values()] == (["teacher", "distilled"] if reference else ["distilled"])
 
 
 def test_a_distillation_without_a_teacher_is_a_baseline(tmp_path: Path) -> None:

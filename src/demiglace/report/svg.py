@@ -28,7 +28,7 @@ class Series:
     """A line or a set of marks."""
 
     label: str
-    style: str  # its class: teacher, baseline, whole, front, or s1 to s5
+    style: str  # its class: teacher, baseline, total, front, or s1 to s5
     points: tuple[Point, ...]
     joined: bool = True
     shape: str = "circle"  # of its marks: square, diamond, triangle, down (a triangle on its tip), cross, "" for none
@@ -71,11 +71,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class Curve:
-    """Data of one series, before scaling: (x, y, title) each."""
+    """Data of one series before scaling."""
 
     label: str
     style: str
-    data: tuple[tuple[float, float, str], ...]
+    data: tuple[tuple[float, float, str], ...]  # x, y, tip
     joined: bool = True
     shape: str = "circle"
     small: bool = False
@@ -87,7 +87,7 @@ def chart(
     curves: Sequence[Curve],
     write_y: Callable[[float], str],
     *,
-    whole_x: bool = False,
+    integer_x: bool = False,
     from_zero: bool = False,
     decades: bool = False,
     least_span: float = 0.0,
@@ -96,7 +96,7 @@ def chart(
 ) -> Chart | None:
     """Scale curves to one pair of axes; None where there is no curve.
 
-    whole_x: ticks of x are integers. from_zero: x begins at 0. decades: y is logarithmic where the values span more
+    integer_x: ticks of x are integers. from_zero: x begins at 0. decades: y is logarithmic where the values span more
     than a factor of 20, as losses do. least_span: the least range of y, so that noise does not fill the axis. bands:
     ranges of y to shade. note: a sentence below the legend.
     """
@@ -106,7 +106,7 @@ def chart(
     ys = [*ys, *(end for band in bands for end in band)]
     missing = max(0.0, least_span - (max(ys) - min(ys))) / 2
     ys = [*ys, min(ys) - missing, max(ys) + missing]
-    x_ticks = nice_ticks(0 if from_zero else min(xs), max(xs), whole=whole_x)
+    x_ticks = nice_ticks(0 if from_zero else min(xs), max(xs), integers=integer_x)
     logarithmic = decades and min(ys) > 0 and max(ys) > _STEEP * min(ys)
     y_ticks = powers_of_ten(min(ys), max(ys)) if logarithmic else nice_ticks(min(ys), max(ys))
     x_at, y_at = _scale(x_ticks, LEFT, RIGHT), _scale(y_ticks, BOTTOM, TOP, logarithmic)
@@ -128,9 +128,9 @@ def chart(
 
 
 def _scale(ticks: Sequence[float], start: float, end: float, logarithmic: bool = False) -> Callable[[float], float]:
-    place = math.log10 if logarithmic else float
-    low, high = place(ticks[0]), place(ticks[-1])
-    return lambda value: start + (end - start) * (place(value) - low) / (high - low)
+    position = math.log10 if logarithmic else float
+    low, high = position(ticks[0]), position(ticks[-1])
+    return lambda value: start + (end - start) * (position(value) - low) / (high - low)
 
 
 def _summary(curves: Sequence[Curve], write_y: Callable[[float], str]) -> str:
@@ -143,13 +143,13 @@ def _summary(curves: Sequence[Curve], write_y: Callable[[float], str]) -> str:
     return "; ".join(clauses) + "."
 
 
-def nice_ticks(low: float, high: float, most: int = 5, whole: bool = False) -> list[float]:
+def nice_ticks(low: float, high: float, most: int = 5, integers: bool = False) -> list[float]:
     """Return at most `most` round numbers (1, 2 or 5 times a power of ten) that cover low to high."""
     size = max(abs(low), abs(high))
     span = next(s for s in (high - low, size, 1.0) if s > max(1e-12, 1e-9 * size))  # all but equal: any range around
     power = 10.0 ** math.floor(math.log10(span / most))
     steps = (m * power * scale for scale in (1, 10, 100) for m in (1, 2, 5))
-    fits = (s for s in steps if math.ceil(high / s) - math.floor(low / s) < most and (not whole or s >= 1))
+    fits = (s for s in steps if math.ceil(high / s) - math.floor(low / s) < most and (not integers or s >= 1))
     step = next(fits)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [i * step for i in range(first, max(last, first + 1) + 1)]

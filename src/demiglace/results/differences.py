@@ -92,7 +92,7 @@ class SignificanceTests:
         self.of_average = {key: test.result for key, test in self._of_average.items()}
 
     def is_baseline(self, cell: CellRuns) -> bool:
-        """Return whether a cell's method is one of its student's two standing baselines."""
+        """Return whether a cell's method is one of the two baselines of its student."""
         return cell.method in (self._labels[cell.student, baseline] for baseline in BASELINES)
 
     def _baselines(self, student: str, method: str) -> dict[str, str]:
@@ -179,9 +179,9 @@ class SignificanceTests:
         if not contrast.average:
             cell = method.cells[0]
             return self._of_set.get((cell.name, cell.first["in_domain"], baseline))
-        whole = [c for c in self._cells.values() if c.name[1:] == method.key]
+        every = [c for c in self._cells.values() if c.name[1:] == method.key]
         known = self._of_average.get((method.key, IN_DOMAIN, baseline))
-        return known if known is not None and len(whole) == len(pairs) else self._average(method, other, own=True)
+        return known if known is not None and len(every) == len(pairs) else self._average(method, other, own=True)
 
     def _apply_correction(self, declared: Sequence[tuple[Result, _Test | None]]) -> list[Result]:
         """Correct and decide all tests; return the primary entries, each with its `metric` and `test`."""

@@ -45,9 +45,9 @@ def shipped(comparison: Comparison) -> Key | None:
 def _is_significantly_better(comparison: Comparison, key: Key) -> bool:
     """Return whether it beats no teacher: a better mean, a test that confirms it, and no test against it."""
     baseline, sign = comparison.without_teacher(key), comparison.sign
-    ours, theirs = comparison.score(key), None if baseline is None else comparison.score(baseline)
+    score, reference = comparison.score(key), None if baseline is None else comparison.score(baseline)
     found = verdicts(comparison, key)
-    ahead = ours is not None and theirs is not None and sign * ours > sign * theirs
+    ahead = score is not None and reference is not None and sign * score > sign * reference
     return ahead and "better" in found and "worse" not in found
 
 

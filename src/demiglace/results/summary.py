@@ -1,4 +1,4 @@
-"""The summary of a comparison: means over seeds, and the tests against the baselines."""
+"""Summarise a comparison: means over seeds, and the tests against the baselines."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,18 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the summary of a comparison's records (see `compare.records`), ready to be written as JSON.
 
-    cells: one for each task, student, method and axes: its seeds, the missing ones, and for each set `metrics` (mean,
-    sd and values by seed), the other measures, `groups`, and `against` for each baseline: the test of the deciding
-    metric, see `compare.against.Differences`. averages: over the tasks, in domain (GLUE's macro average: the mean over
-    tasks of the mean of a task's metrics) and out of domain, and their `against`. primary: the tests that the grid
-    declares; the only ones that are corrected for one another. protocol: see `compare.protocol.declaration`; declared:
-    whether the primary tests were declared before the runs, a sentence. teachers: by task; of replicates' teachers the
-    mean. provenance: when and on what the runs were trained.
+    - cells: one for each task, student, method and axes, with its seeds and the missing ones. Each of its `sets` has
+      `metrics` (mean, sd and values by seed), the other measures, `groups`, and `against` for each baseline: the test
+      of the deciding metric, see `results.differences.SignificanceTests`.
+    - averages: over the tasks, in domain (GLUE's macro average: the mean over tasks of the mean of a task's metrics)
+      and out of domain, and their `against`.
+    - primary: the tests that the grid declares; only these are corrected for multiple testing.
+    - declared: a sentence on whether the primary tests were declared before the runs.
+    - teachers: by task; with one for each replicate, means.
+    - provenance: when and on what the runs were trained.
 
-    `seeds` holds the units that runs are paired by: seeds, or the numbers of replicates (`unit`).
+    protocol: see `compare.protocol.declaration`. `seeds` holds the units that runs are paired by: seeds, or the numbers
+    of replicates (`unit`).
     """
     students = [r for r in records if r["role"] == "student"]
     done = cells_of(students)
@@ -71,7 +74,7 @@ def _declared(primary: Sequence[Contrast], protocol: Mapping[str, Any] | None) -
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation over seeds (n − 1), the mean's t interval (none of both for one seed), the values."""
+    """Return mean, standard deviation (n − 1), t interval of the mean (both None with one seed), and the values."""
     sd = statistics.stdev(values) if len(values) > 1 else None
     mean = statistics.fmean(values)
     return {"mean": mean, "sd": sd, "interval": mean_interval(mean, sd, len(values)), "values": list(values)}
@@ -106,7 +109,7 @@ def _described(cell: CellRuns, found: SignificanceTests) -> dict[str, Any]:
 
 
 def _set(cell: CellRuns, name: str, differences: SignificanceTests) -> dict[str, Any]:
-    """One set's results over seeds."""
+    """Return the results on one set over seeds."""
     found = [r["sets"][name] for r in cell.runs.values() if name in r["sets"]]
     metrics = {m: spread([f["metrics"][m] for f in found]) for m in found[0]["metrics"]}
     extras = {e: spread([f[e] for f in found]) for e in _EXTRAS if all(e in f for f in found)}
@@ -140,7 +143,7 @@ def _average(average: Average, found: SignificanceTests) -> dict[str, Any]:
 
 
 def _teachers(records: Sequence[Record]) -> dict[str, Any]:
-    """The teachers by task. Of several, one for each replicate: means, and as `run` the directory that holds all."""
+    """Return the teachers by task. With one for each replicate: means, and as `run` the directory that holds all."""
     kept = ("run", "evaluation", "in_domain", "sets", "parameters", "layers", "bytes", "seconds", "latency_ms", "rows")
     found = {}
     for task in dict.fromkeys(r["task"] for r in records):
@@ -156,7 +159,7 @@ def _teachers(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """The mean of numbers, of mappings entry by entry; of anything else the first."""
+    """Return the mean of numbers, of mappings entry by entry; of anything else the first value."""
     first = values[0]
     if isinstance(first, Mapping):
         return {name: _mean([v[name] for v in values]) for name in first if all(name in v for v in values)}
@@ -166,7 +169,7 @@ def _mean(values: Sequence[Any]) -> Any:
 
 
 def _provenance(records: Sequence[Record]) -> dict[str, Any]:
-    """The first and the last day of training; machines, versions and precisions, each once."""
+    """Return the first and the last day of training; machines, versions and precisions, each once."""
     days = sorted(r["finished"][: len("2026-01-31")] for r in records if r.get("finished"))
     found: dict[str, Any] = {"first": days[0], "last": days[-1]} if days else {}
     for name in ("machine", "versions", "precision"):

@@ -126,7 +126,7 @@ def learning_charts(comparison: Comparison) -> tuple[Chart, ...]:
             curves += [Curve(name, style, points, shape=shape)] if points else []
         title = f"{format.shorten(task, 40)}, {metric_of(metric).phrase} on validation rows"
         span = _LEAST_POINTS if metric_of(metric).unit == "points" else 0.0
-        found.append(chart(title, "epoch", curves, _axis(metric), whole_x=True, least_span=span))
+        found.append(chart(title, "epoch", curves, _axis(metric), integer_x=True, least_span=span))
     return tuple(c for c in found if c is not None)
 
 

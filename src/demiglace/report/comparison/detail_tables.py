@@ -24,7 +24,7 @@ class _Test:
     """One difference from a baseline."""
 
     key: Key
-    place: str
+    on: str  # a set or an average
     metric: str
     baseline: str
     found: Difference
@@ -75,8 +75,8 @@ def _of_sets(comparison: Comparison, own: bool) -> Iterator[_Test]:
         for s in (s for s in cell.sets.values() if s.own == own):
             name = labels.set_name(s.name, own, cell.task)
             several = not own and len(comparison.tasks) > 1
-            place = f"{name}, of {format.shorten(cell.task, 40)}" if several else name
-            yield from (_Test(cell.key, place, s.metric, baseline, d) for baseline, d in s.against.items())
+            on = f"{name}, of {format.shorten(cell.task, 40)}" if several else name
+            yield from (_Test(cell.key, on, s.metric, baseline, d) for baseline, d in s.against.items())
 
 
 def _of_averages(found: list[tuple[Key, Mapping[str, Difference]]]) -> Iterator[_Test]:
@@ -101,7 +101,7 @@ def _row(comparison: Comparison, test: _Test) -> tuple[Cell, ...]:
     found = test.found
     return (
         Cell(labels.name_of(test.key, comparison)),
-        Cell(test.place),
+        Cell(test.on),
         Cell(format.shorten(test.baseline, 40)),
         *_numbers(found, test.metric),
         Cell(" ".join(map(format.probability, found.mcnemar)) or format.MISSING),
@@ -110,7 +110,7 @@ def _row(comparison: Comparison, test: _Test) -> tuple[Cell, ...]:
 
 
 def _numbers(found: Difference, metric: str) -> tuple[Cell, ...]:
-    """The difference, its interval, p and the corrected p."""
+    """Return the difference, its interval, p and the corrected p."""
     return (
         Cell(format.signed(found.difference, metric), found.difference),
         Cell(format.interval_in_words(found, metric), None if found.interval is None else found.interval[0]),

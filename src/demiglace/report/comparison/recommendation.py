@@ -180,8 +180,8 @@ def _figures(comparison: Comparison, key: Key, ship: Key) -> tuple[tuple[str, st
         exploratory = is_exploratory(comparison, key, "none")
         better_than = "better than no teacher, exploratory" if exploratory else "significantly better than no teacher"
         found.append((f"{better} of {len(tested)}", f"{tasks} {better_than}"))
-    for ours, theirs, thing in costs(comparison, ship):
-        share = ratio(ours, theirs) if ours and theirs else ""
+    for own, other, thing in costs(comparison, ship):
+        share = ratio(own, other) if own and other else ""
         whose = f": {format.shorten(ship[0], 40)}" if labels.has_students(comparison) else ""
         found += [(share, f"of the teacher’s {thing.removeprefix('the ')}{whose}")] if share else []
     return tuple(found)
@@ -197,19 +197,19 @@ def _of(comparison: Comparison, key: Key) -> str:
 
 def retained_quality_note(comparison: Comparison, key: Key) -> str:
     """Return the share of the teachers' score that a student keeps, and its costs."""
-    ours, theirs = comparison.score(key), comparison.teacher_score()
-    if not ours or not theirs or comparison.sign < 0:
+    own, other = comparison.score(key), comparison.teacher_score()
+    if not own or not other or comparison.sign < 0:
         return ""
-    score = format.score(theirs, comparison.metric)
+    score = format.score(other, comparison.metric)
     reached = "teachers reach" if len(comparison.tasks) > 1 else "teacher reaches"
-    kept = f"{labels.name_of(key, comparison)} keeps {format.share(ours / theirs)} of what the {reached} ({score})"
+    kept = f"{labels.name_of(key, comparison)} keeps {format.share(own / other)} of what the {reached} ({score})"
     parts = [f"{ratio(own, its)} of {thing}" for own, its, thing in costs(comparison, key) if own is not None and its]
     return f"{kept}, at {format.listed(parts)}." if parts else f"{kept}."
 
 
-def ratio(ours: float | None, theirs: float | None) -> str:
+def ratio(own: float | None, other: float | None) -> str:
     """Return a ratio as ``77 %``."""
-    return format.percent((ours or 0) / (theirs or 1))
+    return format.percent((own or 0) / (other or 1))
 
 
 def costs(comparison: Comparison, key: Key) -> list[tuple[float | None, float | None, str]]:

@@ -94,7 +94,7 @@ def _primary(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_average(average: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], inside: bool) -> dict[str, Any]:
-    """What an average is of: its tasks, those that have such sets, and their runs."""
+    """Return the columns that describe an average: its tasks with such sets, and their runs."""
     own = [c for c in cells if all(c[k] == average[k] for k in ("student", "method", "axes")) and has_sets(c, inside)]
     runs = [run for c in own for seed, run in zip(c["seeds"], c["runs"], strict=True) if seed in average["seeds"]]
     return {
@@ -139,12 +139,12 @@ def _listed(values: Sequence[float] | None) -> str:
 
 
 def _tested(line: Mapping[str, Any], against: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for each baseline, or the line as it is where there is none."""
+    """Return a line for each baseline, or the line as it is where there is none."""
     return [{**line, "against": baseline, **_test(t)} for baseline, t in against.items()] or [{**line}]
 
 
 def _test(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a test; those that an earlier version did not write are empty."""
+    """Return the columns of a test; those that an earlier version did not write are empty."""
     low, high = found["ci"] or (None, None)
     names = ("family", "difference", "se", "df", "p", "p_corrected", "verdict", "mde", "mde_alpha")
     return {k: found.get(k) for k in names} | {

@@ -89,7 +89,7 @@ def _learning(experiment: Experiment) -> Chart | None:
     curves = [Curve(m.name, style[m.name], points) for m in experiment.models if (points := _epoch_points(m, metric))]
     name = metric_of(metric).title
     return chart(
-        f"{name} on validation rows", "epoch", curves, _axis(metric), whole_x=True, least_span=_least_points(metric)
+        f"{name} on validation rows", "epoch", curves, _axis(metric), integer_x=True, least_span=_least_points(metric)
     )
 
 
@@ -121,7 +121,7 @@ def loss_terms(name: str, log: Log) -> Chart | None:
     ]
     if "loss" in log.losses:
         total = tuple((x, y, "") for x, y in downsample(log.losses["loss"]))
-        curves.insert(0, Curve("total loss", "whole", total))
+        curves.insert(0, Curve("total loss", "total", total))
     return chart(f"Loss of {name}, terms before weighting", "step", curves, short, decades=True)
 
 

@@ -58,7 +58,7 @@ def external_name(reference: Any, names: Mapping[Path, str]) -> str:
     """Return the name of a model that is no run of the report: of a path on this machine the last part."""
     path = Path(str(reference))
     path = path.parent if path.name == "model" and path.parent.name else path
-    name = path.name if path.is_absolute() else str(path)
+    name = path.name if path.is_absolute() and path.name else str(path)
     return f"{name} (external)" if name in names.values() else name
 
 

@@ -163,7 +163,7 @@ def _model(record: Record, records: Sequence[Record], names: Mapping[Path, str])
 def _teacher_name(record: Record, names: Mapping[Path, str]) -> str | None:
     """Return the name of a teacher that is no run of the report."""
     reference = record.config.get("teacher")
-    return external_name(reference, names) if isinstance(reference, str) and reference else None
+    return external_name(reference, names) if isinstance(reference, str) and reference.strip() else None
 
 
 def _external_teachers(

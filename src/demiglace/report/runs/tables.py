@@ -40,12 +40,14 @@ def artefact_table(artefacts: Sequence[Artefact]) -> Table:
         values = [None if t is None else (t.p50 if which == "p50" else t.p95) for t in found]
         return numbers(f"{which}, batch\u00a0{batch}", values, format.milliseconds, -1)
 
+    metrics = dict.fromkeys(metric for a in artefacts for metric in a.scores)
     columns = [
         (Column("Artefact", text=True), [Cell(_artefact(a)) for a in artefacts]),
         (Column("File", text=True), [Cell(format.shorten(a.file.rsplit("/", 1)[-1], 40)) for a in artefacts]),
         numbers("Size", [a.size for a in artefacts], format.size, -1),
         *(latency(batch, which) for batch in (1, 32) for which in ("p50", "p95")),
         numbers("Peak memory", [a.peak_memory and 1e6 * a.peak_memory for a in artefacts], format.size, -1),
+        *(_scores(metric, [a.scores.get(metric) for a in artefacts], 0) for metric in metrics),
         numbers("Same label as PyTorch", [a.label_agreement for a in artefacts], format.share),
         numbers("Largest logit difference", [a.largest_difference for a in artefacts], format.small),
     ]

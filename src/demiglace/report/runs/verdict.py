@@ -67,12 +67,12 @@ def _kept(experiment: Experiment, student: Model, teacher: Model) -> str:
     metric = experiment.metrics[0]
     own, its = experiment.score(student), experiment.score(teacher)
     assert own is not None and its is not None
-    name, ours, theirs = metric_of(metric).phrase, format.score(own, metric), format.score(its, metric)
+    name, shown, other = metric_of(metric).phrase, format.score(own, metric), format.score(its, metric)
     if its > 0 and metric_of(metric).higher_is_better:
         verb = "keeps" if own <= its else "reaches"
-        quality = f"{verb} {format.share(own / its)} of the teacher’s {name} ({ours} against {theirs})"
+        quality = f"{verb} {format.share(own / its)} of the teacher’s {name} ({shown} against {other})"
     else:
-        quality = f"has {name} {ours} against the teacher’s {theirs}"
+        quality = f"has {name} {shown} against the teacher’s {other}"
     saved = " and ".join(filter(None, (_size(student, teacher), _speed(student, teacher))))
     return f"The {_called(student)} {quality}{' ' if saved else ''}{saved}."
 
@@ -139,16 +139,16 @@ def baseline_of(student: Model, models: list[Model]) -> Model | None:
 def against_baseline(experiment: Experiment, student: Model, baseline: Model) -> str:
     """Return how the baseline compares with the student, and what the gap means."""
     metric = experiment.metrics[0]
-    ours, theirs = experiment.score(student), experiment.score(baseline)
-    assert ours is not None and theirs is not None
+    shown, other = experiment.score(student), experiment.score(baseline)
+    assert shown is not None and other is not None
     start = "The baseline, a student of the same depth trained without the teacher’s signals, reaches"
-    value = format.score(theirs, metric)
-    gap = abs(ours - theirs)
+    value = format.score(other, metric)
+    gap = abs(shown - other)
     size = format.size_in_words(gap, metric)
-    if format.score(ours, metric) == value:
+    if format.score(shown, metric) == value:
         return f"{start} the same {value}: no gain from the teacher is visible here."
-    direction = "less" if theirs < ours else "more"
-    better = (ours > theirs) == metric_of(metric).higher_is_better
+    direction = "less" if other < shown else "more"
+    better = (shown > other) == metric_of(metric).higher_is_better
     return f"{start} {value}, {size} {direction}: {_meaning(experiment, student, gap, better)}."
 
 
