@@ -59,7 +59,7 @@ def changed(content: dict, **sections) -> dict:
             "entry 2: unknown method of this grid 'non'; did you mean 'none'",
         ),
         ({"primary": [{"method": "none", "control": "none"}]}, "method and baseline are both 'none'"),
-        ({"primary": [{"method": "none"}]}, "primary, entry 1: --control must be given"),
+        ({"primary": [{"method": "none"}]}, "primary, entry 1: --baseline must be given"),
         ({"primary": [PAIR, PAIR]}, "entry 2: the same contrast is given twice"),
         ({"primary": [PAIR | {"tasks": ["mod"]}]}, "tasks: unknown task of this grid 'mod'; did you mean 'mood'"),
         ({"primary": [PAIR | {"tasks": "averages"}]}, "did you mean 'average'"),
