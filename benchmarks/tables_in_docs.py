@@ -1,12 +1,12 @@
 """Write the tables of docs/results/encoders.md from the committed summaries.
 
     python benchmarks/tables_in_docs.py            # writes them
-    python benchmarks/tables_in_docs.py --check    # exits with 1 if the page differs
+    python benchmarks/tables_in_docs.py --check    # exits with 1 where the page differs
 
 In the page, a line `<!-- table: NAME -->` begins a table and `<!-- end -->` ends it. NAME is a directory in
 benchmarks/results and a title of its tables.md (`encoders half: in domain`), or
 
-- `DIRECTORY differences`: the averages and their differences from both controls, with confidence intervals;
+- `DIRECTORY differences`: the averages and their differences from both baselines, with confidence intervals;
 - `DIRECTORY groups SET`: the parts of an out-of-domain set, such as HANS's heuristics;
 - `DIRECTORY times`: seconds of training by task, and the mean over the tasks of their ratio to other methods.
 """
@@ -19,7 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demiglace.report.text_tables import label, markdown, result_tables, score_text
+from demiglace.report import format
+from demiglace.report.comparison.result_tables import result_tables
+from demiglace.report.text_tables import markdown
+from demiglace.results.parse import label, upgrade
+from demiglace.results.schema import SeedStats
 from demiglace.runs.files import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -32,13 +36,13 @@ Lines = list[list[str]]
 
 
 def with_tables(page: str, results: Path) -> str:
-    """Return the page with all tables rebuilt. Raises `KeyError` for an unknown table."""
+    """Return the page with every table written again. Raises `KeyError` for a name that is no table."""
     return _BLOCK.sub(lambda found: f"{found[1]}\n{table(results / found[2], found[3])}\n{found[4]}", page)
 
 
 def table(directory: Path, name: str) -> str:
     """Return a table in Markdown."""
-    summary = read_json(directory / "summary.json")
+    summary = upgrade(read_json(directory / "summary.json"))
     kind, _, rest = name.partition(" ")
     if kind in _EXTRA_TABLES:
         return _markdown(_EXTRA_TABLES[kind](summary, rest))
@@ -47,19 +51,19 @@ def table(directory: Path, name: str) -> str:
 
 
 def differences(summary: Summary, _: str) -> Lines:
-    """Return a line per student and method with all tasks: the average, and its difference from each control."""
-    controls, tasks = summary["controls"], {c["task"] for c in summary["cells"]}
-    lines = [["student", "method", "average", *(f"against {c}" for c in controls)]]
+    """Return a line for each student and method with all tasks: its average and its differences from the baselines."""
+    baselines, tasks = summary["baselines"], {c["task"] for c in summary["cells"]}
+    lines = [["student", "method", "average", *(f"against {c}" for c in baselines)]]
     for average in (a for a in summary["averages"] if {*a["tasks"]} == tasks):
         found = average["in_domain"]
         tests = average["against"].get("in_domain", {})
-        differences_to_controls = [_difference(tests[c]) if c in tests else "–" for c in controls]
-        lines.append([average["student"], label(average), score_text("accuracy", found), *differences_to_controls])
+        apart = [_difference(tests[c]) if c in tests else "–" for c in baselines]
+        lines.append([average["student"], label(average), _stats("average", found), *apart])
     return lines
 
 
 def _difference(test: Mapping[str, Any]) -> str:
-    """Format a difference with its interval and p; p of an exploratory test is marked as uncorrected."""
+    """Return a difference with its interval and p; p of an exploratory test is marked as uncorrected."""
     exploratory = test.get("family") == "exploratory"
     p, kind = (test["p"], " uncorrected") if exploratory else (test["p_corrected"], "")
     interval = "" if test["ci"] is None else f" ({100 * test['ci'][0]:+.1f} to {100 * test['ci'][1]:+.1f})"
@@ -67,36 +71,40 @@ def _difference(test: Mapping[str, Any]) -> str:
     return f"{100 * test['difference']:+.1f}{interval}{shown}".replace("-", "−")
 
 
+def _stats(metric: str, found: Mapping[str, Any]) -> str:
+    return format.mean_and_deviation(SeedStats(found["mean"], found["sd"], ()), metric)
+
+
 def groups(summary: Summary, name: str) -> Lines:
-    """Return a line for the teacher and each method: the main metric on each group of a set."""
+    """Return a line for the teacher and each method: the deciding metric on each part of a set."""
     cells = [c for c in summary["cells"] if c["sets"].get(name, {}).get("groups")]
     parts = list(cells[0]["sets"][name]["groups"])
     metric = cells[0]["sets"][name]["metric"]
-    teacher_groups = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
+    teacher = summary["teachers"][cells[0]["task"]]["sets"][name]["groups"]
     lines = [["method", *(part.replace("_", " ") for part in parts)]]
-    lines.append(["teacher", *(f"{100 * teacher_groups[part]['metrics'][metric]:.1f}" for part in parts)])
+    lines.append(["teacher", *(format.score(teacher[part]["metrics"][metric], metric) for part in parts)])
     for cell in cells:
         found = cell["sets"][name]["groups"]
-        lines.append([label(cell), *(score_text(metric, found[part][metric]) for part in parts)])
+        lines.append([label(cell), *(_stats(metric, found[part][metric]) for part in parts)])
     return lines
 
 
 def times(summary: Summary, _: str) -> Lines:
-    """Return a line per student and method: seconds of training by task, and ratios to other methods."""
+    """Return a line for each student and method: seconds of training by task, and ratios to other methods."""
     tasks = list(dict.fromkeys(c["task"] for c in summary["cells"]))
     seconds = {(c["student"], label(c), c["task"]): c["train_seconds"]["mean"] for c in summary["cells"]}
     names = dict.fromkeys((student, method) for student, method, _ in seconds)
     others = [o for o in RATIOS_TO if any(method == o for _, method in names)]
     lines = [["student", "method", *tasks, *(f"against {o}" for o in others)]]
     for student, method in names:
-        values = [seconds.get((student, method, task)) for task in tasks]
-        ratios = [_ratio(values, [seconds.get((student, other, task)) for task in tasks]) for other in others]
-        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in values), *ratios])
+        own = [seconds.get((student, method, task)) for task in tasks]
+        ratios = [_ratio(own, [seconds.get((student, other, task)) for task in tasks]) for other in others]
+        lines.append([student, method, *("–" if s is None else f"{s:,.0f} s" for s in own), *ratios])
     return lines
 
 
-def _ratio(values: Sequence[float | None], other_values: Sequence[float | None]) -> str:
-    both = [m / t for m, t in zip(values, other_values, strict=True) if m is not None and t is not None]
+def _ratio(own: Sequence[float | None], others: Sequence[float | None]) -> str:
+    both = [m / t for m, t in zip(own, others, strict=True) if m is not None and t is not None]
     return f"{statistics.fmean(both):.2f}" if both else "–"
 
 
@@ -123,7 +131,9 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     updated = with_tables(page, RESULTS)
     if parser.parse_args().check:
-        sys.exit(f"{PAGE} differs from its results; run {__file__} without --check." if updated != page else 0)
+        sys.exit(
+            f"{PAGE} does not have the tables of its results; run {__file__} without --check." if updated != page else 0
+        )
     PAGE.write_text(updated, encoding="utf-8")
 
 

@@ -1,10 +1,10 @@
-"""A sample report within a minute, from real runs: a small grid of tiny models on sentences made here.
+"""Write a sample report within a minute, from real runs: a small grid of tiny models on generated sentences.
 
     python examples/report_demo.py --output runs/report-demo
 
-Two tasks are learnt from scratch: `mood`, whether a sentence speaks well of its thing (a "not" turns the word after
-it), and `order`, whether an animal is named before a colour. A teacher of four layers for each; students of two, by
-three methods with three seeds; and sentences longer than those of training as out-of-domain rows.
+Two tasks are trained from scratch: `mood`, whether a sentence has more praise than blame ("not" negates the next
+word), and `order`, whether an animal or a colour comes first. Each task has a teacher of four layers, and students of
+two layers by three methods with three seeds. Sentences longer than those of training are out of domain.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TRAINING = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "max_length": 32}
 
 
 def mood(generator: random.Random, length: int) -> tuple[str, str]:
-    """A sentence and whether it has more praise than blame; some of either is negated."""
+    """Return a sentence and whether it has more praise than blame; some words are negated."""
     score, words = 0, []
     while not score or len(words) < length:
         praise = generator.random() < 0.5
@@ -37,7 +37,7 @@ def mood(generator: random.Random, length: int) -> tuple[str, str]:
 
 
 def order(generator: random.Random, length: int) -> tuple[str, str]:
-    """A sentence with one animal and one colour, and which of them comes first."""
+    """Return a sentence with one animal and one colour, and which of them comes first."""
     words = [generator.choice(FILLERS) for _ in range(length)]
     animal, colour = generator.sample(range(length), 2)
     words[animal], words[colour] = generator.choice(ANIMALS), generator.choice(COLOURS)
@@ -45,7 +45,7 @@ def order(generator: random.Random, length: int) -> tuple[str, str]:
 
 
 def write_rows(file: Path, make, count: int, lengths: range, seed: int) -> str:
-    """A CSV file of distinct rows; returns its path."""
+    """Write a CSV file of distinct rows; return its path."""
     generator, rows = random.Random(seed), {}
     while len(rows) < count:
         text, label = make(generator, generator.choice(lengths))
@@ -57,7 +57,7 @@ def write_rows(file: Path, make, count: int, lengths: range, seed: int) -> str:
 
 
 def write_model(path: Path) -> str:
-    """An untrained classifier of four layers of width 64, with a tokenizer of the words above; returns its path."""
+    """Write an untrained classifier of four layers of width 64 with a tokenizer of the words above; return its path."""
     words = [*SPECIAL, *GOOD, *BAD, *ANIMALS, *COLOURS, *FILLERS, "not"]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -72,19 +72,19 @@ def write_model(path: Path) -> str:
     return str(path)
 
 
-def grid(place: Path) -> dict:
-    """The comparison's grid, its rows and model written below `place`."""
+def grid(directory: Path) -> dict:
+    """Return the grid of the comparison; its rows and model are written below `directory`."""
     tasks = {}
     for name, make in (("mood", mood), ("order", order)):
         splits = {"data": (800, 1), "validation": (200, 2), "test": (300, 3)}
         files = {
-            s: write_rows(place / name / f"{s}.csv", make, n, range(6, 11), seed) for s, (n, seed) in splits.items()
+            s: write_rows(directory / name / f"{s}.csv", make, n, range(6, 11), seed) for s, (n, seed) in splits.items()
         }
-        longer = write_rows(place / name / "longer.csv", make, 200, range(14, 20), 4)
+        longer = write_rows(directory / name / "longer.csv", make, 200, range(14, 20), 4)
         tasks[name] = files | {"evaluate": {"sets": [longer]}}
     return {
         "tasks": tasks,
-        "teacher": {"model": write_model(place / "untrained"), **TRAINING, "epochs": 16},
+        "teacher": {"model": write_model(directory / "untrained"), **TRAINING, "epochs": 16},
         "students": {"half": {"layers": 2}},
         "methods": {"none": {}, "vanilla-kd": {}, "rail-kd-l": {}},
         "defaults": TRAINING,

@@ -10,6 +10,7 @@ from demiglace.config.options import build, flatten
 from demiglace.runs.directory import open_run
 
 _CONFIGS = {
+    "clean": configs.CleanConfig,
     "finetune": configs.FinetuneConfig,
     "truncate": configs.TruncateConfig,
     "distill": configs.DistillConfig,
@@ -100,15 +101,15 @@ def artefact(name: str, role: str, file: str, megabytes: float, milliseconds: fl
 
 
 def write_demo(
-    root: Path, *, teacher: float = 0.928, student: float = 0.918, control: float = 0.915, method: str = "rail-kd-l"
+    root: Path, *, teacher: float = 0.928, student: float = 0.918, baseline: float = 0.915, method: str = "rail-kd-l"
 ) -> Path:
-    """The runs of a demo below `root`: teacher, truncated model, distilled student, control, evaluation, export."""
+    """The runs of a demo below `root`: teacher, truncated model, distilled student, baseline, evaluation, export."""
     write_training(root / "teacher", "finetune", {"model": "minilm", "epochs": 3}, teacher, layers=6)
     write_run(root / "student", "truncate", {"model": str(root / "teacher"), "layers": 3})
     distilled = {"teacher": str(root / "teacher"), "layers": 3, "method": method, "epochs": 4}
     write_training(root / "distilled", "distill", distilled, student, capture=12.4)
-    write_training(root / "control", "finetune", {"model": str(root / "student"), "epochs": 4}, control)
-    for name, agreement in (("distilled", 0.952), ("control", 0.936)):
+    write_training(root / "baseline", "finetune", {"model": str(root / "student"), "epochs": 4}, baseline)
+    for name, agreement in (("distilled", 0.952), ("baseline", 0.936)):
         options = {"model": str(root / name), "data": ["banking77"], "teacher": str(root / "teacher")}
         found = {"banking77": {"metrics": scores(student), "rows": 3080, "agreement": agreement}}
         write_run(root / f"evaluate-{name}", "evaluate", options, sets=found)

@@ -33,28 +33,30 @@ def test_it_names_the_base_on_the_hub_and_no_local_path(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
     local = write_training(tmp_path / "own", "finetune", {"model": str(tmp_path / "bert")}, 0.9)
     assert read(model_card(local, {})).data.base_model is None
-    assert "**Began with:** bert" in model_card(local, {})
+    assert "**Initialised from:** bert" in model_card(local, {})
 
 
-def test_a_comparison_gives_the_controls_score_and_the_layers_kept(tmp_path: Path) -> None:
+def test_a_comparison_gives_the_baselines_score_and_the_layers_kept(tmp_path: Path) -> None:
     start = write_run(tmp_path / "start", "truncate", {"model": "m", "layers": 2}, keep=[0, 3])
     teacher = write_training(tmp_path / "teacher", "finetune", {"model": "m"}, 0.95)
     for method, accuracy in (("none", 0.7), ("pkd", 0.8)):
         options = {"teacher": str(teacher), "student": str(start), "method": method}
         write_training(tmp_path / method / "seed-0", "distill", options, accuracy, method=method)
     text = model_card(tmp_path / "pkd" / "seed-0", {})
-    assert "| test | Accuracy | 80.0 % | 95.0 % | 70.0 % |" in text
+    assert "| test | Accuracy | 80.0 | 95.0 | 70.0 |" in text
     assert "layers kept: 0, 3, counted from 0" in text
     assert "70.0" not in model_card(tmp_path / "none" / "seed-0", {}).split("No teacher |")[0]
 
 
-def test_the_control_is_not_called_distilled(tmp_path: Path) -> None:
+def test_the_baseline_is_not_called_distilled(tmp_path: Path) -> None:
     teacher = write_training(tmp_path / "teacher", "finetune", {"model": "org/base"}, 0.9, layers=6)
     options = {"teacher": str(teacher), "method": "none"}
     text = model_card(
         write_training(tmp_path / "none" / "seed-0", "distill", options, 0.7, layers=3, method="none"), {}
     )
-    assert "A student of 3 layers, cut from a model of 6 and trained on the labels alone, without a teacher." in text
+    assert (
+        "A student of 3 layers, truncated from a model of 6 and trained on the labels alone, without a teacher." in text
+    )
     assert read(text).data.tags == ["demiglace"] and "distilled" not in text
 
 
@@ -90,11 +92,11 @@ def test_names_that_the_hub_has_not_are_not_given_to_it(tmp_path: Path) -> None:
     assert card.data.model_name
 
 
-def test_the_control_of_a_grids_axis_is_that_of_the_same_value(tmp_path: Path) -> None:
+def test_the_baseline_of_a_grids_axis_is_that_of_the_same_value(tmp_path: Path) -> None:
     for method, rate, accuracy in (("none", 0.1, 0.6), ("none", 0.2, 0.7), ("pkd", 0.2, 0.8)):
         run = tmp_path / "sst2" / "half" / method / f"lr={rate}" / "seed-0"
         write_training(run, "distill", {"teacher": str(tmp_path / "t"), "method": method}, accuracy, method=method)
-    assert "| test | Accuracy | 80.0 % | – | 70.0 % |" in model_card(run, {})
+    assert "| test | Accuracy | 80.0 | – | 70.0 |" in model_card(run, {})
 
 
 def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
     write_card(demo / "export", str(demo / "distilled"), export=demo / "export")
     text = (demo / "export" / "README.md").read_text("utf-8")
     assert read(text).data.eval_results
-    assert "| ONNX int8 | 17.6 MB | 1.6 ms | 32.0 ms | 99.2 % |" in text
+    assert "| ONNX int8 | 17.6 MB | 1.60 ms | 32.0 ms | 99.2 % |" in text.replace("\u00a0", " ")
     assert "PyTorch teacher" not in text and 'InferenceSession("model.onnx")' in text
     assert read(text).data.library_name == "onnx" and "onnx" in read(text).data.tags
     assert read_manifest(demo / "export")["artefacts"]
@@ -116,7 +118,7 @@ def test_a_regressors_card_prints_its_number(tmp_path: Path) -> None:
 
 def test_a_model_without_a_manifest_has_a_card_too(tmp_path: Path) -> None:
     text = model_card(tmp_path / "elsewhere", {})
-    assert read(text).data.eval_results is None and "no manifest tells how it was trained" in text
+    assert read(text).data.eval_results is None and "no manifest records how it was trained" in text
 
 
 def test_hostile_names_change_neither_metadata_nor_page(tmp_path: Path) -> None:

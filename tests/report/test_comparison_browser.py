@@ -102,7 +102,7 @@ def test_a_heading_sorts_by_number_and_keeps_the_notes(browser: Any, pages: dict
 
 def test_the_tests_unfold_and_sort_from_the_keyboard(browser: Any, pages: dict[str, str]) -> None:  # noqa: F811
     page, _ = opened(browser, pages["plain"])
-    tests = page.locator("details", has_text="Tests: the tasks’ own rows")
+    tests = page.locator("details", has_text="Tests: the tasks’ rows")
     assert tests.locator("table").is_hidden()
     tests.locator("summary").focus()
     page.keyboard.press("Enter")

@@ -9,9 +9,9 @@ import pytest
 from comparison_kit import change, one_task, write_comparison
 
 from demiglace.report.comparison import labels
-from demiglace.report.comparison.detail_tables import cost_table
+from demiglace.report.comparison.charts import cost_charts
+from demiglace.report.comparison.detail_tables import by_task_table, cost_table, measure_table
 from demiglace.report.comparison.detail_tables import test_tables as tables_of_tests
-from demiglace.report.comparison.measures import by_task_table, measure_table
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
 from demiglace.report.format import probability
 from demiglace.report.tables import Table
@@ -58,15 +58,15 @@ def test_lower_calibration_errors_are_better(tmp_path: Path) -> None:
 def test_costs_name_what_they_are_of(home: Path) -> None:
     rows = rows_of(cost_table(read_comparison(home, "t")))
     wanted = {
-        "Parameters": "23.8\u00a0M", "File size": "95.2\u00a0MB", "Teacher capture": "6.0\u00a0s",
-        "Training, a seed": "43\u00a0s", "Latency, fp32 export": "6.6\u00a0ms", "Latency, int8": "3.3\u00a0ms",
+        "Parameters": "23.8\u00a0M", "File size": "95.2\u00a0MB", "Teacher capture": "6.00\u00a0s",
+        "Training, one seed": "43.0\u00a0s", "Latency, fp32 export": "6.58\u00a0ms", "Latency, int8": "3.29\u00a0ms",
         "File size, int8": "23.8\u00a0MB", "Same label, int8": "97.3\u00a0%",
     }  # fmt: skip
     assert rows["vanilla-kd"] == {"Method": "vanilla-kd", **wanted}
-    assert rows["none"]["Teacher capture"] == "0.0\u00a0s"
+    assert rows["none"]["Teacher capture"] == "0\u00a0s"
     assert (rows["teacher"]["Latency, fp32 export"], rows["teacher"]["Latency, int8"]) == (
         "14.5\u00a0ms",
-        "7.2\u00a0ms",
+        "7.25\u00a0ms",
     )
 
 
@@ -74,10 +74,10 @@ def test_every_test_is_there_with_all_its_p(home: Path) -> None:
     found = read_comparison(home, "t")
     tables = dict(tables_of_tests(found))
     assert [len(t.rows) for t in tables.values()] == [2 * 4, 4, 2 * 4, 4]
-    titles = [c.title for c in tables["the tasks’ own rows"].columns]
+    titles = [c.title for c in tables["the tasks’ rows"].columns]
     row = next(
         dict(zip(titles, (c.text for c in row), strict=True))
-        for row in tables["the tasks’ own rows"].rows
+        for row in tables["the tasks’ rows"].rows
         if [c.text for c in row[:3]] == ["rail-kd-l", "sst2", "none"]
     )
     own = json.loads((home / "summary.json").read_text())["cells"]
@@ -137,3 +137,29 @@ def test_every_run_leads_to_its_measurements(home: Path, tmp_path: Path) -> None
     links = [row[-1].link for row in table.rows]
     assert table.columns[-1].title == "Measured in" and all(link.endswith(".evaluation/") for link in links)
     assert all((tmp_path / link).is_dir() for link in links) and len(set(links)) == len(links)
+
+
+def test_an_int8_export_is_shown_where_its_own_score_was_measured(tmp_path: Path) -> None:
+    home = one_task(tmp_path)
+    titles = [c.title for c in cost_table(read_comparison(home, "t")).columns]
+    assert "Accuracy, int8" not in titles and not any(
+        s.small for s in cost_charts(read_comparison(home, "t"))[0].series
+    )
+
+    def score(cell: dict) -> None:
+        for artefact in cell["artefacts"]:
+            artefact["metrics"] = {"accuracy": 0.61 if artefact["precision"] == "int8" else 0.7}
+
+    change(home, "cells", score)
+    found = read_comparison(home, "t")
+    assert rows_of(cost_table(found))["none"]["Accuracy, int8"] == "61.0"
+    latency, size = cost_charts(found)
+    tips = [p.title for s in latency.series if s.small for p in s.points]
+    assert "none, int8: 61.0, 3.29\u00a0ms" in tips and len(tips) == 3
+    assert all("exports in lower precision, with their own scores" in c.note for c in (latency, size))
+
+
+def test_the_baseline_is_never_below_another_mark(home: Path) -> None:
+    for drawn in cost_charts(read_comparison(home, "t")):
+        assert drawn.series[-1].style == "baseline" and drawn.series[-1].radius > drawn.series[-2].radius
+        assert len(drawn.bands) == 1 and "around no teacher" in drawn.note

@@ -65,15 +65,15 @@ def test_a_click_or_a_key_on_a_heading_sorts(browser: Any, pages: dict[str, str]
     names = lambda: [n.split(" ")[0] for n in table.locator("tbody th").all_inner_texts()]  # noqa: E731
     head = table.locator("thead th", has_text="Accuracy")
     head.locator("button").click()
-    assert names() == ["control", "distilled", "teacher"] and head.get_attribute("aria-sort") == "ascending"
+    assert names() == ["baseline", "distilled", "teacher"] and head.get_attribute("aria-sort") == "ascending"
     head.locator("button").focus()
     page.keyboard.press("Enter")
-    assert names() == ["teacher", "distilled", "control"] and head.get_attribute("aria-sort") == "descending"
+    assert names() == ["teacher", "distilled", "baseline"] and head.get_attribute("aria-sort") == "descending"
     latency = table.locator("thead th", has_text="Latency p50").locator("button")
     latency.click()
-    assert names() == ["distilled", "teacher", "control"]  # what was not measured comes last
+    assert names() == ["distilled", "teacher", "baseline"]  # what was not measured comes last
     latency.click()
-    assert names() == ["teacher", "distilled", "control"]
+    assert names() == ["teacher", "distilled", "baseline"]
     assert table.locator("[aria-sort]").count() == 1
 
 

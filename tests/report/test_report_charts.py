@@ -34,7 +34,7 @@ def test_ticks_of_narrow_and_wide_ranges(low: float, high: float) -> None:
 
 
 def test_epochs_get_whole_ticks() -> None:
-    assert all(t == int(t) for t in nice_ticks(1, 3, whole=True))
+    assert all(t == int(t) for t in nice_ticks(1, 3, integers=True))
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=700))
@@ -85,10 +85,10 @@ def test_a_demo_has_all_charts(tmp_path: Path) -> None:
         "Training loss (log scale)",
     ]
     learning, latency, _, terms, losses = charts
-    assert [s.style for s in learning.series] == ["teacher", "s1", "control"]
-    assert [p.title for p in latency.series[0].points] == ["teacher: 92.8\u00a0%, 14.5\u00a0ms"]
-    assert [s.label for s in terms.series] == ["whole loss", "labels", "soft labels", "layers"]
-    assert [s.label for s in losses.series] == ["teacher", "control"]
+    assert [s.style for s in learning.series] == ["teacher", "s1", "baseline"]
+    assert [p.title for p in latency.series[0].points] == ["teacher: 92.8, 14.5\u00a0ms"]
+    assert [s.label for s in terms.series] == ["total loss", "labels", "soft labels", "layers"]
+    assert [s.label for s in losses.series] == ["teacher", "baseline"]
 
 
 def test_charts_without_data_are_left_out(tmp_path: Path) -> None:
@@ -115,3 +115,27 @@ def test_a_mapping_that_changed_often_is_cut_and_says_so(tmp_path: Path) -> None
     (found,) = heat_maps(experiment_of(run))
     assert len(found.rows) + found.left_out == 100 and len(found.rows) < 30
     assert found.rows[1][0] == "step 1"
+
+
+def test_noise_does_not_fill_an_axis_and_is_marked(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo", teacher=0.9181, student=0.918, baseline=0.9179)
+    latency = next(c for c in charts_of(experiment_of(demo)) if c.title == "Accuracy against latency")
+    heights = [p.y for s in latency.series for p in s.points]
+    assert max(heights) - min(heights) < (BOTTOM - TOP) / 20
+    ((top, bottom),) = latency.bands
+    assert TOP < top < bottom < BOTTOM and "points, where differences are noise." in latency.note
+    assert (bottom - top) < 0.55 * (BOTTOM - TOP)
+
+
+def test_a_baseline_is_drawn_last_and_wider_than_the_others(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path / "demo")
+    size = next(c for c in charts_of(experiment_of(demo)) if c.title == "Accuracy against size")
+    assert size.series[-1].style == "baseline"
+    assert size.series[-1].radius > max(s.radius for s in size.series[:-1])
+
+
+def test_a_least_span_widens_an_axis_around_its_values() -> None:
+    drawn = chart("t", "x", [Curve("c", "s1", ((1, 0.50, ""), (2, 0.51, "")))], str, least_span=0.2)
+    assert drawn is not None
+    low, high = (float(t.label) for t in (drawn.y_ticks[0], drawn.y_ticks[-1]))
+    assert low <= 0.405 and high >= 0.605

@@ -21,7 +21,7 @@ def test_tables_of_runs(tmp_path: Path) -> None:
     found = {(r["row"], r["column"]): r["value"] for r in rows if r["table"] == "models of banking77"}
     assert {r["number"] for r in rows if r["table"] == "models of banking77"} == {"1", "2", "3"}
     assert float(found["teacher", "Accuracy"]) == 0.928
-    assert "**92.8\u00a0%**" in files["tables.md"] and r"\textbf{92.8" in files["tables.tex"]
+    assert "**92.8**" in files["tables.md"] and r"\textbf{92.8" in files["tables.tex"]
     models = json.loads(files["results.json"])[0]["rows"]
     assert [m["Accuracy"] for m in models] == [0.928, 0.918, 0.915]
 

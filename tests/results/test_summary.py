@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from demiglace.evaluation.significance import PairedDifference, holm_correction, mcnemar, paired_t_test
-from demiglace.report.comparison.table_files import long_csv, write_tables
-from demiglace.report.text_tables import latex, markdown, result_tables
+from demiglace.report.comparison.result_tables import result_tables
+from demiglace.report.comparison.table_files import long_csv, primary_csv, write_tables
+from demiglace.report.tables import Cell, Table
+from demiglace.report.text_tables import latex, markdown
 from demiglace.results.contrasts import Contrast
 from demiglace.results.summary import summarize
 
@@ -74,6 +76,14 @@ def summary(tmp_path: Path) -> dict[str, Any]:
     return summarize(records(tmp_path), tmp_path)
 
 
+def titles_of(table: Table) -> list[str]:
+    return [column.title for column in table.columns]
+
+
+def texts_of(row: tuple[Cell, ...]) -> list[str]:
+    return [cell.text.replace("\u00a0", " ") for cell in row]
+
+
 def cell(summary: dict[str, Any], task: str, method: str) -> dict[str, Any]:
     return next(c for c in summary["cells"] if (c["task"], c["method"]) == (task, method))
 
@@ -90,7 +100,7 @@ def test_means_and_deviations(summary: dict[str, Any], tmp_path: Path) -> None:
     assert cell(summary, "sst2", "none")["train_seconds"]["mean"] == 4.0
 
 
-def test_differences_from_both_controls(summary: dict[str, Any], tmp_path: Path) -> None:
+def test_differences_from_both_baselines(summary: dict[str, Any], tmp_path: Path) -> None:
     ours, theirs = (
         cell(summary, "rte", m)["sets"]["rte"]["metrics"]["accuracy"]["values"] for m in ("rail & co", "none")
     )
@@ -110,8 +120,8 @@ def test_differences_from_both_controls(summary: dict[str, Any], tmp_path: Path)
     assert cell(summary, "rte", "none")["sets"]["rte"]["against"].keys() == {"vanilla-kd"}
 
 
-def against(summary: dict[str, Any], task: str, method: str, name: str, control: str = "none") -> dict[str, Any]:
-    return cell(summary, task, method)["sets"][name]["against"][control]
+def against(summary: dict[str, Any], task: str, method: str, name: str, baseline: str = "none") -> dict[str, Any]:
+    return cell(summary, task, method)["sets"][name]["against"][baseline]
 
 
 def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
@@ -122,7 +132,7 @@ def test_only_primary_tests_are_corrected(tmp_path: Path) -> None:
     )
     found = summarize(records(tmp_path), tmp_path, contrasts)
     entries = found["primary"]
-    assert [(e["method"], e["control"], e["tasks"], e["average"]) for e in entries] == [
+    assert [(e["method"], e["baseline"], e["tasks"], e["average"]) for e in entries] == [
         ("rail & co", "vanilla-kd", ["sst2"], False),
         ("rail & co", "vanilla-kd", ["rte"], False),
         ("vanilla-kd", "none", ["sst2", "rte"], True),
@@ -158,7 +168,7 @@ def test_equivalence_counts_contrasts_whose_runs_are_missing(tmp_path: Path) -> 
     assert both["p_corrected"] == pytest.approx(min(1.0, 2 * alone["p"]))
 
 
-def test_a_primary_contrast_may_have_any_control(tmp_path: Path) -> None:
+def test_a_primary_contrast_may_have_any_baseline(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in (*RIGHT, "pkd") for s in SEEDS]
     found = summarize(rows, tmp_path, [Contrast("rail & co", "pkd", None, False, None)])
     assert found["primary"][0]["test"]["difference"] == pytest.approx(
@@ -180,7 +190,7 @@ def test_a_declared_contrast_without_runs_is_counted_and_named(tmp_path: Path) -
     assert [row[6].text for row in table.rows] == ["better", "not tested: runs are missing"]
     write_tables(summarize(gone, tmp_path, contrasts), tmp_path / "tables")
     lines = list(csv.DictReader((tmp_path / "tables" / "primary.csv").open()))
-    assert [(x["control"], x["verdict"]) for x in lines] == [
+    assert [(x["baseline"], x["verdict"]) for x in lines] == [
         *(("none", "better"), ("vanilla-kd", "not tested: runs are missing"))
     ]
 
@@ -240,7 +250,7 @@ def test_tables_speak_of_replicates(tmp_path: Path) -> None:
     assert found["unit"] == "replicate" and "over 5 replicates" in captions and "seed" not in captions
 
 
-def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_path: Path) -> None:
+def test_averages_are_compared_with_the_baselines(summary: dict[str, Any], tmp_path: Path) -> None:
     of = {a["method"]: a for a in summary["averages"]}
     ours, theirs = (of[m]["in_domain"]["values"] for m in ("rail & co", "none"))
     found = of["rail & co"]["against"]["in_domain"]["none"]
@@ -255,13 +265,13 @@ def test_averages_are_compared_with_the_controls(summary: dict[str, Any], tmp_pa
     ].get("in_domain", {})
 
 
-def test_the_control_is_the_method_of_that_label(tmp_path: Path) -> None:
+def test_the_baseline_is_the_method_of_that_label(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
     short = [record(tmp_path, "rte", "none-short", s, method_name="none") for s in SEEDS]
     found = summarize(short + rows, tmp_path)
     ours, theirs = (cell(found, "rte", m)["sets"]["rte"]["metrics"]["accuracy"]["mean"] for m in ("rail & co", "none"))
     assert against(found, "rte", "rail & co", "rte")["difference"] == pytest.approx(ours - theirs)
-    assert [c["method"] for c in found["cells"] if c["control"]] == ["none", "vanilla-kd"]
+    assert [c["method"] for c in found["cells"] if c["baseline"]] == ["none", "vanilla-kd"]
     assert "none" in cell(found, "rte", "none-short")["sets"]["rte"]["against"]
     alone = summarize(short + [r for r in rows if r["method"] != "none"], tmp_path)
     assert "none" in cell(alone, "rte", "rail & co")["sets"]["rte"]["against"]  # nothing else is without a teacher
@@ -328,7 +338,7 @@ def test_averages_over_tasks(summary: dict[str, Any]) -> None:
     assert average["out_of_domain"]["mean"] != average["in_domain"]["mean"]
 
 
-def test_axes_have_their_own_control(tmp_path: Path) -> None:
+def test_axes_have_their_own_baseline(tmp_path: Path) -> None:
     rows = [record(tmp_path, "rte", m, s) | {"axes": {"lr": lr}} for m in RIGHT for s in SEEDS for lr in (0.1, 0.2)]
     found = summarize(rows, tmp_path)
     assert len(found["cells"]) == 6
@@ -340,7 +350,7 @@ def test_files_of_tables(summary: dict[str, Any], tmp_path: Path) -> None:
     assert json.loads(files["summary.json"]) == summary
     rows = list(csv.DictReader(io.StringIO(files["results.csv"])))
     students = [r for r in rows if r["method"] in RIGHT and r["set"] != "average"]
-    assert len(students) == 2 * 2 * (1 + 1 + 2)  # tasks, sets, and the controls that each method stands against
+    assert len(students) == 2 * 2 * (1 + 1 + 2)  # tasks, sets, and the baselines that each method stands against
     assert {r["verdict"] for r in students if r["method"] == "rail & co" and r["against"] == "none"} == {"better"}
     first = students[0]
     assert list(map(float, first["values"].split())) == pytest.approx(
@@ -353,7 +363,7 @@ def test_files_of_tables(summary: dict[str, Any], tmp_path: Path) -> None:
     text = files["tables.md"]
     best = cell(summary, "sst2", "rail & co")["sets"]["sst2"]["metrics"]["accuracy"]
     assert f"**{100 * best['mean']:.1f} ± {100 * best['sd']:.1f} (↑)**" in text
-    assert "none (control)" in text and "half: out of domain" in text
+    assert "none (baseline)" in text and "half: out of domain" in text
     assert r"rail \& co" in files["tables.tex"] and "NaN" not in files["summary.json"]
 
 
@@ -365,13 +375,13 @@ def test_a_table_shows_every_metric_of_a_task_and_what_it_cost(tmp_path: Path) -
         r["latency_ms"] = {"1": {"p50": 1.25}}
     summary = summarize(rows, tmp_path)
     inside, outside, cost = result_tables(summary)
-    assert inside.columns == ("method", "mrpc (accuracy, 400 rows)", "mrpc (f1, 400 rows)", "average")
+    assert titles_of(inside) == ["method", "mrpc (accuracy, 400 rows)", "mrpc (F1, 400 rows)", "average"]
     assert inside.rows[1][2].text == "52.0 ± 1.6" and len(outside.columns) == 3
-    assert cost.columns == (
-        *("method", "mrpc: training, s", "teacher's capture, s"),
-        *("parameters", "MB", "latency, ms"),
-    )
-    assert [e.text for e in cost.rows[0]] == ["none (control)", "4", "1", "10", "0.0", "1.2"]
+    assert titles_of(cost) == [
+        *("method", "mrpc: training", "teacher's capture"),
+        *("parameters", "file size", "latency"),
+    ]
+    assert texts_of(cost.rows[0]) == ["none (baseline)", "4.00 s", "1.00 s", "10.0", "40.0 B", "1.25 ms"]
     lines = list(csv.DictReader(io.StringIO(long_csv(summary))))
     assert [r["mean"] for r in lines if r["group"] == "short" and r["method"] == "none"] == ["0.25"]
     assert {r["against"] for r in lines if r["metric"] == "f1"} == {""}
@@ -383,7 +393,7 @@ def test_costs_are_means_over_the_tasks(tmp_path: Path) -> None:
         wide = r["task"] == "rte"
         r.update(parameters=20 if wide else 10, bytes=2e6 if wide else 1e6, latency_ms={"1": {"p50": 4 if wide else 1}})
     cost = result_tables(summarize(rows, tmp_path))[-1]
-    assert [e.text for e in cost.rows[0]][-3:] == ["15", "1.5", "2.5"]
+    assert texts_of(cost.rows[0])[-3:] == ["15.0", "1.50 MB", "2.50 ms"]
 
 
 def test_means_that_read_the_same_are_both_the_best(tmp_path: Path) -> None:
@@ -408,7 +418,7 @@ def test_an_average_over_fewer_tasks_is_not_shown(tmp_path: Path) -> None:
     rows = [r for r in records(tmp_path) if (r["task"], r["method"]) != ("rte", "rail & co")]
     table = result_tables(summarize(rows, tmp_path))[0]
     last = {row[0].text: row[-1] for row in table.rows}
-    assert last["rail & co"].text == "–" and last["vanilla-kd (control)"].best
+    assert last["rail & co"].text == "–" and last["vanilla-kd (baseline)"].best
 
 
 def test_the_teachers_have_an_average_where_all_of_them_were_measured(tmp_path: Path) -> None:
@@ -444,10 +454,10 @@ def test_a_search_s_finds_have_a_table(tmp_path: Path) -> None:
             r["searched"] = {"lr": 0.00013, "epochs": 3} | ({"method_options.T": 2} if r["method"] != "none" else {})
     table = result_tables(summarize(rows, tmp_path))[-1]
     head = ("sst2: lr", "sst2: epochs", "sst2: T", "rte: lr", "rte: epochs", "rte: T")
-    assert table.title == "half: options found by search" and {*table.columns} == {"method", *head}
-    found = {row[0].text: dict(zip(table.columns, [e.text for e in row], strict=True)) for row in table.rows}
-    assert found["rail & co"]["rte: T"] == "2" and found["none (control)"]["rte: T"] == "–"
-    assert found["none (control)"]["sst2: lr"] == "0.00013" and found["none (control)"]["sst2: epochs"] == "3"
+    assert table.title == "half: options found by search" and {*titles_of(table)} == {"method", *head}
+    found = {row[0].text: dict(zip(titles_of(table), texts_of(row), strict=True)) for row in table.rows}
+    assert found["rail & co"]["rte: T"] == "2" and found["none (baseline)"]["rte: T"] == "–"
+    assert found["none (baseline)"]["sst2: lr"] == "0.00013" and found["none (baseline)"]["sst2: epochs"] == "3"
 
 
 def test_tables_tell_when_and_on_what_they_were_made(tmp_path: Path) -> None:
@@ -486,7 +496,60 @@ def test_all_that_an_average_is_over_is_shown(tmp_path: Path) -> None:
     for r in rows:
         r["sets"]["adv_rte" if r["task"] == "rte" else "adv_sst2"]["metrics"]["f1"] = 0.3
     outside = result_tables(summarize(rows, tmp_path))[1]
-    assert [c.split(" (")[0] + c.split("(")[1].split(",")[0] for c in outside.columns[1:-1]] == [
-        *("adv_sst2accuracy", "adv_sst2f1", "adv_rteaccuracy", "adv_rtef1")
+    assert [c.split(" (")[0] + c.split("(")[1].split(",")[0] for c in titles_of(outside)[1:-1]] == [
+        *("adv_sst2accuracy", "adv_sst2F1", "adv_rteaccuracy", "adv_rteF1")
     ]
     assert "of the mean of a set's metrics" in outside.caption
+
+
+def test_a_summary_of_version_0_1_gives_the_same_tables(tmp_path: Path) -> None:
+    contrasts = (Contrast("rail & co", "none", None, False, 2.0),)
+    summary = summarize(records(tmp_path), tmp_path, contrasts)
+    old = {("controls" if k == "baselines" else k): v for k, v in summary.items()}
+    for part in ("cells", "primary"):
+        old[part] = [{("control" if k == "baseline" else k): v for k, v in entry.items()} for entry in summary[part]]
+    assert "baseline" not in old["cells"][0] and "baseline" not in old["primary"][0]
+    assert result_tables(old) == result_tables(summary)
+    assert long_csv(old) == long_csv(summary) and primary_csv(old) == primary_csv(summary)
+
+
+def test_sets_given_as_files_have_the_names_of_their_tasks(tmp_path: Path) -> None:
+    rows = records(tmp_path)
+    for r in rows:
+        own, other = f"data/{r['task']}/test.csv", f"data/{r['task']}/longer.csv"
+        found = dict(zip((own, other), r["sets"].values(), strict=True))
+        for name, old in zip(found, r["sets"], strict=True):
+            for file in (tmp_path / r["evaluation"]).glob(f"{old}.*"):
+                file.with_name(file.name.replace(old, name.replace("/", "-"), 1)).write_bytes(file.read_bytes())
+        r |= {"sets": found, "in_domain": own}
+    inside, outside, _ = result_tables(summarize(rows, tmp_path))
+    assert titles_of(inside)[1:3] == ["sst2 (accuracy, 400 rows)", "rte (accuracy, 400 rows)"]
+    assert titles_of(outside)[1:3] == [
+        "longer.csv of sst2 (accuracy, 100 rows)",
+        "longer.csv of rte (accuracy, 100 rows)",
+    ]
+    assert r"\label{tab:half-in-domain}" in latex(inside) and r"\label{tab:half-out-of-domain}" in latex(outside)
+
+
+def test_axes_are_named_alike_everywhere(tmp_path: Path) -> None:
+    rows = [
+        record(tmp_path, "rte", m, s, axes={"method_options.sampling": "step", "lr": 1e-4})
+        for m in RIGHT
+        for s in SEEDS
+    ]
+    summary = summarize(rows, tmp_path)
+    names = [row[0].text for row in result_tables(summary)[0].rows]
+    assert "rail & co, sampling step, lr 0.0001" in names
+    assert {r["axes"] for r in csv.DictReader(io.StringIO(long_csv(summary)))} == {"sampling step, lr 0.0001"}
+    caption = result_tables(summary)[0].caption
+    assert "better and worse than `none` (p < 0.05)" in caption
+
+
+def test_a_lower_error_is_the_best(tmp_path: Path) -> None:
+    rows = [record(tmp_path, "rte", m, s) for m in RIGHT for s in SEEDS]
+    for r in rows:
+        value = {"none": 0.1, "vanilla-kd": 0.3}.get(r["method"], 0.2)
+        r["sets"] = {"rte": r["sets"]["rte"] | {"metrics": {"accuracy": 0.5, "mse": value}}}
+    table = result_tables(summarize(rows, tmp_path))[0]
+    column = titles_of(table).index("rte (mean squared error, 400 rows)")
+    assert [row[column].text for row in table.rows if row[column].best] == ["0.100 ± 0.000"]

@@ -11,8 +11,8 @@ from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfi
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.registry import METHODS, is_file
-from demiglace.results.cells import CONTROLS
 from demiglace.results.contrasts import Contrast, read_contrasts
+from demiglace.results.schema import BASELINES
 
 Options = Mapping[str, Any]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -258,7 +258,7 @@ def _check(grid: Grid, controls: bool) -> None:
     for label, options in grid.methods.items():
         if (name := method_name(label, options)) not in METHODS and not is_file(name):
             raise ConfigError(f"methods.{label}: {unknown('method', name, METHODS)}")
-    missing = [c for c in CONTROLS if c not in grid.methods or method_name(c, grid.methods[c]) != c]
+    missing = [c for c in BASELINES if c not in grid.methods or method_name(c, grid.methods[c]) != c]
     if controls and missing:
         raise ConfigError(
             f"methods: {' and '.join(missing)} missing; every method is compared with these controls. Add "
@@ -327,7 +327,7 @@ def _check_replicates(grid: Grid) -> None:
 def _check_primary(grid: Grid) -> None:
     """Raise `ConfigError` for a primary contrast whose two methods have no student of a task in common."""
     for contrast in grid.primary:
-        pair = contrast.method, contrast.control
+        pair = contrast.method, contrast.baseline
         for task in contrast.tasks or grid.tasks:
             together = any(all(grid.has(task, s, m) for m in pair) for s in grid.students)
             if not together:
@@ -346,7 +346,7 @@ def _check_skip(grid: Grid, controls: bool) -> None:
         for method in methods:
             if method not in grid.methods:
                 raise ConfigError(f"skip.{label}: {unknown('method of this grid', method, grid.methods)}")
-            if controls and method in CONTROLS:
+            if controls and method in BASELINES:
                 raise ConfigError(
                     f"skip.{label}: {method} is a control, with which every method is compared. Take it out of `skip`, "
                     "or waive the controls with --no-controls (or `controls: false` in the grid)."

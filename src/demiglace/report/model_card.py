@@ -1,4 +1,4 @@
-"""The model card beside a model: README.md with the metadata of Hugging Face, from manifests alone."""
+"""The model card: README.md with the metadata of the Hugging Face Hub, from manifests alone."""
 
 import html
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from demiglace.report import format
-from demiglace.results import metrics
+from demiglace.results.metrics import finite, metric_of
 from demiglace.results.run_log import numbers
 from demiglace.runs.artefacts import TEACHER, measured_artefacts
 from demiglace.runs.files import read_json, write_atomically
@@ -19,22 +19,21 @@ from demiglace.tasks.registry import task_of_manifest
 
 Manifest = Mapping[str, Any]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr", "macro_f1": "f1"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#|!~$])")
 
 
 def write_card(directory: Path, run: Path | str, export: Path | None = None) -> None:
     """Write README.md into `directory`.
 
-    run: of the finetune or distill that trained the model, or what else the model was named by; export: the directory
-    of its export, with `manifest.json`. What no manifest tells is left out.
+    run: the directory of the finetune or distill run that trained the model, or another reference to the model.
+    export: the directory of its export, with `manifest.json`. What no manifest records is left out.
     """
     text = model_card(Path(run), {} if export is None else _manifest(export))
     write_atomically(directory / "README.md", text.encode("utf-8", errors="replace"))
 
 
 def model_card(run: Path, exported: Manifest) -> str:
-    """The card's text: YAML front matter and Markdown; names from data are escaped, local paths are left out."""
+    """Return the card: YAML front matter and Markdown. Names from data are escaped, local paths are left out."""
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
     task = task_of_manifest(trained)
@@ -44,9 +43,9 @@ def model_card(run: Path, exported: Manifest) -> str:
     environment = jinja2.Environment(  # the card is Markdown: `escaped` does what autoescape would for HTML
         loader=jinja2.PackageLoader("demiglace", "report"), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"escaped": escaped, "count": format.count, "millions": format.millions}
+    environment.filters |= {"escaped": escaped, "count": format.count, "parameters": format.parameters}
     return environment.get_template("card.md.j2").render(
-        metadata=yaml.safe_dump(_metadata(run, trained, _export_format(exported)), sort_keys=False, width=10_000),
+        metadata=_metadata(run, trained, _export_format(exported)).to_yaml() + "\n",
         name=_name(run),
         stage=trained.get("stage"),
         task=str(trained.get("task", "")),
@@ -68,7 +67,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
         length=config.get("max_length", 128),
-        metrics=_metrics(trained, teacher, _control(run)),
+        metrics=_metrics(trained, teacher, _baseline(run)),
         artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
         exported=_export_format(exported),
         processor=str((exported.get("machine") or {}).get("processor", "")),
@@ -77,13 +76,13 @@ def model_card(run: Path, exported: Manifest) -> str:
 
 
 def escaped(text: Any) -> str:
-    """A text that Markdown shows as it is, on one line, at most 200 characters long."""
+    """Return a text that Markdown shows as it is, on one line, at most 200 characters long."""
     one_line = " ".join("".join(c if c.isprintable() else " " for c in format.strip_bidi_controls(str(text))).split())
     return _SPECIAL.sub(r"\\\1", html.escape(format.shorten(one_line, 200), quote=False))
 
 
 def _plain(text: str) -> str:
-    """A name for the metadata: words, points and hyphens of it."""
+    """Return a name for the metadata: its words, points and hyphens."""
     return " ".join(re.sub(r"[^A-Za-z0-9_. -]+", " ", text).split())[:90]
 
 
@@ -92,8 +91,11 @@ def _manifest(run: Path) -> Manifest:
     return read_json(file) if file.is_file() else {}
 
 
-def _control(run: Path) -> Manifest:
-    """The run of a comparison without a teacher, of the same axes and seed: TASK/STUDENT/none[/AXIS=VALUE]/seed-N."""
+def _baseline(run: Path) -> Manifest:
+    """Return the manifest of a comparison's run without a teacher, with the same axes and seed.
+
+    Its directory is TASK/STUDENT/none[/AXIS=VALUE]/seed-N.
+    """
     method = next((p for p in run.parents if (p.parent / "none").is_dir()), None)
     return _manifest(method.parent / "none" / run.relative_to(method)) if method else {}
 
@@ -103,7 +105,7 @@ def _name(run: Path) -> str:
 
 
 def _base(run: Path) -> str:
-    """What it all began with: from teacher to teacher back to a model that no run made; a path by its end."""
+    """Return the first model: from teacher to teacher back to a model that no run trained; of a path its name."""
     reference, seen = str(run), set()
     while reference not in seen:
         seen.add(reference)
@@ -123,7 +125,7 @@ def _is_hub_name(reference: str) -> bool:
 
 
 def _is_masked(run: Path) -> bool:
-    """Whether a run's model is a masked language model, by the class that its config names."""
+    """Return whether a run's model is a masked language model, by the class in its config."""
     config = run / "model" / "config.json"
     named = read_json(config).get("architectures") if config.is_file() else None
     return str((named or [""])[0]).endswith("ForMaskedLM")
@@ -139,67 +141,66 @@ def _export_format(exported: Manifest) -> str | None:
     return str((exported.get("config") or {}).get("to", "onnx")) if exported else None
 
 
-def _metadata(run: Path, trained: Manifest, exported: str | None) -> dict[str, Any]:
-    base, task = _base(run), str(trained.get("task", ""))
-    library = exported or "transformers"  # beside an export there are no weights that transformers could load
-    found: dict[str, Any] = {"library_name": library, "pipeline_tag": _kind(run, trained)}
-    if _is_hub_name(base):
-        found["base_model"] = base
-    if trained.get("hub"):
-        found["datasets"] = [str(trained["hub"][0])]
+def _metadata(run: Path, trained: Manifest, exported: str | None) -> ModelCardData:
+    base, results = _base(run), _results(run, trained)
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
-    found["tags"] = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([exported] if exported else [])]
-    results = _results(task, trained, _kind(run, trained))
-    if results:
-        found["metrics"] = list(dict.fromkeys(m["type"] for r in results for m in r["metrics"]))
-        found["model-index"] = [{"name": _plain(_name(run)) or "model", "results": results}]
-    return found
+    tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([exported] if exported else [])]
+    return ModelCardData(
+        library_name=exported or "transformers",  # an export has no weights that transformers could load
+        pipeline_tag=_kind(run, trained),
+        base_model=base if _is_hub_name(base) else None,
+        datasets=[str(trained["hub"][0])] if trained.get("hub") else None,
+        tags=tags,
+        metrics=list(dict.fromkeys(r.metric_type for r in results)) or None,
+        model_name=_plain(_name(run)) or "model",
+        eval_results=results or None,
+    )
 
 
-def _results(task: str, trained: Manifest, model_kind: str) -> list[dict[str, Any]]:
+def _results(run: Path, trained: Manifest) -> list[EvalResult]:
+    """Return one result for each split and metric; values are fractions, as the Hub has them."""
     path, part = trained.get("hub") or ("custom", None)
-    dataset = {"name": _plain(task) or "rows", "type": path} | ({"config": part} if part else {})
     return [
-        {
-            "task": {"type": model_kind},
-            "dataset": dataset | {"split": split},
-            "metrics": [_metric(metric, value) for metric, value in numbers(scores).items()],
-        }
+        EvalResult(
+            task_type=_kind(run, trained),
+            dataset_type=path,
+            dataset_name=_plain(str(trained.get("task", ""))) or "rows",
+            dataset_config=part,
+            dataset_split=split,
+            metric_type=metric_of(name).hub or name,
+            metric_name=metric_of(name).title,
+            metric_value=value,
+        )
         for split, scores in (trained.get("metrics") or {}).items()
-        if numbers(scores)
+        for name, value in numbers(scores).items()
     ]
 
 
-def _metric(name: str, value: float) -> dict[str, Any]:
-    """A metric under the name that the Hub has for it, with ours beside it."""
-    return {"type": _METRICS.get(name, name), "value": value, "name": metrics.measure(name).title}
-
-
 def _kept(trained: Manifest) -> list[int]:
-    """Return the teacher's layers that the student began with, counted from 0; empty where no run has them."""
+    """Return the teacher's layers that the student was initialised with, from 0; empty where no run records them."""
     config = trained.get("config", {})
     truncated = _manifest(Path(str(config["student"]))) if config.get("student") else {}
     return list(trained.get("keep") or config.get("keep") or truncated.get("keep") or ())
 
 
-def _metrics(trained: Manifest, teacher: Manifest, control: Manifest) -> list[tuple[str, str, str, str, str]]:
-    """Rows of split, metric, and the scores of model, teacher and control (of a comparison, with the same seed)."""
+def _metrics(trained: Manifest, teacher: Manifest, baseline: Manifest) -> list[tuple[str, str, str, str, str]]:
+    """Return rows of split, metric, and the scores of model, teacher and baseline (of the same seed)."""
 
     def of(manifest: Manifest, split: str, metric: str) -> str:
         value = numbers((manifest.get("metrics") or {}).get(split)).get(metric)
         return format.score(value, metric)
 
-    control = {} if trained.get("method") == "none" else control
+    baseline = {} if trained.get("method") == "none" else baseline
     return [
-        (split, metrics.measure(metric).title, *(of(m, split, metric) for m in (trained, teacher, control)))
+        (split, metric_of(metric).title, *(of(m, split, metric) for m in (trained, teacher, baseline)))
         for split, scores in (trained.get("metrics") or {}).items()
         for metric in numbers(scores)
     ]
 
 
 def _artefact(found: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """A row of file, size, median latency with one row and with 32, and the share of equal labels."""
+    """Return a row of name, size, median latency with one row and with 32, and the share of equal labels."""
     latency = found.get("latency_ms") or {}
     times = [format.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
-    agreement = format.share(metrics.finite(found.get("label_agreement")))
-    return str(found.get("name")), format.megabytes(metrics.finite(found.get("bytes"))), times[0], times[1], agreement
+    agreement = format.share(finite(found.get("label_agreement")))
+    return str(found.get("name")), format.size(finite(found.get("bytes"))), times[0], times[1], agreement

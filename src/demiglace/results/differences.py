@@ -1,4 +1,4 @@
-"""The tests of a comparison: how each method differs from its controls, and which of them were declared."""
+"""The tests of a comparison: how each method differs from its baselines, and which of them were declared."""
 
 import itertools
 import json
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from demiglace.evaluation.metrics import METRICS
 from demiglace.evaluation.set_results import file_name
 from demiglace.evaluation.significance import (
     ALPHA,
@@ -23,8 +22,10 @@ from demiglace.evaluation.significance import (
     verdict,
 )
 from demiglace.evaluation.verdicts import UNKNOWN
-from demiglace.results.cells import CONTROLS, Average, CellRuns, Name, averages, control_label, is_own
+from demiglace.results.cells import Average, CellRuns, Name, averages, baseline_label
 from demiglace.results.contrasts import Contrast
+from demiglace.results.metrics import metric_of
+from demiglace.results.schema import BASELINES, is_own
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
 PRIMARY, EXPLORATORY = "primary", "exploratory"
@@ -32,12 +33,11 @@ AVERAGE = "average"  # the name of the metric of an average
 NOT_EQUIVALENT = "not shown to be equivalent"
 Result = dict[str, Any]
 Rows = Mapping[tuple[str, int], np.ndarray]  # set and its number of rows -> influences [S, N]
-_POINTS = 100  # a point is a hundredth of a metric, but for errors, which have no upper bound
 
 
 @dataclass
 class _Test:
-    """One difference from one control: its estimate, and the result that is written."""
+    """One difference from one baseline: its estimate, and the result that is written."""
 
     estimate: PairedDifference
     metric: str
@@ -47,7 +47,7 @@ class _Test:
     def decide(self, p_corrected: float | None, family: int) -> None:
         """Add family, p, MDE and verdict to the result; family: how many tests were corrected for one another."""
         seeds, p = len(self.result["seeds"]), self.estimate.p()
-        gain = self.estimate.mean if _higher_is_better(self.metric) else -self.estimate.mean
+        gain = metric_of(self.metric).sign * self.estimate.mean
         self.result |= {
             "family": PRIMARY if self.primary else EXPLORATORY,
             "p": p,
@@ -69,8 +69,8 @@ class SignificanceTests:
     and axes. One without a result counts in it too. All other tests are exploratory and are not corrected.
     """
 
-    of_set: dict[tuple[Name, str, str], Result]  # by cell, set and control
-    of_average: dict[tuple[tuple[str, str, str], str, str], Result]  # by (student, method, axes), domain and control
+    of_set: dict[tuple[Name, str, str], Result]  # by cell, set and baseline
+    of_average: dict[tuple[tuple[str, str, str], str, str], Result]  # by (student, method, axes), domain and baseline
     primary: list[Result]  # an entry for each primary test: see `_declare`; its metric, and its result as `test`
 
     def __init__(
@@ -80,7 +80,7 @@ class SignificanceTests:
         self._planned = list(planned)
         self._contrasts = contrasts
         students = dict.fromkeys(c.student for c in cells)
-        self._labels = {(s, control): control_label(s, control, cells) for s in students for control in CONTROLS}
+        self._labels = {(s, baseline): baseline_label(s, baseline, cells) for s in students for baseline in BASELINES}
         self._of_set: dict[tuple[Name, str, str], _Test] = {}
         self._of_average: dict[tuple[tuple[str, str, str], str, str], _Test] = {}
         self._influences = _Influences()
@@ -91,14 +91,14 @@ class SignificanceTests:
         self.of_set = {key: test.result for key, test in self._of_set.items()}
         self.of_average = {key: test.result for key, test in self._of_average.items()}
 
-    def is_control(self, cell: CellRuns) -> bool:
-        """Return whether a cell's method is one of its student's two standing controls."""
-        return cell.method in (self._labels[cell.student, control] for control in CONTROLS)
+    def is_baseline(self, cell: CellRuns) -> bool:
+        """Return whether a cell's method is one of the two baselines of its student."""
+        return cell.method in (self._labels[cell.student, baseline] for baseline in BASELINES)
 
-    def _controls(self, student: str, method: str) -> dict[str, str]:
-        """Return name -> label of what a method is compared with: the two controls, and those of its contrasts."""
-        found = {c: label for c in CONTROLS if (label := self._labels[student, c]) is not None}
-        declared = dict.fromkeys(c.control for c in self._contrasts if c.method == method)
+    def _baselines(self, student: str, method: str) -> dict[str, str]:
+        """Return name -> label of what a method is compared with: the two baselines, and those of its contrasts."""
+        found = {c: label for c in BASELINES if (label := self._labels[student, c]) is not None}
+        declared = dict.fromkeys(c.baseline for c in self._contrasts if c.method == method)
         return found | {label: label for label in declared if label not in found.values()}
 
     def _compare(self, cells: Sequence[CellRuns], home: Path) -> None:
@@ -107,40 +107,40 @@ class SignificanceTests:
             having = [c for c in cells if all(name in r["sets"] for r in c.runs.values())]
             predictions = _Predictions(having, name, home)
             for cell in having:
-                for control, label in self._controls(cell.student, cell.method).items():
-                    other = next((c for c in having if c.method == label and _is_comparable_control(c, cell)), None)
+                for baseline, label in self._baselines(cell.student, cell.method).items():
+                    other = next((c for c in having if c.method == label and _is_comparable_baseline(c, cell)), None)
                     if other is not None:
-                        self._of_set[cell.name, name, control] = _difference(cell, other, name, predictions)
+                        self._of_set[cell.name, name, baseline] = _difference(cell, other, name, predictions)
             self._influences.add(having, name, predictions)
 
     def _compare_averages(self, found: Sequence[Average]) -> None:
         """Compare averages over the same tasks."""
         for average, own in itertools.product(found, (True, False)):
             student, method, _ = average.key
-            for control, label in self._controls(student, method).items():
+            for baseline, label in self._baselines(student, method).items():
                 for other in found:
                     if other.key[:2] == (student, label) and (test := self._average(average, other, own)) is not None:
-                        self._of_average[average.key, IN_DOMAIN if own else OUT_OF_DOMAIN, control] = test
+                        self._of_average[average.key, IN_DOMAIN if own else OUT_OF_DOMAIN, baseline] = test
 
-    def _average(self, average: Average, control: Average, own: bool) -> _Test | None:
+    def _average(self, average: Average, baseline: Average, own: bool) -> _Test | None:
         """Return the test of one average; None where the tasks differ, or no seed is common to all of them."""
-        sides = average.having(own), control.having(own)
+        sides = average.having(own), baseline.having(own)
         tasks = [[c.task for c in cells] for cells in sides]
-        seeds = [s for s in average.seeds if s in control.seeds]
+        seeds = [s for s in average.seeds if s in baseline.seeds]
         if (
             not tasks[0]
             or tasks[0] != tasks[1]
             or not seeds
-            or not _is_comparable_control(control.cells[0], average.cells[0])
+            or not _is_comparable_baseline(baseline.cells[0], average.cells[0])
         ):
             return None
         rows = [self._influences.mean(cells, seeds, own) for cells in sides]
-        return _paired(AVERAGE, seeds, [a.scores(own, seeds) for a in (average, control)], rows)
+        return _paired(AVERAGE, seeds, [a.scores(own, seeds) for a in (average, baseline)], rows)
 
     def _declare(self, contrast: Contrast) -> list[tuple[Result, _Test | None]]:
         """Return an entry for each test that a contrast declares, over students and axes; None: no runs to test.
 
-        An entry has student, method, axes, control (its label), tasks, average, and margin (in points).
+        An entry has student, method, axes, baseline (its label), tasks, average, and margin (in points).
         """
         found = []
         for student, axes in dict.fromkeys((n[1], n[3]) for n in self._planned if n[2] == contrast.method):
@@ -150,7 +150,7 @@ class SignificanceTests:
                     "student": student,
                     "method": contrast.method,
                     "axes": json.loads(axes),
-                    "control": contrast.control,
+                    "baseline": contrast.baseline,
                     "tasks": list(tasks),
                     "average": contrast.average,
                     "margin": contrast.margin,
@@ -163,25 +163,25 @@ class SignificanceTests:
         return [t for t in every if contrast.tasks is None or t in contrast.tasks]
 
     def _pair(self, contrast: Contrast, task: str, student: str, axes: str) -> tuple[Name, Name] | None:
-        """Return the planned cells of a contrast's method and control on a task; None where one is not planned."""
+        """Return the planned cells of a contrast's method and baseline on a task; None where one is not planned."""
         method = (task, student, contrast.method, axes)
-        controls = (n for n in self._planned if n[:3] == (task, student, contrast.control) and _within(n[3], axes))
-        control = next(controls, None)
-        return None if control is None or method not in self._planned else (method, control)
+        baselines = (n for n in self._planned if n[:3] == (task, student, contrast.baseline) and _within(n[3], axes))
+        baseline = next(baselines, None)
+        return None if baseline is None or method not in self._planned else (method, baseline)
 
     def _declared(self, contrast: Contrast, student: str, pairs: Sequence[tuple[Name, Name]]) -> _Test | None:
         """Return the test of these pairs of cells; None where a cell has no finished run."""
         if any(name not in self._cells for pair in pairs for name in pair):
             return None
-        labels = self._controls(student, contrast.method)
-        control = next(name for name, label in labels.items() if label == contrast.control)
+        labels = self._baselines(student, contrast.method)
+        baseline = next(name for name, label in labels.items() if label == contrast.baseline)
         method, other = (Average(tuple(self._cells[n] for n in names)) for names in zip(*pairs, strict=True))
         if not contrast.average:
             cell = method.cells[0]
-            return self._of_set.get((cell.name, cell.first["in_domain"], control))
-        whole = [c for c in self._cells.values() if c.name[1:] == method.key]
-        known = self._of_average.get((method.key, IN_DOMAIN, control))
-        return known if known is not None and len(whole) == len(pairs) else self._average(method, other, own=True)
+            return self._of_set.get((cell.name, cell.first["in_domain"], baseline))
+        every = [c for c in self._cells.values() if c.name[1:] == method.key]
+        known = self._of_average.get((method.key, IN_DOMAIN, baseline))
+        return known if known is not None and len(every) == len(pairs) else self._average(method, other, own=True)
 
     def _apply_correction(self, declared: Sequence[tuple[Result, _Test | None]]) -> list[Result]:
         """Correct and decide all tests; return the primary entries, each with its `metric` and `test`."""
@@ -240,7 +240,9 @@ class _Influences:
         """Add those of all runs of these cells on one set."""
         for cell in cells:
             for seed, record in cell.runs.items():
-                self._by_run[cell.name, seed, is_own(record, name)][name] = predictions.mean_influence(cell, seed)
+                self._by_run[cell.name, seed, is_own(name, record["in_domain"])][name] = predictions.mean_influence(
+                    cell, seed
+                )
 
     def mean(self, cells: Sequence[CellRuns], seeds: Sequence[int], own: bool) -> Rows:
         """Return the influences on the mean over tasks of the mean over a task's sets, by set [S, N].
@@ -267,7 +269,7 @@ def _equivalences(declared: Sequence[tuple[Result, _Test | None]]) -> list[Resul
         if test is None or entry["margin"] is None:
             found.append(None)
             continue
-        margin = entry["margin"] / _POINTS if _higher_is_better(test.metric) else entry["margin"]
+        margin = entry["margin"] / metric_of(test.metric).scale
         found.append({"margin": margin, "p": test.estimate.equivalence(margin)})
     # a contrast without a result counts too: later runs must not take back what is called equivalent
     values = [1.0 if result is None or result["p"] is None else result["p"] for result in found]
@@ -282,35 +284,31 @@ def _equivalences(declared: Sequence[tuple[Result, _Test | None]]) -> list[Resul
     return found
 
 
-def _higher_is_better(metric: str) -> bool:
-    return metric == AVERAGE or METRICS[metric].higher_is_better
-
-
 def _within(part: str, axes: str) -> bool:
-    """Return whether axes (JSON) hold all values of others: a control may lack axes that it has no option for."""
+    """Return whether axes (JSON) hold all values of others: a baseline may lack axes that it has no option for."""
     values = json.loads(axes)
     return all(values.get(k) == v for k, v in json.loads(part).items())
 
 
-def _is_comparable_control(control: CellRuns, cell: CellRuns) -> bool:
-    """Return whether a control has the same axes, where it has them, and a seed in common."""
-    alike = _within(control.name[3], cell.name[3])
-    return alike and control.name != cell.name and bool(set(control.runs) & set(cell.runs))
+def _is_comparable_baseline(baseline: CellRuns, cell: CellRuns) -> bool:
+    """Return whether a baseline has the same axes, where it has them, and a seed in common."""
+    alike = _within(baseline.name[3], cell.name[3])
+    return alike and baseline.name != cell.name and bool(set(baseline.runs) & set(cell.runs))
 
 
-def _difference(cell: CellRuns, control: CellRuns, name: str, predictions: _Predictions) -> _Test:
-    seeds = [s for s in cell.runs if s in control.runs]
-    scores = [[c.runs[s]["sets"][name]["metrics"][predictions.metric] for s in seeds] for c in (cell, control)]
-    rows = [{(name, len(predictions.labels)): predictions.influences(c, seeds)} for c in (cell, control)]
+def _difference(cell: CellRuns, baseline: CellRuns, name: str, predictions: _Predictions) -> _Test:
+    seeds = [s for s in cell.runs if s in baseline.runs]
+    scores = [[c.runs[s]["sets"][name]["metrics"][predictions.metric] for s in seeds] for c in (cell, baseline)]
+    rows = [{(name, len(predictions.labels)): predictions.influences(c, seeds)} for c in (cell, baseline)]
     found = _paired(predictions.metric, seeds, scores, rows)
     classes = np.issubdtype(predictions.labels.dtype, np.integer)
-    tests = [mcnemar(predictions.labels, predictions.of(cell, s), predictions.of(control, s)) for s in seeds]
+    tests = [mcnemar(predictions.labels, predictions.of(cell, s), predictions.of(baseline, s)) for s in seeds]
     found.result["mcnemar"] = tests if classes else None
     return found
 
 
 def _paired(metric: str, seeds: Sequence[int], scores: Sequence[Sequence[float]], rows: Sequence[Rows]) -> _Test:
-    """Return the test of method − control from both scores by seed and the influences of the rows on them."""
+    """Return the test of method − baseline from both scores by seed and the influences of the rows on them."""
     differences = np.subtract(scores[0], scores[1]).tolist()
     sets = sorted({*rows[0], *rows[1]})
     each = [np.asarray(rows[0].get(s, 0.0) - rows[1].get(s, 0.0)) for s in sets]  # 0: a set that one side lacks

@@ -1,14 +1,14 @@
-"""From a directory of `demiglace compare` to what its page shows. Reads JSON alone."""
+"""Load a comparison from its directory. Reads JSON only."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from demiglace.errors import RunError
-from demiglace.results import parse
+from demiglace.evaluation.set_results import file_name
 from demiglace.results.comparison import Comparison
+from demiglace.results.parse import parse_summary
 from demiglace.results.run_log import Scores, read_epochs, read_log
 from demiglace.results.schema import Cell, run_directory
 from demiglace.runs.files import read_json
@@ -18,20 +18,20 @@ _OUTLINE = ("summary.json", "results.json")
 
 
 def is_comparison(path: Path) -> bool:
-    """Whether a directory is one of `demiglace compare`, complete or not."""
+    """Return whether a directory is one of `demiglace compare`, complete or not."""
     claim = path / "run.json"
     return claim.exists() and read_json(claim).get("stage") == STAGE
 
 
 def read_comparison(home: Path, title: str) -> Comparison:
-    """Read a comparison, with what failed and what is missing.
+    """Load a comparison, with its failed and missing runs.
 
-    Raises `RunError` where it has not come to a first end, and where its files are not what this version writes.
+    Raises `RunError` where the comparison has no summary yet, and where no version of demiglace wrote the files.
     """
     absent = [name for name in _OUTLINE if not (home / name).exists()]
     if absent:
         raise RunError(
-            f"{home} has no {absent[0]} yet; its comparison was cut off. Repeat its `demiglace compare` command."
+            f"{home} has no {absent[0]} yet: the comparison was interrupted. Repeat its `demiglace compare` command."
         )
     summary, results = read_json(home / "summary.json"), read_json(home / "results.json")
     try:
@@ -45,33 +45,19 @@ def read_comparison(home: Path, title: str) -> Comparison:
 
 def _comparison(home: Path, title: str, summary: Mapping[str, Any], results: Mapping[str, Any]) -> Comparison:
     manifest = read_json(home / "manifest.json") if (home / "manifest.json").exists() else {}
-    controls = parse.controls(summary["cells"])
     directories = _directories(home, results["records"])
-    return Comparison(
-        home=home,
-        title=title,
-        cells=tuple(_with_runs(parse.cell(c, controls), home) for c in summary["cells"]),
-        teachers={task: parse.teacher(t) for task, t in summary["teachers"].items()},
-        averages={(a["student"], parse.label(a)): parse.average(a) for a in summary["averages"]},
-        missing=tuple(map(parse.missing, summary["missing"])),
-        unexported=tuple(map(parse.missing, summary.get("unexported", ()))),
-        test=_test(summary),
-        primary=tuple(map(parse.primary, summary.get("primary", ()))),
+    found = parse_summary(summary, home, title)
+    return replace(
+        found,
+        cells=tuple(_with_runs(cell, home) for cell in found.cells),
         config=results.get("config") or manifest.get("config") or {},
-        steps=_contents(directories, "manifest.json"),
+        manifests=_contents(directories, "manifest.json"),
         searches=_contents(directories, "best.json"),
     )
 
 
-def _test(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """How differences were tested; power: None in a summary by an earlier version, which tested otherwise."""
-    known = {k: summary[k] for k in ("level", "alpha", "correction", "least_seeds")}
-    unit, declared = summary.get("unit", "seed"), summary.get("declared", "")
-    return known | {"power": summary.get("power"), "unit": unit, "declared": declared}
-
-
 def _directories(home: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Where the steps lie that the records rest on, each before those that need it."""
+    """Return the directories of the runs that the records come from, each before those that need it."""
     found: dict[Path, None] = {}
     for r in records:
         run = home / r["run"]
@@ -91,7 +77,7 @@ def _contents(directories: Iterable[Path], name: str) -> dict[Path, Mapping[str,
 
 
 def _with_runs(cell: Cell, home: Path) -> Cell:
-    """The cell with what its runs' own files say: curves, layer mappings, changes against the teacher."""
+    """Return the cell with what the files of its runs hold: curves, layer mappings, changes against the teacher."""
     first, *others = [home / run / "log.jsonl" for run in cell.runs]
     log = read_log(first)
     curve = _mean_curve([log.epochs, *map(read_epochs, others)])
@@ -100,7 +86,7 @@ def _with_runs(cell: Cell, home: Path) -> Cell:
 
 
 def _mean_curve(curves: Sequence[Mapping[int, Scores]]) -> dict[int, Scores]:
-    """Means over the seeds, at the epochs that all of them have."""
+    """Return means over the seeds, at the epochs that all of them have."""
     epochs = [e for e in curves[0] if all(e in c for c in curves)]
     return {
         e: {m: sum(c[e][m] for c in curves) / len(curves) for m in curves[0][e] if all(m in c[e] for c in curves)}
@@ -109,11 +95,6 @@ def _mean_curve(curves: Sequence[Mapping[int, Scores]]) -> dict[int, Scores]:
 
 
 def _changes(evaluation: Path, in_domain: str) -> Mapping[str, Any]:
-    """The changes of the task's own set; empty for regression, where there are none."""
-    file = evaluation / f"{_stem(in_domain)}.changes.json"
+    """Return the changes on the task's set; empty for regression, which has none."""
+    file = evaluation / f"{file_name(in_domain)}.changes.json"
     return read_json(file) if file.exists() else {}
-
-
-def _stem(name: str) -> str:
-    """A set's name as `evaluate` writes it in its files' names."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.")

@@ -1,60 +1,65 @@
-"""Every metric: its name, unit, direction and format."""
+"""The table of every metric: name, title, unit, direction, number of decimals. All reports and tables read it."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Unit = Literal["points", "plain"]
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How a metric is written and which direction is better."""
+class Metric:
+    """How a metric is named and written, and which direction is better."""
 
-    title: str
-    percent: bool = False
+    name: str  # in manifests and summaries
+    title: str  # heading of a column
+    phrase: str  # inside a sentence
+    unit: Unit = "points"  # points: 100 times the value, as GLUE reports accuracies and correlations
     higher_is_better: bool = True
+    decimals: int = 1
+    hub: str = ""  # the Hub's name for it, where that is another one
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where higher is better, else −1."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def scale(self) -> int:
+        """Return the factor from the stored value to the written one."""
+        return 100 if self.unit == "points" else 1
 
 
-_MEASURES = {
-    "accuracy": Measure("Accuracy", percent=True),
-    "f1": Measure("F1", percent=True),
-    "macro_f1": Measure("Macro-F1", percent=True),
-    "matthews": Measure("Matthews correlation"),
-    "pearson": Measure("Pearson r"),
-    "spearman": Measure("Spearman ρ"),
-    "mse": Measure("Mean squared error", higher_is_better=False),
-    "loss": Measure("Loss", higher_is_better=False),
-    "perplexity": Measure("Perplexity", higher_is_better=False),
-    "word_perplexity": Measure("Perplexity by word", higher_is_better=False),
-    "bits_per_byte": Measure("Bits per byte", higher_is_better=False),
+_METRICS = {
+    m.name: m
+    for m in (
+        Metric("accuracy", "Accuracy", "accuracy"),
+        Metric("f1", "F1", "F1"),
+        Metric("macro_f1", "Macro-F1", "macro-F1", hub="f1"),
+        Metric("matthews", "Matthews correlation", "Matthews correlation", hub="matthews_correlation"),
+        Metric("pearson", "Pearson r", "Pearson r", hub="pearsonr"),
+        Metric("spearman", "Spearman ρ", "Spearman ρ", hub="spearmanr"),
+        Metric("average", "Average", "average"),
+        Metric("agreement", "Agreement with teacher", "agreement with the teacher"),
+        Metric("worst_class_f1", "Worst-class F1", "worst-class F1"),
+        Metric("ece", "Calibration error (ECE)", "calibration error", higher_is_better=False),
+        Metric("mse", "Mean squared error", "mean squared error", "plain", False, 3),
+        Metric("loss", "Loss", "loss", "plain", False, 3),
+        Metric("perplexity", "Perplexity", "perplexity", "plain", False, 3),
+        Metric("word_perplexity", "Perplexity by word", "perplexity by word", "plain", False, 3),
+        Metric("bits_per_byte", "Bits per byte", "bits per byte", "plain", False, 3),
+    )
 }
 
 
-def measure(metric: str) -> Measure:
-    """How a metric is shown; one that is not known is shown by its name."""
-    return _MEASURES.get(metric) or Measure(metric.replace("_", " "))
+def metric_of(name: str) -> Metric:
+    """Return the metric of a name; an unknown one is written as a plain number under its name."""
+    words = name.replace("_", " ")
+    return _METRICS.get(name) or Metric(name, words, words, "plain", True, 3)
 
 
 def finite(value: Any) -> float | None:
-    """The value where it is a finite number, else None: manifests may hold NaN, null or nothing."""
+    """Return the value where it is a finite number, else None: manifests may hold NaN, null or nothing."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if math.isfinite(value) else None
-
-
-_LOWER_IS_BETTER = ("mse", "loss", "ece")
-
-
-_POINTS = (
-    *("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "average"),
-    *("agreement", "ece", "worst_class_f1"),
-)
-
-
-def in_points(metric: str) -> bool:
-    """Whether a metric is written in points of 100, as correlations are in the literature on GLUE."""
-    return metric in _POINTS
-
-
-def sign(metric: str) -> int:
-    """1 where higher is better, else −1."""
-    return -1 if metric in _LOWER_IS_BETTER else 1

@@ -1,11 +1,14 @@
-"""Parse the JSON of a comparison's summary."""
+"""Parse the JSON of a comparison's summary, of this version or of an earlier one."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from demiglace.results.comparison import Comparison
 from demiglace.results.metrics import finite
 from demiglace.results.run_log import numbers
 from demiglace.results.schema import (
+    BASELINES,
     Artefact,
     Average,
     Cell,
@@ -19,61 +22,112 @@ from demiglace.results.schema import (
     is_own,
 )
 
-_CONTROLS = ("none", "vanilla-kd")
+Json = Mapping[str, Any]
 
 
-def controls(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Student -> label -> control: the label that is its name, or else the first one whose method it is."""
-    found: dict[str, dict[str, str]] = {}
-    for control in _CONTROLS:
-        labels: dict[str, list[str]] = {}
-        for c in cells:
-            if c["control"] and c["method_name"] == control:
-                labels.setdefault(c["student"], []).append(c["method"])
-        for student, names in labels.items():
-            found.setdefault(student, {})[control if control in names else names[0]] = control
+def parse_summary(summary: Json, home: Path = Path(), title: str = "") -> Comparison:
+    """Return the comparison of a summary, without what the files of its runs hold.
+
+    Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` where the summary is not what any version writes.
+    """
+    found = upgrade(summary)
+    baselines = _baselines(found["cells"])
+    return Comparison(
+        home=home,
+        title=title,
+        cells=tuple(_cell(c, baselines) for c in found["cells"]),
+        teachers={task: _teacher(t) for task, t in found["teachers"].items()},
+        averages={(a["student"], label(a)): _average(a) for a in found["averages"]},
+        missing=tuple(map(_missing, found["missing"])),
+        unexported=tuple(map(_missing, found.get("unexported", ()))),
+        test=_test(found),
+        primary=tuple(map(_primary, found.get("primary", ()))),
+        provenance=found.get("provenance", {}),
+    )
+
+
+def upgrade(summary: Json) -> dict[str, Any]:
+    """Return a summary with today's keys; version 0.1 wrote `control` and `controls` for baselines."""
+    found = dict(summary)
+    if "controls" in found:
+        found["baselines"] = found.pop("controls")
+    for part in ("cells", "primary"):
+        if part in found:
+            found[part] = [{_NEW_KEYS.get(k, k): v for k, v in entry.items()} for entry in found[part]]
     return found
 
 
-def label(described: Mapping[str, Any]) -> str:
-    """The name of a method with its axes: ``rail-kd-l, lr 0.0001``."""
-    axes = described["axes"].items()
-    return ", ".join([described["method"], *(f"{k.removeprefix('method_options.')} {_value(v)}" for k, v in axes)])
+_NEW_KEYS = {"control": "baseline"}
+
+
+def label(described: Json) -> str:
+    """Return the name of a method with its axes: ``rail-kd-l, lr 0.0001``."""
+    return ", ".join([described["method"], *axes_in_words(described["axes"])])
+
+
+def axes_in_words(axes: Json) -> list[str]:
+    """Return the values of axes: ``["lr 0.0001", "sampling step"]``."""
+    return [f"{name.removeprefix('method_options.')} {_value(value)}" for name, value in axes.items()]
 
 
 def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _spread(found: Mapping[str, Any]) -> SeedStats:
+def latency_of(found: Json) -> float | None:
+    """Return the median latency of one row in ms; None where nothing was exported."""
+    return finite(((found.get("latency_ms") or {}).get("1") or {}).get("p50"))
+
+
+def _baselines(cells: Sequence[Json]) -> dict[str, dict[str, str]]:
+    """Return student -> label -> baseline: the label that is its name, or else the first one whose method it is."""
+    found: dict[str, dict[str, str]] = {}
+    for baseline in BASELINES:
+        labels: dict[str, list[str]] = {}
+        for c in cells:
+            if c["baseline"] and c["method_name"] == baseline:
+                labels.setdefault(c["student"], []).append(c["method"])
+        for student, names in labels.items():
+            found.setdefault(student, {})[baseline if baseline in names else names[0]] = baseline
+    return found
+
+
+def _test(summary: Json) -> dict[str, Any]:
+    """Return how differences were tested; power is None in a summary by an earlier version, whose tests differ."""
+    known = {k: summary[k] for k in ("level", "alpha", "correction", "least_seeds")}
+    unit, declared = summary.get("unit", "seed"), summary.get("declared", "")
+    return known | {"power": summary.get("power"), "unit": unit, "declared": declared}
+
+
+def _stats(found: Json) -> SeedStats:
     interval = found.get("interval")
     low_high = (float(interval[0]), float(interval[1])) if interval else None
     return SeedStats(float(found["mean"]), finite(found["sd"]), tuple(map(float, found["values"])), low_high)
 
 
-def _optional_stats(found: Mapping[str, Any] | None) -> SeedStats | None:
-    return None if found is None else _spread(found)
+def _optional_stats(found: Json | None) -> SeedStats | None:
+    return None if found is None else _stats(found)
 
 
-def _latency(found: Mapping[str, Any]) -> float | None:
-    """In ms, p50 of one row."""
-    return finite(((found.get("latency_ms") or {}).get("1") or {}).get("p50"))
+def _artefact(found: Json) -> Artefact:
+    return Artefact(
+        format=str(found.get("format", "onnx")),
+        precision=str(found["precision"]),
+        size=finite(found.get("bytes")),
+        latency=latency_of(found),
+        agreement=finite(found.get("agreement")),
+        score=next(iter(numbers(found.get("metrics")).values()), None),
+    )
 
 
-def _artefacts(found: Mapping[str, Any]) -> dict[str, Artefact]:
-    return {
-        str(a["precision"]): Artefact(finite(a.get("bytes")), _latency(a), finite(a.get("agreement")))
-        for a in found.get("artefacts") or ()
-    }
-
-
-def cell(found: Mapping[str, Any], controls: Mapping[str, Mapping[str, str]]) -> Cell:
-    """One of `cells`; controls: as `controls` finds them."""
+def _cell(found: Json, baselines: Mapping[str, Mapping[str, str]]) -> Cell:
+    """Return one of `cells`; baselines: as `_baselines` returns them."""
     return Cell(
         task=found["task"],
         student=found["student"],
         method=label(found),
-        control=controls.get(found["student"], {}).get(found["method"], ""),
+        label=found["method"],
+        baseline=baselines.get(found["student"], {}).get(found["method"], ""),
         seeds=tuple(found["seeds"]),
         missing=tuple(found["missing"]),
         runs=tuple(found["runs"]),
@@ -82,32 +136,34 @@ def cell(found: Mapping[str, Any], controls: Mapping[str, Mapping[str, str]]) ->
         sets={name: _set(name, s, is_own(name, found["in_domain"])) for name, s in found["sets"].items()},
         parameters=finite(found["parameters"]),
         size=finite(found["bytes"]),
-        capture=_spread(found["capture_seconds"]),
-        train=_spread(found["train_seconds"]),
-        latency=_latency(found),
-        artefacts=_artefacts(found),
+        capture=_stats(found["capture_seconds"]),
+        train=_stats(found["train_seconds"]),
+        latency=latency_of(found),
+        artefacts=tuple(map(_artefact, found.get("artefacts") or ())),
         axes=found["axes"],
+        searched=found.get("searched") or {},
         selected_on_test_rows=bool(found.get("epoch_chosen_on_reported_rows")),
     )
 
 
-def _set(name: str, found: Mapping[str, Any], own: bool) -> SetResult:
+def _set(name: str, found: Json, own: bool) -> SetResult:
     metric = found["metric"]
     return SetResult(
         name=name,
         metric=metric,
         own=own,
-        score=_spread(found["metrics"][metric]),
-        further={name: _spread(s) for name, s in found["metrics"].items() if name != metric},
+        rows=found.get("rows"),
+        score=_stats(found["metrics"][metric]),
+        further={name: _stats(s) for name, s in found["metrics"].items() if name != metric},
         agreement=_optional_stats(found.get("agreement")),
         ece=_optional_stats(found.get("ece")),
         worst_class_f1=_optional_stats(found.get("worst_class_f1")),
-        groups={group: _spread(metrics[metric]) for group, metrics in found["groups"].items() if metric in metrics},
-        against={control: _difference(d) for control, d in found["against"].items()},
+        groups={group: _stats(metrics[metric]) for group, metrics in found["groups"].items() if metric in metrics},
+        against={baseline: _difference(d) for baseline, d in found["against"].items()},
     )
 
 
-def _difference(found: Mapping[str, Any]) -> Difference:
+def _difference(found: Json) -> Difference:
     interval = found["ci"]
     return Difference(
         difference=float(found["difference"]),
@@ -121,14 +177,13 @@ def _difference(found: Mapping[str, Any]) -> Difference:
     )
 
 
-def primary(found: Mapping[str, Any]) -> Primary:
-    """Return one of the tests that the grid declares."""
+def _primary(found: Json) -> Primary:
     test = found["test"]
     equivalence = test and test["equivalence"]
     return Primary(
         student=found["student"],
         method=label(found),
-        control=found["control"],
+        baseline=found["baseline"],
         tasks=tuple(found["tasks"]),
         average=bool(found["average"]),
         metric=found["metric"],
@@ -139,8 +194,7 @@ def primary(found: Mapping[str, Any]) -> Primary:
     )
 
 
-def teacher(found: Mapping[str, Any]) -> Teacher:
-    """One of `teachers`."""
+def _teacher(found: Json) -> Teacher:
     sets = found["sets"] or {}
     return Teacher(
         run=str(found["run"]),
@@ -149,24 +203,22 @@ def teacher(found: Mapping[str, Any]) -> Teacher:
         measures={n: v for n, v in numbers(sets.get(found["in_domain"])).items() if n in ("ece", "worst_class_f1")},
         parameters=finite(found["parameters"]),
         size=finite(found["bytes"]),
-        latency=_latency(found),
+        latency=latency_of(found),
         train=finite((found.get("seconds") or {}).get("train")),
-        artefacts=_artefacts(found),
+        artefacts=tuple(map(_artefact, found.get("artefacts") or ())),
     )
 
 
-def missing(found: Mapping[str, Any]) -> Missing:
-    """One of `missing`."""
+def _missing(found: Json) -> Missing:
     method = label(found) if found.get("role") == "student" else None
     return Missing(str(found["run"]), found["status"], str(found["error"] or ""), str(found.get("task", "")), method)
 
 
-def average(found: Mapping[str, Any]) -> Average:
-    """One of `averages`."""
+def _average(found: Json) -> Average:
     against = found.get("against") or {}
     inside, outside = (
-        {control: _difference(d) for control, d in (against.get(where) or {}).items()}
+        {baseline: _difference(d) for baseline, d in (against.get(where) or {}).items()}
         for where in ("in_domain", "out_of_domain")
     )
-    spreads = _optional_stats(found["in_domain"]), _optional_stats(found["out_of_domain"])
-    return Average(tuple(found["tasks"]), *spreads, inside, outside)
+    stats = _optional_stats(found["in_domain"]), _optional_stats(found["out_of_domain"])
+    return Average(tuple(found["tasks"]), tuple(found["seeds"]), *stats, inside, outside)

@@ -1,29 +1,29 @@
-"""Which student and method is best, which is to be shipped, and the tests that tell."""
+"""Ranking of students and methods: which one is best, which one to ship, and the tests behind it."""
 
 from collections import Counter
 
 from demiglace.evaluation.verdicts import UNKNOWN
-from demiglace.results import metrics
 from demiglace.results.comparison import Comparison
 from demiglace.results.schema import Difference, Key
 
 
 def ranked(comparison: Comparison) -> list[Key]:
-    """Students and methods that have all tasks, the best mean first."""
-    sign = metrics.sign(comparison.metric)
+    """Return the students and methods that have all tasks, the best mean first."""
+    sign = comparison.sign
     scored = [(score, key) for key in comparison.keys if (score := comparison.score(key)) is not None]
     return [key for _, key in sorted(scored, key=lambda found: -sign * found[0])]
 
 
 def ranked_distilled(comparison: Comparison) -> list[Key]:
-    """Those of `ranked` that learnt from a teacher."""
-    return [key for key in ranked(comparison) if comparison.control_of(key) != "none"]
+    """Return those of `ranked` that were trained with a teacher."""
+    return [key for key in ranked(comparison) if comparison.baseline_of(key) != "none"]
 
 
 def chosen(comparison: Comparison) -> Key | None:
-    """Return what the answer is about: of the distilled students the best that surpasses no teacher, or the best.
+    """Return the student and method that the answer is about.
 
-    Primary tests come before exploratory ones. The control where nothing else has a score.
+    It is the best of the distilled students that a test finds better than no teacher, by a primary test rather than by
+    an exploratory one; else the best distilled student; else the best one without a teacher.
     """
     order = ranked_distilled(comparison)
     surpassing = [key for key in order if _is_significantly_better(comparison, key)]
@@ -32,54 +32,54 @@ def chosen(comparison: Comparison) -> Key | None:
 
 
 def shipped(comparison: Comparison) -> Key | None:
-    """What to ship: `chosen`, or a student without a teacher: the best of all, or one that no test finds surpassed."""
+    """Return what to ship: `chosen`, or a student without a teacher that is best or that no test finds worse."""
     key, order = chosen(comparison), ranked(comparison)
-    if key is None or comparison.control_of(order[0]) == "none":
+    if key is None or comparison.baseline_of(order[0]) == "none":
         return order[0] if order else None
-    control, found = comparison.without_teacher(key), verdicts(comparison, key)
-    told = found - {UNKNOWN}
-    enough = UNKNOWN not in found or "worse" in told  # what was not tested may be what it is better on
-    return control if control and told and enough and "better" not in told else key
+    baseline, found = comparison.without_teacher(key), verdicts(comparison, key)
+    known = found - {UNKNOWN}
+    enough = UNKNOWN not in found or "worse" in known  # it may be better where nothing was tested
+    return baseline if baseline and known and enough and "better" not in known else key
 
 
 def _is_significantly_better(comparison: Comparison, key: Key) -> bool:
-    """Whether its mean is above that of no teacher, by a test on average or on some task, and by none below it."""
-    control, sign = comparison.without_teacher(key), metrics.sign(comparison.metric)
-    ours, theirs = comparison.score(key), None if control is None else comparison.score(control)
+    """Return whether it beats no teacher: a better mean, a test that confirms it, and no test against it."""
+    baseline, sign = comparison.without_teacher(key), comparison.sign
+    score, reference = comparison.score(key), None if baseline is None else comparison.score(baseline)
     found = verdicts(comparison, key)
-    ahead = ours is not None and theirs is not None and sign * ours > sign * theirs
+    ahead = score is not None and reference is not None and sign * score > sign * reference
     return ahead and "better" in found and "worse" not in found
 
 
 def verdicts(comparison: Comparison, key: Key) -> set[str]:
-    """Return those against no teacher, of the tasks and of their average."""
+    """Return the verdicts of the tests against no teacher, on the tasks and on their average."""
     average = average_of(comparison, key)
     tests = [*tests_of(comparison, key, "none").values(), *([] if average is None else [average])]
     return {d.verdict for d in tests}
 
 
-def tests_of(comparison: Comparison, key: Key, control: str) -> dict[str, Difference]:
-    """Return by task how the task's own set differs from the control; of primary tests, where there are any, those."""
-    found = _tests(comparison, key, control)
-    return {task: d for task, d in found.items() if d.exploratory == is_exploratory(comparison, key, control)}
+def tests_of(comparison: Comparison, key: Key, baseline: str) -> dict[str, Difference]:
+    """Return by task how the task's own set differs from the baseline; of primary tests, where there are any, those."""
+    found = _tests(comparison, key, baseline)
+    return {task: d for task, d in found.items() if d.exploratory == is_exploratory(comparison, key, baseline)}
 
 
-def is_exploratory(comparison: Comparison, key: Key, control: str) -> bool:
-    """Return whether no test of a student and method against this control was declared as primary."""
-    average = _average(comparison, key, control)
+def is_exploratory(comparison: Comparison, key: Key, baseline: str) -> bool:
+    """Return whether no test of a student and method against this baseline was declared as primary."""
+    average = _average(comparison, key, baseline)
     return all(
-        d.exploratory for d in [*_tests(comparison, key, control).values(), *([] if average is None else [average])]
+        d.exploratory for d in [*_tests(comparison, key, baseline).values(), *([] if average is None else [average])]
     )
 
 
-def _tests(comparison: Comparison, key: Key, control: str) -> dict[str, Difference]:
+def _tests(comparison: Comparison, key: Key, baseline: str) -> dict[str, Difference]:
     cells = comparison.cells_of(key)
-    return {c.task: found for c in cells if (found := c.own.against.get(control)) is not None}
+    return {c.task: found for c in cells if (found := c.own.against.get(baseline)) is not None}
 
 
-def tally(comparison: Comparison, key: Key, control: str) -> Counter[str]:
+def tally(comparison: Comparison, key: Key, baseline: str) -> Counter[str]:
     """Return how many tasks have each verdict."""
-    return Counter(d.verdict for d in tests_of(comparison, key, control).values())
+    return Counter(d.verdict for d in tests_of(comparison, key, baseline).values())
 
 
 def average_of(comparison: Comparison, key: Key) -> Difference | None:
@@ -88,5 +88,5 @@ def average_of(comparison: Comparison, key: Key) -> Difference | None:
     return found if found is not None and found.exploratory == is_exploratory(comparison, key, "none") else None
 
 
-def _average(comparison: Comparison, key: Key, control: str) -> Difference | None:
-    return comparison.against(key, control) if len(comparison.tasks) > 1 else None
+def _average(comparison: Comparison, key: Key, baseline: str) -> Difference | None:
+    return comparison.against(key, baseline) if len(comparison.tasks) > 1 else None

@@ -1,4 +1,4 @@
-"""Reading RUN/log.jsonl, one JSON object a line."""
+"""Read RUN/log.jsonl, which has one JSON object on each line."""
 
 import json
 from collections import defaultdict
@@ -14,33 +14,29 @@ Scores = Mapping[str, float]  # metric -> value
 
 @dataclass(frozen=True)
 class MappingChange:
-    """A layer mapping in force from `step` of `epoch` on: pairs (student layer, teacher layer)."""
+    """A layer mapping that applies from `step` of `epoch` on."""
 
     epoch: int
     step: int
     term: str
-    pairs: tuple[tuple[int, int], ...]
+    pairs: tuple[tuple[int, int], ...]  # (student layer, teacher layer)
 
 
 @dataclass(frozen=True)
 class Log:
-    """What a training run wrote while it went.
+    """The log of a training run."""
 
-    epochs: epoch, from 0 -> validation scores; losses: curve name ("loss" is the whole) -> (step, value); draws: layer
-    mappings in order; unreadable: lines that a crash had torn.
-    """
-
-    epochs: Mapping[int, Scores] = field(default_factory=dict)
-    losses: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
-    draws: tuple[MappingChange, ...] = ()
-    unreadable: int = 0
+    epochs: Mapping[int, Scores] = field(default_factory=dict)  # epoch from 0 -> validation scores
+    losses: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)  # term or "loss" -> (step, value)
+    draws: tuple[MappingChange, ...] = ()  # layer mappings in order
+    unreadable: int = 0  # damaged lines
 
 
 def read_log(file: Path) -> Log:
-    """The log of a training run; an empty one where there is no file.
+    """Return the log of a training run; an empty one where there is no file.
 
-    A run that was cut off and resumed may have written a step twice: the later line counts. A line torn by a crash is
-    left out and counted.
+    A run that was interrupted and resumed may have written a step twice: the later line counts. A damaged line is
+    skipped and counted.
     """
     if not file.is_file():
         return Log()
@@ -56,7 +52,7 @@ def read_log(file: Path) -> Log:
 
 
 def read_epochs(file: Path) -> Mapping[int, Scores]:
-    """The validation scores by epoch alone, without parsing the many lines about steps."""
+    """Return the validation scores by epoch, without parsing the many lines about steps."""
     if not file.is_file():
         return {}
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -73,9 +69,9 @@ def _parse(line: str) -> Mapping[str, Any] | None:
 
 def _of_kind(entries: list[Mapping[str, Any]], kind: str, key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for entry in entries:
-        place = finite(entry.get(key))
-        if entry.get("kind") == kind and place is not None:
-            yield int(place), entry
+        number = finite(entry.get(key))
+        if entry.get("kind") == kind and number is not None:
+            yield int(number), entry
 
 
 def _epochs(entries: list[Mapping[str, Any]]) -> dict[int, Scores]:
@@ -101,7 +97,7 @@ def _draws(entries: list[Mapping[str, Any]]) -> tuple[MappingChange, ...]:
 
 
 def numbers(values: Any) -> dict[str, float]:
-    """The finite numbers in a mapping, by name."""
+    """Return the finite numbers of a mapping, by name."""
     if not isinstance(values, Mapping):
         return {}
     found = {str(name): finite(value) for name, value in values.items()}

@@ -1,26 +1,28 @@
-"""What a comparison found: a spread over seeds, a difference from a control, a cell of the grid, a teacher."""
+"""Results of a comparison: spreads over seeds, differences from a baseline, cells of the grid, teachers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demiglace.results.run_log import Log, Scores
 
+BASELINES = ("none", "vanilla-kd")  # the methods that all others are compared with: no teacher, plain soft labels
+
 
 @dataclass(frozen=True)
 class SeedStats:
-    """A number over seeds: mean, standard deviation, interval of the mean; the last two None with one seed."""
+    """A number over seeds."""
 
     mean: float
-    sd: float | None
-    values: tuple[float, ...]
-    interval: tuple[float, float] | None = None
+    sd: float | None  # standard deviation with n − 1; None with one seed
+    values: tuple[float, ...]  # in the order of the seeds
+    interval: tuple[float, float] | None = None  # of the mean; None with one seed
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The test of a method minus a control in the deciding metric, on the seeds that both have."""
+    """The test of a method minus a baseline in the deciding metric, on the seeds that both have."""
 
     difference: float
     interval: tuple[float, float] | None  # None: too few seeds for one
@@ -33,7 +35,7 @@ class Difference:
 
     @property
     def exploratory(self) -> bool:
-        """Whether the test was not declared, and p is not corrected."""
+        """Return whether the test was not declared; its p is not corrected then."""
         return self.family == "exploratory"
 
 
@@ -48,11 +50,11 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Primary:
-    """A test that the grid declares."""
+    """A contrast that the grid declares, and its test."""
 
     student: str
     method: str  # with its axes
-    control: str
+    baseline: str
     tasks: tuple[str, ...]
     average: bool  # of the average over the tasks; else there is one task
     metric: str | None  # None where nothing was tested
@@ -62,125 +64,128 @@ class Primary:
 
 @dataclass(frozen=True)
 class Artefact:
-    """An exported file. latency: in ms (p50, one row); agreement: share of the checkpoint's labels that it repeats."""
+    """An exported file as it was measured; None for what was not."""
 
-    size: float | None
-    latency: float | None
-    agreement: float | None
+    format: str  # onnx
+    precision: str  # fp32 or int8
+    size: float | None  # bytes
+    latency: float | None  # ms, median of one row
+    agreement: float | None  # share of rows with the label of the checkpoint
+    score: float | None = None  # deciding metric of the file itself on the task's rows
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """A cell on one set. own: whether the set belongs to the task itself; groups: parts of the set, deciding metric.
-
-    further: the official metrics beyond the deciding one, as F1 of MRPC.
-    """
+    """The results of a cell on one set."""
 
     name: str
-    metric: str
-    own: bool
+    metric: str  # the deciding one
+    own: bool  # whether the set belongs to the task; else it is out of domain
+    rows: int | None
     score: SeedStats
-    further: Mapping[str, SeedStats]
+    further: Mapping[str, SeedStats]  # official metrics beyond the deciding one, as F1 of MRPC
     agreement: SeedStats | None
     ece: SeedStats | None
     worst_class_f1: SeedStats | None
-    groups: Mapping[str, SeedStats]
-    against: Mapping[str, Difference]
+    groups: Mapping[str, SeedStats]  # part of the set -> deciding metric
+    against: Mapping[str, Difference]  # baseline -> test
+
+    @property
+    def metrics(self) -> Mapping[str, SeedStats]:
+        """Return all official metrics, the deciding one first."""
+        return {self.metric: self.score, **self.further}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One task, student and method (with its axes) over its seeds.
-
-    control: "none" or "vanilla-kd" where the method is one of the two; axes: those of the method's name. runs,
-    evaluations: directories below the comparison's, in the order of the seeds. curve: epoch -> validation scores, means
-    over seeds; log: of the first seed; changes: against the teacher, a mapping for each seed that has one (see
-    `evaluation.results.changes`).
-    artefacts: by precision, "fp32" or "int8".
-    selected_on_test_rows: whether the best epoch was chosen on the rows that are reported.
-    """
+    """One task, student and method (with its axes) over its seeds."""
 
     task: str
     student: str
-    method: str
-    control: str
+    method: str  # its label with the axes
+    label: str  # its label without them
+    baseline: str  # "none" or "vanilla-kd" where the method is one of the two, else ""
     seeds: tuple[int, ...]
-    missing: tuple[int, ...]
-    runs: tuple[str, ...]
-    evaluations: tuple[str, ...]
-    in_domain: str
+    missing: tuple[int, ...]  # seeds without a finished run
+    runs: tuple[str, ...]  # directories below the comparison's, in the order of the seeds
+    evaluations: tuple[str, ...]  # as runs
+    in_domain: str  # the set that the task is reported on
     sets: Mapping[str, SetResult]
     parameters: float | None
-    size: float | None
-    capture: SeedStats
-    train: SeedStats
-    latency: float | None
-    artefacts: Mapping[str, Artefact] = field(default_factory=dict)
+    size: float | None  # of the checkpoint, in bytes
+    capture: SeedStats  # seconds
+    train: SeedStats  # seconds
+    latency: float | None  # ms, of the fp32 export
+    artefacts: tuple[Artefact, ...] = ()
     axes: Mapping[str, Any] = field(default_factory=dict)
-    selected_on_test_rows: bool = False
-    log: Log = field(default_factory=Log)
-    curve: Mapping[int, Scores] = field(default_factory=dict)
-    changes: tuple[Mapping[str, Any], ...] = ()
+    searched: Mapping[str, Any] = field(default_factory=dict)  # options that a search chose
+    selected_on_test_rows: bool = False  # whether the best epoch was chosen on the rows that are reported
+    log: Log = field(default_factory=Log)  # of the first seed
+    curve: Mapping[int, Scores] = field(default_factory=dict)  # epoch -> validation scores, means over the seeds
+    changes: tuple[Mapping[str, Any], ...] = ()  # by seed, see `evaluation.set_results.disagreements`
 
     @property
     def own(self) -> SetResult:
-        """The set that the task's results are about."""
+        """Return the results on the set that the task is reported on."""
         return self.sets[self.in_domain]
 
     @property
     def key(self) -> tuple[str, str]:
-        """Student and method: what is chosen among."""
+        """Return student and method."""
         return self.student, self.method
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A task's teacher. scores: set -> metrics, in its own order; measures: ece and worst_class_f1 of its own set.
+    """The teacher of a task."""
 
-    run: its directory below the comparison's, or of a ready teacher as the grid names it.
-    """
-
-    run: str
+    run: str  # its directory below the comparison's; of an existing teacher as the grid names it
     in_domain: str
-    scores: Mapping[str, Scores]
-    measures: Scores
+    scores: Mapping[str, Scores]  # set -> metrics, the deciding one first
+    measures: Scores  # ece and worst_class_f1 on the set that the task is reported on
     parameters: float | None
     size: float | None
     latency: float | None
     train: float | None
-    artefacts: Mapping[str, Artefact]
+    artefacts: tuple[Artefact, ...]
 
 
 @dataclass(frozen=True)
 class Average:
-    """A student and method over all the tasks in `tasks`. against: how it differs from each control."""
+    """A student and method over several tasks."""
 
     tasks: tuple[str, ...]
+    seeds: tuple[int, ...]  # those that all tasks have
     in_domain: SeedStats | None
     out_of_domain: SeedStats | None
-    against: Mapping[str, Difference]
-    against_outside: Mapping[str, Difference]
+    against: Mapping[str, Difference]  # baseline -> test in domain
+    against_outside: Mapping[str, Difference]  # baseline -> test out of domain
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A run that is not there, and why; method: none of a teacher."""
+    """A run or an export that does not exist, and why."""
 
     run: str
     status: str
     error: str
     task: str = ""
-    method: str | None = None
+    method: str | None = None  # None for a teacher
 
 
 def run_directory(home: Path, run: str) -> Path:
-    """Where a run lies: below the comparison's directory, or, a ready teacher, as the grid names it."""
+    """Return the directory of a run: below the comparison's, or for an existing teacher as the grid names it."""
     return home / run if (home / run).exists() else Path(run)
 
 
 def is_own(name: str, in_domain: str) -> bool:
-    """Whether a set is one of the task's own: MNLI's two validation splits both are."""
+    """Return whether a set belongs to the task: both validation sets of MNLI do."""
     return name.split(":")[0] == in_domain.split(":")[0]
+
+
+def find_artefact(artefacts: Sequence[Artefact], precision: str) -> Artefact | None:
+    """Return the first artefact of a precision."""
+    return next((a for a in artefacts if a.precision == precision), None)
 
 
 Key = tuple[str, str]  # student, method

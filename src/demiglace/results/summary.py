@@ -1,4 +1,4 @@
-"""The summary of a comparison: means over seeds, and the tests against the controls."""
+"""Summarise a comparison: means over seeds, and the tests against the baselines."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, POWER, mean_interval
-from demiglace.results.cells import CONTROLS, Average, CellRuns, Record, averages, name_of, outcomes
+from demiglace.results.cells import Average, CellRuns, Record, averages, cells_of, name_of
 from demiglace.results.contrasts import Contrast
 from demiglace.results.differences import IN_DOMAIN, OUT_OF_DOMAIN, SignificanceTests
+from demiglace.results.schema import BASELINES
 
 CORRECTION = "holm"
 _DIGITS = 12  # of a hash that are shown
@@ -23,18 +24,21 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the summary of a comparison's records (see `compare.records`), ready to be written as JSON.
 
-    cells: one for each task, student, method and axes: its seeds, the missing ones, and for each set `metrics` (mean,
-    sd and values by seed), the other measures, `groups`, and `against` for each control: the test of the deciding
-    metric, see `compare.against.Differences`. averages: over the tasks, in domain (GLUE's macro average: the mean over
-    tasks of the mean of a task's metrics) and out of domain, and their `against`. primary: the tests that the grid
-    declares; the only ones that are corrected for one another. protocol: see `compare.protocol.declaration`; declared:
-    whether the primary tests were declared before the runs, a sentence. teachers: by task; of replicates' teachers the
-    mean. provenance: when and on what the runs were trained.
+    - cells: one for each task, student, method and axes, with its seeds and the missing ones. Each of its `sets` has
+      `metrics` (mean, sd and values by seed), the other measures, `groups`, and `against` for each baseline: the test
+      of the deciding metric, see `results.differences.SignificanceTests`.
+    - averages: over the tasks, in domain (GLUE's macro average: the mean over tasks of the mean of a task's metrics)
+      and out of domain, and their `against`.
+    - primary: the tests that the grid declares; only these are corrected for multiple testing.
+    - declared: a sentence on whether the primary tests were declared before the runs.
+    - teachers: by task; with one for each replicate, means.
+    - provenance: when and on what the runs were trained.
 
-    `seeds` holds the units that runs are paired by: seeds, or the numbers of replicates (`unit`).
+    protocol: see `compare.protocol.declaration`. `seeds` holds the units that runs are paired by: seeds, or the numbers
+    of replicates (`unit`).
     """
     students = [r for r in records if r["role"] == "student"]
-    done = outcomes(students)
+    done = cells_of(students)
     found = SignificanceTests(done, home, primary, dict.fromkeys(map(name_of, students)))
     return {
         "level": LEVEL,
@@ -42,7 +46,7 @@ def summarize(
         "power": POWER,
         "correction": CORRECTION,
         "least_seeds": LEAST_SEEDS,
-        "controls": list(CONTROLS),
+        "baselines": list(BASELINES),
         "unit": next((r["unit"] for r in students if "unit" in r), "seed"),
         "primary": found.primary,
         "protocol": protocol,
@@ -70,7 +74,7 @@ def _declared(primary: Sequence[Contrast], protocol: Mapping[str, Any] | None) -
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation over seeds (n − 1), the mean's t interval (none of both for one seed), the values."""
+    """Return mean, standard deviation (n − 1), t interval of the mean (both None with one seed), and the values."""
     sd = statistics.stdev(values) if len(values) > 1 else None
     mean = statistics.fmean(values)
     return {"mean": mean, "sd": sd, "interval": mean_interval(mean, sd, len(values)), "values": list(values)}
@@ -86,7 +90,7 @@ def _described(cell: CellRuns, found: SignificanceTests) -> dict[str, Any]:
         "method_name": first["method_name"],
         "axes": dict(cell.axes),
         "searched": first.get("searched", {}),
-        "control": found.is_control(cell),
+        "baseline": found.is_baseline(cell),
         "seeds": list(cell.runs),
         "missing": list(cell.missing),
         "runs": [r["run"] for r in runs],
@@ -105,7 +109,7 @@ def _described(cell: CellRuns, found: SignificanceTests) -> dict[str, Any]:
 
 
 def _set(cell: CellRuns, name: str, differences: SignificanceTests) -> dict[str, Any]:
-    """One set's results over seeds."""
+    """Return the results on one set over seeds."""
     found = [r["sets"][name] for r in cell.runs.values() if name in r["sets"]]
     metrics = {m: spread([f["metrics"][m] for f in found]) for m in found[0]["metrics"]}
     extras = {e: spread([f[e] for f in found]) for e in _EXTRAS if all(e in f for f in found)}
@@ -120,9 +124,9 @@ def _set(cell: CellRuns, name: str, differences: SignificanceTests) -> dict[str,
 
 def _average(average: Average, found: SignificanceTests) -> dict[str, Any]:
     against: dict[str, dict[str, Any]] = {}
-    for (key, where, control), result in found.of_average.items():
+    for (key, where, baseline), result in found.of_average.items():
         if key == average.key:
-            against.setdefault(where, {})[control] = result
+            against.setdefault(where, {})[baseline] = result
     first, seeds = average.cells[0], average.seeds
     return {
         "student": first.student,
@@ -139,7 +143,7 @@ def _average(average: Average, found: SignificanceTests) -> dict[str, Any]:
 
 
 def _teachers(records: Sequence[Record]) -> dict[str, Any]:
-    """The teachers by task. Of several, one for each replicate: means, and as `run` the directory that holds all."""
+    """Return the teachers by task. With one for each replicate: means, and as `run` the directory that holds all."""
     kept = ("run", "evaluation", "in_domain", "sets", "parameters", "layers", "bytes", "seconds", "latency_ms", "rows")
     found = {}
     for task in dict.fromkeys(r["task"] for r in records):
@@ -155,7 +159,7 @@ def _teachers(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    """The mean of numbers, of mappings entry by entry; of anything else the first."""
+    """Return the mean of numbers, of mappings entry by entry; of anything else the first value."""
     first = values[0]
     if isinstance(first, Mapping):
         return {name: _mean([v[name] for v in values]) for name in first if all(name in v for v in values)}
@@ -165,7 +169,7 @@ def _mean(values: Sequence[Any]) -> Any:
 
 
 def _provenance(records: Sequence[Record]) -> dict[str, Any]:
-    """The first and the last day of training; machines, versions and precisions, each once."""
+    """Return the first and the last day of training; machines, versions and precisions, each once."""
     days = sorted(r["finished"][: len("2026-01-31")] for r in records if r.get("finished"))
     found: dict[str, Any] = {"first": days[0], "last": days[-1]} if days else {}
     for name in ("machine", "versions", "precision"):

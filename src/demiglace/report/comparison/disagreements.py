@@ -1,4 +1,4 @@
-"""Where students answer otherwise than their teachers: counts, pairs of labels, rows to read."""
+"""Where students and their teachers predict different labels: counts, pairs of labels, example rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,49 +17,46 @@ _COUNTS = {"both_right": "Both right", "lost": "Lost", "gained": "Gained", "both
 
 @dataclass(frozen=True)
 class Example:
-    """A row that teacher and student answer differently. long: whether it needs a box of its own to scroll in."""
+    """A row for which teacher and student predict different labels."""
 
     text: str
     pair: str
     label: str
     teacher: str
     student: str
-    long: bool
+    long: bool  # whether it is shown in a box that scrolls
 
 
 @dataclass(frozen=True)
 class Changes:
-    """One task's changes: counts by method, the most frequent confusions and rows of the student that is spoken of.
-
-    pairs: (what the teacher said, what the student says, rows).
-    """
+    """The changes of one task."""
 
     task: str
-    counts: Table
-    name: str
-    pairs: tuple[tuple[str, str, int], ...]
+    counts: Table  # by method
+    name: str  # of the student that the rest is about
+    pairs: tuple[tuple[str, str, int], ...]  # (the teacher's label, the student's label, rows), the most frequent ones
     lost: tuple[Example, ...]
     gained: tuple[Example, ...]
 
 
 def changes(comparison: Comparison, chosen: Key | None) -> tuple[Changes, ...]:
-    """The changes of every task whose evaluations have some; examples are those of `chosen`, first seed."""
+    """Return the changes of every task whose evaluations have some; examples are of `chosen`, first seed."""
     found = []
     for task in comparison.tasks:
         cells = [c for c in comparison.cells if c.task == task and c.changes]
         if cells:
-            spoken = next((c for c in cells if c.key == chosen), cells[0])
-            found.append(_changes(comparison, task, cells, spoken))
+            subject = next((c for c in cells if c.key == chosen), cells[0])
+            found.append(_changes(comparison, task, cells, subject))
     return tuple(found)
 
 
-def _changes(comparison: Comparison, task: str, cells: Sequence[Cell], spoken: Cell) -> Changes:
-    first = spoken.changes[0]
+def _changes(comparison: Comparison, task: str, cells: Sequence[Cell], subject: Cell) -> Changes:
+    first = subject.changes[0]
     pairs = [(format.shorten(str(p["from"])), format.shorten(str(p["to"])), p["rows"]) for p in first["confusions"]]
     return Changes(
         task=task,
         counts=_counts(comparison, cells),
-        name=labels.name_of(spoken.key, comparison),
+        name=labels.name_of(subject.key, comparison),
         pairs=tuple(pairs[:_MOST_PAIRS]),
         lost=tuple(map(_example, first["examples"]["lost"][:_MOST_EXAMPLES])),
         gained=tuple(map(_example, first["examples"]["gained"][:_MOST_EXAMPLES])),
@@ -67,7 +64,7 @@ def _changes(comparison: Comparison, task: str, cells: Sequence[Cell], spoken: C
 
 
 def _counts(comparison: Comparison, cells: Sequence[Cell]) -> Table:
-    """Mean counts over the seeds."""
+    """Return mean counts over the seeds."""
 
     def numbers(cell: Cell) -> list[Entry]:
         found = [[c["counts"][name] for c in cell.changes] for name in _COUNTS]
@@ -75,7 +72,7 @@ def _counts(comparison: Comparison, cells: Sequence[Cell]) -> Table:
 
     rows = tuple((Entry(labels.name_of(c.key, comparison)), *numbers(c)) for c in cells)
     columns = (Column("Method", text=True), *map(Column, _COUNTS.values()))
-    return Table(columns, rows, tuple("control" if c.control else "" for c in cells))
+    return Table(columns, rows, tuple("baseline" if c.baseline else "" for c in cells))
 
 
 def _example(found: Mapping[str, Any]) -> Example:

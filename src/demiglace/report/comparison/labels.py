@@ -1,4 +1,4 @@
-"""A comparison's numbers and names in words."""
+"""Names of a comparison's students, methods and sets in words, and their looks in drawings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,8 @@ from pathlib import PurePath
 
 from demiglace.evaluation.verdicts import NO_DIFFERENCE, UNKNOWN
 from demiglace.report import format
-from demiglace.report.format import count_of, if_exploratory, points
 from demiglace.results.comparison import Comparison
-from demiglace.results.schema import Cell, Difference, Key
+from demiglace.results.schema import Cell, Difference, Key, find_artefact
 
 _MARKS = {
     "better": "↑ better",
@@ -21,56 +20,65 @@ _COLOURS = 5  # of the style sheet
 
 
 def mark(found: Difference | None, metric: str) -> str:
-    """Return the note under a number: how it differs from the control."""
+    """Return the note under a number: how it differs from the baseline."""
     if found is None:
         return ""
     shown = _MARKS.get(found.verdict, found.verdict)
-    mde = "" if found.verdict != NO_DIFFERENCE or found.mde is None else f", MDE {points(found.mde, metric)}"
-    return shown + mde + if_exploratory(found)
+    return ", ".join(filter(None, (shown, format.mde(found, metric)))) + format.if_exploratory(found)
+
+
+def short(name: str) -> str:
+    """Return the name of a set; of a file without its directory."""
+    return name.rsplit("/", 1)[-1]
+
+
+def full_set_name(name: str, own: bool, task: str) -> str:
+    """Return a set's name in tables; for a file its last part, or the task's name where it belongs to the task."""
+    if "/" not in name and "\\" not in name:
+        return name
+    return task if own else PurePath(name).name
+
+
+def set_name(name: str, own: bool, task: str) -> str:
+    """Return the same on pages, where it is shortened."""
+    return format.shorten(full_set_name(name, own, task), 40)
 
 
 def exported(comparison: Comparison) -> str:
-    """Which export latencies are those of: fp32, of which the scores are too; older comparisons do not say."""
-    return "fp32 export" if any("fp32" in c.artefacts for c in comparison.cells) else "export"
+    """Return which export the latencies and scores belong to: fp32; older comparisons do not record it."""
+    return "fp32 export" if any(find_artefact(c.artefacts, "fp32") for c in comparison.cells) else "export"
 
 
 def name_of(key: Key, comparison: Comparison) -> str:
-    """The method; with its student where there are several."""
+    """Return the method; with its student where there are several."""
     student, method = (format.shorten(part, 40) for part in key)
     return f"{student}, {method}" if has_students(comparison) else method
 
 
 def has_students(comparison: Comparison) -> bool:
-    """Whether there are several students, so that each has to be named."""
+    """Return whether there are several students, so that each has to be named."""
     return len({student for student, _ in comparison.keys}) > 1
-
-
-def set_name(name: str, own: bool, task: str) -> str:
-    """A set as it is shown: of a file its last part, and the task's name where the file is the task's own."""
-    if "/" not in name and "\\" not in name:
-        return format.shorten(name, 40)
-    return format.shorten(task if own else PurePath(name).name, 40)
 
 
 def seeds_in_words(cells: Sequence[Cell], unit: str) -> str:
     """Return how many units the means are over: ``5 seeds``, ``2 to 5 replicates``."""
     counts = sorted({len(c.seeds) for c in cells})
-    return count_of(counts[0], unit) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {unit}s"
+    return format.count_of(counts[0], unit) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {unit}s"
 
 
 def series_styles(comparison: Comparison) -> Mapping[Key, tuple[str, str]]:
-    """A colour class and a shape for each student and method: colours tell methods apart, shapes students.
+    """Return a colour class and a shape for each student and method: colours differ by method, shapes by student.
 
-    After five methods the colours come again, in other shapes, so that each student has shapes of its own; the control
-    `none` has a colour of its own. Looks repeat where students and methods need more shapes than there are.
+    After five methods the colours repeat in other shapes, so that no two students share a shape. The baseline `none`
+    has its own colour. Looks repeat where students and methods need more shapes than there are.
     """
     students = list(dict.fromkeys(student for student, _ in comparison.keys))
-    methods = list(dict.fromkeys(k[1] for k in comparison.keys if comparison.control_of(k) != "none"))
+    methods = list(dict.fromkeys(k[1] for k in comparison.keys if comparison.baseline_of(k) != "none"))
     shapes = math.ceil(len(methods) / _COLOURS) or 1  # of each student
     found: dict[Key, tuple[str, str]] = {}
     for key in comparison.keys:
-        student, control = students.index(key[0]), comparison.control_of(key) == "none"
-        turn = 0 if control else methods.index(key[1])
+        student, baseline = students.index(key[0]), comparison.baseline_of(key) == "none"
+        turn = 0 if baseline else methods.index(key[1])
         shape = SHAPES[(student * shapes + turn // _COLOURS) % len(SHAPES)]
-        found[key] = ("control" if control else f"s{turn % _COLOURS + 1}", shape)
+        found[key] = ("baseline" if baseline else f"s{turn % _COLOURS + 1}", shape)
     return found

@@ -6,9 +6,15 @@ from pathlib import Path
 from demiglace.config.options import Option
 from demiglace.report import format
 from demiglace.report.comparison import charts, labels, reproduce, seed_plots
-from demiglace.report.comparison.detail_tables import cost_table, primary_table, test_tables
+from demiglace.report.comparison.detail_tables import (
+    by_task_table,
+    cost_table,
+    measure_table,
+    measured_tasks,
+    primary_table,
+    test_tables,
+)
 from demiglace.report.comparison.disagreements import changes
-from demiglace.report.comparison.measures import by_task_table, measure_table, measured_tasks
 from demiglace.report.comparison.recommendation import answer
 from demiglace.report.comparison.tables import main_table, missing_table, run_table
 from demiglace.report.runs.page import machine_of, template
@@ -17,14 +23,17 @@ from demiglace.results.ranking import chosen
 
 _EARLIER = (
     "The tests are those of an earlier version of demiglace: a paired t-test over seeds, corrected over all methods of "
-    "a student against one control, and a bootstrap interval over rows and seeds that leaves out 0. Repeat the "
+    "a student against one baseline, and a bootstrap interval over rows and seeds that leaves out 0. Repeat the "
     "`demiglace compare` command for today’s tests. "
 )
 
 
 def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Option]], folder: Path) -> str:
-    """The page as HTML, safe as `render`'s. options: those of each command; folder: where the page will lie."""
-    manifests = list(comparison.steps.values())
+    """Return the page as HTML, as safe as that of `render`.
+
+    options: those of each command; folder: the directory of the page.
+    """
+    manifests = list(comparison.manifests.values())
     terms = {task: charts.term_charts(comparison, task) for task in comparison.tasks}
     return template("comparison.html.j2").render(
         title=comparison.title,
@@ -65,9 +74,13 @@ def render_comparison(comparison: Comparison, options: Mapping[str, Sequence[Opt
 
 
 def _lead(comparison: Comparison) -> str:
-    """What was compared: ``6 methods on 4 tasks, 5 seeds``."""
-    methods, students = len({m for _, m in comparison.keys}), len({s for s, _ in comparison.keys})
-    counts = [format.count_of(methods, "method"), format.count_of(len(comparison.tasks), "task")]
+    """Return what was compared: ``4 methods · 2 baselines · 4 tasks · 5 seeds``."""
+    students = len({s for s, _ in comparison.keys})
+    baselines = {m for s, m in comparison.keys if comparison.baseline_of((s, m))}
+    methods = {m for _, m in comparison.keys} - baselines
+    counts = [format.count_of(len(methods), "method")] if methods else []
+    counts += [format.count_of(len(baselines), "baseline")] if baselines else []
+    counts += [format.count_of(len(comparison.tasks), "task")]
     counts += [format.count_of(students, "student")] if students > 1 else []
     return (
         " · ".join([*counts, labels.seeds_in_words(comparison.cells, comparison.unit)])
@@ -77,7 +90,7 @@ def _lead(comparison: Comparison) -> str:
 
 
 def _legend(comparison: Comparison) -> str:
-    """How to read the table, with the tests named in full."""
+    """Return how to read the table, with the tests described in full."""
     test, unit = comparison.test, comparison.unit
     if test["power"] is None:
         marks = _EARLIER
@@ -90,12 +103,12 @@ def _legend(comparison: Comparison) -> str:
     return (
         f"Mean ± standard deviation over {unit}s, on the rows each task is reported on; scores in points of 100. "
         f"{marks}Fewer than {test['least_seeds']} {unit}s are not tested. Grey: no significant difference. Bold: the "
-        f"best mean of a column. {_of_averages(comparison)}Each number leads to its runs."
+        f"best mean of a column. {_of_averages(comparison)}Each number links to its runs."
     )
 
 
 def _tested(comparison: Comparison) -> str:
-    """What is tested, and which population the test is about."""
+    """Return what is tested, and which population the test is about."""
     return (
         f"Tests are paired t-tests of the mean difference over {comparison.unit}s. Their standard error covers new "
         f"{comparison.unit}s and new test rows (two-way variance, Satterthwaite degrees of freedom)."
@@ -103,23 +116,23 @@ def _tested(comparison: Comparison) -> str:
 
 
 def _mde(comparison: Comparison) -> str:
-    """What the minimum detectable effect is."""
+    """Return what the minimum detectable effect is."""
     power = format.percent(float(comparison.test["power"]))
     return (
-        f"MDE (“could have seen”): the smallest true difference that this design finds with {power} power; at the "
-        "worst case of the correction for primary tests, uncorrected for exploratory ones."
+        f"MDE (“detectable”): the smallest true difference that this design finds with {power} power; at the worst "
+        "case of the correction for primary tests, uncorrected for exploratory ones."
     )
 
 
 def _of_averages(comparison: Comparison) -> str:
-    """What averages are made of, where the table does not show all of it: GLUE's second metrics."""
+    """Return what averages are over, where the table does not show all of it: the second metrics of GLUE."""
     if not any(s.own and s.further for c in comparison.cells for s in c.sets.values()) or len(comparison.tasks) < 2:
         return ""
-    return "Averages are means over tasks of the mean of all official metrics of a task, as GLUE’s is. "
+    return "Averages are means over tasks of the mean of all official metrics of a task, as in GLUE. "
 
 
 def _primary_legend(comparison: Comparison) -> str:
-    """How primary tests were corrected."""
+    """Return how primary tests were corrected."""
     if not comparison.primary:
         return ""
     name, tests = str(comparison.test["correction"]).capitalize(), format.count_of(len(comparison.primary), "test")
@@ -149,33 +162,38 @@ def _tests_legend(comparison: Comparison) -> str:
 
 
 def _measures_legend(comparison: Comparison) -> str:
-    """What the means are over."""
+    """Return what the means are over."""
     tasks = measured_tasks(comparison) if comparison.cells else []
     means = ""
     if len(comparison.tasks) > 1:
         means = f"Means over {format.listed([format.shorten(task, 40) for task in tasks])}. "
     return (
-        f"{means}On the tasks’ own rows, in points of 100. Agreement is the share of rows with the teacher’s label "
-        "(of a regression the correlation with its answers); the calibration error is how far confidence and "
-        "accuracy lie apart, lower being better."
+        f"{means}On the tasks’ rows, in points of 100. Agreement is the share of rows with the teacher’s label (for "
+        "regression the correlation with its predictions). The calibration error is the gap between confidence and "
+        "accuracy; lower is better."
     )
 
 
 def _costs_legend(comparison: Comparison) -> str:
-    """What each cost is of, and which artefact was timed."""
+    """Return what each cost is about, and which artefact was measured."""
     tasks, unit = len(comparison.tasks) > 1, comparison.unit
+    lower = [p for p in comparison.precisions() if p != "fp32"]
+    scored = any(a.score is not None for c in comparison.cells for a in c.artefacts if a.precision in lower)
     captured = "for all seeds and methods" if unit == "seed" else f"in each {unit} for all methods"
     parts = [
         f"Parameters and file size are those of the checkpoint{', means over the tasks' if tasks else ''}; seconds are "
         f"those of one {unit}{', all tasks together' if tasks else ''}. The teacher’s signals are captured once, "
         f"{captured} that use the same ones.",
-        f"Latency is p50 of one row, of the {labels.exported(comparison)}, first {unit}; the drawing has the median of "
-        "a student’s exports, which are one graph.",
-        "The int8 export was timed and compared with its checkpoint, row by row; its scores were not measured.",
+        f"Latency is p50 of one row with the {labels.exported(comparison)}, first {unit}. The chart has the median "
+        "over a student’s methods, whose exports share one graph.",
+        f"The {format.listed(lower)} export was compared with its checkpoint row by row"
+        f"{'' if scored else '; its scores were not measured'}."
+        if lower
+        else "",
     ]
     known = [
         True,
         any(c.latency is not None for c in comparison.cells),
-        any("int8" in c.artefacts for c in comparison.cells),
+        bool(lower),
     ]
-    return " ".join(part for part, told in zip(parts, known, strict=True) if told)
+    return " ".join(part for part, shown in zip(parts, known, strict=True) if shown)

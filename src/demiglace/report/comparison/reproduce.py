@@ -1,4 +1,4 @@
-"""How to make a comparison again: its one command, those of its steps, machines and versions."""
+"""How to reproduce a comparison: its command, the commands of its runs, machines and versions."""
 
 import json
 import shlex
@@ -10,44 +10,46 @@ import yaml
 
 from demiglace.config.options import Option
 from demiglace.report import format
-from demiglace.report.commands import command_line
+from demiglace.report.commands import PortablePaths, command_line
 from demiglace.report.runs.schema import Record
 from demiglace.results.comparison import Comparison
 
 
 def compare_command(comparison: Comparison) -> str:
-    """The command that makes all of it, with the options that decide what it makes."""
-    config = comparison.config
-    words = ["demiglace", "compare", "GRID.yaml", "-o", str(comparison.home)]
+    """Return the command of the comparison, with the options that decide its results."""
+    config, portable = comparison.config, PortablePaths.around([comparison.home])
+    words = ["demiglace", "compare", "GRID.yaml", "-o", portable(str(comparison.home))]
     words += ["--search", str(config["search"])] if config.get("search", "none") != "none" else []
     words += ["--no-controls"] if config.get("no_controls") else []
-    words += ["--data-dir", str(config["data_dir"])] if config.get("data_dir") else []
+    words += ["--data-dir", portable(str(config["data_dir"]))] if config.get("data_dir") else []
     return format.shorten(shlex.join(words), 2000)
 
 
 def grid_file(comparison: Comparison) -> str | None:
-    """The grid as YAML, where it is known."""
+    """Return the grid as YAML, where it is known."""
     grid = comparison.config.get("grid")
     if grid is None:
         return None
-    return str(yaml.safe_dump(json.loads(json.dumps(grid)), sort_keys=False, allow_unicode=True, width=100))
+    portable = PortablePaths.around([comparison.home]).everywhere(json.loads(json.dumps(grid)))
+    return str(yaml.safe_dump(portable, sort_keys=False, allow_unicode=True, width=100))
 
 
 def step_commands(comparison: Comparison, options: Mapping[str, Sequence[Option]]) -> list[str]:
-    """A line a step that stands, in an order in which they work; a search, which has no command alone, as a comment."""
-    place = {name: value for name, value in comparison.config.items() if name == "data_dir"}  # decides no result
-    found = [_command(_record(path, m, place), options) for path, m in comparison.steps.items()]
-    searched = [f"# {path}: {_choice(best)}" for path, best in comparison.searches.items()]
+    """Return one line for each finished run, in order of execution; a search, which has no command, as a comment."""
+    portable = PortablePaths.around([comparison.home])
+    location = {name: value for name, value in comparison.config.items() if name == "data_dir"}  # decides no result
+    found = [_command(_record(path, m, location), options, portable) for path, m in comparison.manifests.items()]
+    searched = [f"# {portable(str(path))}: {_choice(best)}" for path, best in comparison.searches.items()]
     return [format.shorten(" ".join(line.splitlines()), 2000) for line in (*searched, *filter(None, found))]
 
 
-def _record(path: Path, manifest: Mapping[str, Any], place: Mapping[str, Any]) -> Record:
-    config = {**place, **(manifest.get("config") or {})}
+def _record(path: Path, manifest: Mapping[str, Any], location: Mapping[str, Any]) -> Record:
+    config = {**location, **(manifest.get("config") or {})}
     return Record(path, str(manifest.get("stage")), {**manifest, "config": config})
 
 
-def _command(record: Record, options: Mapping[str, Sequence[Option]]) -> str:
-    return command_line(record, options[record.stage]) if record.stage in options else ""
+def _command(record: Record, options: Mapping[str, Sequence[Option]], portable: PortablePaths) -> str:
+    return command_line(record, options[record.stage], portable) if record.stage in options else ""
 
 
 def _choice(best: Mapping[str, Any]) -> str:
@@ -56,7 +58,7 @@ def _choice(best: Mapping[str, Any]) -> str:
 
 
 def facts(manifests: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Machines and versions, each once, however many runs share it."""
+    """Return machines and versions, each once."""
     machines = [m.get("machine") or {} for m in manifests]
     written = [", ".join(f"{k.replace('_', ' ')} {v}" for k, v in machine.items()) for machine in machines]
     versions = [", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items()) for m in manifests]

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demiglace.report.text_tables import NOT_TESTED, axes_of, latency_of, latex, markdown, provenance, result_tables
-from demiglace.results.cells import has_sets, is_own
+from demiglace.report.comparison.result_tables import NOT_TESTED, provenance, result_tables
+from demiglace.report.text_tables import latex, markdown
+from demiglace.results.cells import has_sets
+from demiglace.results.parse import axes_in_words, latency_of, upgrade
+from demiglace.results.schema import is_own
 from demiglace.runs.files import write_atomically
 
 _COLUMNS = (
-    *("student", "task", "set", "group", "in_domain", "method", "axes", "control", "metric", "rows", "seeds"),
+    *("student", "task", "set", "group", "in_domain", "method", "axes", "baseline", "metric", "rows", "seeds"),
     *("mean", "sd", "values", "against", "family", "difference", "se", "df", "ci_low", "ci_high", "p", "p_corrected"),
     *("mcnemar", "verdict", "mde", "mde_alpha"),
     *("agreement", "ece", "worst_class_f1", "parameters", "layers", "bytes", "latency_ms_p50"),
@@ -21,7 +24,7 @@ _COLUMNS = (
 
 
 _PRIMARY = (
-    *("student", "method", "axes", "control", "tasks", "average", "metric", "seeds", "difference", "se", "df"),
+    *("student", "method", "axes", "baseline", "tasks", "average", "metric", "seeds", "difference", "se", "df"),
     *("ci_low", "ci_high", "p", "p_corrected", "verdict", "mde", "mde_alpha"),
     *("margin", "p_equivalence", "p_equivalence_corrected", "equivalence"),
 )
@@ -51,8 +54,8 @@ def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
 
 
 def long_csv(summary: Mapping[str, Any]) -> str:
-    """Return every number as CSV: a line for each set, metric, group and control of a cell; teachers; averages."""
-    out = io.StringIO()
+    """Return every number as CSV: a line for each set, metric, group and baseline of a cell; teachers; averages."""
+    out, summary = io.StringIO(), upgrade(summary)
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for cell in summary["cells"]:
@@ -77,13 +80,13 @@ def primary_csv(summary: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _PRIMARY, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(map(_primary, summary["primary"]))
+    writer.writerows(map(_primary, upgrade(summary)["primary"]))
     return out.getvalue()
 
 
 def _primary(entry: Mapping[str, Any]) -> dict[str, Any]:
-    head = {k: entry[k] for k in ("student", "method", "control", "average", "metric")}
-    head |= {"axes": ", ".join(axes_of(entry)), "tasks": " ".join(entry["tasks"])}
+    head = {k: entry[k] for k in ("student", "method", "baseline", "average", "metric")}
+    head |= {"axes": ", ".join(axes_in_words(entry["axes"])), "tasks": " ".join(entry["tasks"])}
     test = entry["test"]
     if test is None:
         return head | {"verdict": NOT_TESTED}
@@ -91,7 +94,7 @@ def _primary(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_average(average: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], inside: bool) -> dict[str, Any]:
-    """What an average is of: its tasks, those that have such sets, and their runs."""
+    """Return the columns that describe an average: its tasks with such sets, and their runs."""
     own = [c for c in cells if all(c[k] == average[k] for k in ("student", "method", "axes")) and has_sets(c, inside)]
     runs = [run for c in own for seed, run in zip(c["seeds"], c["runs"], strict=True) if seed in average["seeds"]]
     return {
@@ -100,7 +103,7 @@ def _of_average(average: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], 
         "set": "average",
         "metric": "mean of all official metrics",
         "in_domain": inside,
-        "axes": ", ".join(axes_of(average)),
+        "axes": ", ".join(axes_in_words(average["axes"])),
         "seeds": len(average["seeds"]),
         "run": " ".join(runs),
     }
@@ -108,10 +111,10 @@ def _of_average(average: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], 
 
 def _lines(cell: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     base = {
-        **{k: cell[k] for k in ("student", "task", "method", "control", "parameters", "layers", "bytes")},
+        **{k: cell[k] for k in ("student", "task", "method", "baseline", "parameters", "layers", "bytes")},
         "set": name,
-        "in_domain": is_own(cell, name),
-        "axes": ", ".join(axes_of(cell)),
+        "in_domain": is_own(name, cell["in_domain"]),
+        "axes": ", ".join(axes_in_words(cell["axes"])),
         "rows": found["rows"],
         "seeds": len(cell["seeds"]),
         "latency_ms_p50": latency_of(cell),
@@ -136,12 +139,12 @@ def _listed(values: Sequence[float] | None) -> str:
 
 
 def _tested(line: Mapping[str, Any], against: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for each control, or the line as it is where there is none."""
-    return [{**line, "against": control, **_test(t)} for control, t in against.items()] or [{**line}]
+    """Return a line for each baseline, or the line as it is where there is none."""
+    return [{**line, "against": baseline, **_test(t)} for baseline, t in against.items()] or [{**line}]
 
 
 def _test(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a test; those that an earlier version did not write are empty."""
+    """Return the columns of a test; those that an earlier version did not write are empty."""
     low, high = found["ci"] or (None, None)
     names = ("family", "difference", "se", "df", "p", "p_corrected", "verdict", "mde", "mde_alpha")
     return {k: found.get(k) for k in names} | {

@@ -1,30 +1,29 @@
-"""The tables of a comparison: students with methods against tasks, every run, and what is not there."""
+"""The main tables of a comparison: scores by task, all runs, missing runs."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from demiglace.evaluation.verdicts import UNKNOWN
 from demiglace.report import format
 from demiglace.report.comparison import labels
-from demiglace.report.tables import Cell, Column, Table
-from demiglace.results import metrics
+from demiglace.report.tables import Cell, Column, ColumnOfCells, Table, from_columns, mark_best
 from demiglace.results.comparison import Comparison
+from demiglace.results.metrics import metric_of
 from demiglace.results.ranking import ranked
 from demiglace.results.schema import Difference, Key, SeedStats, SetResult, Teacher, run_directory
 
 _MOST_ERROR = 400
-Columns = list[tuple[Column, list[Cell]]]
 
 
 def anchor(comparison: Comparison, key: Key, task: str) -> str:
-    """The name on the page of the first run of a student, method and task; made of numbers, not of their names."""
+    """Return the id of the first run of a student, method and task on the page; built from numbers, not from names."""
     return f"runs-{comparison.keys.index(key)}-{comparison.tasks.index(task)}"
 
 
 def main_table(comparison: Comparison) -> Table:
-    """One row a student and method, the teachers last: scores by task, averages."""
+    """Return one row for each student and method, the teachers last: scores by task, averages."""
     keys = in_order(comparison)
     columns = [_scores(comparison, keys, task, name) for task, name in own_sets(comparison)]
     columns += [c for c in (_average(comparison, keys, True), _average(comparison, keys, False)) if c is not None]
@@ -32,40 +31,37 @@ def main_table(comparison: Comparison) -> Table:
 
 
 def in_order(comparison: Comparison) -> list[Key]:
-    """Students and methods as the tables have them: the best first, those that lack a task last."""
+    """Return students and methods in the order of the tables: the best first, those without all tasks last."""
     order = ranked(comparison)
     return [*order, *(k for k in comparison.keys if k not in order)]
 
 
-def build_table(comparison: Comparison, columns: Columns) -> Table:
-    """A table from columns of numbers, each over `in_order` and the teacher; empty columns are left out."""
+def build_table(comparison: Comparison, columns: Sequence[ColumnOfCells]) -> Table:
+    """Return a table from columns of numbers, each over `in_order` and the teacher; empty columns are left out."""
     keys = in_order(comparison)
-    kept = [*_names(comparison, keys), *((c, cells) for c, cells in columns if any(x.value is not None for x in cells))]
-    rows = tuple(zip(*(cells for _, cells in kept), strict=True))
-    marks = ["control" if comparison.control_of(k) else "" for k in keys]
-    return Table(tuple(c for c, _ in kept), rows, (*marks, "teacher"))
+    marks = ["baseline" if comparison.baseline_of(k) else "" for k in keys]
+    return from_columns([*_names(comparison, keys), *columns], (*marks, "teacher"))
 
 
-def _names(comparison: Comparison, keys: list[Key]) -> Columns:
+def _names(comparison: Comparison, keys: list[Key]) -> list[ColumnOfCells]:
     def cell(key: Key) -> Cell:
-        return Cell(format.shorten(key[1], 50), note="control" if comparison.control_of(key) else "")
+        return Cell(format.shorten(key[1], 50), note="baseline" if comparison.baseline_of(key) else "")
 
-    found: Columns = [(Column("Method", text=True), [*map(cell, keys), Cell("teacher")])]
+    found: list[ColumnOfCells] = [(Column("Method", text=True), [*map(cell, keys), Cell("teacher")])]
     if labels.has_students(comparison):
         found.append((Column("Student", text=True), [*(Cell(format.shorten(s, 40)) for s, _ in keys), Cell("–")]))
     return found
 
 
 def own_sets(comparison: Comparison) -> list[tuple[str, str]]:
-    """Each task with each set of its own."""
+    """Return each task with each of its sets."""
     return list(dict.fromkeys((c.task, s.name) for c in comparison.cells for s in c.sets.values() if s.own))
 
 
-def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tuple[Column, list[Cell]]:
+def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> ColumnOfCells:
     by_key = {c.key: c for c in comparison.cells if c.task == task and name in c.sets}
     found = {key: cell.sets[name] for key, cell in by_key.items()}
     metric = next(iter(found.values())).metric
-    best = _best({key: s.score for key, s in found.items()}, metric)
 
     def cell(key: Key) -> Cell:
         if key not in found:
@@ -75,17 +71,17 @@ def _scores(comparison: Comparison, keys: list[Key], task: str, name: str) -> tu
         return Cell(
             format.mean_and_deviation(result.score, metric),
             result.score.mean,
-            best=format.points(result.score.mean, metric) == best,
             note=_note(result, missing),
             quiet=_not_significant(result.against.get("none")),
             link=f"#{anchor(comparison, key, task)}",
         )
 
     teacher = comparison.teachers.get(task)
-    taught = teacher.scores.get(name, {}).get(metric) if teacher else None
-    title = f"{labels.set_name(name, True, task)} {format.metric_title(metric)}"
-    link = f"#{_anchor_of_teacher(comparison, task)}" if taught is not None else ""
-    return Column(title), [*map(cell, keys), Cell(format.points(taught, metric), taught, link=link)]
+    reference = teacher.scores.get(name, {}).get(metric) if teacher else None
+    title = f"{labels.set_name(name, True, task)} {metric_of(metric).phrase}"
+    link = f"#{_anchor_of_teacher(comparison, task)}" if reference is not None else ""
+    cells = mark_best([*map(cell, keys)], metric_of(metric).sign)
+    return Column(title), [*cells, Cell(format.score(reference, metric), reference, link=link)]
 
 
 def _not_significant(against: Difference | None) -> bool:
@@ -93,21 +89,13 @@ def _not_significant(against: Difference | None) -> bool:
 
 
 def _note(result: SetResult, missing: str) -> str:
-    """How a score differs from no teacher, and how few seeds it is a mean over."""
+    """Return how a score differs from no teacher, and over how few seeds it is a mean."""
     against = result.against.get("none")
     few = against is not None and against.verdict == UNKNOWN and missing
     return ", ".join(filter(None, ("" if few else labels.mark(against, result.metric), missing)))
 
 
-def _best(found: Mapping[Key, SeedStats], metric: str) -> str:
-    """How the best mean reads, where there are two that differ."""
-    texts = {format.points(s.mean, metric) for s in found.values()}
-    sign = metrics.sign(metric)
-    best = max(found.values(), key=lambda s: sign * s.mean, default=None)
-    return format.points(best.mean, metric) if best is not None and len(texts) > 1 else ""
-
-
-def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Column, list[Cell]] | None:
+def _average(comparison: Comparison, keys: list[Key], inside: bool) -> ColumnOfCells | None:
     if inside and len(comparison.tasks) < 2:
         return None
     averages = {key: a for key, a in comparison.averages.items() if set(a.tasks) == set(comparison.tasks)}
@@ -115,7 +103,6 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
     tested = {k: (a.against if inside else a.against_outside).get("none") for k, a in averages.items()}
     if not found:
         return None
-    best = _best(found, "average")
 
     def cell(key: Key) -> Cell:
         if key not in found:
@@ -124,7 +111,6 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
         return Cell(
             text,
             found[key].mean,
-            best=format.points(found[key].mean, "average") == best,
             note=", ".join(
                 filter(None, (labels.mark(tested[key], "average"), _fewer_seeds(comparison, key, found[key])))
             ),
@@ -132,13 +118,13 @@ def _average(comparison: Comparison, keys: list[Key], inside: bool) -> tuple[Col
             link=f"#{anchor(comparison, key, comparison.tasks[0])}",
         )
 
-    taught = comparison.teacher_average(inside)
+    reference = comparison.teacher_average(inside, comparison.tasks)
     title = "Average" if inside else "Out of domain, average"
-    return Column(title), [*map(cell, keys), Cell(format.points(taught, "average"), taught)]
+    return Column(title), [*mark_best([*map(cell, keys)], 1), Cell(format.score(reference, "average"), reference)]
 
 
 def _fewer_seeds(comparison: Comparison, key: Key, average: SeedStats) -> str:
-    """On how many seeds an average rests, where those are fewer than were wanted: only those that all tasks have."""
+    """Return over how few seeds an average is, where all tasks share fewer seeds than were planned."""
     wanted = max(len(c.seeds) + len(c.missing) for c in comparison.cells_of(key))
     return _fewer(comparison, len(average.values), wanted)
 
@@ -148,7 +134,7 @@ def _fewer(comparison: Comparison, seeds: int, wanted: int) -> str:
 
 
 def run_table(comparison: Comparison, folder: Path) -> Table:
-    """One row a finished run, the teachers' first, with the way to its directory from the page's folder."""
+    """Return one row for each finished run, the teachers' first, with a link from the page's folder."""
     rows, columns = (
         [],
         ("Run", "Task", "Student", "Method", comparison.unit.capitalize(), "Metric", "Score", "Measured in"),
@@ -162,7 +148,7 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             first = anchor(comparison, cell.key, cell.task) if i == 0 else ""
             names = [Cell(format.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
             where = Cell(format.shorten(run, 90), link=relative_link(comparison.home / run, folder), anchor=first)
-            shown = [Cell(format.metric_title(cell.own.metric)), Cell(format.points(score, cell.own.metric), score)]
+            shown = [Cell(metric_of(cell.own.metric).phrase), Cell(format.score(score, cell.own.metric), score)]
             rows.append(
                 (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
             )
@@ -183,23 +169,23 @@ def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder:
     link = relative_link(run, folder) if run.exists() else ""
     where = Cell(format.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
     names = [Cell(format.shorten(text, 50)) for text in (task, format.MISSING, "teacher", format.MISSING)]
-    shown = [Cell(format.metric_title(metric)), Cell(format.points(score, metric), score)]
+    shown = [Cell(metric_of(metric).phrase), Cell(format.score(score, metric), score)]
     return where, *names, *shown, _measured(comparison, f"{task}/teacher.evaluation", folder)
 
 
 def _measured(comparison: Comparison, evaluation: str, folder: Path) -> Cell:
-    """The way to where all scores of a model are."""
+    """Return the link to the evaluation that holds all scores of a model."""
     directory = comparison.home / evaluation
     return Cell("evaluation", link=relative_link(directory, folder)) if directory.exists() else Cell(format.MISSING)
 
 
 def relative_link(path: Path, folder: Path) -> str:
-    """A relative address: whoever moves page and runs together keeps it."""
+    """Return a relative address, which stays valid when page and runs are moved together."""
     return "./" + quote(os.path.relpath(path, folder).replace(os.sep, "/") + "/")
 
 
 def missing_table(comparison: Comparison) -> Table:
-    """One row a run or export that failed, waited for one that did, or was never made."""
+    """Return one row for each run or export that failed, was skipped, or is missing."""
     rows = tuple(
         (
             Cell(format.shorten(m.run, 90)),
@@ -208,5 +194,5 @@ def missing_table(comparison: Comparison) -> Table:
         )
         for m in sorted(comparison.absent, key=lambda m: m.status != "failed")
     )
-    columns = tuple(Column(c, text=True) for c in ("Run", "What became of it", "Why"))
+    columns = tuple(Column(c, text=True) for c in ("Run", "Status", "Reason"))
     return Table(columns, rows, ("",) * len(rows))

@@ -1,4 +1,4 @@
-"""Which run another run's config means, and the part that each plays: teacher, distilled student, control."""
+"""Which run the config of another run refers to, and the role of each: teacher, distilled student, baseline."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from demiglace.report.runs.schema import Record, Role
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Each path's shortest ending that no other path shares."""
-    ends = {p: _place(p).parts for p in paths}
+    """Return for each path its shortest ending that no other path has."""
+    ends = {p: _absolute(p).parts for p in paths}
 
     def shortest(path: Path) -> str:
         own = ends[path]
@@ -24,54 +24,62 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def find(reference: Any, records: Sequence[Record]) -> Record | None:
-    """The run that a config names by a path.
+    """Return the run that a config refers to by a path; None where it is unknown or ambiguous.
 
-    The path was typed in another working directory perhaps, or all runs were moved since: where no run lies exactly
-    there, the only one whose path ends alike (two parts, or all that was typed) is meant.
+    The path may have been typed in another working directory, or the runs were moved. Without an exact match, the only
+    run with the same ending (two parts, or the complete text) counts.
     """
     if not isinstance(reference, str):
         return None
-    wanted = _place(reference)
+    wanted = _absolute(reference)
     for record in records:
-        own = _place(record.path)
+        own = _absolute(record.path)
         if wanted in (own, own / "model"):
             return record
     parts = [p for p in Path(reference).parts if p not in ("..", "/")]
     parts = parts[:-1] if parts[-1:] == ["model"] else parts
     end = tuple(parts[-2:])
-    alike = [r for r in records if end and _place(r.path).parts[-len(end) :] == end]
+    alike = [r for r in records if end and _absolute(r.path).parts[-len(end) :] == end]
     return alike[0] if len(alike) == 1 else None
 
 
-def _place(path: str | Path) -> Path:
-    """The absolute path; nothing is asked of the disk, as a config may hold what is no path at all."""
+def _absolute(path: str | Path) -> Path:
+    """Return the absolute path without access to the disk: a config may hold texts that are no paths."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def name_of(reference: Any, records: Sequence[Record], names: Mapping[Path, str]) -> str:
-    """The name of the run that a config means, or what the config says where that is no run."""
+    """Return the name of the run that a config refers to; of another model its own name."""
     record = find(reference, records)
-    return str(reference) if record is None else names[record.path]
+    return external_name(reference, names) if record is None else names[record.path]
+
+
+def external_name(reference: Any, names: Mapping[Path, str]) -> str:
+    """Return the name of a model that is no run of the report: of a path on this machine the last part."""
+    path = Path(str(reference))
+    path = path.parent if path.name == "model" and path.parent.name else path
+    name = path.name if path.is_absolute() and path.name else str(path)
+    return f"{name} (external)" if name in names.values() else name
 
 
 def role_of(record: Record, records: Sequence[Record]) -> Role:
-    """What a finetune or distill run is in the comparison.
+    """Return the role of a finetune or distill run.
 
-    A run that some distillation learns from is its teacher. A control is a student that had none: distilled by the
-    method `none`, or fine-tuned from a truncated model.
+    A run that a distillation names as its teacher is a teacher. A baseline is a student without a teacher: distilled
+    by the method `none`, or fine-tuned from a truncated model.
     """
     if any(find(r.config.get("teacher"), records) is record for r in records if r.stage == "distill"):
         return "teacher"
     if record.stage == "distill":
-        return "control" if record.config.get("method") == "none" else "distilled"
-    return "control" if _is_truncated(record.config.get("model"), records) else "model"
+        return "baseline" if record.config.get("method") == "none" else "distilled"
+    return "baseline" if _is_truncated(record.config.get("model"), records) else "model"
 
 
 def _is_truncated(model: Any, records: Sequence[Record]) -> bool:
     record = find(model, records)
     if record is not None:
         return record.stage == "truncate"
-    try:  # the truncated model was not given to the report, but may still lie where it was
+    try:  # the truncated model is not part of the report, but may still exist
         return json.loads((Path(str(model)) / "manifest.json").read_text("utf-8")).get("stage") == "truncate"
     except (OSError, ValueError, AttributeError):
         return False

@@ -1,18 +1,19 @@
-"""What a report shows, read from run directories and made ready to be worded, tabled and drawn."""
+"""The contents of a report about single runs, as `load` reads them from run directories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from demiglace.report.runs.classes import ClassResults
 from demiglace.results.run_log import Log, Scores
 
-Role = Literal["teacher", "distilled", "control", "model"]
+Role = Literal["teacher", "distilled", "baseline", "model"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A complete run directory: its stage, and its manifest as it was written."""
+    """A complete run directory."""
 
     path: Path
     stage: str
@@ -20,7 +21,7 @@ class Record:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The options that decided the run."""
+        """Return the options that decided the run."""
         return self.manifest["config"]
 
 
@@ -34,33 +35,35 @@ class Latency:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One exported file as measured; sizes in bytes, memory in MB, latency by batch size."""
+    """One exported file as measured."""
 
     model: str
     name: str
     role: str  # export, original or teacher, see `runs.artefacts`
     file: str
-    size: float | None
-    latency: Mapping[int, Latency]
-    peak_memory: float | None
-    label_agreement: float | None
-    largest_difference: float | None
+    size: float | None  # bytes
+    latency: Mapping[int, Latency]  # by batch size
+    peak_memory: float | None  # MB
+    label_agreement: float | None  # share of the checked rows with the label of the PyTorch model
+    largest_difference: float | None  # of a logit
+    scores: Scores  # of the file itself on the task's rows; empty where they were not measured
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a model on one set of rows; agreement: with the teacher, where it was asked for."""
+    """Results of a model on one set of rows."""
 
     model: str
     set: str
     rows: float | None
     scores: Scores
-    agreement: float | None
+    agreement: float | None  # with the teacher, where there was one
+    classes: ClassResults | None = None
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: one row of the table. Whatever was not measured is None."""
+    """A trained model: one row of the table. What was not measured is None."""
 
     name: str
     role: Role
@@ -84,22 +87,22 @@ class Model:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The models of one task, teacher first; `split` holds the compared scores, the first metric decides."""
+    """The models of one task, teacher first."""
 
     task: str
-    split: str
-    metrics: tuple[str, ...]
+    split: str  # whose scores are compared
+    metrics: tuple[str, ...]  # the first one decides
     models: tuple[Model, ...]
 
     def score(self, model: Model, metric: str | None = None) -> float | None:
-        """A model's score on the compared split, by default the deciding one."""
+        """Return a model's score on the compared split, by default in the deciding metric."""
         name = metric or (self.metrics[0] if self.metrics else "")
         return model.scores.get(self.split, {}).get(name)
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """All that a report shows."""
+    """The contents of a report about single runs."""
 
     title: str
     experiments: tuple[Experiment, ...]
