@@ -1,7 +1,7 @@
 """CKD: Wu et al. 2020, *Why Skip If You Can Combine: A Simple Knowledge Distillation Technique for Intermediate
 Layers*, arXiv 2010.03034.
 
-Stated for translation models; for classifiers the pooled states of a row stand for those of its tokens.
+Stated for translation models; for classifiers the pooled states of a row replace those of its tokens.
 """
 
 from dataclasses import dataclass

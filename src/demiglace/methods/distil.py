@@ -5,7 +5,7 @@ for DistilGPT2, and classifiers (--data), with the labels' loss in the place of 
 narrower than the teacher cannot be compared by cosine.
 
 Deviation: the states that the cosine compares are the last layers' output, before a decoder's final norm (GPT-2's
-ln_f), as everywhere here; the authors' script compares transformers' last hidden states, which are behind it.
+ln_f), as everywhere here; the authors' script compares transformers' last hidden states, which are computed after it.
 """
 
 from dataclasses import dataclass

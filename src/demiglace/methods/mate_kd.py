@@ -11,9 +11,9 @@ tied embeddings that is its own language model. For an encoder it is noise, sinc
 is lost: on SST-2, a fine-tuned MiniLM's predicts 0 of 1,756 masked tokens. So each run first measures how many masked
 tokens the generator predicts, and is refused if they are too few (see `allow_poor_generator`).
 
-Decoders have no mask token and need none: a causal generator predicts a place from the state before it,
-which has not seen that place's token. So it refills places without masking any; to the left of each it sees the text as
-it was, where a masked language model sees the other places masked and both sides; and a row's first token stays.
+Decoders have no mask token and need none: a causal generator predicts a token from the state of the previous
+position, which has not seen that token. So it refills positions without masking any. It sees the original text to the
+left, where a masked language model sees both sides with the other positions masked. A row's first token stays.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""No teacher: the control that every method is held against."""
+"""No teacher: the baseline of every method."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
 """Pseudo-labels: Lee 2013, *Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural
-Networks*. The teacher's most likely class is the label: a baseline for what its whole distribution adds.
+Networks*. The teacher's most likely class is the label: a baseline for what its full distribution adds.
 """
 
 from dataclasses import dataclass

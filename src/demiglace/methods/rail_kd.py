@@ -22,7 +22,7 @@ _OF_PROJECTIONS = ("size", "start", "trained", "project_teacher")
 class RailLayerOptions:
     """RAIL's own part: which layers meet, and how they are compared."""
 
-    sampling: Sampling = option("when teacher layers are drawn anew; block: one of each block every epoch", "epoch")
+    sampling: Sampling = option("when teacher layers are drawn; block: one of each block every epoch", "epoch")
     final_layer: bool = option("let the last layers take part", False)
     count: int | None = option("how many student layers take part; none: all", None, at_least=1)
     pooling: StateOption = option(f"{POOLING_HELP}; tokens: no pooling", "auto")

@@ -1,7 +1,7 @@
 """TinyBERT: Jiao et al. 2020, *TinyBERT: Distilling BERT for Natural Language Understanding*, arXiv 1909.10351.
 
 Task-specific distillation (sec. 3.2) alone. Deviations: means over real tokens where the authors' code also counts
-padding; no data augmentation (give more text with --unlabelled), no general distillation before; KL stands for the soft
+padding; no data augmentation (give more text with --unlabelled), no general distillation before; KL replaces the soft
 cross-entropy, from which it differs by a constant. W_h and W_e start as the identity
 where widths are equal, and not at random: otherwise equal states would count as far apart.
 """
