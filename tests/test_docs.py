@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -18,7 +20,6 @@ from demiglace.compare.job_graph import make_plan
 from demiglace.compare.validate import check_plan
 from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, read_yaml
-from demiglace.data.rows import sources
 from demiglace.errors import ConfigError
 from demiglace.methods.describe import card, index
 from demiglace.methods.registry import METHODS, build_method, find_method, is_file
@@ -261,15 +262,13 @@ def test_the_check_of_calls_itself():
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory in which the models and files that the documents name are tiny ones."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sources, "_PACKAGE", tmp_path)  # banking77
     save_tiny(tmp_path / "sentence-transformers/all-MiniLM-L6-v2", num_layers=6)
     save_tiny(tmp_path / "runs/teacher", num_layers=6, num_labels=2)
     save_tiny(tmp_path / "runs/decoder/model", "gpt2", num_layers=2)
-    rows = [f"{color} card {i},{color}" for i in range(30) for color in ("red", "blue")]
-    (tmp_path / "banking77").mkdir()
-    for file, part in (("train.csv", rows[:40]), ("banking77/train.csv", rows[:40]), ("banking77/test.csv", rows[40:])):
-        column = "category" if "/" in file else "label"
-        (tmp_path / file).write_text("\n".join([f"text,{column}", *part]) + "\n")
+    rows = [f"{color} card {i},{color}" for i in range(15) for color in ("red", "blue")]
+    for file, part in {"train": rows, "labelled": rows[:20], "test": rows[20:]}.items():
+        (tmp_path / f"{file}.csv").write_text("\n".join(["text,label", *part]) + "\n")
+    (tmp_path / "unlabelled.csv").write_text("text\na card\nno card\n")
     return tmp_path
 
 
@@ -283,6 +282,8 @@ def python_blocks() -> list:
 @pytest.mark.parametrize("source", python_blocks())
 def test_python_in_documents_runs(source, home, guide_package, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["block"])
+    if 'output="runs/teacher"' in source:  # it trains the teacher that other blocks read
+        shutil.rmtree("runs/teacher")
     exec(compile(source, "block", "exec"), {"__name__": "__main__"})
 
 
@@ -355,8 +356,11 @@ def test_the_guide_names_places_that_exist():
     text = GUIDE.read_text("utf-8")
     for file in re.findall(r"`((?:src|tests)/[\w/]+\.py)`", text):
         assert (ROOT / file).is_file(), file
-    for table, file in re.findall(r"`(_ROWS|SETTINGS)` in `([\w/]+\.py)`", text):
-        assert f"{table}" in (ROOT / file).read_text("utf-8")
+    tables = re.findall(r"((?:`[A-Z_]+`(?:, )?)+) in `([\w/]+\.py)`", text)
+    assert len(tables) >= 5
+    for names, file in tables:
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^{name}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE), (name, file)
 
 
 # troubleshooting
@@ -438,6 +442,46 @@ def test_words_to_avoid(file):
 def test_the_count_of_words_itself():
     text = 'The table says so. `it says`\n\n    it says\n\n```\nsays\n```\n"he says" [says](says.md)'
     assert re.findall(rf"\b(?:{'|'.join(AVOID)})\b", prose(text)) == ["says", "says"]
+
+
+def results(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def race(name: str, about: str) -> float:
+    """What a race found about `rail-kd-l` with writing checkpoints included."""
+    (found,) = [t for t in results(name)["targets"] if about in t["target"] and "left out" not in t["target"]]
+    assert found["target"].startswith("rail-kd-l")
+    return found["median"]
+
+
+def test_the_figures_of_the_readme_are_in_the_results():
+    rows = {
+        line.split("|")[1].strip(): line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "|" in line
+    }
+
+    def numbers(start: str) -> list[float]:
+        (line,) = [line for name, line in rows.items() if name.startswith(start)]
+        return [float(n) for n in re.findall(r"([\d.]+) [×%]", line)]
+
+    fastest, leanest = "fastest peer (", "leanest peer"
+    for start, about, width in (("Faster", fastest, 256), ("the same", fastest, 768), ("Less memory", leanest, 256)):
+        measured = [race(f"peers_{task}_12x{width}", about) for task in ("sst2", "mrpc")]
+        assert numbers(start) == [round(m, 2) for m in measured]
+    speed = results("speed_limit")["results"]["ratios of speed"]
+    assert numbers("Little overhead") == [round(speed["a/b"]["median"], 2)]
+    assert numbers("Cached teacher") == [round(speed["c/d"]["median"], 2)]
+    padding = results("padding")["results"]["bucketed"]["speed over padding to 128"]["median"]
+    assert numbers("Batches of similar length") == [round(padding, 1)]
+    few = results("few_labels")["results"]
+    accuracy = [round(100 * found["test"]["accuracy"], 1) for found in few.values()]
+    assert sorted(numbers("Unlabelled text")) == sorted(accuracy)
+
+
+def test_the_output_of_the_readmes_example_is_in_the_results():
+    (output,) = blocks((ROOT / "README.md").read_text("utf-8"), "text")
+    found = [f"{run['test']['accuracy']:.4f}" for run in results("few_labels")["results"].values()]
+    assert [line.split()[-1] for line in output.splitlines()] == found
 
 
 def test_the_readme_is_short():
