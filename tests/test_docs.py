@@ -266,7 +266,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_tiny(tmp_path / "runs/teacher", num_layers=6, num_labels=2)
     save_tiny(tmp_path / "runs/decoder/model", "gpt2", num_layers=2)
     rows = [f"{color} card {i},{color}" for i in range(15) for color in ("red", "blue")]
-    for file, part in {"train": rows, "labelled": rows[:20], "test": rows[20:]}.items():
+    for file, part in {"train": rows[:20], "labelled": rows[:20], "test": rows[20:]}.items():
         (tmp_path / f"{file}.csv").write_text("\n".join(["text,label", *part]) + "\n")
     (tmp_path / "unlabelled.csv").write_text("text\na card\nno card\n")
     return tmp_path
@@ -289,6 +289,15 @@ def test_python_in_documents_runs(source, home, guide_package, monkeypatch):
 
 def test_there_are_blocks_of_python():
     assert len(python_blocks()) >= 4
+
+
+def test_the_commands_of_the_readme_run(home, capsys):
+    shutil.rmtree("runs/teacher")
+    commands = command_lines("\n".join(blocks((ROOT / "README.md").read_text("utf-8"), "sh")))
+    assert [words[0] for words in commands] == ["finetune", "distill", "export", "report"]
+    for words in commands:
+        assert main(words) == 0, capsys.readouterr().err
+    assert Path("report.html").is_file() and Path("runs/onnx/model.int8.onnx").is_file()
 
 
 # how to add a method
