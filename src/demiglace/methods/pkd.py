@@ -15,8 +15,8 @@ class PKD:
     """(1 − α)·CE + α·KD + β·mean_i ‖h_i^S/‖h_i^S‖ − h_I(i)^T/‖h_I(i)^T‖‖² on the first token ([CLS]), eq. 8.
 
     The authors' code averages the squared differences over layers and over the d numbers of a hidden state; here they
-    are averaged over layers and summed over d. So β is the paper's divided by d: 100 / 768 ≈ 0.13. Their code also divides
-    the KD term by the number of classes, which α does not here.
+    are averaged over layers and summed over d. So β is the paper's divided by d: 100 / 768 ≈ 0.13. Their code also
+    divides the KD term by the number of classes, which α does not here.
     """
 
     mapping: Literal["skip", "last"] = option("teacher layers: every (n/m)-th, or the last ones", "skip")
