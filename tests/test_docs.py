@@ -1,29 +1,30 @@
 """What the documents say is so: links lead somewhere, commands and configs are accepted, code runs."""
 
 import ast
+import inspect
+import json
 import re
 import shlex
+import shutil
 import sys
-import types
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from demiglace.cli import COMMANDS, config_class_of
+from demiglace.cli import COMMANDS, config_class_of, main
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.validate import validate_jobs
 from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, read_yaml
-from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
-from demiglace.methods.base import TrainingProgress
 from demiglace.methods.describe import card, index
-from demiglace.methods.registry import METHODS, MethodInfo, build_method
-from training_kit import objective_of, random_examples, teacher_and_student
+from demiglace.methods.registry import METHODS, build_method, find_method, is_file
+from factories import save_tiny
+from methods import test_battery
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -101,10 +102,18 @@ def test_the_check_of_links_itself(tmp_path):
 @pytest.mark.parametrize("file", named(DOCS))
 def test_commands_in_documents_are_accepted(file, monkeypatch):
     monkeypatch.chdir(ROOT)  # --config names recipes from there
-    new = {row.name for row in documented_methods()}
     for words in command_lines(shell_of(file.read_text("utf-8"))):
         method = getattr(check_command(words), "method", "none")
-        assert method in METHODS or method in new, words
+        assert method in METHODS or method in guide_names() or is_file(method), words
+
+
+@pytest.mark.parametrize("file", named(DOCS))
+def test_every_line_of_shell_is_known(file):
+    text = file.read_text("utf-8").replace("\\\n", " ")
+    lines = [line.partition(" #")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
+    programs = r"demiglace |torchrun .*-m demiglace |pip install |python (examples|benchmarks)/\w+\.py|make [a-z-]+"
+    known = rf"(\w+=\S+ )*({programs})"
+    assert [line for line in lines if line and not line.startswith("#") and not re.match(known, line)] == []
 
 
 def test_every_document_of_use_has_commands():
@@ -246,47 +255,243 @@ def test_the_check_of_calls_itself():
     assert wrong_calls("demiglace.distill(method='pkd', **shared)") == []
 
 
+# Python blocks, run as they are in a directory with tiny data and models
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which the models and files that the documents name are tiny ones."""
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "sentence-transformers/all-MiniLM-L6-v2", num_layers=6)
+    save_tiny(tmp_path / "runs/teacher", num_layers=6, num_labels=2)
+    save_tiny(tmp_path / "runs/decoder/model", "gpt2", num_layers=2)
+    rows = [f"{color} card {i},{color}" for i in range(15) for color in ("red", "blue")]
+    for file, part in {"train": rows[:20], "labelled": rows[:20], "test": rows[20:]}.items():
+        (tmp_path / f"{file}.csv").write_text("\n".join(["text,label", *part]) + "\n")
+    (tmp_path / "unlabelled.csv").write_text("text\na card\nno card\n")
+    return tmp_path
+
+
+def python_blocks() -> list:
+    """Every block of Python in the documents, except the files of the guide to methods, which are imported below."""
+    files = [f for f in DOCS if f not in CARDS]
+    found = [(f, i, b) for f in files for i, b in enumerate(blocks(f.read_text("utf-8"), "python"))]
+    return [pytest.param(b, id=f"{f.relative_to(ROOT)}-{i}") for f, i, b in found if not b.startswith('"""')]
+
+
+@pytest.mark.parametrize("source", python_blocks())
+def test_python_in_documents_runs(source, home, guide_package, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["block"])
+    if 'output="runs/teacher"' in source:  # it trains the teacher that other blocks read
+        shutil.rmtree("runs/teacher")
+    exec(compile(source, "block", "exec"), {"__name__": "__main__"})
+
+
+def test_there_are_blocks_of_python():
+    assert len(python_blocks()) >= 4
+
+
+def test_the_commands_of_the_readme_run(home, capsys):
+    shutil.rmtree("runs/teacher")
+    commands = command_lines("\n".join(blocks((ROOT / "README.md").read_text("utf-8"), "sh")))
+    assert [words[0] for words in commands] == ["finetune", "distill", "export", "report"]
+    for words in commands:
+        assert main(words) == 0, capsys.readouterr().err
+    assert Path("report.html").is_file() and Path("runs/onnx/model.int8.onnx").is_file()
+
+
 # how to add a method
 
-
-def documented_methods() -> list[MethodInfo]:
-    """The methods that the guide adds, made from its own code."""
-    guide = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
-    files = [b for b in blocks(guide, "python") if b.startswith('"""')]
-    return [
-        MethodInfo(name, _options(name, source), name, "")
-        for name, source in zip(_file_names(guide), files, strict=True)
-    ]
+GUIDE = ROOT / "docs" / "add-a-method.md"
 
 
-def _file_names(guide: str) -> list[str]:
-    return [n.replace("_", "-") for n in re.findall(r"`src/demiglace/methods/(\w+)\.py`:", guide)]
+def guide_files() -> dict[str, str]:
+    """The files of the guide by name: each block of Python that begins with a docstring, named just above it."""
+    text = GUIDE.read_text("utf-8")
+    return dict(re.findall(r'`(\w+\.py)`:\n\n```python\n(""".*?)^```$', text, re.M | re.S))
 
 
-def _options(name: str, source: str) -> type:
-    """The last class of a method's file: its options."""
-    module = types.ModuleType(f"documented_{name}")
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    exec(compile(source, name, "exec"), module.__dict__)
-    last = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)][-1]
-    return getattr(module, last)
+def guide_names() -> list[str]:
+    """The names of the guide's methods, from the entry points that it declares."""
+    (toml,) = blocks(GUIDE.read_text("utf-8"), "toml")
+    return list(tomllib.loads(toml)["project"]["entry-points"]["demiglace.methods"])
 
 
-@pytest.mark.parametrize("row", documented_methods(), ids=lambda row: row.name)
-def test_documented_methods_work(row, monkeypatch):
-    monkeypatch.setitem(METHODS, row.name, row)
-    teacher, student = teacher_and_student()
-    objective, source = objective_of(row.name, {}, teacher, student)
-    batch = collate(random_examples(8), np.arange(8))
-    loss, terms = objective(batch, source.fetch(batch), TrainingProgress(seed=0, epoch=0, step=0), 8.0, 8.0)
-    loss.backward()
-    assert len(terms) == 3 and (terms > 0).all()
-    assert all(p.grad is not None for p in student.classifier.parameters())
+@pytest.fixture(scope="module")
+def guide_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The guide's files, installed as its pyproject.toml says: modules and entry points on the path of imports."""
+    folder = tmp_path_factory.mktemp("my-methods")
+    (toml,) = blocks(GUIDE.read_text("utf-8"), "toml")
+    project = tomllib.loads(toml)
+    files = guide_files()
+    assert {Path(name).stem for name in files} == set(project["tool"]["setuptools"]["py-modules"])
+    for name, code in files.items():
+        (folder / name).write_text(code, "utf-8")
+    info = folder / "my_methods-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n")
+    points = project["project"]["entry-points"]["demiglace.methods"]
+    lines = ["[demiglace.methods]", *(f"{name} = {value}" for name, value in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
 
 
-def test_the_rows_that_the_guide_adds_are_python():
-    guide = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
-    table_row, settings_row = [b for b in blocks(guide, "python") if not b.startswith('"""')]
-    (row,) = eval(table_row, {"Row": MethodInfo, "AllToOne": object})
-    assert row.name in eval("{" + settings_row + "}")
-    assert row.name in _file_names(guide)
+@pytest.mark.parametrize("name", guide_names())
+def test_the_guides_methods_pass_the_battery(name, guide_package, tmp_path, monkeypatch):
+    tests = {n: f for n, f in vars(test_battery).items() if n.startswith("test_")}
+    battery = {n: f for n, f in tests.items() if "options" in inspect.signature(f).parameters}
+    assert len(battery) == 8
+    for test, function in battery.items():
+        folder = tmp_path / test
+        folder.mkdir()
+        extra = {"regression": False, "tmp_path": folder, "monkeypatch": monkeypatch}
+        wanted = inspect.signature(function).parameters
+        function(name, {}, **{k: v for k, v in extra.items() if k in wanted})
+
+
+@pytest.mark.parametrize("name", guide_names())
+def test_the_guides_methods_are_listed_shown_and_have_a_card(name, guide_package, capsys):
+    assert main(["methods"]) == main(["methods", name]) == main(["methods", "show", name]) == 0
+    out = capsys.readouterr().out
+    assert name in out and "defined in Python" in out
+    row = find_method(name)
+    assert f"# `{name}`" in card(row) and "StopIteration" not in card(row)
+    assert len(build_method(name, {}).terms) == 3
+
+
+def test_the_guide_names_places_that_exist():
+    text = GUIDE.read_text("utf-8")
+    for file in re.findall(r"`((?:src|tests)/[\w/]+\.py)`", text):
+        assert (ROOT / file).is_file(), file
+    tables = re.findall(r"((?:`[A-Z_]+`(?:, )?)+) in `([\w/]+\.py)`", text)
+    assert len(tables) >= 5
+    for names, file in tables:
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^{name}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE), (name, file)
+
+
+# troubleshooting
+
+
+def messages() -> str:
+    """All texts in the source, with … for what is filled in, one a line."""
+    found = []
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values)
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_troubleshooting_quotes_messages_as_they_are():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    quoted = [q for line in re.findall(r"^\*\*(`.*?)\*\*", text, re.MULTILINE) for q in re.findall(r"`([^`]+)`", line)]
+    assert len(quoted) >= 20
+    known = messages()
+    parts = [part.strip() for q in quoted for part in q.split("…")]
+    assert [part for part in parts if part not in known] == []
+
+
+# prose
+
+AVOID = (
+    *(
+        "told",
+        "tells?",
+        "asked",
+        "asks?",
+        "says?",
+        "said",
+        "heard",
+        "taught",
+        "teach(?:es)?",
+        "anew",
+        "whole",
+        "stands?",
+    ),
+    *("settles?", "the books", "lots?", "places", "kin", "at hand", "behind", "of it", "what there is", "goes on"),
+    *(
+        "gone on with",
+        "no other than",
+        "as far as",
+        "for itself",
+        "by itself(?: alone)?",
+        "ours",
+        "theirs",
+        "mend(?:ed)?",
+    ),
+    "controls?",
+)
+ALLOWED = r"whole numbers?|control characters?"
+
+
+def prose(text: str) -> str:
+    """A document without code, quotations, targets of links and comments."""
+    text = re.sub(r"^```.*?^```$|<!--.*?-->", " ", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^ {4,}\S.*$", " ", text, flags=re.MULTILINE)
+    return re.sub(rf'`[^`\n]+`|“[^”]*”|"[^"\n]*"|\]\([^)]*\)|{ALLOWED}', " ", text)
+
+
+PROTOCOL = ROOT / "docs" / "results" / "protocol.md"  # a declared protocol: comparisons record its hash, so it is kept
+
+
+@pytest.mark.parametrize("file", named([f for f in DOCS if f != PROTOCOL]))
+def test_words_to_avoid(file):
+    text = file.read_text("utf-8")
+    if file.parent.name == "results":  # its tables are generated
+        text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    assert re.findall(rf"\b(?:{'|'.join(AVOID)})\b", prose(text), re.IGNORECASE) == []
+
+
+def test_the_count_of_words_itself():
+    text = 'The table says so. `it says`\n\n    it says\n\n```\nsays\n```\n"he says" [says](says.md)'
+    assert re.findall(rf"\b(?:{'|'.join(AVOID)})\b", prose(text)) == ["says", "says"]
+
+
+def results(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def race(name: str, about: str) -> float:
+    """What a race found about `rail-kd-l` with writing checkpoints included."""
+    (found,) = [t for t in results(name)["targets"] if about in t["target"] and "left out" not in t["target"]]
+    assert found["target"].startswith("rail-kd-l")
+    return found["median"]
+
+
+def test_the_figures_of_the_readme_are_in_the_results():
+    rows = {
+        line.split("|")[1].strip(): line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "|" in line
+    }
+
+    def numbers(start: str) -> list[float]:
+        (line,) = [line for name, line in rows.items() if name.startswith(start)]
+        return [float(n) for n in re.findall(r"([\d.]+) [×%]", line)]
+
+    fastest, leanest = "fastest peer (", "leanest peer"
+    for start, about, width in (("Faster", fastest, 256), ("the same", fastest, 768), ("Less memory", leanest, 256)):
+        measured = [race(f"peers_{task}_12x{width}", about) for task in ("sst2", "mrpc")]
+        assert numbers(start) == [round(m, 2) for m in measured]
+    speed = results("speed_limit")["results"]["ratios of speed"]
+    assert numbers("Little overhead") == [round(speed["a/b"]["median"], 2)]
+    assert numbers("Cached teacher") == [round(speed["c/d"]["median"], 2)]
+    padding = results("padding")["results"]["bucketed"]["speed over padding to 128"]["median"]
+    assert numbers("Batches of similar length") == [round(padding, 1)]
+    few = results("few_labels")["results"]
+    accuracy = [round(100 * found["test"]["accuracy"], 1) for found in few.values()]
+    assert sorted(numbers("Unlabelled text")) == sorted(accuracy)
+
+
+def test_the_output_of_the_readmes_example_is_in_the_results():
+    (output,) = blocks((ROOT / "README.md").read_text("utf-8"), "text")
+    found = [f"{run['test']['accuracy']:.4f}" for run in results("few_labels")["results"].values()]
+    assert [line.split()[-1] for line in output.splitlines()] == found
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150

@@ -35,8 +35,9 @@ def test_compare_methods_runs(tmp_path, run_example, capsys):
     assert (tmp_path / "runs" / "rail-kd-l-1" / "manifest.json").is_file()
 
 
-def test_classify_onnx_gives_the_models_own_labels(tmp_path, run_example, capsys):
-    model, tokenizer = tiny_model("bert", num_layers=1), tiny_tokenizer(tmp_path, segments=True)
+@pytest.mark.parametrize("classes", [2, 3])  # config.json holds no names of two default labels
+def test_classify_onnx_prints_the_labels_of_the_model(classes, tmp_path, run_example, capsys):
+    model, tokenizer = tiny_model("bert", num_layers=1, num_labels=classes), tiny_tokenizer(tmp_path, segments=True)
     export_onnx(model, tokenizer, tmp_path / "model.onnx")
     model.config.save_pretrained(tmp_path)
     texts = ["the card is lost", "a good film and not a bad one"]

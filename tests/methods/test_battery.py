@@ -11,7 +11,7 @@ from demiglace.config.options import build, flatten
 from demiglace.data.batching import collate
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.methods.base import TrainingProgress
-from demiglace.methods.registry import METHODS, method_options
+from demiglace.methods.registry import METHODS, find_method, method_options
 from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
 from demiglace.signals.online import SignalSource
@@ -252,7 +252,7 @@ def stopper(loop: object, step: int):
 @battery
 def test_options_round_trip(name: str, options: dict) -> None:
     built = method_options(name, options)
-    assert build(METHODS[name].options, flatten(built)) == built
+    assert build(find_method(name).options, flatten(built)) == built
     assert built.method() == method_options(name, flatten(built)).method()
 
 

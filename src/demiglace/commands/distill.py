@@ -8,13 +8,15 @@ from demiglace.distillation.classifier import distill_classifier
 from demiglace.distillation.language_model import distill_language_model
 from demiglace.distillation.student import check_student_choice
 from demiglace.errors import ConfigError
+from demiglace.methods.registry import method_value
 
 
-@command(DistillConfig)
+@command(DistillConfig, method=method_value)
 def distill(config: DistillConfig) -> Path:
     """Train a student on a teacher's signals with one of the methods of `demiglace methods`.
 
-    The student learns a task from rows (`data`), or to be a language model from text (`corpus`).
+    The student learns a task from rows (`data`), or to be a language model from text (`corpus`). `method` is a name,
+    the path of a YAML file, or a `demiglace.methods.base.Method` object.
 
     Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
     training. An interrupted run resumes when the call is repeated.

@@ -8,7 +8,7 @@ from demiglace.console import print_table, table
 from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.describe import show_method
-from demiglace.methods.registry import METHODS
+from demiglace.methods.registry import find_method, method_names
 
 
 @command(TasksConfig)
@@ -26,20 +26,26 @@ def tasks(config: TasksConfig) -> None:
 def methods(config: MethodsConfig) -> None:
     """Print the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
     if not config.name:
-        rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
+        rows = [_method_row(name) for name in method_names()]
         return print_table(table("Distillation methods", ("method", "what", "paper", "url"), rows))
     if config.name[0] == "show" and len(config.name) == 2:
         shown = show_method(config.name[1], config.student_layers, config.teacher_layers, config.epochs, config.seed)
         return print(shown, end="")  # noqa: T201  (what was asked for)
     if len(config.name) > 1 or config.name[0] == "show":
         raise ConfigError("name one method, or `show` and one method: demiglace methods show rail-kd-l.")
-    if config.name[0] not in METHODS:
-        raise ConfigError(unknown("method", config.name[0], METHODS))
-    row = METHODS[config.name[0]]
+    row = find_method(config.name[0])
     about = f"{row.title} ({', '.join(filter(None, (row.paper, row.url)))})"
     heading = f"{row.name}: {about}\n{row.options.__doc__ or ''}\n\n--method-options.NAME VALUE"
     options = [_option_row(o) for o in options_of(row.options)]
     return print_table(table(heading, ("option", "value", "default", "what"), options))
+
+
+def _method_row(name: str) -> Sequence[str]:
+    try:
+        row = find_method(name)
+    except ConfigError as error:  # a package that cannot be used hides no other method
+        return name, str(error), "", ""
+    return row.name, row.title, row.paper, row.url
 
 
 def _task_row(name: str, task: NamedTask) -> Sequence[str]:

@@ -11,12 +11,13 @@ from demiglace.costs.estimate import Estimate, Speed
 from demiglace.costs.measure_speed import measure_speed
 from demiglace.costs.run_spec import RunSpec, language_run_spec, run_spec, token_lengths
 from demiglace.errors import ConfigError
+from demiglace.methods.registry import method_value
 
 C = TypeVar("C")
 Planned = DistillConfig | FinetuneConfig | PretrainConfig
 
 
-@command(PlanConfig)
+@command(PlanConfig, method=method_value)
 def plan(config: PlanConfig) -> Estimate:
     """Print and return what a run of `distill`, `finetune` or `pretrain` with these options costs; nothing is written.
 

@@ -10,7 +10,7 @@ from demiglace.compare.search_space import Search, read_search
 from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
-from demiglace.methods.registry import METHODS, is_file
+from demiglace.methods.registry import find_method, is_file, method_names
 from demiglace.results.contrasts import Contrast, read_contrasts
 from demiglace.results.schema import BASELINES
 
@@ -222,13 +222,11 @@ def _with_teachers(tasks: Mapping[str, Options], teachers: Mapping[str, Any]) ->
 
 
 def _axis_types(methods: Mapping[str, Options]) -> dict[str, Any]:
-    """Return option -> type of everything that can be an axis or a range.
-
-    These are the options of student runs, and `method_options.NAME` for the options of the methods.
-    """
-    infos = [METHODS[n] for label, options in methods.items() if (n := method_name(label, options)) in METHODS]
+    """What can be an axis or a range, with its type: options of the runs, and of the methods with a dot."""
+    known = method_names()
+    rows = [find_method(n) for label, options in methods.items() if (n := method_name(label, options)) in known]
     shared = {o.name: o.type for o in options_of(DistillConfig) if o.name in RUN_OPTIONS}
-    return shared | {f"method_options.{o.name}": o.type for info in infos for o in options_of(info.options)}
+    return shared | {f"method_options.{o.name}": o.type for row in rows for o in options_of(row.options)}
 
 
 def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[str, tuple[Any, ...]]:
@@ -256,8 +254,8 @@ def method_name(label: str, options: Options) -> str:
 
 def _check(grid: Grid, controls: bool) -> None:
     for label, options in grid.methods.items():
-        if (name := method_name(label, options)) not in METHODS and not is_file(name):
-            raise ConfigError(f"methods.{label}: {unknown('method', name, METHODS)}")
+        if (name := method_name(label, options)) not in (known := method_names()) and not is_file(name):
+            raise ConfigError(f"methods.{label}: {unknown('method', name, known)}")
     missing = [c for c in BASELINES if c not in grid.methods or method_name(c, grid.methods[c]) != c]
     if controls and missing:
         raise ConfigError(

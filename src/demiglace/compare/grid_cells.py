@@ -11,7 +11,7 @@ from demiglace.config.commands import FinetuneConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import options_of
 from demiglace.errors import ConfigError
-from demiglace.methods.registry import METHODS
+from demiglace.methods.registry import find_method, is_file
 
 _DOTTED = "method_options."
 _ROW_OPTIONS = [o.name for o in options_of(DataConfig)]
@@ -116,8 +116,10 @@ def has_option(grid: Grid, label: str, name: str) -> bool:
     """Return whether the method of a label has the option that an axis or a range names."""
     if name in RUN_OPTIONS:
         return True
-    info = METHODS.get(method_name(label, grid.methods[label]))
-    return info is not None and name.removeprefix(_DOTTED) in [o.name for o in options_of(info.options)]
+    method = method_name(label, grid.methods[label])
+    if is_file(method):
+        return False
+    return name.removeprefix(_DOTTED) in [o.name for o in options_of(find_method(method).options)]
 
 
 def with_values(options: Options, values: Options) -> dict[str, Any]:

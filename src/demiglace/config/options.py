@@ -242,11 +242,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
+def command(config_class: type[C], **prepare: Callable[[Any], Any]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
     """Let a stage, a function of its config, also be called with the config's options as keyword arguments.
 
     ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options.
-    Processes that a stage starts import nothing from the current directory.
+    Processes that a stage starts import nothing from the current directory. prepare: by name of an option, a function
+    that turns an object given from Python into the option's value.
     """
 
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
@@ -257,11 +258,14 @@ def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[...,
         @functools.wraps(function)
         def call(config: C | None = None, /, **options: Any) -> R:
             if config is None:
-                return run(build(config_class, options))
+                given = {name: prepare[name](value) if name in prepare else value for name, value in options.items()}
+                return run(build(config_class, given))
             if options or not isinstance(config, config_class):
                 raise ConfigError(
                     f"{function.__name__}() takes its options as keyword arguments, or one {config_class.__name__}."
                 )
+            changed: Any = {name: make(getattr(config, name)) for name, make in prepare.items()}
+            config = replace(config, **changed) if changed else config  # type: ignore[type-var]
             check(config)
             return run(config)
 

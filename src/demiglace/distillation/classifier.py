@@ -14,6 +14,7 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.distillation.student import (
     cut_of,
     fingerprint_inputs,
+    method_facts,
     truncate_student,
     warn_of_first_token,
 )
@@ -87,6 +88,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     freeze(student, config.training.freeze)
+    start |= method_facts(config, method)
     job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )

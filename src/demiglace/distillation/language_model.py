@@ -10,7 +10,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.config.commands import DistillConfig
 from demiglace.data.text.blocks import Blocks
-from demiglace.distillation.student import cut_of, fingerprint_inputs, truncate_student, warn_of_first_token
+from demiglace.distillation.student import (
+    cut_of,
+    fingerprint_inputs,
+    method_facts,
+    truncate_student,
+    warn_of_first_token,
+)
 from demiglace.distillation.teacher_check import with_hidden_states
 from demiglace.distillation.teacher_signals import sparse_target_config, token_cache
 from demiglace.errors import ConfigError, ModelError
@@ -59,6 +65,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     freeze(student, config.training.freeze)
+    start |= method_facts(config, method)
     job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
     )

@@ -13,7 +13,8 @@ from demiglace.data.text.calibration_sample import drawn_rows
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
-from demiglace.methods.registry import is_file
+from demiglace.methods.from_yaml import describe_method
+from demiglace.methods.registry import METHODS, fingerprint_method, is_file
 from demiglace.models.layer_choice import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
@@ -26,13 +27,20 @@ CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
 
 def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
-    """Return the fingerprints of the teacher, of a named student, and of a method that is a file."""
+    """Return fingerprints of the teacher, of a named student, and of a method that is not demiglace's."""
     inputs = {"teacher": fingerprint_model(config.teacher)}
     if is_file(config.method):
         inputs["method"] = fingerprint([config.method])
+    elif digest := fingerprint_method(config.method, config.method_options):
+        inputs["method"] = digest
     if config.student:
         inputs["student"] = fingerprint_model(config.student)
     return inputs
+
+
+def method_facts(config: DistillConfig, method: Method) -> dict[str, Any]:
+    """Return the terms of a method that is not demiglace's, for the manifest; {} for a built-in method."""
+    return {} if config.method in METHODS else {"method_terms": describe_method(method)["terms"]}
 
 
 def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher: ModelShape) -> None:

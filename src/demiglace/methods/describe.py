@@ -1,10 +1,11 @@
-"""The card of a method, generated: `python -m demiglace.methods.describe docs/methods` writes them all anew."""
+"""Generate the cards of methods: `python -m demiglace.methods.describe docs/methods` writes all of them."""
 
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,11 +18,9 @@ from demiglace.models.shape import ModelShape
 from demiglace.signals.request import SignalRequest
 from demiglace.tasks.classification import CLASSIFICATION
 
-Pairs = Sequence[tuple[int, int]]
-
 
 def card(row: MethodInfo) -> str:
-    """A method as Markdown: its loss and its deviations, what it asks of the models, its options, itself as YAML."""
+    """Return a method as Markdown: loss, deviations from its paper, needed signals, options, and the method as YAML."""
     method = build_method(row.name, {})
     parts = [
         f"# `{row.name}`",
@@ -41,13 +40,13 @@ def card(row: MethodInfo) -> str:
 
 
 def index() -> str:
-    """All cards, as a table in Markdown."""
+    """Return the table of all cards, in Markdown."""
     rows = [(f"[`{r.name}`]({r.name}.md)", r.title, f"[{r.paper}]({r.url})" if r.url else "") for r in METHODS.values()]
     return f"# Methods\n\n{_table(('method', 'what the student learns from', 'paper'), rows)}\n"
 
 
 def write_cards(directory: Path) -> None:
-    """Write the index and one file a method."""
+    """Write the index and one file per method."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "README.md").write_text(index(), "utf-8")
     for row in METHODS.values():
@@ -59,21 +58,21 @@ def _source(row: MethodInfo) -> str:
 
 
 def _teacher(method: Method) -> str:
-    wanted = _asked(method)
+    wanted = _teacher_request(method)
     if wanted.is_empty:
-        return "not asked at all."
+        return "not needed."
     kinds = {
         "logits": wanted.logits,
-        "states": any(pooling != "tokens" for pooling in wanted.poolings),
-        "every token's states": "tokens" in wanted.poolings,
-        "the inputs of attention": bool(wanted.attention),
+        "pooled hidden states": any(pooling != "tokens" for pooling in wanted.poolings),
+        "hidden states of every token": "tokens" in wanted.poolings,
+        "queries, keys and values": bool(wanted.attention),
     }
-    how = "asked once, its answers kept on disk" if wanted.is_cacheable else "asked anew for every batch"
-    also = ", and anew about the perturbed text of every batch" if method.augmentation is not None else ""
-    return f"{', '.join(kind for kind, there in kinds.items() if there)}; {how}{also}."
+    how = "computed once and cached on disk" if wanted.is_cacheable else "computed for every batch"
+    also = "; for the perturbed text, computed for every batch" if method.augmentation is not None else ""
+    return f"{', '.join(kind for kind, needed in kinds.items() if needed)}; {how}{also}."
 
 
-def _asked(method: Method) -> SignalRequest:
+def _teacher_request(method: Method) -> SignalRequest:
     shape = example_shape(12)
     return method.requests(example_shape(6), shape).teacher | method.perturbed_requests(example_shape(6), shape).teacher
 
@@ -103,7 +102,7 @@ def _training(method: Method) -> str:
     if len(method.phases) == 1:
         return "in one phase."
     shares = " and ".join(f"{share:.0%}" for share in method.phases)
-    start = f"a later phase starts from the {method.starts_from} epoch of the phase before"
+    start = f"a later phase starts from the {method.starts_from} epoch of the previous phase"
     return f"in {len(method.phases)} phases, of {shares} of the epochs; {start}."
 
 
@@ -122,19 +121,35 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def show_method(name: str, student_layers: int, teacher_layers: int, epochs: int, seed: int) -> str:
-    """A method in the form that `--method FILE.yaml` reads, and as comments which teacher layers meet which student's.
+    """Return a method in the form that `--method FILE.yaml` reads, its layer mapping for each epoch as comments.
 
     Raises `ConfigError` for an unknown method, `ModelError` where models of so many layers do not suit it.
     """
     method = build_method(name, {})
+    classes = sorted(set(_python_classes(described := describe_method(method))))
     comments = [f"{name}; save it, edit it, and give it as --method FILE.yaml"]
+    if classes:
+        comments = [
+            f"{name}; it cannot be given as a YAML file, since these are defined in Python: {', '.join(classes)}"
+        ]
     comments += mapping_lines(method, student_layers, teacher_layers, epochs, seed)
-    written = yaml.safe_dump(describe_method(method), sort_keys=False, allow_unicode=True)
+    written = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
     return "".join(f"# {line}\n" for line in comments) + written
 
 
+def _python_classes(described: Any) -> Iterator[str]:
+    """Yield the terms and kinds of a description that have no name in YAML."""
+    if isinstance(described, list):
+        for item in described:
+            yield from _python_classes(item)
+    elif isinstance(described, dict):
+        yield from (described[key] for key in ("term", "kind") if "." in str(described.get(key, "")))
+        for value in described.values():
+            yield from _python_classes(value)
+
+
 def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epochs: int, seed: int) -> list[str]:
-    """For every term that matches layers: student layer ← teacher layers, in each epoch if they change."""
+    """Return, for every term that matches layers, student layer ← teacher layers; for each epoch if they change."""
     student, teacher = example_shape(student_layers), example_shape(teacher_layers)
     lines = []
     for w in method.terms:
@@ -146,17 +161,17 @@ def mapping_lines(method: Method, student_layers: int, teacher_layers: int, epoc
         if len(set(drawn)) == 1:
             lines.append(f"  {drawn[0]}")
         else:
-            lines += [f"  epoch {epoch}: {told}" for epoch, told in enumerate(drawn, 1)]
+            lines += [f"  epoch {epoch}: {pairs}" for epoch, pairs in enumerate(drawn, 1)]
     return lines
 
 
-def _format_pairs(pairs: Pairs) -> str:
+def _format_pairs(pairs: Sequence[tuple[int, int]]) -> str:
     met = {student: [str(t) for s, t in pairs if s == student] for student, _ in pairs}
     return ", ".join(f"{student} ← {' '.join(others)}" for student, others in met.items())
 
 
 def example_shape(layers: int) -> ModelShape:
-    """A BERT of this depth; its other sizes do not matter here."""
+    """Return the shape of a BERT of this depth; its other sizes do not matter here."""
     return ModelShape(
         architecture="BertForSequenceClassification",
         num_layers=layers,

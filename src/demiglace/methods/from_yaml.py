@@ -1,4 +1,4 @@
-"""Methods of a user's own: terms, mappings and projections chosen in a YAML file, and named methods in that same form.
+"""Methods composed in a YAML file of terms, mappings and projections; and any method described in that same form.
 
     terms:
     - {term: task, weight: 0.3}
@@ -65,7 +65,7 @@ _ROW = ("term", "weight", "phase", "input", "course", "until")
 
 
 def read_method(file: str) -> Method:
-    """The method in a YAML file. Raises `ConfigError` for whatever does not exist in it, with the nearest name."""
+    """Return the method in a YAML file. Raises `ConfigError` for an unknown name, with the nearest known one."""
     try:
         return compose(read_yaml(file))
     except ConfigError as error:
@@ -87,14 +87,18 @@ def compose(content: Mapping[str, Any]) -> Method:
     made = None if augmentation is None else _object("augmentation", Augmentation, augmentation)
     terms = tuple(_weighted(f"terms[{i}]", row, len(shares)) for i, row in enumerate(rows))
     if made is None and any(w.input == "perturbed" for w in terms):
-        raise ConfigError("a term is on perturbed text and there is no augmentation to make it; add one.")
+        raise ConfigError("a term reads perturbed text and no augmentation makes it; add one.")
     starts_from = _value("starts_from", Epoch, content.get("starts_from", "last"))
     short = _value("short_phases", bool, content.get("short_phases", False))
     return Method(terms, shares, made, starts_from, short)
 
 
 def describe_method(method: Method) -> dict[str, Any]:
-    """The method as `compose` reads it, every choice written out."""
+    """Return the method as `compose` reads it, every choice written out.
+
+    A term, mapping or augmentation that has no name in YAML, since it is defined elsewhere in Python, appears as
+    `module.Class`; `compose` refuses such a name. Raises `ConfigError` for a class that cannot be described.
+    """
     content: dict[str, Any] = {"terms": [_row(w) for w in method.terms]}
     if len(method.phases) > 1:
         content["phases"] = list(method.phases)
@@ -108,9 +112,9 @@ def _weighted(place: str, row: Any, phases: int) -> WeightedTerm:
     if not isinstance(row, dict) or "term" not in row:
         raise ConfigError(f"{place} was given {row!r}; expected {{term: NAME, weight: …}}.")
     if row["term"] not in TERMS:
-        raise ConfigError(f"{place}: {unknown('term', str(row['term']), TERMS)}")
-    own = {k: v for k, v in row.items() if k not in _ROW}
-    term: Term = _build(f"{place} ({row['term']})", TERMS[row["term"]], own, _ROW)
+        raise ConfigError(f"{place}: {unknown('term', str(row['term']), TERMS)}{_in_python(row['term'])}")
+    options = {k: v for k, v in row.items() if k not in _ROW}
+    term: Term = _build(f"{place} ({row['term']})", TERMS[row["term"]], options, _ROW)
     course = row.get("course")
     if course is not None:
         until = _value(f"{place}: until", float, row.get("until", 1.0))
@@ -130,7 +134,7 @@ def _weighted(place: str, row: Any, phases: int) -> WeightedTerm:
 
 
 def _build(place: str, kind: Any, values: Mapping[str, Any], also: Sequence[str] = ()) -> Any:
-    """A frozen dataclass from the values of its fields."""
+    """Build a frozen dataclass from the values of its fields."""
     hints, made = get_type_hints(kind), {}
     named = {f.name: f for f in fields(kind)}
     for key in values:
@@ -155,7 +159,7 @@ def _check_bounds(place: str, field: Field[Any], kind: Any, value: Any) -> None:
 
 
 def _object(place: str, kind: Any, value: Any) -> Any:
-    """A value of a field: a choice of several classes by its `kind`, a dataclass, or a plain value."""
+    """Build the value of a field: one of several classes by its `kind`, a dataclass, or a plain value."""
     if isinstance(kind, types.UnionType) and value is None:
         return None
     if kind in _KINDS:
@@ -169,8 +173,15 @@ def _chosen(place: str, choices: Mapping[str, Any], value: Any) -> Any:
     content = dict(_mapping(place, {"kind": value} if isinstance(value, str) else value))
     kind = str(content.pop("kind", ""))
     if kind not in choices:
-        raise ConfigError(f"{place}: {unknown('kind', kind, choices)}")
+        raise ConfigError(f"{place}: {unknown('kind', kind, choices)}{_in_python(kind)}")
     return _build(f"{place} ({kind})", choices[kind], content, ("kind",))
+
+
+def _in_python(name: object) -> str:
+    """Return what to do with a class that is defined in Python, as `describe_method` names it."""
+    if "." not in str(name):
+        return ""
+    return ". A class defined in Python cannot be given in YAML: pass the Method object, or install it as a method."
 
 
 def _mapping(place: str, value: Any) -> Mapping[str, Any]:
@@ -191,24 +202,41 @@ def _row(w: WeightedTerm) -> dict[str, Any]:
     if isinstance(term, ScheduledTerm):
         course = {"course": term.schedule} | ({"until": term.until} if term.until < 1 else {})
         term = term.term
-    name = next(name for name, kind in TERMS.items() if type(term) is kind)
     place = ({} if w.phase is None else {"phase": w.phase}) | ({} if w.input == "text" else {"input": w.input})
-    return {"term": name, "weight": w.weight} | place | course | _fields(term)
+    return {"term": _name_of(term, TERMS), "weight": w.weight} | place | course | _fields(term)
+
+
+def _name_of(value: Any, names: Mapping[str, Any]) -> str:
+    """Return the name of an object's class in YAML, or `module.Class` where it has none."""
+    return next((name for name, kind in names.items() if type(value) is kind), class_name(value))
+
+
+def class_name(value: Any) -> str:
+    """Return `module.Class` of an object."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    # a term's name in the log is told only where it is not the usual one
-    told = [f.name for f in fields(value) if f.name != "name" or value.name != f.default]
-    return {name: _to_plain(getattr(value, name)) for name in told}
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_to_plain(v) for v in value]
     if not is_dataclass(value):
+        raise ConfigError(
+            f"{class_name(value)} is no dataclass, so its options cannot be described; add @dataclass(frozen=True)."
+        )
+    # a term's name in the log is written only where it is not the usual one
+    written = [f.name for f in fields(value) if f.name != "name" or getattr(value, f.name) != f.default]
+    return {name: _to_plain(getattr(value, name), f"{class_name(value)}.{name}") for name in written}
+
+
+def _to_plain(value: Any, place: str = "") -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    for choices in _KINDS.values():
-        for name, kind in choices.items():
-            if type(value) is kind:
-                return {"kind": name} | _fields(value)
-    return _fields(value)
+    if isinstance(value, (tuple, list)):
+        return [_to_plain(v, place) for v in value]
+    for base, choices in _KINDS.items():
+        if isinstance(value, base):
+            return {"kind": _name_of(value, choices)} | _fields(value)
+    if is_dataclass(value):
+        return _fields(value)
+    raise ConfigError(
+        f"{place} is a {type(value).__name__}, which cannot be written down; options of a term are numbers, texts, "
+        "true or false, None, tuples of these, or frozen dataclasses of them."
+    )

@@ -1,20 +1,30 @@
-"""The table of methods: one row each. To add a method, write its file and its row here, and its row in the tests."""
+"""The table of methods: one row each, the methods of installed packages, and Method objects given from Python.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+To add a method to demiglace, write its file, its row here and its row in the tests. To use one of another package or
+program, see docs/add-a-method.md.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from demiglace.config.options import build
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.alp_kd import AlpKD
 from demiglace.methods.annealing_kd import AnnealingKD
-from demiglace.methods.base import Method
+from demiglace.methods.base import Method, Term, WeightedTerm
 from demiglace.methods.ckd import CombinationKD
 from demiglace.methods.combined_kd import CombinedKD
 from demiglace.methods.continuation_kd import ContinuationKD
 from demiglace.methods.distil import Distil
 from demiglace.methods.divergence_kd import JensenShannon, ReverseKL, SkewKL, SkewReverseKL
-from demiglace.methods.from_yaml import read_method
+from demiglace.methods.from_yaml import class_name, describe_method, read_method
 from demiglace.methods.last_layer_kd import LastLayerKD
 from demiglace.methods.mate_kd import MateKD
 from demiglace.methods.minilm import MiniLM
@@ -30,27 +40,30 @@ from demiglace.methods.tinybert import TinyBERT
 from demiglace.methods.universal_kd import UniversalKD
 from demiglace.methods.vanilla_kd import VanillaKD
 
+ENTRY_POINTS = "demiglace.methods"  # the group of other packages' methods
 
+
+@runtime_checkable
 class MethodOptions(Protocol):
     """A frozen dataclass of a method's options."""
 
     def method(self) -> Method:
-        """The method with these options."""
+        """Return the method with these options."""
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A published method: its name in configs, its options, and where it comes from."""
+    """A published method."""
 
-    name: str
-    options: type[Any]
-    title: str
-    paper: str
-    url: str = ""
+    name: str  # in configs
+    options: type[Any]  # a frozen dataclass with `method()`, its fields declared by `option`
+    title: str  # what the student learns from, in a few words
+    paper: str  # authors and year
+    url: str = ""  # of the paper
 
 
 _ROWS = (
-    MethodInfo("none", NoDistillation, "no teacher", "the control"),
+    MethodInfo("none", NoDistillation, "no teacher", "the baseline"),
     MethodInfo(
         "vanilla-kd",
         VanillaKD,
@@ -113,14 +126,14 @@ _ROWS = (
     MethodInfo(
         "mate-kd",
         MateKD,
-        "logits on the text and on text made to part it from the teacher",
+        "logits on the text and on adversarially perturbed text",
         "Rashid et al. 2021",
         "https://arxiv.org/abs/2105.05912",
     ),
     MethodInfo(
         "universal-kd",
         UniversalKD,
-        "what classifiers on all layers say",
+        "logits of classifiers on all layers",
         "Wu et al. 2021",
         "https://aclanthology.org/2021.emnlp-main.603",
     ),
@@ -148,7 +161,7 @@ _ROWS = (
     MethodInfo(
         "rail-kd-l",
         RailKDLayerwise,
-        "random layers, each for itself",
+        "random layers, compared pair by pair",
         "Haidar et al. 2022",
         "https://arxiv.org/abs/2109.10164",
     ),
@@ -202,28 +215,159 @@ _ROWS = (
 METHODS: dict[str, MethodInfo] = {row.name: row for row in _ROWS}
 
 
+class MethodObject(str):
+    """The value of the option `method` where it was given as a Method object.
+
+    The text names the method in messages, tables and the run's identity: its terms and a digest of its description.
+    """
+
+    method: Method
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods, those of installed packages last; nothing is imported for them."""
+    return list(dict.fromkeys([*METHODS, *(point.name for point in entry_points(group=ENTRY_POINTS))]))
+
+
+def find_method(name: str) -> MethodInfo:
+    """Return the named method, of demiglace or else of an installed package.
+
+    Raises `ConfigError` for an unknown name, a name that two packages give, and a package that cannot be used.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    points = {point.value: point for point in entry_points(group=ENTRY_POINTS) if point.name == name}
+    if not points:
+        raise ConfigError(_not_from_python(name) or unknown("method", name, method_names()))
+    if len(points) > 1:
+        raise ConfigError(f"method {name} is given by several packages ({', '.join(points)}); uninstall all but one.")
+    return _loaded(*points.values())
+
+
 def method_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
-    """The checked options of a named method. Raises `ConfigError` for unknown methods and options."""
-    if name not in METHODS:
-        raise ConfigError(unknown("method", name, METHODS))
+    """Return the checked options of a named method. Raises `ConfigError` for unknown methods and options."""
+    row = find_method(name)
     try:
-        return build(METHODS[name].options, options)
+        return build(row.options, options)
     except ConfigError as error:
         raise ConfigError(f"method {name}: {error}") from error
 
 
 def build_method(name: str, options: Mapping[str, Any]) -> Method:
-    """The named method with these options, or the one that a YAML file composes (see `compose`), which has none.
+    """Return the method of the option `method`: a named one, one composed in a YAML file, or a Method object.
 
-    Raises `ConfigError` for unknown methods, options and keys.
+    Only named methods have options. Raises `ConfigError` for unknown methods, options and keys.
     """
-    if not is_file(name):
+    if not isinstance(name, MethodObject) and not is_file(name):
         return method_options(name, options).method()
     if options:
-        raise ConfigError(f"--method-options go with a named method; {name} says everything itself.")
-    return read_method(name)
+        raise ConfigError(f"method_options belong to a named method; {name} defines all of its options.")
+    return name.method if isinstance(name, MethodObject) else read_method(name)
 
 
 def is_file(name: str) -> bool:
-    """Whether a method is given as a YAML file."""
+    """Return whether a method is given as a YAML file."""
     return name.endswith((".yaml", ".yml"))
+
+
+def method_value(value: Any) -> Any:
+    """Return the value of the option `method`: a name or path as it is, a Method object (or its options) as a text.
+
+    Raises `ConfigError` for other objects, and for a Method that cannot be trained or described.
+    """
+    if isinstance(value, (str, Path)):
+        return value
+    method = value.method() if isinstance(value, MethodOptions) and not isinstance(value, type) else value
+    if not isinstance(method, Method):
+        hint = f"; {value.__name__} is a class: call it" if isinstance(value, type) else ""
+        raise ConfigError(
+            f"method was given a {type(value).__name__}; expected a name of `demiglace methods`, the path of a YAML "
+            f"file, or a Method object{hint}."
+        )
+    check_method(method)
+    terms = ", ".join(w.term.name for w in method.terms)
+    made = MethodObject(f"{_OBJECT}{_digest(method)[:8]} ({terms})")
+    made.method = method
+    return made
+
+
+def check_method(method: Method) -> None:
+    """Raise `ConfigError`, as a YAML file of the same content would, for a Method object that makes no sense."""
+    if not method.terms or not method.phases or not all(0 < share < math.inf for share in method.phases):
+        raise ConfigError("a Method needs at least one term, and phases that are shares of the epochs above 0.")
+    for i, w in enumerate(method.terms):
+        if not isinstance(w, WeightedTerm) or not isinstance(w.term, Term):
+            wrong = class_name(w.term if isinstance(w, WeightedTerm) else w)
+            raise ConfigError(f"terms[{i}] holds a {wrong}; expected a WeightedTerm of a weight and a Term.")
+        if not 0 <= w.weight < math.inf:
+            raise ConfigError(f"terms[{i}]: weight was given {w.weight!r}; expected a number, at least 0.")
+        if w.phase is not None and not 0 <= w.phase < len(method.phases):
+            raise ConfigError(f"terms[{i}]: phase {w.phase} was given; there are {len(method.phases)}, counted from 0.")
+    if method.augmentation is None and any(w.input == "perturbed" for w in method.terms):
+        raise ConfigError("a term reads perturbed text and no augmentation makes it; add one.")
+    describe_method(method)
+
+
+def fingerprint_method(name: str, options: Mapping[str, Any]) -> str | None:
+    """Return a digest (16 hex digits) of a method that is not demiglace's, for a run's identity; None for a built-in.
+
+    It covers the terms with all of their options, and the source files of their classes. Classes of a script's main
+    module or of a notebook count by name and options alone.
+    """
+    if name in METHODS:
+        return None
+    return _digest(build_method(name, options))
+
+
+_OBJECT = "Method object "
+
+
+def _not_from_python(name: str) -> str | None:
+    if not name.startswith(_OBJECT):
+        return None
+    return f"{name} was an object of a Python program; call demiglace.distill from Python with that object."
+
+
+def _loaded(point: EntryPoint) -> MethodInfo:
+    """Return the method behind an entry point: a `MethodInfo`, or a class of options."""
+    package = point.dist.name if point.dist else point.value
+    failed = f"method {point.name} of the package {package} cannot be used"
+    try:
+        value = point.load()
+    except Exception as error:  # whatever the package does when it is imported
+        raise ConfigError(f"{failed}: {type(error).__name__}: {error}. Repair or uninstall that package.") from error
+    row = value if isinstance(value, MethodInfo) else MethodInfo(point.name, value, _title(value), f"package {package}")
+    kind = row.options
+    if not isinstance(kind, type) or not is_dataclass(kind) or not issubclass(kind, MethodOptions):
+        raise ConfigError(
+            f"{failed}: {point.value} is neither a MethodInfo nor a frozen dataclass of options with a method()."
+        )
+    if plain := [f.name for f in fields(kind) if "help" not in f.metadata]:
+        raise ConfigError(f"{failed}: declare {', '.join(plain)} of {kind.__name__} by option(HELP, DEFAULT).")
+    return replace(row, name=point.name)
+
+
+def _title(value: Any) -> str:
+    lines = (value.__doc__ or "").strip().splitlines() if isinstance(value, type) else []
+    return lines[0].rstrip(".") if lines else ""
+
+
+def _digest(method: Method) -> str:
+    digest = hashlib.sha256(json.dumps(describe_method(method), sort_keys=True).encode())
+    for file in sorted(set(_source_files(method))):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _source_files(value: Any) -> Iterator[str]:
+    """Yield the source files of the classes that a method consists of and that are not demiglace's."""
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _source_files(item)
+    elif is_dataclass(value):
+        module = type(value).__module__
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if module != "__main__" and module.partition(".")[0] != "demiglace" and file and Path(file).is_file():
+            yield file
+        for f in fields(value):
+            yield from _source_files(getattr(value, f.name))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from demiglace.config.training import TrainConfig
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method, TrainingProgress
-from demiglace.methods.registry import is_file
+from demiglace.methods.registry import MethodObject, is_file
 
 # Minimum epochs of a phase when training on a task. In a last phase of one epoch there is no best epoch to select,
 # while methods of one phase select from all of their epochs. The shortest phases of the papers have 3 epochs (TinyBERT,
@@ -113,6 +113,7 @@ def check_phases(name: str, method: Method, epochs: int) -> None:
     enough = next(n for n in itertools.count(max(fewest, count)) if _shortest(n, method.phases) >= least)
     shares = " and ".join(f"{share / sum(method.phases):.0%}" for share in method.phases)
     option = "short_phases: true in the file" if is_file(name) else "--method-options.short-phases true"
+    option = "short_phases=True in the Method" if isinstance(name, MethodObject) else option
     allow = "" if method.short_phases else f", or allow phases of one epoch ({option})"
     raise ConfigError(
         f"method {name} trains in {count} phases, of {shares} of the epochs. With --epochs {epochs} the shortest has "
