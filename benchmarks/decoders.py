@@ -35,11 +35,18 @@ TRAINING = {"block_size": 256, "batch_size": 32, "batch_tokens": 2048, "epochs":
 WIDTH, LAYERS, VOCABULARY = 256, 12, 8192
 TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 1_000_000
 STUDYING = {"batch_size": 16}  # twice the steps that the teacher's batches would leave
-PLAIN = {"lr": 5e-4}
+PLAIN = {"learning_rate": 5e-4}
 # of windows or texts: what another text of the same kind would give; another training is not in it
 RESAMPLING: dict[str, Any] = {"n_resamples": 2000, "method": "percentile", "vectorized": True, "rng": 0}
 # DistilGPT2's recipe: weights and temperature are those of the method `distil`
-DISTIL = {"lr": 5e-4, "warmup": 0.05, "weight_decay": 0.0, "adam_epsilon": 1e-6, "clip": 5.0, "freeze": ["wpe"]}
+DISTIL = {
+    "learning_rate": 5e-4,
+    "warmup_ratio": 0.05,
+    "weight_decay": 0.0,
+    "adam_epsilon": 1e-6,
+    "max_grad_norm": 5.0,
+    "freeze": ["wpe"],
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def make_teacher(home: Path) -> Path:
     """A tokenizer, and a GPT-2 from new weights."""
     demiglace.tokenizer(action="train", corpus=texts("train"), vocab_size=VOCABULARY, output=home / "tokenizer")
     return demiglace.pretrain(
-        config_of="gpt2",
+        architecture="gpt2",
         hidden_size=WIDTH,
         num_layers=LAYERS,
         tokenizer=str(home / "tokenizer"),
@@ -100,7 +107,7 @@ def make_teacher(home: Path) -> Path:
         validation_corpus=texts("validation"),
         max_tokens=TEACHER_TOKENS,
         token_files=str(home / "tokens"),
-        lr=1e-3,
+        learning_rate=1e-3,
         output=home / "teacher",
         **TRAINING,
     )
@@ -160,7 +167,7 @@ def fine_tuned(home: Path, name: str, model: Path) -> dict[str, Any]:
     tuned = demiglace.pretrain(
         model=str(model),
         corpus=[str(DATA / "wikitext2" / "validation.jsonl.zst")],
-        lr=2e-4,
+        learning_rate=2e-4,
         output=home / "tuned" / name,
         **TRAINING | {"epochs": 2},
     )

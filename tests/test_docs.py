@@ -176,9 +176,12 @@ def test_recipes_are_accepted(file, monkeypatch):
     ("stage", "settings"),
     [  # as in the authors' scripts
         ("truncate", {"layers": 6, "strategy": "alternate"}),
-        ("pretrain", {"epochs": 4, "batch_size": 16 * 4 * 8, "lr": 5e-5, "lr_scheduler": "constant"}),
-        ("wikitext103-pretrain", {"epochs": 6, "batch_size": 8 * 16, "lr": 5e-5, "warmup": 0}),
-        ("distill", {"epochs": 4, "batch_size": 4 * 128 * 8, "lr": 2.5e-4, "warmup": 0.05, "clip": 5}),
+        ("pretrain", {"epochs": 4, "batch_size": 16 * 4 * 8, "learning_rate": 5e-5, "lr_scheduler": "constant"}),
+        ("wikitext103-pretrain", {"epochs": 6, "batch_size": 8 * 16, "learning_rate": 5e-5, "warmup_ratio": 0}),
+        (
+            "distill",
+            {"epochs": 4, "batch_size": 4 * 128 * 8, "learning_rate": 2.5e-4, "warmup_ratio": 0.05, "max_grad_norm": 5},
+        ),
         ("evaluate", {"block_size": 1024}),
     ],
 )

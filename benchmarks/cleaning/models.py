@@ -26,12 +26,12 @@ from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import write_json
 
 LAYERS, TOKENS, SEEDS = 6, 500_000, (0, 1, 2)
-TRAINING = {"block_size": 256, "batch_size": 16, "batch_tokens": 2048, "epochs": 1, "lr": 5e-4}
+TRAINING = {"block_size": 256, "batch_size": 16, "batch_tokens": 2048, "epochs": 1, "learning_rate": 5e-4}
 HELD_BACK = ("books/test", "docs_plain/validation", "tinystories/validation", "wikitext2/test")
 # docs_raw holds pages of docs_plain: of those held back, only what shares no 13 words in a row with the raw text
 UNSEEN = "docs_plain, unseen"
 TASKS = {"sst2": 2000, "mrpc": 2000}
-TUNING = {"epochs": 2, "lr": 3e-4}
+TUNING = {"epochs": 2, "learning_rate": 3e-4}
 SITES = 20  # rules that look at the pages of a site find them
 TEXTS = ("raw", "paper", "web")
 EQUAL_TIME = ", equal time"  # behind a text's name

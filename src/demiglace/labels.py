@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from demiglace.errors import DataError, unknown
+from demiglace.errors import DataError, ModelError, unknown
 
 Means = Literal["name", "case", "spelling", "number", "order", "map"]
 _SHOWN = 8
@@ -140,6 +140,23 @@ def match_all(
         return None
     ways = (match_names, match_by_number, match_by_order)
     return next((found for way in ways if (found := way(labels, names)) is not None), None)
+
+
+def match_teacher(
+    labels: Sequence[str], names: Sequence[str], given: Mapping[str, str | list[str] | None] | None = None
+) -> Match:
+    """Return the teacher's class (of `names`) of each of the rows' labels, as `match_all` finds it.
+
+    Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
+    """
+    match = match_all(labels, names, given)
+    if match is None or len(labels) != len(names):
+        raise ModelError(
+            f"the teacher's labels are {listed(names) or 'numbers'}, the rows' are {listed(labels) or 'numbers'}; if "
+            "they mean the same classes, give --label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data "
+            "that the teacher was fine-tuned on, or fine-tune a teacher on these rows with `demiglace finetune`."
+        )
+    return match
 
 
 def _match_given(

@@ -59,7 +59,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with rows of three classes and a teacher that was fine-tuned on them."""
     folder = tmp_path_factory.mktemp("trio")
     base = save_tiny(folder / "base", num_layers=2, label_names=NAMES)
-    options = {"epochs": 6, "batch_size": 8, "lr": 1e-2, "checkpoint_seconds": 0}
+    options = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_seconds": 0}
     rows = three_classes(folder / "rows")
     assert main(arguments("finetune", model=base, output=folder / "teacher", **rows, **options)) == 0
     assert read_manifest(folder / "teacher")["metrics"]["validation"]["accuracy"] > 0.9

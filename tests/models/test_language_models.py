@@ -98,7 +98,7 @@ def test_a_padding_token_of_its_own_stays_one(arch: str) -> None:
 
 
 def test_positions_cannot_be_told_by_an_end_of_text() -> None:
-    with pytest.raises(ModelError, match=r"--config-of roberta tells positions by the padding.*train --mask-token"):
+    with pytest.raises(ModelError, match=r"--architecture roberta tells positions by the padding.*train --mask-token"):
         new_language_config("roberta", byte_tokenizer(mask=True), {"hidden_size": 16}, positions=16)
 
 

@@ -30,7 +30,7 @@ _REMEDIES = {  # what may help, by how a reason for not reading begins
 
 def clean_sources(config: CleanConfig) -> Path | None:
     """See `demiglace.commands.clean.clean`."""
-    rules = rules_of(config.rules, config.against)
+    rules = rules_of(config.rules, config.decontaminate_against)
     if config.output is None and not config.explain:
         raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
     if config.output is not None:

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.commands.evaluate_lm import evaluate_lm
 from demiglace.config.commands import EvaluateConfig
 from demiglace.config.options import command, flatten
-from demiglace.console import console, say, table
+from demiglace.console import say
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
 from demiglace.data.rows.schema import LabelSpace, Problem
@@ -37,8 +37,9 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
-from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import read_json, write_atomically, write_json
+from demiglace.runs.result import Result, ResultTable
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,22 @@ class _ModelAndTokenizer:
 
 
 @command(EvaluateConfig)
-def evaluate(config: EvaluateConfig) -> Path:
+def evaluate(config: EvaluateConfig) -> Result:
     """Measure a model on each set; with a teacher also how often the two agree, and where they do not.
 
     With `corpus` or `lambada` it is a language model that is measured on text, see `commands.evaluate_lm`.
 
-    Returns the run directory: manifest.json with the results (`evaluation.results.measure`), and for each set SET.npy
+    Returns the metrics of each set, and the run directory: manifest.json with the results, and for each set SET.npy
     with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with what the labels are compared
     with, and with a teacher SET.changes.json (`evaluation.results.changes`). Raises `UserError`s before it writes any.
     """
+    if config.output is None:
+        with TemporaryDirectory(prefix="demiglace-") as directory:
+            return replace(_evaluate(replace(config, output=Path(directory) / "run")), path=None)
+    return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Result:
     if config.corpus or config.lambada:
         return evaluate_lm(config)
     path = resolve_model(config.model)
@@ -70,10 +78,10 @@ def evaluate(config: EvaluateConfig) -> Path:
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
-    run = open_run(config.output, "evaluate", flatten(config, result_options_only=True), inputs)
+    run = open_run(str(config.output), "evaluate", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
-        return run.path
+        return _result(run)
     logits = _predict(config, config.model, sets, "")
     for found in sets:
         _warn_of_order(found, logits[found.name], found.assumed, labels.names)
@@ -85,8 +93,14 @@ def evaluate(config: EvaluateConfig) -> Path:
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], taught.get(found.name), labels.problem)
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
-    console.print(results_table(results))
-    return run.path
+    return _result(run)
+
+
+def _result(run: Run) -> Result:
+    results = run.manifest["sets"]
+    agreement = ("agreement",)
+    metrics = {n: r["metrics"] | {k: r[k] for k in agreement if k in r} for n, r in results.items()}
+    return Result(run.path, metrics, (results_table(results),))
 
 
 def label_space_of(model: str) -> LabelSpace:
@@ -295,18 +309,18 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row for each set, a column for each metric that any of them has."""
+def results_table(results: Mapping[str, Mapping[str, Any]]) -> ResultTable:
+    """Return a table with a row for each set, a column for each metric that any of them has."""
     names = [n for n in METRICS if any(n in r["metrics"] for r in results.values())]
     taught = any("agreement" in r for r in results.values())
     columns = ["set", "rows", *(METRICS[n].title for n in names), *(["agreement with the teacher"] if taught else [])]
     rows = [
-        [
+        (
             name,
             f"{r['rows']:,}",
             *(f"{r['metrics'][n]:.4f}" if n in r["metrics"] else "–" for n in names),
             *([f"{r['agreement']:.4f}" if "agreement" in r else "–"] if taught else []),
-        ]
+        )
         for name, r in results.items()
     ]
-    return table("Evaluation", columns, rows)
+    return ResultTable("Evaluation", tuple(columns), tuple(rows))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from demiglace.compare.search_space import Search, read_search
+from demiglace.config.aliases import RENAMED, canonical, canonical_values, unknown_option
 from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
@@ -87,11 +88,11 @@ def _names(*configs: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 # what the grid itself decides: paths, seeds, and what has a section of its own
-_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "tune")
+_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "holdout_from_train")
 SHAPE = ("layers", "strategy", "keep")
 # how rows are read
 READING_OPTIONS = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
-_SHARED = ("tune",)  # for a whole task: its teacher and its students must hold out the same rows
+_SHARED = ("holdout_from_train",)  # for a whole task: its teacher and its students must hold out the same rows
 RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
 _EVALUATE_OPTIONS = (
@@ -114,7 +115,7 @@ _OPTION_SECTIONS = (
     ("`methods`, a label for each", ("method",)),
     ("`students`, a label for each, as {two: {layers: 2}, three: {layers: 3}}", ("student", *_ALLOWED["students"])),
     (
-        "`tasks`, a label for each, as {a: {data: sst2, teacher: {lr: 0.0001}}, b: {data: sst2, evaluate: {…}}}",
+        "`tasks`, a label for each, as {a: {data: sst2, teacher: {epochs: 4}}, b: {data: sst2, evaluate: {…}}}",
         ("data", "evaluate", *_SHARED, *_TEACHER_OPTIONS, *_EVALUATE_OPTIONS),
     ),
 )
@@ -180,10 +181,13 @@ def _part(section: str, content: Mapping[str, Any]) -> dict[str, Options]:
 def _checked(place: str, options: Any, allowed: Iterable[str]) -> Options:
     if not isinstance(options, (dict, type(None))):
         raise ConfigError(f"{place} was given {options!r}; expected a mapping of option names to values.")
-    plain = {str(k).replace("-", "_"): v for k, v in (options or {}).items()}
+    try:
+        plain = canonical_values(options or {}, allowed)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
     for name in plain:
         if name not in allowed:
-            raise ConfigError(f"{place}: {unknown('option', name, allowed)}")
+            raise ConfigError(f"{place}: {unknown_option(name, allowed)}")
     return plain
 
 
@@ -225,7 +229,7 @@ def _axis_types(methods: Mapping[str, Options]) -> dict[str, Any]:
 def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[str, tuple[Any, ...]]:
     allowed = _axis_types(methods)
     for name in content:
-        if name not in allowed and (place := _place_of(name)) is not None:
+        if canonical(name, allowed) not in allowed and (place := _place_of(name)) is not None:
             raise ConfigError(f"axes: {name} cannot be an axis; give its values in {place}.")
     axes = _checked("axes", content, allowed)
     for name, values in axes.items():
@@ -236,7 +240,7 @@ def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[st
 
 def _place_of(name: str) -> str | None:
     """Where in a grid an option is decided that is no axis, by its name or `SECTION.NAME`; none where there is none."""
-    first = name.partition(".")[0]
+    first = RENAMED.get(name, name).partition(".")[0]
     return next((place for place, names in _OPTION_SECTIONS if first in names), None)
 
 

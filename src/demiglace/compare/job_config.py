@@ -10,6 +10,7 @@ from demiglace.compare.grid import READING_OPTIONS
 from demiglace.compare.job_graph import OF_EXPORT, Job
 from demiglace.compare.search_space import Range
 from demiglace.config import commands as configs
+from demiglace.config.aliases import renamed
 from demiglace.config.options import build, flatten
 from demiglace.errors import ConfigError
 from demiglace.runs.files import read_json
@@ -31,7 +32,7 @@ def config_of(step: Job, home: Path) -> Any:
     """The config of a step's stage, with the best options of its search. Raises `ConfigError`, naming the step."""
     options = dict(step.options)
     if step.search is not None and (file := best_file(home, step.search)).exists():
-        best = read_json(file)["options"]
+        best = renamed(read_json(file)["options"])
         if step.stage != "distill":
             best = {k: v for k, v in best.items() if k in _FOUND[step.stage]}
         options = with_values(options, best)

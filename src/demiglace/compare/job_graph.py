@@ -184,7 +184,7 @@ class _JobFactory:
         places = itertools.product(tasks, students)
         task, student = next(place for place in places if self.grid.has(*place, cell.method))
         base = Cell(task, student, cell.method, {}, cell_options(self.grid, task, cell.method))
-        options = {**self._distill(base, 0), "tune": True, "seed": 0}
+        options = {**self._distill(base, 0), "holdout_from_train": True, "seed": 0}
         needed = self._start(base, 0)[1]
         trials = len(trial_options(ranges, search.trials))
         return Job(f"{base.method_path}/search", "search", task, options, needed, None, ranges, trials)

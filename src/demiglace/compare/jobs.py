@@ -13,7 +13,9 @@ from filelock import FileLock, Timeout
 
 from demiglace.compare.job_config import best_file, claim_file, config_of, search_identity
 from demiglace.compare.job_graph import Job
+from demiglace.config.aliases import renamed
 from demiglace.config.options import flatten
+from demiglace.console import say
 from demiglace.errors import RunError, UserError
 from demiglace.runs.directory import check_config, has_outputs
 from demiglace.runs.files import read_json
@@ -47,8 +49,10 @@ def is_done(step: Job, home: Path) -> bool:
 
 def _check_search(directory: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise `RunError` unless both are one search; it may be given more trials than it has had, but not fewer."""
-    base = there.get("base", now["base"])  # earlier versions did not write it
-    pairs = {k: (base.get(k), value) for k, value in now["base"].items()} | {"ranges": (there["ranges"], now["ranges"])}
+    base = renamed(there.get("base", now["base"]))  # earlier versions did not write it
+    pairs = {k: (base.get(k), value) for k, value in now["base"].items()} | {
+        "ranges": (renamed(there["ranges"]), now["ranges"])
+    }
     pairs["trials"] = there["trials"], min(there["trials"], now["trials"])
     differ = [f"{name}: {old!r} there, {new!r} now" for name, (old, new) in pairs.items() if old != new]
     if differ:
@@ -105,7 +109,7 @@ def _run(step: Job, home: Path) -> None:
         return
     module = importlib.import_module(f"demiglace.commands.{step.stage}")
     with redirect_output(_file(home, "logs", step, "log")):
-        getattr(module, step.stage)(config_of(step, home))
+        say(str(getattr(module, step.stage)(config_of(step, home))))
 
 
 @contextlib.contextmanager

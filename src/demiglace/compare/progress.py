@@ -33,7 +33,7 @@ class ProgressListener(Protocol):
 @contextmanager
 def progress_display(schedule: Schedule) -> Iterator[ProgressListener]:
     """A watcher on standard error: a live table at a terminal, else plain lines."""
-    if not shared.console.is_terminal:
+    if not (shared.console.is_terminal and shared.is_verbose()):
         yield Lines(schedule)
         return
     screen = LiveTable(schedule)
@@ -60,7 +60,8 @@ class Lines:
         over = len(self._schedule.steps) - self._schedule.count("pending") - self._schedule.count("running")
         how = f"done in {duration(ending.seconds)}" if ending.error is None else f"FAILED: {ending.error}"
         line = f"[{over}/{len(self._schedule.steps)}] {step.key}: {how}; {_left(self._schedule)}"
-        self._console.print(line, markup=False, soft_wrap=True)
+        if shared.is_verbose():
+            self._console.print(line, markup=False, soft_wrap=True)
 
 
 class LiveTable:

@@ -1,6 +1,5 @@
 """A comparison from its command to its end: read, check, run what is not done, tell what was found."""
 
-# ruff: noqa: T201  (what --dry-run prints is what was asked for)
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,10 +27,15 @@ from demiglace.console import say
 from demiglace.costs.describe import duration, size
 from demiglace.errors import ConfigError, FailedRunsError, RunError
 from demiglace.export.onnx import require_onnx
+from demiglace.runs.files import read_json
+from demiglace.runs.result import Result
 
 
-def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
-    """Run what is not done of the grid with this content, or print it with `dry_run`. Raises as `compare` does."""
+def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> Result:
+    """Run what is not done of the grid with this content; with `dry_run` only return what that is.
+
+    Raises as `compare` does.
+    """
     try:
         grid = parse_grid(content, controls=not config.no_controls)
     except ConfigError as error:
@@ -42,8 +46,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
     check_plan(whole)
     read = files_read(whole)
     if config.dry_run:
-        _print(plan)
-        return
+        return _forecast(plan)
     register_inputs(config.output, read)
     schedule = Schedule(plan.steps, steps_done(plan))
     declare(config.output, grid, content)
@@ -59,6 +62,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         status = _status(whole, schedule, errors)
         write_results(whole, status, errors, _config(config, content), read)
     _report_status(whole, schedule, status)
+    return Result(config.output, {"records": len(read_json(config.output / "results.json")["records"])})
 
 
 def _with_protocol(grid: Grid, folder: Path) -> Grid:
@@ -135,18 +139,23 @@ def _engine(config: CompareConfig) -> Callable[[JobGraph, Schedule, ProgressList
     )
 
 
-def _print(plan: JobGraph) -> None:
-    """Every step on a line: its stage, its directory, and whether it stands."""
+def _forecast(plan: JobGraph) -> Result:
+    """Return a line for every step (its stage, its directory, whether it is done), and the cost of the others."""
     done = steps_done(plan)
-    for step in plan.steps:
-        print(f"{'done' if step.key in done else 'run ':<5}{step.stage:<9} {plan.home / step.key}")
-    print(f"{len(plan.runs)} student runs, {len(plan.steps)} steps, {len(done)} of them done.")
+    lines = [f"{'done' if s.key in done else 'run ':<5}{s.stage:<9} {plan.home / s.key}" for s in plan.steps]
+    lines.append(f"{len(plan.runs)} student runs, {len(plan.steps)} steps, {len(done)} of them done.")
     cost = grid_cost(plan, done)
-    print(f"The teachers' signals take {size(cost.cache_bytes)}.")
+    lines.append(f"The teachers' signals take {size(cost.cache_bytes)}.")
     if cost.seconds is not None:
         parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in cost.seconds.items() if seconds)
         total = duration(sum(cost.seconds.values()))
-        print(f"Training takes about {total} here, one run after another ({parts}); evaluation and export come on top.")
+        lines.append(
+            f"Training takes about {total} here, one run after another ({parts}); evaluation and export come on top."
+        )
+    counts = {"student_runs": len(plan.runs), "steps": len(plan.steps), "done": len(done)}
+    return Result(
+        None, counts | {"cache_bytes": cost.cache_bytes, "training_seconds": cost.seconds}, text="\n".join(lines)
+    )
 
 
 def _status(whole: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:

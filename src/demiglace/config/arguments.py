@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from demiglace.config.aliases import ALIASES, SWITCHES, TRANSLATED, canonical_values, unknown_option
 from demiglace.config.options import Option, read_yaml
-from demiglace.errors import ConfigError, unknown
+from demiglace.errors import ConfigError, UsageError
 
 
 def parse(words: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
@@ -17,7 +18,8 @@ def parse(words: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for file in files:
         values |= _read(file, options)
-    return values | _given(rest, options, values)
+    given = _given(rest, options, values)
+    return values | canonical_values(given, [o.name for o in options], values)
 
 
 def _take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -35,18 +37,23 @@ def _take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _read(file: str, options: Sequence[Option]) -> dict[str, Any]:
     try:
-        content = {name.replace("-", "_"): value for name, value in read_yaml(file).items()}
+        content = read_yaml(file)
     except ConfigError as error:
         raise ConfigError(f"--config {error}") from error
     names = [o.name for o in options]
-    for name in content:
+    try:
+        values = canonical_values(content, names)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    for name in values:
         if name not in names:
-            raise ConfigError(f"{file}: {unknown('option', name, names)}")
-    return content
+            raise UsageError(f"{file}: {unknown_option(name, names)}", name)
+    return values
 
 
 def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]) -> dict[str, Any]:
     flags = {o.flag: o for o in options} | {o.short: o for o in options if o.short}
+    flags = {_flag(alias): flags[_flag(name)] for alias, name in ALIASES.items() if _flag(name) in flags} | flags
     values: dict[str, Any] = {}
     while words:
         word = words.pop(0)
@@ -57,6 +64,10 @@ def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]
     return values
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _consume_flag(
     word: str, words: list[str], flags: Mapping[str, Option], values: dict[str, Any], below: Mapping[str, Any]
 ) -> None:
@@ -65,16 +76,19 @@ def _consume_flag(
     name, _, key = name.partition(".")
     name = name.replace("_", "-")
     if name not in flags:
-        raise ConfigError(unknown("option", name, [*flags, "--config", "--print_config"]))
-    o, is_inline = flags[name], bool(equals)
+        known = {o.name: None for o in flags.values()}
+        raise UsageError(unknown_option(name, [*known, "config", "print_config", "json", "quiet"]), name)
+    o, is_inline, alias = flags[name], bool(equals), name[2:].replace("-", "_")
     if is_inline:
         words.insert(0, inline)
     if key:
         _set_entry(o, key, _next(words, word, is_inline), values, below)
     elif o.repeated:
         _extend(o, _list(o, words, is_inline), values)
+    elif alias in SWITCHES:
+        values[alias] = _switch(words, name, is_inline)
     else:
-        values[o.name] = _single(o, words, is_inline)
+        values[alias if alias in TRANSLATED else o.name] = _single(o, words, is_inline)
 
 
 def _is_flag(word: str) -> bool:
@@ -114,9 +128,16 @@ def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Ma
     values[o.name] = (there if isinstance(there, dict) else {}) | {key: value}
 
 
+def _switch(words: list[str], flag: str, is_inline: bool) -> str:
+    """The value of a switch, `true` where none follows it."""
+    if not is_inline and (not words or words[0].lower() not in ("true", "false")):
+        return "true"
+    return _next(words, flag, is_inline)
+
+
 def _single(o: Option, words: list[str], is_inline: bool) -> Any:
-    if o.type is bool and not is_inline and (not words or words[0].lower() not in ("true", "false")):
-        return True
+    if o.type is bool:
+        return _switch(words, o.flag, is_inline)
     text = _next(words, o.flag, is_inline)
     if o.optional and text.lower() in ("none", "null"):
         return None

@@ -1,6 +1,7 @@
 """Values from YAML, a command line or Python to the types of options, and those types in a user's words."""
 
 import json
+import os
 import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -62,8 +63,8 @@ def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
     if not isinstance(value, str):
         raise ValueError(value)
     return value

@@ -116,7 +116,7 @@ def _training_speed(
                 objective(batch, signals, now, rows, rows, perturbed)[0].backward()
             flops.append(said.flops(passes_of(examples.lengths, [part])))
         with updates:
-            torch.nn.utils.clip_grad_norm_(objective.parameters(), setup.training.clip)
+            torch.nn.utils.clip_grad_norm_(objective.parameters(), setup.training.max_grad_norm)
             optimiser.step()
             optimiser.zero_grad()
     return _rate(flops, passes.seconds), float(np.mean(updates.seconds[1:] or updates.seconds))

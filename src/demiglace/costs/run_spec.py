@@ -176,7 +176,7 @@ def text_subject(config: DistillConfig | PretrainConfig, devices: int = 1) -> Ru
 
 def _of_pretrain(config: PretrainConfig, devices: int) -> RunSpec:
     check_model_choice(config)
-    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
+    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.architecture))
     model = model_config(config, tokenizer)
     setup = setup_of("none", {}, config.training, model, devices)
     return _subject(None, model, config, tokenizer, setup, [_checked_shape(model, tokenizer)])
@@ -211,7 +211,7 @@ def _subject(
     shapes: Sequence[ModelShape],
 ) -> RunSpec:
     size = block_size(config.text.block_size, shapes)
-    masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
+    masking = masking_of(student, tokenizer, config.mlm_probability, config.training.seed)
     predicted = 1.0 if masking is None else max(1, round(masking.share * size)) / size
     chunk = chunk_size(student.vocab_size, processes().device.type)
     blocks = _blocks(config.text, size, tokenizer)

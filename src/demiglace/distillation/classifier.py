@@ -22,7 +22,7 @@ from demiglace.distillation.teacher_signals import attach_signal_source
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
-from demiglace.labels import Match, listed, match_all
+from demiglace.labels import Match, match_teacher
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
@@ -133,14 +133,7 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
     """
     names = teacher_labels(config.teacher)
-    match = match_all(labels.names, names, config.label_map)
-    if match is None or len(labels.names) != len(names):
-        raise ModelError(
-            f"the teacher's labels are {listed(names) or 'numbers'}, the rows' are "
-            f"{listed(labels.names) or 'numbers'}; if they mean the same classes, give "
-            "--label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was fine-tuned on, "
-            "or fine-tune a teacher on these rows with `demiglace finetune`."
-        )
+    match = match_teacher(labels.names, names, config.label_map)
     if line := match.line(labels.names, names):
         say(f"teacher: {line}")
     return match

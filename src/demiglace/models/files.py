@@ -1,6 +1,5 @@
 """Where a model lies (run directory, model directory, hub name), and its files, checked before they are read."""
 
-import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -9,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
+from demiglace.models.paths import check_available, resolve_model
 from demiglace.runs.files import fingerprint
 
 # what reading somebody's config, tokenizer or weights raises where they cannot be used
@@ -19,37 +19,6 @@ _VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.tiktoke
 _TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def resolve_model(model: str | Path) -> str:
-    """The model directory that `model` means, or `model` itself where it can only be a name on the hub.
-
-    A run directory of finetune or distill holds its model in `model/`, one of truncate is the model directory itself.
-    Raises `ModelError` for an unfinished run, a directory or file that holds no model, and a path that is not there.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(_model_directory(path))
-    if path.exists():
-        raise ModelError(f"{model} is a file; a model is given by its directory (with config.json) or hub name.")
-    if _is_local_path(str(model)):
-        raise ModelError(f"there is no model at {model}; expected a model directory, a run directory or a hub name.")
-    return str(model)
-
-
-def _model_directory(path: Path) -> Path:
-    if (path / "run.json").exists() and not (path / "manifest.json").exists():
-        raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
-    for place in (path / "model", path) if (path / "run.json").exists() else (path,):
-        if (place / "config.json").is_file():
-            return place
-    raise ModelError(f"{path} holds no model (no config.json there); give a model directory or a run of one.")
-
-
-def _is_local_path(model: str) -> bool:
-    """Hub names are `name` or `owner/name`; anything else, or a name below a directory that exists, is a path."""
-    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
-    return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
-
-
 def fingerprint_model(model: str | Path) -> str:
     """What tells a model from all others: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
 
@@ -58,6 +27,7 @@ def fingerprint_model(model: str | Path) -> str:
     path = resolve_model(model)
     if Path(path).is_dir():
         return fingerprint([Path(path) / "config.json", *weight_files(Path(path)), *_glob(Path(path), _TOKENIZER)])
+    check_available(path)
     try:
         return Path(hf_hub_download(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
     except LOAD_ERRORS as error:
@@ -113,7 +83,8 @@ def _check_whole(file: Path) -> None:
 
 
 def load_config(path: str) -> PreTrainedConfig:
-    """The config of a model that `resolve_model` found; `ModelError` where it is damaged or of no known kind."""
+    """Return the config of a model that `resolve_model` found. Raises `ModelError` where it is damaged or unknown."""
+    check_available(path)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except LOAD_ERRORS as error:

@@ -64,17 +64,19 @@ _SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 def check_model_choice(config: PretrainConfig) -> None:
     """Raise `ConfigError` unless a model is to be gone on with or to be made anew, with what either needs."""
-    if bool(config.model) == bool(config.config_of):
+    if bool(config.model) == bool(config.architecture):
         given = "both were given" if config.model else "neither was given"
-        raise ConfigError(f"the model is either --model, to go on from, or --config-of, to begin anew; {given}.")
+        raise ConfigError(
+            f"the model is either --model, to continue from, or --architecture, for new weights; {given}."
+        )
     sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
     if config.model and (sizes or config.tokenizer):
         more = ["--tokenizer"] if config.tokenizer else []
-        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--config-of); --model has its own.")
-    if config.config_of and not config.tokenizer and not Path(config.config_of).is_dir():
+        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--architecture); --model has its own.")
+    if config.architecture and not config.tokenizer and not Path(config.architecture).is_dir():
         raise ConfigError(
-            f"--config-of {config.config_of} is a kind of model and brings no tokenizer; give --tokenizer DIRECTORY, "
-            "such as one of `demiglace tokenizer train`."
+            f"--architecture {config.architecture} is a kind of model and brings no tokenizer; give --tokenizer "
+            "DIRECTORY, such as one of `demiglace tokenizer train`."
         )
 
 
@@ -90,5 +92,5 @@ def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> 
     }
     positions = config.text.block_size or USUAL_BLOCK
     return new_language_config(
-        str(config.config_of), tokenizer, sizes, positions=positions, dropout=config.training.dropout
+        str(config.architecture), tokenizer, sizes, positions=positions, dropout=config.training.dropout
     )

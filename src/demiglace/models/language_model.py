@@ -119,7 +119,7 @@ def language_class(config: PreTrainedConfig) -> Any:
 
 
 def new_language_config(
-    config_of: str,
+    architecture: str,
     tokenizer: PreTrainedTokenizerBase,
     sizes: dict[str, int | None],
     *,
@@ -133,7 +133,7 @@ def new_language_config(
     tokenizer's. positions: the longest row, at least. Raises `ConfigError` for sizes that do not go together, and
     `ModelError` as `is_masked` does and for a tokenizer whose padding the architecture cannot do with.
     """
-    config = _set_config_sizes(_config_named(config_of), sizes, positions)
+    config = _set_config_sizes(_config_named(architecture), sizes, positions)
     is_masked(config)
     config.vocab_size = len(tokenizer)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -142,11 +142,12 @@ def new_language_config(
     own = _own_padding(tokenizer)
     config.pad_token_id = own or 0
     with torch.device("meta"):
-        unused = unused_positions(_made(truncate_config(config, (0,)), config_of))
+        unused = unused_positions(_made(truncate_config(config, (0,)), architecture))
     if unused and own is None:
         raise ModelError(
-            f"--config-of {config_of} tells positions by the padding token, and the tokenizer has none, or one that is "
-            "another token too; train one with `demiglace tokenizer train --mask-token`, or take another kind of model."
+            f"--architecture {architecture} tells positions by the padding token, and the tokenizer has none, or one "
+            "that is another token too; train one with `demiglace tokenizer train --mask-token`, or take another kind "
+            "of model."
         )
     config.pad_token_id = own
     return _set_config_sizes(config, {}, positions + unused)
@@ -183,11 +184,11 @@ def _made(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreTr
     return model
 
 
-def _config_named(config_of: str) -> PreTrainedConfig:
+def _config_named(architecture: str) -> PreTrainedConfig:
     try:
-        config: PreTrainedConfig = AutoConfig.for_model(config_of)
+        config: PreTrainedConfig = AutoConfig.for_model(architecture)
     except ValueError:
-        config = load_config(resolve_model(config_of))
+        config = load_config(resolve_model(architecture))
     return config
 
 

@@ -210,7 +210,7 @@ def latency_of(cell: Mapping[str, Any]) -> float | None:
 
 
 def label(cell: Mapping[str, Any]) -> str:
-    """The name of a method with its axes: ``rail-kd-l, lr 0.0001``."""
+    """The name of a method with its axes: ``rail-kd-l, learning_rate 0.0001``."""
     return ", ".join([cell["method"], *axes_of(cell)])
 
 

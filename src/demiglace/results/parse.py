@@ -36,7 +36,7 @@ def controls(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
 
 
 def label(described: Mapping[str, Any]) -> str:
-    """The name of a method with its axes: ``rail-kd-l, lr 0.0001``."""
+    """The name of a method with its axes: ``rail-kd-l, learning_rate 0.0001``."""
     axes = described["axes"].items()
     return ", ".join([described["method"], *(f"{k.removeprefix('method_options.')} {_value(v)}" for k, v in axes)])
 

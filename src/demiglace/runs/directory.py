@@ -14,9 +14,10 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from demiglace.config.aliases import renamed
 from demiglace.errors import RunError
 from demiglace.runs.environment import machine, versions
-from demiglace.runs.files import _json, read_json, write_json
+from demiglace.runs.files import read_json, to_json, write_json
 
 FORMAT = 1
 _OURS = (".lock", "run.json.part")  # may be all that a run cut off in its first moment has left
@@ -64,7 +65,7 @@ def open_run(
     Raises `RunError` if the directory holds another run (the differing keys are named) or is in use.
     """
     path = Path(path)
-    identity = json.loads(_json(_identity(stage, dict(config), dict(inputs))))
+    identity = json.loads(to_json(_identity(stage, dict(config), dict(inputs))))
     claim = path / "run.json"
     lock = _lock(_prepare_directory(path), patience=_SHARED_SECONDS if shared else 0)
     try:
@@ -82,17 +83,29 @@ def open_run(
 
 
 def _prepare_directory(path: Path) -> Path:
-    """The directory, made where it is missing; `RunError` if it cannot hold a run."""
+    """Create the directory where it is missing, and return it. Raises `RunError` if it cannot hold a run."""
+    check_output(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return path
+
+
+def check_output(path: Path) -> None:
+    """Raise `RunError` for a file, and for a directory with files that belong to no run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file, and a directory is needed there; give another --output.")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        foreign = [p for p in path.iterdir() if p.name not in _OURS]
+        foreign = [p for p in path.iterdir() if p.name not in _OURS] if path.exists() else []
     except OSError as error:
-        raise RunError(f"{path} cannot be made or read: {error.strerror}; give another --output.") from error
+        raise _unusable(path, error) from error
     if foreign and not (path / "run.json").exists():
         raise RunError(f"{path} holds files that are no demiglace run; give another --output or empty it.")
-    return path
+
+
+def _unusable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be made or read: {error.strerror}; give another --output.")
 
 
 def has_outputs(path: Path) -> bool:
@@ -107,7 +120,7 @@ def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dic
 def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     differ = [
         f"{name}: {old!r} there, {new!r} now"
-        for name, old, new in _differences(found, wanted)
+        for name, old, new in _differences(_with_names_of_now(found), wanted)
         if name not in ("format",)
     ]
     if differ:
@@ -118,13 +131,19 @@ def _compare(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         )
 
 
+def _with_names_of_now(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a claim or a manifest, which an earlier version may have written, with the options' names of now."""
+    config = content.get("config")
+    return content | {"config": renamed(config)} if isinstance(config, dict) else content
+
+
 def check_config(path: Path | str, stage: str, config: Mapping[str, Any]) -> None:
     """Raise `RunError`, as `open_run` does, if the run at `path` is of another stage or other options.
 
     What it read is not looked at, so this is quick.
     """
     found = read_json(Path(path) / "run.json")
-    _compare(Path(path), found, found | json.loads(_json({"stage": stage, "config": dict(config)})))
+    _compare(Path(path), found, found | json.loads(to_json({"stage": stage, "config": dict(config)})))
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -147,7 +166,10 @@ def _lock(path: Path, patience: float = 0) -> BaseFileLock:
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest of the complete run at `path`; `RunError` where there is none."""
+    """Return the manifest of the complete run at `path`, its options under the names of now.
+
+    Raises `RunError` where there is none.
+    """
     file = Path(path) / "manifest.json"
     if not file.exists():
         state = (
@@ -156,4 +178,4 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
             else "is no run directory"
         )
         raise RunError(f"{path} {state} (no manifest.json there).")
-    return read_json(file)
+    return _with_names_of_now(read_json(file))

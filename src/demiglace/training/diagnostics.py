@@ -33,7 +33,7 @@ _LEAST = {"feature_variance": 0.02, "centered_cosine": 0.3}  # healthy terms lie
 _MEANING = {
     "feature_variance": (
         "the features of all rows are nearly the same, so {term} trains next to nothing; try projection=none, "
-        "another pooling or a lower --lr."
+        "another pooling or a lower --learning-rate."
     ),
     "centered_cosine": (
         "student and teacher hardly agree on what distinguishes one row from another, so {term} trains what all rows "

@@ -180,7 +180,7 @@ class Loop:
         now = self._timetable.progress(step)
         self._train_generator(rows, now)
         total = self._forward_backward(rows, now, counts)
-        norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.clip)
+        norm = self._accelerator.clip_grad_norm_(self._plain.parameters(), self._config.max_grad_norm)
         self._optimiser.step()
         self._optimiser.zero_grad()
         assert norm is not None
@@ -283,7 +283,7 @@ class Loop:
         self._log.write("step", record)
         if self._accelerator.is_main_process and not self._sharded:
             self._diagnostics.on_log(record, plan[index], len(table), self._timetable.progress(self.state.step - 1))
-        if self._config.track:
+        if self._config.report_to:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
 
@@ -309,8 +309,8 @@ class Loop:
         where = ", ".join(f"{file}:{line}" for file, line in (self._lines[r] for r in rows[:5]))
         kept = f"The last good state is in {self._last.parent}." if self._last.exists() else "No state was kept yet."
         return DivergedError(
-            f"{what} with {where}. Look at those rows, or give a lower --lr (now {self._config.lr:g}) or "
-            f"--precision fp32, and another --output. {kept}"
+            f"{what} with {where}. Look at those rows, or give a lower --learning-rate (now "
+            f"{self._config.learning_rate:g}) or --precision fp32, and another --output. {kept}"
         )
 
     def _validate(self, rows: np.ndarray) -> dict[str, float]:
@@ -336,7 +336,7 @@ class Loop:
         state.stopped = patience is not None and epoch >= self._timetable.last_phase and waited >= patience
         seconds = time.perf_counter() - self._clock
         self._log.write("epoch", {"epoch": epoch, "step": state.step, "metrics": metrics, "seconds": seconds})
-        if self._config.track and metrics:
+        if self._config.report_to and metrics:
             self._accelerator.log({f"validation.{k}": v for k, v in metrics.items()}, state.step)
         self._clock = time.perf_counter()
         if self._is_save_due():  # where epochs are short, a checkpoint of each would cost more than a lost epoch does

@@ -22,8 +22,8 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     """The rows of a named task or of the user's files, checked, with a validation split.
 
     Raises `DataError` for rows and files that cannot be used and `ConfigError` for options that do not go together.
-    Named tasks come before files of the same name. With `tune` the training rows that are then left give a validation
-    split of their own, and nothing else is kept: options are not to be chosen on the rows that results are told of.
+    Named tasks come before files of the same name. With `holdout_from_train` the validation split is drawn from the
+    training rows and no other split is kept, so that options are not chosen on the rows that results are reported on.
     Rows without labels are read by `load_unlabelled`.
     """
     if not config.data:
@@ -37,7 +37,7 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
         splits["train"] = select_rows(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
         _warn_of_absent(splits["train"], dataset.labels)
     unread: list[Split] = []
-    if config.tune:
+    if config.holdout_from_train:
         unread = [split for name, split in splits.items() if name != "train"]
         splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
     mark = fingerprint(dataset.labels, splits.values())
@@ -47,9 +47,9 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
 def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
     """The rows of `--unlabelled`, their labels all missing; as many texts a row as those of `dataset` have.
 
-    Rows that a split holds already, also one that `tune` leaves alone, are left out: they would be trained on twice, or
-    measured on too. So training rows that `--max-rows` left undrawn may come back here without their labels. Raises
-    `DataError` as `load_dataset` does.
+    Rows that a split holds already, also one that `holdout_from_train` leaves out, are left out: they would be trained
+    on twice, or measured on too. So training rows that `--max-rows` left undrawn may come back here without their
+    labels. Raises `DataError` as `load_dataset` does.
     """
     rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
     splits = (*dataset.splits.values(), *dataset.unread)

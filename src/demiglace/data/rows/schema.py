@@ -49,8 +49,8 @@ class Dataset:
 
     splits: "train", "validation" and, where there is one, "test"; metrics: names in `evaluation.metrics.METRICS`,
     the deciding one first; drops: reason -> number of rows left out; fingerprint: of rows, labels and their order;
-    unread: splits that `tune` leaves alone, since results are told of them; hub: of a named task, where the Hugging
-    Face hub has it: path and configuration.
+    unread: splits that `holdout_from_train` leaves out, since results are reported on them; hub: of a named task, where
+    the Hugging Face hub has it: path and configuration.
     """
 
     name: str

@@ -332,7 +332,7 @@ def _flattered(comparison: Comparison) -> str:
     where = "" if len(tasks) == len(comparison.tasks) else f" on {format.listed(tasks)}"
     return (
         f"The best epoch was chosen on the very rows that results are told of{where}: those scores are a little high, "
-        "of all methods alike; “tune: true” in the grid avoids it."
+        "of all methods alike; “holdout_from_train: true” in the grid avoids it."
     )
 
 
