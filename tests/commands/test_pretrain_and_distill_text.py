@@ -300,7 +300,8 @@ def test_generated_text_is_the_seeds(lm: Path, capsys: pytest.CaptureFixture[str
     assert one == again and one.startswith("the cat")
     assert main(["generate", str(lm), "--prompt", "the cat, the dog", "--new-tokens", "2"]) == 0
     assert capsys.readouterr().err.startswith("the cat, the dog")
-    assert demiglace.generate(model=str(lm), prompt=["the"], temperature=0.0, new_tokens=4)[0].startswith("the")
+    found = demiglace.generate(str(lm), prompt=["the"], temperature=0.0, new_tokens=4)
+    assert found.metrics["texts"][0].startswith("the") and str(found) == found.metrics["texts"][0]
 
 
 PAPER = ("truncate", "pretrain", "wikitext103-pretrain", "evaluate", "distill")
