@@ -117,7 +117,7 @@ def make_start(home: Path, teacher: Path, strategy: str) -> Path:
     """Half of the teacher's layers."""
     chosen = {"calibration": texts("validation")} if strategy == "block-influence" else {}
     start = home / "starts" / strategy
-    return demiglace.truncate(model=str(teacher), layers=LAYERS // 2, strategy=strategy, output=start, **chosen)
+    return demiglace.truncate(model=teacher, layers=LAYERS // 2, strategy=strategy, output=start, **chosen)
 
 
 def make_student(home: Path, teacher: Path, student: Student) -> Path:
@@ -136,9 +136,9 @@ def make_student(home: Path, teacher: Path, student: Student) -> Path:
         }
     )
     if student.method is None:
-        return demiglace.pretrain(model=str(start), **shared, **PLAIN)
+        return demiglace.pretrain(model=start, **shared, **PLAIN)
     more = DISTIL if student.method == "distil" else PLAIN
-    return demiglace.distill(teacher=str(teacher), student=str(start), method=student.method, **shared, **more)
+    return demiglace.distill(teacher=teacher, student=start, method=student.method, **shared, **more)
 
 
 def at_equal_time(home: Path) -> Student:
@@ -159,13 +159,13 @@ def students(home: Path) -> Iterator[Student]:
 def zero_shot(home: Path, name: str, model: Path) -> dict[str, Any]:
     """On texts that nothing was trained on, and LAMBADA."""
     asked = {"block_size": TRAINING["block_size"], "lambada": str(DATA / "lambada" / "test.jsonl.zst")}
-    return _short(demiglace.evaluate(model=str(model), corpus=held_back(), output=home / "scores" / name, **asked))
+    return _short(demiglace.evaluate(model=model, corpus=held_back(), output=home / "scores" / name, **asked))
 
 
 def fine_tuned(home: Path, name: str, model: Path) -> dict[str, Any]:
     """On WikiText-2's test text, after two passes over its validation text."""
     tuned = demiglace.pretrain(
-        model=str(model),
+        model=model,
         corpus=[str(DATA / "wikitext2" / "validation.jsonl.zst")],
         learning_rate=2e-4,
         output=home / "tuned" / name,

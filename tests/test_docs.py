@@ -17,6 +17,7 @@ from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import make_plan
 from demiglace.compare.validate import check_plan
 from demiglace.config.arguments import parse
+from demiglace.config.aliases import canonical
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError
@@ -229,7 +230,8 @@ def wrong_calls(source: str) -> list[str]:
         if isinstance(node, ast.Call) and re.fullmatch(r"demiglace\.\w+", name := ast.unparse(node.func)):
             options = options_of(config_class_of(name.removeprefix("demiglace.")))
             given = [k.arg for k in node.keywords]
-            extra = {g for g in given if g} - {o.name for o in options}
+            names = {o.name for o in options}
+            extra = {g for g in given if g and canonical(g, names) not in names}
             missing = set() if None in given else {o.name for o in options if o.required} - set(given)
             found += [f"{name}: {option}" for option in sorted(extra | missing)]
     return found

@@ -201,8 +201,8 @@ def test_method_options_decide_the_run(
 
 def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
     assert run(tmp_path / "command", teacher, layers=2, **rows, **QUICK) == 0
-    path = demiglace.distill(teacher=str(teacher), layers=2, output=tmp_path / "call", **rows, **QUICK)
-    assert path == tmp_path / "call"
+    result = demiglace.distill(teacher=str(teacher), layers=2, output=tmp_path / "call", **rows, **QUICK)
+    assert result.path == tmp_path / "call"
     ours, theirs = weights(tmp_path / "call"), weights(tmp_path / "command")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

@@ -46,7 +46,7 @@ def test_several_sets_at_once(model, tmp_path, capsys):
     assert sets[str(first)]["metrics"]["accuracy"] == pytest.approx(expected)
     assert "agreement" not in sets[str(first)]
     assert run.metrics[str(first)]["accuracy"] == sets[str(first)]["metrics"]["accuracy"]
-    shown = str(run)
+    shown = run.summary()
     assert "accuracy" in shown and "macro-F1" in shown and "a.csv" in shown and shown.endswith(str(run.path))
     assert capsys.readouterr().out == ""
 

@@ -77,7 +77,7 @@ def test_the_whole_way(source, tmp_path, capsys):
     assert found["PyTorch teacher"]["label_agreement"] is None
     for artefact in found.values():
         assert artefact["peak_memory_mb"] > 0 and set(artefact["latency_ms"]) == {"1", "32"}
-    shown = str(run)
+    shown = run.summary()
     assert "10 real rows" in shown and "ONNX int8" in shown
     capsys.readouterr()
     before = (run / "manifest.json").read_bytes()

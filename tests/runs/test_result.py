@@ -30,7 +30,10 @@ def test_without_a_path_it_cannot_be_one():
 
 
 def test_it_prints_tables_text_and_path():
-    shown = str(Result(Path("runs/x"), {}, (TABLE,), "a text"))
+    result = Result(Path("runs/x"), {}, (TABLE,), "a text")
+    assert str(result) == "runs/x" and str(Result(None, {}, (), "a text")) == "a text"
+    shown = result.summary()
+    assert repr(result) == shown
     assert "Metrics" in shown and "test <b>" in shown
     assert shown.splitlines()[-2:] == ["a text", "runs/x"]
     html = Result(Path("runs/x"), {}, (TABLE,))._repr_html_()

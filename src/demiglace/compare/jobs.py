@@ -109,7 +109,7 @@ def _run(step: Job, home: Path) -> None:
         return
     module = importlib.import_module(f"demiglace.commands.{step.stage}")
     with redirect_output(_file(home, "logs", step, "log")):
-        say(str(getattr(module, step.stage)(config_of(step, home))))
+        say(repr(getattr(module, step.stage)(config_of(step, home))))
 
 
 @contextlib.contextmanager

@@ -32,12 +32,12 @@ class ResultTable:
         return f"<table><caption>{html.escape(self.title)}</caption>{''.join(f'<tr>{r}</tr>' for r in rows)}</table>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(os.PathLike[str]):
     """The result of a command.
 
-    It can be used as the path of the command's directory or file: ``result / "model"``, ``open(result)``. `print` and
-    notebooks show its tables.
+    It can be used as the path of the command's directory or file: ``result / "model"``, ``open(result)``; `str` gives
+    that path, as libraries expect it. Notebooks and interactive sessions show its tables, as `summary` returns them.
     """
 
     path: Path | None  # of the run directory or the file; none where nothing was written
@@ -74,7 +74,15 @@ class Result(os.PathLike[str]):
         return to_json(content)
 
     def __str__(self) -> str:
-        """Return the tables, the text, and the path."""
+        """Return the path; without one the summary."""
+        return self.summary() if self.path is None else str(self.path)
+
+    def __repr__(self) -> str:
+        """Return the summary, which an interactive session shows."""
+        return self.summary()
+
+    def summary(self) -> str:
+        """Return the tables, the text, and the path, as the command line prints them."""
         buffer = io.StringIO()
         self.print(buffer)
         return buffer.getvalue().rstrip("\n")
