@@ -433,7 +433,7 @@ def places(tmp_path, monkeypatch):
     (tmp_path / "teacher").mkdir()
     config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "no", "1": "yes"}}
     (tmp_path / "teacher" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "rows.csv").write_text("text,label\n" + "a film,good\nthe card,bad\n" * 20)
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"film {i},good\ncard {i},bad\n" for i in range(20)))
 
 
 @pytest.mark.parametrize("words", WRONG)

@@ -16,8 +16,8 @@ from demiglace.cli import COMMANDS, config_class_of
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import make_plan
 from demiglace.compare.validate import check_plan
-from demiglace.config.arguments import parse
 from demiglace.config.aliases import canonical
+from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.data.batching import collate
 from demiglace.errors import ConfigError

@@ -31,7 +31,7 @@ from rich.text import Text
 _WIDTH_OF_FILES = 120  # where standard error is no terminal
 _WARNING = "warning: "
 
-# a notebook gets plain lines: rich's bars need ipywidgets there, and warn of it for every bar
+# plain lines in a notebook: there rich's bars need ipywidgets, and each bar warns without them
 console = Console(
     stderr=True, highlight=False, force_jupyter=False, width=None if sys.stderr.isatty() else _WIDTH_OF_FILES
 )

@@ -1,4 +1,4 @@
-"""Whether two lists of class names mean the same classes: the one comparison of labels of all commands.
+"""Match labels with a model's class names; all commands compare labels in this way.
 
 Names are matched exactly, then without regard to case, then also without regard to hyphens, underscores and spaces;
 each of them only where it is one-to-one, so that two classes are never merged. A model whose classes have no names but
@@ -34,22 +34,19 @@ _FOLDS: dict[Means, Callable[[str], str]] = {"name": str, "case": fold_case, "sp
 
 @dataclass(frozen=True)
 class Match:
-    """The model's class of each label.
+    """The model's class of each label."""
 
-    ids: of each label, the id of its class in the model; means: what they were matched by, the loosest of all.
-    """
-
-    ids: tuple[int, ...]
-    means: Means
+    ids: tuple[int, ...]  # for each label the id of its class in the model
+    means: Means  # how they were matched; the loosest way of all labels
 
     @property
     def assumed(self) -> bool:
-        """Whether nothing but the position of the classes was matched, so that labelled rows must confirm it."""
+        """Return whether only the positions of the classes were matched, which labelled rows must confirm."""
         return self.means in ("number", "order")
 
     @property
     def is_identity(self) -> bool:
-        """Whether the labels are in the model's order."""
+        """Return whether the labels are in the model's order."""
         return self.ids == tuple(range(len(self.ids)))
 
     def line(self, labels: Sequence[str], names: Sequence[str]) -> str | None:
@@ -88,7 +85,7 @@ def pair(names: Sequence[str], others: Sequence[str]) -> tuple[dict[str, str], M
 
 
 def _unique(names: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
-    """Folded name -> name, for those that no other name shares."""
+    """Return folded name -> name, without folded names that several names share."""
     distinct = list(names)
     counts = Counter(map(fold, distinct))
     return {key: name for name in distinct if counts[key := fold(name)] == 1}
@@ -180,7 +177,7 @@ def _match_given(
 
 
 def find(kind: str, name: str, names: Sequence[str]) -> str:
-    """Return the one of the names that a key or a value of --label-map stands for. Raises `DataError` for none."""
+    """Return the name that a key or a value of --label-map means. Raises `DataError` where there is none."""
     found, _ = pair([name], names)
     if not found:
         raise DataError("--label-map: " + unknown(kind, name, names))

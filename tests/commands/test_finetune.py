@@ -122,7 +122,7 @@ def test_foreign_files_are_left_alone(
 
 
 def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, base: Path, rows: dict[str, str]) -> None:
-    assert demiglace.finetune(model=str(base), output=tmp_path / "run", **rows, **QUICK) == tmp_path / "run"
+    assert demiglace.finetune(model=str(base), output=tmp_path / "run", **rows, **QUICK).path == tmp_path / "run"
     ours, theirs = weights(tmp_path / "run"), weights(teacher)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

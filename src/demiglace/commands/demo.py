@@ -1,4 +1,4 @@
-"""`demiglace demo`: the whole way on real data, from a pre-trained encoder to an exported student and a report."""
+"""`demiglace demo`: compress a classifier on real data, from a pre-trained encoder to an exported student."""
 
 import importlib
 from pathlib import Path

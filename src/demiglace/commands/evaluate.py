@@ -172,7 +172,7 @@ def _load_set(
 
 
 def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
-    """The sets of all suites that are asked for, by name."""
+    """Return the sets of all suites of --suite, by name."""
     sets: dict[str, SuiteSet] = {}
     for suite in config.suite:
         if suite.endswith((".yaml", ".yml")):

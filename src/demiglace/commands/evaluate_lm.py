@@ -108,7 +108,7 @@ def _save(run: Run, stem: str, found: PerplexityResult) -> None:
 
 
 def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int]) -> dict[str, Any]:
-    """The scores as metrics, beside what they were measured on, and what of it was left out, which is also said."""
+    """Return the scores as metrics, and what was left out of the text, which is also printed."""
     if left_out:
         say(f"left out of {text}: {counted(left_out)}")
     metrics = {name: scores[name] for name in METRICS if name in scores}

@@ -1,4 +1,4 @@
-"""Words of a command line to option values by name, still as texts; `config.build` converts and checks them."""
+"""Parse the words of a command line into option values by name, as texts; `config.options.build` converts them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from demiglace.errors import ConfigError, UsageError
 
 
 def parse(words: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
-    """Option values from the words after the command; flags lie over `--config` files, wherever they stand.
+    """Return option values from the words after the command; flags override `--config` files, in any order.
 
     Raises `ConfigError` for options that do not exist, in a file or as a flag, and for flags without a value.
     """
@@ -114,12 +114,12 @@ def _consume_positional(word: str, options: Sequence[Option], values: dict[str, 
 
 
 def _extend(o: Option, items: list[str] | None, values: dict[str, Any]) -> None:
-    """`--data a --data b` is `--data a b`."""
+    """Add items to a list: `--data a --data b` is `--data a b`."""
     values[o.name] = None if items is None else [*(values.get(o.name) or []), *items]
 
 
 def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Mapping[str, Any]) -> None:
-    """`--method-options.temperature 2`: one entry, over those that are there already."""
+    """Set one entry of a mapping, as `--method-options.temperature 2` does; other entries stay."""
     if not o.mapping:
         raise ConfigError(f"{o.flag}.{key} was given, but {o.flag} takes {o.expected}, not names and values.")
     there, value = values.get(o.name, below.get(o.name)), None if text == "null" else text
@@ -129,7 +129,7 @@ def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Ma
 
 
 def _switch(words: list[str], flag: str, is_inline: bool) -> str:
-    """The value of a switch, `true` where none follows it."""
+    """Return the value of a switch, `true` where none follows."""
     if not is_inline and (not words or words[0].lower() not in ("true", "false")):
         return "true"
     return _next(words, flag, is_inline)
@@ -145,7 +145,10 @@ def _single(o: Option, words: list[str], is_inline: bool) -> Any:
 
 
 def _list(o: Option, words: list[str], is_inline: bool) -> list[str] | None:
-    """Items by words and, unless each is one whole, by commas; or, where one holds a comma, a YAML list: `["a, b"]`."""
+    """Return the items of a list, separated by spaces and commas, or as a YAML list, which may hold commas: `["a, b"]`.
+
+    Options with `whole` are separated by spaces only.
+    """
     texts = [_next(words, o.flag, is_inline)]
     while words and not is_inline and not _is_flag(words[0]):
         texts.append(words.pop(0))
@@ -160,7 +163,7 @@ def _list(o: Option, words: list[str], is_inline: bool) -> list[str] | None:
 
 
 def _yaml(o: Option, text: str, keep_texts: bool) -> Any:
-    """A list or mapping; with `keep_texts` a column called `3` or `no` in it keeps its name."""
+    """Parse a list or mapping; with `keep_texts` a column called `3` or `no` keeps its name."""
     import yaml
 
     try:

@@ -1,4 +1,4 @@
-"""Configs: declaring options, reading them from flags, YAML and Python, validating and printing them.
+"""Declare the options of a command; build configs from flags, YAML and Python; validate and print them.
 
 The config of a command is a frozen dataclass. A field whose type is itself a config dataclass is a group: its options
 are options of the command like any other, so it is ``--seed`` and ``distill(seed=…)``, not ``--training.seed``. Option
@@ -85,27 +85,27 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """Its flag on the command line."""
+        """Return its flag on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """Return whether it has no default."""
         return self.default is MISSING
 
     @property
     def repeated(self) -> bool:
-        """Whether it takes several values."""
+        """Return whether it takes several values."""
         return any(get_origin(kind) is tuple for kind in self._kinds)
 
     @property
     def mapping(self) -> bool:
-        """Whether its value is a mapping of names to values."""
+        """Return whether its value is a mapping of names to values."""
         return any(get_origin(kind) is dict for kind in self._kinds)
 
     @property
     def optional(self) -> bool:
-        """Whether it may be none."""
+        """Return whether it may be none."""
         return type(None) in self._kinds
 
     @property
@@ -114,7 +114,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """Its values in a user's words: ``a number, at least 0 and below 1``."""
+        """Return its values in words: ``a number, at least 0 and below 1``."""
         bounds = (
             ("at least", self.at_least),
             ("at most", self.at_most),
@@ -125,7 +125,7 @@ class Option:
         return f"{describe_type(self.type)}, {words}" if words else describe_type(self.type)
 
     def accepts(self, value: Any) -> bool:
-        """Whether the number, or each of a list, is finite and within bounds; other values always are."""
+        """Return whether a number, or each of a list, is finite and within bounds; true for other values."""
         each = value if isinstance(value, (list, tuple)) else [value]
         return all(self._in_bounds(v) for v in each if isinstance(v, (int, float)))
 
@@ -140,7 +140,7 @@ class Option:
 
 
 def options_of(config_class: type) -> list[Option]:
-    """All options of a config, those of its groups included, required and positional ones first."""
+    """Return all options of a config, those of its groups included, positional and required ones first."""
     found = list(_leaves(config_class))
     names = [o.name for o in found]
     assert len(set(names)) == len(names), f"{config_class.__name__} has an option twice: {names}"
@@ -232,7 +232,7 @@ def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
 
 
 def read_yaml(file: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file, its keys as texts; `ConfigError` where it cannot be read."""
+    """Return the mapping in a YAML file, its keys as texts. Raises `ConfigError` where it cannot be read."""
     import yaml
 
     try:
@@ -256,14 +256,14 @@ def print_yaml(config: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Texts for paths, which YAML does not know."""
+    """Return texts for paths, which YAML does not know."""
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def command(config_class: type[C]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
-    """Let a stage, a function of its config, also be called with the config's options as keyword arguments.
+    """Let a command, a function of its config, also be called with the config's options as keyword arguments.
 
     ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options. The
     command's first option, a model or a source, can be given without its name: ``evaluate("runs/student")``.
