@@ -40,9 +40,7 @@ def check(name: str, config: Any) -> None:
     """Raise `UserError` for what can be known to be wrong with the config of a command without torch."""
     if name in ("distill", "plan"):
         _check_method(config.method, config.method_options)
-    for option in _MODELS.get(name, ()):
-        if (model := getattr(config, option)) and not _is_evaluation(model):
-            check_available(model)
+    _check_models(name, config)
     if name in _RUNS and config.output is not None:
         check_output(config.output)
     if name in ("finetune", "pretrain", "distill", "plan"):
@@ -53,6 +51,15 @@ def check(name: str, config: Any) -> None:
         _check_sets([config.data])
     elif name == "tokenizer":
         corpus_files(config.corpus)
+
+
+def _check_models(name: str, config: Any) -> None:
+    """Check that the models are there; `plan` with those of two commands is refused by itself, with what it takes."""
+    if name == "plan" and config.teacher and config.model:
+        return
+    for option in _MODELS.get(name, ()):
+        if (model := getattr(config, option)) and not _is_evaluation(model):
+            check_available(model)
 
 
 def _check_method(name: str, options: dict[str, Any]) -> None:
@@ -80,7 +87,7 @@ def _check_training_data(name: str, config: Any) -> None:
     if text is not None and text.corpus:
         corpus_files([*text.corpus, *text.validation_corpus])
     elif rows is not None and rows.data:
-        _check_rows(config)
+        _check_rows(name, config)
     else:
         wanted = {
             "finetune": "--data TASK_OR_FILE",
@@ -89,8 +96,8 @@ def _check_training_data(name: str, config: Any) -> None:
         raise ConfigError(f"{name} has nothing to train on; give {wanted}.")
 
 
-def _check_rows(config: Any) -> None:
-    """Check the training rows, and that their labels are the teacher's."""
+def _check_rows(name: str, config: Any) -> None:
+    """Check the training rows, and for `distill` that their labels are the teacher's."""
     source: DataConfig = config.source
     for file in source.unlabelled or ():
         check_is_file(file)
@@ -106,7 +113,7 @@ def _check_rows(config: Any) -> None:
             space = load_dataset(source, config.location).labels
         labels = space.names if space.problem == "classification" else ()
     names = _class_names(getattr(config, "teacher", None))
-    if labels and names:
+    if name == "distill" and labels and names:
         match_teacher(labels, names, config.label_map)
 
 

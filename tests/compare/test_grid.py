@@ -47,7 +47,10 @@ def changed(content: dict, **sections) -> dict:
         ({"axes": {"holdout_from_train": [True, False]}}, "give its values in `tasks`"),
         ({"axes": {"method": ["pkd", "none"]}}, "give its values in `methods`"),
         ({"axes": {"seed": [1, 2]}}, "give its values in `seeds`"),
-        ({"methods": {"none": {"holdout_from_train": True}, "vanilla-kd": {}}}, "methods.none: unknown option 'tune'"),
+        (
+            {"methods": {"none": {"holdout_from_train": True}, "vanilla-kd": {}}},
+            "methods.none: unknown option 'holdout_from_train'",
+        ),
         ({"axes": {"learning_rate": 1e-4}}, "axes.learning_rate was given 0.0001; expected a list"),
         ({"axes": {"learning_rate": [1e-4, 1e-4]}}, "expected a list of different values"),
         (

@@ -86,7 +86,7 @@ def test_a_search_reads_nothing_of_a_reported_replicate(content):
     assert_in_order(plan)
     for step in (s for s in plan.steps if s.stage == "search"):
         config = config_of(step, HOME)
-        assert (config.source.data_seed, config.training.seed, config.source.tune) == (0, 0, True)
+        assert (config.source.data_seed, config.training.seed, config.source.holdout_from_train) == (0, 0, True)
         assert (
             config.teacher == "runs/mood/teacher/replicate-0" and config.student == "runs/mood/half/start/replicate-0"
         )

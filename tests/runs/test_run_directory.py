@@ -92,7 +92,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 def test_a_directory_in_use_by_another_process_is_refused(tmp_path):
     hold = f"""
 import sys
-from demiglace.manifest import open_run
+from demiglace.runs.directory import open_run
 run = open_run({str(tmp_path)!r}, "finetune", {{}}, {{}})
 print("ready", flush=True)
 sys.stdin.read()
