@@ -54,8 +54,10 @@ def check(name: str, config: Any) -> None:
 
 
 def _check_models(name: str, config: Any) -> None:
-    """Check that the models are there; `plan` with those of two commands is refused by itself, with what it takes."""
+    """Check that the models are there. The command itself refuses those that do not go together."""
     if name == "plan" and config.teacher and config.model:
+        return
+    if name in ("distill", "plan") and config.student and (config.layers or config.keep):
         return
     for option in _MODELS.get(name, ()):
         if (model := getattr(config, option)) and not _is_evaluation(model):

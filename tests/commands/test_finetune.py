@@ -193,7 +193,7 @@ def test_bad_rows_are_shown_with_their_lines_or_dropped_and_counted(
         ({"report_to": "tensorbord"}, "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
         ({"data": "sst22"}, "sst2"),
         ({"model": "nowhere/at-all"}, "nowhere/at-all"),
-        ({"learning_rate": 1}, "learning"),
+        ({"learning_rat": 1}, "did you mean '--learning-rate'"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
