@@ -22,8 +22,8 @@ _START = """
 import os, resource, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
-from demiglace.cleaning.collection import later, marks
-from demiglace.cleaning.engine import import_daft, start
+from demiglace.cleaning.rules.dedup import all_but_first, marks
+from demiglace.cleaning.daft_executor import import_daft, start
 daft = import_daft()
 start("local", None)
 source, output = sys.argv[1:]
@@ -40,7 +40,7 @@ os._exit(0)  # Daft's threads may crash a process that ends by itself
 SIDES = {
     "sorted arrays": """
 table = pq.read_table(source)
-found = later(marks(table["key"].to_numpy(), table["place"].to_numpy()))
+found = all_but_first(marks(table["key"].to_numpy(), table["place"].to_numpy()))
 pq.write_table(pa.table({"place": np.sort(found.document)}), output + ".parquet")
 """,
     "Daft, group-by and join": """
