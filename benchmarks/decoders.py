@@ -35,11 +35,18 @@ TRAINING = {"block_size": 256, "batch_size": 32, "batch_tokens": 2048, "epochs":
 WIDTH, LAYERS, VOCABULARY = 256, 12, 8192
 TEACHER_TOKENS, STUDENT_TOKENS = 8_000_000, 1_000_000
 STUDYING = {"batch_size": 16}  # half of the teacher's, for twice as many steps
-PLAIN = {"lr": 5e-4}
+PLAIN = {"learning_rate": 5e-4}
 # Resampling of windows or texts: the variance over other texts of the same kind, not over other trainings.
 RESAMPLING: dict[str, Any] = {"n_resamples": 2000, "method": "percentile", "vectorized": True, "rng": 0}
 # DistilGPT2's recipe; its weights and temperature are those of the method `distil`
-DISTIL = {"lr": 5e-4, "warmup": 0.05, "weight_decay": 0.0, "adam_epsilon": 1e-6, "clip": 5.0, "freeze": ["wpe"]}
+DISTIL = {
+    "learning_rate": 5e-4,
+    "warmup_ratio": 0.05,
+    "weight_decay": 0.0,
+    "adam_epsilon": 1e-6,
+    "max_grad_norm": 5.0,
+    "freeze": ["wpe"],
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def make_teacher(home: Path) -> Path:
     """Train a tokenizer and a GPT-2 from random weights."""
     demiglace.tokenizer(action="train", corpus=texts("train"), vocab_size=VOCABULARY, output=home / "tokenizer")
     return demiglace.pretrain(
-        config_of="gpt2",
+        architecture="gpt2",
         hidden_size=WIDTH,
         num_layers=LAYERS,
         tokenizer=str(home / "tokenizer"),
@@ -100,7 +107,7 @@ def make_teacher(home: Path) -> Path:
         validation_corpus=texts("validation"),
         max_tokens=TEACHER_TOKENS,
         token_files=str(home / "tokens"),
-        lr=1e-3,
+        learning_rate=1e-3,
         output=home / "teacher",
         **TRAINING,
     )
@@ -110,7 +117,7 @@ def make_start(home: Path, teacher: Path, strategy: str) -> Path:
     """Truncate the teacher to half of its layers."""
     chosen = {"calibration": texts("validation")} if strategy == "block-influence" else {}
     start = home / "starts" / strategy
-    return demiglace.truncate(model=str(teacher), layers=LAYERS // 2, strategy=strategy, output=start, **chosen)
+    return demiglace.truncate(model=teacher, layers=LAYERS // 2, strategy=strategy, output=start, **chosen)
 
 
 def make_student(home: Path, teacher: Path, student: Student) -> Path:
@@ -129,9 +136,9 @@ def make_student(home: Path, teacher: Path, student: Student) -> Path:
         }
     )
     if student.method is None:
-        return demiglace.pretrain(model=str(start), **shared, **PLAIN)
+        return demiglace.pretrain(model=start, **shared, **PLAIN)
     more = DISTIL if student.method == "distil" else PLAIN
-    return demiglace.distill(teacher=str(teacher), student=str(start), method=student.method, **shared, **more)
+    return demiglace.distill(teacher=teacher, student=start, method=student.method, **shared, **more)
 
 
 def at_equal_time(home: Path) -> Student:
@@ -158,9 +165,9 @@ def zero_shot(home: Path, name: str, model: Path) -> dict[str, Any]:
 def fine_tuned(home: Path, name: str, model: Path) -> dict[str, Any]:
     """Evaluate a model on WikiText-2's test text after two epochs on its validation text."""
     tuned = demiglace.pretrain(
-        model=str(model),
+        model=model,
         corpus=[str(DATA / "wikitext2" / "validation.jsonl.zst")],
-        lr=2e-4,
+        learning_rate=2e-4,
         output=home / "tuned" / name,
         **TRAINING | {"epochs": 2},
     )

@@ -27,8 +27,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "rte": {},
 }
 METHODS = ("none", "vanilla-kd", "pkd", "alp-kd", "rail-kd-l", "rail-kd-c")
-TEACHER = {"epochs": 4, "lr": 1e-4}
-STUDENT = {"lr": 1e-4}
+TEACHER = {"epochs": 4, "learning_rate": 1e-4}
+STUDENT = {"learning_rate": 1e-4}
 STUDENT_EPOCHS = {"sst2": 3, "mrpc": 2, "rte": 2}
 
 

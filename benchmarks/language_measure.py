@@ -33,7 +33,13 @@ from demiglace.training.loop import ModelSelection
 from demiglace.training.objective import Objective
 
 _CONFIG = TrainConfig(
-    epochs=1, lr=LR, warmup=0.0, weight_decay=0.0, clip=CLIP, checkpoint_seconds=1e9, diagnostics="off"
+    epochs=1,
+    learning_rate=LR,
+    warmup_ratio=0.0,
+    weight_decay=0.0,
+    max_grad_norm=CLIP,
+    checkpoint_seconds=1e9,
+    diagnostics="off",
 )
 
 

@@ -31,7 +31,7 @@ from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.training.loop import Loop, ModelSelection
 from demiglace.training.objective import Objective
 
-CONFIG = TrainConfig(epochs=1, batch_size=32, lr=2e-4, checkpoint_seconds=1e9)
+CONFIG = TrainConfig(epochs=1, batch_size=32, learning_rate=2e-4, checkpoint_seconds=1e9)
 
 
 def ours(method: str, examples: TokenizedSplit, labels: tuple, source: SignalSource | None, shape: ModelShape) -> float:
@@ -48,14 +48,14 @@ def bare(examples: TokenizedSplit, student: PreTrainedModel) -> float:
     """Train one epoch with a hand-written loop on prepared tensors; return the seconds."""
     steps = epoch_steps(examples.lengths, CONFIG.batch_size, CONFIG.seed, 0)
     batches = [collate(examples, rows) for rows in steps]
-    optimizer = torch.optim.AdamW(student.parameters(), lr=CONFIG.lr, fused=True)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=CONFIG.learning_rate, fused=True)
     student.train()
     start = time.perf_counter()
     for batch in batches:
         with autocast(kit.PRECISION, kit.CPU):
             logits = student(**batch.inputs).logits
         torch.nn.functional.cross_entropy(logits.float(), batch.labels).backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), CONFIG.clip)
+        torch.nn.utils.clip_grad_norm_(student.parameters(), CONFIG.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
     return time.perf_counter() - start

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3, help="layers of the student")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     args = parser.parse_args()
-    data = {"data": args.train, "test": args.test, "lr": 2e-4}
+    data = {"data": args.train, "test": args.test, "learning_rate": 2e-4}
     student = {"layers": args.layers, "epochs": 4}
     home = args.output
 

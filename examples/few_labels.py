@@ -83,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     home = args.output
     labelled, unlabelled, test = write_files(home, args.labelled, args.seed)
-    shared = {"data": labelled, "test": test, "lr": args.lr, "seed": args.seed}
+    shared = {"data": labelled, "test": test, "learning_rate": args.lr, "seed": args.seed}
     model = args.model or packaged_model()
 
     teacher = demiglace.finetune(model=model, epochs=args.teacher_epochs, output=home / "teacher", **shared)

@@ -22,7 +22,7 @@ GOOD, BAD = ("good", "great", "kind", "bright", "calm"), ("bad", "awful", "rude"
 ANIMALS, COLOURS = ("cat", "dog", "fox", "owl", "bee"), ("red", "blue", "green", "pink", "grey")
 FILLERS = ("the", "and", "a", "it", "was", "very", "so", "then", "by", "on")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-TRAINING = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "max_length": 32}
+TRAINING = {"epochs": 4, "batch_size": 32, "learning_rate": 2e-3, "max_length": 32}
 
 
 def mood(generator: random.Random, length: int) -> tuple[str, str]:

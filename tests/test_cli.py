@@ -1,5 +1,8 @@
 """From words to option values, and the commands' exit codes."""
 
+import json
+import re
+import shlex
 import subprocess
 import sys
 import types
@@ -8,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from demiglace import __version__, cli
+from demiglace import __version__, cli, console
+from demiglace.config.aliases import ALIASES
 from demiglace.config.arguments import parse
 from demiglace.config.commands import (
     DistillConfig,
     EvaluateConfig,
     FinetuneConfig,
     GenerateConfig,
+    PlanConfig,
     ReportConfig,
     TruncateConfig,
 )
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, DataError
+from demiglace.methods.names import option_names
+from demiglace.runs.result import Result, number_table
 
 
 @dataclass(frozen=True)
@@ -169,8 +177,11 @@ def test_a_command_of_the_issue():
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    """Replaces the stage of `truncate` by a function of the test's choice."""
+def stage(monkeypatch, tmp_path):
+    """Replaces the stage of `truncate` by a function of the test's choice; `bert` is a model here."""
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
 
     def install(function):
         module = types.ModuleType("demiglace.commands.truncate")
@@ -208,7 +219,9 @@ def test_an_interrupt_is_130(stage, capsys):
     assert "repeat the same command" in capsys.readouterr().err
 
 
-def test_our_own_fault_is_1_with_a_traceback():
+def test_our_own_fault_is_1_with_a_traceback(tmp_path):
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
     code = """
 import sys, types
 module = sys.modules["demiglace.commands.truncate"] = types.ModuleType("demiglace.commands.truncate")
@@ -217,7 +230,7 @@ module.truncate = truncate
 from demiglace.cli import main
 sys.exit(main(["truncate", "bert", "--layers", "3", "-o", "out"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: ours" in done.stderr
@@ -252,8 +265,199 @@ def test_help_lists_every_option_with_its_default(name, capsys):
     shown = capsys.readouterr().out
     for o in options_of(cli.config_class_of(name)):
         assert f"  {o.name.upper()}\n" in shown if o.positional else f"{o.flag}\n" in shown
-        assert o.help in shown
+        assert " ".join(o.help.split()) in " ".join(shown.split())
     assert f"usage: demiglace {name}" in shown
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_has_each_option_once_the_most_used_first(name, capsys):
+    cli.main([name, "--help"])
+    shown = capsys.readouterr().out
+    options = options_of(cli.config_class_of(name))
+    common = [o for o in options if o.common]
+    assert len(common) <= 15
+    assert {o.section for o in options} <= {*cli._SECTIONS}
+    flags = re.findall(r"^  (?:-o, )?(--[a-z0-9-]+|[A-Z]+)$", shown, re.MULTILINE)
+    named = [o.name.upper() if o.positional else o.flag for o in options]
+    assert sorted(flags) == sorted([*named, "--print-config", "--json", "--quiet"])
+    if common:
+        first = shown[shown.index("most used:") :].split("\n\n")[0]
+        assert all((o.name.upper() if o.positional else o.flag) in first for o in common)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_example_of_a_command_is_accepted(name):
+    kind = cli.config_class_of(name)
+    build(kind, parse(shlex.split(cli.COMMANDS[name].example), options_of(kind)))
+
+
+@pytest.mark.parametrize("name", ["distill", "truncate", "plan", "report"])
+def test_a_command_without_options_prints_its_usage(name, capsys):
+    assert cli.main([name]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"usage: demiglace {name}")
+    assert all(o.flag in err for o in options_of(cli.config_class_of(name)) if o.common and not o.positional)
+
+
+def test_an_unknown_flag_shows_near_names_the_usage_and_who_has_it(capsys):
+    assert cli.main(["finetune", "--layers", "3"]) == 2
+    first, usage = capsys.readouterr().err.splitlines()
+    assert first.endswith("It is an option of demo, truncate, distill, plan.")
+    assert usage == "usage: demiglace finetune --model MODEL --output OUTPUT [options]"
+    cli.main(["distill", "--cach-token", "x"])
+    error = capsys.readouterr().err
+    assert 1 <= error.splitlines()[0].count("--cache") <= 3 and "Known" not in error
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--devices 2", "torchrun --nproc-per-node"),
+        ("--temperature 2", "--method-options.temperature"),
+        ("--gradient-accumulation-steps 2", "--batch-tokens"),
+    ],
+)
+def test_what_other_libraries_have_is_explained(words, hint, capsys):
+    assert cli.main(["distill", *words.split()]) == 2
+    assert hint in capsys.readouterr().err
+
+
+# --- other names of options ---
+
+
+def distill_config(*words: str) -> DistillConfig:
+    words = ("--teacher", "t", "--output", "o", *words)
+    return build(DistillConfig, parse(words, options_of(DistillConfig)))
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--lr 1e-3", "learning_rate", 1e-3),
+        ("--learning_rate 1e-3", "learning_rate", 1e-3),
+        ("--num_train_epochs 2", "epochs", 2),
+        ("--per_device_train_batch_size 8", "batch_size", 8),
+        ("--clip 2", "max_grad_norm", 2.0),
+        ("--warmup 0.1", "warmup_ratio", 0.1),
+        ("--bf16", "precision", "bf16"),
+        ("--bf16 false", "precision", "fp32"),
+        ("--bf16=true --lr 1", "precision", "bf16"),
+        ("--track tensorboard", "report_to", ("tensorboard",)),
+    ],
+)
+def test_other_names_of_training_options(words, name, value):
+    assert getattr(distill_config(*words.split()).training, name) == value
+
+
+def test_other_names_in_files_and_python_are_printed_as_the_options_names(tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    file.write_text("teacher: t\noutput_dir: o\nlr: 1e-3\ntune: true\nmasked-share: 0.2\nbf16: true\n")
+    words = ["distill", "--config", str(file), "--learning-rate", "2e-3", "--print-config"]
+    assert cli.main(words) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["learning_rate"], shown["output"], shown["mlm_probability"]) == (2e-3, "o", 0.2)
+    assert shown["holdout_from_train"] is True and shown["precision"] == "bf16"
+    assert shown.keys().isdisjoint(ALIASES)
+    python = build(DistillConfig, {"teacher": "t", "output_dir": "o", "num_train_epochs": 2, "fp16": False})
+    assert (python.output, python.training.epochs, python.training.precision) == (Path("o"), 2, "fp32")
+
+
+def test_an_option_under_two_names_is_refused():
+    with pytest.raises(ConfigError, match="lr and learning_rate are the same option"):
+        build(DistillConfig, {"teacher": "t", "output": "o", "lr": 1, "learning_rate": 2})
+    with pytest.raises(ConfigError, match="--precision was given 'fp16'; expected one of auto, bf16, fp32"):
+        distill_config("--fp16")
+
+
+def test_a_batch_size_for_one_device_is_multiplied(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert distill_config("--per_device_train_batch_size", "8").training.batch_size == 32
+    words = ["--teacher", "t", "--per-device-train-batch-size", "8", "--devices", "2"]
+    assert build(PlanConfig, parse(words, options_of(PlanConfig))).training.batch_size == 16
+
+
+def test_every_alias_is_of_an_option_and_hides_none():
+    names = {o.name for name in cli.COMMANDS for o in options_of(cli.config_class_of(name))}
+    assert {*ALIASES.values()} <= names
+    assert names.isdisjoint(ALIASES)
+
+
+# --- results ---
+
+
+def test_the_result_is_printed_on_standard_output(stage, capsys):
+    result = Result(Path("out"), {"validation": {"accuracy": 0.5}}, (number_table("Metrics", {"test": {"f1": 0.5}}),))
+    stage(lambda config: result)
+    assert cli.main(TRUNCATE) == 0
+    out = capsys.readouterr().out
+    assert "0.5000" in out and out.splitlines()[-1] == "out"
+    assert cli.main([*TRUNCATE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": "out", "metrics": {"validation": {"accuracy": 0.5}}}
+
+
+def test_quiet_leaves_out_lines_but_not_warnings(stage, capsys):
+    def speak(_):
+        console.say("a line")
+        console.say("warning: a warning")
+
+    stage(speak)
+    assert cli.main([*TRUNCATE, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "warning: a warning\n")
+    assert cli.main(TRUNCATE) == 0
+    assert capsys.readouterr().err == "a line\nwarning: a warning\n"
+
+
+# --- checks before torch ---
+
+WRONG = {
+    "--method vanila-kd": "did you mean 'vanilla-kd'",
+    "--method pkd --method-options.temprature 2": "method pkd: unknown option 'temprature'; did you mean 'temperature'",
+    "--method gone.yaml": "there is no file gone.yaml",
+    "--teacher nonsense/x/y": "there is no model at nonsense/x/y",
+    "--teacher ./techer": "there is no model at ./techer; did you mean 'teacher'?",
+    "--data trian.csv": "there is no file or folder trian.csv",
+    "--data sst-2": "did you mean 'sst2'",
+    "--data sst2": "the teacher's labels are no, yes, the rows' are negative, positive",
+    "--data rows.csv": "the teacher's labels are no, yes, the rows' are bad, good",
+    "--data rows.csv --label-column lable": "no column 'lable'",
+    "--data rows.csv --validation gone.csv": "there is no file gone.csv",
+    "--data rows.csv -o rows.csv": "rows.csv is a file",
+    "--corpus gone.txt": "gone.txt does not exist",
+    "": "distill has nothing to train on; give --data TASK_OR_FILE",
+}
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "no", "1": "yes"}}
+    (tmp_path / "teacher" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"film {i},good\ncard {i},bad\n" for i in range(20)))
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_names_files_and_labels_are_found_in_a_moment(words, places, capsys):
+    given = {"--teacher": "teacher", "-o": "run"}
+    line = [w for flag, value in given.items() if flag not in words.split() for w in (flag, value)]
+    assert cli.main(["distill", *line, *words.split(), "--layers", "2"]) == 2
+    assert WRONG[words] in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_the_checks_do_not_import_torch(places):
+    code = "import sys; from demiglace.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    line = ["distill", "--teacher", "teacher", "--layers", "2", "--data", "rows.csv", "-o", "run"]
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n" and "the teacher's labels are no, yes" in done.stderr
+
+
+def test_names_of_methods_and_options_are_those_of_the_table():
+    from demiglace.methods.registry import METHODS
+
+    found = {name: {o.name for o in options_of(row.options)} for name, row in METHODS.items()}
+    assert {name: {*names} for name, names in option_names().items()} == found
+    assert [*option_names()] == [*METHODS]
 
 
 @pytest.mark.parametrize("flag", ["--print_config", "--print-config"])

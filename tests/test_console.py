@@ -1,6 +1,7 @@
 """What is seen while a command runs."""
 
 import io
+import logging
 
 import pytest
 from rich.console import Console
@@ -56,3 +57,38 @@ def test_tables_take_texts_literally(screen):
     console.console.print(console.table("Results", ["model", "accuracy"], [["[red]teacher", "92.5"]]))
     assert "[red]teacher" in screen.getvalue()
     assert "92.5" in screen.getvalue()
+
+
+def test_a_program_can_silence_the_lines(screen):
+    logger = logging.getLogger("demiglace")
+    try:
+        logger.setLevel(logging.WARNING)
+        console.say("a line")
+        console.say("warning: a warning")
+        with console.progress("training", total=1, unit="rows") as bar:
+            bar.advance(1)
+        console.show(console.table("Results", ["model"], [["teacher"]]))
+    finally:
+        logger.setLevel(logging.INFO)
+    assert screen.getvalue() == "warning: a warning\n"
+
+
+def test_lines_are_records_of_the_logger(screen, monkeypatch):
+    records = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", records.append)
+    logging.getLogger("demiglace").addHandler(handler)
+    try:
+        console.say("50% done")
+        console.say("warning: slow")
+    finally:
+        logging.getLogger("demiglace").removeHandler(handler)
+    assert [(r.levelname, r.getMessage()) for r in records] == [("INFO", "50% done"), ("WARNING", "warning: slow")]
+
+
+def test_progress_can_be_switched_off_alone(screen, monkeypatch):
+    monkeypatch.setenv("DEMIGLACE_PROGRESS", "0")
+    with console.progress("training", total=1, unit="rows") as bar:
+        bar.advance(1)
+        console.say("a line")
+    assert screen.getvalue() == "a line\n"

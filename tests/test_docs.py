@@ -18,6 +18,7 @@ from demiglace.cli import COMMANDS, config_class_of, main
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.validate import validate_jobs
+from demiglace.config.aliases import canonical
 from demiglace.config.arguments import parse
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.errors import ConfigError
@@ -185,9 +186,12 @@ def test_recipes_are_accepted(file, monkeypatch):
     ("stage", "settings"),
     [  # as in the authors' scripts
         ("truncate", {"layers": 6, "strategy": "alternate"}),
-        ("pretrain", {"epochs": 4, "batch_size": 16 * 4 * 8, "lr": 5e-5, "lr_scheduler": "constant"}),
-        ("wikitext103-pretrain", {"epochs": 6, "batch_size": 8 * 16, "lr": 5e-5, "warmup": 0}),
-        ("distill", {"epochs": 4, "batch_size": 4 * 128 * 8, "lr": 2.5e-4, "warmup": 0.05, "clip": 5}),
+        ("pretrain", {"epochs": 4, "batch_size": 16 * 4 * 8, "learning_rate": 5e-5, "lr_scheduler": "constant"}),
+        ("wikitext103-pretrain", {"epochs": 6, "batch_size": 8 * 16, "learning_rate": 5e-5, "warmup_ratio": 0}),
+        (
+            "distill",
+            {"epochs": 4, "batch_size": 4 * 128 * 8, "learning_rate": 2.5e-4, "warmup_ratio": 0.05, "max_grad_norm": 5},
+        ),
         ("evaluate", {"block_size": 1024}),
     ],
 )
@@ -235,7 +239,8 @@ def wrong_calls(source: str) -> list[str]:
         if isinstance(node, ast.Call) and re.fullmatch(r"demiglace\.\w+", name := ast.unparse(node.func)):
             options = options_of(config_class_of(name.removeprefix("demiglace.")))
             given = [k.arg for k in node.keywords]
-            extra = {g for g in given if g} - {o.name for o in options}
+            names = {o.name for o in options}
+            extra = {g for g in given if g and canonical(g, names) not in names}
             missing = set() if None in given else {o.name for o in options if o.required} - set(given)
             found += [f"{name}: {option}" for option in sorted(extra | missing)]
     return found

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "labels": {"errors"},
     "cluster": {"errors", "interpreters"},
     "config": {"errors", "interpreters"},
-    "runs": {"errors"},
+    "runs": {"config", "console", "errors"},
     "losses": set(),
     "tasks": {"errors", "losses"},
     "data": BASE | {"runs", "tasks"},
@@ -39,13 +39,14 @@ MAY_IMPORT = {
     "export": BASE | {"tasks", "runs", "data", "models", "evaluation"},
     "cleaning": BASE | {"runs", "data", "cluster"},
     "compare": BASE | LEARNING | {"cluster", "commands", "costs", "distillation", "export", "results", "report"},
+    "preflight": BASE | {"runs", "data", "models", "methods"},
     "__init__": {"commands"},
     "__main__": {"cli", "interpreters"},
 }
 MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 LIGHT = (
-    *("cli", "errors", "config.arguments", "config.options", "config.coerce"),
+    *("cli", "errors", "config.aliases", "config.arguments", "config.options", "config.coerce"),
     *("config.commands", "config.data", "config.training"),
 )
 HEAVY = ("torch", "transformers", "numpy", "sklearn", "scipy", "onnxruntime", "matplotlib", "rich")

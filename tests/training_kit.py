@@ -98,7 +98,13 @@ def make_loop(
 ) -> Loop:
     """Return a loop over these examples; starts_from as in `Method`, options as in `TrainConfig`."""
     directory.mkdir(exist_ok=True)
-    settings = {"batch_size": 8, "epochs": 2, "lr": 1e-3, "log_steps": 1, "checkpoint_seconds": 0.0} | options
+    settings = {
+        "batch_size": 8,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "log_steps": 1,
+        "checkpoint_seconds": 0.0,
+    } | options
     lines = [("rows.csv", i + 2) for i in range(len(examples))]
     return Loop(
         objective=objective,

@@ -26,12 +26,12 @@ from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import write_json
 
 LAYERS, TOKENS, SEEDS = 6, 500_000, (0, 1, 2)
-TRAINING = {"block_size": 256, "batch_size": 16, "batch_tokens": 2048, "epochs": 1, "lr": 5e-4}
+TRAINING = {"block_size": 256, "batch_size": 16, "batch_tokens": 2048, "epochs": 1, "learning_rate": 5e-4}
 HELD_BACK = ("books/test", "docs_plain/validation", "tinystories/validation", "wikitext2/test")
 # docs_raw holds pages of docs_plain: of those held back, only what shares no 13 words in a row with the raw text
 UNSEEN = "docs_plain, unseen"
 TASKS = {"sst2": 2000, "mrpc": 2000}
-TUNING = {"epochs": 2, "lr": 3e-4}
+TUNING = {"epochs": 2, "learning_rate": 3e-4}
 SITES = 20  # rules that look at the pages of a site find them
 TEXTS = ("raw", "paper", "web")
 EQUAL_TIME = ", equal time"  # behind a text's name
@@ -120,7 +120,7 @@ def cleaned(home: Path, rules: str) -> float:
 def train(home: Path, start: Path, name: str, corpus: Path, seed: int, tokens: int) -> dict[str, Any]:
     """One model, trained and measured."""
     model = demiglace.pretrain(
-        model=str(start),
+        model=start,
         corpus=[str(corpus)],
         validation_corpus=[str(data_folder() / "books" / "validation.jsonl.zst")],
         max_tokens=tokens,
@@ -145,9 +145,9 @@ def measure(home: Path, name: str, model: Path, seed: int) -> dict[str, Any]:
 def scored(model: Path, files: Mapping[str, str], output: Path) -> dict[str, dict[str, float]]:
     """Perplexity and bits per byte on each of these corpora."""
     size = TRAINING["block_size"]
-    sets = read_manifest(
-        demiglace.evaluate(model=str(model), corpus=[*files.values()], block_size=size, output=output)
-    )["sets"]
+    sets = read_manifest(demiglace.evaluate(model=model, corpus=[*files.values()], block_size=size, output=output))[
+        "sets"
+    ]
     return {n: {m: sets[file]["metrics"][m] for m in ("perplexity", "bits_per_byte")} for n, file in files.items()}
 
 
@@ -164,7 +164,7 @@ def unseen(home: Path) -> Path:
 def tuned(home: Path, name: str, model: Path, task: str, seed: int) -> float:
     """The first metric of a task, in per cent of its validation rows."""
     run = home / "tasks" / f"{name}-{task}"
-    demiglace.finetune(model=str(model), data=task, max_rows=TASKS[task], seed=seed, output=run, **TUNING)
+    demiglace.finetune(model=model, data=task, max_rows=TASKS[task], seed=seed, output=run, **TUNING)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return round(100 * next(iter(read_manifest(run)["metrics"]["validation"].values())), 2)
 

@@ -40,7 +40,12 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
     race, examples = material.race, material.examples(entry.rows(material.race))
     method = build_method(entry.method, {})
     config = replace(
-        TrainConfig(), epochs=race.epochs, batch_size=race.batch_size, lr=race.lr, clip=race.clip, seed=race.seed
+        TrainConfig(),
+        epochs=race.epochs,
+        batch_size=race.batch_size,
+        learning_rate=race.lr,
+        max_grad_norm=race.clip,
+        seed=race.seed,
     )
     with tempfile.TemporaryDirectory() as directory:
         models = [material.teacher()]

@@ -1,7 +1,7 @@
-"""demiglace: reduce pre-trained language models to small ones that keep their quality.
+"""demiglace: compress fine-tuned Transformers by truncation and distillation, evaluate and export them.
 
-Every command is a function here: ``demiglace.distill(teacher=…, data=…, layers=3, output=…)``. Nothing heavy is
-imported until a function is first used.
+Every command is a function here: ``demiglace.distill(teacher=…, data=…, layers=3, output=…)``. It returns a result
+with the metrics and the path of the run directory. Nothing heavy is imported until a function is first used.
 """
 
 import importlib
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps `demiglace.export` the function: importing the room of that name would put the module there."""
+    """Keeps `demiglace.export` the function: importing the package of that name would put the module there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _COMMANDS and isinstance(value, ModuleType)):

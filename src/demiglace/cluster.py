@@ -1,4 +1,4 @@
-"""Starting Ray, or connecting to a cluster of it, with workers that import nothing from the current directory."""
+"""Start Ray, or connect to a Ray cluster, with workers that import nothing from the current directory."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ def connect(address: str | None, variables: Mapping[str, str]) -> Any:
     """Connect to a Ray cluster, or start one, and return the module `ray`.
 
     address: `auto`, HOST:PORT or ray://HOST:PORT for an existing cluster, `local` for a new one on this machine, none
-    for the one that RAY_ADDRESS names, else a new one; variables: environment of the workers, besides SAFE_PATH.
+    for the one that RAY_ADDRESS names, else a new one; variables: environment of the workers, in addition to SAFE_PATH.
     Raises `ConfigError` where Ray is not installed or the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

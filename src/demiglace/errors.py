@@ -1,14 +1,14 @@
-"""What a user can do wrong, said so that they can mend it: what was given, what was expected, what to change.
+"""Errors, each with a message that names what was given, what was expected and what to change.
 
-Every `UserError` ends the command with exit code 2; any other exception is our fault and ends it with 1.
+Every `UserError` ends the command with exit code 2; any other exception is a bug of demiglace and ends it with 1.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
-    """Base of all errors that the user can mend; the message is the whole story, no traceback is shown."""
+    """Base of all errors that the user can correct; only the message is shown, without a traceback."""
 
 
 class ConfigError(UserError):
@@ -20,7 +20,7 @@ class DataError(UserError):
 
 
 class ModelError(UserError):
-    """A model or tokenizer that cannot be loaded, truncated or combined with another as asked."""
+    """A model or tokenizer that cannot be loaded, truncated or combined with another one."""
 
 
 class CacheError(UserError):
@@ -36,13 +36,52 @@ class DivergedError(UserError):
 
 
 class FailedRunsError(RuntimeError):
-    """Runs of a comparison that ended by a fault of ours; the others ended well, and each one's story is kept."""
+    """Runs of a comparison that failed by a bug of demiglace; the other runs are complete, and each has its log."""
+
+
+class UsageError(ConfigError):
+    """Options that do not fit the command: an unknown or a missing one; a command line shows the usage after it."""
+
+    def __init__(self, message: str, option: str = ""):
+        super().__init__(message)
+        self.option = option  # the unknown one
+
+
+_NEAR = 3  # names that are suggested at most
+_CUTOFF, _MARGIN = 0.55, 0.12  # of a similarity from 0 to 1: the least one, and how far below the best one
+
+
+def near(name: str, choices: Iterable[str]) -> list[str]:
+    """Return up to three of the choices that are most like a name, the nearest first.
+
+    Case, hyphens and underscores do not count; a choice that has the name as one of its words is near.
+    """
+    wanted = _plain(name)
+    scores = {choice: _likeness(wanted, _plain(choice)) for choice in choices}
+    best = max(scores.values(), default=0)
+    found = [choice for choice, score in scores.items() if score >= max(_CUTOFF, best - _MARGIN)]
+    return sorted(found, key=lambda choice: -scores[choice])[:_NEAR]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").strip("-")
+
+
+def _likeness(name: str, choice: str) -> float:
+    """Return the similarity of two names, from 0 to 1."""
+    is_part = bool(name) and set(name.split("-")) <= set(choice.split("-"))
+    return max(0.75 if is_part else 0.0, difflib.SequenceMatcher(None, name, choice).ratio())
+
+
+def suggestion(names: Sequence[str]) -> str:
+    """Return ``; did you mean 'a', 'b' or 'c'?`` for near names, and a full stop for none."""
+    if not names:
+        return "."
+    *others, last = map(repr, names)
+    return f"; did you mean {' or '.join(filter(None, (', '.join(others), last)))}?"
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
-    """Message for a name that is not in a table, with the nearest one that is: ``unknown task 'sst3', …``."""
+    """Message for a name that is not in a table, with the nearest that are: ``unknown task 'sst3', …``."""
     names = list(choices)
-    by_lower_case = {n.lower(): n for n in names}
-    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
-    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else "."
-    return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
+    return f"unknown {kind} {name!r}{suggestion(near(name, names))} Known: {', '.join(names)}"

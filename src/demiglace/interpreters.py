@@ -30,6 +30,6 @@ def safe_children() -> Iterator[None]:
 
 
 def leave_out_current_directory() -> None:
-    """Remove the entry of `sys.path` that `python -m` made for the current directory; what PYTHONPATH names stays."""
+    """Remove the entry of `sys.path` that `python -m` adds for the current directory; entries of PYTHONPATH stay."""
     if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109 - pathlib may be planted
         del sys.path[0]

@@ -1,4 +1,4 @@
-"""Whether two lists of class names mean the same classes: the one comparison of labels of all commands.
+"""Match labels with a model's class names; all commands compare labels in this way.
 
 Names are matched exactly, then without regard to case, then also without regard to hyphens, underscores and spaces;
 each of them only where it is one-to-one, so that two classes are never merged. A model whose classes have no names but
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from demiglace.errors import DataError, unknown
+from demiglace.errors import DataError, ModelError, unknown
 
 Means = Literal["name", "case", "spelling", "number", "order", "map"]
 _SHOWN = 8
@@ -34,22 +34,19 @@ _FOLDS: dict[Means, Callable[[str], str]] = {"name": str, "case": fold_case, "sp
 
 @dataclass(frozen=True)
 class Match:
-    """The model's class of each label.
+    """The model's class of each label."""
 
-    ids: of each label, the id of its class in the model; means: what they were matched by, the loosest of all.
-    """
-
-    ids: tuple[int, ...]
-    means: Means
+    ids: tuple[int, ...]  # for each label the id of its class in the model
+    means: Means  # how they were matched; the loosest way of all labels
 
     @property
     def assumed(self) -> bool:
-        """Whether nothing but the position of the classes was matched, so that labelled rows must confirm it."""
+        """Return whether only the positions of the classes were matched, which labelled rows must confirm."""
         return self.means in ("number", "order")
 
     @property
     def is_identity(self) -> bool:
-        """Whether the labels are in the model's order."""
+        """Return whether the labels are in the model's order."""
         return self.ids == tuple(range(len(self.ids)))
 
     def line(self, labels: Sequence[str], names: Sequence[str]) -> str | None:
@@ -88,7 +85,7 @@ def pair(names: Sequence[str], others: Sequence[str]) -> tuple[dict[str, str], M
 
 
 def _unique(names: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
-    """Folded name -> name, for those that no other name shares."""
+    """Return folded name -> name, without folded names that several names share."""
     distinct = list(names)
     counts = Counter(map(fold, distinct))
     return {key: name for name in distinct if counts[key := fold(name)] == 1}
@@ -142,6 +139,23 @@ def match_all(
     return next((found for way in ways if (found := way(labels, names)) is not None), None)
 
 
+def match_teacher(
+    labels: Sequence[str], names: Sequence[str], given: Mapping[str, str | list[str] | None] | None = None
+) -> Match:
+    """Return the teacher's class (of `names`) of each of the rows' labels, as `match_all` finds it.
+
+    Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
+    """
+    match = match_all(labels, names, given)
+    if match is None or len(labels) != len(names):
+        raise ModelError(
+            f"the teacher's labels are {listed(names) or 'numbers'}, the rows' are {listed(labels) or 'numbers'}; if "
+            "they mean the same classes, give --label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data "
+            "that the teacher was fine-tuned on, or fine-tune a teacher on these rows with `demiglace finetune`."
+        )
+    return match
+
+
 def _match_given(
     labels: Sequence[str], names: Sequence[str], given: Mapping[str, str | list[str] | None]
 ) -> Match | None:
@@ -163,7 +177,7 @@ def _match_given(
 
 
 def find(kind: str, name: str, names: Sequence[str]) -> str:
-    """Return the one of the names that a key or a value of --label-map stands for. Raises `DataError` for none."""
+    """Return the name that a key or a value of --label-map means. Raises `DataError` where there is none."""
     found, _ = pair([name], names)
     if not found:
         raise DataError("--label-map: " + unknown(kind, name, names))

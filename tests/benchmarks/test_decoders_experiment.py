@@ -58,7 +58,7 @@ def test_every_model_is_made_and_measured(experiment, tmp_path: Path) -> None:
         low, high = row["zero_shot"]["books/test"]["perplexity_95"]
         assert low < row["zero_shot"]["books/test"]["perplexity"] < high
     distilled = read_manifest(tmp_path / "runs" / "students" / "distilgpt2")["config"]
-    assert (distilled["method"], distilled["freeze"], distilled["clip"]) == ("distil", ["wpe"], 5.0)
+    assert (distilled["method"], distilled["freeze"], distilled["max_grad_norm"]) == ("distil", ["wpe"], 5.0)
     assert rows[-1]["tokens"] > 0
     for pair in found["compared"]:
         one, other = (next(r for r in rows if r["name"] == pair[side]) for side in ("model", "against"))

@@ -214,7 +214,7 @@ def test_bad_calls(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown rule set 'webb'"):
         demiglace.clean(sources=source, output=tmp_path / "o", rules="webb")
     with pytest.raises(ConfigError, match="unknown task 'sst'"):
-        demiglace.clean(sources=source, output=tmp_path / "o", against=["sst"])
+        demiglace.clean(sources=source, output=tmp_path / "o", decontaminate_against=["sst"])
     with pytest.raises(ConfigError, match="no output directory"):
         demiglace.clean(sources=source)
 
@@ -235,7 +235,10 @@ def test_decontamination_against_a_file(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text(page(2).split("\n")[2])
     corpus(tmp_path / "in", 12)
     run = demiglace.clean(
-        sources=[str(tmp_path / "in")], output=tmp_path / "o", against=[str(tmp_path / "test.txt")], workers=1
+        sources=[str(tmp_path / "in")],
+        output=tmp_path / "o",
+        decontaminate_against=[str(tmp_path / "test.txt")],
+        workers=1,
     )
     dropped = [(Path(r["source"]).name, r["number"]) for r in ledger(run) if r["rule"] == "decontamination"]
     assert dropped == [("part0.jsonl", 1)]

@@ -17,7 +17,7 @@ from demiglace.signals import shard_store, sparse_logit_cache
 from demiglace.training import loop
 from text_kit import save_lm, sentences, tiny_lm, write_jsonl
 
-QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "lr": 3e-3, "log_steps": 1, "checkpoint_seconds": 0}
+QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "log_steps": 1, "checkpoint_seconds": 0}
 LEARNERS: dict[str, dict[str, Any]] = {
     **{
         name: {}

@@ -160,7 +160,7 @@ def test_the_workers_of_a_cluster_are_its_processors(monkeypatch: pytest.MonkeyP
 def against(tmp_path: Path) -> dict:
     """A run over two documents, one of which is in a file of tests."""
     (tmp_path / "test.jsonl").write_bytes(json_lines(f"It said: {SENTENCE} So it was.", "short"))
-    return call(tmp_path, "x.jsonl", json_lines(SENTENCE, OTHER), against=[str(tmp_path / "test.jsonl")])
+    return call(tmp_path, "x.jsonl", json_lines(SENTENCE, OTHER), decontaminate_against=[str(tmp_path / "test.jsonl")])
 
 
 def test_decontamination_says_how_many_texts_are_long_enough(against: dict, capsys: pytest.CaptureFixture) -> None:
@@ -200,7 +200,7 @@ def test_decontamination_against_a_task(against: dict, tmp_path: Path) -> None:
     for split, text in (("train", OTHER), ("validation_matched", "one"), ("validation_mismatched", SENTENCE)):
         row = {"sentence1": "a premise", "sentence2": text, "label": 0}
         (tmp_path / "data" / "mnli" / f"{split}.jsonl").write_text(json.dumps(row))
-    run = demiglace.clean(**against | {"against": ["mnli"], "data_dir": tmp_path / "data"})
+    run = demiglace.clean(**against | {"decontaminate_against": ["mnli"], "data_dir": tmp_path / "data"})
     assert texts(run) == [OTHER]
     assert ledger(run) == [("decontamination", "dropped", "runs of words shared")]
 
@@ -210,7 +210,7 @@ def test_decontamination_against_a_task(against: dict, tmp_path: Path) -> None:
 def test_a_name_that_is_no_reference(tmp_path: Path, where: str, explain: bool) -> None:
     options = call(tmp_path, "x.txt", b"text", explain=explain)
     if where == "flag":
-        options["against"] = ["sst"]
+        options["decontaminate_against"] = ["sst"]
     else:
         options["rules"] = rules(tmp_path, "rules: [{rule: decontamination, against: [sst]}]")
     with pytest.raises(ConfigError, match="unknown task 'sst'; did you mean 'sst2'"):

@@ -126,7 +126,7 @@ def test_long_pairs_are_cut_and_keep_their_separator(arch: str, tmp_path: Path) 
 @decoders
 @kinds
 def test_finetuning_learns(arch: str, kind: str, tmp_path: Path) -> None:
-    given = write_rows(tmp_path / "rows", kind) | QUICK | {"epochs": 10, "lr": 4e-3}
+    given = write_rows(tmp_path / "rows", kind) | QUICK | {"epochs": 10, "learning_rate": 4e-3}
     path = save_decoder(tmp_path / "start", arch)
     assert main(arguments("finetune", model=path, output=tmp_path / "run", **given)) == 0
     losses = [step["loss"] for step in records(tmp_path / "run", "step")]
@@ -162,7 +162,7 @@ def test_methods_on_decoders(arch: str, kind: str, method: str, tmp_path: Path) 
 @decoders
 @pytest.mark.parametrize("strategy", ["random", "embeddings"])
 def test_students_with_new_layers_can_be_distilled(arch: str, strategy: str, tmp_path: Path) -> None:
-    given = write_rows(tmp_path / "rows", train=24, held_out=8) | QUICK | {"epochs": 1, "lr": 1e-12}
+    given = write_rows(tmp_path / "rows", train=24, held_out=8) | QUICK | {"epochs": 1, "learning_rate": 1e-12}
     teacher = save_decoder(tmp_path / "teacher", arch)
     assert main(arguments("finetune", model=teacher, output=tmp_path / "taught", **given)) == 0
     line = arguments("distill", teacher=tmp_path / "taught", output=tmp_path / "run", layers=2, strategy=strategy)
@@ -254,7 +254,7 @@ def test_a_pretrained_masked_language_model_generates_for_a_decoder(
     tokenizer.save_pretrained(tmp_path / "masked")
     new = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "corpus": text, "block_size": 32, "epochs": 1}
     for arch, vocabulary in (("gpt2", "tokenizer"), ("bert", "masked")):
-        given = {"config_of": arch, "tokenizer": tmp_path / vocabulary, "output": tmp_path / arch}
+        given = {"architecture": arch, "tokenizer": tmp_path / vocabulary, "output": tmp_path / arch}
         assert main(arguments("pretrain", **given, **new)) == 0
     taught = arguments("finetune", model=tmp_path / "gpt2", output=tmp_path / "teacher", **rows, **QUICK)
     assert main([*taught, "--max-length", "32"]) == 0

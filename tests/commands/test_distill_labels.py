@@ -59,7 +59,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with rows of three classes and a teacher that was fine-tuned on them."""
     folder = tmp_path_factory.mktemp("trio")
     base = save_tiny(folder / "base", num_layers=2, label_names=NAMES)
-    options = {"epochs": 6, "batch_size": 8, "lr": 1e-2, "checkpoint_seconds": 0}
+    options = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_seconds": 0}
     rows = three_classes(folder / "rows")
     assert main(arguments("finetune", model=base, output=folder / "teacher", **rows, **options)) == 0
     assert read_manifest(folder / "teacher")["metrics"]["validation"]["accuracy"] > 0.9
@@ -126,8 +126,8 @@ def test_the_teachers_names_and_order_make_no_difference(
 
 def test_a_student_of_its_own_follows_the_rows_order_too(trio, call, expected, tmp_path):
     other = turned(trio / "teacher" / "model", tmp_path / "other", [NAMES[i] for i in ORDER], ORDER)
-    student = demiglace.truncate(model=str(other), layers=1, output=tmp_path / "cut")
-    run = demiglace.distill(**call | {"teacher": str(other), "student": str(student), "layers": None})
+    student = demiglace.truncate(model=other, layers=1, output=tmp_path / "cut")
+    run = demiglace.distill(**call | {"teacher": str(other), "student": student, "layers": None})
     check_student(run, expected)
 
 
@@ -163,7 +163,7 @@ def test_numbers_of_a_teacher_without_names(labels, line, trio, call, expected, 
     run = demiglace.distill(**call | {"teacher": str(other)} | rows)
     check_student(run, expected, labels)
     assert line is None or line in capsys.readouterr().err
-    found = demiglace.evaluate(model=str(run), data=[rows["validation"]], output=tmp_path / "evaluation")
+    found = demiglace.evaluate(model=run, data=[rows["validation"]], output=tmp_path / "evaluation")
     accuracy = read_manifest(found)["sets"][rows["validation"]]["metrics"]["accuracy"]
     assert accuracy == read_manifest(run)["metrics"]["validation"]["accuracy"]
 
@@ -183,7 +183,7 @@ def test_classes_that_differ_in_case_alone_stay_apart(call, tmp_path):
     rows = three_classes(tmp_path / "rows", names)
     teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=names)
     run = demiglace.distill(**call | {"teacher": str(teacher)} | rows)
-    found = demiglace.evaluate(model=str(run), data=[rows["validation"]], output=tmp_path / "evaluation")
+    found = demiglace.evaluate(model=run, data=[rows["validation"]], output=tmp_path / "evaluation")
     assert np.bincount(np.load(next(found.glob("*.labels.npy")))).tolist() == [20, 20, 20]
     accuracy = read_manifest(found)["sets"][rows["validation"]]["metrics"]["accuracy"]
     assert accuracy == read_manifest(run)["metrics"]["validation"]["accuracy"]
@@ -231,10 +231,10 @@ def test_agreement_does_not_depend_on_the_teachers_order(trio, call, tmp_path, c
         "none": turned(trio / "teacher" / "model", tmp_path / "none", GENERIC),
     }
     for name, teacher in teachers.items():
-        run = demiglace.evaluate(model=model, teacher=str(teacher), data=rows, output=tmp_path / f"{name}.evaluation")
+        run = demiglace.evaluate(model=model, teacher=teacher, data=rows, output=tmp_path / f"{name}.evaluation")
         assert agreement(run) == 1.0
     done = demiglace.evaluate(model=str(teachers["order"]), data=rows, output=tmp_path / "done")
-    run = demiglace.evaluate(model=model, teacher=str(done), data=rows, output=tmp_path / "with-run")
+    run = demiglace.evaluate(model=model, teacher=done, data=rows, output=tmp_path / "with-run")
     assert agreement(run) == 1.0
     assert "warning" not in capsys.readouterr().err
 
@@ -252,7 +252,7 @@ def test_agreement_with_a_label_map_for_the_teacher(trio, call, tmp_path, capsys
 def test_a_model_without_names_is_evaluated_in_the_order_of_the_labels(trio, call, tmp_path, capsys):
     def accuracy(order, output):
         model = turned(trio / "teacher" / "model", tmp_path / f"{output}.model", GENERIC, order)
-        run = demiglace.evaluate(model=str(model), data=[call["validation"]], output=tmp_path / output)
+        run = demiglace.evaluate(model=model, data=[call["validation"]], output=tmp_path / output)
         return read_manifest(run)["sets"][call["validation"]]["metrics"]["accuracy"]
 
     assert accuracy(None, "right") > 0.9
@@ -267,4 +267,4 @@ def test_an_incomplete_file_does_not_tell_the_order(trio, tmp_path):
     for labels in (("awful", "plain"), ("1", "2")):
         rows = write_csv(tmp_path / "rows.csv", [{"text": f"good film {i}", "label": labels[i % 2]} for i in range(4)])
         with pytest.raises(DataError, match="--label-map"):
-            demiglace.evaluate(model=str(model), data=[str(rows)], output=tmp_path / "run")
+            demiglace.evaluate(model=model, data=[str(rows)], output=tmp_path / "run")

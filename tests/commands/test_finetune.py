@@ -77,7 +77,7 @@ def test_the_log_tells_every_step_and_epoch(teacher: Path) -> None:
 
 def test_it_learns(tmp_path: Path, base: Path) -> None:
     rows = write_rows(tmp_path / "rows", train=160, held_out=40)
-    assert run(tmp_path / "run", base, **rows, **QUICK | {"epochs": 6, "lr": 5e-3}) == 0
+    assert run(tmp_path / "run", base, **rows, **QUICK | {"epochs": 6, "learning_rate": 5e-3}) == 0
     assert read_manifest(tmp_path / "run")["metrics"]["test"]["accuracy"] >= 0.85
     losses = [s["loss"] for s in records(tmp_path / "run", "step")]
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
@@ -105,10 +105,10 @@ def test_a_card_that_a_kill_kept_from_being_written_is_written_by_the_next_call(
 def test_another_option_on_the_same_directory_is_refused(
     teacher: Path, base: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(teacher, base, **rows, **QUICK | {"lr": 3e-3}) == 2
+    assert run(teacher, base, **rows, **QUICK | {"learning_rate": 3e-3}) == 2
     error = capsys.readouterr().err
     assert f"{teacher} holds another run" in error
-    assert "lr: 0.002 there, 0.003 now" in error
+    assert "learning_rate: 0.002 there, 0.003 now" in error
     assert "epochs" not in error
 
 
@@ -122,7 +122,7 @@ def test_foreign_files_are_left_alone(
 
 
 def test_a_python_call_is_the_command(tmp_path: Path, teacher: Path, base: Path, rows: dict[str, str]) -> None:
-    assert demiglace.finetune(model=str(base), output=tmp_path / "run", **rows, **QUICK) == tmp_path / "run"
+    assert demiglace.finetune(model=str(base), output=tmp_path / "run", **rows, **QUICK).path == tmp_path / "run"
     ours, theirs = weights(tmp_path / "run"), weights(teacher)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -164,7 +164,7 @@ def test_patience_ends_the_run(
 
 def test_trackers_get_their_files(tmp_path: Path, base: Path, rows: dict[str, str]) -> None:
     pytest.importorskip("tensorboard")
-    assert run(tmp_path / "run", base, **rows, **QUICK, track="tensorboard") == 0
+    assert run(tmp_path / "run", base, **rows, **QUICK, report_to="tensorboard") == 0
     events = [p for p in (tmp_path / "run").rglob("events.out.tfevents*") if p.stat().st_size > 200]
     assert events
 
@@ -190,10 +190,10 @@ def test_bad_rows_are_shown_with_their_lines_or_dropped_and_counted(
     [
         ({"metric": "acuracy"}, "unknown metric of data.csv: 'acuracy'; did you mean 'accuracy'"),
         ({"metric": "pearson"}, "Known: accuracy, macro_f1"),
-        ({"track": "tensorbord"}, "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
+        ({"report_to": "tensorbord"}, "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
         ({"data": "sst22"}, "sst2"),
         ({"model": "nowhere/at-all"}, "nowhere/at-all"),
-        ({"learning_rate": 1}, "learning"),
+        ({"learning_rat": 1}, "did you mean '--learning-rate'"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
@@ -242,8 +242,8 @@ def test_a_nan_in_the_model_stops_the_first_step(
 def test_a_mad_learning_rate_stops_and_leaves_the_last_good_state(
     lr: float, tmp_path: Path, base: Path, rows: dict[str, str]
 ) -> None:
-    given = rows | QUICK | {"lr": lr, "warmup": 0.0, "clip": 1e9}
-    with pytest.raises(DivergedError, match=r"step \d+.*data\.csv:\d+.*lower --lr \(now 1e\+"):
+    given = rows | QUICK | {"learning_rate": lr, "warmup_ratio": 0.0, "max_grad_norm": 1e9}
+    with pytest.raises(DivergedError, match=r"step \d+.*data\.csv:\d+.*lower --learning-rate \(now 1e\+"):
         demiglace.finetune(model=str(base), output=tmp_path / "run", **given)
     assert not (tmp_path / "run" / "manifest.json").exists()
     with pytest.raises(DivergedError):  # and again, from the same state

@@ -24,7 +24,7 @@ from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
 from text_kit import save_lm, sentences, write_jsonl
 
-STILL = {"epochs": 1, "batch_size": 8, "lr": 1e-12}  # training that leaves the weights nearly as they are
+STILL = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-12}  # training that leaves the weights nearly as they are
 BLOCKS = {"block_size": 16, **STILL}
 
 

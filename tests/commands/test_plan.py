@@ -159,7 +159,7 @@ def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher": None}, "or --config-of, as pretrain does; given: none of them."),
+        ({"teacher": None}, "or --architecture, as pretrain does; given: none of them."),
         ({"model": "x"}, "given: --teacher, --model."),
         ({"teacher": "/nowhere/at/all"}, "there is no model at /nowhere/at/all"),
         ({"layers": None}, "neither was given"),

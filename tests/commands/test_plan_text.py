@@ -28,7 +28,7 @@ from text_kit import byte_tokenizer, save_lm, sentences, tiny_lm, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "batch_tokens": 64}
-NEW = {"config_of": "gpt2", "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64}
+NEW = {"architecture": "gpt2", "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64}
 
 
 @pytest.fixture(scope="session")
@@ -185,13 +185,13 @@ def test_the_papers_recipes_can_be_planned(stage: str, kind: type) -> None:
     ("options", "message"),
     [
         ({"model": None}, "given: none of them"),
-        ({"model": None, "config_of": "gpt2"}, "has no tokenizer"),
+        ({"model": None, "architecture": "gpt2"}, "brings no tokenizer"),
         ({"hidden_size": 64}, "--hidden-size: only for a new model"),
         ({"block_size": 5000}, "--block-size 5000 is longer than"),
         ({"corpus": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),
         ({"max_document_mb": 0.00001}, "no document to read"),
         ({"metric": "accuracy"}, "metric of language modelling"),
-        ({"config_of": "gpt2"}, "given: --model, --config-of"),
+        ({"architecture": "gpt2"}, "given: --model, --architecture"),
     ],
 )
 def test_what_a_run_would_refuse_is_refused(

@@ -27,7 +27,7 @@ from demiglace.training import loop
 from text_kit import byte_tokenizer, save_lm, sentences, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
-QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "lr": 1e-2, "log_steps": 1, "checkpoint_seconds": 0}
+QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "log_steps": 1, "checkpoint_seconds": 0}
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64}
 
 
@@ -132,8 +132,15 @@ def test_all_that_is_left_out_is_said_and_kept(
 def test_a_new_model_learns(
     tmp_path: Path, tokenizer: Path, text: dict[str, str], arch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = {"config_of": arch, "tokenizer": tokenizer, **SIZES}
-    assert main(arguments("pretrain", **new, output=tmp_path / "run", **text, **QUICK | {"epochs": 3, "lr": 3e-3})) == 0
+    new = {"architecture": arch, "tokenizer": tokenizer, **SIZES}
+    assert (
+        main(
+            arguments(
+                "pretrain", **new, output=tmp_path / "run", **text, **QUICK | {"epochs": 3, "learning_rate": 3e-3}
+            )
+        )
+        == 0
+    )
     said = read_manifest(tmp_path / "run")
     assert said["metrics"]["validation"]["loss"] < losses(tmp_path / "run")[0] < 5.6
     assert (
@@ -205,7 +212,7 @@ def test_a_student_learns_by_any_method(tmp_path: Path, teacher: Path, text: dic
 
 
 def test_a_masked_student_learns(tmp_path: Path, text: dict[str, str]) -> None:
-    teacher, gentle = tmp_path / "teacher", QUICK | {"lr": 3e-3}
+    teacher, gentle = tmp_path / "teacher", QUICK | {"learning_rate": 3e-3}
     assert main(arguments("pretrain", model=save_lm(tmp_path / "bert", "bert"), output=teacher, **text, **gentle)) == 0
     run, given = tmp_path / "run", {"teacher": teacher, "method": "distil", "layers": 2}
     assert main(arguments("distill", **given, output=run, **text, **gentle)) == 0
@@ -239,7 +246,7 @@ def test_two_forward_passes_are_one(tmp_path: Path, teacher: Path, text: dict[st
 def test_pretraining_is_a_bare_loop(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
     """The same losses as transformers' own logits, torch's cross-entropy and AdamW give on the same batches."""
     run = tmp_path / "run"
-    given = QUICK | {"epochs": 1, "lr": 1e-3, "warmup": 0.0, "weight_decay": 0.0}
+    given = QUICK | {"epochs": 1, "learning_rate": 1e-3, "warmup_ratio": 0.0, "weight_decay": 0.0}
     assert main(arguments("pretrain", model=lm, output=run, **text, **given, token_files=tmp_path / "tokens")) == 0
     tokenizer, model = AutoTokenizer.from_pretrained(lm), load_language_model(str(lm)).train()
     for module in model.modules():
@@ -293,7 +300,8 @@ def test_generated_text_is_the_seeds(lm: Path, capsys: pytest.CaptureFixture[str
     assert one == again and one.startswith("the cat")
     assert main(["generate", str(lm), "--prompt", "the cat, the dog", "--new-tokens", "2"]) == 0
     assert capsys.readouterr().err.startswith("the cat, the dog")
-    assert demiglace.generate(model=str(lm), prompt=["the"], temperature=0.0, new_tokens=4)[0].startswith("the")
+    found = demiglace.generate(str(lm), prompt=["the"], temperature=0.0, new_tokens=4)
+    assert found.metrics["texts"][0].startswith("the") and str(found) == found.metrics["texts"][0]
 
 
 PAPER = ("truncate", "pretrain", "wikitext103-pretrain", "evaluate", "distill")
@@ -329,7 +337,7 @@ def test_a_new_models_shape_and_tokenizer_tell_runs_apart(
     shutil.copytree(lm, like)
     byte_tokenizer(tokenizer)
     line = arguments(
-        "pretrain", config_of=like, tokenizer=tokenizer, output=tmp_path / "run", epochs=1, block_size=16, **text
+        "pretrain", architecture=like, tokenizer=tokenizer, output=tmp_path / "run", epochs=1, block_size=16, **text
     )
     assert main(line) == 0
     (tokenizer / "manifest.json").write_text("{}")  # what is no part of a tokenizer
@@ -343,9 +351,9 @@ BAD = [
     ("pretrain", {"freeze": "wpx"}, "matches no parameter"),
     ("pretrain", {"corpus": None}, "--corpus must be given"),
     ("pretrain", {"model": None}, "neither was given"),
-    ("pretrain", {"config_of": "gpt2"}, "both were given"),
+    ("pretrain", {"architecture": "gpt2"}, "both were given"),
     ("pretrain", {"num_layers": 2}, "--num-layers: only for a new model"),
-    ("pretrain", {"model": None, "config_of": "gpt2"}, "has no tokenizer"),
+    ("pretrain", {"model": None, "architecture": "gpt2"}, "brings no tokenizer"),
     ("pretrain", {"block_size": 999}, "longer than the 256 tokens"),
     ("pretrain", {"block_size": 200, "corpus": "{short}"}, "fewer than one block"),
     ("pretrain", {"corpus": "{binary}"}, "binary 1"),
@@ -356,12 +364,8 @@ BAD = [
     ("distill", {"data": "rows.csv"}, "--data and --corpus"),
     *(("distill", {"method": name}, "rewrites the rows|learns from the logits of a task's rows") for name in FOR_ROWS),
     ("pretrain", {"model": "{endless}"}, "tokenizer has no end-of-text token.*demiglace tokenizer train"),
-    (
-        "pretrain",
-        {"model": None, "config_of": "roberta", "tokenizer": "{masked}"},
-        "numbers positions from the padding",
-    ),
-    ("distill", {"layers": 9}, "9 layers were requested"),
+    ("pretrain", {"model": None, "architecture": "roberta", "tokenizer": "{masked}"}, "tells positions by the padding"),
+    ("distill", {"layers": 9}, "9 layers were asked for"),
     ("distill", {"layers": None, "student": "{other}"}, "different vocabularies"),
     ("distill", {"layers": None, "student": "{masked}"}, "different vocabularies|causal and a masked"),
     ("evaluate", {"data": "sst2"}, "give them without --data"),

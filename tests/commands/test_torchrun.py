@@ -261,7 +261,7 @@ def test_a_model_shared_out_among_processes(command: str, tmp_path: Path) -> Non
     given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "rail-kd-c"}
     given |= {"corpus": corpus, "block_size": 16, "max_tokens": 320}
     # steps of 7 blocks, one a forward pass: one process has four passes, the other three
-    given |= QUICK | {"batch_size": 7, "batch_tokens": 16, "lr": 1e-3}
+    given |= QUICK | {"batch_size": 7, "batch_tokens": 16, "learning_rate": 1e-3}
 
     def line(output: Path, sharding: str = "full") -> list[str]:
         return arguments(command, output=output, sharding=sharding, **given)

@@ -9,7 +9,7 @@ from command_kit import arguments
 from demiglace.cli import main
 from demiglace.runs.files import read_json
 
-QUICK = {"epochs": 1, "batch_size": 8, "lr": 2e-3, "checkpoint_seconds": 0}
+QUICK = {"epochs": 1, "batch_size": 8, "learning_rate": 2e-3, "checkpoint_seconds": 0}
 
 
 def grid_of(place: Path) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def test_wrong_shards(text, content, tmp_path, capsys):
 
 def test_replicates_draw_their_rows_teachers_and_students(content, tmp_path, capsys):
     home = tmp_path / "runs"
-    grid = replicated(content, 1, 2, defaults=QUICK | {"max_rows": 20, "tune": True})
+    grid = replicated(content, 1, 2, defaults=QUICK | {"max_rows": 20, "holdout_from_train": True})
     assert compare(grid, home) == 0
     assert "share most or all of their training rows" not in capsys.readouterr().err
     teachers = [r for r in read_json(home / "results.json")["records"] if r["role"] == "teacher"]
@@ -270,7 +270,7 @@ def test_a_tuned_grid_chooses_its_epochs_on_rows_that_are_not_reported(content, 
     told = {}
     for tune in (True, False):
         home = tmp_path / str(tune)
-        assert compare(grid | {"tasks": {"mood": files | {"tune": tune}}}, home) == 0
+        assert compare(grid | {"tasks": {"mood": files | {"holdout_from_train": tune}}}, home) == 0
         told[tune] = read_json(home / "results.json")["records"]
         assert [r["epoch_chosen_on_reported_rows"] for r in told[tune]] == [not tune] * 2
     assert all(r["in_domain"] == files["validation"] and r["sets"][r["in_domain"]]["rows"] == 12 for r in told[True])
@@ -283,7 +283,7 @@ def test_a_tuned_grid_chooses_its_epochs_on_rows_that_are_not_reported(content, 
 def test_tuning_sees_nothing_that_is_reported(content, given):
     files = content["tasks"]["mood"] | given
     reported = load_dataset(DataConfig(**files), DataLocation())
-    tuned = load_dataset(DataConfig(**files, tune=True), DataLocation())
+    tuned = load_dataset(DataConfig(**files, holdout_from_train=True), DataLocation())
     kept = {*tuned.splits["train"].texts, *tuned.splits["validation"].texts}
     assert tuned.splits.keys() == {"train", "validation"}
     assert kept == {*reported.splits["train"].texts}

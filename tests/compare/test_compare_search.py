@@ -17,7 +17,7 @@ pytest.importorskip("optuna")
 
 from demiglace.compare import search
 
-RANGES = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}, "method_options.temperature": [1, 5]}
+RANGES = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "method_options.temperature": [1, 5]}
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ def test_every_method_gets_its_trials_and_the_grid_its_best_options(searched, wh
         found = [read_manifest(t) for t in trials_of(home, method)]
         assert len(found) == 3
         assert best["value"] == max(m["metrics"]["validation"]["accuracy"] for m in found)
-        assert all(m["rows"].keys() == {"train", "validation"} and m["config"]["tune"] for m in found)
+        assert all(m["rows"].keys() == {"train", "validation"} and m["config"]["holdout_from_train"] for m in found)
         assert [t.name for t in trials_of(home, method) if (t / "model").exists()] == [f"trial-{best['trial']}"]
         config = read_manifest(home / record["run"])["config"]
-        assert config["lr"] == best["options"]["lr"] and not config["tune"]
+        assert config["learning_rate"] == best["options"]["learning_rate"] and not config["holdout_from_train"]
         assert config["method_options"] == ({"temperature": best["options"]["method_options.temperature"]}
                                             if method == "vanilla-kd" else {})  # fmt: skip
     before = made(home)
@@ -108,7 +108,10 @@ def test_each_search_has_a_database_of_its_own(whole):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"search": {"trials": 3, "ranges": RANGES | {"lr": [1e-3, 2e-3]}}}, "none/search was begun as another search"),
+        (
+            {"search": {"trials": 3, "ranges": RANGES | {"learning_rate": [1e-3, 2e-3]}}},
+            "none/search was begun as another search",
+        ),
         ({"search": {"trials": 2, "ranges": RANGES}}, "trials: 3 there, 2 now"),
         ({"defaults": QUICK | {"weight_decay": 0.1}}, "weight_decay: 0.01 there, 0.1 now"),
         (
@@ -128,7 +131,7 @@ def test_another_search_is_refused_before_anything_runs(sections, message, searc
 
 def test_trials_can_grow_once_no_run_has_the_best_of_fewer(content, tmp_path):
     home, grid = tmp_path / "runs", content | {"methods": {"none": {}}, "controls": False, "seeds": [0]}
-    few, more = (grid | {"search": {"trials": n, "ranges": {"lr": RANGES["lr"]}}} for n in (1, 2))
+    few, more = (grid | {"search": {"trials": n, "ranges": {"learning_rate": RANGES["learning_rate"]}}} for n in (1, 2))
     assert compare(few, home, search="optuna") == 0
     assert compare(more, home, search="optuna") == 2
     for run in (home / "mood/half/none").glob("seed-0*"):

@@ -13,7 +13,7 @@ from demiglace.errors import ConfigError
 from demiglace.results.contrasts import Contrast
 
 PAIR = {"method": "vanilla-kd", "control": "none"}
-SEARCH = {"trials": 4, "ranges": {"lr": {"low": 1e-5, "high": 5e-4, "log": True}}}
+SEARCH = {"trials": 4, "ranges": {"learning_rate": {"low": 1e-5, "high": 5e-4, "log": True}}}
 
 
 def changed(content: dict, **sections) -> dict:
@@ -37,19 +37,22 @@ def changed(content: dict, **sections) -> dict:
         ({"methods": {"none": {}}}, "vanilla-kd missing"),
         ({"methods": {"none": {"method": "pkd"}, "vanilla-kd": {}}}, "none missing"),
         ({"methods": {"rail": {}}}, "methods.rail: unknown method 'rail'; did you mean 'rail-"),
-        ({"axes": {"lrr": [1]}}, "axes: unknown option 'lrr'; did you mean 'lr'"),
+        ({"axes": {"lrr": [1]}}, "axes: unknown option 'lrr'; did you mean 'learning_rate'"),
         ({"axes": {"method_options.temprature": [1]}}, "did you mean 'method_options.temperature'"),
         ({"axes": {"layers": [2, 3]}}, "axes: layers cannot be an axis; give its values in `students`"),
         ({"axes": {"strategy": ["top", "bottom"]}}, "give its values in `students`"),
         ({"axes": {"keep": [[0, 1], [2, 3]]}}, "give its values in `students`"),
         ({"axes": {"teacher.lr": [1e-4, 1e-3]}}, "axes: teacher.lr cannot be an axis; give its values in `tasks`"),
         ({"axes": {"suite_rows": [10, 20]}}, "give its values in `tasks`"),
-        ({"axes": {"tune": [True, False]}}, "give its values in `tasks`"),
+        ({"axes": {"holdout_from_train": [True, False]}}, "give its values in `tasks`"),
         ({"axes": {"method": ["pkd", "none"]}}, "give its values in `methods`"),
         ({"axes": {"seed": [1, 2]}}, "give its values in `seeds`"),
-        ({"methods": {"none": {"tune": True}, "vanilla-kd": {}}}, "methods.none: unknown option 'tune'"),
-        ({"axes": {"lr": 1e-4}}, "axes.lr was given 0.0001; expected a list"),
-        ({"axes": {"lr": [1e-4, 1e-4]}}, "expected a list of different values"),
+        (
+            {"methods": {"none": {"holdout_from_train": True}, "vanilla-kd": {}}},
+            "methods.none: unknown option 'holdout_from_train'",
+        ),
+        ({"axes": {"learning_rate": 1e-4}}, "axes.learning_rate was given 0.0001; expected a list"),
+        ({"axes": {"learning_rate": [1e-4, 1e-4]}}, "expected a list of different values"),
         (
             {"primary": [PAIR | {"method": "vanila-kd"}]},
             "entry 1: unknown method of this grid 'vanila-kd'; did you mean",
@@ -82,8 +85,8 @@ def changed(content: dict, **sections) -> dict:
         ({"seeds": []}, "expected a list of at least one"),
         ({"teacher": {"run": "x", "epochs": 3}}, "teacher: epochs for x, a finished teacher"),
         (
-            {"teacher": {"run": "x"}, "tasks": {"sst2": {"teacher": {"lr": 0.1}}}},
-            "tasks.sst2.teacher: lr for x, a finished teacher",
+            {"teacher": {"run": "x"}, "tasks": {"sst2": {"teacher": {"learning_rate": 0.1}}}},
+            "tasks.sst2.teacher: learning_rate for a teacher that is there already, x",
         ),
         ({"teachers": {"sst3": "x"}}, "teachers: unknown task of this grid 'sst3'"),
         ({"evaluate": {"set": []}}, "evaluate: unknown option 'set'; did you mean 'sets'"),
@@ -96,13 +99,13 @@ def changed(content: dict, **sections) -> dict:
         ({"export": {"quantise": "int8"}}, "did you mean 'quantize'"),
         ({"search": {"trials": 3}}, "search: --ranges must be given"),
         ({"search": SEARCH | {"ranges": {"lrs": [1]}}}, "search: unknown option 'lrs'"),
-        ({"search": SEARCH | {"ranges": {"lr": {"low": 2, "high": 1}}}}, "low must be below high"),
-        ({"search": SEARCH | {"ranges": {"lr": {"low": 0, "high": 1, "log": True}}}}, "above 0 with `log`"),
-        ({"search": SEARCH | {"ranges": {"lr": 3}}}, "expected a list of values"),
-        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected integers as `low`"),
+        ({"search": SEARCH | {"ranges": {"learning_rate": {"low": 2, "high": 1}}}}, "low must be below high"),
+        ({"search": SEARCH | {"ranges": {"learning_rate": {"low": 0, "high": 1, "log": True}}}}, "above 0 with `log`"),
+        ({"search": SEARCH | {"ranges": {"learning_rate": 3}}}, "expected a list of values"),
+        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected whole numbers as ends"),
         ({"search": SEARCH | {"per": ["method"]}}, "unknown part of a grid in `per`"),
         ({"search": SEARCH | {"trials": 0}}, "--trials was given 0"),
-        ({"search": SEARCH, "axes": {"lr": [1]}}, "lr: both an axis and a range"),
+        ({"search": SEARCH, "axes": {"learning_rate": [1]}}, "learning_rate: both an axis and a range"),
         ({"skip": {"haf": ["none"]}}, "skip: unknown task or student 'haf'; did you mean 'half'"),
         ({"skip": {"half": ["rial-kd-l"]}}, "skip.half: unknown method of this grid 'rial-kd-l'"),
         ({"skip": {"half": "none"}}, "skip.half: none is a control"),
@@ -159,12 +162,12 @@ def test_controls_can_be_waived(content):
 
 
 def test_every_combination_is_a_cell(content):
-    axes = {"lr": [1e-4, 5e-5], "method_options.temperature": [1, 2]}
+    axes = {"learning_rate": [1e-4, 5e-5], "method_options.temperature": [1, 2]}
     grid = parse_grid(changed(content, students={"half": {"layers": 2}, "third": {"layers": 1}}, axes=axes))
     paths = [cell.path for cell in cells(grid)]
     assert len(paths) == len(set(paths)) == 2 * (2 + 2 * 2)  # none has no temperature
-    assert "mood/half/none/lr=0.0001" in paths
-    assert "mood/third/vanilla-kd/lr=5e-05/temperature=2" in paths
+    assert "mood/half/none/learning_rate=0.0001" in paths
+    assert "mood/third/vanilla-kd/learning_rate=5e-05/temperature=2" in paths
     assert skipped_names(grid) == {"none": ["method_options.temperature"]}
     assert len(student_runs(grid)) == 2 * len(paths)
 
@@ -196,7 +199,7 @@ def test_the_nearer_option_wins(content):
     axes = {"method_options.temperature": [9]}
     grid = parse_grid(changed(content, methods=methods, tasks=tasks, axes=axes))
     none, kd = cells(grid)
-    assert (none.options["epochs"], none.options["batch_size"], none.options["lr"]) == (5, 4, 2e-3)
+    assert (none.options["epochs"], none.options["batch_size"], none.options["learning_rate"]) == (5, 4, 2e-3)
     assert kd.options["epochs"] == 7
     assert kd.options["method_options"] == {"temperature": 9, "kd_weight": 0.5}
     assert grid.methods["vanilla-kd"]["method_options"]["temperature"] == 3
@@ -209,16 +212,16 @@ def test_a_label_stands_for_a_method_and_a_task(content):
 
 
 def test_a_teacher_shares_the_rows_and_nothing_else(content):
-    tasks = {"sst2": {"max_rows": 10, "epochs": 9, "teacher": {"lr": 0.5}}, "mrpc": {}}
+    tasks = {"sst2": {"max_rows": 10, "epochs": 9, "teacher": {"learning_rate": 0.5}}, "mrpc": {}}
     defaults = {"max_length": 64, "epochs": 3}
     grid = parse_grid(changed(content, tasks=tasks, defaults=defaults, teachers={"mrpc": "ready"}))
     sst2 = teacher_options(grid, "sst2")
     assert (sst2["data"], sst2["max_rows"], sst2["max_length"]) == ("sst2", 10, 64)
-    assert (sst2["epochs"], sst2["lr"]) == (1, 0.5)
+    assert (sst2["epochs"], sst2["learning_rate"]) == (1, 0.5)
     assert teacher_options(grid, "mrpc")["run"] == "ready"
-    tasks = {"sst2": {"teacher": {"model": "m", "lr": 0.5}}, "mrpc": {}}
+    tasks = {"sst2": {"teacher": {"model": "m", "learning_rate": 0.5}}, "mrpc": {}}
     grid = parse_grid(changed(content, tasks=tasks, teacher={"run": "ready", "max_length": 32}))
-    assert teacher_options(grid, "sst2") == {"data": "sst2", "max_length": 32, "model": "m", "lr": 0.5}
+    assert teacher_options(grid, "sst2") == {"data": "sst2", "max_length": 32, "model": "m", "learning_rate": 0.5}
     assert teacher_options(grid, "mrpc")["run"] == "ready"
 
 
@@ -231,19 +234,22 @@ def test_shards_are_parts_of_the_whole(content, count):
 
 
 def test_values_with_a_dot_go_into_the_method(content):
-    options = {"lr": 1, "method_options": {"u": 3}}
-    assert with_values(options, {"lr": 2, "method_options.t": 4}) == {"lr": 2, "method_options": {"u": 3, "t": 4}}
-    assert options == {"lr": 1, "method_options": {"u": 3}}
+    options = {"learning_rate": 1, "method_options": {"u": 3}}
+    assert with_values(options, {"learning_rate": 2, "method_options.t": 4}) == {
+        "learning_rate": 2,
+        "method_options": {"u": 3, "t": 4},
+    }
+    assert options == {"learning_rate": 1, "method_options": {"u": 3}}
 
 
 def test_values_that_would_share_a_directory_are_refused(content):
-    grid = parse_grid(changed(content, axes={"lr": [0.1234567, 0.12345671]}))
-    with pytest.raises(ConfigError, match=r"several cells have the directory mood/half/none/lr=0\.123457"):
+    grid = parse_grid(changed(content, axes={"learning_rate": [0.1234567, 0.12345671]}))
+    with pytest.raises(ConfigError, match=r"several cells would lie at mood/half/none/learning_rate=0\.123457"):
         cells(grid)
 
 
 LISTS = {"epochs": (3, 5, 8), "method_options.temperature": (1, 2, 5)}
-LEARNING_RATE = {"lr": Range(1e-5, 1e-3, log=True)}
+LEARNING_RATE = {"learning_rate": Range(1e-5, 1e-3, log=True)}
 
 
 def test_no_trial_is_repeated_and_enough_trials_are_the_full_grid():
@@ -258,9 +264,9 @@ def test_no_trial_is_repeated_and_enough_trials_are_the_full_grid():
 @pytest.mark.parametrize("count", [9, 12, 20])
 def test_trials_cover_every_range_and_confound_none(count):
     found = trial_options(LEARNING_RATE | LISTS, count)
-    assert len({o["lr"] for o in found}) == count
-    assert all(1e-5 <= o["lr"] <= 1e-3 for o in found)
-    shares = np.log(np.array([o["lr"] for o in found]) / 1e-5) / np.log(100)
+    assert len({o["learning_rate"] for o in found}) == count
+    assert all(1e-5 <= o["learning_rate"] <= 1e-3 for o in found)
+    shares = np.log(np.array([o["learning_rate"] for o in found]) / 1e-5) / np.log(100)
     assert np.histogram(shares, 3, (0, 1))[0].min() >= count // 3 - 1
     for name, values in LISTS.items():
         counts = [sum(o[name] == v for o in found) for v in values]
@@ -287,11 +293,11 @@ def test_a_method_has_no_more_trials_than_its_ranges_have_combinations(content, 
 
 
 def test_ranges(content):
-    ranges = {"lr": {"low": 1e-5, "high": 1e-3}, "batch_size": {"low": 4, "high": 8}, "epochs": [1, 2]}
+    ranges = {"learning_rate": {"low": 1e-5, "high": 1e-3}, "batch_size": {"low": 4, "high": 8}, "epochs": [1, 2]}
     ranges |= {"method_options.temperature": {"low": 1, "high": 10}}
     search = parse_grid(changed(content, search={"trials": 2, "ranges": ranges})).search
     assert search.ranges == {
-        "lr": Range(1e-5, 1e-3),
+        "learning_rate": Range(1e-5, 1e-3),
         "batch_size": Range(4, 8, whole=True),
         "epochs": (1, 2),
         "method_options.temperature": Range(1, 10),

@@ -13,7 +13,7 @@ from demiglace.compare.job_graph import build_job_graph
 from demiglace.costs.estimate import Speed
 
 HOME = Path("nowhere")
-RANGES = {"lr": {"low": 1e-5, "high": 5e-4}}
+RANGES = {"learning_rate": {"low": 1e-5, "high": 5e-4}}
 
 
 @pytest.fixture(autouse=True)

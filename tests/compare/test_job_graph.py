@@ -21,7 +21,7 @@ from demiglace.runs.directory import open_run
 from demiglace.runs.files import write_json
 
 HOME = Path("runs")
-RANGES = {"lr": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}
+RANGES = {"learning_rate": {"low": 1e-5, "high": 5e-4}, "method_options.temperature": [1, 2]}
 
 
 def graph_of(content, **options):
@@ -86,7 +86,7 @@ def test_a_search_reads_nothing_of_a_reported_replicate(content):
     assert_in_order(graph)
     for job in (s for s in graph.jobs if s.stage == "search"):
         config = config_of(job, HOME)
-        assert (config.source.data_seed, config.training.seed, config.source.tune) == (0, 0, True)
+        assert (config.source.data_seed, config.training.seed, config.source.holdout_from_train) == (0, 0, True)
         assert (
             config.teacher == "runs/mood/teacher/replicate-0" and config.student == "runs/mood/half/start/replicate-0"
         )
@@ -138,13 +138,13 @@ def test_students_are_evaluated_on_rows_as_long_as_their_training_rows(content):
 
 
 def test_a_length_that_was_searched_for_holds_for_the_evaluation_and_the_export_too(content, tmp_path):
-    search = {"trials": 1, "ranges": {"max_length": [16, 32], "lr": [1e-3, 2e-3]}}
+    search = {"trials": 1, "ranges": {"max_length": [16, 32], "learning_rate": [1e-3, 2e-3]}}
     graph = build_job_graph(parse_grid(content | {"search": search, "export": {}}), tmp_path, searching=True)
-    write_best(tmp_path, "mood/half/none/search", options={"max_length": 16, "lr": 2e-3})
+    write_best(tmp_path, "mood/half/none/search", options={"max_length": 16, "learning_rate": 2e-3})
     ends = ("", ".evaluation", ".export")
     run, evaluation, export = (config_of(graph.job(f"mood/half/none/seed-0{end}"), tmp_path) for end in ends)
     assert run.source.max_length == evaluation.max_length == export.max_length == 16
-    assert run.training.lr == 2e-3
+    assert run.training.learning_rate == 2e-3
 
 
 def test_a_length_that_the_grid_gives_an_export_stands_above_the_search(content, tmp_path):
@@ -157,12 +157,14 @@ def test_a_length_that_the_grid_gives_an_export_stands_above_the_search(content,
 
 
 def test_rows_held_out_for_tuning_are_held_out_from_the_teacher_too(content):
-    tasks = {"mood": {**content["tasks"]["mood"], "tune": True}, "sst2": {}}
+    tasks = {"mood": {**content["tasks"]["mood"], "holdout_from_train": True}, "sst2": {}}
     graph = graph_of(content | {"tasks": tasks})
-    tuned = {s.key for s in graph.jobs if s.options.get("tune")}
+    tuned = {s.key for s in graph.jobs if s.options.get("holdout_from_train")}
     assert tuned == {s.key for s in graph.jobs if s.task == "mood" and s.stage in ("finetune", "distill")}
-    everywhere = graph_of(content | {"defaults": {"tune": True}})
-    assert [s.options.get("tune") for s in everywhere.jobs if s.stage in ("finetune", "distill")] == [True] * 5
+    everywhere = graph_of(content | {"defaults": {"holdout_from_train": True}})
+    assert [s.options.get("holdout_from_train") for s in everywhere.jobs if s.stage in ("finetune", "distill")] == [
+        True
+    ] * 5
     validate_jobs(everywhere)
 
 
@@ -188,11 +190,11 @@ def test_every_method_has_a_search_of_the_same_budget(content):
     searches = {s.key: s for s in graph.jobs if s.stage == "search"}
     assert searches.keys() == {"mood/half/none/search", "mood/half/vanilla-kd/search"}
     assert {s.trials for s in searches.values()} == {5}
-    assert list(searches["mood/half/none/search"].ranges) == ["lr"]
-    assert all(s.options["tune"] is True for s in searches.values())
+    assert list(searches["mood/half/none/search"].ranges) == ["learning_rate"]
+    assert all(s.options["holdout_from_train"] is True for s in searches.values())
     run = graph.job("mood/half/none/seed-1")
     assert run.search == "mood/half/none/search" and run.search in run.depends_on
-    assert "tune" not in run.options
+    assert "holdout_from_train" not in run.options
     assert_in_order(graph)
 
 
@@ -242,7 +244,7 @@ def test_a_failure_is_told_whole_and_of_a_fault_of_ours_the_last_line(content, t
 
 
 def test_axes_are_no_part_of_a_search(content):
-    search = {"trials": 2, "ranges": {"lr": [1e-4, 1e-3]}}
+    search = {"trials": 2, "ranges": {"learning_rate": [1e-4, 1e-3]}}
     graph = graph_of(content | {"search": search, "axes": {"epochs": [4, 5]}}, searching=True)
     assert graph.job("mood/half/none/search").options["epochs"] == 1
     assert graph.job("mood/half/none/epochs=5/seed-0").search == "mood/half/none/search"
@@ -251,7 +253,7 @@ def test_axes_are_no_part_of_a_search(content):
 @pytest.mark.parametrize(
     ("sections", "error", "message"),
     [
-        ({"defaults": {"lr": -1}}, ConfigError, "mood/half/none/seed-0: --lr was given -1"),
+        ({"defaults": {"learning_rate": -1}}, ConfigError, "mood/half/none/seed-0: --learning-rate was given -1"),
         ({"methods": {"none": {}, "vanilla-kd": {"method_options": {"tau": 1}}}}, ConfigError, "unknown option 'tau'"),
         ({"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 3}}}, ConfigError, "Give --epochs 4 or more"),
         ({"students": {"half": {"layers": 0}}}, ConfigError, "mood/half/start: --layers was given 0"),
@@ -376,13 +378,15 @@ def test_the_searches_of_earlier_versions_stand_unless_their_ranges_or_trials_ch
         return graph.job("mood/half/none/search")
 
     there = {"low": 1e-5, "high": 5e-4, "log": False, "whole": False}
-    write_best(tmp_path, "mood/half/none/search", trials=3, options={"lr": 1e-4}, ranges={"lr": there})
+    write_best(
+        tmp_path, "mood/half/none/search", trials=3, options={"learning_rate": 1e-4}, ranges={"learning_rate": there}
+    )
     assert is_done(job(), tmp_path)
     assert not is_done(job(trials=4), tmp_path)
     with pytest.raises(RunError, match="trials: 3 there, 2 now"):
         is_done(job(trials=2), tmp_path)
     with pytest.raises(RunError, match=r"ranges: .*'high': 0.0005.* there, .*'high': 0.001.* now"):
-        is_done(job(ranges={"lr": {"low": 1e-5, "high": 1e-3}}), tmp_path)
+        is_done(job(ranges={"learning_rate": {"low": 1e-5, "high": 1e-3}}), tmp_path)
 
 
 def test_runs_of_no_search_are_not_searched_for_afterwards(content, tmp_path):

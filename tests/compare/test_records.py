@@ -27,7 +27,7 @@ def record_of(content: dict, home: Path, role: str = "student") -> dict[str, Any
 
 CHOSEN = [
     ({"data": "sst2"}, ("train", "validation"), True),  # as CoLA, RTE, QNLI, QQP and MNLI
-    ({"data": "sst2", "tune": True}, ("train", "validation"), False),
+    ({"data": "sst2", "holdout_from_train": True}, ("train", "validation"), False),
     ({"data": "mrpc"}, ("train", "validation", "test"), False),
     ({"data": "a.csv", "test": "c.csv"}, ("train", "validation", "test"), False),
     ({"data": "a.csv", "validation": "b.csv"}, ("train", "validation"), True),
@@ -40,7 +40,7 @@ CHOSEN = [
 @pytest.mark.parametrize("role", ["student", "teacher"])
 @pytest.mark.parametrize(("task", "splits", "chosen"), CHOSEN)
 def test_whether_the_reported_rows_chose_the_epoch(role, task, splits, chosen, content, tmp_path):
-    config = {"validation": None, "test": None, "tune": False} | task
+    config = {"validation": None, "test": None, "holdout_from_train": False} | task
     key = RUN if role == "student" else "mood/teacher"
     write_manifest(tmp_path, key, config=config, rows=dict.fromkeys(splits, 9))
     assert record_of(content | {"tasks": {"mood": task}}, tmp_path, role)["epoch_chosen_on_reported_rows"] is chosen
@@ -48,7 +48,7 @@ def test_whether_the_reported_rows_chose_the_epoch(role, task, splits, chosen, c
 
 def test_a_ready_teacher_of_other_rows_has_not_seen_those_that_are_reported(content, tmp_path):
     for name, data in {"same": "sst2", "other": "imdb"}.items():
-        config = {"data": data, "validation": None, "test": None, "tune": False}
+        config = {"data": data, "validation": None, "test": None, "holdout_from_train": False}
         write_manifest(tmp_path, name, config=config, rows={"train": 9, "validation": 9})
     found = {}
     for name in ("same", "other", "bare"):

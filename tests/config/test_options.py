@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,6 +230,7 @@ def stage(config: Outer) -> Path:
 def test_a_stage_takes_options_or_a_config():
     assert stage(model="m", output="out", epochs=2) == Path("out/2")
     assert stage(Outer("m", Path("out"))) == Path("out/3")
+    assert stage("m", output="out") == stage(model="m", output=Path("out")) == Path("out/3")
     assert stage.__doc__ == "Return what it was given."
 
 
@@ -242,9 +244,13 @@ def test_a_stage_shows_its_options():
 
 
 def test_a_stage_refuses_what_is_no_config_of_its_own():
-    for call in (lambda: stage("m"), lambda: stage(Inner()), lambda: stage(made(), epochs=2)):
+    for call in (lambda: stage(3), lambda: stage(Inner()), lambda: stage(made(), epochs=2)):
         with pytest.raises(ConfigError, match=r"stage\(\) takes its options as keyword arguments, or one Outer"):
             call()
+    with pytest.raises(ConfigError, match="model was given twice"):
+        stage("m", model="m", output="out")
+    with pytest.raises(ConfigError, match=r"--label was given an object of the type types\.SimpleNamespace; expected"):
+        stage("m", output="out", label=types.SimpleNamespace(rows=range(9)))
     with pytest.raises(ConfigError, match="--epochs was given 0"):
         stage(replace(made(), epochs=0))
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):

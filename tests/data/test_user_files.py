@@ -286,7 +286,7 @@ def test_rows_that_results_are_told_of_do_not_come_back_without_labels(tmp_path:
 
     more = csv(tmp_path, "more.csv", [(f"row {i}",) for i in range(40)], "text")
     reported = {"validation": file("v.csv", range(20, 25)), "test": file("t.csv", range(25, 30))}
-    config = DataConfig(data=file("train.csv", range(20)), unlabelled=(more,), tune=True, **reported)
+    config = DataConfig(data=file("train.csv", range(20)), unlabelled=(more,), holdout_from_train=True, **reported)
     dataset = load_dataset(config, DataLocation())
     assert dataset.splits.keys() == {"train", "validation"}
     assert list(load_unlabelled(config, dataset).texts) == [f"row {i}" for i in range(30, 40)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from demiglace import evaluate
+from demiglace.cli import main
 from demiglace.commands.evaluate import results_table
 from demiglace.data.rows.schema import Split
 from demiglace.data.tokenize import tokenize
@@ -44,8 +45,10 @@ def test_several_sets_at_once(model, tmp_path, capsys):
     expected = np.mean([p == y for p, y in zip(predicted, LABELS, strict=True)])
     assert sets[str(first)]["metrics"]["accuracy"] == pytest.approx(expected)
     assert "agreement" not in sets[str(first)]
-    shown = capsys.readouterr().err
-    assert "accuracy" in shown and "macro-F1" in shown and "a.csv" in shown
+    assert run.metrics[str(first)]["accuracy"] == sets[str(first)]["metrics"]["accuracy"]
+    shown = run.summary()
+    assert "accuracy" in shown and "macro-F1" in shown and "a.csv" in shown and shown.endswith(str(run.path))
+    assert capsys.readouterr().out == ""
 
 
 def test_logits_and_labels_are_kept_in_the_order_of_the_rows(model, tmp_path):
@@ -156,6 +159,18 @@ def test_table_has_a_place_for_every_metric():
     drawn = results_table(
         {"a": {"rows": 1, "metrics": {"accuracy": 0.5}}, "b": {"rows": 2, "metrics": {"f1": 1.0}, "agreement": 0.5}}
     )
-    assert [c.header for c in drawn.columns] == ["set", "rows", "accuracy", "F1", "agreement with the teacher"]
-    cells = [[str(cell) for cell in c.cells] for c in drawn.columns]
-    assert cells[2:] == [["0.5000", "–"], ["–", "1.0000"], ["–", "0.5000"]]
+    assert drawn.columns == ("set", "rows", "accuracy", "F1", "agreement with the teacher")
+    assert [row[2:] for row in drawn.rows] == [("0.5000", "–", "–"), ("–", "1.0000", "0.5000")]
+
+
+def test_without_an_output_the_results_are_only_printed(model, tmp_path, capsys, monkeypatch):
+    rows = write_rows(tmp_path / "rows.csv")
+    monkeypatch.chdir(tmp_path)
+    there = sorted(tmp_path.iterdir())
+    kept = evaluate(model, data=str(rows), output=tmp_path / "run").metrics[str(rows)]
+    assert main(["evaluate", str(model), "--data", str(rows), "--json", "--quiet"]) == 0
+    out, _ = capsys.readouterr()
+    assert json.loads(out) == {"path": None, "metrics": {str(rows): kept}}
+    assert sorted(tmp_path.iterdir()) == sorted([*there, tmp_path / "run"])
+    with pytest.raises(TypeError, match="nothing was written"):
+        evaluate(model, data=str(rows)) / "manifest.json"

@@ -87,8 +87,9 @@ def test_the_whole_way(source, tmp_path, capsys):
     assert found["PyTorch teacher"]["label_agreement"] is None
     for artefact in found.values():
         assert artefact["peak_memory_mb"] > 0 and set(artefact["latency_ms"]) == {"1", "32"}
-    shown = capsys.readouterr().err
+    shown = run.summary()
     assert "10 real rows" in shown and "ONNX int8" in shown
+    capsys.readouterr()
     before = (run / "manifest.json").read_bytes()
     export(**call)
     assert "up to date" in capsys.readouterr().err and (run / "manifest.json").read_bytes() == before

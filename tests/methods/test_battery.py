@@ -127,7 +127,7 @@ def test_overfits_eight_rows(
         return {}
 
     objective.zero_grad()
-    settings = {"epochs": epochs, "lr": 3e-3, "warmup": 0.0, "checkpoint_seconds": 1e9}
+    settings = {"epochs": epochs, "learning_rate": 3e-3, "warmup_ratio": 0.0, "checkpoint_seconds": 1e9}
     monkeypatch.setattr(loop, "save_checkpoint", lambda *_: None)  # they would take half of the time
     make_loop(tmp_path, objective, source, examples, ModelSelection(at_the_end_of_a_phase), **settings).run()
     assert len(after) == len(before)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from demiglace.compare.cells import has_option
 
 import demiglace
 from demiglace.cli import main
 from demiglace.compare.grid import parse_grid
+from demiglace.compare.grid_cells import has_option
 from demiglace.config.commands import DistillConfig
 from demiglace.config.options import option
 from demiglace.errors import ConfigError, RunError

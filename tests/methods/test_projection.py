@@ -97,7 +97,7 @@ def test_a_narrow_student_is_fitted_once_and_resumes_with_the_fit(method: str, t
     def loop(directory: Path):
         teacher = tiny_model("bert", num_layers=6, num_labels=CLASSES)
         objective, source = objective_of(method, {}, teacher, narrow_student())
-        return make_loop(directory, objective, source, random_examples(24), epochs=4, lr=1e-3)
+        return make_loop(directory, objective, source, random_examples(24), epochs=4, learning_rate=1e-3)
 
     whole = loop(tmp_path / "whole")
     unfitted, _ = objective_of(method, {}, tiny_model("bert", num_layers=6, num_labels=CLASSES), narrow_student())

@@ -136,7 +136,7 @@ def test_a_command_keeps_mappings_lists_and_none(tmp_path: Path) -> None:
     import shlex
 
     given = {
-        "teacher": "t", "data": "a b.csv", "keep": (0, 2), "dropout": None, "lr": 3e-5, "allow_pickle": True,
+        "teacher": "t", "data": "a b.csv", "keep": (0, 2), "dropout": None, "learning_rate": 3e-5, "allow_pickle": True,
         "text_columns": ("first", "second"), "method_options": {"sampling": "step", "size": 64, "final": True},
     }  # fmt: skip
     run = write_training(tmp_path / "run", "distill", given, 0.9)

@@ -15,7 +15,7 @@ from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import atomic_write, fingerprint, read_json, write_atomically, write_json
 
-CONFIG = {"lr": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
+CONFIG = {"learning_rate": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
 INPUTS = {"teacher": "0123", "data": "4567"}
 
 
@@ -56,11 +56,11 @@ def test_what_a_kill_in_the_first_moment_leaves_is_taken_up(tmp_path):
 def test_another_run_is_refused_and_every_differing_key_named(tmp_path):
     begin(tmp_path)
     (tmp_path / "log.jsonl").touch()
-    other = CONFIG | {"lr": 2e-4, "method_options": {"tau": 4.0}}
+    other = CONFIG | {"learning_rate": 2e-4, "method_options": {"tau": 4.0}}
     with pytest.raises(RunError) as caught:
         begin(tmp_path, other, INPUTS | {"teacher": "89ab"})
     message = str(caught.value)
-    assert "lr: 0.0001 there, 0.0002 now" in message
+    assert "learning_rate: 0.0001 there, 0.0002 now" in message
     assert "method_options.tau: 2.0 there, 4.0 now" in message
     assert "inputs.teacher: '0123' there, '89ab' now" in message
     assert "keep" not in message
@@ -69,9 +69,9 @@ def test_another_run_is_refused_and_every_differing_key_named(tmp_path):
 
 
 def test_a_claim_without_any_work_yields_to_another_run(tmp_path):
-    begin(tmp_path, CONFIG | {"lr": 2e-4})
-    assert begin(tmp_path).config["lr"] == 1e-4
-    assert read_json(tmp_path / "run.json")["config"]["lr"] == 1e-4
+    begin(tmp_path, CONFIG | {"learning_rate": 2e-4})
+    assert begin(tmp_path).config["learning_rate"] == 1e-4
+    assert read_json(tmp_path / "run.json")["config"]["learning_rate"] == 1e-4
 
 
 def test_a_directory_of_other_files_is_refused_and_left_alone(tmp_path):
@@ -198,3 +198,17 @@ def test_the_fingerprint_is_of_names_and_contents_in_any_order(tmp_path):
 def test_versions_and_machine_say_what_ran():
     assert versions()["torch"].startswith("2.")
     assert {"processor", "cores", "memory_gib", "system", "python"} == machine().keys()
+
+
+def test_a_run_of_the_earlier_version_is_read_under_the_names_of_now(tmp_path):
+    old = CONFIG | {"clip": 1.0, "tune": False}
+    old["lr"] = old.pop("learning_rate")
+    write_json(tmp_path / "run.json", {"format": 1, "stage": "distill", "config": old, "inputs": INPUTS})
+    (tmp_path / "log.jsonl").touch()
+    now = CONFIG | {"max_grad_norm": 1.0, "holdout_from_train": False}
+    with pytest.raises(RunError, match=r"differs in:\n  learning_rate: 0.0001 there, 0.0002 now\n"):
+        begin(tmp_path, now | {"learning_rate": 2e-4})
+    begin(tmp_path, now).finish()
+    write_json(tmp_path / "manifest.json", read_json(tmp_path / "run.json"))
+    assert read_manifest(tmp_path)["config"] == json.loads(json.dumps(now, default=str))
+    assert begin(tmp_path, now).complete

@@ -169,7 +169,7 @@ def test_divergence_names_step_and_rows_and_keeps_the_last_good_state(tmp_path: 
         return (loss * float("nan"), terms) if loop.state.step == 6 else (loss, terms)  # the seventh step
 
     objective.forward = poisoned
-    with pytest.raises(DivergedError, match=r"step 7 has loss nan .*rows\.csv:\d+.*lower --lr"):
+    with pytest.raises(DivergedError, match=r"step 7 has loss nan .*rows\.csv:\d+.*lower --learning-rate"):
         loop.run()
     tensors, position = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
     assert position["step"] == 6  # six steps were done when the seventh failed
@@ -221,7 +221,7 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytes
 
 def test_unknown_tracker_is_suggested(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
-        make_accelerator(TrainConfig(track=("tensorbord",)), tmp_path, {})
+        make_accelerator(TrainConfig(report_to=("tensorbord",)), tmp_path, {})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -10,25 +10,30 @@ from demiglace.training.schedule import TrainingSchedule, check_phases, phase_en
 
 
 def test_learning_rate_rises_and_falls() -> None:
-    table = TrainingSchedule.of(TrainConfig(epochs=1, lr=1.0, warmup=0.1), (1.0,), 100)
+    table = TrainingSchedule.of(TrainConfig(epochs=1, learning_rate=1.0, warmup_ratio=0.1), (1.0,), 100)
     rates = [table.learning_rate(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10] == pytest.approx(1.0)
     assert np.all(np.diff(rates[10:]) < 0)
     assert 0 < rates[-1] < 0.02
-    assert TrainingSchedule.of(TrainConfig(epochs=1, lr=1.0, warmup=0.0), (1.0,), 100).learning_rate(0) == 1.0
+    assert (
+        TrainingSchedule.of(TrainConfig(epochs=1, learning_rate=1.0, warmup_ratio=0.0), (1.0,), 100).learning_rate(0)
+        == 1.0
+    )
 
 
 def test_a_constant_learning_rate_stays_at_its_peak_after_the_warm_up() -> None:
-    table = TrainingSchedule.of(TrainConfig(epochs=2, lr=0.5, warmup=0.1, lr_scheduler="constant"), (1, 1), 50)
+    table = TrainingSchedule.of(
+        TrainConfig(epochs=2, learning_rate=0.5, warmup_ratio=0.1, lr_scheduler="constant"), (1, 1), 50
+    )
     rates = [table.learning_rate(step) for step in range(100)]
     rise = pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert rates[:5] == rise and rates[50:55] == rise  # each phase has its warm-up
     assert set(rates[5:50] + rates[55:]) == {0.5}
 
 
-def test_every_phase_has_its_own_learning_rate_schedule() -> None:
-    table = TrainingSchedule.of(TrainConfig(epochs=10, lr=1.0, warmup=0.0), (0.7, 0.3), 4)
+def test_every_phase_has_its_own_rise_and_fall() -> None:
+    table = TrainingSchedule.of(TrainConfig(epochs=10, learning_rate=1.0, warmup_ratio=0.0), (0.7, 0.3), 4)
     rates = [table.learning_rate(step) for step in range(table.steps)]
     assert rates[0] == rates[28] == 1.0
     assert rates[27] == pytest.approx(1 / 28)

@@ -75,7 +75,7 @@ def load_rules(given: str, against: Sequence[str] = ()) -> tuple[AnyRule, ...]:
     if not against:
         return rules
     if any(rule.name == Decontamination.name for rule in rules):
-        raise ConfigError(f"--against was given and {given} has a decontamination rule; use one of them.")
+        raise ConfigError(f"--decontaminate-against was given and {given} has a decontamination rule; use one of them.")
     masks = sum(rule.name == Mask.name for rule in rules[-1:])
     cut = len(rules) - masks
     return (*rules[:cut], Decontamination(tuple(against)), *rules[cut:])

@@ -30,7 +30,7 @@ _REMEDIES = {  # beginning of the reason why documents were skipped -> options t
 
 def clean_sources(config: CleanConfig) -> Path | None:
     """Clean the sources and return the run directory; see `demiglace.commands.clean.clean`."""
-    rules = load_rules(config.rules, config.against)
+    rules = load_rules(config.rules, config.decontaminate_against)
     if config.output is None and not config.explain:
         raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
     if config.output is not None:

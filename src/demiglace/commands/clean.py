@@ -1,17 +1,18 @@
 """`demiglace clean`: training text through rules."""
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from demiglace.config.commands import CleanConfig
 from demiglace.config.options import command
 from demiglace.errors import ConfigError
+from demiglace.runs.directory import read_manifest
+from demiglace.runs.result import Result
 
 _LIBRARIES = ("daft", "ftfy", "py3langid", "trafilatura", "fastwarc")
 
 
 @command(CleanConfig)
-def clean(config: CleanConfig) -> Path | None:
+def clean(config: CleanConfig) -> Result | None:
     """Clean documents: shards/ of what is left, ledger/ of what was dropped or changed, cleaning.html to look at.
 
     Returns the run directory; interrupted, the same call goes on. The result does not depend on the number of workers,
@@ -26,4 +27,5 @@ def clean(config: CleanConfig) -> Path | None:
         raise ConfigError("--engine ray needs Ray: pip install 'demiglace[clean,ray]', or leave --engine out.")
     from demiglace.cleaning.sources import clean_sources
 
-    return clean_sources(config)
+    path = clean_sources(config)
+    return None if path is None else Result(path, read_manifest(path)["totals"])

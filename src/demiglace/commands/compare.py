@@ -1,15 +1,15 @@
 """`demiglace compare`: a grid of methods, tasks, students and seeds."""
 
-from pathlib import Path
-
 from demiglace.compare.directory import identity, is_up_to_date
 from demiglace.config.commands import CompareConfig
 from demiglace.config.options import command, read_yaml
 from demiglace.console import say
+from demiglace.runs.files import read_json
+from demiglace.runs.result import Result
 
 
 @command(CompareConfig)
-def compare(config: CompareConfig) -> Path:
+def compare(config: CompareConfig) -> Result:
     """Run every student of a grid, its evaluation and what they share, each once; then summarize them.
 
     Returns the comparison's directory: TASK/…, an ordinary run for each step, results.json (a record for each student
@@ -20,8 +20,7 @@ def compare(config: CompareConfig) -> Path:
     content = read_yaml(config.grid)
     if not config.dry_run and is_up_to_date(config.output, identity(content, config.search)):
         say(f"{config.output} is up to date.")
-        return config.output
+        return Result(config.output, {"records": len(read_json(config.output / "results.json")["records"])})
     from demiglace.compare.run import run_grid  # torch and transformers, which the answer above does without
 
-    run_grid(config, content)
-    return config.output
+    return run_grid(config, content)

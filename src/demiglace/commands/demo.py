@@ -1,9 +1,7 @@
-"""`demiglace demo`: the whole way on real data, from a pre-trained encoder to an exported student and a report."""
+"""`demiglace demo`: compress a classifier on real data, from a pre-trained encoder to an exported student."""
 
 import importlib
 from pathlib import Path
-
-from rich.table import Table
 
 from demiglace.commands.distill import distill
 from demiglace.commands.evaluate import evaluate
@@ -13,24 +11,25 @@ from demiglace.commands.report import report
 from demiglace.commands.truncate import truncate
 from demiglace.config.commands import DemoConfig
 from demiglace.config.options import command
-from demiglace.console import console, say, table
+from demiglace.console import say
 from demiglace.errors import ConfigError
 from demiglace.report.runs.load import collect, summary_rows
+from demiglace.runs.result import Result, ResultTable
 
 _TASK = "banking77"
 _LEARNING_RATE = 2e-4
 
 
 @command(DemoConfig)
-def demo(config: DemoConfig) -> Path:
-    """Fine-tune a teacher on Banking77, distil it into half its layers, hold it against a control, export, report.
+def demo(config: DemoConfig) -> Result:
+    """Fine-tune a teacher on Banking77, distil it into half its layers, compare with a control, export and report.
 
-    Returns the directory of the runs and report.html. Interrupted, the same call goes on; done, it says so. Raises
-    `ConfigError` where the extra `demiglace[demo]` is missing.
+    Returns the tables, and the directory of the runs and report.html. An interrupted demo resumes when the call is
+    repeated. Raises `ConfigError` where the extra `demiglace[demo]` is missing.
     """
     home = Path(config.output)
     teacher, cut, student, control = (home / name for name in ("teacher", "truncated", "student", "control"))
-    recipe = {"data": _TASK, "lr": _LEARNING_RATE, "seed": config.seed}
+    recipe = {"data": _TASK, "learning_rate": _LEARNING_RATE, "seed": config.seed}
     _heading(1, "the teacher: MiniLM, 6 layers, fine-tuned on 77 banking intents")
     finetune(model=_base_model(), output=teacher, epochs=config.teacher_epochs, **recipe)
     _heading(2, f"the student: {config.layers} of its layers")
@@ -56,10 +55,13 @@ def demo(config: DemoConfig) -> Path:
     page = report(
         runs=[*runs, home / "onnx"], output=home / "report.html", title="Banking77: MiniLM in half its layers"
     )
-    for drawn in _tables([*runs, home / "onnx"]):
-        console.print(drawn)
-    _name_files(student, home / "onnx", page)
-    return home
+    files = {
+        "the student, for PyTorch": student / "model",
+        "the student, for the edge": f"{home / 'onnx' / 'model.onnx'} and model.int8.onnx",
+        "the report, for the browser": page.path,
+    }
+    text = "\n".join(f"{what + ':':<30}{file}" for what, file in files.items())
+    return Result(home, {}, _tables([*runs, home / "onnx"]), text)
 
 
 def _base_model() -> str:
@@ -75,17 +77,10 @@ def _heading(number: int, text: str) -> None:
     say(f"\n[{number}/6] {text}")
 
 
-def _tables(runs: list[Path]) -> list[Table]:
-    """The models side by side and what is known of them below one another, so that it fits any terminal."""
+def _tables(runs: list[Path]) -> tuple[ResultTable, ...]:
+    """Return a table for each task: a column for each model, a row for each fact, which fits any terminal."""
     found = summary_rows(collect(runs))
-    return [
-        table(task, ["", *(r[0] for r in rows)], list(zip(columns, *rows, strict=True))[1:])
+    return tuple(
+        ResultTable(task, ("", *(r[0] for r in rows)), tuple(zip(columns, *rows, strict=True))[1:])
         for task, columns, rows in found
-    ]
-
-
-def _name_files(student: Path, exported: Path, page: Path) -> None:
-    say("")
-    say(f"the student, for PyTorch:     {student / 'model'}")
-    say(f"the student, for the edge:    {exported / 'model.onnx'} and model.int8.onnx")
-    say(f"the report, for the browser:  {page}")
+    )

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.commands.evaluate_lm import evaluate_lm
 from demiglace.config.commands import EvaluateConfig
 from demiglace.config.options import command, flatten
-from demiglace.console import console, say, table
+from demiglace.console import say
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
 from demiglace.data.rows.schema import LabelSpace
@@ -41,8 +41,9 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
-from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
+from demiglace.runs.result import Result, ResultTable
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.registry import row_metrics
 
@@ -56,15 +57,23 @@ class _ModelAndTokenizer:
 
 
 @command(EvaluateConfig)
-def evaluate(config: EvaluateConfig) -> Path:
+def evaluate(config: EvaluateConfig) -> Result:
     """Evaluate a model on each set; with a teacher also their agreement and disagreements.
 
     With `corpus` or `lambada`, evaluate a language model on text, see `commands.evaluate_lm`.
 
-    Returns the run directory: manifest.json with the results (`evaluation.set_results`), and for each set SET.npy with
-    the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with the predictions that are compared with
-    the labels, and with a teacher SET.changes.json (`set_results.disagreements`). Raises `UserError`s before it writes.
+    Returns the metrics of each set, and the run directory: manifest.json with the results, and for each set SET.npy
+    with the model's logits, float32 [N, C], SET.labels.npy, SET.predictions.npy with the predictions that are compared
+    with the labels, and with a teacher SET.changes.json (`set_results.disagreements`). Raises `UserError`s before it
+    writes.
     """
+    if config.output is None:
+        with TemporaryDirectory(prefix="demiglace-") as directory:
+            return replace(_evaluate(replace(config, output=Path(directory) / "run")), path=None)
+    return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Result:
     if config.corpus or config.lambada:
         return evaluate_lm(config)
     exported = exported_artefact(config.model)
@@ -79,10 +88,10 @@ def evaluate(config: EvaluateConfig) -> Path:
         inputs["artefact"] = fingerprint(exported.files)
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
-    run = open_run(config.output, "evaluate", flatten(config, result_options_only=True), inputs)
+    run = open_run(str(config.output), "evaluate", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
-        return run.path
+        return _result(run)
     if exported is None:
         logits = _predict(config, config.model, sets, "")
     else:
@@ -99,8 +108,14 @@ def evaluate(config: EvaluateConfig) -> Path:
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
-    console.print(results_table(results))
-    return run.path
+    return _result(run)
+
+
+def _result(run: Run) -> Result:
+    results = run.manifest["sets"]
+    agreement = ("agreement",)
+    metrics = {n: r["metrics"] | {k: r[k] for k in agreement if k in r} for n, r in results.items()}
+    return Result(run.path, metrics, (results_table(results),))
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
@@ -166,7 +181,7 @@ def _load_set(
 
 
 def _suites(config: EvaluateConfig) -> dict[str, SuiteSet]:
-    """Return the sets of all given suites by name."""
+    """Return the sets of all suites of --suite, by name."""
     sets: dict[str, SuiteSet] = {}
     for suite in config.suite:
         if suite.endswith((".yaml", ".yml")):
@@ -321,8 +336,8 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the table of results: a row for each set, a column for each metric that any of them has."""
+def results_table(results: Mapping[str, Mapping[str, Any]]) -> ResultTable:
+    """Return a table with a row for each set, a column for each metric that any of them has."""
     known = row_metrics()
     names = [n for n in known if any(n in r["metrics"] for r in results.values())]
     has_teacher = any("agreement" in r for r in results.values())
@@ -333,12 +348,12 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         *(["agreement with the teacher"] if has_teacher else []),
     ]
     rows = [
-        [
+        (
             name,
             f"{r['rows']:,}",
             *(f"{r['metrics'][n]:.4f}" if n in r["metrics"] else "–" for n in names),
             *([f"{r['agreement']:.4f}" if "agreement" in r else "–"] if has_teacher else []),
-        ]
+        )
         for name, r in results.items()
     ]
-    return table("Evaluation", columns, rows)
+    return ResultTable("Evaluation", tuple(columns), tuple(rows))

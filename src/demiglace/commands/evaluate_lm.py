@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.commands import EvaluateConfig
 from demiglace.config.options import flatten
-from demiglace.console import console, say, table
+from demiglace.console import say
 from demiglace.data.text.readers import counted, read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import end_of_text, load_corpus
@@ -23,6 +22,7 @@ from demiglace.models.loading import fingerprint_model
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run, open_run
 from demiglace.runs.files import fingerprint
+from demiglace.runs.result import Result, ResultTable
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.lm_datasets import block_size
 
@@ -37,8 +37,8 @@ METRICS = {
 }
 
 
-def evaluate_lm(config: EvaluateConfig) -> Path:
-    """Compute the perplexity on each corpus, and the accuracy on the last words of LAMBADA.
+def evaluate_lm(config: EvaluateConfig) -> Result:
+    """Perplexity on each corpus, and the last words of LAMBADA.
 
     Returns the run directory: manifest.json with the protocol and the scores of `evaluation.perplexity`, and their
     summands for intervals and paired tests: N-losses.npy and N-tokens.npy of the N-th corpus by window,
@@ -53,10 +53,10 @@ def evaluate_lm(config: EvaluateConfig) -> Path:
     lambada = corpus_files([config.lambada]) if config.lambada else []
     if lambada:
         inputs["lambada"] = fingerprint(lambada)
-    run = open_run(config.output, "evaluate", flatten(config, result_options_only=True), inputs)
+    run = open_run(str(config.output), "evaluate", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
-        return run.path
+        return _run_result(run)
     model, tokenizer = load_causal(config.model, config.allow_pickle)
     size, stride = _window(config, model)
     words, left_out = _last_words(lambada, config, tokenizer, size)
@@ -70,8 +70,12 @@ def evaluate_lm(config: EvaluateConfig) -> Path:
     protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
     run.finish(task="language modelling", problem=LANGUAGE_MODELLING.name, protocol=protocol, sets=results)
     shutil.rmtree(run.path / "tokens", ignore_errors=True)
-    console.print(_table(results, protocol))
-    return run.path
+    return _run_result(run)
+
+
+def _run_result(run: Run) -> Result:
+    results, protocol = run.manifest["sets"], run.manifest["protocol"]
+    return Result(run.path, {name: r["metrics"] for name, r in results.items()}, (_table(results, protocol),))
 
 
 def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
@@ -109,7 +113,7 @@ def _save(run: Run, stem: str, found: PerplexityResult) -> None:
 
 
 def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int]) -> dict[str, Any]:
-    """Return a text's result for the manifest: metrics, sizes and documents left out, which are printed too."""
+    """Return the scores as metrics, and what was left out of the text, which is also printed."""
     if left_out:
         say(f"left out of {text}: {counted(left_out)}")
     metrics = {name: scores[name] for name in METRICS if name in scores}
@@ -134,15 +138,15 @@ def _last_words(
     return words, left_out
 
 
-def _table(results: Mapping[str, Mapping[str, Any]], protocol: str) -> Table:
+def _table(results: Mapping[str, Mapping[str, Any]], protocol: str) -> ResultTable:
     flat = {name: result | result["metrics"] for name, result in results.items()}
     columns = METRICS | {"tokens_per_second": "tokens/s"}
     used = {key: title for key, title in columns.items() if title and any(key in r for r in flat.values())}
     rows = [
-        [name, f"{r.get('tokens', r.get('texts')):,}", *(_shown(key, r.get(key)) for key in used)]
+        (name, f"{r.get('tokens', r.get('texts')):,}", *(_shown(key, r.get(key)) for key in used))
         for name, r in flat.items()
     ]
-    return table(f"Evaluation: {protocol}", ["text", "tokens (texts)", *used.values()], rows)
+    return ResultTable(f"Evaluation: {protocol}", ("text", "tokens (texts)", *used.values()), tuple(rows))
 
 
 def _shown(key: str, value: float | None) -> str:

@@ -1,18 +1,17 @@
 """`demiglace export`: write a model for edge devices, check it against the original and measure it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.commands import ExportConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
-from demiglace.console import console, say, table
+from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import texts_of
 from demiglace.data.rows.sampling import draw, select_rows
@@ -35,7 +34,8 @@ from demiglace.models.loading import (
 from demiglace.models.shape import ModelShape
 from demiglace.report.model_card import write_card
 from demiglace.runs.artefacts import EXPORT, ORIGINAL, TEACHER
-from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.directory import Run, open_run, read_manifest
+from demiglace.runs.result import Result, ResultTable
 
 _WARN_BELOW = 0.95  # label agreement of a quantised model with its original
 _IDENTICAL = Parity(1.0, 0.0, 0)
@@ -54,8 +54,8 @@ class _Original:
 
 
 @command(ExportConfig)
-def export(config: ExportConfig) -> Path:
-    """Write a model in the format of `to` with config and tokenizer, and check and measure every file.
+def export(config: ExportConfig) -> Result:
+    """Write ONNX (fp32 and, if asked for, int8) with config and tokenizer; check and measure every artefact.
 
     Return the run directory. Raises `UserError` before any work if a package of the format is missing or the format
     cannot hold the model's task, and later if the exported model does not reproduce the PyTorch model: the directory is
@@ -78,15 +78,23 @@ def export(config: ExportConfig) -> Path:
         if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
-        return run.path
+        return _result(run)
     original = _load(config, path, tokenizer, labels, examples)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads)
     write_card(run.path, config.model, export=run.path)
-    console.print(artefact_table(artefacts, len(rows), config.threads))
-    return run.path
+    return _result(run)
+
+
+def _result(run: Run) -> Result:
+    """Return the measurements of each artefact by its name, with the run directory."""
+    found = run.manifest
+    drawn = artefact_table(found["artefacts"], found["rows"], found["threads"])
+    return Result(
+        run.path, {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}, (drawn,)
+    )
 
 
 def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:
@@ -218,23 +226,23 @@ def _warn(parity: Parity, precision: str) -> None:
         )
 
 
-def artefact_table(artefacts: Sequence[Mapping[str, Any]], rows: int, threads: int) -> Table:
+def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int) -> ResultTable:
     """Return a table of the sizes, latencies (p50 / p95 of a call) and parity of all artefacts."""
     columns = ["", "file\nMB", "peak\nmemory\nMB"]
     columns += [f"batch {size}\np50/p95\nms" for size in BATCH_SIZES]
     columns += ["same\nlabel", "largest\nlogit\ndiff."]
-    lines = []
+    rows_of_table = []
     for a in artefacts:
         times = [a["latency_ms"][str(size)] for size in BATCH_SIZES]
         parity = a["label_agreement"], a["largest_logit_difference"]
-        lines.append(
-            [
+        rows_of_table.append(
+            (
                 a["name"],
                 f"{a['bytes'] / 1e6:,.1f}",
                 f"{a['peak_memory_mb']:,.0f}",
                 *(f"{t['p50']:.3g}/{t['p95']:.3g}" for t in times),
                 *(["–", "–"] if parity[0] is None else [f"{parity[0]:.1%}", f"{parity[1]:.2g}"]),
-            ]
+            )
         )
     title = f"Export: on {rows} real rows, {threads} thread{'' if threads == 1 else 's'}"
-    return table(title, columns, lines)
+    return ResultTable(title, tuple(columns), tuple(rows_of_table))

@@ -1,24 +1,23 @@
 """`demiglace finetune`: train a model on labelled rows, as a teacher or as a baseline without a teacher."""
 
-from pathlib import Path
-
 from demiglace.config.commands import FinetuneConfig
 from demiglace.config.options import command
 from demiglace.errors import ConfigError
 from demiglace.methods.registry import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
+from demiglace.runs.result import Result, training_result
 from demiglace.training.datasets import read_rows, tokenize_dataset
 from demiglace.training.optimizer import freeze
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
 
 @command(FinetuneConfig)
-def finetune(config: FinetuneConfig) -> Path:
-    """Train a classifier, a regressor or another kind of model (`tasks.registry`) on labelled rows.
+def finetune(config: FinetuneConfig) -> Result:
+    """Train a classifier or regressor on labelled rows.
 
-    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
-    training. After an interruption, the same call resumes the run.
+    Returns the metrics and the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s
+    before any training. An interrupted run resumes when the call is repeated.
     """
     if config.source.unlabelled:
         raise ConfigError(
@@ -29,7 +28,7 @@ def finetune(config: FinetuneConfig) -> Path:
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
     run = open_shared(config.output, "finetune", config, inputs)
     if run is None:
-        return config.output
+        return training_result(config.output)
     tokenizer = load_tokenizer(config.model)
     precision, attention = resolve_precision_and_attention(config.training, config.model)
     model = load_classifier(
@@ -47,4 +46,4 @@ def finetune(config: FinetuneConfig) -> Path:
     method = build_method("none", {})
     job = TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)
-    return config.output
+    return training_result(config.output)

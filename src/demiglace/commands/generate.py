@@ -1,20 +1,20 @@
-"""`demiglace generate`: a look at what a language model writes."""
+"""`demiglace generate`: text by a language model."""
 
 import torch
 
 from demiglace.config.commands import GenerateConfig
 from demiglace.config.options import command
-from demiglace.console import say
 from demiglace.data.text.token_shards import end_of_text
 from demiglace.errors import ConfigError
 from demiglace.models.language_model import load_causal
 from demiglace.models.loading import silence_transformers
 from demiglace.models.shape import ModelShape
+from demiglace.runs.result import Result
 
 
 @command(GenerateConfig)
-def generate(config: GenerateConfig) -> list[str]:
-    """Go on with each prompt; prints and returns the texts, prompts included.
+def generate(config: GenerateConfig) -> Result:
+    """Continue each prompt and return the texts (`metrics["texts"]`), prompts included.
 
     Raises `ModelError` for a model that is no causal language model, and `ConfigError` for a prompt that leaves no
     room for a new token.
@@ -39,5 +39,4 @@ def generate(config: GenerateConfig) -> list[str]:
                 **(drawn if config.temperature > 0 else {"do_sample": False}),
             )
         texts.append(str(tokenizer.decode(made[0, 1:], skip_special_tokens=True)))
-        say(texts[-1])
-    return texts
+    return Result(None, {"texts": texts}, text="\n".join(texts))

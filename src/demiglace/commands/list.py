@@ -1,43 +1,49 @@
-"""`demiglace tasks` and `demiglace methods`: what there is, with papers, on standard output."""
+"""`demiglace tasks` and `demiglace methods`: the named tasks and the methods, with their papers."""
 
 from collections.abc import Sequence
 
 from demiglace.config.commands import MethodsConfig, TasksConfig
 from demiglace.config.options import Option, command, options_of
-from demiglace.console import print_table, table
 from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.describe import show_method
-from demiglace.methods.registry import find_method, method_names
+from demiglace.methods.registry import METHODS, find_method
+from demiglace.runs.result import Result, ResultTable
 
 
 @command(TasksConfig)
-def tasks(config: TasksConfig) -> None:
-    """Print the table of named tasks, or one task in full. Raises `ConfigError` for an unknown name."""
+def tasks(config: TasksConfig) -> Result:
+    """Return the table of named tasks, or one task in full. Raises `ConfigError` for an unknown name."""
     if config.name is None:
         columns = ("task", "what", "labels", "metrics", "splits", "for models of", "paper")
-        return print_table(table("Named tasks", columns, [_task_row(name, task) for name, task in TASKS.items()]))
+        return _table("Named tasks", columns, [_task_row(name, task) for name, task in TASKS.items()])
     if config.name not in TASKS:
         raise ConfigError(unknown("task", config.name, TASKS))
-    return print_table(table(config.name, ("", ""), _task_facts(TASKS[config.name])))
+    return _table(config.name, ("", ""), _task_facts(TASKS[config.name]))
 
 
 @command(MethodsConfig)
-def methods(config: MethodsConfig) -> None:
-    """Print the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
+def methods(config: MethodsConfig) -> Result:
+    """Return the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
     if not config.name:
-        rows = [_method_row(name) for name in method_names()]
-        return print_table(table("Distillation methods", ("method", "what", "paper", "url"), rows))
+        rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
+        return _table("Distillation methods", ("method", "what", "paper", "url"), rows)
     if config.name[0] == "show" and len(config.name) == 2:
         shown = show_method(config.name[1], config.student_layers, config.teacher_layers, config.epochs, config.seed)
-        return print(shown, end="")  # noqa: T201  (what was asked for)
+        return Result(None, {}, text=shown.rstrip("\n"))
     if len(config.name) > 1 or config.name[0] == "show":
         raise ConfigError("name one method, or `show` and one method: demiglace methods show rail-kd-l.")
     row = find_method(config.name[0])
     about = f"{row.title} ({', '.join(filter(None, (row.paper, row.url)))})"
     heading = f"{row.name}: {about}\n{row.options.__doc__ or ''}\n\n--method-options.NAME VALUE"
     options = [_option_row(o) for o in options_of(row.options)]
-    return print_table(table(heading, ("option", "value", "default", "what"), options))
+    return _table(heading, ("option", "value", "default", "what"), options)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
+    """Return a table, whose rows are also the numbers of the result, by their first cell."""
+    facts = {r[0]: r[1] if len(r) == 2 else dict(zip(columns[1:], r[1:], strict=True)) for r in rows}
+    return Result(None, facts, (ResultTable(title, tuple(columns), tuple(map(tuple, rows))),))
 
 
 def _method_row(name: str) -> Sequence[str]:

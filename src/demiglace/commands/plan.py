@@ -1,6 +1,6 @@
-"""`demiglace plan`: what a run will cost, before it is run."""
+"""`demiglace plan`: an estimate of what a run will cost."""
 
-# ruff: noqa: T201  (what is printed is what was asked for)
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,34 +19,32 @@ Planned = DistillConfig | FinetuneConfig | PretrainConfig
 
 @command(PlanConfig, method=method_value)
 def plan(config: PlanConfig) -> Estimate:
-    """Print and return what a run of `distill`, `finetune` or `pretrain` with these options costs; nothing is written.
+    """Return an estimate of the cost of `distill`, `finetune` or `pretrain` with these options; write nothing.
 
-    Needs the models' configs, not their weights, a tokenizer, and the rows or the corpus. The speed is measured on
-    this machine, or `flops` a second are assumed; where the models do not fit its memory, no time is told. Raises
-    those `UserError`s of the run that need no weights: that it was planned is no promise that it will run.
+    Needs the models' configs, a tokenizer, and the rows or the corpus; no weights. The speed is measured on this
+    machine, or `flops` a second are assumed; the time is not known where the models do not fit into its memory. Raises
+    those `UserError`s of the run that need no weights, so a run that could be planned may still be refused.
     """
     wanted = run_of(config)
     spec = _run_spec(wanted, config.devices)
     assumed = None if config.flops is None else Speed(config.flops, config.flops)
     speed = assumed or measure_speed(spec, config.calibration_seconds)
     found = spec.estimate(speed)
-    for line in describe(found, spec, speed, _signals_at(wanted)):
-        print(line)
-    return found
+    return replace(found, lines=tuple(describe(found, spec, speed, _signals_at(wanted))))
 
 
 def run_of(config: PlanConfig) -> Planned:
     """The config of the run that is planned. Raises `ConfigError` unless it is that of one command."""
-    given = [name for name in ("teacher", "model", "config_of") if getattr(config, name)]
+    given = [name for name in ("teacher", "model", "architecture") if getattr(config, name)]
     if len(given) != 1:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "none of them"
         raise ConfigError(
-            "plan takes --teacher, as distill does, or --model, as finetune and pretrain do, or --config-of, as "
+            "plan takes --teacher, as distill does, or --model, as finetune and pretrain do, or --architecture, as "
             f"pretrain does; given: {named}."
         )
     if config.teacher:
         return _to_run_config(DistillConfig, config)
-    if config.config_of or config.text.corpus:
+    if config.architecture or config.text.corpus:
         return _to_run_config(PretrainConfig, config)
     return _to_run_config(FinetuneConfig, config)
 

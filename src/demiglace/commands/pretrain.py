@@ -15,6 +15,7 @@ from demiglace.models.language_model import (
 )
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
+from demiglace.runs.result import Result, training_result
 from demiglace.training.lm_datasets import (
     block_size,
     check_training,
@@ -27,36 +28,36 @@ from demiglace.training.run import TrainingRun, open_shared, resolve_precision_a
 
 
 @command(PretrainConfig)
-def pretrain(config: PretrainConfig) -> Path:
+def pretrain(config: PretrainConfig) -> Result:
     """Train a causal or masked language model on the blocks of a corpus.
 
-    Returns the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s before any
-    training; interrupted, the same call goes on.
+    Returns the metrics and the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s
+    before any training. An interrupted run resumes when the call is repeated.
     """
     check_model_choice(config)
     check_training(config.training)
     inputs = corpus_inputs(config.text)
     if config.model:
         inputs["model"] = fingerprint_model(config.model)
-    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
+    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.architecture))
     if config.tokenizer:
         inputs["tokenizer"] = fingerprint_tokenizer(config.tokenizer)
-    if config.config_of and Path(config.config_of).is_dir():
-        inputs["config of"] = fingerprint_config(config.config_of)
+    if config.architecture and Path(config.architecture).is_dir():
+        inputs["config of"] = fingerprint_config(config.architecture)
     run = open_shared(config.output, "pretrain", config, inputs)
     if run is None:
-        return config.output
+        return training_result(config.output)
     model, precision = _model(config, tokenizer)
     freeze(model, config.training.freeze)
     check_ids(model, tokenizer)
     size = block_size(config.text.block_size, [ModelShape.of(model)])
-    masking = masking_of(model.config, tokenizer, config.masked_share, config.training.seed)
+    masking = masking_of(model.config, tokenizer, config.mlm_probability, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     method = build_method("none", {})
     train(
         run, TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     )
-    return config.output
+    return training_result(config.output)
 
 
 def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:
@@ -64,7 +65,7 @@ def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[
     training, made = config.training, model_config(config, tokenizer)
     precision, attention = resolve_precision_and_attention(training, made)
     if not config.model:
-        return new_language_model(made, str(config.config_of), attention=attention, seed=training.seed), precision
+        return new_language_model(made, str(config.architecture), attention=attention, seed=training.seed), precision
     model = load_language_model(
         config.model,
         dropout=training.dropout,

@@ -14,6 +14,7 @@ from demiglace.report.runs.page import render
 from demiglace.report.runs.table_files import write_tables
 from demiglace.results.load import is_comparison, read_comparison
 from demiglace.runs.files import read_json, write_atomically
+from demiglace.runs.result import Result
 
 _CONFIGS = {
     "tokenizer": configs.TokenizerConfig,
@@ -29,7 +30,7 @@ _CONFIGS = {
 
 
 @command(ReportConfig)
-def report(config: ReportConfig) -> Path:
+def report(config: ReportConfig) -> Result:
     """Write one self-contained HTML page about runs, directories of runs, or a comparison; return its path.
 
     Raises `RunError` for what is no complete run, for a comparison beside other runs, and where a file cannot be
@@ -40,7 +41,7 @@ def report(config: ReportConfig) -> Path:
     _make(output.parent, output.name)
     write_atomically(output, html.encode("utf-8", errors="replace"))  # JSON can hold half a surrogate pair
     say(f"wrote {output}")
-    return output
+    return Result(output)
 
 
 def _is_comparison(runs: tuple[Path, ...]) -> bool:

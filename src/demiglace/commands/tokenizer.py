@@ -14,15 +14,16 @@ from demiglace.console import say
 from demiglace.data.text.readers import counted, read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import DataError, RunError
-from demiglace.runs.directory import open_run
+from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.files import fingerprint
+from demiglace.runs.result import Result
 
 END = "<|endoftext|>"  # as GPT-2 calls it
 MASK, PAD = "<|mask|>", "<|pad|>"
 
 
 @command(TokenizerConfig)
-def tokenizer(config: TokenizerConfig) -> Path:
+def tokenizer(config: TokenizerConfig) -> Result:
     """Train a byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909; over bytes, as GPT-2's) and save it.
 
     Returns the directory, which `AutoTokenizer.from_pretrained` and `--tokenizer` read. Raises `DataError` for files
@@ -33,7 +34,7 @@ def tokenizer(config: TokenizerConfig) -> Path:
     run = open_run(config.output, "tokenizer", flatten(config, result_options_only=True), inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
-        return run.path
+        return _result(run.path)
     core = Tokenizer(BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
@@ -76,7 +77,13 @@ def tokenizer(config: TokenizerConfig) -> Path:
     say(f"{run.path}: {found:,} tokens from {texts.documents:,} documents, {texts.bytes / 1e6:,.1f} MB of text")
     if texts.left_out:
         say(f"left out: {counted(texts.left_out)}")
-    return run.path
+    return _result(run.path)
+
+
+def _result(path: Path) -> Result:
+    """Return the size of the vocabulary and of the text with the tokenizer's directory."""
+    manifest = read_manifest(path)
+    return Result(path, {name: manifest[name] for name in ("vocab_size", "documents", "characters", "bytes")})
 
 
 class _Texts:

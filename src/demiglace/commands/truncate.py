@@ -24,11 +24,12 @@ from demiglace.models.loading import (
 )
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
-from demiglace.runs.directory import Run, open_run
+from demiglace.runs.directory import Run, open_run, read_manifest
+from demiglace.runs.result import Result
 
 
 @command(TruncateConfig)
-def truncate(config: TruncateConfig) -> Path:
+def truncate(config: TruncateConfig) -> Result:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 
     Works for classifiers, bare encoders and language models. What a strategy measures on text is printed and kept in
@@ -38,11 +39,17 @@ def truncate(config: TruncateConfig) -> Path:
     strategy = _strategy(config, path)
     keep = choose_layers(_num_layers(path), config.layers, strategy, config.keep)
     if strategy in DATA_DRIVEN:
-        return _by_text(config, path, strategy)
+        return _result(_by_text(config, path, strategy))
     run = _open(config, path)
     if not run.complete:
         _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), strategy, keep)
-    return run.path
+    return _result(run.path)
+
+
+def _result(path: Path) -> Result:
+    """Return the model's layers and parameters with its directory."""
+    manifest = read_manifest(path)
+    return Result(path, {name: manifest[name] for name in ("keep", "layers", "parameters") if name in manifest})
 
 
 def _strategy(config: TruncateConfig, path: str) -> str:

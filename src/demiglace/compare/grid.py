@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from demiglace.compare.search_space import Search, read_search
+from demiglace.config.aliases import RENAMED, canonical, canonical_values, unknown_option
 from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
@@ -81,11 +82,11 @@ def _names(config: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 # options that the grid sets: paths, seeds, and those with their own section
-_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "tune")
+_PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "holdout_from_train")
 SHAPE = ("layers", "strategy", "keep")
 # options for reading rows
 READING_OPTIONS = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
-_SHARED = ("tune",)  # of a task, since its teacher and its students must hold out the same rows
+_SHARED = ("holdout_from_train",)  # of a task, since its teacher and its students must hold out the same rows
 RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
 _EVALUATE_OPTIONS = (
@@ -108,7 +109,7 @@ _OPTION_SECTIONS = (
     ("`methods`, a label for each", ("method",)),
     ("`students`, a label for each, as {two: {layers: 2}, three: {layers: 3}}", ("student", *_ALLOWED["students"])),
     (
-        "`tasks`, a label for each, as {a: {data: sst2, teacher: {lr: 0.0001}}, b: {data: sst2, evaluate: {…}}}",
+        "`tasks`, a label for each, as {a: {data: sst2, teacher: {epochs: 4}}, b: {data: sst2, evaluate: {…}}}",
         ("data", "evaluate", *_SHARED, *_TEACHER_OPTIONS, *_EVALUATE_OPTIONS),
     ),
 )
@@ -186,10 +187,13 @@ def _labelled(section: str, content: Mapping[str, Any]) -> dict[str, Options]:
 def _checked(section: str, options: Any, allowed: Iterable[str]) -> Options:
     if not isinstance(options, (dict, type(None))):
         raise ConfigError(f"{section} was given {options!r}; expected a mapping of option names to values.")
-    plain = {str(k).replace("-", "_"): v for k, v in (options or {}).items()}
+    try:
+        plain = canonical_values(options or {}, allowed)
+    except ConfigError as error:
+        raise ConfigError(f"{section}: {error}") from error
     for name in plain:
         if name not in allowed:
-            raise ConfigError(f"{section}: {unknown('option', name, allowed)}")
+            raise ConfigError(f"{section}: {unknown_option(name, allowed)}")
     return plain
 
 
@@ -232,7 +236,7 @@ def _axis_types(methods: Mapping[str, Options]) -> dict[str, Any]:
 def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[str, tuple[Any, ...]]:
     allowed = _axis_types(methods)
     for name in content:
-        if name not in allowed and (section := _section_of(name)) is not None:
+        if canonical(name, allowed) not in allowed and (section := _section_of(name)) is not None:
             raise ConfigError(f"axes: {name} cannot be an axis; give its values in {section}.")
     axes = _checked("axes", content, allowed)
     for name, values in axes.items():
@@ -243,7 +247,7 @@ def _axes(content: Mapping[str, Any], methods: Mapping[str, Options]) -> dict[st
 
 def _section_of(name: str) -> str | None:
     """Return where in a grid an option that is no axis is given, by its name or `SECTION.NAME`; None if nowhere."""
-    first = name.partition(".")[0]
+    first = RENAMED.get(name, name).partition(".")[0]
     return next((section for section, names in _OPTION_SECTIONS if first in names), None)
 
 

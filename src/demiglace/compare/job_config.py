@@ -10,6 +10,7 @@ from demiglace.compare.grid_cells import with_values
 from demiglace.compare.job_graph import EXPORT_ROW_OPTIONS, Job
 from demiglace.compare.search_space import Range
 from demiglace.config import commands as configs
+from demiglace.config.aliases import renamed
 from demiglace.config.options import build, flatten
 from demiglace.errors import ConfigError
 from demiglace.runs.files import read_json
@@ -33,7 +34,7 @@ def config_of(job: Job, home: Path) -> Any:
     """
     options = dict(job.options)
     if job.search is not None and (file := best_file(home, job.search)).exists():
-        best = read_json(file)["options"]
+        best = renamed(read_json(file)["options"])
         if job.stage != "distill":
             best = {k: v for k, v in best.items() if k in _SEARCHED_OPTIONS[job.stage]}
         options = with_values(options, best)

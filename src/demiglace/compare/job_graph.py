@@ -189,7 +189,7 @@ class _JobFactory:
         pairs = itertools.product(tasks, students)
         task, student = next(pair for pair in pairs if self.grid.has(*pair, cell.method))
         base = Cell(task, student, cell.method, {}, cell_options(self.grid, task, cell.method))
-        options = {**self._distill(base, 0), "tune": True, "seed": 0}
+        options = {**self._distill(base, 0), "holdout_from_train": True, "seed": 0}
         depends_on = self._start(base, 0)[1]
         trials = len(trial_options(ranges, search.trials))
         return Job(f"{base.method_path}/search", "search", task, options, depends_on, None, ranges, trials)

@@ -13,7 +13,9 @@ from filelock import FileLock, Timeout
 
 from demiglace.compare.job_config import best_file, config_of, search_file, search_identity
 from demiglace.compare.job_graph import Job
+from demiglace.config.aliases import renamed
 from demiglace.config.options import flatten
+from demiglace.console import say
 from demiglace.errors import RunError, UserError
 from demiglace.runs.directory import check_config, has_outputs
 from demiglace.runs.files import read_json
@@ -53,9 +55,9 @@ def _check_search(directory: Path, existing: dict[str, Any], given: dict[str, An
         existing: the identity in the directory.
         given: the identity that the grid gives.
     """
-    base = existing.get("base", given["base"])  # earlier versions did not write it
+    base = renamed(existing.get("base", given["base"]))  # earlier versions did not write it
     pairs = {k: (base.get(k), value) for k, value in given["base"].items()}
-    pairs["ranges"] = existing["ranges"], given["ranges"]
+    pairs["ranges"] = renamed(existing["ranges"]), given["ranges"]
     pairs["trials"] = existing["trials"], min(existing["trials"], given["trials"])
     differ = [f"{name}: {old!r} there, {new!r} now" for name, (old, new) in pairs.items() if old != new]
     if differ:
@@ -116,7 +118,7 @@ def _run(job: Job, home: Path) -> None:
         return
     module = importlib.import_module(f"demiglace.commands.{job.stage}")
     with redirect_output(_job_file(home, "logs", job, "log")):
-        getattr(module, job.stage)(config_of(job, home))
+        say(repr(getattr(module, job.stage)(config_of(job, home))))
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ class ProgressListener(Protocol):
 @contextmanager
 def progress_display(schedule: Schedule) -> Iterator[ProgressListener]:
     """Show progress on standard error while the context is open: a live table on a terminal, otherwise lines."""
-    if not shared.console.is_terminal:
+    if not (shared.console.is_terminal and shared.is_verbose()):
         yield Lines(schedule)
         return
     screen = LiveTable(schedule)
@@ -60,7 +60,8 @@ class Lines:
         over = len(self._schedule.jobs) - self._schedule.count("pending") - self._schedule.count("running")
         how = f"done in {duration(result.seconds)}" if result.error is None else f"FAILED: {result.error}"
         line = f"[{over}/{len(self._schedule.jobs)}] {job.key}: {how}; {_time_left(self._schedule)}"
-        self._console.print(line, markup=False, soft_wrap=True)
+        if shared.is_verbose():
+            self._console.print(line, markup=False, soft_wrap=True)
 
 
 class LiveTable:

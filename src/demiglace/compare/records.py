@@ -140,7 +140,7 @@ def _chosen_on_reported(trained: Mapping[str, Any], rows: Mapping[str, Any]) -> 
     """
     config = trained.get("config", {})
     same = all(config.get(name) == rows.get(name) for name in ("data", "validation"))
-    if not same or config.get("tune") or rows.get("test"):
+    if not same or config.get("holdout_from_train") or rows.get("test"):
         return False
     return "rows" in trained and (rows.get("validation") is not None or "test" not in trained["rows"])
 

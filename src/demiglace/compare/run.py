@@ -1,6 +1,5 @@
 """Run a comparison: parse and validate the grid, run the jobs that are not done, write the results."""
 
-# ruff: noqa: T201  (--dry-run prints its result to standard output)
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,10 +28,12 @@ from demiglace.console import say
 from demiglace.costs.describe import duration, size
 from demiglace.errors import ConfigError, FailedRunsError, RunError
 from demiglace.export.base import exporter_for
+from demiglace.runs.files import read_json
+from demiglace.runs.result import Result
 
 
-def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
-    """Run the jobs of a grid that are not done; with `dry_run`, print all jobs and their cost instead.
+def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> Result:
+    """Run the jobs of a grid that are not done; with `dry_run`, return all jobs and their cost instead.
 
     Args:
         config: options of `demiglace compare`.
@@ -51,8 +52,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
     validate_jobs(full_graph)
     read = input_files(full_graph)
     if config.dry_run:
-        _print(graph)
-        return
+        return _forecast(graph)
     register_inputs(config.output, read)
     schedule = Schedule(graph.jobs, jobs_done(graph))
     declare(config.output, grid, content)
@@ -68,6 +68,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> None:
         status = _status(full_graph, schedule, errors)
         write_results(full_graph, status, errors, _config(config, content), read)
     _report_status(full_graph, schedule, status)
+    return Result(config.output, {"records": len(read_json(config.output / "results.json")["records"])})
 
 
 def _with_protocol(grid: Grid, folder: Path) -> Grid:
@@ -146,18 +147,21 @@ def _executor(config: CompareConfig, graph: JobGraph, schedule: Schedule, listen
     return RayExecutor(graph, schedule, listener, address=config.address, cpus=cpus, gpus=gpus)
 
 
-def _print(graph: JobGraph) -> None:
-    """Print one line per job (whether it is done, its command, its directory), then the cost."""
+def _forecast(graph: JobGraph) -> Result:
+    """Return a line for each job (whether it is done, its command, its directory), then the cost."""
     done = jobs_done(graph)
-    for job in graph.jobs:
-        print(f"{'done' if job.key in done else 'run ':<5}{job.stage:<9} {graph.home / job.key}")
-    print(f"{len(graph.runs)} student runs, {len(graph.jobs)} jobs, {len(done)} of them done.")
+    lines = [f"{'done' if j.key in done else 'run ':<5}{j.stage:<9} {graph.home / j.key}" for j in graph.jobs]
+    lines.append(f"{len(graph.runs)} student runs, {len(graph.jobs)} jobs, {len(done)} of them done.")
     cost = grid_cost(graph, done)
-    print(f"The teachers' signals take {size(cost.cache_bytes)}.")
+    lines.append(f"The teachers' signals take {size(cost.cache_bytes)}.")
     if cost.seconds is not None:
         parts = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in cost.seconds.items() if seconds)
         total = duration(sum(cost.seconds.values()))
-        print(f"Training takes about {total} here, one run after another ({parts}), plus evaluation and export.")
+        lines.append(f"Training takes about {total} here, one run after another ({parts}), plus evaluation and export.")
+    counts = {"student_runs": len(graph.runs), "jobs": len(graph.jobs), "done": len(done)}
+    return Result(
+        None, counts | {"cache_bytes": cost.cache_bytes, "training_seconds": cost.seconds}, text="\n".join(lines)
+    )
 
 
 def _status(graph: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> dict[str, str]:

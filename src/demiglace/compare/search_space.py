@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.stats import qmc
 
+from demiglace.config.aliases import canonical_values, unknown_option
 from demiglace.config.options import build, option
 from demiglace.errors import ConfigError, unknown
 
@@ -61,7 +62,7 @@ def read_search(content: Mapping[str, Any], types: Mapping[str, Any]) -> Search:
                 raise ConfigError(unknown("part of a grid in `per`", part, _PER))
         if not section.ranges:
             raise ConfigError("ranges: nothing was given; at least one range is needed.")
-        ranges = {key.replace("-", "_"): value for key, value in section.ranges.items()}
+        ranges = canonical_values(section.ranges, types)
         return Search(section.trials, {k: _range(k, v, types) for k, v in ranges.items()}, section.per)
     except ConfigError as error:
         raise ConfigError(f"search: {error}") from error
@@ -105,7 +106,7 @@ def _all_combinations(ranges: Mapping[str, Range | tuple[Any, ...]]) -> Iterator
 
 def _range(name: str, value: Any, types: Mapping[str, Any]) -> Range | tuple[Any, ...]:
     if name not in types:
-        raise ConfigError(unknown("option", name, types))
+        raise ConfigError(unknown_option(name, types))
     if isinstance(value, list) and value:
         return tuple(value)
     if not isinstance(value, dict):

@@ -1,15 +1,16 @@
-"""Words of a command line to option values by name, still as texts; `config.build` converts and checks them."""
+"""Parse the words of a command line into option values by name, as texts; `config.options.build` converts them."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from demiglace.config.aliases import ALIASES, SWITCHES, TRANSLATED, canonical_values, unknown_option
 from demiglace.config.options import Option, read_yaml
-from demiglace.errors import ConfigError, unknown
+from demiglace.errors import ConfigError, UsageError
 
 
 def parse(words: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
-    """Option values from the words after the command; flags lie over `--config` files, wherever they stand.
+    """Return option values from the words after the command; flags override `--config` files, in any order.
 
     Raises `ConfigError` for options that do not exist, in a file or as a flag, and for flags without a value.
     """
@@ -17,7 +18,8 @@ def parse(words: Sequence[str], options: Sequence[Option]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for file in files:
         values |= _read(file, options)
-    return values | _given(rest, options, values)
+    given = _given(rest, options, values)
+    return values | canonical_values(given, [o.name for o in options], values)
 
 
 def _take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -35,18 +37,23 @@ def _take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _read(file: str, options: Sequence[Option]) -> dict[str, Any]:
     try:
-        content = {name.replace("-", "_"): value for name, value in read_yaml(file).items()}
+        content = read_yaml(file)
     except ConfigError as error:
         raise ConfigError(f"--config {error}") from error
     names = [o.name for o in options]
-    for name in content:
+    try:
+        values = canonical_values(content, names)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    for name in values:
         if name not in names:
-            raise ConfigError(f"{file}: {unknown('option', name, names)}")
-    return content
+            raise UsageError(f"{file}: {unknown_option(name, names)}", name)
+    return values
 
 
 def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]) -> dict[str, Any]:
     flags = {o.flag: o for o in options} | {o.short: o for o in options if o.short}
+    flags = {_flag(alias): flags[_flag(name)] for alias, name in ALIASES.items() if _flag(name) in flags} | flags
     values: dict[str, Any] = {}
     while words:
         word = words.pop(0)
@@ -57,6 +64,10 @@ def _given(words: list[str], options: Sequence[Option], below: Mapping[str, Any]
     return values
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _consume_flag(
     word: str, words: list[str], flags: Mapping[str, Option], values: dict[str, Any], below: Mapping[str, Any]
 ) -> None:
@@ -65,16 +76,19 @@ def _consume_flag(
     name, _, key = name.partition(".")
     name = name.replace("_", "-")
     if name not in flags:
-        raise ConfigError(unknown("option", name, [*flags, "--config", "--print_config"]))
-    o, is_inline = flags[name], bool(equals)
+        known = {o.name: None for o in flags.values()}
+        raise UsageError(unknown_option(name, [*known, "config", "print_config", "json", "quiet"]), name)
+    o, is_inline, alias = flags[name], bool(equals), name[2:].replace("-", "_")
     if is_inline:
         words.insert(0, inline)
     if key:
         _set_entry(o, key, _next(words, word, is_inline), values, below)
     elif o.repeated:
         _extend(o, _list(o, words, is_inline), values)
+    elif alias in SWITCHES:
+        values[alias] = _switch(words, name, is_inline)
     else:
-        values[o.name] = _single(o, words, is_inline)
+        values[alias if alias in TRANSLATED else o.name] = _single(o, words, is_inline)
 
 
 def _is_flag(word: str) -> bool:
@@ -100,12 +114,12 @@ def _consume_positional(word: str, options: Sequence[Option], values: dict[str, 
 
 
 def _extend(o: Option, items: list[str] | None, values: dict[str, Any]) -> None:
-    """`--data a --data b` is `--data a b`."""
+    """Add items to a list: `--data a --data b` is `--data a b`."""
     values[o.name] = None if items is None else [*(values.get(o.name) or []), *items]
 
 
 def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Mapping[str, Any]) -> None:
-    """`--method-options.temperature 2`: one entry, over those that are there already."""
+    """Set one entry of a mapping, as `--method-options.temperature 2` does; other entries stay."""
     if not o.mapping:
         raise ConfigError(f"{o.flag}.{key} was given, but {o.flag} takes {o.expected}, not names and values.")
     there, value = values.get(o.name, below.get(o.name)), None if text == "null" else text
@@ -114,9 +128,16 @@ def _set_entry(o: Option, key: str, text: str, values: dict[str, Any], below: Ma
     values[o.name] = (there if isinstance(there, dict) else {}) | {key: value}
 
 
+def _switch(words: list[str], flag: str, is_inline: bool) -> str:
+    """Return the value of a switch, `true` where none follows."""
+    if not is_inline and (not words or words[0].lower() not in ("true", "false")):
+        return "true"
+    return _next(words, flag, is_inline)
+
+
 def _single(o: Option, words: list[str], is_inline: bool) -> Any:
-    if o.type is bool and not is_inline and (not words or words[0].lower() not in ("true", "false")):
-        return True
+    if o.type is bool:
+        return _switch(words, o.flag, is_inline)
     text = _next(words, o.flag, is_inline)
     if o.optional and text.lower() in ("none", "null"):
         return None
@@ -124,7 +145,10 @@ def _single(o: Option, words: list[str], is_inline: bool) -> Any:
 
 
 def _list(o: Option, words: list[str], is_inline: bool) -> list[str] | None:
-    """Items by words and, unless each is one whole, by commas; or, where one holds a comma, a YAML list: `["a, b"]`."""
+    """Return the items of a list, separated by spaces and commas, or as a YAML list, which may hold commas: `["a, b"]`.
+
+    Options with `whole` are separated by spaces only.
+    """
     texts = [_next(words, o.flag, is_inline)]
     while words and not is_inline and not _is_flag(words[0]):
         texts.append(words.pop(0))
@@ -139,7 +163,7 @@ def _list(o: Option, words: list[str], is_inline: bool) -> list[str] | None:
 
 
 def _yaml(o: Option, text: str, keep_texts: bool) -> Any:
-    """A list or mapping; with `keep_texts` a column called `3` or `no` in it keeps its name."""
+    """Parse a list or mapping; with `keep_texts` a column called `3` or `no` keeps its name."""
     import yaml
 
     try:

@@ -1,16 +1,17 @@
-"""Values from YAML, a command line or Python to the types of options, and those types in a user's words."""
+"""Convert values from YAML, a command line or Python to the types of options, and describe these types."""
 
 import json
+import os
 import types
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """`value` as `kind`: int, float, bool, str, Path or Literal, a tuple of one of those, or any of them or None.
+    """Return `value` as `kind`: int, float, bool, str, Path or Literal, a tuple or a dict of these, or any or None.
 
-    A dict goes from texts to anything or, whatever else it says, to labels: texts, lists of texts, none.
-    Numbers and truth may be given as text. Raises `ValueError` where the value is not of that kind.
+    The values of a dict are of any type for `dict[str, Any]`, else labels: texts, lists of texts or none. Numbers and
+    truth values may be given as text. Raises `ValueError` where the value is not of that kind.
     """
     if isinstance(kind, types.UnionType):
         wanted = [k for k in get_args(kind) if k is not type(None)]
@@ -33,7 +34,7 @@ def _mapping(kind: Any, value: Any) -> dict[str, Any]:
 
 
 def _label(value: Any) -> str:
-    """Names of labels; YAML reads `0` as a number and `no` as false, of which only the first is sure to be meant."""
+    """Return the name of a label; YAML reads `0` as a number, which is taken back, and `no` as false, which is not."""
     return _text(str(value) if type(value) is int else value)
 
 
@@ -44,7 +45,7 @@ def _labels(value: Any) -> str | list[str] | None:
 
 
 def _untyped(value: Any) -> Any:
-    """A value whose type its reader knows: text is a number, truth or list where it reads as one in JSON."""
+    """Return a value of any type; text that is a number, truth value or list in JSON becomes that."""
     if isinstance(value, dict):
         return {str(k): _untyped(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -62,8 +63,8 @@ def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
     if not isinstance(value, str):
         raise ValueError(value)
     return value
@@ -98,7 +99,7 @@ _SCALARS = {
 
 
 def describe_type(kind: Any) -> str:
-    """A type in a user's words: ``one of error, drop``, ``a number``."""
+    """Return a type in words: ``one of error, drop``, ``a number``."""
     if isinstance(kind, types.UnionType):
         return " or ".join(describe_type(k) for k in get_args(kind) if k is not type(None))
     if get_origin(kind) is tuple:

@@ -1,13 +1,15 @@
-"""Configs: declaring options, reading them from flags, YAML and Python, validating and printing them.
+"""Declare the options of a command; build configs from flags, YAML and Python; validate and print them.
 
 The config of a command is a frozen dataclass. A field whose type is itself a config dataclass is a group: its options
-are options of the command like any other, so it is ``--lr`` and ``distill(lr=…)``, not ``--training.lr``. Option names
-are therefore unique within a command (a test checks it). YAML files hold the same names, with dashes or underscores.
+are options of the command like any other, so it is ``--seed`` and ``distill(seed=…)``, not ``--training.seed``. Option
+names are therefore unique within a command (a test checks it). YAML files hold the same names, with dashes or
+underscores. Other names that are accepted for an option are in `config.aliases`.
 """
 
 import functools
 import inspect
 import math
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +17,14 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, 
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from demiglace.config.aliases import canonical_values, unknown_option
 from demiglace.config.coerce import convert, describe_type
-from demiglace.errors import ConfigError, unknown
+from demiglace.errors import ConfigError, UsageError
 from demiglace.interpreters import safe_children
 
 C = TypeVar("C")
 R = TypeVar("R")
+_SHOWN = 200  # characters of a wrong value in a message
 
 
 def option(
@@ -35,15 +39,21 @@ def option(
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    section: str | None = None,
+    common: bool = False,
 ) -> Any:
-    """A field of a config: its help text, its default (none = required) and how it is given on the command line.
+    """Return a field of a config.
 
-    `decides=False` marks options that do not change the result (where to write, how often to save); runs that
-    differ only in those are the same run. `whole=True` marks lists of texts in which commas part no items. `at_least`,
-    `at_most`, `above` and `below` bound a number, or each of a list.
+    help: its text in `--help`; default: required without one; positional: given as a word without a flag; short: a
+    second flag of one letter; decides: false for options that do not change the result (where to write, how often to
+    save), so that runs which differ only in those are the same run; whole: for lists of texts, that commas separate no
+    items; at_least, at_most, above, below: bounds of a number, or of each number of a list; section: its heading in
+    `--help`, without one that of its config (`SECTION`); common: whether `--help` lists it among the options that most
+    people need.
     """
-    meta = {"help": help, "positional": positional, "short": short, "decides": decides, "whole": whole}
+    meta: dict[str, Any] = {"help": help, "positional": positional, "short": short, "decides": decides, "whole": whole}
     meta |= {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
+    meta |= {"section": section, "common": common}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -70,30 +80,32 @@ class Option:
     at_most: float | None
     above: float | None
     below: float | None
+    section: str
+    common: bool
 
     @property
     def flag(self) -> str:
-        """Its flag on the command line."""
+        """Return its flag on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """Return whether it has no default."""
         return self.default is MISSING
 
     @property
     def repeated(self) -> bool:
-        """Whether it takes several values."""
+        """Return whether it takes several values."""
         return any(get_origin(kind) is tuple for kind in self._kinds)
 
     @property
     def mapping(self) -> bool:
-        """Whether its value is a mapping of names to values."""
+        """Return whether its value is a mapping of names to values."""
         return any(get_origin(kind) is dict for kind in self._kinds)
 
     @property
     def optional(self) -> bool:
-        """Whether it may be none."""
+        """Return whether it may be none."""
         return type(None) in self._kinds
 
     @property
@@ -102,7 +114,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """Its values in a user's words: ``a number, at least 0 and below 1``."""
+        """Return its values in words: ``a number, at least 0 and below 1``."""
         bounds = (
             ("at least", self.at_least),
             ("at most", self.at_most),
@@ -113,7 +125,7 @@ class Option:
         return f"{describe_type(self.type)}, {words}" if words else describe_type(self.type)
 
     def accepts(self, value: Any) -> bool:
-        """Whether the number, or each of a list, is finite and within bounds; other values always are."""
+        """Return whether a number, or each of a list, is finite and within bounds; true for other values."""
         each = value if isinstance(value, (list, tuple)) else [value]
         return all(self._in_bounds(v) for v in each if isinstance(v, (int, float)))
 
@@ -128,7 +140,7 @@ class Option:
 
 
 def options_of(config_class: type) -> list[Option]:
-    """All options of a config, those of its groups included, required and positional ones first."""
+    """Return all options of a config, those of its groups included, positional and required ones first."""
     found = list(_leaves(config_class))
     names = [o.name for o in found]
     assert len(set(names)) == len(names), f"{config_class.__name__} has an option twice: {names}"
@@ -142,7 +154,8 @@ def _leaves(config_class: type) -> Iterator[Option]:
             defaults = f.metadata.get("defaults", {})
             yield from (replace(o, default=defaults.get(o.name, o.default)) for o in _leaves(hints[f.name]))
         else:
-            yield Option(name=f.name, type=hints[f.name], default=_default(f), **f.metadata)
+            section = f.metadata["section"] or getattr(config_class, "SECTION", "options")
+            yield Option(name=f.name, type=hints[f.name], default=_default(f), **{**f.metadata, "section": section})
 
 
 def _default(f: Field) -> Any:
@@ -162,20 +175,20 @@ def flatten(config: Any, *, result_options_only: bool = False) -> dict[str, Any]
 
 
 def build(config_class: type[C], values: Mapping[str, Any]) -> C:
-    """A validated config from option values by name.
+    """Return a validated config from option values by name, or by an alias of `config.aliases`.
 
     Raises `ConfigError` for unknown and missing options, and for values of the wrong type or out of range.
     """
     options = options_of(config_class)
-    values = {k.replace("-", "_"): v for k, v in values.items()}
     names = [o.name for o in options]
+    values = canonical_values(values, names)
     for name in values:
         if name not in names:
-            raise ConfigError(unknown("option", name, names))
+            raise UsageError(unknown_option(name, names), name)
     missing = [o for o in options if o.required and values.get(o.name) in (None, [], ())]
     if missing:
         words = (o.name.upper() if o.positional else o.flag for o in missing)
-        raise ConfigError(f"{', '.join(words)} must be given.")
+        raise UsageError(f"{', '.join(words)} must be given.")
     config = _construct(config_class, {o.name: _coerce(o, values) for o in options})
     check(config)
     return config
@@ -199,7 +212,14 @@ def _coerce(o: Option, values: Mapping[str, Any]) -> Any:
 
 
 def _invalid_value_message(o: Option, value: Any) -> str:
-    return f"{o.flag} was given {value!r}; expected {o.expected} ({o.help})."
+    return f"{o.flag} was given {_shown(value)}; expected {o.expected} ({o.help})."
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message shows it; an object of a library by its type, since its own text may be long."""
+    plain = isinstance(value, (str, int, float, list, tuple, dict, os.PathLike, type(None)))
+    text = repr(value) if plain else f"an object of the type {type(value).__module__}.{type(value).__qualname__}"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
@@ -212,7 +232,7 @@ def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
 
 
 def read_yaml(file: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file, its keys as texts; `ConfigError` where it cannot be read."""
+    """Return the mapping in a YAML file, its keys as texts. Raises `ConfigError` where it cannot be read."""
     import yaml
 
     try:
@@ -236,19 +256,21 @@ def print_yaml(config: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Texts for paths, which YAML does not know."""
+    """Return texts for paths, which YAML does not know."""
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def command(config_class: type[C], **prepare: Callable[[Any], Any]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
-    """Let a stage, a function of its config, also be called with the config's options as keyword arguments.
+    """Let a command, a function of its config, also be called with the config's options as keyword arguments.
 
-    ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options.
-    Processes that a stage starts import nothing from the current directory. prepare: by name of an option, a function
+    ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options. The
+    command's first option, a model or a source, can be given without its name: ``evaluate("runs/student")``.
+    Processes that a command starts import nothing from the current directory. prepare: by name of an option, a function
     that turns an object given from Python into the option's value.
     """
+    first = _first_option(config_class)
 
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
         def run(config: C) -> R:
@@ -256,7 +278,11 @@ def command(config_class: type[C], **prepare: Callable[[Any], Any]) -> Callable[
                 return function(config)
 
         @functools.wraps(function)
-        def call(config: C | None = None, /, **options: Any) -> R:
+        def call(config: Any = None, /, **options: Any) -> R:
+            if first is not None and isinstance(config, (str, os.PathLike, list, tuple)):
+                if first in options:
+                    raise ConfigError(f"{function.__name__}(): {first} was given twice, first without its name.")
+                config, options = None, {first: config, **options}
             if config is None:
                 given = {name: prepare[name](value) if name in prepare else value for name, value in options.items()}
                 return run(build(config_class, given))
@@ -275,11 +301,25 @@ def command(config_class: type[C], **prepare: Callable[[Any], Any]) -> Callable[
     return wrap
 
 
+def _first_option(config_class: type) -> str | None:
+    """Return the option that a Python call may give without its name.
+
+    It is the first one, unless that is optional or where to write.
+    """
+    o = next(iter(options_of(config_class)), None)
+    return o.name if o and (o.positional or o.required) and o.section != "output" else None
+
+
 def _signature(config_class: type, function: Callable[..., Any]) -> inspect.Signature:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    empty = inspect.Parameter.empty
+    first, empty = _first_option(config_class), inspect.Parameter.empty
+    kinds = {first: inspect.Parameter.POSITIONAL_OR_KEYWORD}
     parameters = [
-        inspect.Parameter(o.name, kind, default=empty if o.required else o.default, annotation=o.type)
+        inspect.Parameter(
+            o.name,
+            kinds.get(o.name, inspect.Parameter.KEYWORD_ONLY),
+            default=empty if o.required else o.default,
+            annotation=o.type,
+        )
         for o in options_of(config_class)
     ]
     result = get_type_hints(function).get("return", empty)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Literal
@@ -25,6 +25,7 @@ from demiglace.data.batching import epoch_steps, sorted_batches, split_by_tokens
 from demiglace.methods.base import Method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
 from demiglace.models.shape import ModelShape
+from demiglace.runs.files import to_json
 from demiglace.signals.hidden_state_cache import CacheKey
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import CacheSpec
@@ -123,6 +124,15 @@ class Estimate:
     cache_bytes: int  # on disk
     memory: Memory
     seconds: Seconds | None  # None without a speed
+    lines: tuple[str, ...] = ()  # the same in words
+
+    def __str__(self) -> str:
+        """Return the estimate in words."""
+        return "\n".join(self.lines) or repr(self)
+
+    def to_json(self) -> str:
+        """Return all numbers as JSON."""
+        return to_json({name: value for name, value in asdict(self).items() if name != "lines"})
 
 
 def estimate(

@@ -117,7 +117,7 @@ def _training_speed(
                 objective(batch, signals, progress, rows, rows, perturbed)[0].backward()
             flops.append(signal_source.flops(forward_passes(examples.lengths, [part])))
         with updates:
-            torch.nn.utils.clip_grad_norm_(objective.parameters(), inputs.training.clip)
+            torch.nn.utils.clip_grad_norm_(objective.parameters(), inputs.training.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
     return _rate(flops, passes.seconds), float(np.mean(updates.seconds[1:] or updates.seconds))

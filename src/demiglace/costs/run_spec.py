@@ -211,7 +211,7 @@ def language_run_spec(config: DistillConfig | PretrainConfig, devices: int = 1) 
 
 def _pretrain_spec(config: PretrainConfig, devices: int) -> RunSpec:
     check_model_choice(config)
-    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.config_of))
+    tokenizer = load_text_tokenizer(config.model or config.tokenizer or str(config.architecture))
     model = model_config(config, tokenizer)
     inputs = cost_inputs("none", {}, config.training, model, devices)
     return _language_spec(None, model, config, tokenizer, inputs, [_language_shape(model, tokenizer)])
@@ -248,7 +248,7 @@ def _language_spec(
     shapes: Sequence[ModelShape],
 ) -> RunSpec:
     size = block_size(config.text.block_size, shapes)
-    masking = masking_of(student, tokenizer, config.masked_share, config.training.seed)
+    masking = masking_of(student, tokenizer, config.mlm_probability, config.training.seed)
     predicted = 1.0 if masking is None else max(1, round(masking.share * size)) / size
     chunk = chunk_size(student.vocab_size, processes().device.type)
     blocks = _blocks(config.text, size, tokenizer)

@@ -61,7 +61,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     sparse = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
     size = block_size(config.text.block_size, shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
-    masking = masking_of(student.config, tokenizer, config.masked_share, config.training.seed)
+    masking = masking_of(student.config, tokenizer, config.mlm_probability, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     freeze(student, config.training.freeze)

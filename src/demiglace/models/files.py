@@ -1,6 +1,5 @@
 """Resolve a model (run directory, model directory, hub name), and check its files before they are read."""
 
-import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -9,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
+from demiglace.models.paths import check_available, resolve_model
 from demiglace.runs.files import fingerprint
 
 # raised for a config, tokenizer or weights that cannot be used
@@ -19,39 +19,6 @@ _VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.tiktoke
 _TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def resolve_model(model: str | Path) -> str:
-    """Return the model directory of `model`, or `model` unchanged if it can only be a hub name.
-
-    A run directory of finetune or distill has its model in `model/`; one of truncate is a model directory. Raises
-    `ModelError` for an unfinished run, a directory or file that is no model, and a path that does not exist.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(_model_directory(path))
-    if path.exists():
-        raise ModelError(
-            f"{model} is a file; give a model directory (with config.json), a run directory or a hub name."
-        )
-    if _is_local_path(str(model)):
-        raise ModelError(f"there is no model at {model}; expected a model directory, a run directory or a hub name.")
-    return str(model)
-
-
-def _model_directory(path: Path) -> Path:
-    if (path / "run.json").exists() and not (path / "manifest.json").exists():
-        raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
-    for directory in (path / "model", path) if (path / "run.json").exists() else (path,):
-        if (directory / "config.json").is_file():
-            return directory
-    raise ModelError(f"{path} contains no model (no config.json); give a model directory or a run directory.")
-
-
-def _is_local_path(model: str) -> bool:
-    """Return whether a name is a path: it is no `name` or `owner/name` of the hub, or its parent directory exists."""
-    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
-    return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
-
-
 def fingerprint_model(model: str | Path) -> str:
     """Return the fingerprint of a model: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
 
@@ -60,6 +27,7 @@ def fingerprint_model(model: str | Path) -> str:
     path = resolve_model(model)
     if Path(path).is_dir():
         return fingerprint([Path(path) / "config.json", *weight_files(Path(path)), *_glob(Path(path), _TOKENIZER)])
+    check_available(path)
     try:
         return Path(hf_hub_download(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
     except LOAD_ERRORS as error:
@@ -120,7 +88,8 @@ def _check_safetensors(file: Path) -> None:
 
 
 def load_config(path: str) -> PreTrainedConfig:
-    """Return the config of a path from `resolve_model`. Raises `ModelError` if it is damaged or of an unknown type."""
+    """Return the config of a model that `resolve_model` found. Raises `ModelError` where it is damaged or unknown."""
+    check_available(path)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except LOAD_ERRORS as error:

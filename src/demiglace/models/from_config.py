@@ -70,23 +70,23 @@ _SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
 def check_model_choice(config: PretrainConfig) -> None:
-    """Raise `ConfigError` unless exactly one of --model and --config-of is given, with the options that it requires.
+    """Raise `ConfigError` unless exactly one of --model and --architecture is given, with the options that it requires.
 
-    --model continues the training of a model, --config-of creates a new one.
+    --model continues the training of a model, --architecture creates a new one.
     """
-    if bool(config.model) == bool(config.config_of):
+    if bool(config.model) == bool(config.architecture):
         given = "both were given" if config.model else "neither was given"
         raise ConfigError(
-            f"give either --model, to continue its training, or --config-of, to train a new model; {given}."
+            f"give either --model, to continue its training, or --architecture, to train a new model; {given}."
         )
     sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
     if config.model and (sizes or config.tokenizer):
         more = ["--tokenizer"] if config.tokenizer else []
-        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--config-of); leave out for --model.")
-    if config.config_of and not config.tokenizer and not Path(config.config_of).is_dir():
+        raise ConfigError(f"{', '.join(sizes + more)}: only for a new model (--architecture); leave out for --model.")
+    if config.architecture and not config.tokenizer and not Path(config.architecture).is_dir():
         raise ConfigError(
-            f"--config-of {config.config_of} is a model type, which has no tokenizer; give --tokenizer DIRECTORY, "
-            "such as one of `demiglace tokenizer train`."
+            f"--architecture {config.architecture} is a model type, which has no tokenizer; give --tokenizer "
+            "DIRECTORY, such as one of `demiglace tokenizer train`."
         )
 
 
@@ -102,5 +102,5 @@ def model_config(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> 
     }
     positions = config.text.block_size or USUAL_BLOCK
     return new_language_config(
-        str(config.config_of), tokenizer, sizes, positions=positions, dropout=config.training.dropout
+        str(config.architecture), tokenizer, sizes, positions=positions, dropout=config.training.dropout
     )

@@ -121,7 +121,7 @@ def language_class(config: PreTrainedConfig) -> Any:
 
 
 def new_language_config(
-    config_of: str,
+    architecture: str,
     tokenizer: PreTrainedTokenizerBase,
     sizes: dict[str, int | None],
     *,
@@ -135,7 +135,7 @@ def new_language_config(
     tokenizer. positions: at least so many tokens in a row. Raises `ConfigError` for incompatible sizes, and
     `ModelError` as `is_masked` does and for a tokenizer without the padding token that the architecture needs.
     """
-    config = _set_config_sizes(_config_named(config_of), sizes, positions)
+    config = _set_config_sizes(_config_named(architecture), sizes, positions)
     is_masked(config)
     config.vocab_size = len(tokenizer)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -144,11 +144,12 @@ def new_language_config(
     pad_token_id = _dedicated_pad_token_id(tokenizer)
     config.pad_token_id = pad_token_id or 0
     with torch.device("meta"):
-        unused = unused_positions(_build(truncate_config(config, (0,)), config_of))
+        unused = unused_positions(_build(truncate_config(config, (0,)), architecture))
     if unused and pad_token_id is None:
         raise ModelError(
-            f"--config-of {config_of} numbers positions from the padding token, and the tokenizer has none, or one "
-            "with another role; train one with `demiglace tokenizer train --mask-token`, or give another model type."
+            f"--architecture {architecture} numbers positions from the padding token, and the tokenizer has none, or "
+            "one with another role; train one with `demiglace tokenizer train --mask-token`, or give another model "
+            "type."
         )
     config.pad_token_id = pad_token_id
     return _set_config_sizes(config, {}, positions + unused)
@@ -185,11 +186,11 @@ def _build(config: PreTrainedConfig, name: str, attention: str = "sdpa") -> PreT
     return model
 
 
-def _config_named(config_of: str) -> PreTrainedConfig:
+def _config_named(architecture: str) -> PreTrainedConfig:
     try:
-        config: PreTrainedConfig = AutoConfig.for_model(config_of)
+        config: PreTrainedConfig = AutoConfig.for_model(architecture)
     except ValueError:
-        config = load_config(resolve_model(config_of))
+        config = load_config(resolve_model(architecture))
     return config
 
 

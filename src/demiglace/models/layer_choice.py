@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.console import console, is_main_process, progress, table
+from demiglace.console import progress, show, table
 from demiglace.data.batching import collate, forward_tokens, sorted_batches, split_by_tokens
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.greedy import FIRST_ROWS, ablation_loss, greedy
@@ -32,8 +32,7 @@ class Choice:
 
     def show(self) -> None:
         """Print the measurements as a table on standard error."""
-        if is_main_process():
-            console.print(table(f"Layers by {self.measurements['measure']}", self.columns, self.rows))
+        show(table(f"Layers by {self.measurements['measure']}", self.columns, self.rows))
 
 
 def strategy_for(strategy: str, *, causal: bool, text: bool) -> str:

@@ -13,6 +13,7 @@ from demiglace.report import format
 from demiglace.results.metrics import finite, metric_of
 from demiglace.results.run_log import numbers
 from demiglace.runs.artefacts import TEACHER, measured_artefacts
+from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import read_json, write_atomically
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.registry import task_of_manifest
@@ -88,7 +89,7 @@ def _plain(text: str) -> str:
 
 def _manifest(run: Path) -> Manifest:
     file = run / "manifest.json"
-    return read_json(file) if file.is_file() else {}
+    return read_manifest(run) if file.is_file() else {}
 
 
 def _baseline(run: Path) -> Manifest:
@@ -111,8 +112,8 @@ def _base(run: Path) -> str:
         seen.add(reference)
         path = Path(reference)
         config = _manifest(path.parent if path.name == "model" else path).get("config", {})
-        if config.get("config_of"):
-            return f"a new {Path(str(config['config_of'])).name}"
+        if config.get("architecture"):
+            return f"a new {Path(str(config['architecture'])).name}"
         reference = str(config.get("teacher") or config.get("model") or reference)
     if _is_hub_name(reference):
         return reference

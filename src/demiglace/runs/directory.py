@@ -15,9 +15,10 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from demiglace.config.aliases import renamed
 from demiglace.errors import RunError
 from demiglace.runs.environment import machine, versions
-from demiglace.runs.files import _json, read_json, write_json
+from demiglace.runs.files import read_json, to_json, write_json
 
 FORMAT = 1
 _INITIAL_FILES = (".lock", "run.json.part")  # a run killed in its first moment leaves nothing else
@@ -70,7 +71,7 @@ def open_run(
             be written.
     """
     path = Path(path)
-    identity = json.loads(_json(_identity(stage, dict(config), dict(inputs))))
+    identity = json.loads(to_json(_identity(stage, dict(config), dict(inputs))))
     identity_file = path / "run.json"
     lock = _lock(_prepare_directory(path), timeout=_SHARED_LOCK_TIMEOUT if shared else 0)
     try:
@@ -89,16 +90,28 @@ def open_run(
 
 def _prepare_directory(path: Path) -> Path:
     """Create the directory if it is missing, and return it. Raises `RunError` if it cannot hold a run."""
+    check_output(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return path
+
+
+def check_output(path: Path) -> None:
+    """Raise `RunError` for a file, and for a directory with files that belong to no run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a directory was expected. Give another --output.")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        foreign = [p for p in path.iterdir() if p.name not in _INITIAL_FILES]
+        foreign = [p for p in path.iterdir() if p.name not in _INITIAL_FILES] if path.exists() else []
     except OSError as error:
-        raise RunError(f"{path} cannot be created or read: {error.strerror}; give another --output.") from error
+        raise _unusable(path, error) from error
     if foreign and not (path / "run.json").exists():
         raise RunError(f"{path} holds files that are no demiglace run; give another --output, or empty it.")
-    return path
+
+
+def _unusable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be created or read: {error.strerror}; give another --output.")
 
 
 def has_outputs(path: Path) -> bool:
@@ -117,7 +130,7 @@ def _check_identity(path: Path, existing: dict[str, Any], given: dict[str, Any])
     """Raise `RunError`, naming the keys that differ, unless both identities are equal up to the format."""
     differ = [
         f"{name}: {old!r} there, {new!r} now"
-        for name, old, new in _differences(existing, given)
+        for name, old, new in _differences(_with_current_names(existing), given)
         if name not in ("format",)
     ]
     if differ:
@@ -128,13 +141,19 @@ def _check_identity(path: Path, existing: dict[str, Any], given: dict[str, Any])
         )
 
 
+def _with_current_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity or a manifest, which an earlier version may have written, under today's option names."""
+    config = content.get("config")
+    return content | {"config": renamed(config)} if isinstance(config, dict) else content
+
+
 def check_config(path: Path | str, stage: str, config: Mapping[str, Any]) -> None:
     """Raise `RunError`, as `open_run` does, if the run at `path` has another command or other options.
 
     The inputs are not compared, so this is fast.
     """
     existing = read_json(Path(path) / "run.json")
-    _check_identity(Path(path), existing, existing | json.loads(_json({"stage": stage, "config": dict(config)})))
+    _check_identity(Path(path), existing, existing | json.loads(to_json({"stage": stage, "config": dict(config)})))
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -168,4 +187,4 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
             else "is no run directory"
         )
         raise RunError(f"{path} {state} (no manifest.json there).")
-    return read_json(file)
+    return _with_current_names(read_json(file))

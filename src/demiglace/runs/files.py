@@ -28,10 +28,11 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as indented JSON, atomically. Raises `RunError` if the file cannot be written."""
-    write_atomically(file, (_json(content) + "\n").encode())
+    write_atomically(file, (to_json(content) + "\n").encode())
 
 
-def _json(content: Mapping[str, Any]) -> str:
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return indented JSON; paths become texts."""
     return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 

@@ -7,14 +7,16 @@ A new kind is one file with a subclass of `Task` or `RowTask`, one row in `tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # the command line reads rows, and so their task, before it imports torch
+    from torch import Tensor
 
 Unit = Literal["row", "token"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]  # of transformers
-Divergence = Callable[[Tensor, Tensor], Tensor]
+Divergence = Callable[["Tensor", "Tensor"], "Tensor"]
 """(student logits [..., C], teacher logits [..., C]) -> [...], of two categorical distributions."""
 
 
@@ -42,13 +44,13 @@ class Task(ABC):
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
 
     @abstractmethod
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
         """Return the supervised loss of each unit [B], from logits [B, C] and labels [B, ...].
 
         A unit without a label may give any finite number: it is weighted by 0.
         """
 
-    def divergence(self, student: Tensor, teacher: Tensor, categorical: Divergence) -> Tensor:
+    def divergence(self, student: "Tensor", teacher: "Tensor", categorical: Divergence) -> "Tensor":
         """Return the distance of the student's logits [..., C] to the teacher's, [...].
 
         categorical: the divergence that the method names. It is right where one of C classes is predicted; a kind of

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch.nn.functional as F
-from torch import Tensor
 
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.metrics import OF_CLASSES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNLABELLED = -100  # class id of a row without a label, which PyTorch's cross-entropy ignores
 LABEL_COLUMNS = (
@@ -44,8 +46,10 @@ class Classification(RowTask):
         """Return which ids are classes."""
         return labels >= 0
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
         """Return the cross-entropy with the labels; 0 for a row without one."""
+        import torch.nn.functional as F
+
         return F.cross_entropy(logits, labels, reduction="none", ignore_index=UNLABELLED)
 
     def decode(self, logits: np.ndarray) -> np.ndarray:

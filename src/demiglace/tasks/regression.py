@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from demiglace.losses.divergences import squared_error
 from demiglace.tasks.base import Divergence, RowTask
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.metrics import OF_NUMBERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def number(text: str) -> float | None:
@@ -44,13 +46,15 @@ class Regression(RowTask):
         """Return which labels are not NaN."""
         return ~np.isnan(labels)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
         """Return the squared error."""
         # a missing label is NaN, and NaN times the row's weight 0 would stay NaN
         return (logits.squeeze(-1) - labels.nan_to_num()).square()
 
-    def divergence(self, student: Tensor, teacher: Tensor, categorical: Divergence) -> Tensor:
+    def divergence(self, student: "Tensor", teacher: "Tensor", categorical: Divergence) -> "Tensor":
         """Return the squared error of the two outputs, whatever divergence the method names."""
+        from demiglace.losses.divergences import squared_error
+
         return squared_error(student, teacher)
 
     def decode(self, logits: np.ndarray) -> np.ndarray:

@@ -14,11 +14,11 @@ def check_trackers(config: TrainConfig) -> None:
     """Raise `ConfigError` for a tracker that accelerate does not support or that is not installed."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-    for name in config.track or ():
+    for name in config.report_to or ():
         if name not in LOGGER_TYPE_TO_CLASS:
             raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
         if name not in [t.value for t in get_available_trackers()]:
-            raise ConfigError(f"--track {name} needs a package that is not installed; install {name}.")
+            raise ConfigError(f"--report-to {name} needs a package that is not installed; install {name}.")
 
 
 def make_accelerator(
@@ -34,11 +34,11 @@ def make_accelerator(
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",
-        log_with=list(config.track) if config.track else None,
+        log_with=list(config.report_to) if config.report_to else None,
         project_dir=directory,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not all_parameters)],
     )
-    if config.track:
+    if config.report_to:
         plain = {k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in run_config.items()}
         accelerator.init_trackers("tracking", plain)
     return accelerator

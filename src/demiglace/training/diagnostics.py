@@ -33,7 +33,7 @@ _THRESHOLDS = {"feature_variance": 0.02, "centered_cosine": 0.3}  # lower values
 _MEANING = {
     "feature_variance": (
         "the features of all rows are nearly equal, so {term} trains almost nothing; try projection=none, "
-        "another pooling or a lower --lr."
+        "another pooling or a lower --learning-rate."
     ),
     "centered_cosine": (
         "student and teacher hardly agree on the differences between rows, so {term} trains what all rows have in "

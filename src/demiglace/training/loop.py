@@ -187,7 +187,7 @@ class Loop:
         now = self._schedule.progress(step)
         self._train_generator(rows, now)
         total = self._forward_backward(rows, now, counts)
-        norm = self._accelerator.clip_grad_norm_(self._unwrapped.parameters(), self._config.clip)
+        norm = self._accelerator.clip_grad_norm_(self._unwrapped.parameters(), self._config.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         assert norm is not None
@@ -290,7 +290,7 @@ class Loop:
         self._log.write("step", record)
         if self._accelerator.is_main_process and not self._sharded:
             self._diagnostics.on_log(record, step_rows[index], len(table), self._schedule.progress(self.state.step - 1))
-        if self._config.track:
+        if self._config.report_to:
             self._accelerator.log({"loss": loss} | record["terms"] | {"lr": record["lr"]}, self.state.step)
         return loss
 
@@ -316,8 +316,8 @@ class Loop:
         where = ", ".join(f"{file}:{line}" for file, line in (self._source_locations[r] for r in rows[:5]))
         saved = f"The last checkpoint is in {self._last.parent}." if self._last.exists() else "No checkpoint was saved."
         return DivergedError(
-            f"{what} with {where}. Check those rows, or give a lower --lr (now {self._config.lr:g}) or "
-            f"--precision fp32, and another --output. {saved}"
+            f"{what} with {where}. Check those rows, or give a lower --learning-rate (now "
+            f"{self._config.learning_rate:g}) or --precision fp32, and another --output. {saved}"
         )
 
     def _validate(self, rows: np.ndarray) -> dict[str, float]:
@@ -343,7 +343,7 @@ class Loop:
         state.stopped = patience is not None and epoch >= self._schedule.last_phase and waited >= patience
         seconds = time.perf_counter() - self._clock
         self._log.write("epoch", {"epoch": epoch, "step": state.step, "metrics": metrics, "seconds": seconds})
-        if self._config.track and metrics:
+        if self._config.report_to and metrics:
             self._accelerator.log({f"validation.{k}": v for k, v in metrics.items()}, state.step)
         self._clock = time.perf_counter()
         if self._is_save_due():  # not in every epoch: for short epochs, writing costs more than repeating one

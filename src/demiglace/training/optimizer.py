@@ -19,7 +19,9 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, eps=config.adam_epsilon, fused=True)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.learning_rate, eps=config.adam_epsilon, fused=True
+    )
 
 
 def freeze(model: nn.Module, substrings: Sequence[str]) -> None:

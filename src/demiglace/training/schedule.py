@@ -63,17 +63,17 @@ class TrainingSchedule:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step.
 
-        It rises linearly over the first `warmup` share of a phase's steps. Then it falls linearly to 0 at the end of
-        the phase, or stays constant with `lr_scheduler="constant"` (DeepSpeed's WarmupLR).
+        It rises linearly over the first `warmup_ratio` share of a phase's steps. Then it falls linearly to 0 at the end
+        of the phase, or stays constant with `lr_scheduler="constant"` (DeepSpeed's WarmupLR).
         """
         phase, first = self._phase(step // self.epoch_steps)
         done, steps = step - first * self.epoch_steps, (self.ends[phase] - first) * self.epoch_steps
-        warmup_steps = round(steps * self.config.warmup)
+        warmup_steps = round(steps * self.config.warmup_ratio)
         if done < warmup_steps:
-            return self.config.lr * (done + 1) / warmup_steps
+            return self.config.learning_rate * (done + 1) / warmup_steps
         if self.config.lr_scheduler == "constant":
-            return self.config.lr
-        return self.config.lr * (steps - done) / (steps - warmup_steps)
+            return self.config.learning_rate
+        return self.config.learning_rate * (steps - done) / (steps - warmup_steps)
 
     def _phase(self, epoch: int) -> tuple[int, int]:
         """Return the phase of an epoch, and the first epoch of that phase."""

@@ -23,8 +23,9 @@ from demiglace.tasks.regression import REGRESSION
 def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     """Load the labelled rows of a named task or of the user's files, checked, with a validation split.
 
-    A named task takes precedence over a file of the same name. With `tune`, the validation split is held out of the
-    training rows, and the other splits are unused: options must not be chosen on rows that results are reported on.
+    A named task takes precedence over a file of the same name. With `holdout_from_train`, the validation split is held
+    out of the training rows, and the other splits are unused: options must not be chosen on rows that results are
+    reported on.
     Rows without labels are loaded by `load_unlabelled`. Raises `DataError` for rows and files that cannot be used, and
     `ConfigError` for options that do not go together.
     """
@@ -39,7 +40,7 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
         splits["train"] = select_rows(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
         _warn_of_absent(splits["train"], dataset.labels)
     unused: list[Split] = []
-    if config.tune:
+    if config.holdout_from_train:
         unused = [split for name, split in splits.items() if name != "train"]
         splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
     mark = fingerprint(dataset.labels, splits.values())

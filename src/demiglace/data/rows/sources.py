@@ -46,7 +46,10 @@ def files_in(folder: Path) -> dict[str, Path]:
 def missing(name: str) -> str:
     """Return the message for a name that is neither a task nor an existing path."""
     if "/" in name or stem_of(Path(name)):
-        return f"there is no file or folder {name}; check the path, or name a task of `demiglace tasks`."
+        return (
+            f"there is no file or folder {name}; check the path, or name a task of `demiglace tasks` (other data sets "
+            "of the Hugging Face hub are not read by name: save them as files)."
+        )
     return unknown("task, and no file,", name, TASKS)
 
 

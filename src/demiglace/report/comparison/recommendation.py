@@ -366,7 +366,7 @@ def _flattered(comparison: Comparison) -> str:
     where = "" if len(tasks) == len(comparison.tasks) else f" on {format.listed(tasks)}"
     return (
         f"The best epoch was chosen on the reported rows{where}: those scores are a little high, for all methods "
-        "alike. “tune: true” in the grid avoids it."
+        "alike. “holdout_from_train: true” in the grid avoids it."
     )
 
 

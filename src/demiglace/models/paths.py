@@ -1,0 +1,96 @@
+"""Where a model is: a model directory, a run directory, or a name on the Hugging Face hub; without torch."""
+
+import os
+import re
+import socket
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from demiglace.errors import ModelError, near, suggestion
+
+_PATIENCE = 3.0  # seconds to wait for a connection with the hub
+_LIVES_IN = ("config.json", "run.json")  # one of which a directory of a model has
+
+
+def resolve_model(model: str | Path) -> str:
+    """Return the model directory that `model` means, or `model` itself where it can only be a name on the hub.
+
+    A run directory of finetune or distill holds its model in `model/`, one of truncate is the model directory itself.
+    Raises `ModelError` for an unfinished run, a directory or file that holds no model, and a path that does not exist.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(_model_directory(path))
+    if path.exists():
+        raise ModelError(f"{model} is a file; a model is given by its directory (with config.json) or hub name.")
+    if _is_local_path(str(model)):
+        raise ModelError(
+            f"there is no model at {model}{_similar(path)} Expected a model directory, a run directory or a hub name."
+        )
+    return str(model)
+
+
+def check_available(model: str | Path) -> None:
+    """Raise `ModelError` as `resolve_model` does, and for a hub name that can neither be read nor downloaded."""
+    name = resolve_model(model)
+    if Path(name).is_dir() or _is_cached(name):
+        return
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        reason = "HF_HUB_OFFLINE forbids to download it"
+    elif not _hub_answers():
+        reason = "the hub cannot be reached"
+    else:
+        return
+    raise ModelError(
+        f"there is no directory {name} here{_similar(Path(name))} As a name on the Hugging Face hub it is not in the "
+        f"local cache, and {reason}. Check the path, or download the model first."
+    )
+
+
+def _model_directory(path: Path) -> Path:
+    if (path / "run.json").exists() and not (path / "manifest.json").exists():
+        raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
+    for place in (path / "model", path) if (path / "run.json").exists() else (path,):
+        if (place / "config.json").is_file():
+            return place
+    raise ModelError(f"{path} holds no model (no config.json there); give a model directory or a run of one.")
+
+
+def _is_local_path(model: str) -> bool:
+    """Hub names are `name` or `owner/name`; anything else, or a name below a directory that exists, is a path."""
+    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
+    return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
+
+
+def _similar(path: Path) -> str:
+    """Return the end of a sentence that suggests directories of models with names like that of a path."""
+    home = path.parent if path.parent.is_dir() else Path()
+    try:
+        found = [p for p in sorted(home.iterdir()) if p.is_dir() and any((p / name).exists() for name in _LIVES_IN)]
+    except OSError:
+        return "."
+    by_name = {p.name: str(p) for p in found}
+    return suggestion([by_name[name] for name in near(path.name, by_name)])
+
+
+def _is_cached(name: str) -> bool:
+    """Return whether the hub's local cache has the config of a model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def _hub_answers() -> bool:
+    """Return whether a connection with the hub can be opened; true where a proxy decides that."""
+    from huggingface_hub.constants import ENDPOINT
+
+    address = urlsplit(ENDPOINT)
+    if address.scheme in urllib.request.getproxies() or address.hostname is None:
+        return True
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        with socket.create_connection((address.hostname, port), timeout=_PATIENCE):
+            return True
+    except OSError:
+        return False

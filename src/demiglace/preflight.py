@@ -1,0 +1,139 @@
+"""Checks of a command's names, files and labels before torch is imported, which takes seconds.
+
+The command repeats them with all others; here a mistyped name ends it at once.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from demiglace.config.data import DataConfig
+from demiglace.console import quiet
+from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.readers import check_is_file
+from demiglace.data.rows.sources import files_of, missing
+from demiglace.data.rows.tasks import TASKS
+from demiglace.data.text.sources import corpus_files
+from demiglace.errors import ConfigError, DataError, unknown
+from demiglace.labels import match_teacher
+from demiglace.methods.names import option_names
+from demiglace.models.paths import check_available, resolve_model
+from demiglace.runs.directory import check_output
+
+_MODELS = {
+    "finetune": ("model",),
+    "pretrain": ("model",),
+    "distill": ("teacher", "student"),
+    "plan": ("teacher", "model", "student"),
+    "truncate": ("model",),
+    "evaluate": ("model", "teacher"),
+    "generate": ("model",),
+    "export": ("model", "teacher"),
+}
+_RUNS = ("finetune", "pretrain", "distill", "truncate", "evaluate", "export", "tokenizer")
+_READ_ROWS_UP_TO = 20_000_000  # bytes of files that are read here in full; larger ones are read once, by the command
+
+
+def check(name: str, config: Any) -> None:
+    """Raise `UserError` for what can be known to be wrong with the config of a command without torch."""
+    if name in ("distill", "plan"):
+        _check_method(config.method, config.method_options)
+    _check_models(name, config)
+    if name in _RUNS and config.output is not None:
+        check_output(config.output)
+    if name in ("finetune", "pretrain", "distill", "plan"):
+        _check_training_data(name, config)
+    elif name == "evaluate":
+        _check_sets(config.data)
+    elif name == "export" and config.data:
+        _check_sets([config.data])
+    elif name == "tokenizer":
+        corpus_files(config.corpus)
+
+
+def _check_models(name: str, config: Any) -> None:
+    """Check that the models are there. The command itself refuses those that do not go together."""
+    if name == "plan" and config.teacher and config.model:
+        return
+    if name in ("distill", "plan") and config.student and (config.layers or config.keep):
+        return
+    for option in _MODELS.get(name, ()):
+        if (model := getattr(config, option)) and not _is_evaluation(model):
+            check_available(model)
+
+
+def _check_method(name: str, options: dict[str, Any]) -> None:
+    if name.endswith((".yaml", ".yml")):
+        check_is_file(name)
+        return
+    known = option_names()
+    if name not in known:
+        raise ConfigError(unknown("method", name, known))
+    for option in options:
+        if option.replace("-", "_") not in known[name]:
+            raise ConfigError(f"method {name}: {unknown('option', option, known[name])}")
+
+
+def _is_evaluation(model: str) -> bool:
+    """Return whether a model is given by the run that evaluated it."""
+    try:
+        return json.loads((Path(model) / "run.json").read_text(encoding="utf-8")).get("stage") == "evaluate"
+    except (OSError, ValueError):
+        return False
+
+
+def _check_training_data(name: str, config: Any) -> None:
+    text, rows = getattr(config, "text", None), getattr(config, "source", None)
+    if text is not None and text.corpus:
+        corpus_files([*text.corpus, *text.validation_corpus])
+    elif rows is not None and rows.data:
+        _check_rows(name, config)
+    else:
+        wanted = {
+            "finetune": "--data TASK_OR_FILE",
+            "pretrain": "--corpus FILES",
+        }.get(name, "--data TASK_OR_FILE for a classifier or regressor, or --corpus FILES for a language model")
+        raise ConfigError(f"{name} has nothing to train on; give {wanted}.")
+
+
+def _check_rows(name: str, config: Any) -> None:
+    """Check the training rows, and for `distill` that their labels are the teacher's."""
+    source: DataConfig = config.source
+    for file in source.unlabelled or ():
+        check_is_file(file)
+    if source.data in TASKS:
+        labels = TASKS[source.data].labels
+    else:
+        files = files_of(source)
+        for path in files.values():
+            check_is_file(path)
+        if sum(path.stat().st_size for path in files.values()) > _READ_ROWS_UP_TO:
+            return
+        with quiet(logging.CRITICAL):  # the command prints what it finds
+            space = load_dataset(source, config.location).labels
+        labels = space.names
+    names = _class_names(getattr(config, "teacher", None))
+    if name == "distill" and labels and names:
+        match_teacher(labels, names, config.label_map)
+
+
+def _class_names(teacher: str | None) -> tuple[str, ...]:
+    """Return the class names of a classifier in a local directory, empty where they cannot be read without torch."""
+    if teacher is None or not (file := Path(resolve_model(teacher)) / "config.json").is_file():
+        return ()
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        is_classifier = str((content.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+        names = {int(i): str(name) for i, name in (content.get("id2label") or {}).items()}
+    except (OSError, ValueError, AttributeError):
+        return ()
+    return tuple(names[i] for i in sorted(names)) if is_classifier and len(names) > 1 else ()
+
+
+def _check_sets(specs: Sequence[str]) -> None:
+    """Raise `DataError` for a set that is neither a task, with or without a split, nor a file or folder."""
+    for spec in specs:
+        if spec.partition(":")[0] not in TASKS and not Path(spec).exists():
+            raise DataError(missing(spec))
