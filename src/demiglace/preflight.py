@@ -6,6 +6,7 @@ The command repeats them with all others; here a mistyped name ends it at once.
 import json
 import logging
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ def _check_method(name: str, options: dict[str, Any]) -> None:
         return
     known = option_names()
     if name not in known:
-        raise ConfigError(unknown("method", name, known))
+        plugins = [point.name for point in entry_points(group="demiglace.methods")]
+        if name in plugins:
+            return  # its options are checked when it is loaded
+        raise ConfigError(unknown("method", name, [*known, *plugins]))
     for option in options:
         if option.replace("-", "_") not in known[name]:
             raise ConfigError(f"method {name}: {unknown('option', option, known[name])}")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import demiglace
+from demiglace import preflight
 from demiglace.cli import main
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.grid_cells import has_option
@@ -88,6 +89,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
             return [point for point in made if point.group == group]
 
         monkeypatch.setattr(registry, "entry_points", entry_points)
+        monkeypatch.setattr(preflight, "entry_points", entry_points)
 
     return declare
 
@@ -207,7 +209,7 @@ def test_a_method_object_is_a_text_of_its_terms() -> None:
         (Method((WeightedTerm(float("nan"), TaskLoss()),)), "weight was given nan"),
         (Method((WeightedTerm(1.0, TaskLoss(), phase=1),)), "phase 1 was given; there are 1"),
         (Method((WeightedTerm(1.0, TaskLoss()),), phases=(0.0,)), "shares of the epochs above 0"),
-        (Method((WeightedTerm(1.0, TaskLoss(), on="perturbed"),)), "no augmentation makes it"),
+        (Method((WeightedTerm(1.0, TaskLoss(), input="perturbed"),)), "no augmentation makes it"),
         (method(factor=torch.ones(1)), "Louder.factor is a Tensor, which cannot be written down"),
     ],
 )

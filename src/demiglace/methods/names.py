@@ -16,7 +16,9 @@ def option_names() -> dict[str, tuple[str, ...]]:
 
 
 def _is_row(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "MethodInfo"
+    """Return whether a node is a row of the table, with the method's name as a literal."""
+    is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "MethodInfo"
+    return is_call and isinstance(node.args[0], ast.Constant)  # type: ignore[attr-defined]
 
 
 @functools.cache
