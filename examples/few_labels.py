@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, default=20, help="epochs over the labelled rows")
     parser.add_argument("--epochs", type=int, default=4, help="epochs over all texts")
     parser.add_argument("--alone-epochs", type=int, default=43, help="epochs of the student on the labelled rows only")
-    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("few-labels"))
     args = parser.parse_args()

@@ -139,7 +139,7 @@ BAD = [
     ({"cached_per_token": 9999, "cache_tokens": "top-k"}, "--cached-per-token 9999: the teacher has only 257"),
     ({"cache_tokens": "topk"}, "one of none, sampled, top-k"),
     ({"teacher": "{masked}"}, "is for causal models"),
-    ({"corpus": None, "validation_corpus": None, "data": "rows.csv"}, "--cache-tokens sampled needs --corpus"),
+    ({"corpus": None, "validation_corpus": None, "data": "banking77"}, "--cache-tokens sampled needs --corpus"),
     ({"layers": None, "student": "{wide}"}, "outputs for 300 tokens and the teacher for 257"),
 ]
 

@@ -185,7 +185,7 @@ def test_the_papers_recipes_can_be_planned(stage: str, kind: type) -> None:
     ("options", "message"),
     [
         ({"model": None}, "given: none of them"),
-        ({"model": None, "architecture": "gpt2"}, "brings no tokenizer"),
+        ({"model": None, "architecture": "gpt2"}, "has no tokenizer"),
         ({"hidden_size": 64}, "--hidden-size: only for a new model"),
         ({"block_size": 5000}, "--block-size 5000 is longer than"),
         ({"corpus": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),

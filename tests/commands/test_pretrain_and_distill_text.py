@@ -153,7 +153,7 @@ def test_a_new_model_learns(
     card = ModelCard.load(tmp_path / "run" / "model" / "README.md")
     assert card.data.pipeline_tag == ("fill-mask" if arch == "bert" else "text-generation")
     assert "A language model of 2 layers, trained on text." in card.text
-    assert f"**Began with:** a new {arch}" in card.text
+    assert f"**Initialised from:** a new {arch}" in card.text
     made: dict[str, object] = {}
     monkeypatch.chdir(tmp_path / "run" / "model")
     exec(card.text.split("```python")[1].split("```")[0], made)
@@ -296,10 +296,10 @@ def test_perplexity_from_the_command_line(
 def test_generated_text_is_the_seeds(lm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["generate", str(lm), "--prompt", "the cat", "--new-tokens", "8", "--temperature", "1"]
     assert main([*line, "--seed", "1"]) == 0 and main([*line, "--seed", "1"]) == 0
-    one, again = capsys.readouterr().err.strip().split("\n")[:2]
+    one, again = capsys.readouterr().out.strip().split("\n")[:2]
     assert one == again and one.startswith("the cat")
     assert main(["generate", str(lm), "--prompt", "the cat, the dog", "--new-tokens", "2"]) == 0
-    assert capsys.readouterr().err.startswith("the cat, the dog")
+    assert capsys.readouterr().out.startswith("the cat, the dog")
     found = demiglace.generate(str(lm), prompt=["the"], temperature=0.0, new_tokens=4)
     assert found.metrics["texts"][0].startswith("the") and str(found) == found.metrics["texts"][0]
 
@@ -349,11 +349,11 @@ def test_a_new_models_shape_and_tokenizer_tell_runs_apart(
 
 BAD = [
     ("pretrain", {"freeze": "wpx"}, "matches no parameter"),
-    ("pretrain", {"corpus": None}, "--corpus must be given"),
+    ("pretrain", {"corpus": None}, "pretrain has nothing to train on; give --corpus FILES"),
     ("pretrain", {"model": None}, "neither was given"),
     ("pretrain", {"architecture": "gpt2"}, "both were given"),
     ("pretrain", {"num_layers": 2}, "--num-layers: only for a new model"),
-    ("pretrain", {"model": None, "architecture": "gpt2"}, "brings no tokenizer"),
+    ("pretrain", {"model": None, "architecture": "gpt2"}, "has no tokenizer"),
     ("pretrain", {"block_size": 999}, "longer than the 256 tokens"),
     ("pretrain", {"block_size": 200, "corpus": "{short}"}, "fewer than one block"),
     ("pretrain", {"corpus": "{binary}"}, "binary 1"),
@@ -364,8 +364,8 @@ BAD = [
     ("distill", {"data": "rows.csv"}, "--data and --corpus"),
     *(("distill", {"method": name}, "rewrites the rows|learns from the logits of a task's rows") for name in FOR_ROWS),
     ("pretrain", {"model": "{endless}"}, "tokenizer has no end-of-text token.*demiglace tokenizer train"),
-    ("pretrain", {"model": None, "architecture": "roberta", "tokenizer": "{masked}"}, "tells positions by the padding"),
-    ("distill", {"layers": 9}, "9 layers were asked for"),
+    ("pretrain", {"model": None, "architecture": "roberta", "tokenizer": "{masked}"}, "numbers positions from the padding"),
+    ("distill", {"layers": 9}, "9 layers were requested"),
     ("distill", {"layers": None, "student": "{other}"}, "different vocabularies"),
     ("distill", {"layers": None, "student": "{masked}"}, "different vocabularies|causal and a masked"),
     ("evaluate", {"data": "sst2"}, "give them without --data"),

@@ -100,7 +100,7 @@ class Knowing:
     def __init__(self, share: float, **options: Any):
         self.options, self._share = AdversarialMasking(**options), share
 
-    def predicted(self, batch: Batch, now: TrainingProgress) -> tuple[torch.Tensor, torch.Tensor]:
+    def predictions(self, batch: Batch, now: TrainingProgress) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = batch.input_ids[batch.attention_mask.bool()]
         is_right = torch.rand(len(tokens), generator=torch.Generator().manual_seed(0)) < self._share
         return tokens, torch.where(is_right, tokens, torch.zeros_like(tokens))

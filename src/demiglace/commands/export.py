@@ -55,7 +55,7 @@ class _Original:
 
 @command(ExportConfig)
 def export(config: ExportConfig) -> Result:
-    """Write ONNX (fp32 and, if asked for, int8) with config and tokenizer; check and measure every artefact.
+    """Write a model in the format of `to` with config and tokenizer, and check and measure every file.
 
     Return the run directory. Raises `UserError` before any work if a package of the format is missing or the format
     cannot hold the model's task, and later if the exported model does not reproduce the PyTorch model: the directory is

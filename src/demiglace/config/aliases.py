@@ -109,7 +109,7 @@ _FEW = 12  # names that a message lists
 
 
 def unknown_option(name: str, names: Iterable[str]) -> str:
-    """Return the message for an option that does not exist: what there is instead, or the nearest names.
+    """Return the message for an option that does not exist: the alternative that exists, or the nearest names.
 
     A name that begins with a dash is a flag, and so are the names that the message suggests for it. Few names are
     listed in full.

@@ -54,7 +54,7 @@ from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_
 from demiglace.training.run import resolve_precision_and_attention
 from demiglace.training.schedule import check_phases
 
-_TOKENISED = 20_000  # rows of a split that are tokenized; the lengths of a larger split are sampled from theirs
+_MAX_TOKENIZED = 20_000  # rows of a split that are tokenized; the lengths of a larger split are sampled from these
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,15 @@ def cost_inputs(
 def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
 
-    Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from theirs.
+    Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
     dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
 
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
-        if len(split) <= _TOKENISED:
+        if len(split) <= _MAX_TOKENIZED:
             return tokenize(split, tokenizer, source.max_length).lengths
-        sample = select_rows(split, generator.permutation(len(split))[:_TOKENISED])
+        sample = select_rows(split, generator.permutation(len(split))[:_MAX_TOKENIZED])
         return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
 
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
@@ -194,7 +194,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
 def language_run_spec(config: DistillConfig | PretrainConfig, devices: int = 1) -> RunSpec:
     """Return the spec of a run on a corpus; log the number of tokens if it is estimated.
 
-    The tokens of a corpus of more than a few megabytes are estimated from a part of it.
+    The tokens of a corpus of more than a few megabytes are estimated from a part.
 
     Args:
         config: of the run.
@@ -279,7 +279,7 @@ def _count_blocks(given: tuple[str, ...], config: CorpusConfig, size: int, token
     files = corpus_files(given)
     tokens, is_counted = estimate_tokens(files, tokenizer, config.reading)
     if not is_counted:
-        say(f"{', '.join(given)}: about {tokens:,} tokens, estimated from a part of it")
+        say(f"{', '.join(given)}: about {tokens:,} tokens, estimated from a part")
     if tokens <= size:
         raise DataError(
             f"the corpus has {tokens:,} tokens, fewer than one block of {size} and one token to predict; give more "

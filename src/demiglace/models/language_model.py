@@ -204,10 +204,10 @@ def _set_config_sizes(config: PreTrainedConfig, sizes: dict[str, int | None], po
         if width % given["num_attention_heads"]:
             raise ConfigError(
                 f"--hidden-size {width} cannot be divided into {given['num_attention_heads']} heads; give --num-heads "
-                "a divisor of it."
+                "a divisor."
             )
     values = config.to_dict()
-    if "num_attention_heads" in given:  # configs like Llama's have more fields of it
+    if "num_attention_heads" in given:  # configs like Llama's have further fields for it
         heads, width = given["num_attention_heads"], given.get("hidden_size", config.hidden_size)
         derived = {"num_key_value_heads": heads, "head_dim": width // heads}
         given |= {name: size for name, size in derived.items() if name in values}

@@ -259,7 +259,7 @@ def _load(
 def _check_complete(path: str, missing: list[str]) -> None:
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        raise ModelError(f"{path} lacks {len(missing)} of the weights that its config.json asks for: {shown}")
+        raise ModelError(f"{path} lacks {len(missing)} of the weights that its config.json requires: {shown}")
 
 
 def save_model(model: PreTrainedModel, path: Path) -> None:

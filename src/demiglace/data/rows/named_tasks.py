@@ -22,7 +22,7 @@ _UNLABELLED_IDS = ("-1", "-1.0")  # the hub's label of a row whose label is not 
 def official_splits(
     name: str, names: Sequence[str], location: DataLocation, *, for_source: bool = False
 ) -> tuple[LabelSpace, dict[str, Split], Counter[str]]:
-    """Return a task's label space, these splits of it, and the number of rows left out by reason.
+    """Return a task's label space, these splits, and the number of rows left out by reason.
 
     A split whose labels are not public is left out. for_source: the set measures a model of its source task, so rows
     that such a model was trained on are left out too.

@@ -125,7 +125,7 @@ def _mde(comparison: Comparison) -> str:
 
 
 def _of_averages(comparison: Comparison) -> str:
-    """Return what averages are over, where the table does not show all of it: the second metrics of GLUE."""
+    """Return what averages are over, where the table does not show all metrics: the second metrics of GLUE."""
     if not any(s.own and s.further for c in comparison.cells for s in c.sets.values()) or len(comparison.tasks) < 2:
         return ""
     return "Averages are means over tasks of the mean of all official metrics of a task, as in GLUE. "
