@@ -48,7 +48,7 @@ class SuiteSet:
 def named_suite(task: str, data_dir: Path | None) -> dict[str, SuiteSet]:
     """The sets for models of a task, by name; none for a task without a suite.
 
-    data_dir: the folder of data sets, where there is one; a substitute set is used if that folder has only the substitute.
+    data_dir: the folder of data sets, if there is one; a substitute set is used if the folder has nothing else.
     """
     names = [_choose(entry.split("|"), data_dir) for entry in SUITES.get(task, ())]
     return {name: SuiteSet(name) for name in names}

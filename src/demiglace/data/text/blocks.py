@@ -18,8 +18,8 @@ _KEEP_PROB, _RANDOM_PROB = 0.1, 0.1  # of the selected positions: keep the token
 class Masking:
     """Masked language modelling (Devlin et al. 2019, arXiv 1810.04805).
 
-    Of the selected positions 80 % are masked, 10 % get a random token and 10 % are left as they are. The selection differs in
-    each epoch (dynamic masking, Liu et al. 2019, arXiv 1907.11692).
+    Of the selected positions 80 % are masked, 10 % get a random token and 10 % keep the original one. The selection
+    differs in each epoch (dynamic masking, Liu et al. 2019, arXiv 1907.11692).
     """
 
     share: float  # of the positions that are predicted
