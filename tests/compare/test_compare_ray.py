@@ -126,7 +126,7 @@ def test_an_existing_cluster_reads_the_data_of_here(content, place, tmp_path, be
     here, there = tmp_path / "here", tmp_path / "there"
     assert compare(grid, here) == 0
     line = [sys.executable, "-m", "demiglace", *line_of(grid, there, engine="ray", address=address)]
-    assert subprocess.run(line, env=os.environ | token, timeout=120, check=False).returncode == 0
+    assert subprocess.run(line, env=os.environ | token, timeout=300, check=False).returncode == 0
     assert weights_of(here) == weights_of(there)
     assert results(here)[0]["sets"] == results(there)[0]["sets"]
 

@@ -110,13 +110,13 @@ def test_each_search_has_a_database_of_its_own(whole):
     [
         (
             {"search": {"trials": 3, "ranges": RANGES | {"learning_rate": [1e-3, 2e-3]}}},
-            "none/search was begun as another search",
+            "none/search holds another search",
         ),
         ({"search": {"trials": 2, "ranges": RANGES}}, "trials: 3 there, 2 now"),
         ({"defaults": QUICK | {"weight_decay": 0.1}}, "weight_decay: 0.01 there, 0.1 now"),
         (
             {"search": {"trials": 4, "ranges": RANGES}},
-            "best options of 3 trials, and mood/half/none/search is to have 4",
+            "used the best options of 3 trials, and mood/half/none/search now has 4",
         ),
     ],
 )

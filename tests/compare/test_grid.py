@@ -86,7 +86,7 @@ def changed(content: dict, **sections) -> dict:
         ({"teacher": {"run": "x", "epochs": 3}}, "teacher: epochs for x, a finished teacher"),
         (
             {"teacher": {"run": "x"}, "tasks": {"sst2": {"teacher": {"learning_rate": 0.1}}}},
-            "tasks.sst2.teacher: learning_rate for a teacher that is there already, x",
+            "tasks.sst2.teacher: learning_rate for x, a finished teacher, which is not trained",
         ),
         ({"teachers": {"sst3": "x"}}, "teachers: unknown task of this grid 'sst3'"),
         ({"evaluate": {"set": []}}, "evaluate: unknown option 'set'; did you mean 'sets'"),
@@ -102,7 +102,7 @@ def changed(content: dict, **sections) -> dict:
         ({"search": SEARCH | {"ranges": {"learning_rate": {"low": 2, "high": 1}}}}, "low must be below high"),
         ({"search": SEARCH | {"ranges": {"learning_rate": {"low": 0, "high": 1, "log": True}}}}, "above 0 with `log`"),
         ({"search": SEARCH | {"ranges": {"learning_rate": 3}}}, "expected a list of values"),
-        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected whole numbers as ends"),
+        ({"search": SEARCH | {"ranges": {"epochs": {"low": 1.5, "high": 3}}}}, "expected integers as `low` and `high`"),
         ({"search": SEARCH | {"per": ["method"]}}, "unknown part of a grid in `per`"),
         ({"search": SEARCH | {"trials": 0}}, "--trials was given 0"),
         ({"search": SEARCH, "axes": {"learning_rate": [1]}}, "learning_rate: both an axis and a range"),
@@ -244,7 +244,7 @@ def test_values_with_a_dot_go_into_the_method(content):
 
 def test_values_that_would_share_a_directory_are_refused(content):
     grid = parse_grid(changed(content, axes={"learning_rate": [0.1234567, 0.12345671]}))
-    with pytest.raises(ConfigError, match=r"several cells would lie at mood/half/none/learning_rate=0\.123457"):
+    with pytest.raises(ConfigError, match=r"several cells have the directory mood/half/none/learning_rate=0\.123457"):
         cells(grid)
 
 

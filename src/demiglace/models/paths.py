@@ -9,21 +9,23 @@ from urllib.parse import urlsplit
 
 from demiglace.errors import ModelError, near, suggestion
 
-_PATIENCE = 3.0  # seconds to wait for a connection with the hub
-_LIVES_IN = ("config.json", "run.json")  # one of which a directory of a model has
+_TIMEOUT = 3.0  # seconds to wait for a connection with the hub
+_MODEL_FILES = ("config.json", "run.json")  # a directory of a model has one of them
 
 
 def resolve_model(model: str | Path) -> str:
-    """Return the model directory that `model` means, or `model` itself where it can only be a name on the hub.
+    """Return the model directory of `model`, or `model` unchanged if it can only be a hub name.
 
-    A run directory of finetune or distill holds its model in `model/`, one of truncate is the model directory itself.
-    Raises `ModelError` for an unfinished run, a directory or file that holds no model, and a path that does not exist.
+    A run directory of finetune or distill has its model in `model/`; one of truncate is a model directory. Raises
+    `ModelError` for an unfinished run, a directory or file that is no model, and a path that does not exist.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return str(_model_directory(path))
     if path.exists():
-        raise ModelError(f"{model} is a file; a model is given by its directory (with config.json) or hub name.")
+        raise ModelError(
+            f"{model} is a file; give a model directory (with config.json), a run directory or a hub name."
+        )
     if _is_local_path(str(model)):
         raise ModelError(
             f"there is no model at {model}{_similar(path)} Expected a model directory, a run directory or a hub name."
@@ -51,14 +53,14 @@ def check_available(model: str | Path) -> None:
 def _model_directory(path: Path) -> Path:
     if (path / "run.json").exists() and not (path / "manifest.json").exists():
         raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
-    for place in (path / "model", path) if (path / "run.json").exists() else (path,):
-        if (place / "config.json").is_file():
-            return place
-    raise ModelError(f"{path} holds no model (no config.json there); give a model directory or a run of one.")
+    for directory in (path / "model", path) if (path / "run.json").exists() else (path,):
+        if (directory / "config.json").is_file():
+            return directory
+    raise ModelError(f"{path} contains no model (no config.json); give a model directory or a run directory.")
 
 
 def _is_local_path(model: str) -> bool:
-    """Hub names are `name` or `owner/name`; anything else, or a name below a directory that exists, is a path."""
+    """Return whether a name is a path: it is no `name` or `owner/name` of the hub, or its parent directory exists."""
     is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
     return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
 
@@ -67,7 +69,7 @@ def _similar(path: Path) -> str:
     """Return the end of a sentence that suggests directories of models with names like that of a path."""
     home = path.parent if path.parent.is_dir() else Path()
     try:
-        found = [p for p in sorted(home.iterdir()) if p.is_dir() and any((p / name).exists() for name in _LIVES_IN)]
+        found = [p for p in sorted(home.iterdir()) if p.is_dir() and any((p / name).exists() for name in _MODEL_FILES)]
     except OSError:
         return "."
     by_name = {p.name: str(p) for p in found}
@@ -90,7 +92,7 @@ def _hub_answers() -> bool:
         return True
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
-        with socket.create_connection((address.hostname, port), timeout=_PATIENCE):
+        with socket.create_connection((address.hostname, port), timeout=_TIMEOUT):
             return True
     except OSError:
         return False
