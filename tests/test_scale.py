@@ -65,15 +65,15 @@ def test_figures_of_the_run():
     expected = {
         "parameters of the teacher": f"{teacher.parameters:,}",
         "parameters of the student": f"{student.parameters:,} ({student.parameters / teacher.parameters:.1%})",
-        "tokens a row": f"{found.tokens / ROWS:.1f}, with padding {found.padded_tokens / ROWS:.1f}",
+        "tokens per row": f"{found.tokens / ROWS:.1f}, with padding {found.padded_tokens / ROWS:.1f}",
         "teacher, once": f"{found.teacher_flops:.3g} FLOPs",
-        "student, an epoch": f"{found.student_flops:.3g} FLOPs",
-        "teacher and student online, an epoch": f"{online:.3g} FLOPs",
-        "signal cache": f"{found.cache_bytes / 1e9:.1f} GB ({found.cache_bytes / ROWS:,.0f} B a row)",
+        "student, per epoch": f"{found.student_flops:.3g} FLOPs",
+        "teacher and student online, per epoch": f"{online:.3g} FLOPs",
+        "signal cache": f"{found.cache_bytes / 1e9:.1f} GB ({found.cache_bytes / ROWS:,.0f} B per row)",
         "memory of weights, gradients, moments": f"{kept / 1e9:.2f} GB",
         "activations of the largest forward pass": f"{memory.activations / 1e9:.2f} GB",
         "memory while the cache is filled": f"{memory.capture / 1e9:.2f} GB and one batch",
-        "steps": f"{found.steps:,} an epoch",
+        "steps": f"{found.steps:,} per epoch",
     }
     told = rows_of(DOC)
     plain = {name: value.replace("%", " %").replace("e+", "e") for name, value in expected.items()}

@@ -62,7 +62,9 @@ def test_a_method_is_shown_as_yaml_that_composes_it(name: str) -> None:
 def test_the_layers_that_meet_are_shown() -> None:
     assert "#   1 ← 2, 2 ← 4\n" in str(methods(["show", "pkd"], student_layers=3, teacher_layers=6))
     out = str(methods(name=["show", "rail-kd-l"], seed=1))
-    drawn = RandomSorted().teacher_layers_at(MatchedLayers((1, 2, 3, 4, 5), tuple(range(1, 12))), TrainingProgress(1, 1, 1))
+    drawn = RandomSorted().teacher_layers_at(
+        MatchedLayers((1, 2, 3, 4, 5), tuple(range(1, 12))), TrainingProgress(1, 1, 1)
+    )
     assert f"#   epoch 2: {', '.join(f'{i} ← {t}' for i, t in enumerate(drawn, 1))}\n" in out
 
 

@@ -364,7 +364,11 @@ BAD = [
     ("distill", {"data": "rows.csv"}, "--data and --corpus"),
     *(("distill", {"method": name}, "rewrites the rows|learns from the logits of a task's rows") for name in FOR_ROWS),
     ("pretrain", {"model": "{endless}"}, "tokenizer has no end-of-text token.*demiglace tokenizer train"),
-    ("pretrain", {"model": None, "architecture": "roberta", "tokenizer": "{masked}"}, "numbers positions from the padding"),
+    (
+        "pretrain",
+        {"model": None, "architecture": "roberta", "tokenizer": "{masked}"},
+        "numbers positions from the padding",
+    ),
     ("distill", {"layers": 9}, "9 layers were requested"),
     ("distill", {"layers": None, "student": "{other}"}, "different vocabularies"),
     ("distill", {"layers": None, "student": "{masked}"}, "different vocabularies|causal and a masked"),

@@ -55,9 +55,9 @@ def test_records_tell_of_every_run(whole):
 def test_results_tell_of_the_command(whole, content, tmp_path):
     assert read_json(whole / "results.json")["config"] == read_manifest(whole)["config"]
     one = content | {"methods": {"none": {}}, "seeds": [0], "defaults": QUICK | {"metric": "f2"}}
-    assert compare(one, tmp_path / "runs", no_controls="true", data_dir=tmp_path) == 2  # no run comes to its end
+    assert compare(one, tmp_path / "runs", no_baselines="true", data_dir=tmp_path) == 2  # no run comes to its end
     config = read_json(tmp_path / "runs" / "results.json")["config"]
-    assert config == {"grid": one, "search": "none", "no_controls": True, "data_dir": str(tmp_path)}
+    assert config == {"grid": one, "search": "none", "no_baselines": True, "data_dir": str(tmp_path)}
     assert not (tmp_path / "runs" / "manifest.json").exists()
 
 
@@ -266,7 +266,7 @@ def test_replicates_of_all_rows_are_said_to_share_them(content, tmp_path, capsys
 
 def test_a_tuned_grid_chooses_its_epochs_on_rows_that_are_not_reported(content, tmp_path):
     files = {k: v for k, v in content["tasks"]["mood"].items() if k != "test"}
-    grid = content | {"methods": {"none": {}}, "controls": False, "seeds": [0]}
+    grid = content | {"methods": {"none": {}}, "baselines": False, "seeds": [0]}
     told = {}
     for tune in (True, False):
         home = tmp_path / str(tune)

@@ -130,7 +130,7 @@ def test_another_search_is_refused_before_anything_runs(sections, message, searc
 
 
 def test_trials_can_grow_once_no_run_has_the_best_of_fewer(content, tmp_path):
-    home, grid = tmp_path / "runs", content | {"methods": {"none": {}}, "controls": False, "seeds": [0]}
+    home, grid = tmp_path / "runs", content | {"methods": {"none": {}}, "baselines": False, "seeds": [0]}
     few, more = (grid | {"search": {"trials": n, "ranges": {"learning_rate": RANGES["learning_rate"]}}} for n in (1, 2))
     assert compare(few, home, search="optuna") == 0
     assert compare(more, home, search="optuna") == 2

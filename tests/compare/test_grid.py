@@ -108,7 +108,7 @@ def changed(content: dict, **sections) -> dict:
         ({"search": SEARCH, "axes": {"learning_rate": [1]}}, "learning_rate: both an axis and a range"),
         ({"skip": {"haf": ["none"]}}, "skip: unknown task or student 'haf'; did you mean 'half'"),
         ({"skip": {"half": ["rial-kd-l"]}}, "skip.half: unknown method of this grid 'rial-kd-l'"),
-        ({"skip": {"half": "none"}}, "skip.half: none is a control"),
+        ({"skip": {"half": "none"}}, "skip.half: none is a baseline"),
         ({"students": {"mood": {"layers": 2}}, "skip": {"mood": ["none"]}}, "'mood' is both"),
         (
             {"methods": {"none": {}}, "controls": False, "skip": {"half": ["none"]}},
@@ -155,9 +155,9 @@ def test_declared_contrasts(content):
     assert parse_grid(content).primary == ()
 
 
-def test_controls_can_be_waived(content):
+def test_baselines_can_be_waived(content):
     alone = changed(content, methods={"none": {}})
-    assert list(parse_grid(alone, controls=False).methods) == ["none"]
+    assert list(parse_grid(alone, baselines=False).methods) == ["none"]
     assert list(parse_grid(alone | {"controls": False}).methods) == ["none"]
 
 

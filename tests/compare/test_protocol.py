@@ -87,7 +87,7 @@ def test_the_protocol_is_hashed_before_anything_runs(content, tmp_path, monkeypa
 
 def test_a_protocol_that_changes_after_the_runs_is_noticed(content, tmp_path):
     home, file = tmp_path / "runs", tmp_path / "protocol.md"
-    one = content | {"methods": {"none": {}}, "controls": False, "seeds": [0], "protocol": "protocol.md"}
+    one = content | {"methods": {"none": {}}, "baselines": False, "seeds": [0], "protocol": "protocol.md"}
     file.write_text("first")
     assert compare(one, home) == 0
     declared = read_json(home / "summary.json")["protocol"]

@@ -98,7 +98,9 @@ def test_a_dedicated_padding_token_is_not_trained(arch: str) -> None:
 
 
 def test_positions_cannot_be_told_by_an_end_of_text() -> None:
-    with pytest.raises(ModelError, match=r"--architecture roberta numbers positions from the padding.*train --mask-token"):
+    with pytest.raises(
+        ModelError, match=r"--architecture roberta numbers positions from the padding.*train --mask-token"
+    ):
         new_language_config("roberta", byte_tokenizer(mask=True), {"hidden_size": 16}, positions=16)
 
 

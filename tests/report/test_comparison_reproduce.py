@@ -13,9 +13,9 @@ from demiglace.runs.files import write_json
 
 
 def test_the_command_has_the_options_that_were_given(tmp_path: Path) -> None:
-    given = {"search": "optuna", "no_controls": True, "data_dir": "/my data"}
+    given = {"search": "optuna", "no_baselines": True, "data_dir": "/my data"}
     home = one_task(tmp_path, seeds=1, given=given)
-    wanted = f"demiglace compare GRID.yaml -o {home.name} --search optuna --no-controls --data-dir 'PATH/TO/my data'"
+    wanted = f"demiglace compare GRID.yaml -o {home.name} --search optuna --no-baselines --data-dir 'PATH/TO/my data'"
     assert compare_command(read_comparison(home, "t")) == wanted
 
 

@@ -22,7 +22,7 @@ _LEARNING_RATE = 2e-4
 
 @command(DemoConfig)
 def demo(config: DemoConfig) -> Result:
-    """Fine-tune a teacher on Banking77, distil it into half its layers, compare with a control, export and report.
+    """Fine-tune a teacher on Banking77, distil it into half its layers, compare with a baseline, export and report.
 
     Returns the tables, and the directory of the runs and report.html. An interrupted demo resumes when the call is
     repeated. Raises `ConfigError` where the extra `demiglace[demo]` is missing.

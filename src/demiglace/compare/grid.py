@@ -48,9 +48,11 @@ class _File:
     )
     export: dict[str, Any] | None = option("options of `demiglace export`, or true", None)
     search: dict[str, Any] | None = option("trials, ranges, per: the search of --search optuna", None)
-    primary: tuple[dict[str, Any], ...] = option("primary contrasts, as [{method: rail-kd-l, control: vanilla-kd}]", ())
+    primary: tuple[dict[str, Any], ...] = option(
+        "primary contrasts, as [{method: rail-kd-l, baseline: vanilla-kd}]", ()
+    )
     protocol: str | None = option("text file that declares, before the runs, what is compared and how", None)
-    controls: bool = option("require `none` and `vanilla-kd` among the methods", True)
+    baselines: bool = option("require `none` and `vanilla-kd` among the methods", True)
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,12 @@ _OPTION_SECTIONS = (
 )
 
 
-def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
+def parse_grid(content: Mapping[str, Any], *, baselines: bool = True) -> Grid:
     """Parse and check the content of a grid file.
 
     Args:
         content: the parsed YAML.
-        controls: require the two control methods.
+        baselines: require the two baseline methods.
 
     Raises:
         ConfigError: a section is invalid, or a name does not exist (the message gives the nearest one).
@@ -145,7 +147,7 @@ def parse_grid(content: Mapping[str, Any], *, controls: bool = True) -> Grid:
         primary=read_contrasts(file.primary, parts["tasks"], parts["methods"]),
         protocol=file.protocol,
     )
-    _check(grid, file.controls and controls)
+    _check(grid, file.baselines and baselines)
     return grid
 
 
@@ -256,18 +258,18 @@ def method_name(label: str, options: Options) -> str:
     return str(options.get("method", label))
 
 
-def _check(grid: Grid, controls: bool) -> None:
+def _check(grid: Grid, baselines: bool) -> None:
     for label, options in grid.methods.items():
         if (name := method_name(label, options)) not in (known := method_names()) and not is_file(name):
             raise ConfigError(f"methods.{label}: {unknown('method', name, known)}")
     missing = [c for c in BASELINES if c not in grid.methods or method_name(c, grid.methods[c]) != c]
-    if controls and missing:
+    if baselines and missing:
         raise ConfigError(
-            f"methods: {' and '.join(missing)} missing; every method is compared with these controls. Add "
-            "them, or waive them with --no-controls (or `controls: false` in the grid)."
+            f"methods: {' and '.join(missing)} missing; every method is compared with these baselines. Add "
+            "them, or waive them with --no-baselines (or `baselines: false` in the grid)."
         )
     _check_models(grid)
-    _check_skip(grid, controls)
+    _check_skip(grid, baselines)
     _check_primary(grid)
     if grid.unit == "replicate":
         _check_replicates(grid)
@@ -339,7 +341,7 @@ def _check_primary(grid: Grid) -> None:
                 )
 
 
-def _check_skip(grid: Grid, controls: bool) -> None:
+def _check_skip(grid: Grid, baselines: bool) -> None:
     labels = (*grid.tasks, *grid.students)
     for label, methods in grid.skip.items():
         if labels.count(label) != 1:
@@ -348,10 +350,10 @@ def _check_skip(grid: Grid, controls: bool) -> None:
         for method in methods:
             if method not in grid.methods:
                 raise ConfigError(f"skip.{label}: {unknown('method of this grid', method, grid.methods)}")
-            if controls and method in BASELINES:
+            if baselines and method in BASELINES:
                 raise ConfigError(
-                    f"skip.{label}: {method} is a control, with which every method is compared. Take it out of `skip`, "
-                    "or waive the controls with --no-controls (or `controls: false` in the grid)."
+                    f"skip.{label}: {method} is a baseline, with which every method is compared. Take it out of "
+                    "`skip`, or waive the baselines with --no-baselines (or `baselines: false` in the grid)."
                 )
     for task, student in itertools.product(grid.tasks, grid.students):
         if not any(grid.has(task, student, method) for method in grid.methods):

@@ -43,7 +43,7 @@ def run_grid(config: CompareConfig, content: Mapping[str, Any]) -> Result:
         UserError: as `compare`.
     """
     try:
-        grid = parse_grid(content, controls=not config.no_controls)
+        grid = parse_grid(content, baselines=not config.no_baselines)
     except ConfigError as error:
         raise ConfigError(f"{config.grid}: {error}") from error
     grid = _with_protocol(grid, config.grid.parent)
@@ -88,7 +88,7 @@ def _with_protocol(grid: Grid, folder: Path) -> Grid:
 
 def _config(config: CompareConfig, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config for the manifest: the identity of the comparison, and other options that were given."""
-    waived = {"no_controls": True} if config.no_controls else {}
+    waived = {"no_baselines": True} if config.no_baselines else {}
     location = {"data_dir": str(config.location.data_dir)} if config.location.data_dir else {}
     return identity(content, config.search) | waived | location
 

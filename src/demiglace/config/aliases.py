@@ -19,6 +19,8 @@ RENAMED = {
     "tune": "holdout_from_train",
     "config_of": "architecture",
     "against": "decontaminate_against",
+    "no_controls": "no_baselines",
+    "controls": "baselines",
 }
 """Names of 0.1 -> the names now; run directories that 0.1 wrote hold them too."""
 ALIASES = RENAMED | {

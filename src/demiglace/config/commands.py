@@ -414,7 +414,7 @@ class CompareConfig:
     search: Literal["none", "optuna"] = option(
         "optuna: first search each method's options, as in the grid's section `search`", "none", section="method"
     )
-    no_controls: bool = option("allow a grid without the methods none and vanilla-kd", False, section="method")
+    no_baselines: bool = option("allow a grid without the methods none and vanilla-kd", False, section="method")
     location: DataLocation = group(DataLocation)
 
 
@@ -432,7 +432,7 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Compress a classifier on real data: teacher, student, control, export and report."""
+    """Compress a classifier on real data: teacher, student, baseline, export and report."""
 
     output: Path = _output("directory of the demo's runs", Path("demo"))
     teacher_epochs: int = option("epochs of the teacher", 3, at_least=1, section="training")

@@ -1,4 +1,4 @@
-"""Training without a teacher: the control that every method is compared with."""
+"""Training without a teacher: the baseline that every method is compared with."""
 
 from dataclasses import dataclass
 

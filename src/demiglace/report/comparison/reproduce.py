@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from demiglace.config.aliases import renamed
 from demiglace.config.options import Option
 from demiglace.report import format
 from demiglace.report.commands import PortablePaths, command_line
@@ -17,10 +18,10 @@ from demiglace.results.comparison import Comparison
 
 def compare_command(comparison: Comparison) -> str:
     """Return the command of the comparison, with the options that decide its results."""
-    config, portable = comparison.config, PortablePaths.around([comparison.home])
+    config, portable = renamed(comparison.config), PortablePaths.around([comparison.home])
     words = ["demiglace", "compare", "GRID.yaml", "-o", portable(str(comparison.home))]
     words += ["--search", str(config["search"])] if config.get("search", "none") != "none" else []
-    words += ["--no-controls"] if config.get("no_controls") else []
+    words += ["--no-baselines"] if config.get("no_baselines") else []
     words += ["--data-dir", portable(str(config["data_dir"]))] if config.get("data_dir") else []
     return format.shorten(shlex.join(words), 2000)
 
