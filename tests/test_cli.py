@@ -465,3 +465,11 @@ def test_print_config_runs_nothing(flag, stage, capsys):
     stage(lambda config: pytest.fail("the stage ran"))
     assert cli.main([*TRUNCATE, flag]) == 0
     assert "layers: 3\n" in capsys.readouterr().out
+
+
+def test_a_reader_that_ends_early_is_no_error():
+    command = [sys.executable, "-m", "demiglace", "distill", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        process.stdout.close()  # as `head` does, before anything is written
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""

@@ -140,6 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; repeat the same command to resume from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended; the command has not failed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would raise again
+        return OK
 
 
 def _run(args: list[str]) -> int:

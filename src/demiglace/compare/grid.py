@@ -116,6 +116,8 @@ _OPTION_SECTIONS = (
     ),
 )
 
+_RENAMED_KEYS = {"controls": "baselines"}  # names of version 0.1
+
 
 def parse_grid(content: Mapping[str, Any], *, baselines: bool = True) -> Grid:
     """Parse and check the content of a grid file.
@@ -127,6 +129,7 @@ def parse_grid(content: Mapping[str, Any], *, baselines: bool = True) -> Grid:
     Raises:
         ConfigError: a section is invalid, or a name does not exist (the message gives the nearest one).
     """
+    content = {_RENAMED_KEYS.get(key, key): value for key, value in content.items()}
     file = build(_File, {**content, "export": _switch(content.get("export"))})
     unit, numbers = _units(content, file)
     parts = {name: _labelled(name, getattr(file, name)) for name in _ALLOWED}

@@ -20,7 +20,6 @@ RENAMED = {
     "config_of": "architecture",
     "against": "decontaminate_against",
     "no_controls": "no_baselines",
-    "controls": "baselines",
 }
 """Names of 0.1 -> the names now; run directories that 0.1 wrote hold them too."""
 ALIASES = RENAMED | {
