@@ -38,7 +38,7 @@ def demo(config: DemoConfig) -> Result:
     distill(
         teacher=str(teacher),
         student=str(cut),
-        method="rail-kd-l",
+        method="rail-balanced",
         output=student,
         epochs=config.student_epochs,
         **recipe,

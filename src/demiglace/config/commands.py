@@ -99,7 +99,7 @@ class DistillConfig:
     )
     method: str = option(
         "a method of `demiglace methods`, or a YAML file that composes one",
-        "rail-kd-l",
+        "rail-balanced",
         section="method",
         common=True,
     )
