@@ -39,8 +39,8 @@ from demiglace.models.greedy import ERROR, ablation_loss, contenders
 from demiglace.models.importance import Inputs, block_influence
 from demiglace.models.language_model import load_language_model
 from demiglace.models.layer_ablation import output_formats, skip_layers
-from demiglace.models.layer_choice import ROW_TOKENS, sampled_batches
 from demiglace.models.layer_stack import layer_stack
+from demiglace.models.measured_layers import ROW_TOKENS, sampled_batches
 from demiglace.models.tokenizer import load_text_tokenizer
 from demiglace.models.truncate import alternate
 

@@ -16,7 +16,7 @@ import yaml
 from demiglace import __version__, cli, console
 from demiglace.config.aliases import ALIASES
 from demiglace.config.arguments import parse
-from demiglace.config.commands import (
+from demiglace.config.command_options import (
     DistillConfig,
     EvaluateConfig,
     FinetuneConfig,

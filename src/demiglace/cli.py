@@ -200,7 +200,7 @@ def _print(result: Any, *, as_json: bool) -> None:
 
 def config_class_of(name: str) -> type:
     """Return the config class of a command."""
-    return getattr(importlib.import_module("demiglace.config.commands"), COMMANDS[name].config)
+    return getattr(importlib.import_module("demiglace.config.command_options"), COMMANDS[name].config)
 
 
 def _needs_options(name: str, options: Sequence[Option]) -> bool:

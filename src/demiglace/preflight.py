@@ -13,9 +13,9 @@ from typing import Any
 from demiglace.config.data import DataConfig
 from demiglace.console import quiet
 from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.sources import files_of, missing
-from demiglace.data.rows.tasks import TASKS
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import ConfigError, DataError, unknown
 from demiglace.labels import match_teacher

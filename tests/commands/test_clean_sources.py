@@ -13,7 +13,7 @@ import zstandard
 
 import demiglace
 from demiglace.cleaning import sources
-from demiglace.config.commands import CleanConfig
+from demiglace.config.command_options import CleanConfig
 from demiglace.errors import ConfigError, DataError, RunError, UserError
 
 SENTENCE = "The old captain of the quiet river mended a broken bridge before winter came to the garden."

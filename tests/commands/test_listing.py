@@ -5,7 +5,7 @@ import yaml
 
 from demiglace.commands.list import methods, tasks
 from demiglace.config.options import options_of
-from demiglace.data.rows.tasks import TASKS
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ConfigError
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.from_yaml import compose

@@ -10,7 +10,7 @@ from command_kit import QUICK, arguments, lenient, write_rows
 import demiglace
 from demiglace.cli import main
 from demiglace.commands.plan import run_of
-from demiglace.config.commands import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
+from demiglace.config.command_options import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, options_of, read_yaml
 from demiglace.costs import describe, measure_speed
 from demiglace.costs import run_spec as subject_module
@@ -126,7 +126,7 @@ def test_numbers_as_labels_can_be_timed(tmp_path, base):
 
 def test_lengths_of_many_rows_are_drawn_from_some(teacher, rows, monkeypatch):
     whole = subject(teacher, rows).rows.lengths
-    monkeypatch.setattr(subject_module, "_TOKENISED", 10)
+    monkeypatch.setattr(subject_module, "_MAX_TOKENIZED", 10)
     drawn = subject(teacher, rows).rows.lengths
     assert {k: len(v) for k, v in drawn.items()} == {k: len(v) for k, v in whole.items()}
     assert set(drawn["train"]) <= set(whole["train"])

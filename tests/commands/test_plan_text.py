@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import demiglace
 from demiglace.cli import main
 from demiglace.commands.plan import run_of
-from demiglace.config.commands import DistillConfig, PlanConfig, PretrainConfig
+from demiglace.config.command_options import DistillConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, read_yaml
 from demiglace.config.training import TrainConfig
 from demiglace.costs.estimate import _uniform_passes, epoch_passes

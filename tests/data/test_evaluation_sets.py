@@ -8,8 +8,8 @@ import pytest
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import load_set
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
-from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import DataError
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.regression import REGRESSION

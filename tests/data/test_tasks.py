@@ -8,7 +8,7 @@ import pytest
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.label_maps import fit_labels
-from demiglace.data.rows.tasks import TASKS
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ConfigError, DataError
 
 METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"}

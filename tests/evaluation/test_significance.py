@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from demiglace.evaluation.bootstrap_metrics import SUMMED
-from demiglace.evaluation.metrics import METRICS
+from demiglace.evaluation.scores import METRICS
 from demiglace.evaluation.significance import (
     PairedDifference,
     holm_correction,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from demiglace import evaluate
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.suites import SUITES, named_suite, read_suite
-from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError, DataError
 from demiglace.runs.directory import read_manifest
 from factories import save_tiny

@@ -15,7 +15,7 @@ from demiglace import preflight
 from demiglace.cli import main
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.grid_cells import has_option
-from demiglace.config.commands import DistillConfig
+from demiglace.config.command_options import DistillConfig
 from demiglace.config.options import option
 from demiglace.errors import ConfigError, RunError
 from demiglace.methods import registry

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from demiglace.cli import main
 from demiglace.commands.truncate import truncate
-from demiglace.config.commands import AnyStrategy, Strategy
+from demiglace.config.command_options import AnyStrategy, Strategy
 from demiglace.config.data import ReadConfig
 from demiglace.data.batching import collate
 from demiglace.data.text.calibration_sample import calibration_rows

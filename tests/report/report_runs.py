@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from demiglace.config import commands as configs
+from demiglace.config import command_options as configs
 from demiglace.config.options import build, flatten
 from demiglace.runs.directory import open_run
 

@@ -1,7 +1,7 @@
 """The table of metrics agrees with what `evaluate` computes."""
 
-from demiglace.evaluation.metrics import METRICS
-from demiglace.results.metrics import metric_of
+from demiglace.evaluation.scores import METRICS
+from demiglace.results.metric_table import metric_of
 
 
 def test_every_metric_of_evaluate_has_its_direction_and_name() -> None:

@@ -13,7 +13,7 @@ import transformers
 from counts_task import COUNTS
 from torch import Tensor
 
-from demiglace.evaluation.metrics import agreement, compute
+from demiglace.evaluation.scores import agreement, compute
 from demiglace.losses.divergences import forward_kl
 from demiglace.models.labels import label_names_of_config, set_labels, task_of_config
 from demiglace.tasks.base import RowTask, Task

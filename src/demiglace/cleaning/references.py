@@ -13,8 +13,8 @@ from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.data import DataLocation, ReadConfig
 from demiglace.console import say
 from demiglace.data.rows.columns import find_columns
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.sources import read_task
-from demiglace.data.rows.tasks import TASKS
 from demiglace.data.text.readers import SkippedDocument, read_documents
 from demiglace.data.text.sources import find_sources
 from demiglace.errors import ConfigError, DataError, unknown

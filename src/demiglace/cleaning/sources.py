@@ -13,7 +13,7 @@ from demiglace.cleaning.page import write_page
 from demiglace.cleaning.references import fingerprint_texts, read_references
 from demiglace.cleaning.registry import AnyRule, load_rules, to_config
 from demiglace.cleaning.tasks import READ, CleaningSpec
-from demiglace.config.commands import CleanConfig
+from demiglace.config.command_options import CleanConfig
 from demiglace.config.options import flatten
 from demiglace.console import say
 from demiglace.data.text.sources import find_sources, is_inside

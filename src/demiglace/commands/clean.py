@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from demiglace.config.commands import CleanConfig
+from demiglace.config.command_options import CleanConfig
 from demiglace.config.options import command
 from demiglace.errors import ConfigError
 from demiglace.runs.directory import read_manifest

@@ -1,7 +1,7 @@
 """`demiglace compare`: a grid of methods, tasks, students and seeds."""
 
 from demiglace.compare.directory import identity, is_up_to_date
-from demiglace.config.commands import CompareConfig
+from demiglace.config.command_options import CompareConfig
 from demiglace.config.options import command, read_yaml
 from demiglace.console import say
 from demiglace.runs.files import read_json

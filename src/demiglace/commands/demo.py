@@ -9,7 +9,7 @@ from demiglace.commands.export import export
 from demiglace.commands.finetune import finetune
 from demiglace.commands.report import report
 from demiglace.commands.truncate import truncate
-from demiglace.config.commands import DemoConfig
+from demiglace.config.command_options import DemoConfig
 from demiglace.config.options import command
 from demiglace.console import say
 from demiglace.errors import ConfigError

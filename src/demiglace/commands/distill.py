@@ -1,6 +1,6 @@
 """`demiglace distill`: train a student on a teacher's signals."""
 
-from demiglace.config.commands import DistillConfig
+from demiglace.config.command_options import DistillConfig
 from demiglace.config.options import command
 from demiglace.distillation.classifier import distill_classifier
 from demiglace.distillation.language_model import distill_language_model

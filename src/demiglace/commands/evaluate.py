@@ -12,20 +12,20 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.commands.evaluate_lm import evaluate_lm
-from demiglace.config.commands import EvaluateConfig
+from demiglace.config.command_options import EvaluateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
-from demiglace.data.rows.tasks import TASKS
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
-from demiglace.evaluation.metrics import predictions_of
 from demiglace.evaluation.predict import check_lengths, check_longest, predict
+from demiglace.evaluation.scores import predictions_of
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact

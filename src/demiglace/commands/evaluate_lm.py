@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.config.commands import EvaluateConfig
+from demiglace.config.command_options import EvaluateConfig
 from demiglace.config.options import flatten
 from demiglace.console import say
 from demiglace.data.text.readers import counted, read_texts

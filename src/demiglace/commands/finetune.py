@@ -1,6 +1,6 @@
 """`demiglace finetune`: train a model on labelled rows, as a teacher or as a baseline without a teacher."""
 
-from demiglace.config.commands import FinetuneConfig
+from demiglace.config.command_options import FinetuneConfig
 from demiglace.config.options import command
 from demiglace.errors import ConfigError
 from demiglace.methods.registry import build_method

@@ -2,7 +2,7 @@
 
 import torch
 
-from demiglace.config.commands import GenerateConfig
+from demiglace.config.command_options import GenerateConfig
 from demiglace.config.options import command
 from demiglace.data.text.token_shards import end_of_text
 from demiglace.errors import ConfigError

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from demiglace.config.commands import MethodsConfig, TasksConfig
+from demiglace.config.command_options import MethodsConfig, TasksConfig
 from demiglace.config.options import Option, command, options_of
-from demiglace.data.rows.tasks import TASKS, NamedTask
+from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.describe import show_method
 from demiglace.methods.registry import METHODS, find_method

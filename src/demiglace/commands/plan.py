@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from demiglace.config.commands import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
+from demiglace.config.command_options import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, command, flatten, options_of
 from demiglace.costs.describe import describe
 from demiglace.costs.estimate import Estimate, Speed

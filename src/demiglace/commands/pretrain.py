@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.config.commands import PretrainConfig
+from demiglace.config.command_options import PretrainConfig
 from demiglace.config.options import command
 from demiglace.methods.registry import build_method
 from demiglace.models.files import fingerprint_config, fingerprint_model, fingerprint_tokenizer

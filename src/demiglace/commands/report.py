@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from demiglace.config import commands as configs
-from demiglace.config.commands import ReportConfig
+from demiglace.config import command_options as configs
+from demiglace.config.command_options import ReportConfig
 from demiglace.config.options import command, options_of
 from demiglace.console import say
 from demiglace.errors import RunError

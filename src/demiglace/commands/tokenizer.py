@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from demiglace.config.commands import TokenizerConfig
+from demiglace.config.command_options import TokenizerConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.readers import counted, read_texts

@@ -7,12 +7,11 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.config.commands import TruncateConfig
+from demiglace.config.command_options import TruncateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, ModelError, RunError
-from demiglace.models.layer_choice import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -22,6 +21,7 @@ from demiglace.models.loading import (
     resolve_model,
     save_model,
 )
+from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
 from demiglace.runs.directory import Run, open_run, read_manifest

@@ -6,7 +6,7 @@ from functools import cache
 
 from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Job, JobGraph
-from demiglace.config.commands import DistillConfig, FinetuneConfig
+from demiglace.config.command_options import DistillConfig, FinetuneConfig
 from demiglace.costs.estimate import Speed
 from demiglace.costs.measure_speed import measure_speed
 from demiglace.costs.run_spec import RunSpec, run_spec, token_lengths

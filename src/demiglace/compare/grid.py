@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from demiglace.compare.search_space import Search, read_search
 from demiglace.config.aliases import RENAMED, canonical, canonical_values, unknown_option
-from demiglace.config.commands import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
+from demiglace.config.command_options import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.registry import find_method, is_file, method_names

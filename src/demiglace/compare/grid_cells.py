@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from demiglace.compare.grid import RUN_OPTIONS, Grid, Options, method_name
-from demiglace.config.commands import FinetuneConfig
+from demiglace.config.command_options import FinetuneConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import options_of
 from demiglace.errors import ConfigError

@@ -9,7 +9,7 @@ from demiglace.compare.grid import READING_OPTIONS
 from demiglace.compare.grid_cells import with_values
 from demiglace.compare.job_graph import EXPORT_ROW_OPTIONS, Job
 from demiglace.compare.search_space import Range
-from demiglace.config import commands as configs
+from demiglace.config import command_options as configs
 from demiglace.config.aliases import renamed
 from demiglace.config.options import build, flatten
 from demiglace.errors import ConfigError

@@ -20,7 +20,7 @@ from demiglace.compare.grid_cells import (
     teacher_path,
 )
 from demiglace.compare.search_space import Range, trial_options
-from demiglace.config.commands import TruncateConfig
+from demiglace.config.command_options import TruncateConfig
 from demiglace.config.options import options_of
 from demiglace.data.rows.suites import SUITES
 from demiglace.errors import ConfigError

@@ -23,7 +23,7 @@ from demiglace.compare.scheduler import Schedule
 from demiglace.compare.search import require_optuna
 from demiglace.compare.search_space import FEW_TRIALS, Search, trial_options
 from demiglace.compare.validate import input_files, validate_jobs
-from demiglace.config.commands import CompareConfig, ExportConfig
+from demiglace.config.command_options import CompareConfig, ExportConfig
 from demiglace.console import say
 from demiglace.costs.describe import duration, size
 from demiglace.errors import ConfigError, FailedRunsError, RunError

@@ -13,14 +13,14 @@ from demiglace.compare.grid_cells import with_values
 from demiglace.compare.job_config import best_file, search_file, search_identity
 from demiglace.compare.job_graph import Job
 from demiglace.compare.search_space import Range, trial_options
-from demiglace.config.commands import DistillConfig
+from demiglace.config.command_options import DistillConfig
 from demiglace.config.options import build
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, RunError, UserError
-from demiglace.evaluation.metrics import METRICS, predictions_of
 from demiglace.evaluation.predict import predict
+from demiglace.evaluation.scores import METRICS, predictions_of
 from demiglace.evaluation.significance import influence, variance_over_rows
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import read_manifest

@@ -8,14 +8,14 @@ from demiglace.compare.grid_cells import row_options, teacher_options
 from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Job, JobGraph, reported_set
 from demiglace.compare.search_space import Range
-from demiglace.config.commands import DistillConfig, FinetuneConfig, TruncateConfig
+from demiglace.config.command_options import DistillConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build
 from demiglace.config.training import check_patience
 from demiglace.data.rows.evaluation_sets import check_split
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.sources import files_in, files_of, missing
 from demiglace.data.rows.suites import read_suite, source_of
-from demiglace.data.rows.tasks import TASKS
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files

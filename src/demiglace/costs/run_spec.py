@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from demiglace.config.commands import DistillConfig, FinetuneConfig, PretrainConfig
+from demiglace.config.command_options import DistillConfig, FinetuneConfig, PretrainConfig
 from demiglace.config.data import CorpusConfig, DataConfig, DataLocation
 from demiglace.config.training import TrainConfig
 from demiglace.console import say

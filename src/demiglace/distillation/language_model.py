@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from demiglace.config.commands import DistillConfig
+from demiglace.config.command_options import DistillConfig
 from demiglace.data.text.blocks import Blocks
 from demiglace.distillation.student import (
     cut_of,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.config.commands import DistillConfig
+from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
@@ -15,8 +15,8 @@ from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.from_yaml import describe_method
 from demiglace.methods.registry import METHODS, fingerprint_method, is_file
-from demiglace.models.layer_choice import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.loading import fingerprint_model
+from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, DATA_DRIVEN, Keep, choose_layers, make_student, truncate_config
 from demiglace.runs.directory import Run

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from filelock import BaseFileLock, FileLock
 from transformers import PreTrainedModel
 
-from demiglace.config.commands import DistillConfig
+from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.errors import CacheError, ConfigError

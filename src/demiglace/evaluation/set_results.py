@@ -10,7 +10,7 @@ from demiglace.data.rows.evaluation_sets import EvaluationSet
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.evaluation.calibration import confidences, expected_calibration_error, worst_class_f1
-from demiglace.evaluation.metrics import agreement, compute, predictions_of
+from demiglace.evaluation.scores import agreement, compute, predictions_of
 from demiglace.tasks.base import RowTask
 
 EXAMPLES, LONGEST = 20, 10_000

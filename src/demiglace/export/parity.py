@@ -8,7 +8,7 @@ import numpy as np
 from demiglace.data.batching import collate
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, UserError
-from demiglace.evaluation.metrics import predictions_of
+from demiglace.evaluation.scores import predictions_of
 from demiglace.export.base import Inputs, Runner
 from demiglace.tasks.base import RowTask
 

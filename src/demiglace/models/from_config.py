@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.config.commands import PretrainConfig
+from demiglace.config.command_options import PretrainConfig
 from demiglace.data.text.blocks import USUAL_BLOCK
 from demiglace.errors import ConfigError
 from demiglace.models.files import (

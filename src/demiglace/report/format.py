@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from demiglace.evaluation.verdicts import NO_DIFFERENCE
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import Difference, Equivalence, SeedStats
 
 MISSING = "–"

@@ -10,7 +10,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from demiglace.report import format
-from demiglace.results.metrics import finite, metric_of
+from demiglace.results.metric_table import finite, metric_of
 from demiglace.results.run_log import numbers
 from demiglace.runs.artefacts import TEACHER, measured_artefacts
 from demiglace.runs.directory import read_manifest

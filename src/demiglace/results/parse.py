@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.results.comparison import Comparison
-from demiglace.results.metrics import finite
+from demiglace.results.metric_table import finite
 from demiglace.results.run_log import numbers
 from demiglace.results.schema import (
     BASELINES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demiglace.results.metrics import finite
+from demiglace.results.metric_table import finite
 
 Scores = Mapping[str, float]  # metric -> value
 

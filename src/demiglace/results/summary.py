@@ -8,8 +8,8 @@ from typing import Any
 from demiglace.evaluation.significance import ALPHA, LEAST_SEEDS, LEVEL, POWER, mean_interval
 from demiglace.results.cells import Average, CellRuns, Record, averages, cells_of, name_of
 from demiglace.results.contrasts import Contrast
-from demiglace.results.differences import IN_DOMAIN, OUT_OF_DOMAIN, SignificanceTests
 from demiglace.results.schema import BASELINES
+from demiglace.results.significance_tests import IN_DOMAIN, OUT_OF_DOMAIN, SignificanceTests
 
 CORRECTION = "holm"
 _DIGITS = 12  # of a hash that are shown
@@ -26,7 +26,7 @@ def summarize(
 
     - cells: one for each task, student, method and axes, with its seeds and the missing ones. Each of its `sets` has
       `metrics` (mean, sd and values by seed), the other measures, `groups`, and `against` for each baseline: the test
-      of the deciding metric, see `results.differences.SignificanceTests`.
+      of the deciding metric, see `results.significance_tests.SignificanceTests`.
     - averages: over the tasks, in domain (GLUE's macro average: the mean over tasks of the mean of a task's metrics)
       and out of domain, and their `against`.
     - primary: the tests that the grid declares; only these are corrected for multiple testing.

@@ -11,8 +11,8 @@ from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.schema import Dataset
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
-from demiglace.evaluation.metrics import compute
 from demiglace.evaluation.predict import check_lengths, predict
+from demiglace.evaluation.scores import compute
 from demiglace.tasks.base import RowTask, Task
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, row_keys
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
-from demiglace.data.rows.tasks import TASKS
 from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
 from demiglace.errors import ConfigError, DataError
 from demiglace.tasks.registry import row_task

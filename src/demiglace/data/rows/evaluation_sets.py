@@ -15,12 +15,12 @@ from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.dataset import fingerprint, load_dataset
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
 from demiglace.data.rows.labels import label_space, plain_integers
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
-from demiglace.data.rows.tasks import TASKS
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair

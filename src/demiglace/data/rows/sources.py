@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.data.rows.readers import ENDINGS, Table, read_table, stem_of
-from demiglace.data.rows.tasks import TASKS, NamedTask
 from demiglace.errors import DataError, unknown
 
 _PACKAGE = Path(__file__).parent.parent  # has banking77

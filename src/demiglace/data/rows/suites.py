@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.config.options import build, option, read_yaml
-from demiglace.data.rows.tasks import TASKS
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ConfigError, unknown
 
 # task -> sets for its models; `A|B`: B replaces A if A is not available

@@ -9,7 +9,7 @@ from demiglace.report.comparison import labels
 from demiglace.report.runs.charts import HeatMap, heat_maps_of, loss_terms, merge_identical
 from demiglace.report.svg import Chart, Curve, chart
 from demiglace.results.comparison import Comparison
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import Key
 
 Option = tuple[float, float]  # cost, quality

@@ -11,7 +11,7 @@ from demiglace.report.comparison.tables import build_table, in_order, own_sets
 from demiglace.report.tables import Cell, Column, ColumnOfCells, Table, mark_best, numbers
 from demiglace.results import schema
 from demiglace.results.comparison import Comparison, Cost, mean_of_all
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import Difference, Key, Primary, SeedStats
 
 Measure = Literal["agreement", "ece", "worst_class_f1"]

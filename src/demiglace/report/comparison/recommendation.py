@@ -7,7 +7,7 @@ from demiglace.report import format
 from demiglace.report.comparison import labels
 from demiglace.report.runs.verdict import Verdict
 from demiglace.results.comparison import Comparison
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.ranking import (
     average_of,
     chosen,

@@ -10,7 +10,7 @@ from demiglace.report.comparison import labels
 from demiglace.report.tables import Cell as Entry
 from demiglace.report.tables import Column, Table, mark_best
 from demiglace.results.comparison import Comparison
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.parse import parse_summary
 from demiglace.results.schema import Average, Cell, Difference, Primary, SeedStats
 

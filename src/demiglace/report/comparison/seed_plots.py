@@ -8,7 +8,7 @@ from demiglace.report import format
 from demiglace.report.comparison import labels
 from demiglace.report.svg import nice_ticks
 from demiglace.results.comparison import Comparison
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import Cell, SeedStats
 
 _MARGIN = 0.5  # of the values' range; t intervals of two seeds would else squeeze the dots into one

@@ -10,7 +10,7 @@ from demiglace.report import format
 from demiglace.report.comparison import labels
 from demiglace.report.tables import Cell, Column, ColumnOfCells, Table, from_columns, mark_best
 from demiglace.results.comparison import Comparison
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.ranking import ranked
 from demiglace.results.schema import Difference, Key, SeedStats, SetResult, Teacher, run_directory
 

@@ -8,7 +8,7 @@ from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Experiment, Model
 from demiglace.report.runs.verdict import noise_of_experiment
 from demiglace.report.svg import Chart, Curve, chart, downsample, short
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.run_log import Log, MappingChange
 
 _COLOURS = 5  # of the style sheet, for distilled students and loss terms

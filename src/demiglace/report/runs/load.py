@@ -13,7 +13,7 @@ from demiglace.report.runs.links import external_name, find, name_of, role_of, u
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Latency, Model, Record, Role, RunReport
 from demiglace.report.runs.tables import model_table
 from demiglace.results.load import is_comparison
-from demiglace.results.metrics import finite
+from demiglace.results.metric_table import finite
 from demiglace.results.run_log import Log, Scores, numbers, read_log
 from demiglace.runs.artefacts import ORIGINAL, TEACHER, measured_artefacts
 from demiglace.runs.directory import FORMAT, read_manifest

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Model
 from demiglace.report.tables import Cell, Column, Table, from_columns, numbers
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.runs.artefacts import TEACHER
 
 ROLES = {"teacher": "teacher", "distilled": "distilled student", "baseline": "baseline", "model": "model"}

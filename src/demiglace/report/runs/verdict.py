@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Experiment, Model, RunReport
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.runs.artefacts import EXPORT
 from demiglace.tasks.registry import predicts_classes
 

@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from demiglace.errors import ConfigError, DataError, ModelError
-from demiglace.evaluation.metrics import METRICS, agreement, compute, predictions_of
+from demiglace.evaluation.scores import METRICS, agreement, compute, predictions_of
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.regression import REGRESSION
 

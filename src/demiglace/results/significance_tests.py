@@ -24,7 +24,7 @@ from demiglace.evaluation.significance import (
 from demiglace.evaluation.verdicts import UNKNOWN
 from demiglace.results.cells import Average, CellRuns, Name, averages, baseline_label
 from demiglace.results.contrasts import Contrast
-from demiglace.results.metrics import metric_of
+from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import BASELINES, is_own
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
