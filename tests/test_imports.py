@@ -47,7 +47,7 @@ MAY_IMPORT["commands"] = {*MAY_IMPORT}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 LIGHT = (
     *("cli", "errors", "config.aliases", "config.arguments", "config.options", "config.coerce"),
-    *("config.commands", "config.data", "config.training"),
+    *("config.command_options", "config.data", "config.training"),
 )
 HEAVY = ("torch", "transformers", "numpy", "sklearn", "scipy", "onnxruntime", "matplotlib", "rich")
 
