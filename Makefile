@@ -36,7 +36,7 @@ format: $(READY) ## format the code and mend what lint can mend
 report-demo: $(READY) ## a sample report within a minute, from real runs of tiny models: runs/report-demo/report.html
 	OMP_NUM_THREADS=1 $(BIN)/python examples/report_demo.py $(ARGS)
 
-cards: $(READY) ## write the methods' cards anew, docs/methods
+cards: $(READY) ## write the methods' cards, docs/methods
 	$(BIN)/python -m demiglace.methods.describe docs/methods
 
 bench-peers: $(PEERS)/.ready ## race against other libraries; ARGS="--races sst2_12x256"

@@ -114,7 +114,7 @@ def measure(point: Point, steps: int) -> dict[str, Any]:
         objective = Objective(student, METHOD, shapes[1], CLASSIFICATION, precision)
         training = train_seconds(objective, SignalCache(Path(directory) / "cache", key), examples, batches)
     lengths = examples.lengths
-    asked = padded_flops(shapes[1], forward_passes(lengths, sorted_batches(lengths, PASS_TOKENS)))
+    requested = padded_flops(shapes[1], forward_passes(lengths, sorted_batches(lengths, PASS_TOKENS)))
     trained = (1 + BACKWARD) * padded_flops(shapes[0], forward_passes(lengths, batches[1:]))
     rows = sum(map(len, batches[1:]))
     formula = (CLASSES + POOLINGS * (point.layers + 1) * point.width) * 2
@@ -123,7 +123,7 @@ def measure(point: Point, steps: int) -> dict[str, Any]:
         "precision": precision,
         "capture_ms_a_row": round(1000 * capture / point.rows, 3),
         "student_ms_a_row": round(1000 * training / rows, 3),
-        "capture_gflops": round(asked / capture / 1e9, 1),
+        "capture_gflops": round(requested / capture / 1e9, 1),
         "student_gflops": round(trained / training / 1e9, 1),
         "cache_bytes_a_row": round(disk / point.rows, 1),
         "cache_formula": formula,

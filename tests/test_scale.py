@@ -75,9 +75,9 @@ def test_figures_of_the_run():
         "memory while the cache is filled": f"{memory.capture / 1e9:.2f} GB and one batch",
         "steps": f"{found.steps:,} per epoch",
     }
-    told = rows_of(DOC)
+    shown = rows_of(DOC)
     plain = {name: value.replace("%", " %").replace("e+", "e") for name, value in expected.items()}
-    assert {name: told[name][0] for name in plain} == plain
+    assert {name: shown[name][0] for name in plain} == plain
     assert f"3 epochs are {3 * online:.3g} FLOPs".replace("e+", "e") in DOC
     assert f"{found.teacher_flops + 3 * found.student_flops:.3g}, so the cache".replace("e+", "e") in DOC
 
@@ -93,10 +93,10 @@ def test_figures_of_the_run():
 def test_figures_of_the_time(device, speed):
     one, eight = (planned(speed, devices).seconds for devices in (1, 8))
     parts = [one.capture, one.training]
-    told = rows_of(DOC)[device]
-    assert told[0] == f"{speed:.3g}".replace("e+", "e")
-    assert told[1:3] == [f"{p:.0f} s" if p < 7200 else f"{p / 3600:.1f} h" for p in parts]
-    assert told[3:] == [hours(one.total), hours(eight.total)]
+    shown = rows_of(DOC)[device]
+    assert shown[0] == f"{speed:.3g}".replace("e+", "e")
+    assert shown[1:3] == [f"{p:.0f} s" if p < 7200 else f"{p / 3600:.1f} h" for p in parts]
+    assert shown[3:] == [hours(one.total), hours(eight.total)]
 
 
 def hours(seconds: float) -> str:

@@ -23,7 +23,7 @@ MB = 1e6
 
 
 def enlarged(megabytes: float, seed: int = 0) -> list[str]:
-    """Real documents, and more that are made of them: their lines drawn anew, one word in ten from another document."""
+    """Return real documents, and more made of them: lines sampled again, one word in ten from another document."""
     draw = np.random.default_rng(seed)
     real = [row["text"] for name in SETS for row in rows(name)]
     size, made = sum(len(t.encode()) for t in real), list(real)

@@ -68,7 +68,7 @@ def train(material: Material, entry: Entry, meter: Meter) -> None:
 
 
 def _config(race: Race) -> dict[str, Any]:
-    heard = {"forward_proc": "forward_batch_only_as_kwargs", "forward_hook": {"input": [], "output": ["classifier"]}}
+    signals = {"forward_proc": "forward_batch_only_as_kwargs", "forward_hook": {"input": [], "output": ["classifier"]}}
     logits = {f"{who}_module_{what}" for who in ("student", "teacher") for what in ("path", "io")}
     where = {name: "classifier" if name.endswith("path") else "output" for name in logits}
     loss = {"key": "KDLoss", "kwargs": where | {"temperature": race.temperature, "alpha": 0.5}}
@@ -81,8 +81,8 @@ def _config(race: Race) -> dict[str, Any]:
             "collate_fn": "pairs",
             "kwargs": {"batch_size": race.batch_size},
         },
-        "teacher": heard | {"requires_grad": False},
-        "student": dict(heard),
+        "teacher": signals | {"requires_grad": False},
+        "student": dict(signals),
         "optimizer": {"key": "AdamW", "kwargs": {"lr": race.lr, "fused": True}, "max_grad_norm": race.clip},
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1.0}}}},
     }

@@ -151,7 +151,7 @@ def padding(examples: TokenizedSplit, race: Race) -> dict[str, float]:
 
 
 def arithmetic_ratio(race: Race, examples: TokenizedSplit, teacher: ModelShape, student: ModelShape) -> float:
-    """Operations of distilling with the teacher online in random batches, over ours: asked once, rows of like length.
+    """Compute the FLOPs of an online teacher and random batches, over those of a cache and batches of similar length.
 
     (2 T + 6 S) · p_random / (2 T / epochs + 6 S · p_like): T and S the weights that every token is multiplied with,
     2 operations forward and 4 backward, p the padding. Arithmetic alone; optimizer, attention and memory come on top.

@@ -6,7 +6,6 @@ The command repeats them with all others; here a mistyped name ends it at once.
 import json
 import logging
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from demiglace.data.rows.sources import files_of, missing
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import ConfigError, DataError, unknown
 from demiglace.labels import match_teacher
-from demiglace.methods.names import option_names
+from demiglace.methods.names import installed_methods, option_names
 from demiglace.models.paths import check_available, resolve_model
 from demiglace.runs.directory import check_output
 
@@ -71,10 +70,10 @@ def _check_method(name: str, options: dict[str, Any]) -> None:
         return
     known = option_names()
     if name not in known:
-        plugins = [point.name for point in entry_points(group="demiglace.methods")]
-        if name in plugins:
+        installed = [point.name for point in installed_methods()]
+        if name in installed:
             return  # its options are checked when it is loaded
-        raise ConfigError(unknown("method", name, [*known, *plugins]))
+        raise ConfigError(unknown("method", name, [*known, *installed]))
     for option in options:
         if option.replace("-", "_") not in known[name]:
             raise ConfigError(f"method {name}: {unknown('option', option, known[name])}")

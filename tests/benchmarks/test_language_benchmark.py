@@ -43,7 +43,7 @@ def test_a_side_is_measured_without_its_first_step(name):
     assert found["peak MiB"] >= 0
 
 
-def told(what: str, shape: language.Shape, number: int) -> dict:
+def shown(what: str, shape: language.Shape, number: int) -> dict:
     """Records of known numbers: each side's peak and CPU-seconds."""
     if what == "pair":
         return {"agreement": {}, "plain": [2.0, 4.0, 6.0], "ours": [1.0, 2.0, 3.0]}
@@ -54,7 +54,7 @@ def told(what: str, shape: language.Shape, number: int) -> dict:
 
 def test_ratios(monkeypatch):
     monkeypatch.setattr(language, "_present", lambda side: True)
-    found = language.distillation(TOY, 2, 3, language.SIDES, told)
+    found = language.distillation(TOY, 2, 3, language.SIDES, shown)
     middle = {name: row["median"] for name, row in found.items() if isinstance(row, dict) and "median" in row}
     assert middle == {
         "speed of ours over plain, paired steps": 2.0,
@@ -70,7 +70,7 @@ def test_ratios(monkeypatch):
 
 def test_a_side_that_is_not_there_is_left_out(monkeypatch):
     monkeypatch.setattr(language, "_present", lambda side: side != "TRL GKD")
-    found = language.distillation(TOY, 1, 0, language.SIDES, told)
+    found = language.distillation(TOY, 1, 0, language.SIDES, shown)
     assert "TRL GKD" not in found["sides"]
     assert not any("TRL" in name or "paired" in name for name in found)
 

@@ -54,10 +54,10 @@ def verdicts(found: list[stats.Target]) -> dict[str, str]:
 
 def test_targets_pair_rounds_and_name_the_fastest_peers():
     found = stats.targets(rounds(ours=7.0), KINDS, ["wide"], bf16=False)
-    told = verdicts(found)
-    assert told["rail-kd-l: rows per CPU-second over those of the fastest peer (fast)"] == "reached"
-    assert told["rail-kd-l: rows per CPU-second over those of the fastest peer that pads to 128 (wide)"] == "reached"
-    assert told["rail-kd-l: rows per CPU-second from the second epoch on, over alone"] == "missed"
+    shown = verdicts(found)
+    assert shown["rail-kd-l: rows per CPU-second over those of the fastest peer (fast)"] == "reached"
+    assert shown["rail-kd-l: rows per CPU-second over those of the fastest peer that pads to 128 (wide)"] == "reached"
+    assert shown["rail-kd-l: rows per CPU-second from the second epoch on, over alone"] == "missed"
     first = found[0].row()
     assert (first["median"], first["q1"], first["q3"]) == (3.5, 3.5, 3.5)  # the noise is the round's, and falls out
 
@@ -141,7 +141,7 @@ def test_contenders_that_need_no_peer(quick, name):
 def test_race_goes_on_where_it_was_cut_off(tmp_path, data_dir, monkeypatch, capsys):
     words = ["--quick", "--rounds", "1", "--output", str(tmp_path), "--only", "student alone"]
     monkeypatch.setattr(sys, "argv", ["race.py", *words])
-    monkeypatch.setattr(race, "_ROOMS", ())  # code that is edited during the test would be a reason to begin anew
+    monkeypatch.setattr(race, "_ROOMS", ())  # code that is edited during the test would restart the race
     race.main()
     assert "student alone, like lengths" in capsys.readouterr().out
     (turn,) = tmp_path.glob("sst2_4x64-*/round-0/*.json")

@@ -38,9 +38,9 @@ def home(tmp_path) -> Path:
         for m, against in (("vanilla-kd", {}), ("pkd", {"in_domain": {"vanilla-kd": test}}))
     ]
     averages.append({"student": "half", "method": "none", "axes": {}, "tasks": ["rte"], "in_domain": inside})
-    taught = {"groups": {name: {"metrics": {"accuracy": 0.7}} for name in hans["groups"]}}
+    trained = {"groups": {name: {"metrics": {"accuracy": 0.7}} for name in hans["groups"]}}
     summary = {"cells": cells, "averages": averages, "controls": ["none", "vanilla-kd"]}
-    summary["teachers"] = {"mnli": {"sets": {"hans": taught}}}
+    summary["teachers"] = {"mnli": {"sets": {"hans": trained}}}
     (tmp_path / "grid").mkdir()
     (tmp_path / "grid" / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return tmp_path

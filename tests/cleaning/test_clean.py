@@ -300,7 +300,9 @@ def test_a_killed_run_goes_on_to_the_same_result(many: dict, tmp_path: Path, mon
 def test_ray_gives_the_same_bytes(web: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     rules = tmp_path / "rules.yaml"
-    rules.write_text("rules: [gopher-repetition, near-duplicates, mask]\n")  # few, since Ray starts anew for each step
+    rules.write_text(
+        "rules: [gopher-repetition, near-duplicates, mask]\n"
+    )  # few rules, since Ray starts again for each task
     script = (
         "import sys, ray, demiglace\n"
         "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"

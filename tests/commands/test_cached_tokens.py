@@ -1,4 +1,4 @@
-"""`distill --corpus --cache-tokens`: a student of a teacher who was asked once, from its command line."""
+"""`distill --corpus --cache-tokens` from the command line: the teacher's tokens are computed once and cached."""
 
 import re
 from pathlib import Path
@@ -81,10 +81,10 @@ def test_one_cache_serves_further_students(
     held = sorted((tmp_path / "cache").rglob("*.npy"))
     assert [file.name for file in held] == ["entropy.npy", "ids.npy"]
 
-    def asked(*args: Any) -> None:
-        raise AssertionError("the teacher was asked again")
+    def requested(*args: Any) -> None:
+        raise AssertionError("the teacher's signals were computed again")
 
-    monkeypatch.setattr(sparse_logit_cache, "_capture_shard", asked)
+    monkeypatch.setattr(sparse_logit_cache, "_capture_shard", requested)
     others = {"seed": 5, "epochs": 1, "layers": 3, "method_options": {"task_weight": 0.1}}
     assert main(distilled(tmp_path / "second", shared, **others)) == 0
     assert sorted((tmp_path / "cache").rglob("*.npy")) == held

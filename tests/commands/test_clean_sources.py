@@ -49,7 +49,7 @@ LINES = json_lines(*(f"{SENTENCE} {i}" for i in range(9000)))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "shown"),
     [
         ("x.txt", b"", "empty"),
         ("x.jsonl", json_lines(""), "empty"),
@@ -61,10 +61,10 @@ LINES = json_lines(*(f"{SENTENCE} {i}" for i in range(9000)))
         ("x.txt", b"Nul\0 bytes", ("repair", "changed")),
     ],
 )
-def test_bad_input_is_in_the_ledger(tmp_path: Path, name: str, content: bytes, told: str | tuple) -> None:
+def test_bad_input_is_in_the_ledger(tmp_path: Path, name: str, content: bytes, shown: str | tuple) -> None:
     run = demiglace.clean(**call(tmp_path, name, content), max_document_mb=0.01)
     (row,) = ledger(run)
-    assert (row == ("read", "dropped", told)) if isinstance(told, str) else (row[:2] == told)
+    assert (row == ("read", "dropped", shown)) if isinstance(shown, str) else (row[:2] == shown)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def cut_off(line: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("which", "how"),
-    # without a last checkpoint at all, a run begins anew
+    # without a last checkpoint at all, a run starts from its first step
     [*itertools.product(("last", "best-0"), ("cut", "end", "position", "empty")), ("best-0", "gone")],
 )
 def test_a_damaged_checkpoint_is_named_and_can_be_restored(

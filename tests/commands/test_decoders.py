@@ -153,7 +153,7 @@ def test_methods_on_decoders(arch: str, kind: str, method: str, tmp_path: Path) 
         assert main([*line, "--cache-dtype", "float32"]) == 0
     losses = [[step["loss"] for step in records(run, "step")] for run in runs.values()]
     assert np.isfinite(losses).all()
-    assert losses[0] == pytest.approx(losses[-1], rel=1e-3)  # asked once or again, the teacher says the same
+    assert losses[0] == pytest.approx(losses[-1], rel=1e-3)  # cached or online, the teacher's signals are the same
     assert read_manifest(tmp_path / "auto")["layers"] == 2
     before = AutoModelForSequenceClassification.from_pretrained(teacher).state_dict()
     assert not torch.equal(weights(tmp_path / "auto")["score.weight"], before["score.weight"])
@@ -164,10 +164,10 @@ def test_methods_on_decoders(arch: str, kind: str, method: str, tmp_path: Path) 
 def test_students_with_new_layers_can_be_distilled(arch: str, strategy: str, tmp_path: Path) -> None:
     given = write_rows(tmp_path / "rows", train=24, held_out=8) | QUICK | {"epochs": 1, "learning_rate": 1e-12}
     teacher = save_decoder(tmp_path / "teacher", arch)
-    assert main(arguments("finetune", model=teacher, output=tmp_path / "taught", **given)) == 0
-    line = arguments("distill", teacher=tmp_path / "taught", output=tmp_path / "run", layers=2, strategy=strategy)
+    assert main(arguments("finetune", model=teacher, output=tmp_path / "trained", **given)) == 0
+    line = arguments("distill", teacher=tmp_path / "trained", output=tmp_path / "run", layers=2, strategy=strategy)
     assert main([*line, *arguments("", method="vanilla-kd", **given)[1:]]) == 0
-    ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "taught")
+    ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "trained")
     word = next(k for k in theirs if k.endswith(("wte.weight", "embed_tokens.weight")))
     block = next(k for k in theirs if k.endswith(("h.0.mlp.c_fc.weight", "layers.0.mlp.up_proj.weight")))
     assert not torch.allclose(ours[block], theirs[block], atol=1e-3)
@@ -256,8 +256,8 @@ def test_a_pretrained_masked_language_model_generates_for_a_decoder(
     for arch, vocabulary in (("gpt2", "tokenizer"), ("bert", "masked")):
         given = {"architecture": arch, "tokenizer": tmp_path / vocabulary, "output": tmp_path / arch}
         assert main(arguments("pretrain", **given, **new)) == 0
-    taught = arguments("finetune", model=tmp_path / "gpt2", output=tmp_path / "teacher", **rows, **QUICK)
-    assert main([*taught, "--max-length", "32"]) == 0
+    trained = arguments("finetune", model=tmp_path / "gpt2", output=tmp_path / "teacher", **rows, **QUICK)
+    assert main([*trained, "--max-length", "32"]) == 0
     quick = {"generator": tmp_path / "bert", "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
     quick |= lenient("mate-kd")
     given = {"teacher": tmp_path / "teacher", "layers": 1, "method": "mate-kd", "method_options": quick}

@@ -111,11 +111,8 @@ def test_every_architecture(arch: str, tmp_path: Path, rows: dict[str, str]) -> 
 def test_the_student_is_cut_as_asked(
     choice: dict[str, Any], layers: int, tmp_path: Path, teacher: Path, rows: dict[str, str]
 ) -> None:
-    start = QUICK | {
-        "learning_rate": 1e-12,
-        "epochs": 1,
-        "method": "vanilla-kd",
-    }  # so little that the layers can be told
+    # at this learning rate the weights stay those of the layers that were kept
+    start = QUICK | {"learning_rate": 1e-12, "epochs": 1, "method": "vanilla-kd"}
     assert run(tmp_path / "run", teacher, **choice, **rows, **start) == 0
     ours, theirs = weights(tmp_path / "run"), weights(teacher)
     keep = choice.get("keep", [1, 2, 3])
@@ -143,10 +140,10 @@ def test_one_cache_serves_several_methods(
     held = sorted((tmp_path / "cache").rglob("*.npy"))
     assert held
 
-    def asked(*args: Any) -> None:
-        raise AssertionError("the teacher was asked again")
+    def requested(*args: Any) -> None:
+        raise AssertionError("the teacher's signals were computed again")
 
-    monkeypatch.setattr(hidden_state_cache, "_capture_shard", asked)
+    monkeypatch.setattr(hidden_state_cache, "_capture_shard", requested)
     assert run(tmp_path / "second", teacher, **given, method="rail-kd-c") == 0
     assert run(tmp_path / "third", teacher, **given | {"epochs": 1, "seed": 5}, method="rail-kd-l") == 0
     assert sorted((tmp_path / "cache").rglob("*.npy")) == held
@@ -338,18 +335,18 @@ def generator(tmp_path: Path) -> Path:
 def test_a_named_generator_is_trained_and_never_saved_with_the_student(
     tmp_path: Path, teacher: Path, rows: dict[str, str], generator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, original = [], AdversarialGenerator.train_step
+    shown, original = [], AdversarialGenerator.train_step
 
     def noted(self: AdversarialGenerator, *args: Any) -> None:
         original(self, *args)
-        told.append({k: v.clone() for k, v in self.tensors().items() if k.startswith("generator.")})
+        shown.append({k: v.clone() for k, v in self.tensors().items() if k.startswith("generator.")})
 
     monkeypatch.setattr(AdversarialGenerator, "train_step", noted)
     options = {"generator": generator, "generator_lr": 1e-3, "generator_steps": 1, "student_steps": 2}
     options |= lenient("mate-kd")
     assert run(tmp_path / "run", teacher, layers=2, method="mate-kd", method_options=options, **rows, **QUICK) == 0
-    assert len(told) == 5
-    assert any(not torch.equal(told[0][k], told[-1][k]) for k in told[0])
+    assert len(shown) == 5
+    assert any(not torch.equal(shown[0][k], shown[-1][k]) for k in shown[0])
     plain = tmp_path / "plain"
     assert run(plain, teacher, layers=2, method="none", **rows, **QUICK) == 0
     assert weights(tmp_path / "run").keys() == weights(plain).keys()
@@ -419,13 +416,15 @@ def test_what_no_model_is_needed_for_is_refused_at_once(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arch", "method", "told"), [("gpt2", "pkd", 1), ("gpt2", "rail-kd-l", 0), ("bert", "pkd", 0)])
+@pytest.mark.parametrize(
+    ("arch", "method", "shown"), [("gpt2", "pkd", 1), ("gpt2", "rail-kd-l", 0), ("bert", "pkd", 0)]
+)
 def test_a_causal_students_first_token_is_warned_of(
-    arch: str, method: str, told: int, tmp_path: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
+    arch: str, method: str, shown: int, tmp_path: Path, rows: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = save_tiny(tmp_path / "teacher", arch, label_names=LABELS)
     assert run(tmp_path / "run", teacher, layers=2, method=method, **rows, **QUICK) == 0
-    assert capsys.readouterr().err.count("compares the hidden states of the first token") == told
+    assert capsys.readouterr().err.count("compares the hidden states of the first token") == shown
 
 
 def test_masking_needs_a_mask(

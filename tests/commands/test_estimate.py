@@ -40,13 +40,13 @@ def test_operations_are_those_of_a_run(tmp_path, monkeypatch):
         model.set_attn_implementation("eager")  # the others have no count of their operations
     objective, source = objective_of("vanilla-kd", {}, teacher, student)
     examples = random_examples(60)
-    asked = 0
+    requested = 0
 
     def fetch(self, batch, phase=0, fetch=OnlineTeacher.fetch):
-        nonlocal asked
+        nonlocal requested
         with FlopCounterMode(display=False) as counter:
             signals = fetch(self, batch, phase)
-        asked += counter.get_total_flops()
+        requested += counter.get_total_flops()
         return signals
 
     monkeypatch.setattr(OnlineTeacher, "fetch", fetch)
@@ -57,8 +57,8 @@ def test_operations_are_those_of_a_run(tmp_path, monkeypatch):
     setup = replace(setup_of("vanilla-kd", epochs=1), cache=False)
     found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": examples.lengths}, setup)
     # biases, norms and the pooler are few, but of so small a model not nothing
-    assert found.teacher_flops == pytest.approx(asked, rel=0.1)
-    assert found.student_flops == pytest.approx(counter.get_total_flops() - asked, rel=0.1)
+    assert found.teacher_flops == pytest.approx(requested, rel=0.1)
+    assert found.student_flops == pytest.approx(counter.get_total_flops() - requested, rel=0.1)
 
 
 def test_operations_on_perturbed_text_are_those_of_a_run(tmp_path):
@@ -75,8 +75,8 @@ def test_operations_on_perturbed_text_are_those_of_a_run(tmp_path):
     setup = CostInputs(method, replace(TRAINING, epochs=4), cache=False)
     found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": random_examples(60).lengths}, setup)
     assert (found.teacher_passes, found.perturbed_passes) == (3, 3)  # the labels alone in the last of 4 epochs
-    told = (4 + 3) * found.student_flops + 3 * (found.teacher_flops + found.perturbed_flops)
-    assert told == pytest.approx(counter.get_total_flops(), rel=0.1)
+    shown = (4 + 3) * found.student_flops + 3 * (found.teacher_flops + found.perturbed_flops)
+    assert shown == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 def test_a_process_has_whole_passes_of_its_share(shapes):

@@ -44,7 +44,7 @@ def test_it_tells_everything_from_a_config_and_a_tokenizer(tmp_path, rows, monke
     before = everything_in(tmp_path)
     assert plan(teacher=teacher, layers=2, method="rail-kd-l", **rows, **QUICK, **BRIEF) == 0
     assert everything_in(tmp_path) == before
-    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace(" FLOPs", "-FLOPs").splitlines())
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace(" FLOPs", "-FLOPs").splitlines())
     names = (
         "teacher",
         "student",
@@ -57,14 +57,14 @@ def test_it_tells_everything_from_a_config_and_a_tokenizer(tmp_path, rows, monke
         "speed",
         "time",
     )
-    assert tuple(told) == names
-    assert "4 layers of 32" in told["teacher"]
-    assert "2 layers of 32" in told["student"]
-    assert told["rows"].startswith("36 for training")
-    assert told["steps"] == "5 per epoch, 2 epochs"
-    assert told["teacher-FLOPs"].endswith(" once")
-    assert f"({(2 + 5 * 32) * 2} B per row)" in told["cache"]
-    assert "caching the teacher's signals" in told["time"]
+    assert tuple(shown) == names
+    assert "4 layers of 32" in shown["teacher"]
+    assert "2 layers of 32" in shown["student"]
+    assert shown["rows"].startswith("36 for training")
+    assert shown["steps"] == "5 per epoch, 2 epochs"
+    assert shown["teacher-FLOPs"].endswith(" once")
+    assert f"({(2 + 5 * 32) * 2} B per row)" in shown["cache"]
+    assert "caching the teacher's signals" in shown["time"]
 
 
 def test_it_is_a_function_too(teacher, rows):
@@ -77,10 +77,10 @@ def test_it_is_a_function_too(teacher, rows):
 
 def test_finetuning_is_planned_too(base, rows, capsys):
     assert plan(model=base, flops="1e9", **rows, **QUICK) == 0
-    told = capsys.readouterr().out
-    assert "teacher        not used" in told
-    assert "cache          none\n" in told
-    assert "4 layers of 32" in told
+    shown = capsys.readouterr().out
+    assert "teacher        not used" in shown
+    assert "cache          none\n" in shown
+    assert "4 layers of 32" in shown
 
 
 def test_every_option_of_a_run_is_one_of_the_plan():
@@ -145,9 +145,9 @@ def test_models_that_do_not_fit_are_not_tried(teacher, rows, monkeypatch, capsys
     monkeypatch.setattr(measure_speed, "free_memory", lambda: 1000)
     monkeypatch.setattr(measure_speed, "time_steps", lambda *_: pytest.fail("the models were built"))
     assert plan(teacher=teacher, layers=2, **rows, **QUICK) == 0
-    told = capsys.readouterr()
-    assert "time           unknown" in told.out
-    assert "more than is free here" in told.err
+    shown = capsys.readouterr()
+    assert "time           unknown" in shown.out
+    assert "more than is free here" in shown.err
 
 
 def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):

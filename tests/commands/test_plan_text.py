@@ -63,10 +63,10 @@ def test_it_tells_everything_and_writes_nothing(
     line = arguments("plan", teacher=lm, layers=2, method="vanilla-kd", calibration_seconds=0.01, **text, **QUICK)
     assert main(line) == 0
     assert sorted(tmp_path.rglob("*")) == before
-    told = capsys.readouterr().out
-    assert "GPT2LMHeadModel, 4 layers of 32" in told and "GPT2LMHeadModel, 2 layers of 32" in told
-    assert "16 tokens each" in told and "the teacher runs for every batch" in told
-    assert "caching the teacher's signals" not in told and "validation" in told
+    shown = capsys.readouterr().out
+    assert "GPT2LMHeadModel, 4 layers of 32" in shown and "GPT2LMHeadModel, 2 layers of 32" in shown
+    assert "16 tokens each" in shown and "the teacher runs for every batch" in shown
+    assert "caching the teacher's signals" not in shown and "validation" in shown
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "new", "distill", "held back", "some"])
@@ -107,9 +107,9 @@ def test_operations_are_those_of_a_run(
     monkeypatch.setattr(language, "_add_product", lambda total, slope, states: total.add_(slope.T @ states))
     with FlopCounterMode(display=False) as counter:
         demiglace.distill(**options, output=tmp_path / "run", diagnostics="off")
-    told = 2 * (found.student_flops + found.teacher_flops) + found.validation_flops
+    shown = 2 * (found.student_flops + found.teacher_flops) + found.validation_flops
     # of so small a model, biases and norms are not nothing
-    assert told == pytest.approx(counter.get_total_flops(), rel=0.1)
+    assert shown == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["sampled", "top-k"])

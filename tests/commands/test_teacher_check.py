@@ -58,8 +58,8 @@ def test_a_teacher_no_better_than_chance_is_warned_of(capsys):
     teacher = tiny_model("bert")
     rows = labelled_by(teacher, random_examples(300), wrong=300)
     check_teacher_accuracy(teacher, rows, "fp32", 10_000, CLASSIFICATION)
-    told, warning = capsys.readouterr().err.splitlines()
-    assert "accuracy 0.000 on 156 validation rows" in told
+    shown, warning = capsys.readouterr().err.splitlines()
+    assert "accuracy 0.000 on 156 validation rows" in shown
     assert warning.startswith("warning: the teacher is no better than chance")
 
 
@@ -73,23 +73,23 @@ def test_more_rows_are_looked_at_in_longer_runs(training_rows, looked_at, capsys
 def test_numbers_are_held_against_their_mean(training, capsys):
     teacher = tiny_model("bert", num_labels=1).train(training)
     check_teacher_accuracy(teacher, random_examples(30, regression=True), "fp32", 10_000, REGRESSION)
-    told = capsys.readouterr().err
-    assert "R² " in told
-    assert "0.000 by chance" in told
-    assert ("not in eval mode" in told) == training
+    shown = capsys.readouterr().err
+    assert "R² " in shown
+    assert "0.000 by chance" in shown
+    assert ("not in eval mode" in shown) == training
 
 
 def test_distill_tells_both(tmp_path, teacher, rows, capsys):
     given = {"teacher": teacher, "layers": 2, "method": "vanilla-kd"} | rows | QUICK
     assert main(arguments("distill", output=tmp_path / "run", **given)) == 0
-    told = capsys.readouterr().err
-    assert "teacher: in eval mode, accuracy 0." in told
-    assert " on 12 validation rows, 0.583 by chance" in told
-    assert "first steps: loss terms and their shares of the gradient at layer " in told
+    shown = capsys.readouterr().err
+    assert "teacher: in eval mode, accuracy 0." in shown
+    assert " on 12 validation rows, 0.583 by chance" in shown
+    assert "first steps: loss terms and their shares of the gradient at layer " in shown
     assert main(arguments("distill", output=tmp_path / "off", diagnostics="off", **given)) == 0
-    told = capsys.readouterr().err
-    assert "teacher: " not in told
-    assert "first steps" not in told
+    shown = capsys.readouterr().err
+    assert "teacher: " not in shown
+    assert "first steps" not in shown
 
 
 class Knowing:
@@ -112,10 +112,10 @@ def test_a_good_generator_is_told_of(capsys):
     assert skill.tokens == len(rows.ids)
     assert skill.accuracy == pytest.approx(0.4, abs=0.05)
     assert skill.most_frequent == np.bincount(rows.ids).max() / len(rows.ids)
-    told = (
+    shown = (
         f"generator: predicts {skill.accuracy:.1%} of {skill.tokens:,} masked tokens; the most frequent token would be"
     )
-    assert capsys.readouterr().err.startswith(told)
+    assert capsys.readouterr().err.startswith(shown)
 
 
 def test_a_poor_generator_is_refused_unless_it_is_allowed(capsys):

@@ -32,9 +32,9 @@ def test_a_cluster_gives_the_same_weights_and_tells_of_failures(content, tmp_pat
     methods = content["methods"] | {"bad": {"method": "vanilla-kd", "metric": "f2"}}
     here, there = tmp_path / "here", tmp_path / "there"
     assert compare(content | {"methods": methods, "seeds": [0]}, here) == 2
-    told = capsys.readouterr().err.split("run failed")[1].replace(str(here), "HOME")
+    shown = capsys.readouterr().err.split("run failed")[1].replace(str(here), "HOME")
     assert compare(content | {"methods": methods, "seeds": [0]}, there, engine="ray") == 2
-    assert capsys.readouterr().err.split("run failed")[1].replace(str(there), "HOME") == told
+    assert capsys.readouterr().err.split("run failed")[1].replace(str(there), "HOME") == shown
     assert weights_of(here) == weights_of(there)
     assert [r["status"] for r in results(there)] == ["done", "done", "failed"]
     assert (there / "failed/mood/half/bad/seed-0.txt").exists()

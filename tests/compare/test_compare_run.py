@@ -134,8 +134,8 @@ def test_a_failed_run_takes_no_other_down(error, code, content, tmp_path, monkey
     with monkeypatch.context() as patch:
         failing(patch, "vanilla-kd/seed-0", error)
         assert compare(content, home) == code
-    told = capsys.readouterr().err
-    assert "1 run failed, 1 skipped" in told and f"mood/half/vanilla-kd/seed-0: {jobs._one_line(error)}" in told
+    printed = capsys.readouterr().err
+    assert "1 run failed, 1 skipped" in printed and f"mood/half/vanilla-kd/seed-0: {jobs._one_line(error)}" in printed
     assert (home / "failed/mood/half/vanilla-kd/seed-0.txt").read_text().strip().endswith(str(error))
     assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
     assert str(error) in results(home)[1]["error"]
@@ -205,8 +205,8 @@ def test_a_failed_run_of_a_shard_is_told_whichever_ends_last(last, content, tmp_
     assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
     assert results(home)[1]["error"] == "no such thing"
     assert len(read_json(home / "summary.json")["missing"]) == 1 and not (home / "manifest.json").exists()
-    told = "2 jobs of other shards failed or were skipped" in capsys.readouterr().err
-    assert told == (last == 1)
+    printed = "2 jobs of other shards failed or were skipped" in capsys.readouterr().err
+    assert printed == (last == 1)
 
 
 @needs_fork
@@ -267,16 +267,16 @@ def test_replicates_of_all_rows_are_said_to_share_them(content, tmp_path, capsys
 def test_a_tuned_grid_chooses_its_epochs_on_rows_that_are_not_reported(content, tmp_path):
     files = {k: v for k, v in content["tasks"]["mood"].items() if k != "test"}
     grid = content | {"methods": {"none": {}}, "baselines": False, "seeds": [0]}
-    told = {}
+    printed = {}
     for tune in (True, False):
         home = tmp_path / str(tune)
         assert compare(grid | {"tasks": {"mood": files | {"holdout_from_train": tune}}}, home) == 0
-        told[tune] = read_json(home / "results.json")["records"]
-        assert [r["epoch_chosen_on_reported_rows"] for r in told[tune]] == [not tune] * 2
-    assert all(r["in_domain"] == files["validation"] and r["sets"][r["in_domain"]]["rows"] == 12 for r in told[True])
+        printed[tune] = read_json(home / "results.json")["records"]
+        assert [r["epoch_chosen_on_reported_rows"] for r in printed[tune]] == [not tune] * 2
+    assert all(r["in_domain"] == files["validation"] and r["sets"][r["in_domain"]]["rows"] == 12 for r in printed[True])
     # the teacher and the student hold out the same rows of the 36
-    assert {tuple(r["rows"].items()) for r in told[True]} == {(("train", 32), ("validation", 4))}
-    assert {tuple(r["rows"].items()) for r in told[False]} == {(("train", 36), ("validation", 12))}
+    assert {tuple(r["rows"].items()) for r in printed[True]} == {(("train", 32), ("validation", 4))}
+    assert {tuple(r["rows"].items()) for r in printed[False]} == {(("train", 36), ("validation", 12))}
 
 
 @pytest.mark.parametrize("given", [{}, {"max_rows": 20}, {"validation": None, "test": None}])

@@ -85,8 +85,8 @@ def test_a_search_says_how_sure_its_choice_is(searched, whole):
         assert [h.mean() for h in hits] == scores
         deviation = np.std(np.subtract(*hits, dtype=float)) / second["rows"] ** 0.5
         assert second["standard_error"] == pytest.approx(deviation, rel=0.1)
-        told = (whole / f"logs/mood/half/{method}/search.log").read_text()
-        assert "above the runner-up" in told and f"{second['standard_error']:.4f}" in told
+        shown = (whole / f"logs/mood/half/{method}/search.log").read_text()
+        assert "above the runner-up" in shown and f"{second['standard_error']:.4f}" in shown
 
 
 def test_trials_of_an_earlier_version_are_not_mixed_with_these(searched, tmp_path, capsys):
@@ -124,8 +124,8 @@ def test_another_search_is_refused_before_anything_runs(sections, message, searc
     before = made(whole)
     methods = {**searched["methods"], "pkd": {}}
     assert compare(searched | {"methods": methods} | sections, whole, search="optuna") == 2
-    told = capsys.readouterr().err
-    assert message in told and "another --output" in told
+    shown = capsys.readouterr().err
+    assert message in shown and "another --output" in shown
     assert made(whole) == before and not (whole / "mood/half/pkd").exists()
 
 
@@ -145,8 +145,8 @@ def test_trials_can_grow_once_no_run_has_the_best_of_fewer(content, tmp_path):
 def test_trials_that_fail_count_and_none_left_is_an_error(searched, tmp_path, capsys):
     bad = searched | {"defaults": searched["defaults"] | {"metric": "f2"}}
     assert compare(bad, tmp_path / "runs", search="optuna") == 2
-    told = capsys.readouterr().err
-    assert "all 3 trials of mood/half/none/search failed" in told and "unknown metric" in told
+    shown = capsys.readouterr().err
+    assert "all 3 trials of mood/half/none/search failed" in shown and "unknown metric" in shown
 
 
 def test_a_trial_that_fits_no_memory_counts_and_the_search_goes_on(searched, tmp_path, monkeypatch):

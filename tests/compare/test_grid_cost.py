@@ -90,12 +90,12 @@ def test_models_that_do_not_fit_have_no_time(content, monkeypatch, tmp_path, cap
 
 def test_a_dry_run_tells_the_cost(content, tmp_path, capsys):
     assert compare(content, tmp_path / "runs", dry_run="true") == 0
-    told = capsys.readouterr().out.splitlines()[-2:]
-    assert told[0] == "The teachers' signals take 0.0 MiB."
-    assert told[1].startswith("Training takes about ")
-    assert "finetune " in told[1]
-    assert "distill " in told[1]
-    assert told[1].endswith(", plus evaluation and export.")
+    shown = capsys.readouterr().out.splitlines()[-2:]
+    assert shown[0] == "The teachers' signals take 0.0 MiB."
+    assert shown[1].startswith("Training takes about ")
+    assert "finetune " in shown[1]
+    assert "distill " in shown[1]
+    assert shown[1].endswith(", plus evaluation and export.")
     assert not (tmp_path / "runs").exists()
 
 

@@ -169,8 +169,8 @@ def test_rows_held_out_for_tuning_are_held_out_from_the_teacher_too(content):
 
 
 def test_suites_are_those_of_each_task(content):
-    tasks, asked = {"sst2": {}, "cola": {}}, {"suites": True, "files": "own.yaml", "max_rows_per_set": 9}
-    graph = graph_of(content | {"tasks": tasks, "evaluate": asked})
+    tasks, requested = {"sst2": {}, "cola": {}}, {"suites": True, "files": "own.yaml", "max_rows_per_set": 9}
+    graph = graph_of(content | {"tasks": tasks, "evaluate": requested})
     options = [graph.job(f"{task}/half/none/seed-0.evaluation").options for task in tasks]
     assert [o["suite"] for o in options] == [["sst2", "own.yaml"], ["own.yaml"]]
     assert [o["data"] for o in options] == [["sst2"], ["cola"]]
@@ -307,15 +307,15 @@ def test_a_model_is_measured_and_exported_on_rows_read_as_in_its_training(conten
 
 
 @pytest.mark.parametrize(
-    ("task", "asked", "sets"),
+    ("task", "requested", "sets"),
     [
         ({}, [], ["mnli", "mnli:validation_mismatched"]),
         ({}, ["mnli:validation_mismatched", "snli"], ["mnli", "mnli:validation_mismatched", "snli"]),
         ({"validation": "own.csv"}, [], ["own.csv"]),
     ],
 )
-def test_both_parts_of_mnli_are_measured(content, task, asked, sets):
-    graph = graph_of(content | {"tasks": {"mnli": task}, "evaluate": {"sets": asked}})
+def test_both_parts_of_mnli_are_measured(content, task, requested, sets):
+    graph = graph_of(content | {"tasks": {"mnli": task}, "evaluate": {"sets": requested}})
     assert graph.job("mnli/half/none/seed-0.evaluation").options["data"] == sets
     assert graph.job("mnli/teacher.evaluation").options["data"] == sets
 
@@ -330,8 +330,11 @@ def test_no_file_of_a_grid_may_change_under_its_runs(name, content, tmp_path, mo
              "more.csv": "text,label\na,positive\n", "bare.csv": "text\na\n"}  # fmt: skip
     for file, text in files.items():
         Path(file).write_text(text)
-    asked = {"evaluate": {"sets": ["more.csv", "imdb"], "files": "own.yaml"}, "defaults": {"unlabelled": ["bare.csv"]}}
-    graph = graph_of(content | asked | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
+    requested = {
+        "evaluate": {"sets": ["more.csv", "imdb"], "files": "own.yaml"},
+        "defaults": {"unlabelled": ["bare.csv"]},
+    }
+    graph = graph_of(content | requested | {"methods": {**content["methods"], "mine": {"method": "mine.yaml"}}})
     register_inputs(Path("runs"), input_files(graph))
     for key in ("mood/half/mine/seed-0", "mood/half/mine/seed-0.evaluation"):
         (Path("runs") / key).mkdir(parents=True)

@@ -125,17 +125,17 @@ def test_what_is_nowhere_says_where_it_was_sought(tmp_path: Path, monkeypatch: p
 
 def test_rows_from_the_hub_are_read_by_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    asked = []
+    requested = []
 
     def hub(path: str, config: str, split: str) -> object:
-        asked.append((path, config, split))
+        requested.append((path, config, split))
         rows = {"premise": [f"{split} {i}" for i in range(3)], "hypothesis": ["h"] * 3, "label": [0, 1, 2]}
         return datasets.Dataset.from_dict(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     dataset = load_dataset(DataConfig(data="mnli"), DataLocation(tmp_path))
     assert dataset.hub == ("nyu-mll/glue", "mnli")
-    assert asked == [("nyu-mll/glue", "mnli", "train"), ("nyu-mll/glue", "mnli", "validation_matched")]
+    assert requested == [("nyu-mll/glue", "mnli", "train"), ("nyu-mll/glue", "mnli", "validation_matched")]
     assert dataset.splits["validation"].texts[0] == "validation_matched 0"
     assert dataset.splits["train"].lines[2] == ("hub:nyu-mll/glue/mnli:train", 3)
 

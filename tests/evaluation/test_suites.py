@@ -176,9 +176,9 @@ def test_the_suite_of_the_models_own_task(data_dir: Path, tmp_path: Path) -> Non
 def test_a_teachers_own_evaluation_is_read_again(model: Path, rows: Path, tmp_path: Path) -> None:
     teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES, seed=5)
     before = evaluate(model=str(teacher), data=[str(rows)], output=tmp_path / "before")
-    asked = evaluate(model=str(model), teacher=str(teacher), data=[str(rows)], output=tmp_path / "asked")
+    requested = evaluate(model=str(model), teacher=str(teacher), data=[str(rows)], output=tmp_path / "requested")
     read = evaluate(model=str(model), teacher=str(before), data=[str(rows)], output=tmp_path / "read")
-    found = [read_manifest(run) for run in (asked, read)]
+    found = [read_manifest(run) for run in (requested, read)]
     assert found[0]["sets"] == found[1]["sets"]
     assert found[0]["inputs"] == found[1]["inputs"]
     for file in before.glob("*.npy"):  # so that it is seen to be read
@@ -192,5 +192,5 @@ def test_a_teachers_evaluation_of_other_rows_is_asked_for_the_rest(model: Path, 
     teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES, seed=5)
     before = evaluate(model=str(teacher), data=[str(rows)], max_rows_per_set=3, output=tmp_path / "before")
     read = evaluate(model=str(model), teacher=str(before), data=[str(rows)], output=tmp_path / "read")
-    asked = evaluate(model=str(model), teacher=str(teacher), data=[str(rows)], output=tmp_path / "asked")
-    assert read_manifest(read)["sets"] == read_manifest(asked)["sets"]
+    requested = evaluate(model=str(model), teacher=str(teacher), data=[str(rows)], output=tmp_path / "requested")
+    assert read_manifest(read)["sets"] == read_manifest(requested)["sets"]

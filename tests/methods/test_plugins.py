@@ -11,14 +11,13 @@ import pytest
 import torch
 
 import demiglace
-from demiglace import preflight
 from demiglace.cli import main
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.grid_cells import has_option
 from demiglace.config.command_options import DistillConfig
 from demiglace.config.options import option
 from demiglace.errors import ConfigError, RunError
-from demiglace.methods import registry
+from demiglace.methods import names
 from demiglace.methods.base import Method, Term, WeightedTerm
 from demiglace.methods.describe import card, show_method
 from demiglace.methods.from_yaml import compose, describe_method
@@ -83,13 +82,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Declare entry points NAME=OBJECT of the methods' group."""
 
     def declare(*points: tuple[str, str]) -> None:
-        made = [EntryPoint(name, value, registry.ENTRY_POINTS) for name, value in points]
+        made = [EntryPoint(name, value, names.ENTRY_POINTS) for name, value in points]
 
         def entry_points(*, group: str) -> list[EntryPoint]:
             return [point for point in made if point.group == group]
 
-        monkeypatch.setattr(registry, "entry_points", entry_points)
-        monkeypatch.setattr(preflight, "entry_points", entry_points)
+        monkeypatch.setattr(names, "entry_points", entry_points)
 
     return declare
 
@@ -328,3 +326,10 @@ def test_the_description_is_json(given: dict[str, Any]) -> None:
     described = describe_method(method())
     assert json.loads(json.dumps(described)) == described
     assert isinstance(method_value(method()), MethodObject)
+
+
+def test_the_list_of_methods_has_installed_ones_and_those_that_cannot_be_used(install):
+    install(("louder", f"{__name__}:LouderKD"), ("broken", BROKEN))
+    listed = demiglace.methods().metrics
+    assert list(listed)[: len(METHODS)] == list(METHODS) and list(listed)[len(METHODS) :] == ["louder", "broken"]
+    assert "no_such_module_here" in listed["broken"]["what"]

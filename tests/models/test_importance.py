@@ -20,11 +20,11 @@ def states_of(model, batch):
     seen = []
     handles = [layer.register_forward_hook(lambda *args: seen.append(args[2])) for layer in layer_stack(model)]
     with torch.no_grad():
-        told = model(**batch, output_hidden_states=True).hidden_states
+        shown = model(**batch, output_hidden_states=True).hidden_states
     for handle in handles:
         handle.remove()
     last = seen[-1][0] if isinstance(seen[-1], tuple) else seen[-1]
-    return [h.double().numpy() for h in (*told[:-1], last)]
+    return [h.double().numpy() for h in (*shown[:-1], last)]
 
 
 # block influence

@@ -97,7 +97,7 @@ def test_a_dedicated_padding_token_is_not_trained(arch: str) -> None:
     model(input_ids=torch.zeros(1, 700, dtype=torch.long))
 
 
-def test_positions_cannot_be_told_by_an_end_of_text() -> None:
+def test_end_of_text_as_padding_is_refused_for_roberta_positions() -> None:
     with pytest.raises(
         ModelError, match=r"--architecture roberta numbers positions from the padding.*train --mask-token"
     ):

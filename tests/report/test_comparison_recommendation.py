@@ -16,14 +16,14 @@ from demiglace.results.schema import SeedStats
 
 def test_where_nothing_differs_the_cheapest_is_shipped(tmp_path: Path) -> None:
     found = read_comparison(one_task(tmp_path, right={"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.72}), "t")
-    told = answer(found)
+    printed = answer(found)
     score = found.score(("half", "none"))
-    assert told.headline == f"No method beats training without a teacher. Ship `none` ({100 * score:.1f})."
-    best = next(n for n in told.notes if n.startswith("The best student with a teacher, pkd, reaches 7"))
+    assert printed.headline == f"No method beats training without a teacher. Ship `none` ({100 * score:.1f})."
+    best = next(n for n in printed.notes if n.startswith("The best student with a teacher, pkd, reaches 7"))
     mde = found.against(("half", "pkd"), "none").mde
     assert f": no significant difference (detectable: {100 * mde:.1f} points)" in best
     assert best.endswith("none is also the cheapest to train.")
-    assert "No method is significantly better than no teacher on any task." in told.notes
+    assert "No method is significantly better than no teacher on any task." in printed.notes
     high = found.against(("half", "pkd"), "none").interval[1]
     assert high > 0.01 and f"; a gain of up to {100 * high:.1f} points is not excluded." in best
     near = {name: replace(d, interval=(-0.02, 0.009)) for c in found.cells for name, d in c.own.against.items()}
@@ -50,18 +50,18 @@ def test_the_best_of_all_is_no_method_where_another_student_needs_none(tmp_path:
 def test_the_test_of_the_average_is_stated(tmp_path: Path) -> None:
     right = {"none": 0.7, "vanilla-kd": 0.7, "pkd": 0.78}
     declared = [Contrast("pkd", "none", None, True, None)]
-    told = answer(read_comparison(write_comparison(tmp_path / "c", seeds=4, right=right, primary=declared), "t"))
+    printed = answer(read_comparison(write_comparison(tmp_path / "c", seeds=4, right=right, primary=declared), "t"))
     assert re.fullmatch(
         r"Ship `pkd` \(\d\d\.\d\): significantly better than training without a teacher \(\d\d\.\d\) on average\.",
-        told.headline,
+        printed.headline,
     )
     assert any(
         n.startswith("On average over the tasks pkd differs")
         and ", corrected p " in n
         and n.endswith(": significantly better.")
-        for n in told.notes
+        for n in printed.notes
     )
-    assert any(n.startswith("Primary: pkd − none on average over sst2 and mrpc: +") for n in told.notes)
+    assert any(n.startswith("Primary: pkd − none on average over sst2 and mrpc: +") for n in printed.notes)
     other = answer(read_comparison(write_comparison(tmp_path / "d", seeds=4, right=right), "t"))
     assert other.headline.endswith(" on average in exploratory tests.") and "significantly" not in other.headline
     assert any(
@@ -81,12 +81,12 @@ def test_primary_tests_choose_before_exploratory_ones(tmp_path: Path) -> None:
     declared = [Contrast("pkd", "none", None, False, None), Contrast("alp-kd", "pkd", None, False, 2.0)]
     found = read_comparison(one_task(tmp_path / "b", right=right, primary=declared), "t")
     assert chosen(found) == ("half", "pkd")
-    told = answer(found)
-    assert told.headline.startswith("Ship `pkd` (") and "): significantly better than training" in told.headline
-    assert any(n.startswith("Better than no teacher in exploratory tests: alp-kd (sst2)") for n in told.notes)
+    printed = answer(found)
+    assert printed.headline.startswith("Ship `pkd` (") and "): significantly better than training" in printed.headline
+    assert any(n.startswith("Better than no teacher in exploratory tests: alp-kd (sst2)") for n in printed.notes)
     assert any(
         n.startswith("Primary: alp-kd − pkd on sst2: +") and "not shown to be equivalent within ±2.0 points" in n
-        for n in told.notes
+        for n in printed.notes
     )
 
 
@@ -191,20 +191,22 @@ def test_a_method_that_tests_find_better_is_shipped_though_another_has_a_higher_
 
     change(home, "cells", judge)
     change(home, "averages", judge)
-    told = answer(read_comparison(home, "t"))
-    assert told.headline.startswith("Ship `pkd` (") and told.headline.endswith("on average in exploratory tests.")
-    assert any(n.startswith("alp-kd has the higher mean (") and "no test finds it better" in n for n in told.notes)
-    assert any(n.startswith("pkd was chosen from 3 students with a teacher by these same scores") for n in told.notes)
-    assert not any(n.startswith("Also") for n in told.notes)
+    printed = answer(read_comparison(home, "t"))
+    assert printed.headline.startswith("Ship `pkd` (") and printed.headline.endswith("on average in exploratory tests.")
+    assert any(n.startswith("alp-kd has the higher mean (") and "no test finds it better" in n for n in printed.notes)
+    assert any(
+        n.startswith("pkd was chosen from 3 students with a teacher by these same scores") for n in printed.notes
+    )
+    assert not any(n.startswith("Also") for n in printed.notes)
 
 
 def test_key_figures_begin_with_what_is_shipped(tmp_path: Path) -> None:
     home = one_task(tmp_path, students=("half", "third"), right={"none": 0.8, "vanilla-kd": 0.6})
-    told = answer(read_comparison(home, "t"))
-    student = told.headline.split("`")[1].split(",")[0]
-    assert told.figures[0][1] == f"accuracy of {student} without a teacher"
-    assert any(label == f"of the teacher’s size: {student}" for _, label in told.figures)
-    assert any(" of what the teacher reaches (" in n for n in told.notes)
+    printed = answer(read_comparison(home, "t"))
+    student = printed.headline.split("`")[1].split(",")[0]
+    assert printed.figures[0][1] == f"accuracy of {student} without a teacher"
+    assert any(label == f"of the teacher’s size: {student}" for _, label in printed.figures)
+    assert any(" of what the teacher reaches (" in n for n in printed.notes)
 
 
 def test_what_was_not_tested_everywhere_is_not_called_the_same(tmp_path: Path) -> None:

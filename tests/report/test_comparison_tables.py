@@ -81,11 +81,11 @@ def test_every_test_is_there_with_all_its_p(home: Path) -> None:
         if [c.text for c in row[:3]] == ["rail-kd-l", "sst2", "none"]
     )
     own = json.loads((home / "summary.json").read_text())["cells"]
-    told = next(c for c in own if (c["task"], c["method"]) == ("sst2", "rail-kd-l"))["sets"]["sst2"]["against"]["none"]
-    assert row["Difference"] == f"+{100 * told['difference']:.1f}" and row["Verdict"] == "better, exploratory"
-    assert row["95\u00a0% interval"] == f"{100 * told['ci'][0]:.1f} to {100 * told['ci'][1]:.1f}"
-    assert (row["p"], row["Corrected p"]) == (probability(told["p"]), probability(told["p_corrected"]))
-    assert row["McNemar’s p by seed"] == " ".join(map(probability, told["mcnemar"])) and len(told["mcnemar"]) == 4
+    shown = next(c for c in own if (c["task"], c["method"]) == ("sst2", "rail-kd-l"))["sets"]["sst2"]["against"]["none"]
+    assert row["Difference"] == f"+{100 * shown['difference']:.1f}" and row["Verdict"] == "better, exploratory"
+    assert row["95\u00a0% interval"] == f"{100 * shown['ci'][0]:.1f} to {100 * shown['ci'][1]:.1f}"
+    assert (row["p"], row["Corrected p"]) == (probability(shown["p"]), probability(shown["p_corrected"]))
+    assert row["McNemar’s p by seed"] == " ".join(map(probability, shown["mcnemar"])) and len(shown["mcnemar"]) == 4
 
 
 def test_averages_tell_the_teachers_and_on_how_few_seeds_they_rest(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def verdict_of(*paths: Path) -> Verdict:
     return found
 
 
-def told(*paths: Path) -> str:
+def shown(*paths: Path) -> str:
     found = verdict_of(*paths)
     return " ".join((found.headline, *found.notes)).replace("\u00a0", " ")
 
@@ -40,11 +40,11 @@ def test_the_headline_says_what_is_kept_and_saved(tmp_path: Path) -> None:
     ],
 )
 def test_the_baseline_is_judged_honestly(tmp_path: Path, student: float, baseline: float, words: str) -> None:
-    assert words in told(write_demo(tmp_path, student=student, baseline=baseline))
+    assert words in shown(write_demo(tmp_path, student=student, baseline=baseline))
 
 
 def test_one_seed_is_said_to_be_one_seed_and_nothing_significant(tmp_path: Path) -> None:
-    text = told(write_demo(tmp_path, student=0.92, baseline=0.80))
+    text = shown(write_demo(tmp_path, student=0.92, baseline=0.80))
     assert "one run with one seed: on 3,080 test rows, differences under about 1.4 points are noise" in text
     assert "significan" not in text
 
@@ -55,14 +55,14 @@ def test_the_noise_is_that_of_two_independent_shares() -> None:
 
 
 def test_the_int8_file_is_told(tmp_path: Path) -> None:
-    text = told(write_demo(tmp_path))
+    text = shown(write_demo(tmp_path))
     assert "As ONNX int8 it takes 17.6 MB" in text
     assert "1.60 ms (median, one row at a time) against 14.5 ms for the PyTorch teacher" in text
     assert "gives the PyTorch student’s label for 99.2 % of the rows checked" in text
 
 
 def test_a_student_above_its_teacher_reaches_more_than_all(tmp_path: Path) -> None:
-    assert "reaches 100.5 % of the teacher’s accuracy" in told(write_demo(tmp_path, student=0.933))
+    assert "reaches 100.5 % of the teacher’s accuracy" in shown(write_demo(tmp_path, student=0.933))
 
 
 def pair(tmp_path: Path, **results: Any) -> list[Path]:
@@ -72,20 +72,20 @@ def pair(tmp_path: Path, **results: Any) -> list[Path]:
 
 
 def test_an_error_has_no_share_that_is_kept(tmp_path: Path) -> None:
-    text = told(*pair(tmp_path, problem="regression", metrics={"test": {"mse": 0.3}}))
+    text = shown(*pair(tmp_path, problem="regression", metrics={"test": {"mse": 0.3}}))
     assert "has mean squared error 0.400 against the teacher’s 0.300" in text
     assert "small differences are noise" in text and "points" not in text
 
 
 def test_scores_on_validation_rows_are_called_so(tmp_path: Path) -> None:
-    text = told(*pair(tmp_path, metrics={"validation": {"accuracy": 0.8}}, bytes=None))
+    text = shown(*pair(tmp_path, metrics={"validation": {"accuracy": 0.8}}, bytes=None))
     assert "1,000 validation rows" in text and "These rows also chose the best epoch" in text
     assert "with 76 % of its parameters" in text  # no file was measured
 
 
 def test_without_a_student_the_model_itself_is_told(tmp_path: Path) -> None:
     run = write_training(tmp_path / "run", "finetune", {"model": "m"}, 0.928, layers=6)
-    assert "The 6-layer model reaches accuracy 92.8 on 3,080 test rows." in told(run)
+    assert "The 6-layer model reaches accuracy 92.8 on 3,080 test rows." in shown(run)
 
 
 def test_of_several_students_the_validation_rows_choose(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_of_several_students_the_validation_rows_choose(tmp_path: Path) -> None:
     options = {"teacher": str(demo / "teacher"), "layers": 3, "method": "pkd"}
     lucky = {"validation": {"accuracy": 0.80}, "test": {"accuracy": 0.99}}  # better on test only
     write_training(demo / "pkd", "distill", options, None, metrics=lucky)
-    text = told(demo)
+    text = shown(demo)
     assert "keeps 98.9 %" in text
     assert "Of 2 distilled students this is distilled (rail-kd-l), the best on the validation rows." in text
 

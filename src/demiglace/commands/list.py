@@ -7,7 +7,7 @@ from demiglace.config.options import Option, command, options_of
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.describe import show_method
-from demiglace.methods.registry import METHODS, find_method
+from demiglace.methods.registry import find_method, method_names
 from demiglace.runs.result import Result, ResultTable
 
 
@@ -26,7 +26,7 @@ def tasks(config: TasksConfig) -> Result:
 def methods(config: MethodsConfig) -> Result:
     """Return the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
     if not config.name:
-        rows = [(row.name, row.title, row.paper, row.url) for row in METHODS.values()]
+        rows = [_method_row(name) for name in method_names()]
         return _table("Distillation methods", ("method", "what", "paper", "url"), rows)
     if config.name[0] == "show" and len(config.name) == 2:
         shown = show_method(config.name[1], config.student_layers, config.teacher_layers, config.epochs, config.seed)

@@ -12,6 +12,7 @@ import numpy as np
 
 from demiglace.errors import ModelError, RunError
 from demiglace.export.base import Artefact, Exporter, Inputs, Runner
+from demiglace.runs.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,8 +36,8 @@ class OnnxExporter(Exporter):
     install = "'demiglace[export]'"
 
     def unsupported(self, labels: "LabelSpace") -> str | None:
-        """Return why models of this task cannot be written; None for classification and regression."""
-        if labels.task.name in ("classification", "regression"):
+        """Return why models of this task cannot be written; None for tasks with a vector of logits for each row."""
+        if labels.task.unit == "row":
             return None
         return "the ONNX graph has one row of logits for each text, as classification and regression have."
 
@@ -181,15 +182,12 @@ def _check_size(model: "PreTrainedModel") -> None:
 
 @contextmanager
 def _draft(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, and rename it to `path` if the block ends without an error."""
-    draft = path.with_name(path.name + ".part")
+    """Yield the temporary path of `atomic_write`. Raises `RunError` if the file cannot be written."""
     try:
-        yield draft
-        draft.replace(path)
+        with atomic_write(path) as draft:
+            yield draft
     except OSError as error:
         raise RunError(f"{path} could not be written: {error.strerror or error}; make room there.") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

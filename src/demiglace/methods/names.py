@@ -1,11 +1,21 @@
-"""The names of the methods and of their options, read from the sources of this room: importing them needs torch."""
+"""The names of the methods and of their options, for checks before torch is imported.
+
+Those of demiglace are read from the sources of this room, those of other packages from their entry points.
+"""
 
 import ast
 import functools
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+ENTRY_POINTS = "demiglace.methods"  # the group of other packages' methods
 _HOME = Path(__file__).parent
 _TABLE = "demiglace.methods.registry"
+
+
+def installed_methods() -> list[EntryPoint]:
+    """Return the entry points of other packages' methods; nothing is imported for them."""
+    return list(entry_points(group=ENTRY_POINTS))
 
 
 @functools.cache

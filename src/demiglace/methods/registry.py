@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,7 @@ from demiglace.methods.last_layer_kd import LastLayerKD
 from demiglace.methods.mate_kd import MateKD
 from demiglace.methods.minilm import MiniLM
 from demiglace.methods.minilmv2 import MiniLMv2
+from demiglace.methods.names import installed_methods
 from demiglace.methods.none import NoDistillation
 from demiglace.methods.pkd import PKD
 from demiglace.methods.pseudo_labels import PseudoLabels
@@ -39,8 +40,6 @@ from demiglace.methods.rail_mate import RailMate
 from demiglace.methods.tinybert import TinyBERT
 from demiglace.methods.universal_kd import UniversalKD
 from demiglace.methods.vanilla_kd import VanillaKD
-
-ENTRY_POINTS = "demiglace.methods"  # the group of other packages' methods
 
 
 @runtime_checkable
@@ -226,7 +225,7 @@ class MethodObject(str):
 
 def method_names() -> list[str]:
     """Return the names of all methods, those of installed packages last; nothing is imported for them."""
-    return list(dict.fromkeys([*METHODS, *(point.name for point in entry_points(group=ENTRY_POINTS))]))
+    return list(dict.fromkeys([*METHODS, *(point.name for point in installed_methods())]))
 
 
 def find_method(name: str) -> MethodInfo:
@@ -236,7 +235,7 @@ def find_method(name: str) -> MethodInfo:
     """
     if name in METHODS:
         return METHODS[name]
-    points = {point.value: point for point in entry_points(group=ENTRY_POINTS) if point.name == name}
+    points = {point.value: point for point in installed_methods() if point.name == name}
     if not points:
         raise ConfigError(_not_from_python(name) or unknown("method", name, method_names()))
     if len(points) > 1:
