@@ -387,6 +387,12 @@ class ExportConfig:
         common=True,
     )
     rows: int = option("rows of the parity check", 256, at_least=1, section="data")
+    score_rows: int = option(
+        "labelled rows, at most, on which each exported file is scored: of --data, else the run's test rows; 0: none",
+        5_000,
+        at_least=0,
+        section="data",
+    )
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
     threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
     repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
