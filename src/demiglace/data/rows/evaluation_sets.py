@@ -78,6 +78,11 @@ def load_set(
     return found if group_column is None else _grouped(found, path, group_column)
 
 
+def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> EvaluationSet:
+    """Return a split of the data set that a model was trained on as an evaluation set; `labels`: of the model."""
+    return EvaluationSet(split.name, split, metrics, labels)
+
+
 def texts_of(spec: str, location: DataLocation) -> Split:
     """Return the texts that `spec` names, as `load_set` reads them; a file needs no labels here.
 
