@@ -68,7 +68,7 @@ def _random_batches(spec: RunSpec) -> TokenizedSplit | Blocks:
     ids = generator.integers(0, spec.student.vocab_size, offsets[-1]).astype(np.int32)
     task = spec.rows.task
     assert isinstance(task, RowTask)
-    labels = np.zeros(len(lengths), task.label_dtype)
+    labels = task.encode([None] * len(lengths), spec.rows.label_names)
     return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 

@@ -17,7 +17,7 @@ class TokenizedSplit:
     ids: np.ndarray  # int32 [sum of lengths]
     offsets: np.ndarray  # int64 [N + 1]; row i is ids[offsets[i]:offsets[i + 1]]
     type_ids: np.ndarray | None  # int8, as ids; None for tokenizers without segments
-    labels: np.ndarray  # [N], as in `Split`
+    labels: np.ndarray  # [N, ...], as in `Split`
     pad_id: int
     pad_left: bool
 
@@ -32,7 +32,8 @@ class TokenizedSplit:
     @property
     def labelled(self) -> np.ndarray:
         """Return which rows have a label, bool [N]."""
-        return ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        known = ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        return np.any(known.reshape(len(known), -1), axis=1)
 
     @property
     def fingerprint(self) -> str:

@@ -24,6 +24,7 @@ from demiglace.data.rows.sources import files_in, missing
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
+from demiglace.tasks.base import Label
 from demiglace.tasks.classification import CLASSIFICATION
 
 _LEFT_OUT = "left out by the label map"
@@ -218,7 +219,7 @@ def _of_file(
 
 
 def _fit_file(
-    names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]
+    names: Sequence[Label | None], labels: LabelSpace, label_map: Mapping[str, Any]
 ) -> tuple[LabelFit, tuple[str, ...]]:
     """Return the fit of the labels in a file that the model or the map has, and `EvaluationSet.assumed`.
 
@@ -241,7 +242,7 @@ def _fit_file(
 
 
 def _check_kind(spec: str, space: LabelSpace, labels: LabelSpace) -> None:
-    if space.task is not labels.task:
+    if space.task.name != labels.task.name:
         raise DataError(
             f"{spec} is a {space.task.name} set, and the model does {labels.task.name}; choose a set of that kind."
         )
