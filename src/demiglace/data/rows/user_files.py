@@ -17,15 +17,16 @@ from demiglace.data.rows.checks import (
     check_labels,
     check_texts,
     classes_without_rows,
+    columns_of,
     describe,
     raise_or_drop,
     raw_rows,
 )
-from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers, split_labels
-from demiglace.data.rows.readers import RowProblem, Table, read_table
+from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
+from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import files_of
+from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import LABEL_COLUMNS
@@ -38,13 +39,11 @@ def read_files(config: DataConfig) -> Dataset:
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
     usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
-    columns = find_columns(
-        list(train.columns), train.file, config.text_columns, config.label_column, usual_labels=usual
-    )
+    columns = columns_of(train, config.text_columns, config.label_column, usual_labels=usual)
     for table in tables.values():
-        find_columns(list(table.columns), table.file, columns.texts, columns.label)
+        columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
-    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()})
+    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()}, config.problem)
     task = infer_task([label for label in raws["train"].labels if label is not None], config.problem)
     if task.takes_lists:
         raws = _as_lists(raws, task)
@@ -65,9 +64,9 @@ def _as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
     return _with_labels(raws, divided)
 
 
-def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
-    """Return the rows with integer labels written alike in all splits."""
-    return _with_labels(raws, plain_integers([label for rows in raws.values() for label in rows.labels]))
+def _plain(raws: Mapping[str, RawRows], problem: str) -> dict[str, RawRows]:
+    """Return the rows with numbers written alike in all splits."""
+    return _with_labels(raws, plain_labels([label for rows in raws.values() for label in rows.labels], problem))
 
 
 def _with_labels(raws: Mapping[str, RawRows], together: Sequence[Label | None]) -> dict[str, RawRows]:
@@ -135,7 +134,7 @@ def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
 
 
 def _unlabelled_rows(table: Table, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
-    columns = find_columns(list(table.columns), table.file, text_columns, labelled=False)
+    columns = columns_of(table, text_columns, labelled=False)
     if paired != (len(columns.texts) == 2):
         wanted = "two text columns" if paired else "one text column"
         raise DataError(
