@@ -437,6 +437,25 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
+class CleanUpConfig:
+    """Free disk space: remove what finished runs no longer need; model/, metrics, logs and manifests stay.
+
+    Removed are last/ (the weights of the last epoch), checkpoints, caches of teachers' signals, tokenized corpora and
+    temporary files. A comparison's shared caches are removed when the comparison is finished.
+    """
+
+    SECTION: ClassVar[str] = "output"
+
+    runs: tuple[Path, ...] = option("run directories, or folders of them", positional=True, common=True)
+    dry_run: bool = option("print what would be removed, and remove nothing", False, common=True)
+    unfinished: bool = option(
+        "also clean up unfinished runs, which then start again from their first step; runs in use are left alone",
+        False,
+        common=True,
+    )
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Compress a classifier on real data: teacher, student, baseline, export and report."""
 
