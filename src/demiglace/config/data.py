@@ -70,6 +70,10 @@ class DataLocation:
     )
 
 
+AddBos = Literal["auto", "true", "false"]
+ADD_BOS = "auto: where the model's tokenizer adds one (Llama, Gemma, Mistral); true; false"
+
+
 @dataclass(frozen=True)
 class CorpusConfig:
     """Documents to train a language model on, as blocks of tokens."""
@@ -86,6 +90,7 @@ class CorpusConfig:
     )
     validation_blocks: int = option("blocks to validate on, at most", 256, at_least=1)
     block_size: int | None = option("tokens of a block; none: 512, or the model's limit", None, at_least=2)
+    add_bos: AddBos = option(f"causal language models: a beginning-of-text token in each block: {ADD_BOS}", "auto")
     max_tokens: int | None = option(
         "use only this many tokens of the corpus, in blocks drawn with the seed 0", None, at_least=1
     )
