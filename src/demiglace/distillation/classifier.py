@@ -12,6 +12,7 @@ from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.distillation.student import (
+    check_compile,
     cut_of,
     fingerprint_inputs,
     method_facts,
@@ -27,6 +28,7 @@ from demiglace.labels import Match, listed, match_all
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.models.compilation import compile_layers
 from demiglace.models.labels import adopt_labels, label_space_of
 from demiglace.models.language_model import is_masked
 from demiglace.models.loading import (
@@ -86,6 +88,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    check_compile(config, requests)
     material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
@@ -97,6 +100,8 @@ def distill_classifier(config: DistillConfig) -> Path:
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
+        if config.training.compile:
+            compile_layers(teacher)
         _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
