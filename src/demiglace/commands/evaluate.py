@@ -30,6 +30,7 @@ from demiglace.evaluation.set_results import disagreements, file_name, set_resul
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact
 from demiglace.export.parity import predict_with
+from demiglace.given_objects import name_of, saved_objects
 from demiglace.labels import Match, match_all, pair
 from demiglace.models.from_config import shape_of_config
 from demiglace.models.labels import describe, label_space_of
@@ -56,7 +57,7 @@ class _ModelAndTokenizer:
     tokenizer: PreTrainedTokenizerBase
 
 
-@command(EvaluateConfig)
+@command(EvaluateConfig, objects=saved_objects)
 def evaluate(config: EvaluateConfig) -> Result:
     """Evaluate a model on each set; with a teacher also their agreement and disagreements.
 
@@ -119,7 +120,7 @@ def _result(run: Run) -> Result:
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
-    own, suites = {spec: _is_own_task(spec, config) for spec in config.data}, _suites(config)
+    own, suites = {name_of(spec): _is_own_task(spec, config) for spec in config.data}, _suites(config)
     if not own and not suites:
         raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
     sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
