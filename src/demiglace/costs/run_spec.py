@@ -143,7 +143,7 @@ def _check_lengths(spec: RunSpec) -> RunSpec:
     """Return the spec. Raises `ConfigError` if a row is longer than a model allows."""
     for shape in filter(None, spec.shapes):
         for lengths in spec.rows.lengths.values():
-            check_longest(shape, lengths)
+            check_longest(shape.max_positions, lengths)
     return spec
 
 
