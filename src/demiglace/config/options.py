@@ -140,9 +140,13 @@ class Option:
         )
 
 
-@functools.cache  # a comparison builds hundreds of configs
-def options_of(config_class: type) -> tuple[Option, ...]:
+def options_of(config_class: Any) -> tuple[Option, ...]:
     """Return all options of a config, those of its groups included, positional and required ones first."""
+    return _options_of(config_class)
+
+
+@functools.cache  # a comparison builds hundreds of configs
+def _options_of(config_class: Any) -> tuple[Option, ...]:
     found = list(_leaves(config_class))
     names = [o.name for o in found]
     assert len(set(names)) == len(names), f"{config_class.__name__} has an option twice: {names}"
@@ -152,7 +156,7 @@ def options_of(config_class: type) -> tuple[Option, ...]:
 _type_hints = functools.cache(get_type_hints)
 
 
-def _leaves(config_class: type) -> Iterator[Option]:
+def _leaves(config_class: Any) -> Iterator[Option]:
     hints = _type_hints(config_class)
     for f in fields(config_class):
         if is_dataclass(hints[f.name]):
@@ -228,7 +232,8 @@ def _shown(value: Any) -> str:
 
 
 def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
-    hints = _type_hints(config_class)
+    kind: Any = config_class  # mypy considers it unhashable
+    hints = _type_hints(kind)
     made = {
         f.name: _construct(hints[f.name], flat) if is_dataclass(hints[f.name]) else flat[f.name]
         for f in fields(config_class)  # type: ignore[arg-type]
