@@ -35,6 +35,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     if model.device.type == "meta":
         config = truncate_config(model.config, (0,))
         config.vocab_size, config.pad_token_id = _SMALL, 0
+        config.use_cache = False  # hybrids have no cache without an attention layer
         if "intermediate_size" in config.to_dict():
             config.intermediate_size = _SMALL  # the feed-forward part has most weights of a layer
         kind: Any = type(config)  # mypy considers it unhashable

@@ -5,7 +5,8 @@ uses them.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +41,21 @@ def _distances(model: PreTrainedModel, layers: nn.ModuleList, batch: Inputs) -> 
     return torch.stack(distances).cpu()
 
 
-def least_influential(influence: Sequence[float], count: int) -> Keep:
-    """Return the layers to keep, ascending, without the `count` of lowest influence; of equal ones keep the lower."""
-    dropped = sorted(range(len(influence)), key=lambda i: (influence[i], -i))[:count]
-    return tuple(i for i in range(len(influence)) if i not in dropped)
+def least_influential(influence: Sequence[float], count: int, kinds: Sequence[Hashable] = ()) -> Keep:
+    """Return the layers to keep, ascending, without the `count` of lowest influence; of equal ones keep the lower.
+
+    kinds: of all layers; the last layer of a kind is kept while there are others to drop (`droppable`).
+    """
+    keep = list(range(len(influence)))
+    for _ in range(count):
+        keep.remove(min(droppable(keep, kinds), key=lambda i: (influence[i], -i)))
+    return tuple(keep)
+
+
+def droppable(keep: Sequence[int], kinds: Sequence[Hashable] = ()) -> list[int]:
+    """Return the layers of `keep` that are not the last of their kind, or all if each one is."""
+    counts = Counter(kinds[i] for i in keep) if kinds else Counter[Hashable]()
+    return [i for i in keep if not kinds or counts[kinds[i]] > 1] or list(keep)
 
 
 def cosine_distance(one: Tensor, other: Tensor) -> Tensor:

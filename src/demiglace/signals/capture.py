@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from demiglace.data.batching import Batch
 from demiglace.models.attention import AttentionInput, attention_hooks
 from demiglace.models.language_model import head_input, head_of
+from demiglace.models.layer_ablation import hidden_states_of
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import HiddenStateKind, pool
 from demiglace.signals.request import SignalRequest, Signals
@@ -96,7 +97,7 @@ def _attention_hooks(
 
 def _on_output(layer: nn.Module, store: Callable[[Tensor], None]) -> Any:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        store(output[0] if isinstance(output, tuple) else output)
+        store(hidden_states_of(output))
 
     return layer.register_forward_hook(hook)
 
