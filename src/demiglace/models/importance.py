@@ -36,7 +36,12 @@ def block_influence(model: PreTrainedModel, batches: Iterable[Inputs]) -> list[f
 def _distances(model: PreTrainedModel, layers: nn.ModuleList, batch: Inputs) -> Tensor:
     """Return 1 − cos(x_i, x_{i+1}) for each of n layers and the M real tokens of a batch, [n, M]."""
     real, distances = batch["attention_mask"].bool(), []
-    with observe_layers(layers, lambda x, y: distances.append(cosine_distance(x[real], y[real]))):
+    length = real.shape[1]  # Longformer pads the end of a batch
+
+    def measure(x: Tensor, y: Tensor) -> None:
+        distances.append(cosine_distance(x[:, :length][real], y[:, :length][real]))
+
+    with observe_layers(layers, measure):
         model.base_model(**batch)  # without the head
     return torch.stack(distances).cpu()
 

@@ -9,6 +9,10 @@ from transformers import PreTrainedModel
 
 from demiglace.errors import ModelError
 
+_NO_STATES = (
+    "so they cannot be skipped, measured or matched. Take a model of another architecture, or a method that uses the "
+    "logits only with --student."
+)
 OutputFormat = Callable[[Tensor], Any]  # builds a layer's return value from hidden states
 
 
@@ -56,21 +60,24 @@ def _layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
 def hidden_states_of(output: Any) -> Tensor:
     """Return the hidden states that a layer returned, alone or first in a tuple.
 
-    Raises `ModelError` for layers that return something else, such as SqueezeBERT's dictionaries.
+    Raises `ModelError` for layers that return something else.
     """
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor):
-        raise ModelError(
-            f"the model's layers return a {type(hidden).__name__} instead of hidden states, so they cannot be skipped, "
-            "measured or matched; take a model of another architecture, or a method that uses the logits only."
-        )
+        raise ModelError(f"the model's layers return a {type(hidden).__name__} instead of hidden states; {_NO_STATES}")
     return hidden
+
+
+def check_observed(observed: bool) -> None:
+    """Raise `ModelError` unless hooks observed the layers: SqueezeBERT calls the method `forward` of its layers."""
+    if not observed:
+        raise ModelError(f"the model does not call its layers as modules; {_NO_STATES}")
 
 
 def output_formats(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping[str, Tensor]) -> list[OutputFormat]:
     """Find each layer's output format on one row: hidden states, or a tuple that starts with them (DeBERTa).
 
-    Raises `ModelError` as `hidden_states_of` does.
+    Raises `ModelError` as `hidden_states_of` and `check_observed` do.
     """
     returned: list[Any] = []
     handles = [layer.register_forward_hook(lambda *args: returned.append(args[-1])) for layer in layers]
@@ -79,6 +86,7 @@ def output_formats(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping
     finally:
         for handle in handles:
             handle.remove()
+    check_observed(len(returned) == len(layers))
     for output in returned:
         hidden_states_of(output)
     return [_output_format(len(output) if isinstance(output, tuple) else 0) for output in returned]

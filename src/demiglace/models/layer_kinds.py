@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from demiglace.errors import ModelError
+
 # parts of the names of lists with one entry for each layer; other lists have that length by chance (pos_att_type)
 _LISTS = (
     "layer",
@@ -30,16 +32,30 @@ _PERIODS = (("attn_layer_period", "attn_layer_offset"), ("expert_layer_period", 
 _COMPUTED = ("layer_types", "layers_num_experts")  # properties that some configs compute from other fields
 
 
+def number_of_layers(config: PreTrainedConfig) -> int:
+    """Return the number of layers of a config. Raises `ModelError` for an architecture without such a number."""
+    count: int | None = getattr(config, "num_hidden_layers", None)  # some configs of transformers lack it
+    if count is None:
+        raise ModelError(
+            f"{config.name_or_path or 'the model'} is a {config.model_type} model, which has no single stack of layers "
+            "to truncate; take a model of another architecture."
+        )
+    return count
+
+
 def layer_kinds(config: PreTrainedConfig) -> tuple[str, ...]:
-    """Return the kind of each layer, such as ``sliding_attention``; equal names if the config knows one kind only."""
+    """Return the kind of each layer, such as ``sliding_attention``; equal names if the config knows one kind only.
+
+    Raises `ModelError` as `number_of_layers` does.
+    """
     columns = list(_columns(config))
-    kinds = list(zip(*columns, strict=True)) if columns else [()] * config.num_hidden_layers
+    kinds = list(zip(*columns, strict=True)) if columns else [()] * number_of_layers(config)
     return tuple(", ".join(dict.fromkeys(kind)) for kind in kinds)
 
 
 def _columns(config: PreTrainedConfig) -> Iterator[list[str]]:
     """Yield what each property that differs between layers is for each layer."""
-    count, values = config.num_hidden_layers, config.to_dict()
+    count, values = number_of_layers(config), config.to_dict()
     values |= {name: getattr(config, name, None) for name in _COMPUTED}
     for name, value in values.items():
         if name in _NUMBERS:
@@ -107,6 +123,8 @@ def values_of_layers(config: PreTrainedConfig, keep: Sequence[int]) -> dict[str,
             values[period], values[offset] = _period(of_kind) or (values[period], values[offset])
     if "attention_types" in values:  # GPT-Neo's list of [kinds, repetitions]; `attention_layers` is the same in full
         values["attention_types"] = [[values["attention_layers"], 1]]
+    if pattern := values.get("block_types"):  # RecurrentGemma repeats this list
+        values["block_types"] = [pattern[i % len(pattern)] for i in keep]
     values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(keep)
     return values
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError, unknown
-from demiglace.models.layer_kinds import by_kind, layer_kinds, lost_kinds, values_of_layers
+from demiglace.models.layer_kinds import by_kind, layer_kinds, lost_kinds, number_of_layers, values_of_layers
 from demiglace.models.layer_stack import layer_stack, named_stack
 from demiglace.models.truncation_check import check_equal, misfit
 
@@ -167,17 +167,6 @@ def choose_layers(config: PreTrainedConfig, layers: int | None, strategy: str, k
     return tuple(keep)
 
 
-def number_of_layers(config: PreTrainedConfig) -> int:
-    """Return the number of layers of a config. Raises `ModelError` for an architecture without such a number."""
-    count: int | None = getattr(config, "num_hidden_layers", None)  # some configs of transformers lack it
-    if count is None:
-        raise ModelError(
-            f"{config.name_or_path or 'the model'} is a {config.model_type} model, which has no single stack of layers "
-            "to truncate; take a model of another architecture."
-        )
-    return count
-
-
 def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """Return a new model of the same class with only the layers `keep`; all weights are copied.
 
@@ -213,7 +202,7 @@ def check_fit(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
         advice = (
             f"keep other layers, such as --keep {','.join(map(str, fitting))}"
             if fitting
-            else f"a {model.config.model_type} model cannot be truncated to {len(keep)} layers"
+            else f"models of type {model.config.model_type} cannot be truncated to {len(keep)} layers"
         )
         raise ModelError(f"{type(model).__name__} with only its layers {_shown(keep)}: {reason}; {advice}.")
     with torch.device("meta"):

@@ -44,7 +44,7 @@ def misfit(kept: Mapping[str, Tensor], new: Mapping[str, Tensor], stack: str, ke
         if new_shape is None:
             return f"{unit} has no {subject}"
         if old_shape is None:
-            return f"{unit} needs another weight, {subject}"
+            return f"{unit} has another weight, {subject}"
         return f"{unit} has a {subject} of shape {list(new_shape)} instead of {list(old_shape)}"
     return ""
 
@@ -84,8 +84,9 @@ def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequen
 
 def _random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     ids = torch.randint(model.config.vocab_size, (_ROWS, _TOKENS), generator=torch.Generator().manual_seed(0))
-    if isinstance(model.config.eos_token_id, int):
-        ids[:, -1] = model.config.eos_token_id  # without which BART's classifiers cannot be run
+    eos = getattr(model.config, "eos_token_id", None)
+    if isinstance(eos, int) and 0 <= eos < model.config.vocab_size:
+        ids[:, -1] = eos  # without which BART's classifiers cannot be run
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids, device=model.device)}
 
 

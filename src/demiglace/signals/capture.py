@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from demiglace.data.batching import Batch
 from demiglace.models.attention import AttentionInput, attention_hooks
 from demiglace.models.language_model import head_input, head_of
-from demiglace.models.layer_ablation import hidden_states_of
+from demiglace.models.layer_ablation import check_observed, hidden_states_of
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import HiddenStateKind, pool
 from demiglace.signals.request import SignalRequest, Signals
@@ -24,7 +24,8 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
 
     For a language model no logits are computed. If they are requested, the input of its head is returned instead.
 
-    Raises `ModelError` if attention inputs are requested and `models.attention` cannot find them.
+    Raises `ModelError` if attention inputs are requested and `models.attention` cannot find them, and if hidden states
+    are requested that hooks do not observe.
     """
     states: dict[tuple[HiddenStateKind, int], Tensor] = {}
     attention: dict[tuple[AttentionInput, int], Tensor] = {}
@@ -33,8 +34,10 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
         if head_of(model) is not None:
             with head_input(model) as head_inputs:
                 model(**batch.inputs)
+            check_observed(states.keys() == request.hidden)
             return Signals(None, states, attention, mask, head_inputs[0] if request.logits else None)
         logits = model(**batch.inputs).logits
+        check_observed(states.keys() == request.hidden)
     return Signals(logits.float() if request.logits else None, states, attention, mask)
 
 
@@ -66,7 +69,7 @@ def _state_hooks(
 
         def store(hidden: Tensor) -> None:
             for pooling in poolings:
-                states[pooling, layer] = pool(hidden, mask, pooling)
+                states[pooling, layer] = pool(hidden[:, : mask.shape[1]], mask, pooling)  # Longformer pads the end
 
         return store
 
