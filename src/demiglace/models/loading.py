@@ -40,6 +40,7 @@ from demiglace.models.labels import (
 )
 from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
 from demiglace.models.truncate import truncate_config
+from demiglace.runs.files import apply_umask
 from demiglace.tasks.base import RowTask
 
 __all__ = [
@@ -94,7 +95,7 @@ def load_classifier(
         if missing:
             raise ModelError(f"{path} has no trained classification head; fine-tune it on a task first.")
         return loaded
-    match = _same_labels(own, label_names) if kind is own_task else None
+    match = _same_labels(own, label_names) if kind.name == own_task.name else None
     if match is None or any(not key.startswith(in_encoder) for key in missing):
         _renew_head(loaded, seed)
         say(f"The classification head is new: the model has none for {describe(label_names)}.")
@@ -266,6 +267,7 @@ def save_model(model: PreTrainedModel, path: Path) -> None:
     """Write a model to a directory as safetensors and config.json."""
     with silence_transformers():
         model.save_pretrained(path)
+    apply_umask(path)
 
 
 @contextmanager

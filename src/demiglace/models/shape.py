@@ -10,6 +10,7 @@ from demiglace.models.attention import attention_size
 from demiglace.models.causality import is_causal
 
 _SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")  # of a config, without which a model has no shape
+HEADS = ("ForSequenceClassification", "ForTokenClassification")  # suffixes of classes with logits of rows or words
 CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # suffixes of the class names of causal language models
 
 
@@ -22,7 +23,7 @@ class ModelShape:
     hidden_size: int
     num_heads: int  # 0 for an architecture without attention, such as Mamba
     vocab_size: int
-    num_labels: int  # width of the classification head, 0 without one
+    num_labels: int  # width of the head of rows or words, 0 without one
     max_positions: int | None  # maximum tokens of a row, None if unlimited
     parameters: int  # all parameters; shared ones count once
     embedding_parameters: int  # of tables that are only looked up, not multiplied with
@@ -46,8 +47,8 @@ class ModelShape:
             hidden_size=config.hidden_size,
             num_heads=getattr(config, "num_attention_heads", None) or 0,
             vocab_size=config.vocab_size,
-            num_labels=len(config.id2label or {}) if name.endswith("ForSequenceClassification") else 0,
-            max_positions=_max_positions(model),
+            num_labels=len(config.id2label or {}) if name.endswith(HEADS) else 0,
+            max_positions=max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),
             head_parameters=sum(p.numel() for p in head.parameters()) if head is not None else 0,
@@ -63,7 +64,8 @@ def _is_causal(model: PreTrainedModel) -> bool:
         return False
 
 
-def _max_positions(model: PreTrainedModel) -> int | None:
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Return the maximum number of tokens of a row, None if unlimited."""
     rows = getattr(model.config, "max_position_embeddings", None)
     return None if rows is None else rows - unused_positions(model)
 

@@ -17,16 +17,18 @@ from demiglace.data.rows.checks import (
     check_labels,
     check_texts,
     classes_without_rows,
+    columns_of,
     describe,
     raise_or_drop,
     raw_rows,
 )
-from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers
-from demiglace.data.rows.readers import RowProblem, Table, read_table
+from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
+from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import files_of
+from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
+from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.registry import row_task
 
@@ -37,14 +39,15 @@ def read_files(config: DataConfig) -> Dataset:
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
     usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
-    columns = find_columns(
-        list(train.columns), train.file, config.text_columns, config.label_column, usual_labels=usual
-    )
+    columns = columns_of(train, config.text_columns, config.label_column, usual_labels=usual)
     for table in tables.values():
-        find_columns(list(table.columns), table.file, columns.texts, columns.label)
+        columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
-    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()})
-    space, faults, lost = _check(raws, config)
+    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()}, config.problem)
+    task = infer_task([label for label in raws["train"].labels if label is not None], config.problem)
+    if task.takes_lists:
+        raws = _as_lists(raws, task)
+    space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
@@ -53,9 +56,21 @@ def read_files(config: DataConfig) -> Dataset:
     return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
-def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
-    """Return the rows with integer labels written alike in all splits."""
-    together = plain_integers([label for rows in raws.values() for label in rows.labels])
+def _as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
+    """Return the rows with lists as labels, those that are text divided alike in all splits; print by what."""
+    divided, separator = split_labels([label for rows in raws.values() for label in rows.labels], task.label_separators)
+    if separator is not None:
+        say(f"labels: several in one cell, divided by {separator!r}.")
+    return _with_labels(raws, divided)
+
+
+def _plain(raws: Mapping[str, RawRows], problem: str) -> dict[str, RawRows]:
+    """Return the rows with numbers written alike in all splits."""
+    return _with_labels(raws, plain_labels([label for rows in raws.values() for label in rows.labels], problem))
+
+
+def _with_labels(raws: Mapping[str, RawRows], together: Sequence[Label | None]) -> dict[str, RawRows]:
+    """Return the rows with these labels, which are those of all splits one after the other."""
     ends = np.cumsum([len(rows) for rows in raws.values()])
     return {
         name: replace(rows, labels=together[end - len(rows) : end])
@@ -63,15 +78,14 @@ def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
     }
 
 
-def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
+def _check(raws: Mapping[str, RawRows], task: RowTask) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
     """Return the label space of the usable training rows, the faults by split, and the classes without usable rows."""
     train = raws["train"]
     others = {name: rows for name, rows in raws.items() if name != "train"}
-    task = infer_task([label for label in train.labels if label is not None], config.problem)
     faults = {name: check_labels(rows, task) | check_texts(rows) for name, rows in raws.items()}
     faults["train"] = check_duplicates(train, list(others.values())) | faults["train"]
     space = label_space(usable(train, faults["train"], allow_empty=True).labels, task)  # type: ignore[arg-type]
-    if not task.has_classes:
+    if not space.names:
         return space, faults, []
     for name, rows in others.items():
         faults[name] = check_known(rows, space.names) | faults[name]
@@ -120,7 +134,7 @@ def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
 
 
 def _unlabelled_rows(table: Table, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
-    columns = find_columns(list(table.columns), table.file, text_columns, labelled=False)
+    columns = columns_of(table, text_columns, labelled=False)
     if paired != (len(columns.texts) == 2):
         wanted = "two text columns" if paired else "one text column"
         raise DataError(
