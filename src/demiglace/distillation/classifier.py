@@ -144,8 +144,8 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     if teacher.task.name != labels.task.name:
         raise ModelError(
             f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}, and signals of one "
-            "kind of problem do not train another; take data of the teacher's kind, say with --problem what the labels are, "
-            "or fine-tune a teacher on these rows with `demiglace finetune`."
+            "kind of problem do not train another; take data of the teacher's kind, name the kind with --problem, or "
+            "fine-tune a teacher on these rows with `demiglace finetune`."
         )
     match = match_all(labels.names, names, config.label_map)
     if match is None or len(labels.names) != len(names):
