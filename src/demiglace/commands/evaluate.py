@@ -311,7 +311,7 @@ def _predict_exported(
     logits = {}
     for found in sets:
         examples = tokenize(found.split, tokenizer, config.max_length)
-        check_longest(shape, examples.lengths)
+        check_longest(shape.max_positions, examples.lengths)
         logits[found.name] = predict_with(runner, examples)
     return logits
 
