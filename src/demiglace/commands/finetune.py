@@ -24,7 +24,7 @@ def finetune(config: FinetuneConfig) -> Result:
         raise ConfigError(
             "--unlabelled was given, and fine-tuning needs labels; rows without labels are for `demiglace distill`."
         )
-    dataset = read_rows(config.source, config.location)
+    dataset = read_rows(config.source, config.location, config.model)
     check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
     run = open_shared(config.output, "finetune", config, inputs)
