@@ -53,7 +53,9 @@ class TrainConfig:
         None,
         at_least=1,
     )
-    lora_alpha: float | None = option("scale of the adapters, divided by the rank; none: twice the rank", None, above=0)
+    lora_alpha: int | None = option(
+        "scale of the adapters, divided by the rank; none: twice the rank", None, at_least=1
+    )
     seed: int = option(
         "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
     )
