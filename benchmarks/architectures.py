@@ -251,7 +251,7 @@ class Chain:
 
 
 def run_chain(architecture: Architecture, steps: Sequence[str] = STEPS) -> dict[str, str]:
-    """Return what each of the steps of an architecture gave, or the sentence that refused it; later steps are then left out."""
+    """Return what each step gave, or the sentence that refused it; nothing can follow a student that is refused."""
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as directory:
         chain = Chain(architecture, Path(directory))
