@@ -12,6 +12,7 @@ from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, RunError
+from demiglace.given_objects import saved_objects
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -28,7 +29,7 @@ from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.result import Result
 
 
-@command(TruncateConfig)
+@command(TruncateConfig, objects=saved_objects)
 def truncate(config: TruncateConfig) -> Result:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 

@@ -179,7 +179,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
 
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
