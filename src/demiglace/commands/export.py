@@ -121,11 +121,12 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
     --data has no labels that fit the model.
     """
     if config.data is None:
-        dataset = load_dataset(_data_of_run(config), config.location)
+        dataset = load_dataset(_data_of_run(config), config.location, teacher=labels)
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
-        scored = set_of_split(reported, dataset.metrics, labels) if config.score_rows else None
+        has_scores = config.score_rows and dataset.labelled
+        scored = set_of_split(reported, dataset.metrics, labels) if has_scores else None
     else:
         checked = texts_of(config.data, config.location)
         scored = _labelled(config.data, labels, config) if config.score_rows else None

@@ -54,7 +54,11 @@ def _run_spec(wanted: Planned, devices: int) -> RunSpec:
     if isinstance(wanted, PretrainConfig) or (isinstance(wanted, DistillConfig) and wanted.text.corpus):
         return language_run_spec(wanted, devices)
     model = wanted.model if isinstance(wanted, FinetuneConfig) else wanted.teacher
-    return run_spec(wanted, token_lengths(wanted.source, wanted.location, model), devices)
+    return run_spec(
+        wanted,
+        token_lengths(wanted.source, wanted.location, model, distilled=isinstance(wanted, DistillConfig)),
+        devices,
+    )
 
 
 def _to_run_config(kind: type[C], config: PlanConfig) -> C:

@@ -27,7 +27,8 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too)",
+        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too); for distill "
+        "also text without labels",
         "",
         common=True,
     )
@@ -45,7 +46,9 @@ class DataConfig:
         "else classification",
         "auto",
     )
-    unlabelled: tuple[str, ...] | None = option("files of unlabelled rows, for the teacher's loss terms", None)
+    unlabelled: tuple[str, ...] | None = option(
+        "files of unlabelled rows, for the teacher's loss terms; also without --data", None
+    )
     on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "

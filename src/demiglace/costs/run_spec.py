@@ -174,12 +174,12 @@ def cost_inputs(
     )
 
 
-def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
+def token_lengths(source: DataConfig, location: DataLocation, model: str, *, distilled: bool = False) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model, distilled=distilled), load_tokenizer(model)
 
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
         return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
 
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
-    if source.unlabelled:
+    if source.unlabelled and dataset.labelled:
         by_split["train"] = np.concatenate([by_split["train"], lengths(load_unlabelled(source, dataset))])
     return Rows(by_split, dataset.labels.task, dataset.labels.names)
 

@@ -21,6 +21,7 @@ from demiglace.distillation.student import (
 )
 from demiglace.distillation.teacher_check import check_generator, check_teacher_accuracy, with_hidden_states
 from demiglace.distillation.teacher_signals import attach_signal_source
+from demiglace.distillation.without_labels import without_labels
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
@@ -63,7 +64,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    dataset = read_rows(config.source, config.location, config.teacher)
+    dataset = read_rows(config.source, config.location, config.teacher, distilled=True)
+    if not dataset.labelled:
+        method = without_labels(config.method, method)
     check_training(config.training, dataset)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
@@ -103,7 +106,9 @@ def distill_classifier(config: DistillConfig) -> Path:
         teacher.to(processes().device)
         if config.training.compile:
             compile_layers(teacher)
-        _check_teacher(job, run, config, teacher, match)
+        if dataset.labelled:
+            _check_teacher(job, run, config, teacher, match)
+        job = replace(job, material=material.with_teacher(teacher, precision))
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
