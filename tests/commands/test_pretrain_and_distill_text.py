@@ -456,7 +456,7 @@ def test_evaluate_and_generate_begin_texts_as_the_model_does(begins: Path, tmp_p
         sums, tokens = sums + model(ids, labels=ids).loss.item() * count, tokens + count
     assert found.metrics[str(file)]["perplexity"] == pytest.approx(np.exp(sums / tokens), rel=1e-4)
     protocol = read_manifest(tmp_path / "auto")["protocol"]
-    assert protocol.endswith("each document by itself, each window after the beginning token <s>")
+    assert protocol.endswith("each document separately, each window after the beginning token <s>")
     without = demiglace.evaluate(str(begins), corpus=(str(file),), block_size=200, add_bos=False)
     assert without.metrics[str(file)]["perplexity"] > 1.1 * found.metrics[str(file)]["perplexity"]
     (made,) = demiglace.generate(str(begins), prompt=("the",), new_tokens=5, temperature=0).metrics["texts"]

@@ -72,7 +72,7 @@ def test_perplexity_is_the_plain_one(corpus: Corpus, arch: str, stride: int) -> 
 
 @pytest.mark.parametrize(("adds_end", "stride"), [(False, 20), (True, 7)])
 def test_each_document_begins_with_the_beginning_token(corpus: Corpus, adds_end: bool, stride: int) -> None:
-    """As the model was trained: each document by itself, each window after <s>, which is not scored."""
+    """As the model was trained: each document separately, each window after <s>, which is not scored."""
     model, size, begin = tiny_lm("llama", len(TOKENIZER)), 20, TOKENIZER.mask_token_id
     losses, text = [], 0.0
     for document in [*sentences(6), "two words é"]:

@@ -49,7 +49,7 @@ def windows(tokens: int, size: int, stride: int) -> list[Window]:
 
 
 def document_windows(corpus: Corpus, bounds: TextBounds, size: int, stride: int) -> list[Window]:
-    """Return the windows of each document by itself; its end-of-text token is predicted if the tokenizer adds it."""
+    """Return the windows of each document separately; its end-of-text token is predicted if the tokenizer adds it."""
     found, begin = list[Window](), 0
     for end in corpus.positions(bounds.end).tolist():
         length = end - begin + bounds.adds_end
@@ -72,7 +72,7 @@ def perplexity(
     """Compute the perplexity of a causal language model on a corpus, in fp32; each token is predicted once.
 
     Without a beginning token, documents follow each other, and an end-of-text token precedes the first token and
-    separates them. With one, each document is taken by itself, and each of its windows begins with that token, whose
+    separates them. With one, each document is taken separately, and each of its windows begins with that token, whose
     own probability is not scored (as in lm-evaluation-harness). Scores: loss (nats per token) and perplexity =
     exp(loss), predicted ends of text included; without them, so that tokenizers can be compared, word_perplexity =
     exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes, words and

@@ -22,7 +22,7 @@ class TextBounds:
     def describe(self) -> str:
         """Return the convention in words, for a protocol."""
         if self.begin is not None:
-            return f"each document by itself, each window after the beginning token {self.name}"
+            return f"each document separately, each window after the beginning token {self.name}"
         note = f" ({self.note})" if self.note else ""
         return f"documents one after another, each after an end-of-text token, without a beginning token{note}"
 
