@@ -13,7 +13,7 @@ from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
-from demiglace.models.shape import ModelShape
+from demiglace.models.shape import ModelShape, output_width
 
 
 def predict(
@@ -29,7 +29,7 @@ def predict(
     Rows of similar length share a forward pass of at most `batch_tokens` padded tokens (None: set by the device).
     `describe` shows a progress bar of that name. The model's training mode is restored at the end.
     """
-    logits = np.empty((len(examples), int(model.config.num_labels or 1)), dtype=np.float32)
+    logits = np.empty((len(examples), output_width(model) or 1), dtype=np.float32)
     device = next(model.parameters()).device
     tokens = batch_tokens or forward_tokens(device)
     with evaluating(model), torch.inference_mode(), autocast(precision, device), _bar(describe, logits) as advance:

@@ -18,14 +18,19 @@ def predictions_of(logits: np.ndarray, task: RowTask, class_map: np.ndarray | No
     contradiction are both HANS's non-entailment.
     Raises `ModelError` if a logit is not a finite number.
     """
+    check_finite(logits)
+    predictions = task.decode(logits)
+    return predictions if class_map is None else class_map[predictions]
+
+
+def check_finite(logits: np.ndarray) -> None:
+    """Raise `ModelError` if a logit, of float [N, C], is not a finite number."""
     bad = ~np.isfinite(logits).all(axis=1)
     if bad.any():
         raise ModelError(
             f"the model's output is not a finite number for {bad.sum()} of {len(logits)} rows (first: row "
             f"{bad.argmax()}); its training diverged or its weights are damaged."
         )
-    predictions = task.decode(logits)
-    return predictions if class_map is None else class_map[predictions]
 
 
 def compute(
@@ -68,13 +73,16 @@ def check_metrics(names: Sequence[str], task: RowTask) -> None:
 def agreement(
     student_logits: np.ndarray, teacher_logits: np.ndarray, task: RowTask, class_map: np.ndarray | None = None
 ) -> float:
-    """Return how well the student's predictions match the teacher's, by the kind's `agreement_metric`.
+    """Return how well the student's predictions match the teacher's: `RowTask.agreement`, where classes are not merged.
 
     That is the share of rows with the same class, or Pearson's r of two regressors. Logits [N, C]; class_map [C]: as in
     `predictions_of`. Raises `DataError` if there are no rows.
     """
-    student = predictions_of(student_logits, task, class_map)
-    teacher = predictions_of(teacher_logits, task, class_map)
-    if not len(student):
+    if not len(student_logits):
         raise DataError("there are no rows to compare two models on.")
-    return _value(task, task.agreement_metric, teacher, student)
+    for logits in (student_logits, teacher_logits):
+        check_finite(logits)
+    if class_map is None:
+        return task.agreement(student_logits, teacher_logits)
+    merged = [predictions_of(logits, task, class_map) for logits in (teacher_logits, student_logits)]
+    return _value(task, task.agreement_metric, *merged)

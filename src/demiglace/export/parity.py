@@ -8,7 +8,7 @@ import numpy as np
 from demiglace.data.batching import collate
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, UserError
-from demiglace.evaluation.scores import predictions_of
+from demiglace.evaluation.scores import check_finite
 from demiglace.export.base import Inputs, Runner
 from demiglace.tasks.base import RowTask
 
@@ -47,11 +47,12 @@ def predict_with(runner: Runner, examples: TokenizedSplit) -> np.ndarray:
 def compare(reference: np.ndarray, candidate: np.ndarray, task: RowTask) -> Parity:
     """Compare the logits [N, C] of an artefact with the original's.
 
-    Predictions agree within the task's tolerance (for numbers 1 % of the largest). Raises `ModelError` if a logit is
-    not finite.
+    Predictions agree as `RowTask.same_predictions` defines it (for numbers within 1 % of the largest). Raises
+    `ModelError` if a logit is not finite.
     """
-    expected, predicted = predictions_of(reference, task), predictions_of(candidate, task)
-    same = np.abs(expected - predicted) <= task.parity_tolerance * np.abs(expected).max()
+    for logits in (reference, candidate):
+        check_finite(logits)
+    same = task.same_predictions(reference, candidate)
     return Parity(float(same.mean()), float(np.abs(reference - candidate).max()), len(reference))
 
 

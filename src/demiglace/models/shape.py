@@ -21,7 +21,7 @@ class ModelShape:
     hidden_size: int
     num_heads: int
     vocab_size: int
-    num_labels: int  # width of the classification head, 0 without one
+    num_labels: int  # width of the outputs for a row, 0 for a model without any
     max_positions: int | None  # maximum tokens of a row, None if unlimited
     parameters: int  # all parameters; shared ones count once
     embedding_parameters: int  # of tables that are only looked up, not multiplied with
@@ -40,7 +40,7 @@ class ModelShape:
             hidden_size=config.hidden_size,
             num_heads=config.num_attention_heads,
             vocab_size=config.vocab_size,
-            num_labels=len(config.id2label or {}) if name.endswith("ForSequenceClassification") else 0,
+            num_labels=output_width(model),
             max_positions=_max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),
@@ -48,6 +48,14 @@ class ModelShape:
             attention_size=attention_size(model),
             causal=_is_causal(model),
         )
+
+
+def output_width(model: PreTrainedModel) -> int:
+    """Return C, the number of outputs for a row: a model's `output_width`, or its classes; 0 without a head."""
+    width = getattr(model, "output_width", None)
+    if width is not None:
+        return int(width)
+    return len(model.config.id2label or {}) if type(model).__name__.endswith("ForSequenceClassification") else 0
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

@@ -77,6 +77,10 @@ class RowTask(Task):
     agreement_metric: str  # of `metrics`: how well a student's predictions match its teacher's
     parity_tolerance: float  # exported predictions may differ by this share of the largest one
     readout: str  # Python on `logits` [1, C] that a card prints; empty: the name of the most likely class
+    output_name: str = "logits"  # of the output in an exported graph
+    separate_texts: bool = False
+    """Whether a model reads the two texts of a pair one at a time. A row of T texts then has T · D outputs, beginning
+    with those of its first text."""
 
     @abstractmethod
     def head_width(self, names: Sequence[str]) -> int:
@@ -101,6 +105,20 @@ class RowTask(Task):
     @abstractmethod
     def decode(self, logits: np.ndarray) -> np.ndarray:
         """Return predictions [N, ...] in the form of encoded labels, from finite logits [N, C]."""
+
+    def agreement(self, student: np.ndarray, teacher: np.ndarray) -> float:
+        """Return how well a student matches its teacher by `agreement_metric`, from finite logits [N, C] of both."""
+        function = self.metrics[self.agreement_metric].function
+        assert function is not None  # of rows
+        return function(self.decode(teacher), self.decode(student))
+
+    def same_predictions(self, expected: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return which rows two models predict alike, bool [N], from finite logits [N, C] of both.
+
+        Predictions may differ by `parity_tolerance` of the largest expected one.
+        """
+        reference = self.decode(expected)
+        return np.abs(reference - self.decode(logits)) <= self.parity_tolerance * np.abs(reference).max()
 
     @abstractmethod
     def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
