@@ -108,6 +108,12 @@ COMMANDS: dict[str, Command] = {
         "write an HTML page about one or more runs",
         "runs/teacher runs/student -o report.html",
     ),
+    "clean-up": Command(
+        "demiglace.commands.clean_up",
+        "CleanUpConfig",
+        "remove caches, checkpoints and last weights of finished runs",
+        "runs/ --dry-run",
+    ),
     "methods": Command(
         "demiglace.commands.list", "MethodsConfig", "list the distillation methods, with papers", "rail-kd-l"
     ),
@@ -183,7 +189,7 @@ def _execute(name: str, config: Any, switches: set[str]) -> None:
     with ExitStack() as stack:
         if "--quiet" in switches:
             stack.enter_context(importlib.import_module("demiglace.console").quiet())
-        result = getattr(importlib.import_module(COMMANDS[name].module), name)(config)
+        result = getattr(importlib.import_module(COMMANDS[name].module), name.replace("-", "_"))(config)
     console = importlib.import_module("demiglace.console")
     if result is not None and console.is_main_process():
         _print(result, as_json="--json" in switches)

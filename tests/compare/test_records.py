@@ -66,7 +66,12 @@ def test_a_ready_teacher_that_is_not_measured_is_there(content, tmp_path):
 
 def artefact(role: str, precision: str, size: int, p50: float, agreement: float) -> dict[str, Any]:
     head = {"name": "shown", "format": "onnx" if role == "export" else "pytorch", "precision": precision, "role": role}
-    return head | {"bytes": size, "latency_ms": {"1": {"p50": p50}}, "label_agreement": agreement}
+    return head | {
+        "bytes": size,
+        "latency_ms": {"1": {"p50": p50}},
+        "label_agreement": agreement,
+        "metrics": {"accuracy": agreement},
+    }
 
 
 def test_the_latency_is_that_of_the_model_whose_scores_are_told(content, tmp_path):
@@ -75,10 +80,12 @@ def test_the_latency_is_that_of_the_model_whose_scores_are_told(content, tmp_pat
     write_manifest(tmp_path, f"{RUN}.export", artefacts=made)
     found = record_of(content | {"export": {"quantize": "int8"}}, tmp_path)
     assert found["latency_ms"] == {"1": {"p50": 4.0}}
-    assert found["artefacts"] == [
-        {"format": "onnx", "precision": "fp32", "bytes": 8, "latency_ms": {"1": {"p50": 4.0}}, "agreement": 1.0},
-        {"format": "onnx", "precision": "int8", "bytes": 2, "latency_ms": {"1": {"p50": 1.0}}, "agreement": 0.97},
+    kept = ("format", "precision", "bytes", "agreement", "metrics")
+    assert [{name: a[name] for name in kept} for a in found["artefacts"]] == [
+        {"format": "onnx", "precision": "fp32", "bytes": 8, "agreement": 1.0, "metrics": {"accuracy": 1.0}},
+        {"format": "onnx", "precision": "int8", "bytes": 2, "agreement": 0.97, "metrics": {"accuracy": 0.97}},
     ]
+    assert [a["latency_ms"]["1"]["p50"] for a in found["artefacts"]] == [4.0, 1.0]
 
 
 def test_without_an_export_nothing_was_exported(content, tmp_path):

@@ -1,3 +1,4 @@
+import csv
 import importlib
 import shutil
 import sys
@@ -88,7 +89,13 @@ def test_the_whole_way(source, tmp_path, capsys):
     for artefact in found.values():
         assert artefact["peak_memory_mb"] > 0 and set(artefact["latency_ms"]) == {"1", "32"}
     shown = run.summary()
-    assert "10 real rows" in shown and "ONNX int8" in shown
+    assert "10 real rows" in shown and "ONNX int8" in shown and "scores on 15 rows" in shown
+    logits = OnnxRunner(str(run / "model.int8.onnx")).logits
+    rows = list(csv.DictReader((source / "rows.csv").open()))
+    inputs = dict(AutoTokenizer.from_pretrained(run)([r["text"] for r in rows], padding=True, return_tensors="np"))
+    right = [NAMES[i] == row["label"] for i, row in zip(logits(inputs).argmax(1), rows, strict=True)]
+    assert found["ONNX int8"]["metrics"]["accuracy"] == pytest.approx(np.mean(right))
+    assert "metrics" in found["ONNX fp32"] and "metrics" not in found["PyTorch"]
     capsys.readouterr()
     before = (run / "manifest.json").read_bytes()
     export(**call)
@@ -104,10 +111,12 @@ def test_the_directory_is_usable_alone(source, tmp_path, no_clock):
     assert logits.shape == (2, 3) and [config.id2label[i] for i in range(3)] == list(NAMES)
 
 
-def test_labels_of_the_rows_do_not_matter(source, tmp_path, no_clock):
+def test_rows_without_labels_of_the_model_are_compared_and_not_scored(source, tmp_path, no_clock, capsys):
     rows = tmp_path / "rows.csv"
     rows.write_text("text,label\nthe film is red,x\nthe card is blue,\n")
-    assert read_manifest(export(**call_of(source, tmp_path, data=str(rows))))["rows"] == 2
+    found = read_manifest(export(**call_of(source, tmp_path, data=str(rows))))
+    assert found["rows"] == 2 and "scored_on" not in found and not any("metrics" in a for a in found["artefacts"])
+    assert "get no scores: " in capsys.readouterr().err
 
 
 def test_rows_of_the_run_by_default(source, tmp_path, no_clock):
@@ -116,6 +125,7 @@ def test_rows_of_the_run_by_default(source, tmp_path, no_clock):
     run.finish()
     out = export(model=str(run.path), output=tmp_path / "out")
     assert read_manifest(out)["rows"] == 6  # 0.4 of 15
+    assert read_manifest(out)["scored_on"] == {"set": "validation", "rows": 6}
     assert [counts for _, counts, _ in no_clock] == [{1: 6, 32: 1}] * 2
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from demiglace.errors import RunError
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import atomic_write, fingerprint, read_json, write_atomically, write_json
+from demiglace.training.checkpoint import save_checkpoint
+from factories import save_tiny
 
 CONFIG = {"learning_rate": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
 INPUTS = {"teacher": "0123", "data": "4567"}
@@ -212,3 +215,18 @@ def test_a_run_of_the_earlier_version_is_read_under_the_names_of_now(tmp_path):
     write_json(tmp_path / "manifest.json", read_json(tmp_path / "run.json"))
     assert read_manifest(tmp_path)["config"] == json.loads(json.dumps(now, default=str))
     assert begin(tmp_path, now).complete
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_every_file_of_a_run_has_the_permissions_that_umask_grants(tmp_path, umask):
+    """safetensors writes its files with 0600; a group that shares a disk could not read weights and checkpoints."""
+    before = os.umask(umask)
+    try:
+        save_tiny(tmp_path / "model")
+        save_checkpoint(tmp_path / "checkpoint.safetensors", {"a": torch.zeros(1)}, {})
+        open_run(tmp_path / "run", "distill", {}, {}).finish()
+    finally:
+        os.umask(before)
+    files = [f for f in tmp_path.rglob("*") if f.is_file()]
+    assert len(files) >= 7
+    assert {f.name: oct(f.stat().st_mode & 0o777) for f in files if f.stat().st_mode & 0o777 != 0o666 & ~umask} == {}

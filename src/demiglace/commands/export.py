@@ -1,6 +1,6 @@
 """`demiglace export`: write a model for edge devices, check it against the original and measure it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
-from demiglace.data.rows.evaluation_sets import texts_of
+from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows, set_of_split, texts_of
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.tokenize import TokenizedSplit, tokenize
-from demiglace.errors import ConfigError
+from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_lengths
+from demiglace.evaluation.scores import compute
 from demiglace.export.base import PYTORCH, Artefact, Exporter, exporter_for, title_of
 from demiglace.export.measure import BATCH_SIZES, measure
 from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
@@ -32,7 +33,9 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.shape import ModelShape
+from demiglace.report.format import score
 from demiglace.report.model_card import write_card
+from demiglace.results.metric_table import metric_of
 from demiglace.runs.artefacts import EXPORT, ORIGINAL, TEACHER
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.result import Result, ResultTable
@@ -51,6 +54,8 @@ class _Original:
     labels: LabelSpace
     examples: TokenizedSplit
     reference: np.ndarray  # the model's logits on the rows, float32 [N, C]
+    scored: EvaluationSet | None  # labelled rows on which every exported file is scored
+    scored_examples: TokenizedSplit | None
 
 
 @command(ExportConfig)
@@ -68,9 +73,11 @@ def export(config: ExportConfig) -> Result:
     labels = label_space_of(path)
     exporter.require_support(labels)
     tokenizer = load_tokenizer(path)
-    rows = _rows(config)
+    rows, scored = _rows(config, labels)
     examples = tokenize(rows, tokenizer, config.max_length)
     inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
+    if scored is not None:
+        inputs["scored rows"] = scored.fingerprint
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
     run = open_run(config.output, "export", flatten(config, result_options_only=True), inputs)
@@ -79,11 +86,12 @@ def export(config: ExportConfig) -> Result:
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
         return _result(run)
-    original = _load(config, path, tokenizer, labels, examples)
+    original = _load(config, path, tokenizer, labels, examples, scored)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads)
+    scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
+    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, **scores)
     write_card(run.path, config.model, export=run.path)
     return _result(run)
 
@@ -91,10 +99,8 @@ def export(config: ExportConfig) -> Result:
 def _result(run: Run) -> Result:
     """Return the measurements of each artefact by its name, with the run directory."""
     found = run.manifest
-    drawn = artefact_table(found["artefacts"], found["rows"], found["threads"])
-    return Result(
-        run.path, {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}, (drawn,)
-    )
+    metrics = {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}
+    return Result(run.path, metrics, (artefact_table(found),))
 
 
 def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:
@@ -106,13 +112,32 @@ def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:
     return tuple(dict.fromkeys((full, config.quantize)))
 
 
-def _rows(config: ExportConfig) -> Split:
-    """Draw the rows of the check from --data, or from the validation rows of the run that made the model."""
-    if config.data is not None:
-        split = texts_of(config.data, config.location)
+def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSet | None]:
+    """Return the rows of the parity check, and the labelled rows on which each exported file is scored.
+
+    They come from --data, or else from the run that made the model: its validation rows for the check, and the rows
+    that it is reported on for the scores. The second is None if --score-rows is 0, or, with a line that says why, if
+    --data has no labels that fit the model.
+    """
+    if config.data is None:
+        dataset = load_dataset(_data_of_run(config), config.location)
+        checked = dataset.splits["validation"]
+        splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
+        reported = splits.get("test", splits["validation"])
+        scored = set_of_split(reported, dataset.metrics, labels) if config.score_rows else None
     else:
-        split = load_dataset(_data_of_run(config), config.location).splits["validation"]
-    return select_rows(split, draw(len(split), config.rows))
+        checked = texts_of(config.data, config.location)
+        scored = _labelled(config.data, labels, config) if config.score_rows else None
+    scored = None if scored is None else sample_rows(scored, config.score_rows)
+    return select_rows(checked, draw(len(checked), config.rows)), scored
+
+
+def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> EvaluationSet | None:
+    try:
+        return load_set(data, labels, config.location, on_bad_rows="drop")
+    except DataError as error:
+        say(f"The exported files are compared with the model, and get no scores: {error}")
+        return None
 
 
 def _data_of_run(config: ExportConfig) -> DataConfig:
@@ -127,12 +152,21 @@ def _data_of_run(config: ExportConfig) -> DataConfig:
 
 
 def _load(
-    config: ExportConfig, path: str, tokenizer: PreTrainedTokenizerBase, labels: LabelSpace, examples: TokenizedSplit
+    config: ExportConfig,
+    path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: LabelSpace,
+    examples: TokenizedSplit,
+    scored: EvaluationSet | None,
 ) -> _Original:
     model = load_classifier(path, None, attention="eager", allow_pickle=config.allow_pickle)
     check_tokenizer(model, tokenizer)
     check_lengths(model, examples)
-    return _Original(path, model, tokenizer, labels, examples, predict_with(TorchRunner(model), examples))
+    scored_examples = None if scored is None else tokenize(scored.split, tokenizer, config.max_length)
+    if scored_examples is not None:
+        check_lengths(model, scored_examples)
+    reference = predict_with(TorchRunner(model), examples)
+    return _Original(path, model, tokenizer, labels, examples, reference, scored, scored_examples)
 
 
 def _artefacts(
@@ -151,11 +185,11 @@ def _artefacts(
     parameters = ModelShape.of(original.model).parameters
     pytorch = checkpoint(original.path, config.allow_pickle)
     yield _measured(config, ORIGINAL, pytorch, parameters, original.examples, _IDENTICAL)
-    yield _measured(config, EXPORT, full, parameters, original.examples, parity)
+    yield _measured(config, EXPORT, full, parameters, original.examples, parity) | _scores(original, full)
     for precision in precisions[1:]:
         quantized, parity = _write(exporter, original, directory, precision, full)
         _warn(parity, precision)
-        yield _measured(config, EXPORT, quantized, parameters, original.examples, parity)
+        yield _measured(config, EXPORT, quantized, parameters, original.examples, parity) | _scores(original, quantized)
 
 
 def _write(
@@ -170,6 +204,15 @@ def _write(
 def _parity(original: _Original, artefact: Artefact) -> Parity:
     candidate = predict_with(artefact.open(), original.examples)
     return compare(original.reference, candidate, original.labels.task)
+
+
+def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
+    """Return the metrics of an exported file on the labelled rows, for its entry of the manifest."""
+    found, examples = original.scored, original.scored_examples
+    if found is None or examples is None:
+        return {}
+    logits = predict_with(artefact.open(), examples)
+    return {"metrics": compute(found.metrics, found.split.labels, logits, original.labels.task, found.class_map)}
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
@@ -226,11 +269,14 @@ def _warn(parity: Parity, precision: str) -> None:
         )
 
 
-def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int) -> ResultTable:
-    """Return a table of the sizes, latencies (p50 / p95 of a call) and parity of all artefacts."""
+def artefact_table(manifest: Mapping[str, Any]) -> ResultTable:
+    """Return a table of the sizes, latencies (p50 / p95 of a call), parity and scores of all artefacts."""
+    artefacts, rows, threads = manifest["artefacts"], manifest["rows"], manifest["threads"]
+    metric = next((name for a in artefacts for name in a.get("metrics", {})), None)
     columns = ["", "file\nMB", "peak\nmemory\nMB"]
     columns += [f"batch {size}\np50/p95\nms" for size in BATCH_SIZES]
     columns += ["same\nlabel", "largest\nlogit\ndiff."]
+    columns += [] if metric is None else [metric_of(metric).title]
     rows_of_table = []
     for a in artefacts:
         times = [a["latency_ms"][str(size)] for size in BATCH_SIZES]
@@ -242,7 +288,15 @@ def artefact_table(artefacts: Sequence[dict[str, Any]], rows: int, threads: int)
                 f"{a['peak_memory_mb']:,.0f}",
                 *(f"{t['p50']:.3g}/{t['p95']:.3g}" for t in times),
                 *(["–", "–"] if parity[0] is None else [f"{parity[0]:.1%}", f"{parity[1]:.2g}"]),
+                *([] if metric is None else [_score(a, metric)]),
             )
         )
     title = f"Export: on {rows} real rows, {threads} thread{'' if threads == 1 else 's'}"
+    if scored := manifest.get("scored_on"):
+        title += f"; scores on {scored['rows']:,} rows of {scored['set']}"
     return ResultTable(title, tuple(columns), tuple(rows_of_table))
+
+
+def _score(artefact: Mapping[str, Any], metric: str) -> str:
+    value = artefact.get("metrics", {}).get(metric)
+    return "–" if value is None else score(value, metric)

@@ -39,7 +39,7 @@ def records(graph: JobGraph, status: Mapping[str, str], errors: Mapping[str, str
     - parameters, layers, bytes, rows; seconds: of capture, train and evaluate
     - epoch_chosen_on_reported_rows: whether the best epoch was selected on the rows of in_domain
     - artefacts: of the export, each with format ("onnx"), precision ("fp32", "int8"), bytes, latency_ms by batch size
-      and agreement, the share of rows on which it predicts the same label as the run's model
+      agreement, the share of rows on which it predicts the same label as the run's model, and metrics, its scores
     - latency_ms: of the fp32 artefact
     - searched: the options that a search chose for a student run
     - finished, machine, versions, precision: of the training
@@ -164,6 +164,7 @@ def _artefact(artefact: Mapping[str, Any]) -> dict[str, Any]:
         "bytes": artefact["bytes"],
         "latency_ms": artefact["latency_ms"],
         "agreement": artefact["label_agreement"],
+        "metrics": artefact.get("metrics"),
     }
 
 

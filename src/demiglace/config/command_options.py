@@ -387,6 +387,12 @@ class ExportConfig:
         common=True,
     )
     rows: int = option("rows of the parity check", 256, at_least=1, section="data")
+    score_rows: int = option(
+        "labelled rows, at most, on which each exported file is scored: of --data, else the run's test rows; 0: none",
+        5_000,
+        at_least=0,
+        section="data",
+    )
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
     threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
     repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
@@ -427,6 +433,25 @@ class ReportConfig:
     title: str = option("heading of the page", "demiglace report", section="output")
     tables: Path | None = option(
         "also write the tables, as CSV, Markdown, LaTeX and JSON, into this directory", None, section="output"
+    )
+
+
+@dataclass(frozen=True)
+class CleanUpConfig:
+    """Free disk space: remove what finished runs no longer need; model/, metrics, logs and manifests stay.
+
+    Removed are last/ (the weights of the last epoch), checkpoints, caches of teachers' signals, tokenized corpora and
+    temporary files. A comparison's shared caches are removed when the comparison is finished.
+    """
+
+    SECTION: ClassVar[str] = "output"
+
+    runs: tuple[Path, ...] = option("run directories, or folders of them", positional=True, common=True)
+    dry_run: bool = option("print what would be removed, and remove nothing", False, common=True)
+    unfinished: bool = option(
+        "also clean up unfinished runs, which then start again from their first step; runs in use are left alone",
+        False,
+        common=True,
     )
 
 

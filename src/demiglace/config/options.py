@@ -307,7 +307,7 @@ def _first_option(config_class: type) -> str | None:
     It is the first one, unless that is optional or where to write.
     """
     o = next(iter(options_of(config_class)), None)
-    return o.name if o and (o.positional or o.required) and o.section != "output" else None
+    return o.name if o and (o.positional or (o.required and o.section != "output")) else None
 
 
 def _signature(config_class: type, function: Callable[..., Any]) -> inspect.Signature:

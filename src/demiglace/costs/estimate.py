@@ -59,6 +59,7 @@ class CostInputs:
     pass_tokens: int = 2048  # padded tokens of a forward pass without gradients
     devices: int = 1  # processes that share every step
     generator: ModelShape | None = None  # model that perturbs the text, if the method does; None: a copy of the teacher
+    by_word: bool = False  # words have logits; a token is counted as a word, so that the cache is not underestimated
     predicted: float = 1.0  # language models: share of the tokens that are predicted
     sparse_logits: SparseLogitConfig | None = None  # language models: which of the teacher's logits are cached
     chunk: int = 1  # language models: tokens whose logits are in memory at once
@@ -308,6 +309,7 @@ def _cache_key(inputs: CostInputs, student: ModelShape, teacher: ModelShape, len
         tokens="",
         rows=len(lengths),
         outputs=teacher.num_labels,
+        words=int(lengths.max()) if inputs.by_word else None,
         layers=teacher.num_layers,
         width=teacher.hidden_size,
         poolings=poolings,

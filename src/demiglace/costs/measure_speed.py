@@ -68,6 +68,11 @@ def _random_batches(spec: RunSpec) -> TokenizedSplit | Blocks:
     ids = generator.integers(0, spec.student.vocab_size, offsets[-1]).astype(np.int32)
     task = spec.rows.task
     assert isinstance(task, RowTask)
+    if task.unit == "word":  # every token is a word
+        places = np.arange(lengths.max(), dtype=np.int32)
+        starts = np.where(places < lengths[:, None], places, np.int32(-1))
+        labels = np.zeros(starts.shape, task.label_dtype)
+        return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False, starts=starts)
     labels = np.zeros(len(lengths), task.label_dtype)
     return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
@@ -108,13 +113,13 @@ def _training_speed(
     signal_source = _FakeTeacher(spec, teacher)
     passes, updates, flops = _Stopwatch(student.device), _Stopwatch(student.device), []
     for step, parts in enumerate(_until(seconds, _steps(spec, examples))):
-        rows = float(sum(map(len, parts)))
+        rows, units = float(sum(map(len, parts))), float(sum(examples.units[part].sum() for part in parts))
         progress = TrainingProgress(seed=0, epoch=0, step=step, phase=step % len(inputs.method.phases))
         for part in parts:
             batch = collate(examples, part, student.device)
             signals, perturbed = signal_source.fetch(batch, progress.phase)
             with passes:
-                objective(batch, signals, progress, rows, rows, perturbed)[0].backward()
+                objective(batch, signals, progress, rows, units, perturbed, units)[0].backward()
             flops.append(signal_source.flops(forward_passes(examples.lengths, [part])))
         with updates:
             torch.nn.utils.clip_grad_norm_(objective.parameters(), inputs.training.max_grad_norm)

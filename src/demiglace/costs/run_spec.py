@@ -134,6 +134,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         inputs,
         cache=config.cache != "off",
         cache_dtype=config.cache_dtype,
+        by_word=task.unit == "word",
         generator=shape_of_config(language_config(generator), language=True) if generator else None,
     )
     return _check_lengths(RunSpec(teacher, student, rows, inputs))

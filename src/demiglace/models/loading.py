@@ -40,6 +40,7 @@ from demiglace.models.labels import (
 )
 from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
 from demiglace.models.truncate import truncate_config
+from demiglace.runs.files import apply_umask
 from demiglace.tasks.base import RowTask
 
 __all__ = [
@@ -266,6 +267,7 @@ def save_model(model: PreTrainedModel, path: Path) -> None:
     """Write a model to a directory as safetensors and config.json."""
     with silence_transformers():
         model.save_pretrained(path)
+    apply_umask(path)
 
 
 @contextmanager

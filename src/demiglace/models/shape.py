@@ -9,6 +9,7 @@ from demiglace.errors import ModelError
 from demiglace.models.attention import attention_size
 from demiglace.models.causality import is_causal
 
+HEADS = ("ForSequenceClassification", "ForTokenClassification")  # suffixes of classes with logits of rows or words
 CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # suffixes of the class names of causal language models
 
 
@@ -21,7 +22,7 @@ class ModelShape:
     hidden_size: int
     num_heads: int
     vocab_size: int
-    num_labels: int  # width of the outputs for a row, 0 for a model without any
+    num_labels: int  # width of the outputs for a row or a word, 0 for a model without any
     max_positions: int | None  # maximum tokens of a row, None if unlimited
     parameters: int  # all parameters; shared ones count once
     embedding_parameters: int  # of tables that are only looked up, not multiplied with
@@ -51,11 +52,11 @@ class ModelShape:
 
 
 def output_width(model: PreTrainedModel) -> int:
-    """Return C, the number of outputs for a row: a model's `output_width`, or its classes; 0 without a head."""
+    """Return C, the number of outputs for a row or a word: a model's `output_width`, or its classes; 0 without a head."""
     width = getattr(model, "output_width", None)
     if width is not None:
         return int(width)
-    return len(model.config.id2label or {}) if type(model).__name__.endswith("ForSequenceClassification") else 0
+    return len(model.config.id2label or {}) if type(model).__name__.endswith(HEADS) else 0
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,8 +142,14 @@ class Comparison:
         return None if mean is None else mean * len(self.tasks)
 
     def export(self, key: tuple[str, str], precision: str) -> Artefact:
-        """Return the means over the tasks of an export's measurements."""
-        return _mean_export([find_artefact(c.artefacts, precision) for c in self.cells_of(key)], len(self.tasks))
+        """Return the means over the tasks of an export's measurements.
+
+        One seed is exported: the score is the mean over the seeds plus the change that this one shows, so that a seed's
+        luck does not look like an effect of the precision.
+        """
+        found = _mean_export([find_artefact(c.artefacts, precision) for c in self.cells_of(key)], len(self.tasks))
+        mean = self.score(key)
+        return found if mean is None or found.change is None else replace(found, score=mean + found.change)
 
     def teacher_export(self, precision: str) -> Artefact:
         """Return the same of the teachers' exports."""
@@ -202,7 +208,7 @@ def _mean_export(found: Sequence[Artefact | None], count: int) -> Artefact:
         return mean_of_all([getattr(a, name) for a in known], count)
 
     kind = (known[0].format, known[0].precision) if known else ("", "")
-    return Artefact(*kind, mean("size"), mean("latency"), mean("agreement"), mean("score"))
+    return Artefact(*kind, mean("size"), mean("latency"), mean("agreement"), mean("score"), mean("change"))
 
 
 def _same_graph(one: Cell, other: Cell) -> bool:

@@ -1,6 +1,7 @@
 """Parse the JSON of a comparison's summary, of this version or of an earlier one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from demiglace.results.schema import (
     SeedStats,
     SetResult,
     Teacher,
+    find_artefact,
     is_own,
 )
 
@@ -109,6 +111,15 @@ def _optional_stats(found: Json | None) -> SeedStats | None:
     return None if found is None else _stats(found)
 
 
+def _artefacts(found: Sequence[Json]) -> tuple[Artefact, ...]:
+    """Return the exported files of a cell; the change of a score is from the first file in fp32."""
+    parsed = [_artefact(a) for a in found]
+    full = find_artefact(parsed, "fp32")
+    if full is None or full.score is None:
+        return tuple(parsed)
+    return tuple(replace(a, change=None if a.score is None else a.score - full.score) for a in parsed)
+
+
 def _artefact(found: Json) -> Artefact:
     return Artefact(
         format=str(found.get("format", "onnx")),
@@ -139,7 +150,7 @@ def _cell(found: Json, baselines: Mapping[str, Mapping[str, str]]) -> Cell:
         capture=_stats(found["capture_seconds"]),
         train=_stats(found["train_seconds"]),
         latency=latency_of(found),
-        artefacts=tuple(map(_artefact, found.get("artefacts") or ())),
+        artefacts=_artefacts(found.get("artefacts") or ()),
         axes=found["axes"],
         searched=found.get("searched") or {},
         selected_on_test_rows=bool(found.get("epoch_chosen_on_reported_rows")),
@@ -205,7 +216,7 @@ def _teacher(found: Json) -> Teacher:
         size=finite(found["bytes"]),
         latency=latency_of(found),
         train=finite((found.get("seconds") or {}).get("train")),
-        artefacts=tuple(map(_artefact, found.get("artefacts") or ())),
+        artefacts=_artefacts(found.get("artefacts") or ()),
     )
 
 

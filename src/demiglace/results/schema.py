@@ -71,7 +71,8 @@ class Artefact:
     size: float | None  # bytes
     latency: float | None  # ms, median of one row
     agreement: float | None  # share of rows with the label of the checkpoint
-    score: float | None = None  # deciding metric of the file itself on the task's rows
+    score: float | None = None  # deciding metric of the file itself on the task's rows, exported from the first seed
+    change: float | None = None  # from the fp32 file of the same seed to this one, in units of `score`
 
 
 @dataclass(frozen=True)

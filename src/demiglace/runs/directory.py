@@ -114,6 +114,20 @@ def _unusable(path: Path, error: OSError) -> RunError:
     return RunError(f"{path} cannot be created or read: {error.strerror}; give another --output.")
 
 
+def stage_of(path: Path) -> str:
+    """Return the command of the run at `path`; empty where there is no run, or where its run.json cannot be read."""
+    try:
+        content = read_json(path / "run.json")
+    except (OSError, RunError):
+        return ""
+    return str(content.get("stage", "")) if "format" in content else ""
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether the run at `path` is complete."""
+    return (path / "manifest.json").exists()
+
+
 def has_outputs(path: Path) -> bool:
     """Return whether a run wrote anything after its run.json.
 

@@ -7,8 +7,9 @@ import hashlib
 import json
 import numbers
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,39 @@ def atomic_write(file: Path, *, suffix: str = ".part") -> Iterator[Path]:
     partial = file.with_name(file.name + suffix)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
+        mode = _mode_of_new(partial)
         yield partial
+        _set_mode(partial, mode)
         with partial.open("r+b") as handle:
             os.fsync(handle.fileno())
         partial.replace(file)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def apply_umask(directory: Path) -> None:
+    """Give the files of a directory the permissions of new files there, as umask and default ACLs grant them.
+
+    Libraries that write through a temporary file, as safetensors does, leave files that only their owner can read.
+    """
+    mode = _mode_of_new(directory / ".mode")
+    (directory / ".mode").unlink()
+    for file in directory.iterdir():
+        if file.is_file() and not file.is_symlink():
+            _set_mode(file, mode)
+
+
+def _mode_of_new(file: Path) -> int:
+    """Create a file, unless it exists, and return its permissions. The umask itself can only be read by setting it."""
+    file.touch()
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def _set_mode(file: Path, mode: int) -> None:
+    if stat.S_IMODE(file.stat().st_mode) != mode:
+        with suppress(OSError):  # some file systems have no permissions
+            file.chmod(mode)
 
 
 def write_atomically(file: Path, content: bytes) -> None:

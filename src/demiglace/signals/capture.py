@@ -33,7 +33,7 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
             with head_input(model) as head_inputs:
                 model(**batch.inputs)
             return Signals(None, states, attention, mask, head_inputs[0] if request.logits else None)
-        logits = model(**batch.inputs).logits
+        logits = batch.unit_logits(model(**batch.inputs).logits)
     return Signals(logits.float() if request.logits else None, states, attention, mask)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:  # the command line reads rows, and so their task, before it imports torch
     from torch import Tensor
 
-Unit = Literal["row", "token"]
+Unit = Literal["row", "word", "token"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]  # of transformers
 Divergence = Callable[["Tensor", "Tensor"], "Tensor"]
 """(student logits [..., C], teacher logits [..., C]) -> [...], of two categorical distributions."""
@@ -39,7 +39,9 @@ class Task(ABC):
 
     name: str  # in manifests, in --problem and in messages
     reads: Literal["rows", "corpus"]  # what it trains on: rows of texts, or blocks of a corpus
-    unit: Unit  # what one vector of logits belongs to; "token": the loss runs token by token through the model's head
+    unit: Unit
+    """What one vector of logits belongs to: a row; a word of a row, at its first token; or a token, where the loss runs
+    token by token through the model's head."""
     metrics: Mapping[str, Metric]  # all that apply, by name
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
 

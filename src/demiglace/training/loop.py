@@ -92,7 +92,7 @@ class Loop:
         self._directory, self._accelerator, self._source_locations = directory, accelerator, source_locations
         self._unwrapped, self._adversary = objective.to(accelerator.device), adversary
         self._sharded = config.sharding == "full" and accelerator.num_processes > 1
-        self._lengths, self._labelled = examples.lengths, examples.labelled
+        self._lengths, self._labelled, self._units = examples.lengths, examples.labelled, examples.units
         self._fit_terms()
         self._unsharded_student = unsharded_copy(objective.student) if self._sharded else objective.student
         if self._sharded:
@@ -184,9 +184,10 @@ class Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
+        units = float(max(1, self._units[rows].sum()))
         now = self._schedule.progress(step)
         self._train_generator(rows, now)
-        total = self._forward_backward(rows, now, counts)
+        total = self._forward_backward(rows, now, counts, units)
         norm = self._accelerator.clip_grad_norm_(self._unwrapped.parameters(), self._config.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -195,7 +196,9 @@ class Loop:
         self.state.step += 1
         self.state.rows += len(rows)
 
-    def _forward_backward(self, rows: np.ndarray, now: TrainingProgress, counts: tuple[float, float]) -> Tensor:
+    def _forward_backward(
+        self, rows: np.ndarray, now: TrainingProgress, counts: tuple[float, float], units: float
+    ) -> Tensor:
         """Run forward and backward over this process's share of the step; return summed loss and terms, [1 + terms]."""
         microbatches = self._local_microbatches(rows)
         ranks = self._accelerator.num_processes
@@ -204,10 +207,10 @@ class Loop:
             batch, signals, perturbed = self._fetch_batch_and_signals(part, now, weight)
             if i < len(microbatches) - 1:
                 with self._no_grad_sync():
-                    loss, terms = self._objective(batch, signals, now, *counts, perturbed)
+                    loss, terms = self._objective(batch, signals, now, *counts, perturbed, units)
                     (loss * ranks).backward()
             else:
-                loss, terms = self._objective(batch, signals, now, *counts, perturbed)
+                loss, terms = self._objective(batch, signals, now, *counts, perturbed, units)
                 (loss * ranks).backward()  # synchronization averages gradients over processes
             total += torch.cat([loss.detach().reshape(1), terms])
         return total

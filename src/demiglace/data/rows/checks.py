@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from demiglace.console import say
-from demiglace.data.rows.columns import Columns
+from demiglace.data.rows.columns import Columns, find_columns
 from demiglace.data.rows.labels import label_text
-from demiglace.data.rows.readers import RowProblem, Table
 from demiglace.data.rows.schema import LabelSpace
+from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import RowTask
 
@@ -47,6 +47,21 @@ Faults = dict[int, RowProblem]
 def row_keys(texts: Sequence[Any], pairs: Sequence[Any] | None) -> list[tuple[Any, Any]]:
     """Return the key of each row, by which duplicates are found: its texts without surrounding spaces."""
     return list(zip(_stripped(texts), _stripped(pairs or [""] * len(texts)), strict=True))
+
+
+def columns_of(table: Table, texts: Sequence[str] | None = None, label: str | None = None, **choices: Any) -> Columns:
+    """Return the columns that `columns.find_columns` finds in a table; choices: its keyword arguments.
+
+    Raises `DataError` as it does, after the rows that cannot be read: they are often the reason.
+    """
+    try:
+        return find_columns(list(table.columns), table.file, texts, label, filled=table.usual_columns, **choices)
+    except DataError as error:
+        if not table.problems:
+            raise
+        count = f"{len(table.problems):,} of {len(table) + len(table.problems):,} rows"
+        last = "" if not len(table) else f"\n{error}"
+        raise DataError(f"{table.file}: {count} cannot be read:\n{describe(table.problems)}{last}") from error
 
 
 def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:

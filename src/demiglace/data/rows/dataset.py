@@ -75,6 +75,8 @@ def fingerprint(labels: LabelSpace, splits: Iterable[Split]) -> str:
         for texts in (split.texts, split.pairs or ()):
             digest.update(np.array([len(t) for t in texts], dtype=np.int64).tobytes())
             digest.update("".join(texts).encode())
+        if split.words is not None:
+            digest.update(np.array([len(w) for words in split.words for w in words], dtype=np.int64).tobytes())
         digest.update(split.labels.tobytes())
     return digest.hexdigest()[:16]
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import check_known, check_labels, check_texts, raise_or_drop, raw_rows
-from demiglace.data.rows.columns import find_columns
+from demiglace.data.rows.checks import check_known, check_labels, check_texts, columns_of, raise_or_drop, raw_rows
 from demiglace.data.rows.dataset import fingerprint, load_dataset
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
-from demiglace.data.rows.labels import label_space, plain_integers
+from demiglace.data.rows.labels import label_space, plain_integers, plain_numbers
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
@@ -25,6 +24,7 @@ from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
 
 _LEFT_OUT = "left out by the label map"
 _NOT_SAMPLED = "not drawn"
@@ -78,6 +78,11 @@ def load_set(
     return found if group_column is None else _grouped(found, path, group_column)
 
 
+def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> EvaluationSet:
+    """Return a split of the data set that a model was trained on as an evaluation set; `labels`: of the model."""
+    return EvaluationSet(split.name, split, metrics, labels)
+
+
 def texts_of(spec: str, location: DataLocation) -> Split:
     """Return the texts that `spec` names, as `load_set` reads them; a file needs no labels here.
 
@@ -87,7 +92,7 @@ def texts_of(spec: str, location: DataLocation) -> Split:
     if name in TASKS:
         return _task_rows(name, split, location)[1]
     table = read_table(_file_of(spec))
-    columns = find_columns(list(table.columns), table.file)
+    columns = columns_of(table, labelled=False)
     rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
     faults = check_texts(rows)
     raise_or_drop([*table.problems, *in_order(faults)], "drop")
@@ -197,11 +202,10 @@ def _of_file(
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
     table = read_table(path)
-    columns = find_columns(
-        list(table.columns), table.file, text_columns, label_column, usual_labels=labels.task.label_columns
-    )
+    columns = columns_of(table, text_columns, label_column, usual_labels=labels.task.label_columns)
     read = raw_rows("test", table, columns)
-    rows = replace(read, labels=plain_integers(read.labels))
+    plain = plain_numbers if labels.task is REGRESSION else plain_integers
+    rows = replace(read, labels=plain(read.labels))
     fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
     if fit is not None:
         _say_line(str(path), fit)

@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from demiglace.console import say
 from demiglace.data.rows.schema import LabelSpace
+from demiglace.errors import DataError
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION, number
 
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_GROUPED = r"\d{{1,3}}(?:[{}]\d{{3}})+"  # digits in groups of three
+_SPACES = " \u00a0\u202f'’"
+_WITH_POINT = re.compile(rf"[+-]?{_GROUPED.format(',' + _SPACES)}(?:\.\d+)?")  # 1,234.5
+_WITH_COMMA = re.compile(rf"[+-]?(?:\d+|{_GROUPED.format('.' + _SPACES)}),\d+")  # 1.234,5
+_DIGITS = re.compile(rf"[+-]?\d[\d.,{_SPACES}]*\d")
+_POINT_AS_GROUP = re.compile(rf"[+-]?{_GROUPED.format('.')}")
+_FEW = 20  # with fewer labels, a single fraction is no oddity
 
 
 def label_text(value: Any) -> str | None:
@@ -30,25 +39,80 @@ def label_text(value: Any) -> str | None:
 
 
 def infer_task(labels: Sequence[str], wanted: str = "auto") -> RowTask:
-    """Return the kind of problem: the one named `wanted`; for "auto", regression if the labels are numbers and one has
-    a fraction, else classification.
+    """Return the kind of problem: the one named `wanted`; for "auto", regression if the labels are numbers and some
+    have a fraction, else classification.
 
-    Up to 10 % of the distinct labels may be no numbers ("n/a"): those rows are errors, and do not turn numbers into
-    classes. Raises `ConfigError` for an unknown name.
+    Up to 10 % of the labels may be no numbers ("n/a"): those rows are errors, and do not turn numbers into classes.
+    Raises `ConfigError` for an unknown name, and `DataError` where one label decides over all, or where commas leave
+    open what the labels are.
     """
     if wanted != "auto":
         return row_task(wanted)
-    distinct = set(labels)
-    numbers = [label for label in distinct if number(label) is not None]
-    fraction = not all(map(_WHOLE.fullmatch, numbers))
-    return REGRESSION if fraction and len(numbers) >= 0.9 * len(distinct) else CLASSIFICATION
+    _check_separators(labels)
+    if not _mostly_numbers(labels):
+        return CLASSIFICATION
+    fractions = [label for label in labels if number(label) is not None and not _WHOLE.fullmatch(label)]
+    if len(fractions) == 1 and len(labels) >= _FEW:
+        raise DataError(
+            f"of {len(labels):,} labels, {fractions[0]!r} alone is a number with a fraction; correct it, or give "
+            "--problem regression for numbers, or --problem classification for classes."
+        )
+    return REGRESSION if fractions else CLASSIFICATION
+
+
+def _mostly_numbers(labels: Sequence[str], others: int = 0) -> bool:
+    """Return whether all labels but 10 % are numbers, or are among the `others` that were found to be numbers."""
+    rest = sum(number(label) is None for label in labels) - others
+    return rest < len(labels) and rest <= (len(labels) + 5) // 10
+
+
+def _separated(labels: Iterable[str]) -> list[str]:
+    """Return the labels that are numbers but for commas, spaces or apostrophes between their digits."""
+    return [label for label in labels if number(label) is None and _DIGITS.fullmatch(label)]
+
+
+def _check_separators(labels: Sequence[str]) -> None:
+    found = _separated(labels)
+    if found and _mostly_numbers(labels, len(found)):
+        raise DataError(
+            f"{len(found):,} of {len(labels):,} labels are numbers with a separator, such as {found[0]!r}. Give "
+            "--problem regression to read them as numbers with decimal commas or thousands separators, or --problem "
+            "classification to take them as the names of classes."
+        )
+
+
+def plain_numbers(labels: Sequence[str | None]) -> list[str | None]:
+    """Return numbers without thousands separators, and with a decimal point: "1.234,5" and "1,234.5" as "1234.5".
+
+    Labels that are no numbers stay as they are. Raises `DataError` where a comma could be either.
+    """
+    present = [label for label in labels if label is not None]
+    found = _separated(present)
+    if not found:
+        return list(labels)
+    points = [label for label in present if "." in label and number(label) is not None]
+    comma = all(map(_WITH_COMMA.fullmatch, found)) and all(map(_POINT_AS_GROUP.fullmatch, points))
+    point = all(map(_WITH_POINT.fullmatch, found))
+    if comma == point:
+        raise DataError(
+            f"{len(found):,} labels have commas or points between their digits, such as {found[0]!r}, and it is open "
+            "which of them is the decimal one; write them as 1234.5."
+        )
+    say(f"{len(found):,} labels are read as numbers with {'decimal commas' if comma else 'thousands separators'}.")
+    groups = re.compile(rf"[{'.' if comma else ','}{_SPACES}]")
+    return [None if label is None else _plain(label, groups) for label in labels]
+
+
+def _plain(label: str, groups: re.Pattern[str]) -> str:
+    return groups.sub("", label).replace(",", ".") if _DIGITS.fullmatch(label) else label
 
 
 def plain_integers(labels: Sequence[str | None]) -> list[str | None]:
-    """Return "1.0" as "1" if all labels are integers: a column with gaps is often saved as floats."""
-    if not all(_WHOLE.fullmatch(label) for label in set(labels) if label is not None):
+    """Return "1.0" as "1" if all numbers are integers: a column with gaps is often saved as floats."""
+    present = [label for label in labels if label is not None]
+    if not _mostly_numbers(present) or not all(_WHOLE.fullmatch(x) for x in {*present} if number(x) is not None):
         return list(labels)
-    return [None if label is None else label.partition(".")[0] for label in labels]
+    return [label if label is None or number(label) is None else label.partition(".")[0] for label in labels]
 
 
 def label_space(labels: Iterable[str], task: RowTask) -> LabelSpace:

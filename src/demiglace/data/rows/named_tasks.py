@@ -9,10 +9,10 @@ from demiglace.config.data import DataLocation
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.labels import label_space, label_text
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
-from demiglace.data.rows.readers import Table
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import read_task
+from demiglace.data.rows.table import Table
 from demiglace.errors import DataError
 from demiglace.labels import fold_spelling
 

@@ -42,4 +42,5 @@ def select_rows(split: Split, rows: np.ndarray, name: str | None = None) -> Spli
         labels=split.labels[rows],
         lines=[split.lines[i] for i in picked],
         groups=None if split.groups is None else [split.groups[i] for i in picked],
+        words=None if split.words is None else [split.words[i] for i in picked],
     )

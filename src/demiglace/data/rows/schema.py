@@ -31,6 +31,7 @@ class Split:
     labels: np.ndarray  # [N] as the kind of problem encodes them, with its `no_label` for a row without one
     lines: Sequence[tuple[str, int]]  # where each row was read: file, line number from 1
     groups: Sequence[str] | None = None  # the part of the set that each row belongs to, if results are split by part
+    words: Sequence[Sequence[str]] | None = None  # of each row, if each word has a label; a text joins them by spaces
 
     def __len__(self) -> int:
         return len(self.texts)

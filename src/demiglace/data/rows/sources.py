@@ -6,7 +6,8 @@ from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
-from demiglace.data.rows.readers import ENDINGS, Table, read_table, stem_of
+from demiglace.data.rows.readers import ENDINGS, read_table, stem_of
+from demiglace.data.rows.table import Table
 from demiglace.errors import DataError, unknown
 
 _PACKAGE = Path(__file__).parent.parent  # has banking77

@@ -17,18 +17,20 @@ from demiglace.data.rows.checks import (
     check_labels,
     check_texts,
     classes_without_rows,
+    columns_of,
     describe,
     raise_or_drop,
     raw_rows,
 )
-from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers
-from demiglace.data.rows.readers import RowProblem, Table, read_table
+from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers, plain_numbers
+from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import files_of
+from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.registry import row_task
+from demiglace.tasks.regression import REGRESSION
 
 
 def read_files(config: DataConfig) -> Dataset:
@@ -37,13 +39,11 @@ def read_files(config: DataConfig) -> Dataset:
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
     usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
-    columns = find_columns(
-        list(train.columns), train.file, config.text_columns, config.label_column, usual_labels=usual
-    )
+    columns = columns_of(train, config.text_columns, config.label_column, usual_labels=usual)
     for table in tables.values():
-        find_columns(list(table.columns), table.file, columns.texts, columns.label)
+        columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
-    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()})
+    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()}, config.problem)
     space, faults, lost = _check(raws, config)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
@@ -53,9 +53,10 @@ def read_files(config: DataConfig) -> Dataset:
     return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
-def _plain(raws: Mapping[str, RawRows]) -> dict[str, RawRows]:
-    """Return the rows with integer labels written alike in all splits."""
-    together = plain_integers([label for rows in raws.values() for label in rows.labels])
+def _plain(raws: Mapping[str, RawRows], problem: str) -> dict[str, RawRows]:
+    """Return the rows with numbers written alike in all splits."""
+    plain = plain_numbers if problem == REGRESSION.name else plain_integers
+    together = plain([label for rows in raws.values() for label in rows.labels])
     ends = np.cumsum([len(rows) for rows in raws.values()])
     return {
         name: replace(rows, labels=together[end - len(rows) : end])
@@ -120,7 +121,7 @@ def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
 
 
 def _unlabelled_rows(table: Table, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
-    columns = find_columns(list(table.columns), table.file, text_columns, labelled=False)
+    columns = columns_of(table, text_columns, labelled=False)
     if paired != (len(columns.texts) == 2):
         wanted = "two text columns" if paired else "one text column"
         raise DataError(

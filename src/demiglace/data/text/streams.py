@@ -18,6 +18,12 @@ CHUNK = 1 << 20  # bytes
 PACKED = (".gz", ".zst")
 _UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 _MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}  # first bytes of compressed content
+_OTHER_MAGIC = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"BZh91AY&SY": "compressed by bzip2",
+    b"\xfd7zXZ\x00": "compressed by xz",
+    b"PAR1\x15": "a Parquet file",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class _Codec:
     expands about 20-fold, and never `max_ratio`-fold.
     """
 
+    magic: bytes  # the first bytes of every frame
     new: Callable[[], Any]  # makes a decompressor of one frame
     error: type[Exception]  # what it raises for damaged content
     chunk: int  # compressed bytes at a time
@@ -87,23 +94,32 @@ def unpacked(file: str) -> Iterator[bytes]:
     head = b""
     while len(head) < 4 and (piece := next(pieces, b"")):
         head += piece
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
-            how = "once more than its name says; decompress it" if codec else "but its name does not end so; rename it"
-            raise DamagedFileError(f"{file} is compressed by {name} {how}.")
+    _check_kind(file, head, codec)
     if head:
         yield head
         yield from pieces
 
 
+def _check_kind(file: str, head: bytes, codec: _Codec | None) -> None:
+    """Raise `DamagedFileError` if decompressed content begins as a file of another kind than its name says."""
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            how = "once more than its name says; decompress it" if codec else "but its name does not end so; rename it"
+            raise DamagedFileError(f"{file} is compressed by {name} {how}.")
+    for magic, kind in _OTHER_MAGIC.items():
+        if head.startswith(magic):
+            raise DamagedFileError(f"{file} is {kind}, which its name does not say; convert or rename it.")
+
+
 def _codec(file: str) -> _Codec | None:
     """Return the compression format that a file's name ends in, or None."""
     if file.lower().endswith(".gz"):
-        return _Codec(lambda: zlib.decompressobj(wbits=31), zlib.error, 1 << 14, 500)
+        return _Codec(b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31), zlib.error, 1 << 14, 500)
     if file.lower().endswith(".zst"):
         import zstandard
 
-        return _Codec(lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError, 1 << 10, 2000)
+        new = zstandard.ZstdDecompressor
+        return _Codec(b"\x28\xb5\x2f\xfd", lambda: new().decompressobj(), zstandard.ZstdError, 1 << 10, 2000)
     return None
 
 
@@ -212,11 +228,14 @@ def decoded(content: bytes) -> str:
 def read_text(path: Path) -> str:
     """Return the text of a file, decompressed if its name ends in .gz or .zst; invalid UTF-8 becomes surrogates.
 
-    Raises `DataError` for UTF-16, and for damaged or cut-off content.
+    Raises `DataError` for UTF-16, for damaged or cut-off content, and for another kind of file than the name says.
     """
     content, codec = path.read_bytes(), _codec(path.name)
-    if codec is not None:
+    if codec is not None and content:
+        if not content.startswith(codec.magic):
+            raise DataError(f"{path} is not compressed as its name says; rename it without {path.suffix}.")
         content = _decompressed(path, content, codec)
+    _check_kind(str(path), content[:16], codec)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path} is UTF-16; save it as UTF-8.")
     content = content.removeprefix(b"\xef\xbb\xbf")

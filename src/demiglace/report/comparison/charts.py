@@ -53,7 +53,10 @@ def _against(comparison: Comparison, cost: Literal["latency", "size"]) -> Chart 
     front = pareto([c.data[0][:2] for c in (*students, *exports, *teacher)], comparison.sign)
     line = [Curve("Pareto front", "front", tuple((*p, "") for p in front), shape="")] if len(front) > 1 else []
     artefact = f"latency of the {labels.exported(comparison)}, ms (p50, batch 1)"
-    small = " Small marks: exports in lower precision, with their own scores." if exports else ""
+    first = f"the export of the first {comparison.unit}"
+    small = (
+        f" Small marks: exports in lower precision, at the mean plus what {first} gains or loses." if exports else ""
+    )
     noise = comparison.noise()
     return chart(
         f"{metric_of(metric).title} against {cost}",

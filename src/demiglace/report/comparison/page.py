@@ -179,6 +179,7 @@ def _costs_legend(comparison: Comparison) -> str:
     tasks, unit = len(comparison.tasks) > 1, comparison.unit
     lower = [p for p in comparison.precisions() if p != "fp32"]
     scored = any(a.score is not None for c in comparison.cells for a in c.artefacts if a.precision in lower)
+    scores = f"; its score is the mean plus what the file of the first {unit} gains or loses against fp32"
     captured = "for all seeds and methods" if unit == "seed" else f"in each {unit} for all methods"
     parts = [
         f"Parameters and file size are those of the checkpoint{', means over the tasks' if tasks else ''}; seconds are "
@@ -187,7 +188,7 @@ def _costs_legend(comparison: Comparison) -> str:
         f"Latency is p50 of one row with the {labels.exported(comparison)}, first {unit}. The chart has the median "
         "over a student’s methods, whose exports share one graph.",
         f"The {format.listed(lower)} export was compared with its checkpoint row by row"
-        f"{'' if scored else '; its scores were not measured'}."
+        f"{scores if scored else '; its scores were not measured'}."
         if lower
         else "",
     ]
