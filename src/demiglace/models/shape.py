@@ -52,7 +52,7 @@ class ModelShape:
 
 
 def output_width(model: PreTrainedModel) -> int:
-    """Return C, the number of outputs for a row or a word: a model's `output_width`, or its classes; 0 without a head."""
+    """Return C, the outputs for a row or a word: a model's `output_width`, or its classes; 0 without a head."""
     width = getattr(model, "output_width", None)
     if width is not None:
         return int(width)
