@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from demiglace.data.rows.schema import LabelSpace
+    from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
@@ -34,9 +34,9 @@ class OnnxExporter(Exporter):
     packages = ("onnx", "onnxscript", "onnxruntime")
     install = "'demiglace[export]'"
 
-    def unsupported(self, labels: "LabelSpace") -> str | None:
+    def unsupported(self, task: "Task") -> str | None:
         """Return why models of this task cannot be written; None for tasks with a vector of logits for each row."""
-        if labels.task.unit == "row":
+        if task.unit == "row":
             return None
         return "the ONNX graph has one row of logits for each text, as classification and regression have."
 
@@ -44,7 +44,7 @@ class OnnxExporter(Exporter):
         self,
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
-        labels: "LabelSpace",
+        task: "Task",
         directory: Path,
         precision: str = "fp32",
         full: Artefact | None = None,
@@ -52,9 +52,9 @@ class OnnxExporter(Exporter):
         """Write an ONNX file; int8 is quantised from `full`, which is written first if it is None."""
         self.require_packages()
         if precision == "fp32":
-            file = export_onnx(model, tokenizer, directory / "model.onnx", labels.task.output_name)
+            file = export_onnx(model, tokenizer, directory / "model.onnx", task.output_name)
             return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
-        full = full or self.write(model, tokenizer, labels, directory)
+        full = full or self.write(model, tokenizer, task, directory)
         reduced = needs_reduced_range()
         file = quantize_int8(Path(full.path), directory / "model.int8.onnx", reduce_range=reduced)
         return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET, "reduce_range": reduced})

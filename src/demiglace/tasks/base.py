@@ -7,7 +7,7 @@ A new kind is one file with a subclass of `Task` or `RowTask`, one row in `tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Task(ABC):
     token by token through the model's head."""
     metrics: Mapping[str, Metric]  # all that apply, by name
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
+    output_name: ClassVar[str] = "logits"  # of the output in an exported graph
 
     @abstractmethod
     def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
@@ -79,7 +80,6 @@ class RowTask(Task):
     agreement_metric: str  # of `metrics`: how well a student's predictions match its teacher's
     parity_tolerance: float  # exported predictions may differ by this share of the largest one
     readout: str  # Python on `logits` [1, C] that a card prints; empty: the name of the most likely class
-    output_name: str = "logits"  # of the output in an exported graph
     separate_texts: bool = False
     """Whether a model reads the two texts of a pair one at a time. A row of T texts then has T · D outputs, beginning
     with those of its first text."""
