@@ -21,6 +21,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
+from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
@@ -41,6 +42,7 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.sentence_modules import longest_text
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
 from demiglace.runs.result import Result, ResultTable
@@ -83,6 +85,11 @@ def _evaluate(config: EvaluateConfig) -> Result:
     order = None if teacher is None else _match_teacher(config, labels, teacher.model)
     names = () if teacher is None else label_space_of(teacher.model).names
     sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
+    if teacher is None and (unlabelled := [s.name for s in sets if not s.metrics]):
+        raise ConfigError(
+            f"{', '.join(unlabelled)}: there are no labels to score the model with; give --teacher for the agreement "
+            "with it, or pairs of texts with a column of similarity scores, or of 0 and 1."
+        )
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if exported is not None:
         inputs["artefact"] = fingerprint(exported.files)
@@ -104,9 +111,15 @@ def _evaluate(config: EvaluateConfig) -> Result:
             _warn_of_order(
                 found, teacher_logits[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: "
             )
-    results = {s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name)) for s in sets}
+    results = {s.name: set_results(s, logits[s.name], s.task or labels.task, teacher_logits.get(s.name)) for s in sets}
     for found in sets:
-        _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
+        _save(
+            run.path / file_name(found.name),
+            found,
+            logits[found.name],
+            teacher_logits.get(found.name),
+            found.task or labels.task,
+        )
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
     return _result(run)
 
@@ -286,13 +299,14 @@ def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) ->
 
 def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:
     """Return logits float32 [N, C] by set, computed in fp32 so that results do not depend on the machine."""
-    loaded = _load(name, config.allow_pickle)
+    loaded, longest = _load(name, config.allow_pickle), longest_text(resolve_model(name), config.max_length)
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, loaded.tokenizer, config.max_length)
+        examples = tokenize(units_of(found.split, found.classes.task), loaded.tokenizer, longest)
         check_lengths(loaded.model, examples)
         described = note + found.name
-        logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+        outputs = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+        logits[found.name] = outputs_of_rows(found.split, outputs)
     return logits
 
 
@@ -305,9 +319,9 @@ def _predict_exported(
     say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, tokenizer, config.max_length)
+        examples = tokenize(units_of(found.split, found.classes.task), tokenizer, config.max_length)
         check_longest(shape, examples.lengths)
-        logits[found.name] = predict_with(runner, examples)
+        logits[found.name] = outputs_of_rows(found.split, predict_with(runner, examples))
     return logits
 
 

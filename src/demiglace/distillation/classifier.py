@@ -11,6 +11,7 @@ from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import LabelSpace
+from demiglace.distillation.sentence_encoder import for_teacher, load_student, with_teacher_outputs, without_labels
 from demiglace.distillation.student import (
     cut_of,
     fingerprint_inputs,
@@ -40,10 +41,12 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
+from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.datasets import read_rows, tokenize_dataset
 from demiglace.training.optimizer import freeze
@@ -56,9 +59,12 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
+    config = for_teacher(config)
     method = build_method(config.method, config.method_options)
     check_sharding(config, method)
     check_phases(config.method, method, config.training.epochs)
+    if config.source.problem == SENTENCE_EMBEDDING.name:
+        method = without_labels(config.method, method)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
@@ -95,7 +101,10 @@ def distill_classifier(config: DistillConfig) -> Path:
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
-        _check_teacher(job, run, config, teacher, match)
+        if isinstance(teacher, SentenceEncoder):
+            job = replace(job, material=with_teacher_outputs(material, teacher, precision))
+        else:
+            _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
@@ -117,6 +126,10 @@ def _load_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    if isinstance(teacher, SentenceEncoder):
+        student = load_student(config, teacher, attention)
+        freeze(student, config.training.freeze)
+        return teacher, student, precision
     adopt_labels(teacher, labels.names, match, labels.task)
     student = load_classifier(
         config.student or config.teacher,

@@ -27,7 +27,7 @@ def set_results(
     """
     labels = found.split.labels
     result: dict[str, Any] = {
-        "metrics": compute(found.metrics, labels, logits, task, found.class_map),
+        "metrics": compute(found.metrics, labels, logits, task, found.class_map) if found.metrics else {},
         "rows": len(labels),
         "drops": dict(found.drops),
     }
@@ -38,7 +38,7 @@ def set_results(
         result["worst_class_f1"] = worst_class_f1(labels, predictions)
     if teacher_logits is not None:
         result["agreement"] = agreement(logits, teacher_logits, task, found.class_map)
-        if not task.has_classes:
+        if not task.has_classes and logits.shape == teacher_logits.shape:
             result["teacher_difference"] = float(np.abs(logits - teacher_logits).mean())
     if found.split.groups is not None:
         result["groups"] = _groups(found, found.split.groups, logits, task)

@@ -10,10 +10,12 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import ModelError
 from demiglace.labels import Match
 from demiglace.models.files import load_config, resolve_model
+from demiglace.models.sentence_modules import module_directory
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 
 _KIND = "demiglace_task"  # key of config.json, written only where labels do not tell the kind
 
@@ -41,8 +43,11 @@ def task_of_config(config: PreTrainedConfig) -> RowTask:
 
 
 def label_space_of(model: str) -> LabelSpace:
-    """Return what the outputs of a model mean, from its config alone. Raises `ModelError` as `resolve_model` does."""
-    config = load_config(resolve_model(model))
+    """Return what the outputs of a model mean, from its configs alone. Raises `ModelError` as `resolve_model` does."""
+    path = resolve_model(model)
+    config = load_config(path)
+    if module_directory(path) is not None or task_of_config(config) is SENTENCE_EMBEDDING:
+        return LabelSpace(SENTENCE_EMBEDDING)
     return LabelSpace(task_of_config(config), label_names_of_config(config))
 
 

@@ -45,6 +45,7 @@ class Task(ABC):
     metrics: Mapping[str, Metric]  # all that apply, by name
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
     output_name: ClassVar[str] = "logits"  # of the output in an exported graph
+    hub_library: ClassVar[str] = "transformers"  # that loads the model, for its card
 
     @abstractmethod
     def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":

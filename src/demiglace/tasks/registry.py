@@ -8,12 +8,15 @@ from demiglace.tasks.base import Metric, RowTask, Task
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import RETRIEVAL, SENTENCE_EMBEDDING
 
 TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
+    "sentence-embedding": SENTENCE_EMBEDDING,
     "language-modelling": LANGUAGE_MODELLING,
 }
+SET_KINDS = (RETRIEVAL,)  # kinds of evaluation sets for models of another kind
 
 _NAMES_OF_0_1 = {"language": LANGUAGE_MODELLING.name}  # in manifests of version 0.1
 
@@ -52,4 +55,5 @@ def task_of_manifest(manifest: Mapping[str, Any]) -> Task:
 
 def row_metrics() -> dict[str, Metric]:
     """Return the metrics of all kinds that read rows, by name."""
-    return {name: metric for task in row_tasks().values() for name, metric in task.metrics.items()}
+    tasks = (*row_tasks().values(), *SET_KINDS)
+    return {name: metric for task in tasks for name, metric in task.metrics.items()}

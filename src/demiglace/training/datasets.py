@@ -1,18 +1,20 @@
 """Training data: rows that are read, checked and tokenized. A corpus has `training.lm_datasets`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
-from demiglace.data.rows.schema import Dataset
+from demiglace.data.rows.schema import AGREEMENT, Dataset
+from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.evaluation.scores import compute
+from demiglace.evaluation.scores import agreement, compute
 from demiglace.tasks.base import RowTask, Task
 
 
@@ -51,6 +53,8 @@ class TaskData:
     examples: Mapping[str, TokenizedSplit]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
+    teacher_outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Logits [N, C] of the teacher by split, where a student is validated by its agreement with them."""
 
     @property
     def task(self) -> RowTask:
@@ -60,7 +64,8 @@ class TaskData:
     @property
     def selection_metrics(self) -> Mapping[str, bool]:
         """Return the data set's metrics, and whether higher is better."""
-        return {name: self.task.metrics[name].higher_is_better for name in self.dataset.metrics}
+        metrics = self.task.metrics
+        return {name: name == AGREEMENT or metrics[name].higher_is_better for name in self.dataset.metrics}
 
     @property
     def manifest_fields(self) -> dict[str, Any]:
@@ -78,9 +83,23 @@ class TaskData:
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Return the data set's metrics of a model on one split."""
-        examples = self.examples[split]
-        logits = predict(model, examples, precision=precision)
-        return compute(self.dataset.metrics, examples.labels, logits, self.task)
+        return self.scores(split, predict(model, self.examples[split], precision=precision))
+
+    def scores(self, split: str, logits: np.ndarray) -> dict[str, float]:
+        """Return the metrics of a model's logits for a split, and its agreement with the teacher's, if these are here.
+
+        Of a split without labels, there is only the agreement.
+        """
+        rows = self.dataset.splits[split]
+        logits = outputs_of_rows(rows, logits)
+        scores: dict[str, float] = {}
+        if not self.task.separate_texts or self.task.is_labelled(rows.labels).any():
+            names = [name for name in self.dataset.metrics if name != AGREEMENT]
+            scores = compute(names, rows.labels, logits, self.task)
+        if split in self.teacher_outputs:
+            teacher = outputs_of_rows(rows, self.teacher_outputs[split])
+            scores[AGREEMENT] = agreement(logits, teacher, self.task)
+        return scores
 
 
 def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
@@ -98,7 +117,8 @@ def tokenize_dataset(
 
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
-    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
+    units = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
+    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in units.items()}
     lines = list(dataset.splits["train"].lines)
     unlabelled = 0
     if source.unlabelled:
