@@ -273,7 +273,8 @@ def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> 
     """
     space = label_space_of(teacher)
     names = space.names
-    match = match_all(labels.names, names, _maps(config, labels, names)[1]) if space.task is labels.task else None
+    same_kind = space.task.name == labels.task.name
+    match = match_all(labels.names, names, _maps(config, labels, names)[1]) if same_kind else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
             f"--teacher {teacher} has other labels than the model: {describe(names)} there, {describe(labels.names)} "
@@ -320,7 +321,7 @@ def _predict_exported(
     logits = {}
     for found in sets:
         examples = tokenize(units_of(found.split, found.classes.task), tokenizer, config.max_length)
-        check_longest(shape, examples.lengths)
+        check_longest(shape.max_positions, examples.lengths)
         logits[found.name] = outputs_of_rows(found.split, predict_with(runner, examples))
     return logits
 

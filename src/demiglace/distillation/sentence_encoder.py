@@ -68,7 +68,7 @@ def with_teacher_outputs(material: TaskData, teacher: SentenceEncoder, precision
     held_out = [name for name in material.examples if name != "train"]
     outputs = {name: predict(teacher, material.examples[name], precision=precision) for name in held_out}
     for name in held_out:
-        if scores := material.scores(name, outputs[name]):
+        if scores := material.scores(name, outputs[name], material.task):
             say(f"teacher: {name} " + ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))
         else:
             say(f"{name}: no labels; the student is measured by the mean cosine of its embeddings with the teacher's")

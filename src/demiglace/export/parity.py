@@ -20,7 +20,7 @@ CHECK_BATCH = 32  # rows of a batch; int8 activations are scaled per batch, so o
 class Parity:
     """How two models differ on the same rows."""
 
-    label_agreement: float  # share of rows with the same class; for regression see `compare`
+    label_agreement: float  # share of rows with the same prediction; for regression see `compare`
     largest_logit_difference: float  # over all rows and outputs
     rows: int
 

@@ -108,7 +108,7 @@ def load_classifier(
         if missing:
             raise ModelError(f"{path} has no trained classification head; fine-tune it on a task first.")
         return loaded
-    match = _same_labels(own, label_names) if kind is own_task else None
+    match = _same_labels(own, label_names) if kind.name == own_task.name else None
     if match is None or any(not key.startswith(in_encoder) for key in missing):
         _renew_head(loaded, seed)
         say(f"The classification head is new: the model has none for {describe(label_names)}.")
@@ -146,6 +146,8 @@ def load_sentence_encoder(
             f"{path} is no sentence-transformers model: it has no modules.json; give a directory that "
             "SentenceTransformer.save wrote."
         )
+    if prompt := settings.get("config_sentence_transformers.json", {}).get("default_prompt_name"):
+        say(f"warning: {path} has a default prompt ({prompt}), which is not added to texts; put it into the data.")
     if dropout is not None:
         set_dropout(config, dropout)
     encoder, missing = _load(AutoModel, path, config, torch.float32, attention, allow_pickle)

@@ -35,6 +35,7 @@ class SentenceEncoder(PreTrainedModel):
         super().__init__(config)
         self.encoder = AutoModel.from_config(inner) if encoder is None else encoder
         self.encoder.config = _encoder_config(self.encoder.config)
+        self.supports_gradient_checkpointing = self.encoder.supports_gradient_checkpointing
         self.config._attn_implementation = self.encoder.config._attn_implementation
         pooling, *others = config.sentence_modules
         self.poolings = poolings_of(pooling["config"])
@@ -59,10 +60,10 @@ class SentenceEncoder(PreTrainedModel):
     def get_output_embeddings(self) -> None:
         """Return None: it is no language model."""
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:
         """Write a directory that sentence-transformers reads."""
         directory = Path(save_directory)
-        self.encoder.save_pretrained(directory, **options)
+        self.encoder.save_pretrained(directory, *args, **options)
         write_modules(self.config.sentence_modules, self.config.sentence_settings, directory)
         for number, module in enumerate(self.head, 2):
             if isinstance(module, _Dense):

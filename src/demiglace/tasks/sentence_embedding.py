@@ -6,11 +6,11 @@ similarity scores (STS), or by the retrieval of the second text of a pair with t
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from demiglace.tasks.base import Divergence, Metric, RowTask
+from demiglace.tasks.base import Divergence, Label, Metric, RowTask
 from demiglace.tasks.metrics import OF_NUMBERS
 from demiglace.tasks.regression import number
 
@@ -41,17 +41,17 @@ class SentenceEmbedding(RowTask):
         """Return 0: the width is the model's."""
         return 0
 
-    def label_fault(self, label: str) -> str | None:
+    def label_fault(self, label: Label) -> str | None:
         """Return what is wrong with a label that is not a finite number."""
         return "similarity is no number" if number(label) is None else None
 
-    def label_names(self, labels: Sequence[str]) -> tuple[str, ...]:
+    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
         """Return nothing: numbers have no names."""
         return ()
 
-    def encode(self, labels: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
+    def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
         """Return the numbers, float32 [N]; NaN for a missing label."""
-        return np.array([math.nan if label is None else float(label) for label in labels], dtype=np.float32)
+        return np.array([math.nan if label is None else number(label) for label in labels], dtype=np.float32)
 
     def is_labelled(self, labels: np.ndarray) -> np.ndarray:
         """Return which labels are not NaN."""
@@ -64,7 +64,8 @@ class SentenceEmbedding(RowTask):
         """
         import torch.nn.functional as F
 
-        return (F.cosine_similarity(*logits.chunk(2, dim=-1), dim=-1) - labels.nan_to_num()).square()
+        first, second = logits.chunk(2, dim=-1)
+        return (F.cosine_similarity(first, second, dim=-1) - labels.nan_to_num()).square()
 
     def divergence(self, student: "Tensor", teacher: "Tensor", categorical: Divergence) -> "Tensor":
         """Return 1 − cos(e_S, e_T) plus the divergence of the similarities to the other texts of the batch, [B].
@@ -86,14 +87,14 @@ class SentenceEmbedding(RowTask):
         first, second = _unit_halves(logits)
         return (first * second).sum(1)
 
-    def agreement(self, student: np.ndarray, teacher: np.ndarray) -> float:
+    def agreement(self, student: np.ndarray, teacher: np.ndarray, teacher_task: Self) -> float:
         """Return the mean cosine of the two models' outputs for a row; of unit vectors, the texts' mean cosine.
 
         Embeddings of different widths are not comparable: of these, Spearman's ρ of the similarities of pairs.
         """
         if student.shape == teacher.shape:
             return float(_cosines(student, teacher).mean())
-        return super().agreement(student, teacher)
+        return super().agreement(student, teacher, teacher_task)
 
     def same_predictions(self, expected: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return for which rows the cosine of the two models' outputs is 1, within `parity_tolerance`."""
@@ -116,7 +117,7 @@ class Retrieval(SentenceEmbedding):
     The candidates are the second texts of all pairs.
     """
 
-    def label_fault(self, label: str) -> str | None:
+    def label_fault(self, label: Label) -> str | None:
         """Return what is wrong with a label that is neither 0 nor 1."""
         return None if number(label) in (0, 1) else "label is neither 0 nor 1"
 

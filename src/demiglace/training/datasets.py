@@ -15,6 +15,7 @@ from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import agreement, compute
+from demiglace.models.labels import decision_rule_of, set_decision_rule
 from demiglace.tasks.base import RowTask, Task
 
 
@@ -40,6 +41,9 @@ class TrainingData(Protocol):
     @property
     def manifest_fields(self) -> dict[str, Any]:
         """Return the fields of the manifest that describe the data."""
+
+    def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
+        """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it."""
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Return the metrics of a model on one split."""
@@ -81,24 +85,41 @@ class TaskData:
             "drops": dict(self.dataset.drops),
         }
 
-    def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """Return the data set's metrics of a model on one split."""
-        return self.scores(split, predict(model, self.examples[split], precision=precision))
+    def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
+        """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it.
 
-    def scores(self, split: str, logits: np.ndarray) -> dict[str, float]:
+        Without effect on a kind whose rule is fixed.
+        """
+        if not self.task.fits_decision_rule:
+            return {}
+        examples = self.examples["validation"]
+        task = self.task.fitted(examples.labels, predict(model, examples, precision=precision))
+        set_decision_rule(model.config, task)
+        return task.decision_rule()
+
+    def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
+        """Return the data set's metrics of a model on one split.
+
+        A decision rule is fitted to the validation rows; other rows are decided by the rule in the model's config.
+        """
+        logits = predict(model, self.examples[split], precision=precision)
+        if split == "validation":
+            task = self.task.fitted(self.examples[split].labels, logits)
+        else:
+            task = self.task.with_decision_rule(decision_rule_of(model.config))
+        return self.scores(split, logits, task)
+
+    def scores(self, split: str, logits: np.ndarray, task: RowTask) -> dict[str, float]:
         """Return the metrics of a model's logits for a split, and its agreement with the teacher's, if these are here.
 
-        Of a split without labels, there is only the agreement.
+        task: with the model's decision rule. Texts without labels have only the agreement.
         """
         rows = self.dataset.splits[split]
-        logits = outputs_of_rows(rows, logits)
-        scores: dict[str, float] = {}
-        if not self.task.separate_texts or self.task.is_labelled(rows.labels).any():
-            names = [name for name in self.dataset.metrics if name != AGREEMENT]
-            scores = compute(names, rows.labels, logits, self.task)
+        logits, labels = outputs_of_rows(rows, logits), self.examples[split].labels[:: len(logits) // len(rows)]
+        names = [name for name in self.dataset.metrics if name != AGREEMENT]
+        scores = compute(names, labels, logits, task) if names else {}
         if split in self.teacher_outputs:
-            teacher = outputs_of_rows(rows, self.teacher_outputs[split])
-            scores[AGREEMENT] = agreement(logits, teacher, self.task)
+            scores[AGREEMENT] = agreement(logits, outputs_of_rows(rows, self.teacher_outputs[split]), task)
         return scores
 
 

@@ -13,7 +13,7 @@ from demiglace.console import say
 from demiglace.data.rows.checks import check_known, check_labels, check_texts, columns_of, raise_or_drop, raw_rows
 from demiglace.data.rows.dataset import fingerprint, load_dataset
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
-from demiglace.data.rows.labels import label_space, plain_integers, plain_numbers
+from demiglace.data.rows.labels import label_space, plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
@@ -24,7 +24,7 @@ from demiglace.data.rows.texts import read_texts, without_labels
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
-from demiglace.tasks.base import RowTask
+from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.regression import REGRESSION
 from demiglace.tasks.sentence_embedding import RETRIEVAL
@@ -81,7 +81,8 @@ def load_set(
         return _of_task(spec, name, split, labels, location, label_map or {})
     path = _file_of(spec)
     if labels.task.separate_texts:
-        config = DataConfig(text_columns=text_columns, label_column=label_column, on_bad_rows=on_bad_rows)
+        given = None if text_columns is None else tuple(text_columns)
+        config = DataConfig(text_columns=given, label_column=label_column, on_bad_rows=on_bad_rows)
         found = _of_texts(str(path), *read_texts("test", path, config, labels.task), labels.task)
         return found if group_column is None else _grouped(found, path, group_column)
     found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
@@ -156,12 +157,10 @@ def _of_texts(spec: str, rows: Split, drops: Counter[str], task: RowTask) -> Eva
     """
     labels = rows.labels.astype(task.label_dtype)
     known = labels[task.is_labelled(labels)]
+    kind = RETRIEVAL if {*np.unique(known).tolist()} <= {0.0, 1.0} else task
+    metrics = kind.default_metrics
     if rows.pairs is None or not len(known):
         labels, kind, metrics = without_labels(rows, task).labels, task, ()
-    elif {*np.unique(known).tolist()} <= {0.0, 1.0}:
-        kind, metrics = RETRIEVAL, RETRIEVAL.default_metrics
-    else:
-        kind, metrics = task, task.default_metrics
     ways = {RETRIEVAL.name: f"retrieval among {len(rows):,} second texts", task.name: "similarity of pairs"}
     say(f"{spec}: {ways[kind.name] if metrics else 'texts without similarity labels'}.")
     return EvaluationSet(spec, replace(rows, labels=labels), metrics, LabelSpace(kind), None, dict(+drops), task=kind)
@@ -238,8 +237,7 @@ def _of_file(
     table = read_table(path)
     columns = columns_of(table, text_columns, label_column, usual_labels=labels.task.label_columns)
     read = raw_rows("test", table, columns)
-    plain = plain_numbers if labels.task is REGRESSION else plain_integers
-    rows = replace(read, labels=plain(read.labels))
+    rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
     fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
     if fit is not None:
         _say_line(str(path), fit)
@@ -256,7 +254,7 @@ def _of_file(
 
 
 def _fit_file(
-    names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]
+    names: Sequence[Label | None], labels: LabelSpace, label_map: Mapping[str, Any]
 ) -> tuple[LabelFit, tuple[str, ...]]:
     """Return the fit of the labels in a file that the model or the map has, and `EvaluationSet.assumed`.
 
@@ -279,7 +277,7 @@ def _fit_file(
 
 
 def _check_kind(spec: str, space: LabelSpace, labels: LabelSpace) -> None:
-    if space.task is not labels.task:
+    if space.task.name != labels.task.name:
         raise DataError(
             f"{spec} is a {space.task.name} set, and the model does {labels.task.name}; choose a set of that kind."
         )

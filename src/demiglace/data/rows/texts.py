@@ -10,7 +10,7 @@ import numpy as np
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.checks import check_labels, check_texts, columns_of, raise_or_drop, raw_rows
-from demiglace.data.rows.labels import plain_numbers
+from demiglace.data.rows.labels import plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
@@ -101,7 +101,7 @@ def read_texts(name: str, path: Path, config: DataConfig, task: RowTask) -> tupl
         label = None
     rows = raw_rows(name, table, columns_of(table, texts, label, labelled=label is not None))
     if label is not None:
-        rows = replace(rows, labels=plain_numbers(rows.labels))
+        rows = replace(rows, labels=plain_labels(rows.labels, REGRESSION.name))
     faults = (check_labels(rows, task) if label is not None else {}) | check_texts(rows)
     problems = [*table.problems, *in_order(faults)]
     raise_or_drop(problems, config.on_bad_rows)

@@ -14,7 +14,7 @@ def units_of(split: Split, task: RowTask) -> Split:
     if split.pairs is None or not task.separate_texts:
         return split
     texts = [text for pair in zip(split.texts, split.pairs, strict=True) for text in pair]
-    twice = np.repeat(np.arange(len(split)), 2)
+    twice = np.repeat(np.arange(len(split)), 2).tolist()
     return Split(split.name, texts, None, split.labels[twice], [split.lines[i] for i in twice])
 
 
