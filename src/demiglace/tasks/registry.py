@@ -7,6 +7,7 @@ from demiglace.errors import ConfigError, unknown
 from demiglace.tasks.base import Metric, RowTask, Task
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
 from demiglace.tasks.sentence_embedding import RETRIEVAL, SENTENCE_EMBEDDING
 
@@ -14,6 +15,7 @@ TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
     "sentence-embedding": SENTENCE_EMBEDDING,
+    "multi-label": MULTI_LABEL,
     "language-modelling": LANGUAGE_MODELLING,
 }
 SET_KINDS = (RETRIEVAL,)  # kinds of evaluation sets for models of another kind
