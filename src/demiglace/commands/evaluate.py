@@ -169,7 +169,7 @@ def _warn_of_order(
 
     label_names: of each counted class; class_names: the model's name of each output in `logits`.
     """
-    if not len(label_names) == len(class_names) == found.classes.size:
+    if not label_names or not len(label_names) == len(class_names) == found.classes.size:
         return
     own = class_names if found.class_map is None else [class_names[c] for c in np.argsort(found.class_map)]
     predictions = predictions_of(logits, found.classes.task, found.class_map)

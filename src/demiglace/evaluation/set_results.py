@@ -45,7 +45,7 @@ def set_results(
         result["agreement"] = agreement(logits, teacher_logits, task, found.class_map, teacher_task)
         if not task.has_classes and logits.shape == teacher_logits.shape:
             result["teacher_difference"] = float(np.abs(logits - teacher_logits).mean())
-    if found.split.groups is not None:
+    if found.split.groups is not None and found.metrics:
         result["groups"] = _groups(found, found.split.groups, logits, task)
     return result
 
