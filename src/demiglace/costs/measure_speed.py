@@ -73,7 +73,7 @@ def _random_batches(spec: RunSpec) -> TokenizedSplit | Blocks:
         starts = np.where(places < lengths[:, None], places, np.int32(-1))
         labels = np.zeros(starts.shape, task.label_dtype)
         return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False, starts=starts)
-    labels = np.zeros(len(lengths), task.label_dtype)
+    labels = task.encode([None] * len(lengths), spec.rows.label_names)
     return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 

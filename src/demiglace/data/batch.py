@@ -14,7 +14,7 @@ class Batch:
     input_ids: Tensor  # int64 [B, L]
     attention_mask: Tensor  # int64 [B, L]
     token_type_ids: Tensor | None  # int64 [B, L]
-    labels: Tensor  # [B]; of words int64 [B, W]; of a language model int64 [B, K], the tokens to predict
+    labels: Tensor  # [B, ...]; of words int64 [B, W]; of a language model int64 [B, K], the tokens to predict
     labelled: Tensor  # bool [B] or [B, W], rows or words that have a label
     weights: Tensor  # float32 [B], 1 for a real row, 0 for a filler
     rows: np.ndarray  # int64 [B], indices of the rows in their split; on the CPU

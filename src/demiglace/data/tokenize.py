@@ -37,7 +37,8 @@ class TokenizedSplit:
         """Return which rows, bool [N], or words that have a token, bool [N, W], have a label."""
         if self.starts is not None:
             return (self.labels >= 0) & (self.starts >= 0)
-        return ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        known = ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        return np.any(known.reshape(len(known), -1), axis=1)
 
     @property
     def units(self) -> np.ndarray:

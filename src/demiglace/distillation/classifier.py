@@ -140,7 +140,7 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     """
     teacher = label_space_of(config.teacher)
     names = teacher.names
-    match = match_all(labels.names, names, config.label_map) if teacher.task is labels.task else None
+    match = match_all(labels.names, names, config.label_map) if teacher.task.name == labels.task.name else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
             f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}; if they mean the same "

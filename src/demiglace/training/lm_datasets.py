@@ -64,6 +64,10 @@ class LanguageModelingData:
             fields["validation corpus"] = _corpus_sizes(self.held) | {"drops": dict(self.held.left_out)}
         return fields
 
+    def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
+        """Return nothing: a language model decides nothing."""
+        return {}
+
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Return loss (nats per token) and perplexity on the blocks of a split."""
         return block_loss(model, self.examples[split], precision)

@@ -143,22 +143,26 @@ def train(run: Run, training_run: TrainingRun) -> None:
 
 
 def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState) -> None:
+    material, precision = training_run.material, training_run.precision
+    material.fit_decision_rule(training_run.student, precision)
     save_model(training_run.student, training_run.tokenizer, run.path / "last")
     training_run.student.load_state_dict(loop.best_weights())
+    rule = material.fit_decision_rule(training_run.student, precision)
     save_model(training_run.student, training_run.tokenizer, run.path / "model")
     start = time.perf_counter()
-    splits = [s for s in ("validation", "test") if s in training_run.material.examples]
-    metrics = {s: training_run.material.metrics(s, training_run.student, training_run.precision) for s in splits}
+    splits = [s for s in ("validation", "test") if s in material.examples]
+    metrics = {s: material.metrics(s, training_run.student, precision) for s in splits}
     shape = ModelShape.of(training_run.student)
     run.finish(
-        **training_run.material.manifest_fields,
+        **material.manifest_fields,
         **training_run.findings,
         method=training_run.method_name,
-        precision=training_run.precision,
+        precision=precision,
         layers=shape.num_layers,
         parameters=shape.parameters,
         bytes=(run.path / "model" / "model.safetensors").stat().st_size,
         best_epoch=state.best_epoch,
+        **({"decision_rule": rule} if rule else {}),
         metrics=metrics,
         seconds={
             "capture": round(training_run.capture_seconds, 2),
