@@ -113,7 +113,9 @@ def _predict(config: DistillConfig, directory: Path) -> None:
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
     logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
-    np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.task)]))
+    task = dataset.labels.task.with_names(dataset.labels.names)
+    encoded = held.labels, predictions_of(logits, task)
+    np.save(_predictions(directory), np.stack([task.readable(array) for array in encoded]))
 
 
 def _predictions(directory: Path) -> Path:
