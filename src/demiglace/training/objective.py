@@ -54,7 +54,7 @@ class Objective(nn.Module):
                     "states), which are not perturbed; take input: text, or start: random and centered: false."
                 )
         self._rows = method.terms
-        self._precision = precision
+        self.precision = precision
         of_logits = [is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
         self._of_tokens = [task.unit == "token" and alone for alone in of_logits]
         self._of_units = [task.unit == "row" or alone for alone in of_logits]
@@ -118,7 +118,7 @@ class Objective(nn.Module):
             return
         self.eval()
         for batch, teacher in batches:
-            with autocast(self._precision, batch.input_ids.device):
+            with autocast(self.precision, batch.input_ids.device):
                 student = capture(self.student, batch, self._phases[progress.phase])
             for term in fitted:
                 term.observe(student, teacher, progress)
@@ -129,7 +129,7 @@ class Objective(nn.Module):
         self, batch: Batch, teacher: Signals, progress: TrainingProgress, perturbed: PerturbedBatch | None
     ) -> dict[str, tuple[Signals, Signals]]:
         """Return the signals of student and teacher for the text, and for the perturbed text."""
-        with autocast(self._precision, batch.input_ids.device):
+        with autocast(self.precision, batch.input_ids.device):
             signals = {"text": (capture(self.student, batch, self._phases[progress.phase]), teacher)}
             if perturbed is not None:
                 signals["perturbed"] = capture(self.student, perturbed.batch, self._perturbed), perturbed.teacher
@@ -171,7 +171,7 @@ class Objective(nn.Module):
         student, teacher = (s.head for s in signals["text"])
         assert isinstance(student, HeadInput)
         share = batch.weights / (rows * batch.labels.shape[1])
-        with autocast(self._precision, batch.input_ids.device):
+        with autocast(self.precision, batch.input_ids.device):
             return token_terms(
                 [_term(self.terms[i]) for i in which],
                 [weights[i] for i in which],

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.options import flatten
-from demiglace.config.training import TrainConfig, check_patience
+from demiglace.config.training import TrainConfig, check_options
 from demiglace.console import say
 from demiglace.data.rows.schema import Dataset
 from demiglace.errors import ConfigError, RunError, unknown
@@ -65,7 +65,7 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
     """Raise `ConfigError` for a metric that the task does not have or a tracker that is not installed."""
     if config.metric is not None and config.metric not in dataset.metrics:
         raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
-    check_patience(config)
+    check_options(config)
     check_trackers(config)
 
 
@@ -162,6 +162,7 @@ def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: Traine
         parameters=shape.parameters,
         bytes=(run.path / "model" / "model.safetensors").stat().st_size,
         best_epoch=state.best_epoch,
+        **skipped_steps(state),
         **({"decision_rule": rule} if rule else {}),
         metrics=metrics,
         seconds={
@@ -174,6 +175,14 @@ def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: Traine
     write_card(run.path / "model", run.path)
     cleanup_run_directory(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
+
+
+def skipped_steps(state: TrainerState) -> dict[str, int]:
+    """Print how many steps fp16 skipped, and return their number for the manifest; {} without any."""
+    if not state.skipped_steps:
+        return {}
+    say(f"fp16: {state.skipped_steps:,} of {state.step:,} steps were skipped, because their gradients overflowed")
+    return {"skipped_steps": state.skipped_steps}
 
 
 def describe(metrics: Mapping[str, Mapping[str, float]]) -> str:
