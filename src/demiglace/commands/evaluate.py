@@ -308,7 +308,7 @@ def _predict_exported(
     logits = {}
     for found in sets:
         examples = _tokenize(found, tokenizer, config)
-        check_longest(shape, examples.lengths)
+        check_longest(shape.max_positions, examples.lengths)
         logits[found.name] = predict_with(runner, examples)
     return logits
 

@@ -212,7 +212,8 @@ def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
     if found is None or examples is None:
         return {}
     logits = predict_with(artefact.open(), examples)
-    return {"metrics": compute(found.metrics, found.split.labels, logits, original.labels.task, found.class_map)}
+    task = original.labels.task.with_names(found.classes.names)
+    return {"metrics": compute(found.metrics, found.split.labels, logits, task, found.class_map)}
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:

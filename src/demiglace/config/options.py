@@ -13,6 +13,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -139,16 +140,24 @@ class Option:
         )
 
 
-def options_of(config_class: type) -> list[Option]:
+def options_of(config_class: Any) -> tuple[Option, ...]:
     """Return all options of a config, those of its groups included, positional and required ones first."""
+    return _options_of(config_class)
+
+
+@functools.cache  # a comparison builds hundreds of configs
+def _options_of(config_class: Any) -> tuple[Option, ...]:
     found = list(_leaves(config_class))
     names = [o.name for o in found]
     assert len(set(names)) == len(names), f"{config_class.__name__} has an option twice: {names}"
-    return sorted(found, key=lambda o: (not o.positional, not o.required))
+    return tuple(sorted(found, key=lambda o: (not o.positional, not o.required)))
 
 
-def _leaves(config_class: type) -> Iterator[Option]:
-    hints = get_type_hints(config_class)
+_type_hints = functools.cache(get_type_hints)
+
+
+def _leaves(config_class: Any) -> Iterator[Option]:
+    hints = _type_hints(config_class)
     for f in fields(config_class):
         if is_dataclass(hints[f.name]):
             defaults = f.metadata.get("defaults", {})
@@ -204,7 +213,7 @@ def check(config: Any) -> None:
 
 def _coerce(o: Option, values: Mapping[str, Any]) -> Any:
     if o.name not in values:
-        return o.default
+        return copy(o.default)  # a mapping or a list is the config's alone
     try:
         return convert(o.type, values[o.name])
     except (ValueError, OverflowError) as error:
@@ -223,7 +232,8 @@ def _shown(value: Any) -> str:
 
 
 def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
-    hints = get_type_hints(config_class)
+    kind: Any = config_class  # mypy considers it unhashable
+    hints = _type_hints(kind)
     made = {
         f.name: _construct(hints[f.name], flat) if is_dataclass(hints[f.name]) else flat[f.name]
         for f in fields(config_class)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class ModelShape:
             num_heads=config.num_attention_heads,
             vocab_size=config.vocab_size,
             num_labels=len(config.id2label or {}) if name.endswith(HEADS) else 0,
-            max_positions=_max_positions(model),
+            max_positions=max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),
             head_parameters=sum(p.numel() for p in head.parameters()) if head is not None else 0,
@@ -58,7 +58,8 @@ def _is_causal(model: PreTrainedModel) -> bool:
         return False
 
 
-def _max_positions(model: PreTrainedModel) -> int | None:
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Return the maximum number of tokens of a row, None if unlimited."""
     rows = getattr(model.config, "max_position_embeddings", None)
     return None if rows is None else rows - unused_positions(model)
 

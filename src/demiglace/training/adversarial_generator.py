@@ -117,7 +117,7 @@ class AdversarialGenerator:
             teacher_logits = _logits_of(self._teacher, batch, selected, one_hot)
         is_squared = self.options.objective == "mse" or student_logits.shape[-1] == 1
         divergence = DIVERGENCES["squared" if is_squared else "forward-kl"]
-        return (divergence(student_logits, teacher_logits, 1.0, 0.0) * batch.weights).sum()
+        return (divergence(student_logits, teacher_logits, 1.0, 0.0) * batch.units[1]).sum()
 
     def _logits(self, batch: Batch, selected: Tensor) -> Tensor:
         """Return the generator's logits at the selected positions, [M, V]; special tokens get −∞.
@@ -210,7 +210,7 @@ def _sample_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: Tensor) -> Tensor:
-    """Return a model's logits for the batch with `one_hot` [M, V] at the selected positions, in float32.
+    """Return a model's logits for the rows or words of a batch with `one_hot` [M, V] at the selected positions, float32.
 
     The output of the embedding layer is replaced there. Given `inputs_embeds` instead, a decoder could not find the
     last token of a padded row.
@@ -224,7 +224,7 @@ def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: 
 
     handle = table.register_forward_hook(mix)
     try:
-        logits: Tensor = model(**batch.inputs).logits
+        logits = batch.unit_logits(model(**batch.inputs).logits)
     finally:
         handle.remove()
     return logits.float()
