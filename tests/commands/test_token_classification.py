@@ -1,7 +1,10 @@
 """Token classification from files to an exported student: trained, distilled, evaluated and compared by the API."""
 
+import contextlib
 import importlib
+import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,11 +137,27 @@ def test_an_exported_student_predicts_the_same_tags(
     ).path
     (full,) = [a for a in read_manifest(exported)["artefacts"] if a["name"] == "ONNX fp32"]
     assert full["label_agreement"] == 1.0
-    scores = [
-        read_manifest(demiglace.evaluate(model=str(m), data=(str(test_rows),), output=tmp_path / f"{i}").path)["sets"]
+    runs = [
+        demiglace.evaluate(model=str(m), data=(str(test_rows),), output=tmp_path / f"{i}").path
         for i, m in enumerate((student, exported))
     ]
-    assert scores[0] == scores[1]
+    stem = file_name(str(test_rows))
+    logits, of_export = (np.load(run / f"{stem}.npy") for run in runs)
+    assert logits.shape == (20, 8, len(TAGS)) and np.isfinite(logits).any()
+    np.testing.assert_allclose(logits, of_export, atol=1e-4)
+    assert read_manifest(runs[1])["sets"][str(test_rows)]["metrics"] == full["metrics"]
+    _run_code_of(exported)
+    _run_code_of(student / "model")
+
+
+def _run_code_of(directory: Path) -> None:
+    """Run the Python of a card in its directory: it prints each word of its text with a tag."""
+    (code,) = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text("utf-8"), re.DOTALL)
+    with contextlib.chdir(directory), contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    lines = [line.split() for line in printed.getvalue().splitlines()]
+    assert [word for word, _ in lines] == ["Ada", "Lovelace", "lived", "in", "London", "."]
+    assert {tag for _, tag in lines} <= {*TAGS}
 
 
 def test_words_beyond_the_maximum_length_are_counted_and_missed(

@@ -210,7 +210,7 @@ def _sample_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: Tensor) -> Tensor:
-    """Return a model's logits for the rows or words of a batch with `one_hot` [M, V] at the selected positions, float32.
+    """Return a model's logits by unit for the batch with `one_hot` [M, V] at the selected positions, in float32.
 
     The output of the embedding layer is replaced there. Given `inputs_embeds` instead, a decoder could not find the
     last token of a padded row.
