@@ -39,6 +39,9 @@ EXAMPLES = {
         (("B-a",), ("O",), ("I-a",), ("B-a",)), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), ("B-a", "NOUN")
     ),
     "language-modelling": Example(("1", "0", "2", "1"), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), None),
+    "multi-label": Example(
+        (("b",), ("a", "c"), (), ("b", "c")), ((-9, 9, -8), (9, -8, 9), (-9, -9, -9), (-8, 9, 8)), None
+    ),
     "counts": Example(("1", "2", "4", "1"), ((0,), (np.log(2),), (np.log(4),), (0,)), "1.5"),
 }
 ROW_KINDS = {name: task for name, task in KINDS.items() if isinstance(task, RowTask)}

@@ -122,7 +122,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
     teacher = classifier_config(config.teacher, rows.label_names, task=task)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
     if not config.student:
-        keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
+        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
@@ -180,7 +180,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Row
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
 
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
@@ -231,7 +231,7 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:
-        keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
+        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _language_shape(student, tokenizer), _language_shape(teacher, tokenizer)

@@ -16,11 +16,16 @@ EXAMPLES, LONGEST = 20, 10_000
 
 
 def set_results(
-    found: EvaluationSet, logits: np.ndarray, task: RowTask, teacher_logits: np.ndarray | None
+    found: EvaluationSet,
+    logits: np.ndarray,
+    task: RowTask,
+    teacher_logits: np.ndarray | None,
+    teacher_task: RowTask | None = None,
 ) -> dict[str, Any]:
     """Return the results of a set for the manifest.
 
-    logits, teacher_logits: [N, C]; the latter None without a teacher. The results are: metrics, the main one first;
+    logits, teacher_logits: [N, C]; the latter None without a teacher. task, teacher_task: the kind with the decision
+    rule of the model and of the teacher. The results are: metrics, the main one first;
     rows; drops; for classes ece and worst_class_f1; with a teacher the agreement with it and, if there are no classes,
     teacher_difference, the mean absolute difference of the outputs; for words their number, and how many are lost
     because they have no token; groups: part of the set, or of what the kind counts (`RowTask.parts`) -> its metrics and
@@ -44,7 +49,7 @@ def set_results(
     if parts := task.parts(task.readable(labels), task.readable(predictions_of(logits, task, found.class_map))):
         result["groups"] = parts
     if teacher_logits is not None:
-        result["agreement"] = agreement(logits, teacher_logits, task, found.class_map)
+        result["agreement"] = agreement(logits, teacher_logits, task, found.class_map, teacher_task)
         if not task.has_classes:
             result["teacher_difference"] = float(np.abs(logits - teacher_logits).mean())
     if found.split.groups is not None:

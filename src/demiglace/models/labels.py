@@ -12,6 +12,7 @@ from demiglace.labels import Match
 from demiglace.models.files import load_config, resolve_model
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.registry import row_task, row_tasks
 from demiglace.tasks.regression import REGRESSION
 
@@ -30,8 +31,10 @@ def label_names_of_config(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(str(names[i]) for i in sorted(names)) if len(names) > 1 else ()
 
 
-def task_of_labels(names: Sequence[str]) -> RowTask:
-    """Return the kind of a model whose config names none: classification if there are names, else regression."""
+def task_of_labels(names: Sequence[str], problem_type: str | None = None) -> RowTask:
+    """Return the kind of a model by its label names and the problem type in its config."""
+    if problem_type == MULTI_LABEL.problem_type and names:
+        return MULTI_LABEL
     return CLASSIFICATION if names else REGRESSION
 
 
@@ -49,7 +52,7 @@ def _usual_task(config: PreTrainedConfig) -> RowTask:
     """Return the kind of a model whose config names none: by its class, if one kind alone has it, or by its labels."""
     architecture = str((config.architectures or [""])[0])
     found = [t for t in row_tasks().values() if architecture.endswith(t.auto_class.removeprefix("AutoModel"))]
-    return found[0] if len(found) == 1 else task_of_labels(label_names_of_config(config))
+    return found[0] if len(found) == 1 else task_of_labels(label_names_of_config(config), config.problem_type)
 
 
 def decision_rule_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def label_space_of(model: str) -> LabelSpace:
 def set_labels(config: PreTrainedConfig, names: Sequence[str], task: RowTask | None = None) -> None:
     """Set the head's width, the class names and the kind of problem in a config.
 
-    task: None for the kind of these names (`task_of_labels`). Raises `ModelError` for a single class.
+    task: None for classification with names and regression without. Raises `ModelError` for a single class.
     """
     if len(names) == 1:
         raise ModelError(f"there is only one class, {names[0]!r}; a classifier needs at least two.")

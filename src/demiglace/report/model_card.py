@@ -39,6 +39,8 @@ def model_card(run: Path, exported: Manifest) -> str:
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
     task = task_of_manifest(trained)
+    if isinstance(task, RowTask):
+        task = task.with_decision_rule(trained.get("decision_rule") or {})
     config = trained.get("config", {})
     method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}

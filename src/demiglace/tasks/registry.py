@@ -7,12 +7,14 @@ from demiglace.errors import ConfigError, unknown
 from demiglace.tasks.base import Metric, RowTask, Task
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
 from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
 
 TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
+    "multi-label": MULTI_LABEL,
     "token-classification": TOKEN_CLASSIFICATION,
     "language-modelling": LANGUAGE_MODELLING,
 }

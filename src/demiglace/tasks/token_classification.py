@@ -182,8 +182,8 @@ TOKEN_CLASSIFICATION = TokenClassification(
     unit="word",
     metrics={
         "entity_f1": Metric(True, "entity F1", _f1),
-        "entity_precision": Metric(True, "precision", _precision),
-        "entity_recall": Metric(True, "recall", _recall),
+        "entity_precision": Metric(True, "precision of entities", _precision),
+        "entity_recall": Metric(True, "recall of entities", _recall),
         "word_accuracy": Metric(True, "accuracy of words", _word_accuracy),
     },
     default_metrics=("entity_f1", "entity_precision", "entity_recall"),

@@ -48,7 +48,7 @@ def read_files(config: DataConfig) -> Dataset:
     task = kind or infer_task([label for label in raws["train"].labels if label is not None])
     task.require_packages()
     if task.takes_lists:
-        raws = _as_lists(raws, task)
+        raws = as_lists(raws, task)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
@@ -63,7 +63,7 @@ def usual_columns(task: RowTask | None) -> dict[str, Sequence[str]]:
     return {} if task is None else {"usual_labels": task.label_columns, "usual_texts": task.text_columns}
 
 
-def _as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
+def as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
     """Return the rows with lists as labels, those that are text divided alike in all splits; print by what."""
     divided, separator = split_labels([label for rows in raws.values() for label in rows.labels], task.label_separators)
     if separator is not None:
@@ -113,10 +113,9 @@ def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRo
 
 
 def _check_classes(space: LabelSpace, file: str) -> None:
-    if space.task.has_classes and space.size < 2:
-        raise DataError(
-            f"{file}: all labels are {space.names[0]!r}; at least two classes are needed (--label-column?)."
-        )
+    if (space.task.has_classes or space.task.takes_lists) and len(space.names) < 2:
+        only = repr(space.names[0]) if space.names else "empty lists"
+        raise DataError(f"{file}: all labels are {only}; at least two classes are needed (--label-column?).")
 
 
 def as_split(rows: RawRows, space: LabelSpace) -> Split:
