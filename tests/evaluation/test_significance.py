@@ -19,7 +19,6 @@ from demiglace.evaluation.significance import (
 from demiglace.tasks.metrics import OF_CLASSES, OF_NUMBERS
 from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
 
-
 OF_ROWS = [*OF_CLASSES, *OF_NUMBERS]
 
 
