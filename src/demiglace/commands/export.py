@@ -130,7 +130,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
         reported = splits.get("test", splits["validation"])
         scored = set_of_split(reported, dataset.metrics, labels) if config.score_rows else None
     else:
-        checked = texts_of(config.data, config.location)
+        checked = texts_of(config.data, config.location, labels.task)
         scored = _labelled(config.data, labels, config) if config.score_rows else None
     scored = None if scored is None else sample_rows(scored, config.score_rows)
     return select_rows(checked, draw(len(checked), config.rows)), scored
@@ -218,7 +218,7 @@ def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
     if found is None or examples is None:
         return {}
     logits = outputs_of_rows(found.split, predict_with(artefact.open(), examples))
-    task = found.task or original.labels.task
+    task = (found.task or original.labels.task).with_names(found.classes.names)
     return {"metrics": compute(found.metrics, found.split.labels, logits, task, found.class_map)}
 
 
@@ -272,7 +272,7 @@ def _warn(parity: Parity, precision: str) -> None:
     if parity.label_agreement < _WARN_BELOW:
         say(
             f"warning: the {precision} model gives the same label as the original for only "
-            f"{parity.label_agreement:.1%} of {parity.rows} rows; evaluate it before you use it."
+            f"{parity.label_agreement:.1%} of {parity.count} {parity.units}; evaluate it before you use it."
         )
 
 
