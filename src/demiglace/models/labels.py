@@ -53,7 +53,8 @@ def task_of_config(config: PreTrainedConfig) -> RowTask:
 def _usual_task(config: PreTrainedConfig) -> RowTask:
     """Return the kind of a model whose config names none: by its class, if one kind alone has it, or by its labels."""
     architecture = str((config.architectures or [""])[0])
-    found = [t for t in row_tasks().values() if architecture.endswith(t.auto_class.removeprefix("AutoModel"))]
+    heads = {t: t.auto_class.removeprefix("AutoModel") for t in row_tasks().values()}  # "": an encoder without a head
+    found = [t for t, head in heads.items() if head and architecture.endswith(head)]
     return found[0] if len(found) == 1 else task_of_labels(label_names_of_config(config), config.problem_type)
 
 
