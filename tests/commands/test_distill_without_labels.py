@@ -118,7 +118,7 @@ def test_a_pair_of_texts_and_numbers_need_no_labels(tmp_path: Path, base: Path) 
     ("options", "message"),
     [
         ({"method": "none"}, "method none trains on labels alone, and the rows have none"),
-        ({"method": "annealing-kd", "epochs": 8}, "method annealing-kd trains on labels alone in phase 2 of 2"),
+        ({"method": "annealing-kd", "epochs": 8}, "phase 2 of method annealing-kd trains on labels alone"),
         ({"metric": "accuracy"}, "unknown metric of data.csv: 'accuracy'"),
         ({"label_column": "label"}, "has no column 'label' (--label-column)"),
     ],

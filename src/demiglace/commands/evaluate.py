@@ -21,11 +21,12 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
-from demiglace.data.tokenize import tokenize
+from demiglace.data.rows.units import outputs_of_rows, units_of
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths, check_longest, predict
-from demiglace.evaluation.scores import predictions_of
+from demiglace.evaluation.scores import by_unit, predictions_of
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact
@@ -42,6 +43,7 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.sentence_modules import longest_text
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
 from demiglace.runs.result import Result, ResultTable
@@ -87,6 +89,11 @@ def _evaluate(config: EvaluateConfig) -> Result:
     teacher_labels = labels if teacher is None else label_space_of(teacher.model)
     names = () if teacher is None else teacher_labels.names
     sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
+    if teacher is None and (unlabelled := [s.name for s in sets if not s.metrics]):
+        raise ConfigError(
+            f"{', '.join(unlabelled)}: there are no labels to score the model with; give --teacher for the agreement "
+            "with it, or pairs of texts with a column of similarity scores, or of 0 and 1."
+        )
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if exported is not None:
         inputs["artefact"] = fingerprint(exported.files)
@@ -109,11 +116,17 @@ def _evaluate(config: EvaluateConfig) -> Result:
                 found, teacher_logits[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: "
             )
     results = {
-        s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name), teacher_labels.task)
+        s.name: set_results(s, logits[s.name], s.task or labels.task, teacher_logits.get(s.name), teacher_labels.task)
         for s in sets
     }
     for found in sets:
-        _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
+        _save(
+            run.path / file_name(found.name),
+            found,
+            logits[found.name],
+            teacher_logits.get(found.name),
+            found.task or labels.task,
+        )
     run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
     return _result(run)
 
@@ -158,11 +171,12 @@ def _warn_of_order(
 
     label_names: of each counted class; class_names: the model's name of each output in `logits`.
     """
-    if not len(label_names) == len(class_names) == found.classes.size:
+    if not label_names or not len(label_names) == len(class_names) == found.classes.size:
         return
     own = class_names if found.class_map is None else [class_names[c] for c in np.argsort(found.class_map)]
+    labels, logits = by_unit(found.split.labels, logits, found.classes.task)
     predictions = predictions_of(logits, found.classes.task, found.class_map)
-    if warning := contradiction(found.split.labels, predictions, label_names, own):
+    if warning := contradiction(labels, predictions, label_names, own):
         say(f"warning: {note}{found.name}: {warning}")
 
 
@@ -239,7 +253,7 @@ def _teacher_logits(
 ) -> dict[str, np.ndarray]:
     """Return the teacher's logits by set, in the order of the model's classes."""
     logits = _read_or_predict(config, teacher, sets)
-    return logits if order.is_identity else {name: array[:, order.ids] for name, array in logits.items()}
+    return logits if order.is_identity else {name: array[..., order.ids] for name, array in logits.items()}
 
 
 def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
@@ -294,13 +308,14 @@ def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) ->
 
 def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:
     """Return logits float32 [N, C] by set, computed in fp32 so that results do not depend on the machine."""
-    loaded = _load(name, config.allow_pickle)
+    loaded, longest = _load(name, config.allow_pickle), longest_text(resolve_model(name), config.max_length)
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, loaded.tokenizer, config.max_length)
+        examples = _tokenize(found, loaded.tokenizer, longest)
         check_lengths(loaded.model, examples)
         described = note + found.name
-        logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+        outputs = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+        logits[found.name] = outputs_of_rows(found.split, outputs)
     return logits
 
 
@@ -313,10 +328,17 @@ def _predict_exported(
     say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, tokenizer, config.max_length)
+        examples = _tokenize(found, tokenizer, config.max_length)
         check_longest(shape.max_positions, examples.lengths)
-        logits[found.name] = predict_with(runner, examples)
+        logits[found.name] = outputs_of_rows(found.split, predict_with(runner, examples))
     return logits
+
+
+def _tokenize(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
+    examples = tokenize(units_of(found.split, found.classes.task), tokenizer, max_length)
+    if line := examples.lost_words_line(max_length):
+        say(f"{found.name}: {line}")
+    return examples
 
 
 def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
@@ -330,8 +352,9 @@ def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
 def _save(
     stem: Path, found: EvaluationSet, logits: np.ndarray, teacher_logits: np.ndarray | None, task: RowTask
 ) -> None:
-    predictions = predictions_of(logits, task, found.class_map)
-    arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
+    task = task.with_names(found.classes.names)
+    predictions = task.readable(predictions_of(logits, task, found.class_map))
+    arrays = {"": logits, ".labels": task.readable(found.split.labels), ".predictions": predictions}
     for ending, array in arrays.items():
         write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
     if teacher_logits is not None and task.has_classes:

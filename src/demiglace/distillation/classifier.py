@@ -11,6 +11,7 @@ from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace
+from demiglace.distillation.sentence_encoder import for_embeddings, for_teacher, load_student, with_teacher_outputs
 from demiglace.distillation.student import (
     check_compile,
     cut_of,
@@ -44,10 +45,13 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
+from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
+from demiglace.tasks.base import Task
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.datasets import read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
@@ -60,14 +64,18 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
+    config = for_teacher(config)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
     dataset = read_rows(config.source, config.location, config.teacher, distilled=True)
-    if not dataset.labelled:
+    if config.source.problem == SENTENCE_EMBEDDING.name:
+        method = for_embeddings(config.method, method)
+    elif not dataset.labelled:
         method = without_labels(config.method, method)
     check_training(config.training, dataset)
+    check_unit(config, method, dataset.labels.task)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
@@ -106,9 +114,10 @@ def distill_classifier(config: DistillConfig) -> Path:
         teacher.to(processes().device)
         if config.training.compile:
             compile_layers(teacher)
-        if dataset.labelled:
+        if isinstance(teacher, SentenceEncoder) or not dataset.labelled:
+            job = replace(job, material=with_teacher_outputs(material, teacher, precision))
+        else:
             _check_teacher(job, run, config, teacher, match)
-        job = replace(job, material=material.with_teacher(teacher, precision))
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
@@ -130,11 +139,24 @@ def check_generator_options(config: DistillConfig, method: Method) -> None:
         )
 
 
+def check_unit(config: DistillConfig, method: Method, task: Task) -> None:
+    """Raise `ConfigError` if a method needs logits of rows and the kind of problem has logits of words."""
+    if task.unit == "word" and any(w.term.needs_rows for w in method.terms):
+        raise ConfigError(
+            f"method {config.method} relates the logits of a row to its hidden states, and {task.name} has logits for "
+            "every word; take another method, such as rail-balanced or vanilla-kd."
+        )
+
+
 def _load_models(
     config: DistillConfig, labels: LabelSpace, match: Match
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    if isinstance(teacher, SentenceEncoder):
+        encoder = load_student(config, teacher, attention)
+        prepare_model(encoder, config.training)
+        return teacher, encoder, precision
     adopt_labels(teacher, labels.names, match, labels.task)
     student = load_classifier(
         config.student or config.teacher,

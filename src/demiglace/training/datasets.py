@@ -11,8 +11,8 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.named_task_table import TASKS
-from demiglace.data.rows.schema import Dataset
-from demiglace.data.rows.user_files import AGREEMENT
+from demiglace.data.rows.schema import AGREEMENT, Dataset
+from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.errors import DataError
 from demiglace.evaluation.predict import check_lengths, predict
@@ -59,8 +59,8 @@ class TaskData:
     examples: Mapping[str, TokenizedSplit]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
-    teacher_logits: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """By split, [N, C]: what the student is scored by where rows have no labels."""
+    teacher_outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Logits [N, C] of the teacher by split, where a student is validated by its agreement with them."""
 
     @property
     def task(self) -> RowTask:
@@ -70,8 +70,8 @@ class TaskData:
     @property
     def selection_metrics(self) -> Mapping[str, bool]:
         """Return the data set's metrics, and whether higher is better."""
-        known = self.task.metrics
-        return {name: known[name].higher_is_better if name in known else True for name in self.dataset.metrics}
+        metrics = self.task.metrics
+        return {name: name == AGREEMENT or metrics[name].higher_is_better for name in self.dataset.metrics}
 
     @property
     def manifest_fields(self) -> dict[str, Any]:
@@ -85,6 +85,7 @@ class TaskData:
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
+            **_words(self.examples),
         } | ({} if self.dataset.labelled else {"labelled": False})
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
@@ -99,28 +100,36 @@ class TaskData:
         set_decision_rule(model.config, task)
         return task.decision_rule()
 
-    def with_teacher(self, teacher: PreTrainedModel, precision: str) -> "TaskData":
-        """Return the data with the teacher's logits of all rows that the student is scored on, if none has a label."""
-        if self.dataset.labelled:
-            return self
-        scored = {name: rows for name, rows in self.examples.items() if name != "train"}
-        logits = {name: predict(teacher, rows, precision=precision) for name, rows in scored.items()}
-        return replace(self, teacher_logits=logits)
-
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Return the data set's metrics of a model on one split; without labels, its agreement with the teacher.
 
         A decision rule is fitted to the validation rows; other rows are decided by the rule in the model's config.
         """
-        examples = self.examples[split]
-        logits = predict(model, examples, precision=precision)
-        if not self.dataset.labelled:
-            return {AGREEMENT: agreement(logits, self.teacher_logits[split], self.task)}
-        if split == "validation":
-            task = self.task.fitted(examples.labels, logits)
+        logits = predict(model, self.examples[split], precision=precision)
+        if split == "validation" and self.dataset.labelled:
+            task = self.task.fitted(self.examples[split].labels, logits)
         else:
             task = self.task.with_decision_rule(decision_rule_of(model.config))
-        return compute(self.dataset.metrics, examples.labels, logits, task)
+        return self.scores(split, logits, task.with_names(self.dataset.labels.names))
+
+    def scores(self, split: str, logits: np.ndarray, task: RowTask) -> dict[str, float]:
+        """Return the metrics of a model's logits for a split, and its agreement with the teacher's, if these are here.
+
+        task: with the model's decision rule. Texts without labels have only the agreement.
+        """
+        rows = self.dataset.splits[split]
+        logits, labels = outputs_of_rows(rows, logits), self.examples[split].labels[:: len(logits) // len(rows)]
+        names = [name for name in self.dataset.metrics if name != AGREEMENT]
+        scores = compute(names, labels, logits, task) if names else {}
+        if split in self.teacher_outputs:
+            scores[AGREEMENT] = agreement(logits, outputs_of_rows(rows, self.teacher_outputs[split]), task)
+        return scores
+
+
+def _words(examples: Mapping[str, TokenizedSplit]) -> dict[str, Any]:
+    """Return by split how many words there are, and how many of them have no token; {} where rows have the labels."""
+    by_split = {name: {"total": rows.num_words, "lost": rows.lost_words} for name, rows in examples.items()}
+    return {} if any(rows.starts is None for rows in examples.values()) else {"words": by_split}
 
 
 def with_problem_of(source: DataConfig, model: str) -> DataConfig:
@@ -164,7 +173,8 @@ def tokenize_dataset(
 
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
-    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
+    units = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
+    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in units.items()}
     lines = list(dataset.splits["train"].lines)
     unlabelled = 0
     if source.unlabelled and dataset.labelled:
@@ -176,4 +186,7 @@ def tokenize_dataset(
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
+    for name, rows in examples.items():
+        if line := rows.lost_words_line(source.max_length):
+            say(f"{name}: {line}")
     return TaskData(dataset, examples, lines, unlabelled)
