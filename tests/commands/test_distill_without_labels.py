@@ -9,8 +9,10 @@ import torch
 from command_kit import QUICK, arguments, records, weights, write_csv, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-import demiglace
 from demiglace.cli import main
+from demiglace.commands.export import _rows as export_rows
+from demiglace.config.command_options import ExportConfig
+from demiglace.models.labels import label_space_of
 from demiglace.runs.directory import read_manifest
 
 OPTIONS: dict[str, Any] = {"layers": 2, "method": "rail-balanced", **QUICK}
@@ -92,8 +94,9 @@ def test_report_export_and_plan_of_text_without_labels(
     assert "reaches agreement with the teacher" in page
     assert main(arguments("plan", teacher=teacher, layers=2, unlabelled=texts["data"], flops=1e12, batch_size=8)) == 0
     assert "for training" in capsys.readouterr().out
-    exported = demiglace.export(str(student), output=tmp_path / "onnx", repeats=1)
-    assert all("label_agreement" in found for name, found in exported.metrics.items() if "ONNX" in name)
+    config = ExportConfig(str(student), tmp_path / "onnx")
+    checked, scored = export_rows(config, label_space_of(str(student)))
+    assert (len(checked), scored) == (12, None)  # compared with the model, and not scored
 
 
 def test_a_pair_of_texts_and_numbers_need_no_labels(tmp_path: Path, base: Path) -> None:

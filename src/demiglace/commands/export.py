@@ -128,8 +128,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
-        has_scores = config.score_rows and dataset.labelled
-        scored = set_of_split(reported, dataset.metrics, labels) if has_scores else None
+        scored = set_of_split(reported, dataset.metrics, labels) if config.score_rows else None
     else:
         checked = texts_of(config.data, config.location, labels.task)
         scored = _labelled(config.data, labels, config) if config.score_rows else None

@@ -17,8 +17,8 @@ def without_labels(name: str, method: Method) -> Method:
         if not any(w.weight for w in kept if w.phase in (None, phase)):
             what = f"phase {phase + 1} of method {name}" if len(method.phases) > 1 else f"method {name}"
             raise ConfigError(
-                f"{what} trains on labels alone, and the rows have none. Take a method with a teacher in every phase, such "
-                "as vanilla-kd or rail-balanced, or give rows with labels (--label-column names their column)."
+                f"{what} trains on labels alone, and the rows have none. Take a method with a teacher in every phase, "
+                "such as vanilla-kd or rail-balanced, or give rows with labels (--label-column names their column)."
             )
     left_out = [f"{w.term.name} (weight {w.weight:.3g})" for w in method.terms if w.term.needs_labels]
     if left_out:
