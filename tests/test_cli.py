@@ -365,8 +365,17 @@ def test_other_names_in_files_and_python_are_printed_as_the_options_names(tmp_pa
 def test_an_option_under_two_names_is_refused():
     with pytest.raises(ConfigError, match="lr and learning_rate are the same option"):
         build(DistillConfig, {"teacher": "t", "output": "o", "lr": 1, "learning_rate": 2})
-    with pytest.raises(ConfigError, match="--precision was given 'fp16'; expected one of auto, bf16, fp32"):
-        distill_config("--fp16")
+
+
+def test_names_of_training_arguments_are_accepted():
+    words = ["--fp16", "--gradient_checkpointing", "--max_steps", "70", "--lr_scheduler_type", "warmup_stable_decay"]
+    training = distill_config(*words).training
+    assert (training.precision, training.gradient_checkpointing) == ("fp16", True)
+    assert (training.max_steps, training.lr_scheduler) == (70, "wsd")
+    python = build(DistillConfig, {"teacher": "t", "output": "o", "lr_scheduler_type": "constant_with_warmup"})
+    assert python.training.lr_scheduler == "constant"
+    with pytest.raises(ConfigError, match="--lr-scheduler was given 'polynomial'; expected one of linear, cosine"):
+        distill_config("--lr_scheduler_type", "polynomial")
 
 
 def test_a_batch_size_for_one_device_is_multiplied(monkeypatch):

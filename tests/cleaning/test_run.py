@@ -46,6 +46,15 @@ def test_what_is_dropped_as_a_copy_says_what_stayed(tmp_path: Path) -> None:
     assert {row["first_source"] for row in rows} == {str(tmp_path / "x.jsonl")}
 
 
+def test_sources_are_named_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = cleaned(tmp_path, "exact-duplicates", [{"text": "alone"}, {"text": "alone"}], sources=["x.jsonl"])
+    tables = [*(run / "shards").iterdir(), *(run / "ledger").iterdir()]
+    rows = [row for table in tables for row in pq.read_table(table).to_pylist()]
+    assert len(rows) == 2 and {row["source"] for row in rows} == {"x.jsonl"}
+    assert str(tmp_path) not in (run / "cleaning.html").read_text("utf-8")
+
+
 def test_lines_have_a_value_and_a_bound(tmp_path: Path) -> None:
     rows = [{"text": f"menu\nstory {i}\n<b>", "url": "http://a.example/"} for i in range(6)]
     found = ledger(cleaned(tmp_path, "html-lines, boilerplate, unique-lines", [*rows, {"text": "story 0\nend"}]))

@@ -135,6 +135,24 @@ def test_seconds_are_operations_over_speed(shapes):
     assert estimate(teacher, student, LENGTHS, setup_of("pkd")) == replace(found, seconds=None)
 
 
+def test_gradient_checkpointing_costs_a_forward_pass_and_saves_memory(shapes):
+    plain = setup_of("pkd")
+    less = replace(plain, training=replace(plain.training, gradient_checkpointing=True))
+    found, reference = estimate(*shapes, LENGTHS, less), estimate(*shapes, LENGTHS, plain)
+    assert 3 * found.student_flops == 4 * reference.student_flops
+    assert found.memory.activations < 0.8 * reference.memory.activations
+
+
+def test_max_steps_count_the_last_epoch_by_its_share(shapes):
+    """8 steps an epoch; Annealing-KD has labels alone in its last quarter, here 10 of 26 steps."""
+    setup = replace(setup_of("annealing-kd", epochs=1), cache=False)
+    setup = replace(setup, training=replace(setup.training, max_steps=26))
+    found = estimate(*shapes, LENGTHS, setup, Speed(1e6, 1e5, update=0.5))
+    assert (found.steps, found.epochs, found.teacher_passes) == (8, 26 / 8, 3)
+    online = 3 * found.teacher_flops / 1e6
+    assert found.seconds.training == pytest.approx(26 * (found.student_flops / 8 / 1e5 + 0.5) + online)
+
+
 def test_without_distillation_no_teacher_is_asked(shapes):
     teacher, student = shapes
     for given in (teacher, None):

@@ -188,7 +188,7 @@ def test_a_lone_surrogate_in_json_is_bad_utf8(tmp_path: Path) -> None:
     [
         ([{"text": 5, "label": "a"}], "text is no text: 1"),
         ([{"text": None, "label": "a"}], "empty text: 1"),
-        ([{"text": "x", "label": [0, 1]}], r"label is \[0, 1\]; expected one text or number"),
+        ([{"text": "x", "label": [0, 1]}], r"label is \['0', '1'\]; for classification, one text or"),
     ],
 )
 def test_values_of_the_wrong_kind(tmp_path: Path, rows: list[dict[str, object]], says: str) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 import onnx
 from torch import nn
 
-from demiglace.data.rows.schema import LabelSpace, Split
+from demiglace.data.rows.schema import Split
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ModelError, RunError, UserError
 from demiglace.evaluation.predict import predict
@@ -204,12 +204,11 @@ def test_running_a_file_needs_no_pytorch(bert):
 
 def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, monkeypatch):
     model, _, path = bert
-    labels = LabelSpace(CLASSIFICATION, ("a", "b", "c"))
     monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: shutil.copy(path, file))
-    full = OnnxExporter().write(model, tiny_tokenizer(segments=True), labels, tmp_path)
+    full = OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path)
     assert (full.format, full.precision, full.settings) == ("onnx", "fp32", {"opset": exporter.OPSET})
     assert full.files == (tmp_path / "model.onnx",) and full.size == path.stat().st_size
-    small = OnnxExporter().write(model, tiny_tokenizer(segments=True), labels, tmp_path, "int8", full)
+    small = OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, "int8", full)
     assert (small.format, small.precision) == ("onnx", "int8") and small.size < full.size
     assert small.settings == {"opset": exporter.OPSET, "reduce_range": needs_reduced_range()}
 
@@ -218,12 +217,11 @@ def test_int8_alone_does_not_start_from_a_file_of_another_model(bert, tmp_path, 
     model, _, path = bert
     (tmp_path / "model.onnx").write_bytes(b"of another model")
     monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: Path(shutil.copy(path, file)))
-    labels = LabelSpace(CLASSIFICATION, ("a", "b", "c"))
-    OnnxExporter().write(model, tiny_tokenizer(segments=True), labels, tmp_path, "int8")
+    OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, "int8")
     assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
 
 
 def test_tasks_without_a_row_of_logits_for_each_text_are_refused():
-    assert OnnxExporter().unsupported(LabelSpace(REGRESSION)) is None
+    assert OnnxExporter().unsupported(REGRESSION) is None
     with pytest.raises(ModelError, match="a model for language-modelling cannot be exported to ONNX: the ONNX graph"):
-        OnnxExporter().require_support(SimpleNamespace(task=LANGUAGE_MODELLING))
+        OnnxExporter().require_support(LANGUAGE_MODELLING)

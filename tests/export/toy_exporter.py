@@ -14,16 +14,16 @@ class ToyExporter(Exporter):
     packages = ("numpy",)
     install = "toy-runtime"
 
-    def unsupported(self, labels):
-        return None if labels.task.name == "classification" else "its archive holds classes only."
+    def unsupported(self, task):
+        return None if task.name == "classification" else "its archive holds classes only."
 
-    def write(self, model, tokenizer, labels, directory, precision="fp32", full=None):
+    def write(self, model, tokenizer, task, directory, precision="fp32", full=None):
         weights = {name: array.numpy() for name, array in model.state_dict().items()}
         if precision == "int8":
             weights = {name: self._rounded(array) for name, array in weights.items()}
         file = directory / f"model.{precision}.npz"
         np.savez(file, **weights)
-        return Artefact(self.name, precision, str(file), (file,), {"labels": len(labels.names)})
+        return Artefact(self.name, precision, str(file), (file,), {"labels": model.config.num_labels})
 
     @staticmethod
     def _rounded(array):

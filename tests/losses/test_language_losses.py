@@ -134,6 +134,21 @@ def test_autocast_casts_products_but_not_sums() -> None:
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in student.trained)
 
 
+def test_small_gradients_survive_fp16() -> None:
+    """The loss is scaled after the forward pass, in which these gradients are computed."""
+    student = head(8, 0)
+    weights = torch.full((TOKENS,), 1e-9)
+    expected = torch.autograd.grad(
+        token_losses(student, None, losses_of(None), (1.0,), weights, CHUNK)[0], student.trained
+    )
+    half = Head(*(t.detach().float().requires_grad_() for t in student.trained))
+    with torch.autocast("cpu", torch.float16):
+        loss, _ = token_losses(half, None, losses_of(None), (1.0,), weights, CHUNK)
+    gradients = torch.autograd.grad(loss * 2.0**16, half.trained)
+    for found, exact in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(found / 2**16, exact.float(), rtol=0.02, atol=1e-11)
+
+
 class Casts(TorchDispatchMode):
     """Counts the tensors of one shape that are cast to bfloat16."""
 

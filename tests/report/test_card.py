@@ -116,6 +116,11 @@ def test_a_regressors_card_prints_its_number(tmp_path: Path) -> None:
     assert "print(float(logits[0][0]))" in text and "id2label" not in text and "the labels above" not in text
 
 
+def test_a_language_model_of_version_0_1_has_a_card(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "lm", "finetune", {"model": "org/base"}, 0.9, problem="language")
+    assert read(model_card(run, {})).data.pipeline_tag == "text-generation"
+
+
 def test_a_model_without_a_manifest_has_a_card_too(tmp_path: Path) -> None:
     text = model_card(tmp_path / "elsewhere", {})
     assert read(text).data.eval_results is None and "no manifest records how it was trained" in text

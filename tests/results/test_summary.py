@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from demiglace.evaluation.significance import PairedDifference, holm_correction,
 from demiglace.report.comparison.result_tables import result_tables
 from demiglace.report.comparison.table_files import long_csv, primary_csv, write_tables
 from demiglace.report.tables import Cell, Table
-from demiglace.report.text_tables import latex, markdown
+from demiglace.report.text_tables import latex, latex_of, markdown
 from demiglace.results.contrasts import Contrast
 from demiglace.results.summary import summarize
 
@@ -528,6 +530,8 @@ def test_sets_given_as_files_have_the_names_of_their_tasks(tmp_path: Path) -> No
         "longer.csv of sst2 (accuracy, 100 rows)",
         "longer.csv of rte (accuracy, 100 rows)",
     ]
+    labels = re.findall(r"label{(.*)}", latex_of([inside, replace(inside, title="Half, in-domain"), inside]))
+    assert labels == ["tab:half-in-domain", "tab:half-in-domain-2", "tab:half-in-domain-3"]
     assert r"\label{tab:half-in-domain}" in latex(inside) and r"\label{tab:half-out-of-domain}" in latex(outside)
 
 

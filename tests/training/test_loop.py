@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from demiglace.config.training import TrainConfig, check_patience
+from demiglace.config.training import TrainConfig, check_options
 from demiglace.errors import ConfigError, DivergedError, RunError
 from demiglace.training.accelerator import make_accelerator
 from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
@@ -247,4 +247,4 @@ def test_the_last_epoch_is_kept_without_a_selection(best: bool, tmp_path: Path) 
 
 def test_patience_needs_a_best_epoch() -> None:
     with pytest.raises(ConfigError, match="--patience 2 waits for a better epoch"):
-        check_patience(TrainConfig(patience=2, load_best_model_at_end=False))
+        check_options(TrainConfig(patience=2, load_best_model_at_end=False))

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
+from transformers import get_scheduler
 
-from demiglace.config.training import TrainConfig
+from demiglace.config.training import TrainConfig, check_options
 from demiglace.errors import ConfigError
 from demiglace.methods.registry import METHODS, build_method
-from demiglace.training.schedule import TrainingSchedule, check_phases, phase_ends
+from demiglace.training.schedule import TrainingSchedule, check_max_steps, check_phases, phase_ends
 
 
 def test_learning_rate_rises_and_falls() -> None:
@@ -30,6 +32,50 @@ def test_a_constant_learning_rate_stays_at_its_peak_after_the_warm_up() -> None:
     rise = pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert rates[:5] == rise and rates[50:55] == rise  # each phase has its warm-up
     assert set(rates[5:50] + rates[55:]) == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        ("linear", "linear", {}),
+        ("cosine", "cosine", {}),
+        ("constant", "constant_with_warmup", {}),
+        ("wsd", "warmup_stable_decay", {"num_decay_steps": 20, "decay_type": "1-sqrt"}),
+    ],
+)
+def test_after_the_warm_up_the_schedules_are_those_of_transformers(ours: str, theirs: str, options: dict) -> None:
+    config = TrainConfig(epochs=2, learning_rate=0.5, warmup_ratio=0.1, lr_scheduler=ours, decay_ratio=0.2)
+    table = TrainingSchedule.of(config, (1.0,), 50)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    reference = get_scheduler(theirs, optimizer, 10, 100, scheduler_specific_kwargs=options).lr_lambdas[0]
+    rates = [table.learning_rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
+    assert rates[10:] == pytest.approx([0.5 * reference(step) for step in range(10, 100)])
+
+
+def test_shares_of_warm_up_and_decay_above_all_steps_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--warmup-ratio 0.6 and --decay-ratio 0.5 are more than all steps"):
+        check_options(TrainConfig(lr_scheduler="wsd", warmup_ratio=0.6, decay_ratio=0.5))
+
+
+def test_the_learning_rate_falls_to_the_last_of_max_steps() -> None:
+    config = TrainConfig(epochs=1, max_steps=70, learning_rate=1.0, warmup_ratio=0.0)
+    table = TrainingSchedule.of(config, (1.0,), 20)
+    assert (table.steps, table.epochs, table.ends) == (70, 4, (4,))
+    assert table.learning_rate(0) == 1.0 and table.learning_rate(69) == pytest.approx(1 / 70)
+    assert table.progress(35).fraction == 0.5
+    two = TrainingSchedule.of(config, (0.5, 0.5), 20)
+    assert (two.ends, two.steps_of_phase(0), two.steps_of_phase(1)) == ((2, 4), 40, 30)
+    assert two.learning_rate(40) == 1.0 and two.learning_rate(69) == pytest.approx(1 / 30)
+
+
+def test_max_steps_that_end_a_phase_too_early_are_refused() -> None:
+    method = build_method("minilm", {})
+    message = r"With --max-steps 29, in epochs of 10 steps, .* Give --max-steps 40 or more"
+    with pytest.raises(ConfigError, match=message):
+        check_max_steps("minilm", method, TrainConfig(max_steps=29, batch_size=8), 73)
+    check_max_steps("minilm", method, TrainConfig(max_steps=31, batch_size=8), 73)
+    check_max_steps("minilm", method, TrainConfig(max_steps=11, batch_size=8), 73, least=1)
 
 
 def test_every_phase_has_its_own_rise_and_fall() -> None:

@@ -46,6 +46,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
     run = _open_run(config, rules, inputs)
     spec = CleaningSpec(
         str(run.path.absolute()),
+        tuple(sources),
         tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
         tuple(to_config(rules)),
         asdict(config.reading),

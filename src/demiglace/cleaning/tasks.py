@@ -38,7 +38,8 @@ class CleaningSpec:
     """Everything that the tasks of a run need; written to a file for them."""
 
     directory: str  # of the run
-    sources: tuple[str, ...]  # files and addresses
+    sources: tuple[str, ...]  # files and addresses as the user gave them: the names in shards, ledgers and the page
+    locations: tuple[str, ...]  # the same as absolute paths, which tasks read
     rules: tuple[dict[str, Any], ...]  # as in a file of rules, with all thresholds
     read: dict[str, Any]  # options for reading
     keep_damaged: bool  # keep the documents before the damage of a damaged file
@@ -72,7 +73,7 @@ class Segment:
 def read_spec(directory: str) -> CleaningSpec:
     """Read the spec of the run in a directory."""
     content: dict[str, Any] = json.loads((Path(directory) / "work" / "plan.json").read_text("utf-8"))
-    content |= {name: tuple(content[name]) for name in ("sources", "rules")}
+    content |= {name: tuple(content[name]) for name in ("sources", "locations", "rules")}
     return CleaningSpec(**content)
 
 
@@ -133,7 +134,7 @@ def groups(spec: CleaningSpec) -> list[range]:
     """
     result: list[range] = []
     size = 0
-    for source, name in enumerate(spec.sources):
+    for source, name in enumerate(spec.locations):
         source_size = PART if "://" in name else Path(name).stat().st_size  # a remote file counts as large
         if result and size + source_size <= PART:
             result[-1], size = range(result[-1].start, source + 1), size + source_size
@@ -197,7 +198,7 @@ def _parts(spec: CleaningSpec, sources: range, skipped: Ledger) -> Iterator[Part
 
 def _documents_of(spec: CleaningSpec, source: int) -> Iterator[Document | SkippedDocument]:
     try:
-        yield from read_documents(spec.sources[source], ReadConfig(**spec.read))
+        yield from read_documents(spec.locations[source], ReadConfig(**spec.read))
     except DamagedFileError as error:
         if not spec.keep_damaged:
             raise UserError(f"{error} Give --keep-damaged to use the documents before the damage.") from error

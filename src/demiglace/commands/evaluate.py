@@ -260,7 +260,8 @@ def _match_teacher(config: EvaluateConfig, labels: LabelSpace, teacher: str) -> 
     """
     space = label_space_of(teacher)
     names = space.names
-    match = match_all(labels.names, names, _maps(config, labels, names)[1]) if space.task is labels.task else None
+    same_kind = space.task.name == labels.task.name
+    match = match_all(labels.names, names, _maps(config, labels, names)[1]) if same_kind else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
             f"--teacher {teacher} has other labels than the model: {describe(names)} there, {describe(labels.names)} "

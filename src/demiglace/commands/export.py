@@ -71,7 +71,7 @@ def export(config: ExportConfig) -> Result:
     exporter.require_packages()
     path = resolve_model(config.model)
     labels = label_space_of(path)
-    exporter.require_support(labels)
+    exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)
     rows, scored = _rows(config, labels)
     examples = tokenize(rows, tokenizer, config.max_length)
@@ -197,7 +197,7 @@ def _write(
 ) -> tuple[Artefact, Parity]:
     """Write the model in one precision and compare it with the original."""
     say(f"writing {exporter.title} {precision} …")
-    artefact = exporter.write(original.model, original.tokenizer, original.labels, directory, precision, full)
+    artefact = exporter.write(original.model, original.tokenizer, original.labels.task, directory, precision, full)
     return artefact, _parity(original, artefact)
 
 

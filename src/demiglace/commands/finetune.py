@@ -8,7 +8,7 @@ from demiglace.models.loading import check_tokenizer, fingerprint_model, load_cl
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result, training_result
 from demiglace.training.datasets import read_rows, tokenize_dataset
-from demiglace.training.optimizer import freeze
+from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
 
@@ -40,7 +40,7 @@ def finetune(config: FinetuneConfig) -> Result:
         allow_pickle=config.allow_pickle,
         seed=config.training.seed,
     )
-    freeze(model, config.training.freeze)
+    prepare_model(model, config.training)
     check_tokenizer(model, tokenizer)
     material = tokenize_dataset(dataset, config.source, tokenizer, [model])
     method = build_method("none", {})

@@ -23,7 +23,7 @@ from demiglace.training.lm_datasets import (
     make_blocks,
     masking_of,
 )
-from demiglace.training.optimizer import freeze
+from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 
 
@@ -48,7 +48,7 @@ def pretrain(config: PretrainConfig) -> Result:
     if run is None:
         return training_result(config.output)
     model, precision = _model(config, tokenizer)
-    freeze(model, config.training.freeze)
+    prepare_model(model, config.training)
     check_ids(model, tokenizer)
     size = block_size(config.text.block_size, [ModelShape.of(model)])
     masking = masking_of(model.config, tokenizer, config.mlm_probability, config.training.seed)

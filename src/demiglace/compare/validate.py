@@ -11,7 +11,7 @@ from demiglace.compare.search_space import Range
 from demiglace.config.command_options import DistillConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build
-from demiglace.config.training import check_patience
+from demiglace.config.training import check_options
 from demiglace.data.rows.evaluation_sets import check_split
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.sources import files_in, files_of, missing
@@ -33,7 +33,7 @@ def validate_jobs(graph: JobGraph) -> None:
         config = config_of(job, graph.home)
         try:
             if isinstance(config, DistillConfig | FinetuneConfig):
-                check_patience(config.training)
+                check_options(config.training)
             if isinstance(config, DistillConfig):
                 _check_epochs(config, job)
             if isinstance(config, TruncateConfig):
@@ -45,7 +45,12 @@ def validate_jobs(graph: JobGraph) -> None:
 
 
 def _check_epochs(config: DistillConfig, job: Job) -> None:
-    """Raise `ConfigError` if the epochs, or some that a search may choose, are too few for the method's phases."""
+    """Raise `ConfigError` if the epochs, or some that a search may choose, are too few for the method's phases.
+
+    With --max-steps their number depends on the rows, and the run checks it.
+    """
+    if config.training.max_steps is not None:
+        return
     method = build_method(config.method, config.method_options)
     choices = job.ranges.get("epochs", (config.training.epochs,))
     for epochs in (int(choices.low),) if isinstance(choices, Range) else choices:

@@ -46,7 +46,9 @@ ALIASES = RENAMED | {
 """Every other name -> the option's name."""
 SWITCHES = ("bf16", "fp16")
 """Aliases that need no value on a command line."""
-TRANSLATED = (*SWITCHES, "per_device_train_batch_size")
+SCHEDULERS = {"warmup_stable_decay": "wsd", "constant_with_warmup": "constant"}
+"""transformers' names of --lr-scheduler -> demiglace's."""
+TRANSLATED = (*SWITCHES, "per_device_train_batch_size", "lr_scheduler_type")
 """Aliases whose values are not those of the option."""
 _OF_METHODS = "is an option of a method: --method-options.{name} VALUE; see `demiglace methods METHOD`"
 _TORCHRUN = "is given by the launcher: torchrun --nproc-per-node N -m demiglace COMMAND …"
@@ -56,7 +58,6 @@ HINTS = {
     "gradient_accumulation_steps": "follows from --batch-size (rows of a step, over all processes) and --batch-tokens "
     "(largest forward pass): a larger batch is split and its gradients are accumulated",
     "per_device_eval_batch_size": "is chosen by --batch-tokens (largest forward pass)",
-    "gradient_checkpointing": "is not supported; --batch-tokens bounds the memory of a forward pass",
     "push_to_hub": "is not supported; upload the run's model/ with `hf upload`",
 }
 """Options that users of other libraries look for -> what demiglace has instead."""
@@ -98,6 +99,8 @@ def _translate(alias: str, value: Any, values: Mapping[str, Any]) -> Any:
         return alias if str(value).lower() == "true" else "fp32"
     if alias == "per_device_train_batch_size" and str(value).isdecimal():
         return int(value) * int(values.get("devices") or os.environ.get("WORLD_SIZE") or 1)
+    if alias == "lr_scheduler_type":
+        return SCHEDULERS.get(str(value), value)
     return value
 
 

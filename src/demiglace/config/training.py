@@ -14,6 +14,12 @@ class TrainConfig:
     SECTION: ClassVar[str] = "training"
 
     epochs: int = option("epochs over the training data", 3, at_least=1, common=True)
+    max_steps: int | None = option(
+        "optimizer steps of the run, instead of --epochs; the last epoch ends early, the learning rate falls to the "
+        "last step",
+        None,
+        at_least=1,
+    )
     learning_rate: float = option("peak learning rate of AdamW", 1e-4, above=0, common=True)
     batch_size: int = option("examples of an optimizer step, over all processes", 32, at_least=1, common=True)
     batch_tokens: int = option(
@@ -25,9 +31,12 @@ class TrainConfig:
     warmup_ratio: float = option(
         "share of the steps in which the learning rate rises from 0", 0.06, at_least=0, below=1
     )
-    lr_scheduler: Literal["linear", "constant"] = option(
-        "learning rate after the warm-up: linear falls to 0, constant stays at the peak", "linear"
+    lr_scheduler: Literal["linear", "cosine", "constant", "wsd"] = option(
+        "learning rate after the warm-up: linear and cosine fall to 0, constant stays at the peak, wsd (warm-up, "
+        "stable, decay) stays at the peak and falls to 0 at the end",
+        "linear",
     )
+    decay_ratio: float = option("wsd: share of the steps in which the learning rate falls to 0", 0.1, above=0, below=1)
     weight_decay: float = option("AdamW's weight decay (not on biases and norms)", 0.01, at_least=0)
     adam_epsilon: float = option("AdamW's ε, added to the root of the second moment", 1e-8, above=0)
     max_grad_norm: float = option("largest gradient norm; larger gradients are scaled down to it", 1.0, above=0)
@@ -40,13 +49,20 @@ class TrainConfig:
     seed: int = option(
         "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
     )
-    precision: Literal["auto", "bf16", "fp32"] = option(
-        "number format of the forward pass; auto: bf16 autocast where the hardware has it, else fp32",
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "number format of the forward pass; auto: bf16 autocast where the hardware has it, else fp32; fp16: autocast "
+        "with loss scaling, for GPUs without bf16",
         "auto",
         section="hardware",
     )
     attention: Literal["auto", "eager", "sdpa"] = option(
         "attention kernel; auto: the faster one on this machine", "auto", section="hardware"
+    )
+    gradient_checkpointing: bool = option(
+        "compute activations of each layer again in the backward pass instead of keeping them: less memory, about a "
+        "third more time",
+        False,
+        section="hardware",
     )
     sharding: Literal["none", "full"] = option(
         "under torchrun: none (each process holds the model) or full (FSDP: weights, gradients and moments are split)",
@@ -88,8 +104,18 @@ class TrainConfig:
     )
 
 
-def check_patience(config: TrainConfig) -> None:
-    """Raise `ConfigError` for early stopping of a run that keeps its last epoch."""
+def check_options(config: TrainConfig) -> None:
+    """Raise `ConfigError` for options that contradict each other."""
+    if config.lr_scheduler == "wsd" and config.warmup_ratio + config.decay_ratio > 1:
+        raise ConfigError(
+            f"--warmup-ratio {config.warmup_ratio:g} and --decay-ratio {config.decay_ratio:g} are more than all steps; "
+            "give shares whose sum is at most 1."
+        )
+    if config.sharding != "none" and config.precision == "fp16":
+        raise ConfigError(
+            f"--sharding {config.sharding} was given with --precision fp16, whose loss scaling needs the gradients of "
+            "all processes; give --precision bf16 or fp32, or --sharding none."
+        )
     if config.patience is not None and not config.load_best_model_at_end:
         raise ConfigError(
             f"--patience {config.patience} waits for a better epoch, and --load-best-model-at-end false keeps the last "

@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from demiglace.costs.estimate import Estimate, Speed
+from demiglace.costs.estimate import CostInputs, Estimate, Speed
 from demiglace.costs.flops import Memory
 from demiglace.costs.run_spec import RunSpec
 from demiglace.models.shape import ModelShape
@@ -26,9 +26,9 @@ def describe(estimate: Estimate, spec: RunSpec, speed: Speed | None, signals: Pa
         "teacher": "not used" if estimate.teacher is None else _model(estimate.teacher),
         "student": _model(estimate.student) + _share(estimate),
         "blocks" if spec.is_language else "rows": _rows(estimate, spec),
-        "steps": f"{estimate.steps:,} per epoch, {estimate.epochs} epochs",
+        "steps": f"{estimate.steps:,} per epoch, {estimate.epochs:.3g} epochs",
         "teacher FLOPs": _teacher_flops(estimate),
-        "student FLOPs": _student_flops(estimate),
+        "student FLOPs": _student_flops(estimate, spec.inputs),
         "cache": _cache(estimate, signals, "block" if spec.is_language else "row"),
         "memory": _memory(estimate.memory),
         "speed": _speed_line(spec, speed),
@@ -61,18 +61,22 @@ def _share(estimate: Estimate) -> str:
 def _teacher_flops(estimate: Estimate) -> str:
     if estimate.teacher is None:
         return "none"
-    times = "once" if estimate.cache_bytes else f"per epoch, in {estimate.teacher_passes} epochs"
-    more = (
-        f"; generator and perturbed text {estimate.perturbed_flops:.3g} per epoch, {estimate.perturbed_passes} epochs"
-    )
+    times = "once" if estimate.cache_bytes else f"per epoch, in {estimate.teacher_passes:.3g} epochs"
+    epochs = f"{estimate.perturbed_passes:.3g} epochs"
+    more = f"; generator and perturbed text {estimate.perturbed_flops:.3g} per epoch, {epochs}"
     return f"{estimate.teacher_flops:.3g} {times}" + (more if estimate.perturbed_passes else "")
 
 
-def _student_flops(estimate: Estimate) -> str:
+def _student_flops(estimate: Estimate, inputs: CostInputs) -> str:
     more = (
-        f"; the same again on perturbed text in {estimate.perturbed_passes} epochs" if estimate.perturbed_passes else ""
+        f"; the same again on perturbed text in {estimate.perturbed_passes:.3g} epochs"
+        if estimate.perturbed_passes
+        else ""
     )
-    return f"{estimate.student_flops:.3g} per epoch, the backward pass twice the forward pass{more}"
+    backward = "the backward pass twice" + (
+        " and the recomputed layers once" if inputs.training.gradient_checkpointing else ""
+    )
+    return f"{estimate.student_flops:.3g} per epoch, {backward} the forward pass{more}"
 
 
 def _cache(estimate: Estimate, signals: Path, row: str) -> str:

@@ -30,7 +30,7 @@ from demiglace.signals.hidden_state_cache import CacheKey
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import CacheSpec
 from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig
-from demiglace.training.schedule import phase_ends
+from demiglace.training.schedule import TrainingSchedule, epochs_of
 
 # Numbers that a generator step keeps per vocabulary token at each sampled position: logits, noise, the soft sample, the
 # hard sample, their sum and their difference.
@@ -59,9 +59,15 @@ class CostInputs:
     pass_tokens: int = 2048  # padded tokens of a forward pass without gradients
     devices: int = 1  # processes that share every step
     generator: ModelShape | None = None  # model that perturbs the text, if the method does; None: a copy of the teacher
+    by_word: bool = False  # words have logits; a token is counted as a word, so that the cache is not underestimated
     predicted: float = 1.0  # language models: share of the tokens that are predicted
     sparse_logits: SparseLogitConfig | None = None  # language models: which of the teacher's logits are cached
     chunk: int = 1  # language models: tokens whose logits are in memory at once
+
+    @property
+    def student_passes(self) -> int:
+        """Return the cost of the student's forward and backward pass, in forward passes."""
+        return 1 + BACKWARD + self.training.gradient_checkpointing
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> list[SignalRequest]:
         """Return the signals that each phase needs from the teacher."""
@@ -76,18 +82,17 @@ class CostInputs:
         request = self.request(student, teacher)
         return self.cache and request.is_cacheable and not request.is_empty
 
-    def epochs_of(self, phases: Iterable[bool]) -> int:
-        """Count the epochs of the phases that are selected by `phases`."""
-        ends = phase_ends(self.training.epochs, self.method.phases)
-        begins = (0, *ends[:-1])
-        return sum(end - begin for begin, end, counts in zip(begins, ends, phases, strict=True) if counts)
+    def epochs_of(self, phases: Iterable[bool], epoch_steps: int) -> float:
+        """Count the epochs of the phases that `phases` selects; one that --max-steps ends early counts by its share."""
+        schedule = TrainingSchedule.of(self.training, self.method.phases, epoch_steps)
+        steps = sum(schedule.steps_of_phase(i) for i, counts in enumerate(phases) if counts)
+        return steps / epoch_steps if steps % epoch_steps else steps // epoch_steps
 
-    @property
-    def perturbed_epochs(self) -> int:
+    def perturbed_epochs(self, epoch_steps: int) -> float:
         """Count the epochs with perturbed text: those of the phases with a term on it."""
         method = self.method
         each = (zip(method.terms, method.active(phase), strict=True) for phase in range(len(method.phases)))
-        return self.epochs_of(any(on and w.input == "perturbed" for w, on in terms) for terms in each)
+        return self.epochs_of((any(on and w.input == "perturbed" for w, on in terms) for terms in each), epoch_steps)
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,12 @@ class Estimate:
     tokens: int  # of the training rows, without padding
     padded_tokens: int  # computed per epoch
     steps: int  # per epoch
-    epochs: int
+    epochs: float  # with --max-steps the last one counts by its share
     teacher_flops: int  # of one forward pass over the training rows
-    teacher_passes: int  # number of these passes: 1 with a cache, otherwise one per epoch that uses the teacher
+    teacher_passes: float  # number of these passes: 1 with a cache, otherwise one per epoch that uses the teacher
     student_flops: int  # per epoch on unperturbed text, forward and backward
     perturbed_flops: int  # per epoch with perturbed text, besides student_flops: generator, its steps, and teacher
-    perturbed_passes: int  # number of epochs with perturbed text
+    perturbed_passes: float  # number of epochs with perturbed text
     validation_flops: int  # of all validation, and of the test rows
     cache_bytes: int  # on disk
     memory: Memory
@@ -145,9 +150,10 @@ def estimate(
     """Estimate the cost of a run.
 
     FLOPs: F(T) of `models.shape.forward_flops` for every row of every batch as the training loop makes it, padding
-    included. The teacher costs F per row, the student 3 F per row and epoch, since a backward pass costs two forward
-    passes. Perturbed text costs the same again in each of its epochs, and is never cached; the generator's passes are
-    added. An online teacher of a language model computes its logits in the loss, so they count as student FLOPs.
+    included. The teacher costs F per row. The student costs 3 F per row and epoch, since a backward pass costs two
+    forward passes, and 4 F with gradient checkpointing. Perturbed text costs the same again in each of its epochs, and
+    is never cached; the generator's passes are added. An online teacher of a language model computes its logits in the
+    loss, so they count as student FLOPs.
     Seconds: (teacher's + student's FLOPs) / (speed · devices) + updates. Every process validates all rows.
 
     Args:
@@ -163,10 +169,10 @@ def estimate(
     rows, training = lengths["train"], inputs.training
     steps, passes = epoch_passes(rows, training)
     cached = teacher is not None and inputs.cached(student, teacher)
-    times = 0 if teacher is None else 1 if cached else _online_epochs(inputs, student, teacher)
-    perturbed = 0 if teacher is None else inputs.perturbed_epochs
+    times = 0 if teacher is None else 1 if cached else _online_epochs(inputs, student, teacher, steps)
+    perturbed = 0 if teacher is None else inputs.perturbed_epochs(steps)
     used_teacher = teacher if times or perturbed else None
-    student_flops = (1 + BACKWARD) * padded_flops(student, passes, inputs.predicted)
+    student_flops = inputs.student_passes * padded_flops(student, passes, inputs.predicted)
     teacher_flops = 0
     if used_teacher is not None:
         student_flops += teacher_head_flops(inputs, student, used_teacher, passes)
@@ -186,13 +192,13 @@ def estimate(
         tokens=int(rows.sum()),
         padded_tokens=padded_tokens(passes),
         steps=steps,
-        epochs=training.epochs,
+        epochs=inputs.epochs_of([True] * len(inputs.method.phases), steps),
         teacher_flops=teacher_flops,
         teacher_passes=times,
         student_flops=student_flops,
         perturbed_flops=perturbed_flops,
         perturbed_passes=perturbed,
-        validation_flops=_validation_flops(inputs, student, lengths),
+        validation_flops=_validation_flops(inputs, student, lengths, epochs_of(training, steps)),
         cache_bytes=_cache_key(inputs, student, used_teacher, rows).bytes if cached and used_teacher else 0,
         memory=memory,
         seconds=None,
@@ -251,9 +257,9 @@ def _seconds(result: Estimate, speed: Speed, devices: int) -> Seconds:
     )
 
 
-def _online_epochs(inputs: CostInputs, student: ModelShape, teacher: ModelShape) -> int:
+def _online_epochs(inputs: CostInputs, student: ModelShape, teacher: ModelShape, epoch_steps: int) -> float:
     """Count the epochs in which an uncached teacher runs on unperturbed text."""
-    return inputs.epochs_of(not request.is_empty for request in inputs.requests(student, teacher))
+    return inputs.epochs_of((not request.is_empty for request in inputs.requests(student, teacher)), epoch_steps)
 
 
 def _perturbed_flops(inputs: CostInputs, student: ModelShape, teacher: ModelShape, passes: Passes) -> int:
@@ -308,6 +314,7 @@ def _cache_key(inputs: CostInputs, student: ModelShape, teacher: ModelShape, len
         tokens="",
         rows=len(lengths),
         outputs=teacher.num_labels,
+        words=int(lengths.max()) if inputs.by_word else None,
         layers=teacher.num_layers,
         width=teacher.hidden_size,
         poolings=poolings,
@@ -334,7 +341,10 @@ def _activations(inputs: CostInputs, student: ModelShape, lengths: np.ndarray, t
     for rows, tokens in epoch_passes(lengths, share)[1]:
 
         def activations_of(shape: ModelShape, rows: int, tokens: int = tokens) -> int:
-            return activation_bytes(shape, rows, tokens, inputs.precision, inputs.attention)
+            checkpointing = inputs.training.gradient_checkpointing and shape is student
+            return activation_bytes(
+                shape, rows, tokens, inputs.precision, inputs.attention, checkpointing=checkpointing
+            )
 
         peak = max(peak, activations_of(student, rows if options is None else 2 * rows))
         if isinstance(options, AdversarialMasking) and options.train_generator and teacher is not None:
@@ -346,9 +356,9 @@ def _activations(inputs: CostInputs, student: ModelShape, lengths: np.ndarray, t
     return peak + head_bytes(student, inputs.chunk)
 
 
-def _validation_flops(inputs: CostInputs, student: ModelShape, lengths: Mapping[str, np.ndarray]) -> int:
+def _validation_flops(inputs: CostInputs, student: ModelShape, lengths: Mapping[str, np.ndarray], epochs: int) -> int:
     """Count the FLOPs of validation after every epoch and of the best epoch, and of the test rows."""
-    times = {"validation": inputs.training.epochs + 1, "test": 1}
+    times = {"validation": epochs + 1, "test": 1}
     return sum(
         count * padded_flops(student, _without_gradients(lengths[name], inputs), inputs.predicted)
         for name, count in times.items()

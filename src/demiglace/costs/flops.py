@@ -9,7 +9,7 @@ import numpy as np
 from demiglace.models.shape import ModelShape, forward_flops
 
 BACKWARD = 2  # backward cost over forward cost: a product for the gradient of each weight and one for that of its input
-_FP32, _BF16 = 4, 2
+_FP32, _HALF = 4, 2
 
 Passes = Mapping[tuple[int, int], int]  # forward passes: (rows, tokens per row) -> number
 
@@ -35,26 +35,30 @@ def padded_flops(shape: ModelShape, passes: Passes, predicted: float = 1.0) -> i
     return sum(rows * forward_flops(shape, tokens, predicted) * count for (rows, tokens), count in passes.items())
 
 
-def activation_bytes(shape: ModelShape, rows: int, tokens: int, precision: str, attention: str) -> int:
+def activation_bytes(
+    shape: ModelShape, rows: int, tokens: int, precision: str, attention: str, *, checkpointing: bool = False
+) -> int:
     """Return the bytes that a forward pass of `rows` × `tokens` keeps for its backward pass, without dropout.
 
     For each token, a layer of width d with P_l weights keeps the inputs of its linear maps, queries, keys, values, and
     input and output of the activation function: 4 d + P_l / d numbers (16 d for BERT, whose P_l is 12 d²). With `eager`
-    attention of a heads it also keeps the attention map, a · T numbers. In bf16 autocast these take 2 bytes each, the
-    inputs of the two norms stay in fp32 (8 d bytes more), and there is one bf16 copy of all weights (cf. Korthikanti et
-    al. 2022, arXiv 2205.05198, section 4.1, who also count dropout masks). For BERT-like models this is accurate to
-    within a tenth. Models whose activation functions and attention consist of several simple operations (GPT-2, Llama,
-    DeBERTa) keep up to twice as much.
+    attention of a heads it also keeps the attention map, a · T numbers. In bf16 or fp16 autocast these take 2 bytes
+    each, the inputs of the two norms stay in fp32 (8 d bytes more), and there is one 16-bit copy of all weights (cf.
+    Korthikanti et al. 2022, arXiv 2205.05198, section 4.1, who also count dropout masks). For BERT-like models this is
+    accurate to within a tenth. Models whose activation functions and attention consist of several simple operations
+    (GPT-2, Llama, DeBERTa) keep up to twice as much. With gradient checkpointing, the inputs of all layers are kept, in
+    fp32, and these numbers of one layer at a time (Chen et al. 2016, arXiv 1604.06174).
     """
     in_layer = (shape.parameters - shape.embedding_parameters - shape.head_parameters) / shape.num_layers
     scores = shape.num_heads * tokens if attention == "eager" else 0
     numbers = 4 * shape.hidden_size + in_layer / shape.hidden_size + scores
-    if precision == "bf16":
-        each = _BF16 * numbers + 8 * shape.hidden_size
-        copies = _BF16 * (shape.parameters - shape.embedding_parameters)
+    if precision in ("bf16", "fp16"):
+        each = _HALF * numbers + 8 * shape.hidden_size
+        copies = _HALF * (shape.parameters - shape.embedding_parameters)
     else:
         each, copies = _FP32 * numbers, 0
-    return int(rows * tokens * shape.num_layers * each) + copies
+    kept = each + _FP32 * shape.num_layers * shape.hidden_size if checkpointing else shape.num_layers * each
+    return int(rows * tokens * kept) + copies
 
 
 def head_bytes(shape: ModelShape, chunk: int) -> int:

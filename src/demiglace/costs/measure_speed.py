@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from demiglace.console import say
 from demiglace.costs.describe import free_memory, size
 from demiglace.costs.estimate import Speed, teacher_head_flops
-from demiglace.costs.flops import BACKWARD, Passes, forward_passes, padded_flops
+from demiglace.costs.flops import Passes, forward_passes, padded_flops
 from demiglace.costs.run_spec import RunSpec
 from demiglace.data.batching import Batch, collate, epoch_steps, sorted_batches, split_by_tokens
 from demiglace.data.text.blocks import Blocks, Masking, all_blocks
@@ -28,6 +28,7 @@ from demiglace.signals.request import SignalRequest, Signals, SparseLogits
 from demiglace.tasks.base import RowTask
 from demiglace.training.objective import Objective, PerturbedBatch
 from demiglace.training.optimizer import make_optimizer
+from demiglace.training.prepare import prepare_model
 
 T = TypeVar("T")
 _FORWARD_SHARE = 0.3  # of the seconds, for forward passes without gradients
@@ -68,7 +69,12 @@ def _random_batches(spec: RunSpec) -> TokenizedSplit | Blocks:
     ids = generator.integers(0, spec.student.vocab_size, offsets[-1]).astype(np.int32)
     task = spec.rows.task
     assert isinstance(task, RowTask)
-    labels = np.zeros(len(lengths), task.label_dtype)
+    if task.unit == "word":  # every token is a word
+        places = np.arange(lengths.max(), dtype=np.int32)
+        starts = np.where(places < lengths[:, None], places, np.int32(-1))
+        labels = np.zeros(starts.shape, task.label_dtype)
+        return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False, starts=starts)
+    labels = task.encode([None] * len(lengths), spec.rows.label_names)
     return TokenizedSplit(ids, offsets, None, labels, pad_id=0, pad_left=False)
 
 
@@ -103,18 +109,19 @@ def _training_speed(
 ) -> tuple[float, float]:
     """Return the FLOP/s of forward and backward passes, and the seconds of an update."""
     inputs, (teacher_shape, shape) = spec.inputs, spec.shapes
+    prepare_model(student, inputs.training)
     objective = Objective(student, inputs.method, teacher_shape or shape, spec.rows.task, inputs.precision)
     optimizer = make_optimizer(objective.to(student.device).train(), inputs.training)
     signal_source = _FakeTeacher(spec, teacher)
     passes, updates, flops = _Stopwatch(student.device), _Stopwatch(student.device), []
     for step, parts in enumerate(_until(seconds, _steps(spec, examples))):
-        rows = float(sum(map(len, parts)))
+        rows, units = float(sum(map(len, parts))), float(sum(examples.units[part].sum() for part in parts))
         progress = TrainingProgress(seed=0, epoch=0, step=step, phase=step % len(inputs.method.phases))
         for part in parts:
             batch = collate(examples, part, student.device)
             signals, perturbed = signal_source.fetch(batch, progress.phase)
             with passes:
-                objective(batch, signals, progress, rows, rows, perturbed)[0].backward()
+                objective(batch, signals, progress, rows, units, perturbed, units)[0].backward()
             flops.append(signal_source.flops(forward_passes(examples.lengths, [part])))
         with updates:
             torch.nn.utils.clip_grad_norm_(objective.parameters(), inputs.training.max_grad_norm)
@@ -139,7 +146,7 @@ class _FakeTeacher:
     def flops(self, passes: Passes) -> int:
         """Count the FLOPs of the student's forward and backward passes, and of the teacher's logits in the loss."""
         teacher, shape = self._spec.shapes
-        flops = (1 + BACKWARD) * self.texts * padded_flops(shape, passes, self._spec.inputs.predicted)
+        flops = self._spec.inputs.student_passes * self.texts * padded_flops(shape, passes, self._spec.inputs.predicted)
         return flops + (teacher_head_flops(self._spec.inputs, shape, teacher, passes) if teacher else 0)
 
     def fetch(self, batch: Batch, phase: int) -> tuple[Signals, PerturbedBatch | None]:

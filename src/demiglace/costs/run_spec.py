@@ -24,7 +24,7 @@ from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenize import tokenize
-from demiglace.distillation.classifier import check_sharding
+from demiglace.distillation.classifier import check_generator_options
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.distillation.student import check_student_choice
 from demiglace.distillation.teacher_signals import sparse_target_config
@@ -52,7 +52,7 @@ from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.training.datasets import read_rows
 from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
 from demiglace.training.run import resolve_precision_and_attention
-from demiglace.training.schedule import check_phases
+from demiglace.training.schedule import check_max_steps, check_phases
 
 _MAX_TOKENIZED = 20_000  # rows of a split that are tokenized; the lengths of a larger split are sampled from these
 
@@ -125,8 +125,10 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
-    check_sharding(config, inputs.method)
-    check_phases(config.method, inputs.method, config.training.epochs)
+    check_generator_options(config, inputs.method)
+    if config.training.max_steps is None:
+        check_phases(config.method, inputs.method, config.training.epochs)
+    check_max_steps(config.method, inputs.method, config.training, len(rows.lengths["train"]))
     generator = (
         inputs.method.augmentation.generator if isinstance(inputs.method.augmentation, AdversarialMasking) else None
     )
@@ -134,6 +136,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         inputs,
         cache=config.cache != "off",
         cache_dtype=config.cache_dtype,
+        by_word=task.unit == "word",
         generator=shape_of_config(language_config(generator), language=True) if generator else None,
     )
     return _check_lengths(RunSpec(teacher, student, rows, inputs))
@@ -252,6 +255,8 @@ def _language_spec(
     predicted = 1.0 if masking is None else max(1, round(masking.share * size)) / size
     chunk = chunk_size(student.vocab_size, processes().device.type)
     blocks = _blocks(config.text, size, tokenizer)
+    if isinstance(config, DistillConfig):
+        check_max_steps(config.method, inputs.method, config.training, blocks["train"], least=1)
     lengths = {name: np.broadcast_to(np.int64(size), count) for name, count in blocks.items()}
     rows = Rows(lengths, LANGUAGE_MODELLING, ())
     return RunSpec(teacher, student, rows, replace(inputs, predicted=predicted, chunk=chunk))

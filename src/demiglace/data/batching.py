@@ -86,6 +86,7 @@ def collate(
     source = np.where(mask, examples.offsets[rows][:, None] + positions - first, 0)
     ids = np.where(mask, examples.ids[source], examples.pad_id)
     types = None if examples.type_ids is None else np.where(mask, examples.type_ids[source], 0)
+    starts = None if examples.starts is None else examples.starts[rows].astype(np.int64)
 
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
@@ -98,4 +99,5 @@ def collate(
         labelled=tensor(examples.labelled[rows]),
         weights=torch.full((len(rows),), weight, device=device),
         rows=rows,
+        words=None if starts is None else tensor(np.where(starts < 0, -1, starts + first)),
     )

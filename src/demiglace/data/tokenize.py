@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from demiglace.data.rows.schema import Split
+from demiglace.errors import ModelError
+from demiglace.tasks.classification import UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,10 @@ class TokenizedSplit:
     ids: np.ndarray  # int32 [sum of lengths]
     offsets: np.ndarray  # int64 [N + 1]; row i is ids[offsets[i]:offsets[i + 1]]
     type_ids: np.ndarray | None  # int8, as ids; None for tokenizers without segments
-    labels: np.ndarray  # [N], as in `Split`
+    labels: np.ndarray  # [N, ...], as in `Split`
     pad_id: int
     pad_left: bool
+    starts: np.ndarray | None = None  # int32 [N, W], where words have labels: the first token of each, −1 for none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,8 +34,16 @@ class TokenizedSplit:
 
     @property
     def labelled(self) -> np.ndarray:
-        """Return which rows have a label, bool [N]."""
-        return ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        """Return which rows, bool [N], or words that have a token, bool [N, W], have a label."""
+        if self.starts is not None:
+            return (self.labels >= 0) & (self.starts >= 0)
+        known = ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        return np.any(known.reshape(len(known), -1), axis=1)
+
+    @property
+    def units(self) -> np.ndarray:
+        """Return how many vectors of logits each row has, int64 [N]: 1, or its words that have a token."""
+        return np.ones(len(self), dtype=np.int64) if self.starts is None else (self.starts >= 0).sum(axis=1)
 
     @property
     def fingerprint(self) -> str:
@@ -41,11 +52,19 @@ class TokenizedSplit:
         digest.update(self.offsets.tobytes())
         if self.type_ids is not None:
             digest.update(self.type_ids.tobytes())
+        if self.starts is not None:
+            digest.update(self.starts.tobytes())
         return digest.hexdigest()[:16]
 
 
 def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
-    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first)."""
+    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first).
+
+    Of a split with words, `starts` has the first token of each. Raises `ModelError` for such a split and a tokenizer
+    that does not return the characters of tokens.
+    """
+    if split.words is not None:
+        return _tokenize_words(split, split.words, tokenizer, max_length)
     encoded = tokenizer(
         list(split.texts),
         None if split.pairs is None else list(split.pairs),
@@ -53,7 +72,11 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
         max_length=max_length,
         return_attention_mask=False,
     )
-    rows = encoded["input_ids"]
+    return _packed(split, encoded, tokenizer)
+
+
+def _packed(split: Split, encoded: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> TokenizedSplit:
+    rows: list[list[int]] = encoded["input_ids"]
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(r) for r in rows], out=offsets[1:])
     types = encoded.get("token_type_ids")
@@ -65,6 +88,42 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         pad_left=tokenizer.padding_side == "left",
     )
+
+
+def _tokenize_words(
+    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> TokenizedSplit:
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{type(tokenizer).__name__} is a slow tokenizer, which does not return the characters of each token; "
+            "labels of words need a fast one (a tokenizer.json beside the model)."
+        )
+    # Not is_split_into_words: byte-level and SentencePiece tokenizers then join the words without a space (transformers
+    # 5), as no model has read them. The offsets of the joined text give the same tokens as any text.
+    encoded = tokenizer(
+        list(split.texts),
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_offsets_mapping=True,
+    )
+    starts = np.full((len(words), max(map(len, words), default=0)), -1, dtype=np.int32)
+    for row, own, offsets in zip(starts, words, encoded["offset_mapping"], strict=True):
+        numbers, tokens = _first_tokens(own, np.asarray(offsets, dtype=np.int64).reshape(-1, 2))
+        row[numbers] = tokens
+    return replace(_packed(split, encoded, tokenizer), starts=starts)
+
+
+def _first_tokens(words: Sequence[str], offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the words that have a token, and the first token of each, from the tokens' characters [L, 2].
+
+    The characters are those of the words joined by spaces; special tokens have none.
+    """
+    begins = np.cumsum([0, *(len(word) + 1 for word in words)])[:-1]
+    tokens = np.flatnonzero(offsets[:, 1] > offsets[:, 0])
+    last = offsets[tokens, 1] - 1  # a token may begin with the space before its word
+    numbers, first = np.unique(np.searchsorted(begins, last, side="right") - 1, return_index=True)
+    return numbers, tokens[first]
 
 
 def _flat(rows: list[list[int]], dtype: type) -> np.ndarray:
@@ -84,6 +143,7 @@ def select(examples: TokenizedSplit, rows: Sequence[int] | np.ndarray) -> Tokeni
         offsets=np.concatenate([[0], np.cumsum(examples.lengths[rows])]),
         type_ids=None if examples.type_ids is None else take(examples.type_ids),
         labels=examples.labels[rows],
+        starts=None if examples.starts is None else examples.starts[rows],
     )
 
 
@@ -96,7 +156,17 @@ def concatenate(first: TokenizedSplit, second: TokenizedSplit) -> TokenizedSplit
         ids=np.concatenate([first.ids, second.ids]),
         offsets=np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
         type_ids=types,
-        labels=np.concatenate([first.labels, second.labels]),
+        labels=_stack(first.labels, second.labels, UNLABELLED),
         pad_id=first.pad_id,
         pad_left=first.pad_left,
+        starts=None if first.starts is None or second.starts is None else _stack(first.starts, second.starts, -1),
     )
+
+
+def _stack(first: np.ndarray, second: np.ndarray, fill: int) -> np.ndarray:
+    """Return the rows of both arrays; of two dimensions, the narrower one is filled up."""
+    if first.ndim == 1:
+        return np.concatenate([first, second])
+    width = max(first.shape[1], second.shape[1])
+    parts = (np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=fill) for a in (first, second))
+    return np.concatenate(list(parts))

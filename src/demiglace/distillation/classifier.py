@@ -46,9 +46,9 @@ from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.datasets import read_rows, tokenize_dataset
-from demiglace.training.optimizer import freeze
+from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
-from demiglace.training.schedule import check_phases
+from demiglace.training.schedule import check_max_steps, check_phases
 
 
 def distill_classifier(config: DistillConfig) -> Path:
@@ -57,8 +57,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     See `demiglace.commands.distill.distill`.
     """
     method = build_method(config.method, config.method_options)
-    check_sharding(config, method)
-    check_phases(config.method, method, config.training.epochs)
+    check_generator_options(config, method)
+    if config.training.max_steps is None:
+        check_phases(config.method, method, config.training.epochs)
     dataset = read_rows(config.source, config.location)
     check_training(config.training, dataset)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
@@ -86,8 +87,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
+    check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
-    freeze(student, config.training.freeze)
+    prepare_model(student, config.training)
     start |= method_facts(config, method)
     job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
@@ -103,8 +105,13 @@ def distill_classifier(config: DistillConfig) -> Path:
     return config.output
 
 
-def check_sharding(config: DistillConfig, method: Method) -> None:
-    """Raise `ConfigError` if a method that needs the unsharded student is combined with --sharding."""
+def check_generator_options(config: DistillConfig, method: Method) -> None:
+    """Raise `ConfigError` if a method that rewrites text is combined with --sharding or fp16."""
+    if method.augmentation is not None and config.training.precision == "fp16":
+        raise ConfigError(
+            f"method {config.method} trains a generator of text without loss scaling, and small gradients are 0 in "
+            "fp16; give --precision bf16 or fp32."
+        )
     if method.augmentation is not None and config.training.sharding != "none":
         raise ConfigError(
             f"method {config.method} rewrites text with the student's gradients, which --sharding "
@@ -129,7 +136,7 @@ def _load_models(
     )
     if not config.student:
         adopt_labels(student, labels.names, match, labels.task)
-    freeze(student, config.training.freeze)  # refuse a name that no weight has before any work
+    prepare_model(student, config.training)  # refuse a name that no weight has before any work
     return teacher, student, precision
 
 
@@ -140,7 +147,7 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     """
     teacher = label_space_of(config.teacher)
     names = teacher.names
-    match = match_all(labels.names, names, config.label_map) if teacher.task is labels.task else None
+    match = match_all(labels.names, names, config.label_map) if teacher.task.name == labels.task.name else None
     if match is None or len(labels.names) != len(names):
         raise ModelError(
             f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}; if they mean the same "

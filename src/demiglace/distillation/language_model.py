@@ -32,9 +32,9 @@ from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.sparse_logit_cache import SparseLogitConfig
 from demiglace.training.lm_datasets import block_size, check_training, corpus_inputs, make_blocks, masking_of
-from demiglace.training.optimizer import freeze
+from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
-from demiglace.training.schedule import phase_ends
+from demiglace.training.schedule import check_max_steps, phase_ends
 
 
 def distill_language_model(config: DistillConfig) -> Path:
@@ -63,8 +63,9 @@ def distill_language_model(config: DistillConfig) -> Path:
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     masking = masking_of(student.config, tokenizer, config.mlm_probability, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
+    check_max_steps(config.method, method, config.training, len(material.examples["train"]), least=1)
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
-    freeze(student, config.training.freeze)
+    prepare_model(student, config.training)
     start |= method_facts(config, method)
     job = TrainingRun(
         config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
@@ -123,7 +124,8 @@ def text_method(config: DistillConfig) -> Method:
             f"method {config.method} learns from the logits of a task's rows, where a language model has logits for "
             "every token; for --corpus take another method."
         )
-    phase_ends(config.training.epochs, method.phases)  # one epoch of a corpus is enough
+    if config.training.max_steps is None:
+        phase_ends(config.training.epochs, method.phases)  # one epoch of a corpus is enough
     return method
 
 
@@ -145,5 +147,5 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
         seed=training.seed,
     )
     check_same_kind(teacher.config, student.config)
-    freeze(student, training.freeze)  # refuse a name that no weight has before any work
+    prepare_model(student, training)  # refuse a name that no weight has before any work
     return teacher, student, precision

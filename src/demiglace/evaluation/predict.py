@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from demiglace.console import progress
-from demiglace.data.batching import collate, forward_tokens, sorted_batches
+from demiglace.data.batching import Batch, collate, forward_tokens, sorted_batches
 from demiglace.data.tokenize import TokenizedSplit
-from demiglace.errors import ConfigError
+from demiglace.errors import ConfigError, ModelError
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
 from demiglace.models.shape import ModelShape
@@ -26,17 +26,39 @@ def predict(
 ) -> np.ndarray:
     """Return logits float32 [N, C] in the order of the rows, computed without dropout on the model's device.
 
+    Where words have labels they are [N, W, C], NaN for a word that has no token and after the last word of a row.
+
     Rows of similar length share a forward pass of at most `batch_tokens` padded tokens (None: set by the device).
     `describe` shows a progress bar of that name. The model's training mode is restored at the end.
     """
-    logits = np.empty((len(examples), int(model.config.num_labels or 1)), dtype=np.float32)
+    logits = no_logits(examples, int(model.config.num_labels or 1))
     device = next(model.parameters()).device
     tokens = batch_tokens or forward_tokens(device)
     with evaluating(model), torch.inference_mode(), autocast(precision, device), _bar(describe, logits) as advance:
         for rows in sorted_batches(examples.lengths, tokens):
-            output = model(**collate(examples, rows, device).inputs).logits
-            logits[rows] = output.float().cpu().numpy()
+            batch = collate(examples, rows, device)
+            output = batch.unit_logits(model(**batch.inputs).logits)
+            logits[batch.unit_rows(rows)] = finite(output.float().cpu().numpy(), batch)
             advance(len(rows))
+    return logits
+
+
+def no_logits(examples: TokenizedSplit, outputs: int) -> np.ndarray:
+    """Return an array for the logits of the rows, float32 [N, C], or of their words, [N, W, C], filled with NaN."""
+    units = examples.labels.shape[:1] if examples.starts is None else examples.starts.shape
+    return np.full((*units, outputs), np.nan, dtype=np.float32)
+
+
+def finite(logits: np.ndarray, batch: Batch) -> np.ndarray:
+    """Return the logits of a batch's words; those of rows are checked later, by `scores.predictions_of`.
+
+    Raises `ModelError` if one is not finite: the array of all words has NaN for those without logits.
+    """
+    if batch.words is not None and not np.isfinite(logits).all():
+        raise ModelError(
+            f"the model's output is not a finite number for {(~np.isfinite(logits).all(axis=1)).sum()} of "
+            f"{len(logits)} words; its training diverged or its weights are damaged."
+        )
     return logits
 
 

@@ -45,14 +45,14 @@ def compute(
     known = task.is_labelled(labels)
     if not known.any():
         raise DataError("none of the rows has a label, so there is nothing to measure; give rows with labels.")
-    predictions = predictions_of(logits[known], task, class_map)
-    return {name: _value(task, name, labels[known], predictions) for name in names}
+    compared = {"logits": logits[known], "predictions": predictions_of(logits[known], task, class_map)}
+    return {name: _value(task, name, labels[known], compared[task.metrics[name].of]) for name in names}
 
 
-def _value(task: RowTask, metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+def _value(task: RowTask, metric: str, labels: np.ndarray, compared: np.ndarray) -> float:
     function = task.metrics[metric].function
     assert function is not None  # of rows
-    return function(labels, predictions)
+    return function(labels, compared)
 
 
 def check_metrics(names: Sequence[str], task: RowTask) -> None:
@@ -66,15 +66,20 @@ def check_metrics(names: Sequence[str], task: RowTask) -> None:
 
 
 def agreement(
-    student_logits: np.ndarray, teacher_logits: np.ndarray, task: RowTask, class_map: np.ndarray | None = None
+    student_logits: np.ndarray,
+    teacher_logits: np.ndarray,
+    task: RowTask,
+    class_map: np.ndarray | None = None,
+    teacher_task: RowTask | None = None,
 ) -> float:
     """Return how well the student's predictions match the teacher's, by the kind's `agreement_metric`.
 
     That is the share of rows with the same class, or Pearson's r of two regressors. Logits [N, C]; class_map [C]: as in
-    `predictions_of`. Raises `DataError` if there are no rows.
+    `predictions_of`; teacher_task: the kind with the teacher's decision rule, None for the student's. Raises
+    `DataError` if there are no rows.
     """
     student = predictions_of(student_logits, task, class_map)
-    teacher = predictions_of(teacher_logits, task, class_map)
+    teacher = predictions_of(teacher_logits, teacher_task or task, class_map)
     if not len(student):
         raise DataError("there are no rows to compare two models on.")
     return _value(task, task.agreement_metric, teacher, student)

@@ -22,7 +22,7 @@ from demiglace.errors import ConfigError, ModelError, UserError, unknown
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from demiglace.data.rows.schema import LabelSpace
+    from demiglace.tasks.base import Task
 
 Inputs = Mapping[str, np.ndarray]  # name -> int64 [B, L]
 PYTORCH = "pytorch"  # the format of the model to export: it can be opened and not written
@@ -103,21 +103,21 @@ class Exporter(Format):
                 "only; leave --quantize out, or give another --to."
             )
 
-    def require_support(self, labels: "LabelSpace") -> None:
-        """Raise `ModelError` if models of this task cannot be written."""
-        if reason := self.unsupported(labels):
-            raise ModelError(f"a model for {labels.task.name} cannot be exported to {self.title}: {reason}")
+    def require_support(self, task: "Task") -> None:
+        """Raise `ModelError` if models of this kind of problem cannot be written."""
+        if reason := self.unsupported(task):
+            raise ModelError(f"a model for {task.name} cannot be exported to {self.title}: {reason}")
 
     @abstractmethod
-    def unsupported(self, labels: "LabelSpace") -> str | None:
-        """Return why models of this task cannot be written, as the end of a sentence; None if they can."""
+    def unsupported(self, task: "Task") -> str | None:
+        """Return why models of this kind of problem cannot be written, as the end of a sentence; None if they can."""
 
     @abstractmethod
     def write(
         self,
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
-        labels: "LabelSpace",
+        task: "Task",
         directory: Path,
         precision: str = "fp32",
         full: Artefact | None = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from demiglace.data.rows.schema import LabelSpace
+    from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
 OUTPUT = "logits"
@@ -35,9 +35,9 @@ class OnnxExporter(Exporter):
     packages = ("onnx", "onnxscript", "onnxruntime")
     install = "'demiglace[export]'"
 
-    def unsupported(self, labels: "LabelSpace") -> str | None:
+    def unsupported(self, task: "Task") -> str | None:
         """Return why models of this task cannot be written; None for tasks with a vector of logits for each row."""
-        if labels.task.unit == "row":
+        if task.unit == "row":
             return None
         return "the ONNX graph has one row of logits for each text, as classification and regression have."
 
@@ -45,7 +45,7 @@ class OnnxExporter(Exporter):
         self,
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
-        labels: "LabelSpace",
+        task: "Task",
         directory: Path,
         precision: str = "fp32",
         full: Artefact | None = None,
@@ -55,7 +55,7 @@ class OnnxExporter(Exporter):
         if precision == "fp32":
             file = export_onnx(model, tokenizer, directory / "model.onnx")
             return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
-        full = full or self.write(model, tokenizer, labels, directory)
+        full = full or self.write(model, tokenizer, task, directory)
         reduced = needs_reduced_range()
         file = quantize_int8(Path(full.path), directory / "model.int8.onnx", reduce_range=reduced)
         return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET, "reduce_range": reduced})

@@ -20,7 +20,7 @@ CHECK_BATCH = 32  # rows of a batch; int8 activations are scaled per batch, so o
 class Parity:
     """How two models differ on the same rows."""
 
-    label_agreement: float  # share of rows with the same class; for regression see `compare`
+    label_agreement: float  # share of rows with the same prediction; for regression see `compare`
     largest_logit_difference: float  # over all rows and outputs
     rows: int
 
@@ -52,7 +52,8 @@ def compare(reference: np.ndarray, candidate: np.ndarray, task: RowTask) -> Pari
     """
     expected, predicted = predictions_of(reference, task), predictions_of(candidate, task)
     same = np.abs(expected - predicted) <= task.parity_tolerance * np.abs(expected).max()
-    return Parity(float(same.mean()), float(np.abs(reference - candidate).max()), len(reference))
+    rows = same.reshape(len(same), -1).all(axis=1)
+    return Parity(float(rows.mean()), float(np.abs(reference - candidate).max()), len(reference))
 
 
 def assert_parity(parity: Parity, name: str) -> None:

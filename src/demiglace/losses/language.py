@@ -93,10 +93,14 @@ class _ChunkedLoss(torch.autograd.Function):
         sum_dtype = torch.promote_types(hidden.dtype, torch.float32)
         values = hidden.new_zeros(len(term_weights), dtype=sum_dtype)
         factors = values.new_tensor(term_weights)
-        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        matrix = _cast(weight)
+        # fp16 would round small gradients to 0 here, before the loss is scaled
+        grad_dtype = torch.float32 if matrix.dtype == torch.float16 else matrix.dtype
+        grad_hidden = (
+            torch.empty_like(hidden, dtype=torch.promote_types(hidden.dtype, grad_dtype)) if needs_grad else None
+        )
         grad_weight = torch.zeros_like(weight, dtype=sum_dtype) if needs_grad else None
         grad_bias = None if bias is None or not needs_grad else torch.zeros_like(bias, dtype=sum_dtype)
-        matrix = _cast(weight)
         for part in parts:
             states = _cast(hidden[part])
             logits = _logits(states, matrix, bias).requires_grad_(needs_grad)
@@ -108,20 +112,22 @@ class _ChunkedLoss(torch.autograd.Function):
                 (grad_logits,) = torch.autograd.grad(loss, logits)
                 if grad_bias is not None:
                     grad_bias += grad_logits.sum(0)
-                grad_logits = grad_logits.to(states.dtype)
-                grad_hidden[part] = grad_logits @ matrix
-                _add_product(grad_weight, grad_logits, states)
+                grad_logits = grad_logits.to(grad_dtype)
+                with torch.autocast(hidden.device.type, enabled=False):
+                    grad_hidden[part] = grad_logits @ matrix.to(grad_dtype)
+                    _add_product(grad_weight, grad_logits, states.to(grad_dtype))
         ctx.gradients = grad_hidden, grad_weight, grad_bias
-        ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
+        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(values)
         return (values * factors).sum(), values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_hidden, grad_weight, grad_bias = ctx.gradients
-        grad_bias = None if grad_bias is None else (grad_bias * grad).to(ctx.dtypes[1])
+        grad_bias = None if grad_bias is None else (grad_bias * grad).to(ctx.dtypes[2])
         # in place: the tensors are not shared and are used once
-        return grad_hidden.mul_(grad), grad_weight.mul_(grad).to(ctx.dtypes[0]), grad_bias, None, None, None
+        grad_hidden, grad_weight = grad_hidden.mul_(grad).to(ctx.dtypes[0]), grad_weight.mul_(grad).to(ctx.dtypes[1])
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def _add_product(total: Tensor, grad: Tensor, states: Tensor) -> None:

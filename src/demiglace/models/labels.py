@@ -16,6 +16,7 @@ from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION
 
 _KIND = "demiglace_task"  # key of config.json, written only where labels do not tell the kind
+_RULE = "demiglace_decision_rule"  # key of config.json, written where a kind fits its rule to validation rows
 
 
 def label_names_of(model: PreTrainedModel) -> tuple[str, ...]:
@@ -35,9 +36,18 @@ def task_of_labels(names: Sequence[str]) -> RowTask:
 
 
 def task_of_config(config: PreTrainedConfig) -> RowTask:
-    """Return the kind of problem that a model solves. Raises `ConfigError` for a kind that is not in the registry."""
+    """Return the kind of problem that a model solves, with the model's decision rule.
+
+    Raises `ConfigError` for a kind that is not in the registry.
+    """
     named = getattr(config, _KIND, None)
-    return row_task(named) if named else task_of_labels(label_names_of_config(config))
+    task = row_task(named) if named else task_of_labels(label_names_of_config(config))
+    return task.with_decision_rule(decision_rule_of(config))
+
+
+def decision_rule_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the decision rule in a config; empty for a kind whose rule is fixed."""
+    return dict(getattr(config, _RULE, None) or {})
 
 
 def label_space_of(model: str) -> LabelSpace:
@@ -60,10 +70,20 @@ def set_labels(config: PreTrainedConfig, names: Sequence[str], task: RowTask | N
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
     config.problem_type = task.problem_type
-    if task is not usual:
-        setattr(config, _KIND, task.name)
-    elif hasattr(config, _KIND):
-        delattr(config, _KIND)
+    _set(config, _KIND, task.name if task.name != usual.name else None)
+    set_decision_rule(config, task)
+
+
+def set_decision_rule(config: PreTrainedConfig, task: RowTask) -> None:
+    """Keep a kind's decision rule in a config."""
+    _set(config, _RULE, task.decision_rule() or None)
+
+
+def _set(config: PreTrainedConfig, key: str, value: Any) -> None:
+    if value is not None:
+        setattr(config, key, value)
+    elif hasattr(config, key):
+        delattr(config, key)
 
 
 def adopt_labels(model: PreTrainedModel, names: Sequence[str], match: Match, task: RowTask | None = None) -> None:

@@ -95,7 +95,7 @@ def load_classifier(
         if missing:
             raise ModelError(f"{path} has no trained classification head; fine-tune it on a task first.")
         return loaded
-    match = _same_labels(own, label_names) if kind is own_task else None
+    match = _same_labels(own, label_names) if kind.name == own_task.name else None
     if match is None or any(not key.startswith(in_encoder) for key in missing):
         _renew_head(loaded, seed)
         say(f"The classification head is new: the model has none for {describe(label_names)}.")

@@ -6,13 +6,27 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "bf16", "fp32"]
+from demiglace.errors import ConfigError
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 Attention = Literal["auto", "eager", "sdpa"]
 _NARROW = 256  # below this hidden size bf16 autocast is slower than fp32 on a CPU (measured)
 
 
-def choose_precision(precision: Precision, hidden_size: int, device: torch.device) -> Literal["bf16", "fp32"]:
-    """Return the precision; for `auto`, bf16 if it is faster on the device and the model is wide enough, else fp32."""
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The number format of a precision's matrix products."""
+
+
+def choose_precision(precision: Precision, hidden_size: int, device: torch.device) -> Literal["bf16", "fp16", "fp32"]:
+    """Return the precision; for `auto`, bf16 if it is faster on the device and the model is wide enough, else fp32.
+
+    Raises `ConfigError` for fp16 on a CPU.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            "--precision fp16 was given, which is for GPUs, and PyTorch finds no GPU here; give --precision bf16 or "
+            "fp32, or leave it out."
+        )
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -45,5 +59,5 @@ def choose_attention(attention: Attention, precision: str, dropout: float, devic
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """Return the autocast context of a precision, "bf16" or "fp32"."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    """Return the autocast context of a precision: bf16, fp16 or fp32."""
+    return torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()

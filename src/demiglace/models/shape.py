@@ -9,6 +9,7 @@ from demiglace.errors import ModelError
 from demiglace.models.attention import attention_size
 from demiglace.models.causality import is_causal
 
+HEADS = ("ForSequenceClassification", "ForTokenClassification")  # suffixes of classes with logits of rows or words
 CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # suffixes of the class names of causal language models
 
 
@@ -21,7 +22,7 @@ class ModelShape:
     hidden_size: int
     num_heads: int
     vocab_size: int
-    num_labels: int  # width of the classification head, 0 without one
+    num_labels: int  # width of the head of rows or words, 0 without one
     max_positions: int | None  # maximum tokens of a row, None if unlimited
     parameters: int  # all parameters; shared ones count once
     embedding_parameters: int  # of tables that are only looked up, not multiplied with
@@ -40,7 +41,7 @@ class ModelShape:
             hidden_size=config.hidden_size,
             num_heads=config.num_attention_heads,
             vocab_size=config.vocab_size,
-            num_labels=len(config.id2label or {}) if name.endswith("ForSequenceClassification") else 0,
+            num_labels=len(config.id2label or {}) if name.endswith(HEADS) else 0,
             max_positions=_max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),

@@ -5,6 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from itertools import count
 
 from demiglace.report.tables import Cell, Table
 
@@ -28,8 +29,19 @@ def markdown(table: Table) -> str:
     return f"### {plain(table.title)}\n\n{body}\n\n{table.caption}\n"
 
 
-def latex(table: Table) -> str:
-    """Return a table in LaTeX with booktabs and a label; quiet cells are grey (xcolor)."""
+def latex_of(tables: Sequence[Table]) -> str:
+    """Return tables in LaTeX, each with a label of its own; see `latex`."""
+    written: dict[str, str] = {}
+    for table in tables:
+        label = latex_label(table)
+        number = next(n for n in count(1) if (label if n == 1 else f"{label}-{n}") not in written)
+        label += "" if number == 1 else f"-{number}"
+        written[label] = latex(table, label)
+    return "\n".join(written.values())
+
+
+def latex(table: Table, label: str | None = None) -> str:
+    """Return a table in LaTeX with booktabs and a label (None: from its title); quiet cells are grey (xcolor)."""
 
     def cell(entry: Cell) -> str:
         text = _escaped(entry.text)
@@ -42,7 +54,7 @@ def latex(table: Table) -> str:
     return (
         "% needs \\usepackage{booktabs,xcolor}\n"
         f"\\begin{{table}}\n\\caption{{{_escaped(table.title)}. {_escaped(table.caption.replace('`', ''))}}}\n"
-        f"\\label{{{latex_label(table)}}}\n"
+        f"\\label{{{label or latex_label(table)}}}\n"
         f"\\begin{{tabular}}{{{shape}}}\n\\toprule\n{head}\n\\midrule\n{rows}\n\\bottomrule\n"
         "\\end{tabular}\n\\end{table}\n"
     )

@@ -5,6 +5,7 @@ Hidden states are pooled as soon as a layer returns them, so that no [B, L, d] i
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,15 +27,15 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
     Raises `ModelError` if attention inputs are requested and `models.attention` cannot find them.
     """
     states: dict[tuple[HiddenStateKind, int], Tensor] = {}
-    attention: dict[tuple[AttentionInput, int], Tensor] = {}
+    attention = _AttentionInputs(model, request)
     mask = None if request.is_cacheable else batch.attention_mask
     with _hooks(model, request, batch.attention_mask, states, attention):
         if head_of(model) is not None:
             with head_input(model) as head_inputs:
                 model(**batch.inputs)
-            return Signals(None, states, attention, mask, head_inputs[0] if request.logits else None)
-        logits = model(**batch.inputs).logits
-    return Signals(logits.float() if request.logits else None, states, attention, mask)
+            return Signals(None, states, attention.values(), mask, head_inputs[0] if request.logits else None)
+        logits = batch.unit_logits(model(**batch.inputs).logits)
+    return Signals(logits.float() if request.logits else None, states, attention.values(), mask)
 
 
 @contextmanager
@@ -43,12 +44,12 @@ def _hooks(
     request: SignalRequest,
     mask: Tensor,
     states: dict[tuple[HiddenStateKind, int], Tensor],
-    attention: dict[tuple[AttentionInput, int], Tensor],
+    attention: "_AttentionInputs",
 ) -> Iterator[None]:
     handles: list[Any] = []
     try:
         handles += _state_hooks(model, request, mask, states)
-        handles += _attention_hooks(model, request, attention)
+        handles += attention.register()
         yield
     finally:
         for handle in handles:
@@ -75,26 +76,29 @@ def _state_hooks(
     return handles
 
 
-def _attention_hooks(
-    model: PreTrainedModel, request: SignalRequest, attention: dict[tuple[AttentionInput, int], Tensor]
-) -> list[Any]:
-    """Register hooks on the projections of queries, keys and values, so that any attention kernel can be used."""
+class _AttentionInputs:
+    """Queries, keys and values, captured at their projections, so that any attention kernel can be used.
 
-    if not request.attention:
-        return []
-    hooks = attention_hooks(model, {layer for _, layer in request.attention})
+    The projections' outputs are kept, and taken apart after the pass: what a hook computes inside of a layer would be
+    missing when gradient checkpointing computes the layer again.
+    """
 
-    def store_key(key: tuple[AttentionInput, int]) -> Callable[[Tensor], None]:
-        def store(output: Tensor) -> None:
-            if key not in attention:  # the first call is for the text; DeBERTa's second one is for relative positions
-                attention[key] = hooks[key].extract(output)
+    def __init__(self, model: PreTrainedModel, request: SignalRequest):
+        found = attention_hooks(model, {layer for _, layer in request.attention}) if request.attention else {}
+        self._hooks = {key: found[key] for key in sorted(request.attention)}
+        self._outputs: dict[tuple[AttentionInput, int], Tensor] = {}
 
-        return store
+    def register(self) -> list[Any]:
+        """Register the hooks; return their handles."""
+        # the first call of a projection is for the text; DeBERTa's second one is for relative positions
+        return [_on_output(hook.module, partial(self._outputs.setdefault, key)) for key, hook in self._hooks.items()]
 
-    return [_on_output(hooks[key].module, store_key(key)) for key in sorted(request.attention)]
+    def values(self) -> dict[tuple[AttentionInput, int], Tensor]:
+        """Return the attention inputs of the pass."""
+        return {key: self._hooks[key].extract(output) for key, output in self._outputs.items()}
 
 
-def _on_output(layer: nn.Module, store: Callable[[Tensor], None]) -> Any:
+def _on_output(layer: nn.Module, store: Callable[[Tensor], object]) -> Any:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         store(output[0] if isinstance(output, tuple) else output)
 

@@ -32,6 +32,7 @@ class CacheKey(CacheSpec):
     tokens: str  # fingerprint of the tokenized rows
     rows: int
     outputs: int  # width of the logits
+    words: int | None  # most words of a row, if each has logits
     layers: int
     width: int  # of hidden states
     poolings: tuple[HiddenStateKind, ...]
@@ -54,6 +55,7 @@ class CacheKey(CacheSpec):
             tokens=examples.fingerprint,
             rows=len(examples),
             outputs=shape.num_labels,
+            words=None if examples.starts is None else examples.starts.shape[1],
             layers=shape.num_layers,
             width=shape.hidden_size,
             poolings=request.poolings,
@@ -68,11 +70,13 @@ class CacheKey(CacheSpec):
 
     @property
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and dtype of the logits [N, C] and the hidden states: N · (C + poolings · (layers + 1) · d)
-        numbers.
+        """Return shape and dtype of the logits [N, C], or of words [N, W, C], and the hidden states.
+
+        These are N · (C + poolings · (layers + 1) · d) numbers, with W · C in place of C for words.
         """
         hidden = hidden_arrays(self.rows, self.layers, self.width, self.poolings, self.dtype)
-        return {"logits": ((self.rows, self.outputs), self.dtype)} | hidden
+        logits = (self.rows, self.outputs) if self.words is None else (self.rows, self.words, self.outputs)
+        return {"logits": (logits, self.dtype)} | hidden
 
 
 class SignalCache:
@@ -86,8 +90,9 @@ class SignalCache:
     def fetch(self, batch: Batch, phase: int = 0) -> Signals:
         """Return the cached signals of the batch's rows on its device; they are the same in every phase."""
         logits = torch.from_numpy(self._arrays["logits"][batch.rows])
+        logits = logits.to(batch.input_ids.device, non_blocking=True).float()
         states = read_states(self._arrays, self._poolings, batch)
-        return Signals(logits.to(batch.input_ids.device, non_blocking=True).float(), states)
+        return Signals(logits if batch.words is None else logits[batch.word_index], states)
 
 
 def hidden_arrays(
@@ -140,12 +145,12 @@ def all_layers(poolings: Iterable[HiddenStateKind], layers: int) -> SignalReques
 def _capture_shard(
     key: CacheKey, rows: np.ndarray, source: OnlineTeacher, examples: TokenizedSplit, device: torch.device, bar: Bar
 ) -> dict[str, np.ndarray]:
-    blocks = {stem: np.empty((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
+    blocks = {stem: np.zeros((len(rows), *shape[1:]), dtype) for stem, (shape, dtype) in key.arrays.items()}
     for positions in sorted_batches(examples.lengths[rows], forward_tokens(device)):
         batch = collate(examples, rows[positions], device)
         signals = source.fetch(batch)
         assert signals.logits is not None
-        blocks["logits"][positions] = signals.logits.cpu().numpy()
+        blocks["logits"][batch.unit_rows(positions)] = signals.logits.cpu().numpy()
         write_hidden_states(blocks, positions, signals, key.poolings, key.layers)
         bar.advance(len(positions))
     return blocks

@@ -74,7 +74,7 @@ class SparseLogits:
 class Signals:
     """The signals of a model for a batch."""
 
-    logits: Tensor | None = None  # float32 [B, C]
+    logits: Tensor | None = None  # float32 [B, C]; of words [U, C], as `Batch.unit_logits` orders them
     # (pooling, layer) to [B, d], or to [B, L, d] for "tokens"
     states: dict[tuple[HiddenStateKind, int], Tensor] = field(default_factory=dict)
     # (input, layer) to [B, L, heads · d_h], the heads concatenated

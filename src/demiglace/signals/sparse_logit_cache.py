@@ -17,6 +17,7 @@ from demiglace.data.batching import Batch, collate, forward_tokens
 from demiglace.data.text.blocks import Blocks
 from demiglace.models.language_model import HeadInput
 from demiglace.models.pooling import HiddenStateKind
+from demiglace.models.precision import AUTOCAST
 from demiglace.models.shape import ModelShape
 from demiglace.signals.hidden_state_cache import all_layers, hidden_arrays, read_states, write_hidden_states
 from demiglace.signals.logit_sampling import Kind, sample_tokens, stratified_uniforms, top_k_tokens
@@ -184,7 +185,7 @@ def _concatenate(names: Sequence[str], parts: Iterable[tuple[Tensor, ...]]) -> d
 
 def _logit_chunks(output: HeadInput, precision: str) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of tokens with their logits [n, V] in float32, computed as `losses.language` does."""
-    dtype = torch.bfloat16 if precision == "bf16" else output.weight.dtype
+    dtype = AUTOCAST.get(precision, output.weight.dtype)
     hidden, weight = output.hidden.to(dtype), output.weight.to(dtype)
     chunk = max(16, _CHUNK_NUMBERS.get(hidden.device.type, 1 << 26) // len(weight))
     for start in range(0, len(hidden), chunk):

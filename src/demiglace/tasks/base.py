@@ -7,15 +7,17 @@ A new kind is one file with a subclass of `Task` or `RowTask`, one row in `tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 if TYPE_CHECKING:  # the command line reads rows, and so their task, before it imports torch
     from torch import Tensor
 
-Unit = Literal["row", "token"]
+Unit = Literal["row", "word", "token"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]  # of transformers
+Label = str | tuple[str, ...]
+"""The label of a row as text: one, or several for kinds whose label is a list."""
 Divergence = Callable[["Tensor", "Tensor"], "Tensor"]
 """(student logits [..., C], teacher logits [..., C]) -> [...], of two categorical distributions."""
 
@@ -27,7 +29,8 @@ class Metric:
     higher_is_better: bool
     title: str  # as tables on the terminal name it
     function: Callable[[np.ndarray, np.ndarray], float] | None = None
-    """(labels [N], predictions [N]) -> number; None where the pass over a corpus computes it."""
+    """(labels [N, ...], predictions [N, ...]) -> number; None where the pass over a corpus computes it."""
+    of: Literal["predictions", "logits"] = "predictions"  # what the function compares with the labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,9 @@ class Task(ABC):
 
     name: str  # in manifests, in --problem and in messages
     reads: Literal["rows", "corpus"]  # what it trains on: rows of texts, or blocks of a corpus
-    unit: Unit  # what one vector of logits belongs to; "token": the loss runs token by token through the model's head
+    unit: Unit
+    """What one vector of logits belongs to: a row; a word of a row, at its first token; or a token, where the loss runs
+    token by token through the model's head."""
     metrics: Mapping[str, Metric]  # all that apply, by name
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
 
@@ -57,6 +62,12 @@ class Task(ABC):
         other outputs replaces it (numbers) or applies it to other distributions (one per label).
         """
         return categorical(student, teacher)
+
+    def pseudo_label_loss(self, student: "Tensor", teacher: "Tensor") -> "Tensor":
+        """Return the loss of the student's logits [..., C] with the teacher's prediction as the label, [...]."""
+        from demiglace.losses.divergences import hard_label
+
+        return self.divergence(student, teacher, hard_label)
 
     @abstractmethod
     def hub_task(self, *, masked: bool) -> str:
@@ -76,22 +87,32 @@ class RowTask(Task):
     problem_type: ProblemType | None  # in the model's config
     agreement_metric: str  # of `metrics`: how well a student's predictions match its teacher's
     parity_tolerance: float  # exported predictions may differ by this share of the largest one
-    readout: str  # Python on `logits` [1, C] that a card prints; empty: the name of the most likely class
+    readout: str
+    """Python on `logits` [1, C], and on `names` of the outputs, that a card prints; empty: the most likely class."""
+    label_separators: tuple[str, ...] = ()
+    """Given where a label is a list: what may divide it in a cell of text; the first that a column has is used."""
+
+    fits_decision_rule: bool = False  # whether `fitted` does something
+
+    @property
+    def takes_lists(self) -> bool:
+        """Return whether the label of a row is a list."""
+        return bool(self.label_separators)
 
     @abstractmethod
     def head_width(self, names: Sequence[str]) -> int:
         """Return C, the number of outputs for these label names."""
 
     @abstractmethod
-    def label_fault(self, label: str) -> str | None:
-        """Return what is wrong with a label's text, or None."""
+    def label_fault(self, label: Label) -> str | None:
+        """Return what is wrong with a label, or None."""
 
     @abstractmethod
-    def label_names(self, labels: Sequence[str]) -> tuple[str, ...]:
+    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
         """Return the names of the labels that occur, in the order of their ids; empty where labels have none."""
 
     @abstractmethod
-    def encode(self, labels: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
+    def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
         """Return labels as numbers, `label_dtype` [N, ...]; `no_label` for None. Every label must be a valid one."""
 
     @abstractmethod
@@ -105,3 +126,31 @@ class RowTask(Task):
     @abstractmethod
     def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
         """Return the name of a score, its value for these logits [N, C], and its value without a model."""
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Return the stratum of each row, int64 [N], from encoded labels; a validation split has its share of each."""
+        return np.zeros(len(labels), dtype=np.int64)
+
+    def rows_by_name(self, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Return how many rows have each of the named labels, int64 [C], from encoded labels; empty without names."""
+        return np.zeros(0, dtype=np.int64)
+
+    def fitted(self, labels: np.ndarray, logits: np.ndarray) -> Self:
+        """Return the kind with the decision rule that is best on these validation rows.
+
+        Training calls it with `fits_decision_rule` alone, at the end of each epoch.
+        """
+        return self
+
+    def decision_rule(self) -> dict[str, Any]:
+        """Return what `fitted` chose, for a model's config and a run's manifest; empty for a fixed rule."""
+        return {}
+
+    def with_decision_rule(self, rule: Mapping[str, Any]) -> Self:
+        """Return the kind with a rule that `decision_rule` returned."""
+        return self
+
+
+def names_in(label: Label) -> tuple[str, ...]:
+    """Return the names that a label consists of."""
+    return label if isinstance(label, tuple) else (label,)

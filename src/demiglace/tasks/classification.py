@@ -1,12 +1,12 @@
 """Classification of rows: one of C named classes for each."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demiglace.tasks.base import RowTask
+from demiglace.tasks.base import Label, RowTask, names_in
 from demiglace.tasks.metrics import OF_CLASSES
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ LABEL_COLUMNS = (
 )
 
 
+def sorted_names(labels: Iterable[Label]) -> tuple[str, ...]:
+    """Return the distinct names of labels sorted, numerically where all are integers."""
+    names = {name for label in labels for name in names_in(label)}
+    integers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
+    return tuple(sorted(names, key=(lambda n: (int(n), n)) if integers else None))
+
+
 class Classification(RowTask):
     """Labels are class ids, int64 [N]; logits are [N, C]; the loss is cross-entropy."""
 
@@ -26,19 +33,17 @@ class Classification(RowTask):
         """Return the number of classes."""
         return len(names)
 
-    def label_fault(self, label: str) -> str | None:
+    def label_fault(self, label: Label) -> str | None:
         """Return None: any text names a class."""
         return None
 
-    def label_names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return the distinct labels sorted, numerically where all are integers."""
-        names = set(labels)
-        integers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
-        return tuple(sorted(names, key=(lambda n: (int(n), n)) if integers else None))
+    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
+        """Return the distinct labels in order, see `sorted_names`."""
+        return sorted_names(labels)
 
-    def encode(self, labels: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
+    def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
         """Return class ids, int64 [N]; `UNLABELLED` for a missing label."""
-        ids: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+        ids: dict[Label | None, int] = {name: i for i, name in enumerate(names)}
         ids[None] = UNLABELLED
         return np.array([ids[label] for label in labels], dtype=np.int64)
 
@@ -60,6 +65,14 @@ class Classification(RowTask):
         """Return the accuracy and the share of the most frequent class."""
         accuracy = float((self.decode(logits) == labels).mean())
         return "accuracy", accuracy, float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class of each row."""
+        return labels
+
+    def rows_by_name(self, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Return the number of rows of each class."""
+        return np.bincount(labels[self.is_labelled(labels)], minlength=len(names))
 
     def hub_task(self, *, masked: bool) -> str:
         """Return the Hub's text-classification."""

@@ -15,6 +15,8 @@ TASK_KINDS: dict[str, Task] = {
     "language-modelling": LANGUAGE_MODELLING,
 }
 
+_NAMES_OF_0_1 = {"language": LANGUAGE_MODELLING.name}  # in manifests of version 0.1
+
 
 def task_kind(name: str) -> Task:
     """Return the kind of this name. Raises `ConfigError` for an unknown one."""
@@ -44,7 +46,8 @@ def predicts_classes(name: str) -> bool:
 
 def task_of_manifest(manifest: Mapping[str, Any]) -> Task:
     """Return the kind that a manifest names, by default classification. Raises `ConfigError` for an unknown one."""
-    return task_kind(str(manifest.get("problem", CLASSIFICATION.name)))
+    name = str(manifest.get("problem", CLASSIFICATION.name))
+    return task_kind(_NAMES_OF_0_1.get(name, name))
 
 
 def row_metrics() -> dict[str, Metric]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demiglace.tasks.base import Divergence, RowTask
+from demiglace.tasks.base import Divergence, Label, RowTask
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.metrics import OF_NUMBERS
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def number(text: str) -> float | None:
-    """Return the finite number that a text is, or None."""
+def number(label: Label) -> float | None:
+    """Return the finite number that a label is, or None."""
     try:
-        value = float(text)
-    except ValueError:
+        value = float(label)  # type: ignore[arg-type] # a tuple raises TypeError
+    except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
 
@@ -30,17 +30,17 @@ class Regression(RowTask):
         """Return 1."""
         return 1
 
-    def label_fault(self, label: str) -> str | None:
+    def label_fault(self, label: Label) -> str | None:
         """Return what is wrong with a label that is not a finite number."""
         return "label is no number" if number(label) is None else None
 
-    def label_names(self, labels: Sequence[str]) -> tuple[str, ...]:
+    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
         """Return nothing: numbers have no names."""
         return ()
 
-    def encode(self, labels: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
+    def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
         """Return the numbers, float32 [N]; NaN for a missing label."""
-        return np.array([math.nan if label is None else float(label) for label in labels], dtype=np.float32)
+        return np.array([math.nan if label is None else number(label) for label in labels], dtype=np.float32)
 
     def is_labelled(self, labels: np.ndarray) -> np.ndarray:
         """Return which labels are not NaN."""

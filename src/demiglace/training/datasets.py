@@ -13,6 +13,7 @@ from demiglace.data.rows.schema import Dataset
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import compute
+from demiglace.models.labels import decision_rule_of, set_decision_rule
 from demiglace.tasks.base import RowTask, Task
 
 
@@ -38,6 +39,9 @@ class TrainingData(Protocol):
     @property
     def manifest_fields(self) -> dict[str, Any]:
         """Return the fields of the manifest that describe the data."""
+
+    def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
+        """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it."""
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Return the metrics of a model on one split."""
@@ -76,11 +80,30 @@ class TaskData:
             "drops": dict(self.dataset.drops),
         }
 
+    def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
+        """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it.
+
+        Without effect on a kind whose rule is fixed.
+        """
+        if not self.task.fits_decision_rule:
+            return {}
+        examples = self.examples["validation"]
+        task = self.task.fitted(examples.labels, predict(model, examples, precision=precision))
+        set_decision_rule(model.config, task)
+        return task.decision_rule()
+
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """Return the data set's metrics of a model on one split."""
+        """Return the data set's metrics of a model on one split.
+
+        A decision rule is fitted to the validation rows; other rows are decided by the rule in the model's config.
+        """
         examples = self.examples[split]
         logits = predict(model, examples, precision=precision)
-        return compute(self.dataset.metrics, examples.labels, logits, self.task)
+        if split == "validation":
+            task = self.task.fitted(examples.labels, logits)
+        else:
+            task = self.task.with_decision_rule(decision_rule_of(model.config))
+        return compute(self.dataset.metrics, examples.labels, logits, task)
 
 
 def read_rows(source: DataConfig, location: DataLocation) -> Dataset:

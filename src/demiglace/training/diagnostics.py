@@ -160,8 +160,10 @@ class Diagnostics:
         """Compute the terms' gradient norms on these rows at the current weights; see `gradient_norms`."""
         with seeded(self._config.seed), torch.enable_grad():
             batch, signals, perturbed = self._fetch_batch_and_signals(rows, now)
-            labelled = max(1.0, float(batch.labelled.sum()))
-            terms = self._objective.term_values(batch, signals, now, float(len(rows)), labelled, perturbed)
+            labels, _, labelled = batch.units
+            counts = float(len(rows)), max(1.0, float(labelled.sum()))
+            units = None if batch.words is None else max(1.0, float(len(labels)))
+            terms = self._objective.term_values(batch, signals, now, *counts, perturbed, units)
             return gradient_norms(self._objective, terms, now.phase)
 
     def _watch_features(self, step: int, values: Mapping[str, float]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.data import CorpusConfig
-from demiglace.config.training import TrainConfig, check_patience
+from demiglace.config.training import TrainConfig, check_options
 from demiglace.console import say
 from demiglace.data.text.blocks import USUAL_BLOCK, Blocks, Masking, all_blocks
 from demiglace.data.text.readers import drops, report_left_out
@@ -64,6 +64,10 @@ class LanguageModelingData:
             fields["validation corpus"] = _corpus_sizes(self.held) | {"drops": drops(self.held.left_out)}
         return fields
 
+    def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
+        """Return nothing: a language model decides nothing."""
+        return {}
+
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
         """Return loss (nats per token) and perplexity on the blocks of a split."""
         return block_loss(model, self.examples[split], precision)
@@ -107,7 +111,7 @@ def check_training(config: TrainConfig) -> None:
     """Raise `ConfigError` for a metric that language models do not have, or a tracker that is not installed."""
     if config.metric is not None and config.metric not in LANGUAGE_MODELLING.metrics:
         raise ConfigError(unknown("metric of language modelling:", config.metric, LANGUAGE_MODELLING.metrics))
-    check_patience(config)
+    check_options(config)
     check_trackers(config)
 
 

@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
+from torch.amp import GradScaler
 from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig
-from demiglace.console import Bar, progress
+from demiglace.console import Bar, progress, say
 from demiglace.data.batching import Batch, collate, epoch_steps, split_by_tokens
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.tokenize import TokenizedSplit
@@ -55,6 +57,8 @@ class TrainerState:
     best_value: float | None = None  # validation metric of the best epoch
     history: list[dict[str, float]] = field(default_factory=list)  # validation metrics of each epoch
     stopped: bool = False  # by early stopping
+    skipped_steps: int = 0  # fp16: steps without an update, because scaled gradients overflowed
+    scaler: dict[str, Any] = field(default_factory=dict)  # fp16: state of the loss scaling
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,22 @@ class Loop:
         self._directory, self._accelerator, self._source_locations = directory, accelerator, source_locations
         self._unwrapped, self._adversary = objective.to(accelerator.device), adversary
         self._sharded = config.sharding == "full" and accelerator.num_processes > 1
-        self._lengths, self._labelled = examples.lengths, examples.labelled
+        self._lengths, self._labelled, self._units = examples.lengths, examples.labelled, examples.units
         self._fit_terms()
         self._unsharded_student = unsharded_copy(objective.student) if self._sharded else objective.student
         if self._sharded:
             apply_fsdp(objective, objective.student, accelerator.device)
         self._objective = objective if self._sharded else accelerator.prepare_model(objective)
         self._optimizer = make_optimizer(objective, config)  # after `apply_fsdp`, which replaces the parameters
+        self._scaler = GradScaler(accelerator.device.type, enabled=objective.precision == "fp16")
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
         self._diagnostics = Diagnostics(objective, config, self._log, self._fetch_batch_and_signals)
         self._window: list[Tensor] = []
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
         self._schedule = TrainingSchedule.of(config, objective.phases, self._epoch_length)
+        if config.max_steps is not None:
+            epochs = config.max_steps / self._epoch_length
+            say(f"--max-steps {config.max_steps:,}: {epochs:.3g} epochs of {self._epoch_length:,} steps")
         self.state = TrainerState()
         # time and best epoch of the last checkpoint
         self._saved, self._saved_best = time.perf_counter(), self.state.best_epoch
@@ -151,14 +159,17 @@ class Loop:
 
     def _epoch(self, epoch: int) -> None:
         step_rows = epoch_steps(self._lengths, self._config.batch_size, self._config.seed, epoch)
+        step_rows = step_rows[
+            : self._schedule.steps - epoch * self._epoch_length
+        ]  # --max-steps ends the last one early
         first = self.state.step - epoch * self._epoch_length
         self._clock = time.perf_counter()
         if first == 0:
             self._log_mapping(epoch)
             self._begin_phase(epoch)
         done = sum(map(len, step_rows[:first]))
-        title = f"epoch {epoch + 1}/{self._config.epochs}"
-        with progress(title, len(self._examples), "rows", done) as bar:
+        title = f"epoch {epoch + 1}/{self._schedule.epochs}"
+        with progress(title, sum(map(len, step_rows)), "rows", done) as bar:
             for index in range(first, len(step_rows)):
                 self._step(epoch, step_rows[index])
                 self._on_step_end(epoch, step_rows, index, bar)
@@ -184,18 +195,23 @@ class Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate(step)
         counts = float(len(rows)), float(max(1, self._labelled[rows].sum()))
+        units = float(max(1, self._units[rows].sum()))
         now = self._schedule.progress(step)
         self._train_generator(rows, now)
-        total = self._forward_backward(rows, now, counts)
+        total = self._forward_backward(rows, now, counts, units)
+        self._scaler.unscale_(self._optimizer)
         norm = self._accelerator.clip_grad_norm_(self._unwrapped.parameters(), self._config.max_grad_norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)  # no update if a gradient is not finite
+        self._scaler.update()
         self._optimizer.zero_grad()
         assert norm is not None
         self._window.append(torch.cat([total, full_tensor(norm.detach()).reshape(1).float()]))
         self.state.step += 1
         self.state.rows += len(rows)
 
-    def _forward_backward(self, rows: np.ndarray, now: TrainingProgress, counts: tuple[float, float]) -> Tensor:
+    def _forward_backward(
+        self, rows: np.ndarray, now: TrainingProgress, counts: tuple[float, float], units: float
+    ) -> Tensor:
         """Run forward and backward over this process's share of the step; return summed loss and terms, [1 + terms]."""
         microbatches = self._local_microbatches(rows)
         ranks = self._accelerator.num_processes
@@ -204,11 +220,11 @@ class Loop:
             batch, signals, perturbed = self._fetch_batch_and_signals(part, now, weight)
             if i < len(microbatches) - 1:
                 with self._no_grad_sync():
-                    loss, terms = self._objective(batch, signals, now, *counts, perturbed)
-                    (loss * ranks).backward()
+                    loss, terms = self._objective(batch, signals, now, *counts, perturbed, units)
+                    self._scaler.scale(loss * ranks).backward()
             else:
-                loss, terms = self._objective(batch, signals, now, *counts, perturbed)
-                (loss * ranks).backward()  # synchronization averages gradients over processes
+                loss, terms = self._objective(batch, signals, now, *counts, perturbed, units)
+                self._scaler.scale(loss * ranks).backward()  # synchronization averages gradients over processes
             total += torch.cat([loss.detach().reshape(1), terms])
         return total
 
@@ -276,7 +292,9 @@ class Loop:
         self._window = []
         table = values.cpu().numpy()
         self._check_finite(table, step_rows, index)
-        loss, *terms, norm = table.mean(axis=0).tolist()
+        loss, *terms, _ = table.mean(axis=0).tolist()
+        finite = np.isfinite(table[:, -1])
+        self.state.skipped_steps += int((~finite).sum())
         record = {
             "step": self.state.step,
             "epoch": epoch,
@@ -284,7 +302,7 @@ class Loop:
             "loss": loss,
             "terms": dict(zip(self._unwrapped.names, terms, strict=True)),
             "shares": loss_shares(self._unwrapped, terms),
-            "gradient_norm": norm,
+            "gradient_norm": float(table[finite, -1].mean()) if finite.any() else None,
             "diagnostics": self._collect_diagnostics(self._schedule.progress(self.state.step - 1).phase),
         }
         self._log.write("step", record)
@@ -300,7 +318,9 @@ class Loop:
         return diagnostics | (self._adversary.diagnostics() if self._adversary else {})
 
     def _check_finite(self, table: np.ndarray, step_rows: list[np.ndarray], index: int) -> None:
-        bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+        # with loss scaling a gradient may overflow: the step is skipped and the scale halved
+        scaled = self._scaler.is_enabled() and self._scaler.get_scale() >= 1
+        bad = np.flatnonzero(~np.isfinite(table[:, :-1] if scaled else table).all(axis=1))
         if not len(bad):
             return
         back = len(table) - 1 - int(bad[0])
@@ -388,6 +408,7 @@ class Loop:
         if self._accelerator.is_main_process:
             self._update_clock()
             self.state.log_size = self._log.size
+            self.state.scaler = self._scaler.state_dict()
             tensors |= prefixed("adversary.", self._adversary.tensors() if self._adversary else {})
             save_checkpoint(self._last, tensors, vars(self.state))
             if self._saved_best not in (-1, self.state.best_epoch):
@@ -402,6 +423,7 @@ class Loop:
         self.state = TrainerState(**trainer_state)
         load(self._unwrapped, unprefixed("objective.", tensors))
         restore_optimizer(self._optimizer, unprefixed("optimizer.", tensors))
+        self._scaler.load_state_dict(self.state.scaler)
         if self._adversary:
             self._adversary.restore(unprefixed("adversary.", tensors))
         self._log.truncate(self.state.log_size)

@@ -30,7 +30,8 @@ class PerturbedBatch:
 class Objective(nn.Module):
     """Σ over terms of weight · (sum over rows of the term's loss) / (the step's count of rows it applies to).
 
-    Terms of other phases than the current one are skipped, and so are the signals that only they need. If the task's
+    Terms of other phases than the current one are skipped, and so are the signals that only they need. If the task has
+    labels of words, terms on logits alone are sums over words, divided by the step's count of words. If the task's
     logits are per token, terms on logits alone are computed together, in chunks of tokens (`terms.token_level`), and a
     row's loss is the mean over its tokens.
     """
@@ -53,9 +54,10 @@ class Objective(nn.Module):
                     "states), which are not perturbed; take input: text, or start: random and centered: false."
                 )
         self._rows = method.terms
-        self._precision = precision
-        by_token = task.unit == "token"
-        self._of_tokens = [by_token and is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
+        self.precision = precision
+        of_logits = [is_token_level(w.term.requests(shape, teacher)) for w in method.terms]
+        self._of_tokens = [task.unit == "token" and alone for alone in of_logits]
+        self._of_units = [task.unit == "row" or alone for alone in of_logits]
 
     def forward(
         self,
@@ -65,13 +67,15 @@ class Objective(nn.Module):
         rows: float,
         labelled: float,
         perturbed: PerturbedBatch | None = None,
+        units: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the batch's part of the step's loss, and each term: unweighted, detached [terms], 0 out of its phase.
 
-        `rows` and `labelled` count the full step, over all its forward passes and processes, so that the parts add up.
+        The counts are of the full step, over all its forward passes and processes, so that the parts add up. rows: all
+        rows; units: rows, or words that have a token (None: as many as rows); labelled: units that have a label.
         """
         signals = self._forward_signals(batch, teacher, progress, perturbed)
-        values = self._row_terms(signals, batch, progress, rows, labelled)
+        values = self._unit_terms(signals, batch, progress, (rows, rows if units is None else units, labelled))
         weights = [w.weight for w in self._rows]
         loss, values = (values * values.new_tensor(weights)).sum(), values.detach()
         together = self._token_terms_of(progress.phase)
@@ -88,10 +92,11 @@ class Objective(nn.Module):
         rows: float,
         labelled: float,
         perturbed: PerturbedBatch | None = None,
+        units: float | None = None,
     ) -> Tensor:
         """Return the unweighted terms [terms], each with its own gradient, for diagnostics."""
         signals = self._forward_signals(batch, teacher, progress, perturbed)
-        values = list(self._row_terms(signals, batch, progress, rows, labelled))
+        values = list(self._unit_terms(signals, batch, progress, (rows, rows if units is None else units, labelled)))
         for i in self._token_terms_of(progress.phase):
             values[i], _ = self._token_terms([i], [1.0] * len(values), signals, batch, progress, rows)
         return torch.stack(values)
@@ -113,7 +118,7 @@ class Objective(nn.Module):
             return
         self.eval()
         for batch, teacher in batches:
-            with autocast(self._precision, batch.input_ids.device):
+            with autocast(self.precision, batch.input_ids.device):
                 student = capture(self.student, batch, self._phases[progress.phase])
             for term in fitted:
                 term.observe(student, teacher, progress)
@@ -124,29 +129,29 @@ class Objective(nn.Module):
         self, batch: Batch, teacher: Signals, progress: TrainingProgress, perturbed: PerturbedBatch | None
     ) -> dict[str, tuple[Signals, Signals]]:
         """Return the signals of student and teacher for the text, and for the perturbed text."""
-        with autocast(self._precision, batch.input_ids.device):
+        with autocast(self.precision, batch.input_ids.device):
             signals = {"text": (capture(self.student, batch, self._phases[progress.phase]), teacher)}
             if perturbed is not None:
                 signals["perturbed"] = capture(self.student, perturbed.batch, self._perturbed), perturbed.teacher
         return signals
 
-    def _row_terms(
+    def _unit_terms(
         self,
         signals: Mapping[str, tuple[Signals, Signals]],
         batch: Batch,
         progress: TrainingProgress,
-        rows: float,
-        labelled: float,
+        counts: tuple[float, float, float],
     ) -> Tensor:
         """Return the unweighted terms [terms] with gradients; 0 for those of another phase and those on tokens."""
         on = [a and not t for a, t in zip(self._active[progress.phase], self._of_tokens, strict=True)]
+        rows, units, labelled = counts
         with torch.autocast(batch.input_ids.device.type, enabled=False):
             parts = [
-                self._weighted_term_sum(term, w, *signals[w.input], batch, progress)
-                / (labelled if w.term.needs_labels else rows)
-                if counts
+                self._weighted_term_sum(i, *signals[w.input], batch, progress)
+                / (labelled if w.term.needs_labels else units if self._of_units[i] else rows)
+                if on[i]
                 else batch.weights.new_zeros(())
-                for term, w, counts in zip(self.terms, self._rows, on, strict=True)
+                for i, w in enumerate(self._rows)
             ]
         return torch.stack(parts)
 
@@ -166,7 +171,7 @@ class Objective(nn.Module):
         student, teacher = (s.head for s in signals["text"])
         assert isinstance(student, HeadInput)
         share = batch.weights / (rows * batch.labels.shape[1])
-        with autocast(self._precision, batch.input_ids.device):
+        with autocast(self.precision, batch.input_ids.device):
             return token_terms(
                 [_term(self.terms[i]) for i in which],
                 [weights[i] for i in which],
@@ -177,12 +182,12 @@ class Objective(nn.Module):
                 progress,
             )
 
-    @staticmethod
     def _weighted_term_sum(
-        term: nn.Module, row: WeightedTerm, student: Signals, teacher: Signals, batch: Batch, progress: TrainingProgress
+        self, i: int, student: Signals, teacher: Signals, batch: Batch, progress: TrainingProgress
     ) -> Tensor:
-        weights = batch.weights * batch.labelled if row.term.needs_labels else batch.weights
-        return (term(student, teacher, batch.labels, progress) * weights).sum()
+        labels, weights, labelled = batch.units if self._of_units[i] else (batch.labels, batch.weights, batch.labelled)
+        values = self.terms[i](student, teacher, labels, progress)
+        return (values * (weights * labelled if self._rows[i].term.needs_labels else weights)).sum()
 
     @property
     def rows(self) -> tuple[WeightedTerm, ...]:

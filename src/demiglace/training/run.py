@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.options import flatten
-from demiglace.config.training import TrainConfig, check_patience
+from demiglace.config.training import TrainConfig, check_options
 from demiglace.console import say
 from demiglace.data.rows.schema import Dataset
 from demiglace.errors import ConfigError, RunError, unknown
@@ -65,7 +65,7 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
     """Raise `ConfigError` for a metric that the task does not have or a tracker that is not installed."""
     if config.metric is not None and config.metric not in dataset.metrics:
         raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
-    check_patience(config)
+    check_options(config)
     check_trackers(config)
 
 
@@ -143,22 +143,27 @@ def train(run: Run, training_run: TrainingRun) -> None:
 
 
 def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState) -> None:
+    material, precision = training_run.material, training_run.precision
+    material.fit_decision_rule(training_run.student, precision)
     save_model(training_run.student, training_run.tokenizer, run.path / "last")
     training_run.student.load_state_dict(loop.best_weights())
+    rule = material.fit_decision_rule(training_run.student, precision)
     save_model(training_run.student, training_run.tokenizer, run.path / "model")
     start = time.perf_counter()
-    splits = [s for s in ("validation", "test") if s in training_run.material.examples]
-    metrics = {s: training_run.material.metrics(s, training_run.student, training_run.precision) for s in splits}
+    splits = [s for s in ("validation", "test") if s in material.examples]
+    metrics = {s: material.metrics(s, training_run.student, precision) for s in splits}
     shape = ModelShape.of(training_run.student)
     run.finish(
-        **training_run.material.manifest_fields,
+        **material.manifest_fields,
         **training_run.findings,
         method=training_run.method_name,
-        precision=training_run.precision,
+        precision=precision,
         layers=shape.num_layers,
         parameters=shape.parameters,
         bytes=(run.path / "model" / "model.safetensors").stat().st_size,
         best_epoch=state.best_epoch,
+        **skipped_steps(state),
+        **({"decision_rule": rule} if rule else {}),
         metrics=metrics,
         seconds={
             "capture": round(training_run.capture_seconds, 2),
@@ -170,6 +175,14 @@ def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: Traine
     write_card(run.path / "model", run.path)
     cleanup_run_directory(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
+
+
+def skipped_steps(state: TrainerState) -> dict[str, int]:
+    """Print how many steps fp16 skipped, and return their number for the manifest; {} without any."""
+    if not state.skipped_steps:
+        return {}
+    say(f"fp16: {state.skipped_steps:,} of {state.step:,} steps were skipped, because their gradients overflowed")
+    return {"skipped_steps": state.skipped_steps}
 
 
 def describe(metrics: Mapping[str, Mapping[str, float]]) -> str:

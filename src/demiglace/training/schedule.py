@@ -1,6 +1,7 @@
 """The schedule of a run: the phases of a method mapped to epochs, and the learning rate of each step."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class TrainingSchedule:
     """Phases, epochs and learning rates of a run."""
 
     config: TrainConfig
-    epoch_steps: int  # steps of each epoch
+    epoch_steps: int  # steps of each epoch; --max-steps may end the last epoch earlier
     ends: tuple[int, ...]  # phase i is the epochs from ends[i - 1] to below ends[i]
 
     @classmethod
@@ -29,12 +30,22 @@ class TrainingSchedule:
 
         Raises `ConfigError` if there are fewer epochs than phases.
         """
-        return cls(config, epoch_steps, phase_ends(config.epochs, phases))
+        return cls(config, epoch_steps, phase_ends(epochs_of(config, epoch_steps), phases))
 
     @property
     def steps(self) -> int:
         """Return the number of steps of the full run."""
-        return self.ends[-1] * self.epoch_steps
+        return self.config.max_steps or self.epochs * self.epoch_steps
+
+    @property
+    def epochs(self) -> int:
+        """Return the number of epochs, one that ends early included."""
+        return self.ends[-1]
+
+    def steps_of_phase(self, phase: int) -> int:
+        """Return the number of steps of a phase."""
+        first = self.ends[phase - 1] if phase else 0
+        return min(self.ends[phase] * self.epoch_steps, self.steps) - first * self.epoch_steps
 
     @property
     def last_phase(self) -> int:
@@ -49,36 +60,52 @@ class TrainingSchedule:
         """Return the training progress after `step` steps."""
         epoch = step // self.epoch_steps
         phase, first = self._phase(epoch)
-        epochs = self.ends[phase] - first
         return TrainingProgress(
             seed=self.config.seed,
             epoch=epoch,
             step=step,
             phase=phase,
             phase_epoch=epoch - first,
-            phase_epochs=epochs,
-            fraction=(step - first * self.epoch_steps) / (epochs * self.epoch_steps),
+            phase_epochs=self.ends[phase] - first,
+            fraction=(step - first * self.epoch_steps) / self.steps_of_phase(phase),
         )
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step.
 
-        It rises linearly over the first `warmup_ratio` share of a phase's steps. Then it falls linearly to 0 at the end
-        of the phase, or stays constant with `lr_scheduler="constant"` (DeepSpeed's WarmupLR).
+        It rises linearly over the first `warmup_ratio` share of a phase's steps. What follows is up to `lr_scheduler`:
+        linear: it falls linearly to 0 at the end of the phase. cosine: it falls to 0 along half a cosine (Loshchilov
+        and Hutter 2017, arXiv 1608.03983). constant: it stays (DeepSpeed's WarmupLR). wsd: it stays, and falls over the
+        last `decay_ratio` share of the steps as 1 - sqrt(x) (Hägele et al. 2024, arXiv 2405.18392).
         """
         phase, first = self._phase(step // self.epoch_steps)
-        done, steps = step - first * self.epoch_steps, (self.ends[phase] - first) * self.epoch_steps
+        done, steps = step - first * self.epoch_steps, self.steps_of_phase(phase)
         warmup_steps = round(steps * self.config.warmup_ratio)
         if done < warmup_steps:
             return self.config.learning_rate * (done + 1) / warmup_steps
-        if self.config.lr_scheduler == "constant":
-            return self.config.learning_rate
-        return self.config.learning_rate * (steps - done) / (steps - warmup_steps)
+        return self.config.learning_rate * self._share_of_peak(done, warmup_steps, steps)
+
+    def _share_of_peak(self, done: int, warmup_steps: int, steps: int) -> float:
+        """Return the share of the peak learning rate after `done` of a phase's steps, its warm-up being over."""
+        match self.config.lr_scheduler:
+            case "constant":
+                return 1.0
+            case "cosine":
+                return (1 + math.cos(math.pi * (done - warmup_steps) / (steps - warmup_steps))) / 2
+            case "wsd":
+                decay_steps = max(1, round(steps * self.config.decay_ratio))
+                return 1 - math.sqrt(max(0, done - (steps - decay_steps)) / decay_steps)
+        return (steps - done) / (steps - warmup_steps)
 
     def _phase(self, epoch: int) -> tuple[int, int]:
         """Return the phase of an epoch, and the first epoch of that phase."""
         phase = next(i for i, end in enumerate(self.ends) if epoch < end)
         return phase, self.ends[phase - 1] if phase else 0
+
+
+def epochs_of(config: TrainConfig, epoch_steps: int) -> int:
+    """Return the number of epochs that a run begins: --epochs, or as many as --max-steps needs."""
+    return config.epochs if config.max_steps is None else -(-config.max_steps // epoch_steps)
 
 
 def phase_ends(epochs: int, phases: Sequence[float]) -> tuple[int, ...]:
@@ -99,13 +126,16 @@ def phase_ends(epochs: int, phases: Sequence[float]) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def check_phases(name: str, method: Method, epochs: int) -> None:
-    """Raise `ConfigError` if a phase of the method would have fewer than `LEAST_EPOCHS` of a task's epochs.
+def check_phases(
+    name: str, method: Method, epochs: int, *, least: int = LEAST_EPOCHS, max_steps: tuple[int, int] | None = None
+) -> None:
+    """Raise `ConfigError` if a phase of the method would have fewer than `least` epochs.
 
-    name: of the method. A method that allows short phases needs one epoch for each.
+    name: of the method. A method that allows short phases needs one epoch for each. max_steps: --max-steps and the
+    steps of an epoch, where they decide the epochs.
     """
     count, shortest = len(method.phases), _shortest(epochs, method.phases)
-    least = 1 if count == 1 or method.short_phases else LEAST_EPOCHS
+    least = 1 if count == 1 or method.short_phases else least
     if shortest >= least:
         return
     # with fewer epochs, the shortest phase would have fewer than `least`
@@ -115,10 +145,22 @@ def check_phases(name: str, method: Method, epochs: int) -> None:
     option = "short_phases: true in the file" if is_file(name) else "--method-options.short-phases true"
     option = "short_phases=True in the Method" if isinstance(name, MethodObject) else option
     allow = "" if method.short_phases else f", or allow phases of one epoch ({option})"
+    given, remedy = f"--epochs {epochs}", f"--epochs {enough}"
+    if max_steps is not None:
+        given = f"--max-steps {max_steps[0]}, in epochs of {max_steps[1]} steps,"
+        remedy = f"--max-steps {enough * max_steps[1]}"
     raise ConfigError(
-        f"method {name} trains in {count} phases, of {shares} of the epochs. With --epochs {epochs} the shortest has "
-        f"{shortest}, and each phase needs at least {least}. Give --epochs {enough} or more{allow}."
+        f"method {name} trains in {count} phases, of {shares} of the epochs. With {given} the shortest has {shortest}, "
+        f"and each phase needs at least {least}. Give {remedy} or more{allow}."
     )
+
+
+def check_max_steps(name: str, method: Method, config: TrainConfig, rows: int, *, least: int = LEAST_EPOCHS) -> None:
+    """Raise `ConfigError`, as `check_phases` does, if --max-steps ends the run too early for these training rows."""
+    if config.max_steps is not None:
+        epoch_steps = -(-rows // config.batch_size)
+        epochs = epochs_of(config, epoch_steps)
+        check_phases(name, method, epochs, least=least, max_steps=(config.max_steps, epoch_steps))
 
 
 def _shortest(epochs: int, phases: Sequence[float]) -> int:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from demiglace.console import say
 from demiglace.data.rows.columns import Columns, find_columns
-from demiglace.data.rows.labels import label_text
+from demiglace.data.rows.labels import label_of
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
-from demiglace.tasks.base import RowTask
+from demiglace.tasks.base import Label, RowTask, names_in
 
 _SHOWN = 5  # rows of each kind that are shown; the others are counted
 
@@ -23,7 +23,7 @@ class RawRows:
     name: str
     texts: Sequence[Any]
     pairs: Sequence[Any] | None
-    labels: Sequence[str | None]
+    labels: Sequence[Label | None]
     lines: Sequence[tuple[str, int]]
 
     def __len__(self) -> int:
@@ -65,14 +65,18 @@ def columns_of(table: Table, texts: Sequence[str] | None = None, label: str | No
 
 
 def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:
-    """Return the used columns of a table. Raises `DataError` for a label column that holds lists or mappings."""
+    """Return the used columns of a table. Raises `DataError` for a label that is neither a text nor a list of texts."""
     texts = [table.columns[column] for column in columns.texts]
     values = [None] * len(table) if columns.label is None else table.columns[columns.label]
     lines = [(table.file, line) for line in table.lines]
+    labels = []
     for value, (file, line) in zip(values, lines, strict=True):
-        if isinstance(value, (list, dict, bytes)):
-            raise DataError(f"{file}:{line}: the label is {_short(value)}; expected one text or number a row.")
-    labels = [label_text(value) for value in values]
+        try:
+            labels.append(label_of(value))
+        except TypeError:
+            raise DataError(
+                f"{file}:{line}: the label is {_short(value)}; expected a text or number, or a list of them."
+            ) from None
     return RawRows(name, texts[0], texts[1] if len(texts) == 2 else None, labels, lines)
 
 
@@ -88,22 +92,30 @@ def check_texts(rows: RawRows) -> Faults:
 
 
 def check_labels(rows: RawRows, task: RowTask) -> Faults:
-    """Return the rows without a label, or with one that is not UTF-8 or not valid for the kind of problem."""
+    """Return the rows without a label, or with one that is not UTF-8 or not valid for the kind of problem.
+
+    Raises `DataError` for a list where the kind has one label a row, and the reverse.
+    """
     faults: Faults = {}
     for i, label in enumerate(rows.labels):
         if label is None:
             faults[i] = _problem("missing label", rows, i, _short(rows.texts[i]))
-        elif not _is_utf8(label):
-            faults[i] = _problem("bad UTF-8", rows, i, _short(label))
+        elif isinstance(label, tuple) != task.takes_lists:
+            file, line = rows.lines[i]
+            shown, expected = _short(_shown(label)), "a list" if task.takes_lists else "one text or number a row"
+            raise DataError(f"{file}:{line}: the label is {shown}; for {task.name}, {expected} is expected.")
+        elif not all(map(_is_utf8, names_in(label))):
+            faults[i] = _problem("bad UTF-8", rows, i, _short(_shown(label)))
         elif fault := task.label_fault(label):
-            faults[i] = _problem(fault, rows, i, _short(label))
+            faults[i] = _problem(fault, rows, i, _short(_shown(label)))
     return faults
 
 
 def check_known(rows: RawRows, names: Iterable[str]) -> Faults:
-    """Return the rows whose label is not one of these names; missing labels are left to `check_labels`."""
-    known = {*names, None}
-    return {i: _problem("unknown label", rows, i, _short(x)) for i, x in enumerate(rows.labels) if x not in known}
+    """Return the rows with a label that is not one of these names; missing labels are left to `check_labels`."""
+    known = {*names}
+    unknown = {i: [n for n in names_in(x) if n not in known] for i, x in enumerate(rows.labels) if x is not None}
+    return {i: _problem("unknown label", rows, i, ", ".join(map(_short, x))) for i, x in unknown.items() if x}
 
 
 def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
@@ -117,8 +129,9 @@ def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
 
 
 def classes_without_rows(rows: RawRows, faults: Mapping[int, RowProblem], space: LabelSpace) -> list[RowProblem]:
-    """Return the classes all of whose training rows have a fault."""
-    lost = {x: i for i, x in reversed(list(enumerate(rows.labels))) if i in faults and x and x not in space.names}
+    """Return the labels all of whose training rows have a fault."""
+    faulty = [(name, i) for i, x in enumerate(rows.labels) if i in faults and x for name in names_in(x)]
+    lost = {name: i for name, i in reversed(faulty) if name not in space.names}
     return [_problem("class with no training row", rows, i, _short(label)) for label, i in lost.items()]
 
 
@@ -175,6 +188,10 @@ def _short(value: Any) -> str:
     """Return a value for a message: one line, at most 60 characters, without control characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "…" + shown[-1:]
+
+
+def _shown(label: Label) -> str | list[str]:
+    return list(label) if isinstance(label, tuple) else label
 
 
 def _stripped(values: Sequence[Any]) -> list[Any]:

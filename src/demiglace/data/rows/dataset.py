@@ -75,6 +75,8 @@ def fingerprint(labels: LabelSpace, splits: Iterable[Split]) -> str:
         for texts in (split.texts, split.pairs or ()):
             digest.update(np.array([len(t) for t in texts], dtype=np.int64).tobytes())
             digest.update("".join(texts).encode())
+        if split.words is not None:
+            digest.update(np.array([len(w) for words in split.words for w in words], dtype=np.int64).tobytes())
         digest.update(split.labels.tobytes())
     return digest.hexdigest()[:16]
 
@@ -117,8 +119,7 @@ def _count_odd_rows(name: str, splits: Mapping[str, Split]) -> None:
 
 def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, seed: int) -> dict[str, Split]:
     train = splits["train"]
-    classes = train.labels if space.task.has_classes else np.zeros(len(train), dtype=np.int64)
-    held = stratified_holdout(row_keys(train.texts, train.pairs), classes, fraction, seed)
+    held = stratified_holdout(row_keys(train.texts, train.pairs), space.task.strata(train.labels), fraction, seed)
     if not held.any():
         raise DataError(
             f"no validation row can be split off from {len(train)} training rows by --validation-fraction {fraction}; "
@@ -132,6 +133,6 @@ def _split_off(splits: Mapping[str, Split], space: LabelSpace, fraction: float, 
 
 
 def _warn_of_absent(train: Split, space: LabelSpace) -> None:
-    absent = space.size - len(np.unique(train.labels)) if space.task.has_classes else 0
+    absent = int((space.task.rows_by_name(train.labels, space.names) == 0).sum())
     if absent:
         say(f"{absent} of {space.size} classes have no row among the {len(train)} drawn by --max-rows.")

@@ -13,7 +13,7 @@ from demiglace.console import say
 from demiglace.data.rows.checks import check_known, check_labels, check_texts, columns_of, raise_or_drop, raw_rows
 from demiglace.data.rows.dataset import fingerprint, load_dataset
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
-from demiglace.data.rows.labels import label_space, plain_integers, plain_numbers
+from demiglace.data.rows.labels import label_space, plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
@@ -23,8 +23,8 @@ from demiglace.data.rows.sources import files_in, missing
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
+from demiglace.tasks.base import Label
 from demiglace.tasks.classification import CLASSIFICATION
-from demiglace.tasks.regression import REGRESSION
 
 _LEFT_OUT = "left out by the label map"
 _NOT_SAMPLED = "not drawn"
@@ -204,8 +204,7 @@ def _of_file(
     table = read_table(path)
     columns = columns_of(table, text_columns, label_column, usual_labels=labels.task.label_columns)
     read = raw_rows("test", table, columns)
-    plain = plain_numbers if labels.task is REGRESSION else plain_integers
-    rows = replace(read, labels=plain(read.labels))
+    rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
     fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
     if fit is not None:
         _say_line(str(path), fit)
@@ -222,7 +221,7 @@ def _of_file(
 
 
 def _fit_file(
-    names: Sequence[str | None], labels: LabelSpace, label_map: Mapping[str, Any]
+    names: Sequence[Label | None], labels: LabelSpace, label_map: Mapping[str, Any]
 ) -> tuple[LabelFit, tuple[str, ...]]:
     """Return the fit of the labels in a file that the model or the map has, and `EvaluationSet.assumed`.
 
@@ -245,7 +244,7 @@ def _fit_file(
 
 
 def _check_kind(spec: str, space: LabelSpace, labels: LabelSpace) -> None:
-    if space.task is not labels.task:
+    if space.task.name != labels.task.name:
         raise DataError(
             f"{spec} is a {space.task.name} set, and the model does {labels.task.name}; choose a set of that kind."
         )

@@ -1,5 +1,6 @@
 """Labels of files: their text, the kind of problem that they make, and their encoding."""
 
+import ast
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from demiglace.console import say
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
-from demiglace.tasks.base import RowTask
+from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION, number
@@ -38,7 +39,54 @@ def label_text(value: Any) -> str | None:
     return str(value)
 
 
-def infer_task(labels: Sequence[str], wanted: str = "auto") -> RowTask:
+def label_of(value: Any) -> Label | None:
+    """Return the label in a cell: a text, or the texts in a list, in its order; None for a missing one.
+
+    Raises `TypeError` for a mapping, bytes, and a list of anything but texts and numbers.
+    """
+    if isinstance(value, (list, tuple)):
+        texts = [None if isinstance(part, (list, tuple)) else label_of(part) for part in value]
+        if None in texts:
+            raise TypeError
+        return tuple(text for text in texts if isinstance(text, str))
+    if isinstance(value, (dict, bytes)):
+        raise TypeError
+    return label_text(value)
+
+
+def split_labels(
+    labels: Sequence[Label | None], separators: Sequence[str]
+) -> tuple[list[tuple[str, ...] | None], str | None]:
+    """Return labels as lists, and the separator that divides those that are text (None where none occurs).
+
+    A text in brackets is a list as JSON or Python writes it, which is how tables of lists are saved as CSV. Other texts
+    are divided by the first of the `separators` that occurs in one of them.
+    """
+    plain = [label for label in labels if isinstance(label, str) and _bracketed(label) is None]
+    separator = next((s for s in separators if any(s in label for label in plain)), None)
+    return [None if label is None else _divided(label, separator) for label in labels], separator
+
+
+def _divided(label: Label, separator: str | None) -> tuple[str, ...]:
+    if isinstance(label, tuple):
+        return label
+    listed = _bracketed(label)
+    parts = listed if listed is not None else label.split(separator) if separator else [label]
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _bracketed(label: str) -> tuple[str, ...] | None:
+    """Return the texts of a list that is written out, or None where a text is no such list."""
+    if not (label.startswith("[") and label.endswith("]")):
+        return None
+    try:
+        found = label_of(ast.literal_eval(label))
+    except (TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return found if isinstance(found, tuple) else None
+
+
+def infer_task(labels: Sequence[Label], wanted: str = "auto") -> RowTask:
     """Return the kind of problem: the one named `wanted`; for "auto", regression if the labels are numbers and some
     have a fraction, else classification.
 
@@ -48,13 +96,14 @@ def infer_task(labels: Sequence[str], wanted: str = "auto") -> RowTask:
     """
     if wanted != "auto":
         return row_task(wanted)
-    _check_separators(labels)
-    if not _mostly_numbers(labels):
+    texts = [label for label in labels if isinstance(label, str)]
+    _check_separators(texts)
+    if not _mostly_numbers(texts):
         return CLASSIFICATION
-    fractions = [label for label in labels if number(label) is not None and not _WHOLE.fullmatch(label)]
-    if len(fractions) == 1 and len(labels) >= _FEW:
+    fractions = [label for label in texts if number(label) is not None and not _WHOLE.fullmatch(label)]
+    if len(fractions) == 1 and len(texts) >= _FEW:
         raise DataError(
-            f"of {len(labels):,} labels, {fractions[0]!r} alone is a number with a fraction; correct it, or give "
+            f"of {len(texts):,} labels, {fractions[0]!r} alone is a number with a fraction; correct it, or give "
             "--problem regression for numbers, or --problem classification for classes."
         )
     return REGRESSION if fractions else CLASSIFICATION
@@ -107,6 +156,14 @@ def _plain(label: str, groups: re.Pattern[str]) -> str:
     return groups.sub("", label).replace(",", ".") if _DIGITS.fullmatch(label) else label
 
 
+def plain_labels(labels: Sequence[Label | None], problem: str) -> list[Label | None]:
+    """Return labels with numbers written alike, for a kind of problem or "auto"; lists stay as they are."""
+    texts = [label for label in labels if not isinstance(label, tuple)]
+    if len(texts) < len(labels):
+        return list(labels)
+    return [*(plain_numbers(texts) if problem == REGRESSION.name else plain_integers(texts))]
+
+
 def plain_integers(labels: Sequence[str | None]) -> list[str | None]:
     """Return "1.0" as "1" if all numbers are integers: a column with gaps is often saved as floats."""
     present = [label for label in labels if label is not None]
@@ -115,11 +172,11 @@ def plain_integers(labels: Sequence[str | None]) -> list[str | None]:
     return [label if label is None or number(label) is None else label.partition(".")[0] for label in labels]
 
 
-def label_space(labels: Iterable[str], task: RowTask) -> LabelSpace:
+def label_space(labels: Iterable[Label], task: RowTask) -> LabelSpace:
     """Return the label space of the labels that occur, the names in the order of their ids."""
     return LabelSpace(task, task.label_names(list(labels)))
 
 
-def encode(labels: Sequence[str | None], space: LabelSpace) -> np.ndarray:
+def encode(labels: Sequence[Label | None], space: LabelSpace) -> np.ndarray:
     """Return labels [N, ...] as the kind encodes them, its `no_label` for None. All must be in the space."""
     return space.task.encode(labels, space.names)

@@ -10,8 +10,8 @@ from demiglace.data.rows.schema import Split
 def stratified_holdout(keys: Sequence[Hashable], classes: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
     """Return which rows are held out, bool [N]: a stratified `fraction` of the distinct rows.
 
-    Rows with equal keys (the same texts) stay together, so that no held-out row is trained on. classes: int64 [N], all
-    equal for a kind of problem without classes. The first row of each class is never held out.
+    Rows with equal keys (the same texts) stay together, so that no held-out row is trained on. classes: int64 [N], the
+    kind of problem's strata. The first row of each class is never held out.
     """
     group_of: dict[Hashable, int] = {}
     groups = np.array([group_of.setdefault(key, len(group_of)) for key in keys], dtype=np.int64)
@@ -42,4 +42,5 @@ def select_rows(split: Split, rows: np.ndarray, name: str | None = None) -> Spli
         labels=split.labels[rows],
         lines=[split.lines[i] for i in picked],
         groups=None if split.groups is None else [split.groups[i] for i in picked],
+        words=None if split.words is None else [split.words[i] for i in picked],
     )

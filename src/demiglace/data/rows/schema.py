@@ -13,7 +13,7 @@ class LabelSpace:
     """What the labels of a data set mean."""
 
     task: RowTask  # the kind of problem
-    names: tuple[str, ...] = ()  # class names in the order of their ids; empty for numbers
+    names: tuple[str, ...] = ()  # label names in the order of their ids; empty for numbers
 
     @property
     def size(self) -> int:
@@ -28,9 +28,10 @@ class Split:
     name: str
     texts: Sequence[str]
     pairs: Sequence[str] | None  # second texts, if rows are pairs
-    labels: np.ndarray  # [N] as the kind of problem encodes them, with its `no_label` for a row without one
+    labels: np.ndarray  # [N, ...] as the kind of problem encodes them, with its `no_label` for a row without one
     lines: Sequence[tuple[str, int]]  # where each row was read: file, line number from 1
     groups: Sequence[str] | None = None  # the part of the set that each row belongs to, if results are split by part
+    words: Sequence[Sequence[str]] | None = None  # of each row, if each word has a label; a text joins them by spaces
 
     def __len__(self) -> int:
         return len(self.texts)

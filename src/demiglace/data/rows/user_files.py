@@ -22,15 +22,15 @@ from demiglace.data.rows.checks import (
     raise_or_drop,
     raw_rows,
 )
-from demiglace.data.rows.labels import encode, infer_task, label_space, plain_integers, plain_numbers
+from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import files_of
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
+from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.registry import row_task
-from demiglace.tasks.regression import REGRESSION
 
 
 def read_files(config: DataConfig) -> Dataset:
@@ -44,7 +44,10 @@ def read_files(config: DataConfig) -> Dataset:
         columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
     raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()}, config.problem)
-    space, faults, lost = _check(raws, config)
+    task = infer_task([label for label in raws["train"].labels if label is not None], config.problem)
+    if task.takes_lists:
+        raws = _as_lists(raws, task)
+    space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
@@ -53,10 +56,21 @@ def read_files(config: DataConfig) -> Dataset:
     return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
+def _as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
+    """Return the rows with lists as labels, those that are text divided alike in all splits; print by what."""
+    divided, separator = split_labels([label for rows in raws.values() for label in rows.labels], task.label_separators)
+    if separator is not None:
+        say(f"labels: several in one cell, divided by {separator!r}.")
+    return _with_labels(raws, divided)
+
+
 def _plain(raws: Mapping[str, RawRows], problem: str) -> dict[str, RawRows]:
     """Return the rows with numbers written alike in all splits."""
-    plain = plain_numbers if problem == REGRESSION.name else plain_integers
-    together = plain([label for rows in raws.values() for label in rows.labels])
+    return _with_labels(raws, plain_labels([label for rows in raws.values() for label in rows.labels], problem))
+
+
+def _with_labels(raws: Mapping[str, RawRows], together: Sequence[Label | None]) -> dict[str, RawRows]:
+    """Return the rows with these labels, which are those of all splits one after the other."""
     ends = np.cumsum([len(rows) for rows in raws.values()])
     return {
         name: replace(rows, labels=together[end - len(rows) : end])
@@ -64,15 +78,14 @@ def _plain(raws: Mapping[str, RawRows], problem: str) -> dict[str, RawRows]:
     }
 
 
-def _check(raws: Mapping[str, RawRows], config: DataConfig) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
+def _check(raws: Mapping[str, RawRows], task: RowTask) -> tuple[LabelSpace, dict[str, Faults], list[RowProblem]]:
     """Return the label space of the usable training rows, the faults by split, and the classes without usable rows."""
     train = raws["train"]
     others = {name: rows for name, rows in raws.items() if name != "train"}
-    task = infer_task([label for label in train.labels if label is not None], config.problem)
     faults = {name: check_labels(rows, task) | check_texts(rows) for name, rows in raws.items()}
     faults["train"] = check_duplicates(train, list(others.values())) | faults["train"]
     space = label_space(usable(train, faults["train"], allow_empty=True).labels, task)  # type: ignore[arg-type]
-    if not task.has_classes:
+    if not space.names:
         return space, faults, []
     for name, rows in others.items():
         faults[name] = check_known(rows, space.names) | faults[name]

@@ -55,6 +55,11 @@ class Blocks:
         return np.broadcast_to(np.True_, len(self))
 
     @property
+    def units(self) -> np.ndarray:
+        """Return 1 for every row, int64 [N]: its loss is the mean over its tokens."""
+        return np.broadcast_to(np.int64(1), len(self))
+
+    @property
     def num_targets(self) -> int:
         """Return the number of tokens of a row that are predicted."""
         return self.size if self.masking is None else max(1, round(self.masking.share * self.size))

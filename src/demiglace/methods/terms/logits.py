@@ -10,7 +10,6 @@ from demiglace.config.options import option
 from demiglace.errors import ConfigError
 from demiglace.losses.divergences import (
     forward_kl,
-    hard_label,
     jensen_shannon,
     reverse_kl,
     skew_kl,
@@ -33,7 +32,6 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
     "skew-kl": skew_kl,
     "skew-reverse-kl": skew_reverse_kl,
     "squared": lambda student, teacher, _temperature, _: squared_error(student, teacher),
-    "hard": lambda student, teacher, _temperature, _: hard_label(student, teacher),
 }
 
 
@@ -67,9 +65,9 @@ class _TaskLoss(TermLoss):
 class LogitDistillation(Term):
     """A divergence of the two outputs at temperature τ; by default τ²·KL(teacher ‖ student).
 
-    "hard" is the cross-entropy with the teacher's most likely class, without τ. The task may replace the divergence:
-    on regression it is the squared error of the outputs. With a cache of the teacher's most likely or sampled tokens it
-    is `losses.sparse`, which estimates KL(teacher ‖ student) only.
+    "hard" is the task's loss with the teacher's prediction as the label, without τ. The task may replace the
+    divergence: on regression it is the squared error of the outputs. With a cache of the teacher's most likely or
+    sampled tokens it is `losses.sparse`, which estimates KL(teacher ‖ student) only.
     """
 
     temperature: float = option("τ", 1.0, above=0)
@@ -98,6 +96,8 @@ class _LogitDistillation(TermLoss):
             assert student.logits is not None and self._term.divergence == "forward-kl"
             return sparse_kl_div(student.logits, sparse.ids, sparse.weights, sparse.entropy, self._term.temperature)
         assert student.logits is not None and teacher.logits is not None
+        if self._term.divergence == "hard":
+            return self._task.pseudo_label_loss(student.logits, teacher.logits)
         return self._task.divergence(student.logits, teacher.logits, self._categorical)
 
     def _categorical(self, student: Tensor, teacher: Tensor) -> Tensor:

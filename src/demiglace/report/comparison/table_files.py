@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.report.comparison.result_tables import NOT_TESTED, provenance, result_tables
-from demiglace.report.text_tables import latex, markdown
+from demiglace.report.text_tables import latex_of, markdown
 from demiglace.results.cells import has_sets
 from demiglace.results.parse import axes_in_words, latency_of, upgrade
 from demiglace.results.schema import is_own
@@ -42,7 +42,7 @@ def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     found = result_tables(summary)
     contents = {
         "tables.md": "\n".join([*map(markdown, found), *provenance(summary)]),
-        "tables.tex": "\n".join(map(latex, found)),
+        "tables.tex": latex_of(found),
         "results.csv": long_csv(summary),
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
     }

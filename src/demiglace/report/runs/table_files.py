@@ -7,7 +7,7 @@ from pathlib import Path
 from demiglace.report.runs.schema import RunReport
 from demiglace.report.runs.tables import artefact_table, evaluation_table, model_table
 from demiglace.report.tables import Table
-from demiglace.report.text_tables import csv_of, latex, markdown, plain_data
+from demiglace.report.text_tables import csv_of, latex_of, markdown, plain_data
 from demiglace.runs.files import write_atomically
 
 _CAPTION = (
@@ -21,7 +21,7 @@ def write_tables(page: RunReport, directory: Path) -> list[Path]:
     found = page_tables(page)
     contents = {
         "tables.md": "\n".join(map(markdown, found)),
-        "tables.tex": "\n".join(map(latex, found)),
+        "tables.tex": latex_of(found),
         "results.csv": csv_of(found),
         "results.json": json.dumps([*map(plain_data, found)], indent=2, ensure_ascii=False) + "\n",
     }
