@@ -15,13 +15,14 @@ from demiglace.commands.evaluate_lm import evaluate_lm
 from demiglace.config.command_options import EvaluateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
+from demiglace.data.lengths import report_cut
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
-from demiglace.data.tokenize import tokenize
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths, check_longest, predict
@@ -41,6 +42,7 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.max_length import max_length_of
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
 from demiglace.runs.result import Result, ResultTable
@@ -88,7 +90,11 @@ def _evaluate(config: EvaluateConfig) -> Result:
         inputs["artefact"] = fingerprint(exported.files)
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
-    run = open_run(str(config.output), "evaluate", flatten(config, result_options_only=True), inputs)
+    identity = flatten(config, result_options_only=True)
+    if config.max_length is None:
+        config = replace(config, max_length=max_length_of(config.model, path))
+        inputs["max_length"] = str(config.max_length)
+    run = open_run(str(config.output), "evaluate", identity, inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return _result(run)
@@ -107,7 +113,12 @@ def _evaluate(config: EvaluateConfig) -> Result:
     results = {s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name)) for s in sets}
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
-    run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
+    run.finish(
+        task=sets[0].name,
+        sets=results,
+        max_length=config.max_length,
+        texts={s.name: text_fingerprint(s.split) for s in sets},
+    )
     return _result(run)
 
 
@@ -248,7 +259,7 @@ def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[E
 
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
     """Return whether an evaluation used the same rows of a set and the same maximum length."""
-    same_length = manifest["config"].get("max_length") == config.max_length
+    same_length = manifest.get("max_length", manifest["config"].get("max_length")) == config.max_length
     texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
     return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
 
@@ -290,11 +301,19 @@ def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], n
     loaded = _load(name, config.allow_pickle)
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, loaded.tokenizer, config.max_length)
+        examples = _tokenized(found, loaded.tokenizer, config.max_length)
         check_lengths(loaded.model, examples)
         described = note + found.name
         logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
     return logits
+
+
+def _tokenized(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:
+    """Tokenize the rows of a set, and print how many of them are cut."""
+    examples = tokenize(found.split, tokenizer, max_length)
+    if max_length is not None:
+        report_cut({found.name: found.split}, {found.name: examples}, tokenizer, max_length)
+    return examples
 
 
 def _predict_exported(
@@ -306,7 +325,7 @@ def _predict_exported(
     say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, tokenizer, config.max_length)
+        examples = _tokenized(found, tokenizer, config.max_length)
         check_longest(shape, examples.lengths)
         logits[found.name] = predict_with(runner, examples)
     return logits

@@ -23,6 +23,7 @@ from demiglace.evaluation.predict import predict
 from demiglace.evaluation.scores import METRICS, predictions_of
 from demiglace.evaluation.significance import influence, variance_over_rows
 from demiglace.models.loading import load_classifier, load_tokenizer
+from demiglace.models.max_length import trained_max_length
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import write_json
 from demiglace.runs.processes import processes
@@ -112,7 +113,7 @@ def _predict(config: DistillConfig, directory: Path) -> None:
     dataset = load_dataset(config.source, config.location)
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
-    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
+    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), trained_max_length(str(directory))))
     np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.task)]))
 
 

@@ -57,8 +57,8 @@ class TokenizedSplit:
         return digest.hexdigest()[:16]
 
 
-def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
-    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first).
+def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:
+    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first); None: not truncated.
 
     Of a split with words, `starts` has the first token of each. Raises `ModelError` for such a split and a tokenizer
     that does not return the characters of tokens.
@@ -68,9 +68,10 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     encoded = tokenizer(
         list(split.texts),
         None if split.pairs is None else list(split.pairs),
-        truncation="longest_first",
+        truncation="longest_first" if max_length else False,
         max_length=max_length,
         return_attention_mask=False,
+        verbose=False,
     )
     return _packed(split, encoded, tokenizer)
 
@@ -91,7 +92,7 @@ def _packed(split: Split, encoded: BatchEncoding, tokenizer: PreTrainedTokenizer
 
 
 def _tokenize_words(
-    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> TokenizedSplit:
     if not tokenizer.is_fast:
         raise ModelError(
@@ -102,7 +103,7 @@ def _tokenize_words(
     # 5), as no model has read them. The offsets of the joined text give the same tokens as any text.
     encoded = tokenizer(
         list(split.texts),
-        truncation=True,
+        truncation=max_length is not None,
         max_length=max_length,
         return_attention_mask=False,
         return_offsets_mapping=True,

@@ -8,12 +8,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
+from demiglace.data.lengths import default_max_length, report_cut
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.schema import Dataset
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import compute
 from demiglace.models.labels import decision_rule_of, set_decision_rule
+from demiglace.models.max_length import most_tokens
 from demiglace.tasks.base import RowTask, Task
 
 
@@ -55,6 +57,8 @@ class TaskData:
     examples: Mapping[str, TokenizedSplit]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
+    max_length: int  # tokens
+    cut: Mapping[str, Mapping[str, int]]  # of each split: rows longer than that, tokens that are not read
 
     @property
     def task(self) -> RowTask:
@@ -78,7 +82,8 @@ class TaskData:
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
-        }
+            "max_length": self.max_length,
+        } | ({"cut": {name: dict(found) for name, found in self.cut.items()}} if self.cut else {})
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
         """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it.
@@ -114,23 +119,42 @@ def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
     return dataset
 
 
+def choose_max_length(
+    source: DataConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *models: str
+) -> tuple[int, dict[str, str]]:
+    """Return --max-length, by default that of the training rows and the models (`data.lengths`), which is printed.
+
+    Also returns the default as an input of the run, so that a run resumes with the same one only.
+    """
+    if source.max_length is not None:
+        return source.max_length, {}
+    length, line = default_max_length(dataset.splits["train"], tokenizer, most_tokens(*models))
+    say(line)
+    return length, {"max_length": str(length)}
+
+
 def tokenize_dataset(
-    dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
+    dataset: Dataset,
+    source: DataConfig,
+    max_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    models: Sequence[PreTrainedModel],
 ) -> TaskData:
-    """Tokenize all splits; unlabelled rows are appended to the training rows.
+    """Tokenize all splits, truncated to `max_length` tokens; unlabelled rows are appended to the training rows.
 
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
-    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
-    lines = list(dataset.splits["train"].lines)
-    unlabelled = 0
+    splits = dict(dataset.splits)
     if source.unlabelled:
-        split = load_unlabelled(source, dataset)
-        examples["train"] = concatenate(examples["train"], tokenize(split, tokenizer, source.max_length))
-        lines += split.lines
-        unlabelled = len(split)
-        say(f"and {unlabelled:,} rows without labels")
+        splits["unlabelled"] = load_unlabelled(source, dataset)
+        say(f"and {len(splits['unlabelled']):,} rows without labels")
+    examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
-    return TaskData(dataset, examples, lines, unlabelled)
+    cut = report_cut(splits, examples, tokenizer, max_length)
+    lines, unlabelled = list(splits["train"].lines), 0
+    if more := examples.pop("unlabelled", None):
+        examples["train"] = concatenate(examples["train"], more)
+        lines, unlabelled = [*lines, *splits["unlabelled"].lines], len(more)
+    return TaskData(dataset, examples, lines, unlabelled, max_length, cut)
