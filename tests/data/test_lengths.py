@@ -41,15 +41,15 @@ def test_the_default_is_the_99th_percentile_rounded_up_and_bounded_by_the_model(
 
 def test_cut_rows_and_tokens_are_counted(capsys: pytest.CaptureFixture) -> None:
     split, short = rows_of(5, 50, 60), rows_of(3)
-    splits, limit = {"train": split, "test": short}, 20
+    splits, limit = {"train": split, "test": short}, 30
     examples = {name: tokenize(s, TOKENIZER, limit) for name, s in splits.items()}
     full = tokens_of(split)
     with collecting():
         cut = report_cut(splits, examples, TOKENIZER, limit)
-        assert cut == {"train": {"rows": 2, "tokens": full[1] + full[2] - 40, "of_tokens": sum(full)}}
+        assert cut == {"train": {"rows": 2, "tokens": full[1] + full[2] - 60, "of_tokens": sum(full)}}
         assert [(n["kind"], n["rows"], n["tokens"]) for n in collected()] == [("max-length", 2, cut["train"]["tokens"])]
         assert report_cut({"test": short}, examples, TOKENIZER, limit) == {}
-    assert "warning: rows longer than --max-length 20 are cut: 2 of 3 train rows (" in capsys.readouterr().err
+    assert "warning: rows longer than --max-length 30 are cut: 2 of 3 train rows (" in capsys.readouterr().err
 
 
 def test_rows_of_exactly_the_limit_are_not_cut() -> None:
@@ -69,7 +69,7 @@ def test_the_limit_of_models_and_what_a_run_was_trained_with(tmp_path: Path) -> 
     assert most_tokens(str(model)) == MAX_LENGTH
     assert trained_max_length(str(model)) is None
     (tmp_path / "run" / "manifest.json").write_text(json.dumps({"max_length": 96, "config": {"max_length": None}}))
-    for path in (tmp_path / "run", model, model / "model.safetensors"):
+    for path in (tmp_path / "run", model):
         assert trained_max_length(str(path)) == 96
     (tmp_path / "run" / "manifest.json").write_text(json.dumps({"config": {"max_length": 128}}))  # of version 0.1
     assert trained_max_length(str(model)) == 128

@@ -34,7 +34,7 @@ def default_max_length(split: Split, tokenizer: PreTrainedTokenizerBase, limit: 
     to a multiple of 32, and at most `limit`, the tokens that the models take.
     """
     sample = split if len(split) <= _SAMPLE else select_rows(split, draw(len(split), _SAMPLE))
-    needed = int(np.quantile(full_lengths(sample, tokenizer), _SHARE, method="higher"))
+    needed = int(np.quantile(full_lengths(sample, tokenizer), _SHARE, method="inverted_cdf"))
     rounded = -(-needed // _STEP) * _STEP
     length = rounded if limit is None else min(rounded, limit)
     bound = f", and the model takes {limit:,}" if length < needed else ""
