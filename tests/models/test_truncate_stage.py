@@ -92,7 +92,7 @@ def test_invalid_options_leave_no_files(options, error, words, tmp_path):
 def test_models_without_layers_are_refused(tmp_path):
     teacher = save_tiny(tmp_path / "teacher", num_layers=1)
     (teacher / "config.json").write_text('{"model_type": "resnet"}')
-    with pytest.raises(ModelError, match="a resnet model, which has no stack"):
+    with pytest.raises(ModelError, match="a resnet model, which has no single stack"):
         truncate(model=str(teacher), output=tmp_path / "student", layers=1)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from demiglace.evaluation.scores import agreement, compute
 from demiglace.losses.divergences import forward_kl
 from demiglace.models.labels import label_names_of_config, set_labels, task_of_config
-from demiglace.tasks.base import RowTask, Task
+from demiglace.tasks.base import Label, RowTask, Task
 from demiglace.tasks.registry import TASK_KINDS
 from factories import tiny_config
 
@@ -27,7 +27,7 @@ KINDS = TASK_KINDS | {"counts": COUNTS}
 class Example:
     """Four units of a kind."""
 
-    labels: Sequence[str]  # as a file has them
+    labels: Sequence[Label]  # as a file has them
     logits: Sequence[Sequence[float]]  # of a perfect model
     wrong: str | None  # a label that is none of the kind; None where any text is one
 
@@ -36,6 +36,9 @@ EXAMPLES = {
     "classification": Example(("b", "a", "c", "b"), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), None),
     "regression": Example(("0.5", "-1", "2", "3e1"), ((0.5,), (-1,), (2,), (30,)), "n/a"),
     "language-modelling": Example(("1", "0", "2", "1"), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), None),
+    "multi-label": Example(
+        (("b",), ("a", "c"), (), ("b", "c")), ((-9, 9, -8), (9, -8, 9), (-9, -9, -9), (-8, 9, 8)), None
+    ),
     "counts": Example(("1", "2", "4", "1"), ((0,), (np.log(2),), (np.log(4),), (0,)), "1.5"),
 }
 ROW_KINDS = {name: task for name, task in KINDS.items() if isinstance(task, RowTask)}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -19,10 +20,8 @@ _MEMBERS = 3
 
 def write_page(file: Path, spec: CleaningSpec, result: Mapping[str, Any]) -> None:
     """Write the page of a run; its intermediate files must still exist."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_resource("demiglace.cleaning", "page.html.j2"))
     rules = [_rule(spec, name, tally) for name, tally in result["rules"].items()]
-    page = template.render(
+    page = _template().render(
         style=_resource("demiglace.report", "page.css") + _resource("demiglace.cleaning", "page.css"),
         rules=[r for r in rules if r["name"] != "read"],
         unread=result["rules"].get("read", {}).get("reasons", {}),
@@ -32,6 +31,12 @@ def write_page(file: Path, spec: CleaningSpec, result: Mapping[str, Any]) -> Non
     )
     with storage.atomic_write(file) as draft:
         draft.write_text(page, "utf-8", "replace")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_resource("demiglace.cleaning", "page.html.j2"))
 
 
 def _resource(package: str, name: str) -> str:

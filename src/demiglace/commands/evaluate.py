@@ -31,6 +31,7 @@ from demiglace.evaluation.set_results import disagreements, file_name, set_resul
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact
 from demiglace.export.parity import predict_with
+from demiglace.given_objects import name_of, saved_objects
 from demiglace.labels import Match, match_all, pair
 from demiglace.models.from_config import shape_of_config
 from demiglace.models.labels import describe, label_space_of
@@ -58,7 +59,7 @@ class _ModelAndTokenizer:
     tokenizer: PreTrainedTokenizerBase
 
 
-@command(EvaluateConfig)
+@command(EvaluateConfig, objects=saved_objects)
 def evaluate(config: EvaluateConfig) -> Result:
     """Evaluate a model on each set; with a teacher also their agreement and disagreements.
 
@@ -83,7 +84,8 @@ def _evaluate(config: EvaluateConfig) -> Result:
     labels = label_space_of(path)
     teacher = None if config.teacher is None else _teacher_of(config.teacher)
     order = None if teacher is None else _match_teacher(config, labels, teacher.model)
-    names = () if teacher is None else label_space_of(teacher.model).names
+    teacher_labels = labels if teacher is None else label_space_of(teacher.model)
+    names = () if teacher is None else teacher_labels.names
     sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if exported is not None:
@@ -110,7 +112,10 @@ def _evaluate(config: EvaluateConfig) -> Result:
             _warn_of_order(
                 found, teacher_logits[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: "
             )
-    results = {s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name)) for s in sets}
+    results = {
+        s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name), teacher_labels.task)
+        for s in sets
+    }
     for found in sets:
         _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
     run.finish(
@@ -130,7 +135,7 @@ def _result(run: Run) -> Result:
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
-    own, suites = {spec: _is_own_task(spec, config) for spec in config.data}, _suites(config)
+    own, suites = {name_of(spec): _is_own_task(spec, config) for spec in config.data}, _suites(config)
     if not own and not suites:
         raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
     sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
@@ -162,9 +167,9 @@ def _warn_of_order(
 
     label_names: of each counted class; class_names: the model's name of each output in `logits`.
     """
-    if found.class_map is None or not len(label_names) == len(class_names) == found.classes.size:
+    if not len(label_names) == len(class_names) == found.classes.size:
         return
-    own = [class_names[c] for c in np.argsort(found.class_map)]
+    own = class_names if found.class_map is None else [class_names[c] for c in np.argsort(found.class_map)]
     predictions = predictions_of(logits, found.classes.task, found.class_map)
     if warning := contradiction(found.split.labels, predictions, label_names, own):
         say(f"warning: {note}{found.name}: {warning}")
@@ -326,7 +331,7 @@ def _predict_exported(
     logits = {}
     for found in sets:
         examples = _tokenized(found, tokenizer, config.max_length)
-        check_longest(shape, examples.lengths)
+        check_longest(shape.max_positions, examples.lengths)
         logits[found.name] = predict_with(runner, examples)
     return logits
 

@@ -25,6 +25,7 @@ from demiglace.export.base import PYTORCH, Artefact, Exporter, exporter_for, tit
 from demiglace.export.measure import BATCH_SIZES, measure
 from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
 from demiglace.export.pytorch import TorchRunner, checkpoint
+from demiglace.given_objects import saved_objects
 from demiglace.models.labels import label_space_of
 from demiglace.models.loading import (
     check_tokenizer,
@@ -60,7 +61,7 @@ class _Original:
     scored_examples: TokenizedSplit | None
 
 
-@command(ExportConfig)
+@command(ExportConfig, objects=saved_objects)
 def export(config: ExportConfig) -> Result:
     """Write a model in the format of `to` with config and tokenizer, and check and measure every file.
 

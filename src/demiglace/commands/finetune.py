@@ -3,6 +3,7 @@
 from demiglace.config.command_options import FinetuneConfig
 from demiglace.config.options import command
 from demiglace.errors import ConfigError
+from demiglace.given_objects import saved_objects
 from demiglace.methods.registry import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
@@ -12,7 +13,7 @@ from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
 
-@command(FinetuneConfig)
+@command(FinetuneConfig, objects=saved_objects)
 def finetune(config: FinetuneConfig) -> Result:
     """Train a classifier or regressor on labelled rows.
 
@@ -23,7 +24,7 @@ def finetune(config: FinetuneConfig) -> Result:
         raise ConfigError(
             "--unlabelled was given, and fine-tuning needs labels; rows without labels are for `demiglace distill`."
         )
-    dataset = read_rows(config.source, config.location)
+    dataset = read_rows(config.source, config.location, config.model)
     check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
     tokenizer = load_tokenizer(config.model)

@@ -11,13 +11,14 @@ from demiglace.costs.estimate import Estimate, Speed
 from demiglace.costs.measure_speed import measure_speed
 from demiglace.costs.run_spec import RunSpec, language_run_spec, models_of, run_spec, token_lengths
 from demiglace.errors import ConfigError
+from demiglace.given_objects import saved_for_now
 from demiglace.methods.registry import method_value
 
 C = TypeVar("C")
 Planned = DistillConfig | FinetuneConfig | PretrainConfig
 
 
-@command(PlanConfig, method=method_value)
+@command(PlanConfig, objects=saved_for_now, method=method_value)
 def plan(config: PlanConfig) -> Estimate:
     """Return an estimate of the cost of `distill`, `finetune` or `pretrain` with these options; write nothing.
 

@@ -9,7 +9,7 @@ from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
 
-Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "random", "embeddings"]
+Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text
 AnyStrategy = Literal["auto", Strategy, TextStrategy]
 
@@ -65,7 +65,8 @@ class TruncateConfig:
     output: Path = _output("directory of the truncated model")
     layers: int | None = _model("number of layers to keep", None, at_least=1, common=True)
     strategy: AnyStrategy = _model(
-        "which layers to keep; auto: block-influence for a causal language model with --calibration, else alternate",
+        "which layers to keep; auto: block-influence for a causal language model with --calibration, else by-kind for "
+        "a model with several kinds of layers, else alternate",
         "auto",
         common=True,
     )
@@ -101,7 +102,8 @@ class DistillConfig:
     layers: int | None = _model("layers of the student, truncated from the teacher", None, at_least=1, common=True)
     strategy: AnyStrategy = _model(
         "which of the teacher's layers the student keeps; block-influence and greedy are measured on 20,000 tokens of "
-        "the training text; auto: block-influence for causal language models with --corpus, else alternate",
+        "the training text; auto: block-influence for causal language models with --corpus, else by-kind for a "
+        "teacher with several kinds of layers, else alternate",
         "auto",
     )
     keep: tuple[int, ...] | None = _model(

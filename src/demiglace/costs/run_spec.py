@@ -122,7 +122,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
     teacher = classifier_config(config.teacher, rows.label_names, task=task)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
     if not config.student:
-        keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
+        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
@@ -146,7 +146,7 @@ def _check_lengths(spec: RunSpec) -> RunSpec:
     """Return the spec. Raises `ConfigError` if a row is longer than a model allows."""
     for shape in filter(None, spec.shapes):
         for lengths in spec.rows.lengths.values():
-            check_longest(shape, lengths)
+            check_longest(shape.max_positions, lengths)
     return spec
 
 
@@ -188,7 +188,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str, *other
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
     max_length, _ = choose_max_length(source, dataset, tokenizer, model, *others)
 
     def lengths(split: Split) -> np.ndarray:
@@ -240,7 +240,7 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:
-        keep = choose_layers(teacher.num_hidden_layers, config.layers, config.strategy, config.keep)
+        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _language_shape(student, tokenizer), _language_shape(teacher, tokenizer)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
-from demiglace.data.rows.schema import LabelSpace
+from demiglace.data.rows.schema import Dataset, LabelSpace
 from demiglace.distillation.student import (
     cut_of,
     fingerprint_inputs,
@@ -23,6 +23,7 @@ from demiglace.distillation.teacher_signals import attach_signal_source
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
+from demiglace.evaluation.scores import predictions_of
 from demiglace.labels import Match, listed, match_all
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
@@ -60,7 +61,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    dataset = read_rows(config.source, config.location)
+    dataset = read_rows(config.source, config.location, config.teacher)
     check_training(config.training, dataset)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
@@ -81,7 +82,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    match = _match_labels(config, dataset.labels)
+    match, dataset = _match_labels(config, dataset.labels), _with_rule_of(config.teacher, dataset)
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -150,10 +151,16 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     """
     teacher = label_space_of(config.teacher)
     names = teacher.names
-    match = match_all(labels.names, names, config.label_map) if teacher.task.name == labels.task.name else None
+    if teacher.task.name != labels.task.name:
+        raise ModelError(
+            f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}, and signals of one "
+            "kind of problem do not train another; take data of the teacher's kind, name the kind with --problem, or "
+            "fine-tune a teacher on these rows with `demiglace finetune`."
+        )
+    match = match_all(labels.names, names, config.label_map)
     if match is None or len(labels.names) != len(names):
         raise ModelError(
-            f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}; if they mean the same "
+            f"the teacher's labels are {listed(names)}, the rows' are {listed(labels.names)}; if they mean the same "
             "classes, give --label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was "
             "fine-tuned on, or fine-tune a teacher on these rows with `demiglace finetune`."
         )
@@ -162,8 +169,14 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     return match
 
 
+def _with_rule_of(teacher: str, dataset: Dataset) -> Dataset:
+    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels."""
+    rule = label_space_of(teacher).task.decision_rule()
+    return replace(dataset, labels=replace(dataset.labels, task=dataset.labels.task.with_decision_rule(rule)))
+
+
 def _describe(labels: LabelSpace) -> str:
-    return listed(labels.names) or f"{labels.task.labels_in_words} ({labels.task.name})"
+    return f"{listed(labels.names) or labels.task.labels_in_words} ({labels.task.name})"
 
 
 def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:
@@ -210,12 +223,11 @@ def _check_teacher(job: TrainingRun, run: Run, config: DistillConfig, teacher: P
         return
     if job.config.diagnostics == "off" and not match.assumed:
         return
-    rows = job.material.examples
-    labels, logits = check_teacher_accuracy(
-        teacher, rows["validation"], job.precision, len(rows["train"]), label_space_of(config.teacher).task
-    )
+    rows, task = job.material.examples, label_space_of(config.teacher).task
+    labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]), task)
     if match.assumed:
         own, names = label_space_of(config.teacher).names, label_names_of(teacher)
-        found = contradiction(labels, logits.argmax(axis=1), names, [own[i] for i in match.ids])
+        predictions = predictions_of(logits, task)
+        found = contradiction(labels, predictions, names, [own[i] for i in match.ids])
         if found is not None:
             raise ModelError(f"teacher: {found}")

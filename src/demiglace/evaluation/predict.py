@@ -13,7 +13,7 @@ from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
-from demiglace.models.shape import ModelShape
+from demiglace.models.shape import max_positions
 
 
 def predict(
@@ -64,12 +64,12 @@ def finite(logits: np.ndarray, batch: Batch) -> np.ndarray:
 
 def check_lengths(model: PreTrainedModel, examples: TokenizedSplit) -> None:
     """Raise `ConfigError` if a row has more tokens than the model has positions."""
-    check_longest(ModelShape.of(model), examples.lengths)
+    check_longest(max_positions(model), examples.lengths)
 
 
-def check_longest(shape: ModelShape, lengths: np.ndarray) -> None:
-    """Raise as `check_lengths` does, from a model's shape and the rows' numbers of tokens."""
-    limit, longest = shape.max_positions, int(lengths.max(initial=0))
+def check_longest(limit: int | None, lengths: np.ndarray) -> None:
+    """Raise as `check_lengths` does, from the maximum (None: unlimited) and the rows' numbers of tokens."""
+    longest = int(lengths.max(initial=0))
     if limit is not None and longest > limit:
         raise ConfigError(
             f"a row has {longest} tokens, and the model takes {limit} at most; give --max-length {limit}."

@@ -17,11 +17,16 @@ EXAMPLES, LONGEST = 20, 10_000
 
 
 def set_results(
-    found: EvaluationSet, logits: np.ndarray, task: RowTask, teacher_logits: np.ndarray | None
+    found: EvaluationSet,
+    logits: np.ndarray,
+    task: RowTask,
+    teacher_logits: np.ndarray | None,
+    teacher_task: RowTask | None = None,
 ) -> dict[str, Any]:
     """Return the results of a set for the manifest.
 
-    logits, teacher_logits: [N, C]; the latter None without a teacher. The results are: metrics, the main one first;
+    logits, teacher_logits: [N, C]; the latter None without a teacher. task, teacher_task: the kind with the decision
+    rule of the model and of the teacher. The results are: metrics, the main one first;
     rows; drops; for classes ece and worst_class_f1; with a teacher the agreement with it and, if there are no classes,
     teacher_difference, the mean absolute difference of the outputs; groups: part of the set -> its metrics and rows.
     """
@@ -37,7 +42,7 @@ def set_results(
         result["ece"] = expected_calibration_error(predictions == labels, confidence)
         result["worst_class_f1"] = worst_class_f1(labels, predictions)
     if teacher_logits is not None:
-        result["agreement"] = agreement(logits, teacher_logits, task, found.class_map)
+        result["agreement"] = agreement(logits, teacher_logits, task, found.class_map, teacher_task)
         if not task.has_classes:
             result["teacher_difference"] = float(np.abs(logits - teacher_logits).mean())
     if found.split.groups is not None:

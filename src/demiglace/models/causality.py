@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from demiglace.models.layer_ablation import observe_layers
+from demiglace.models.layer_ablation import check_observed, observe_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import seeded, silence_transformers
 from demiglace.models.modes import evaluating
@@ -29,12 +29,13 @@ def is_causal(model: PreTrainedModel) -> bool:
 
     Unless attention is causal, replacing the last token of a text changes the first layer's states of earlier tokens.
     Only the first layer is run. For a model on the device "meta", a small layer with random weights is built from its
-    config. Raises `ModelError` as `layer_stack` does.
+    config. Raises `ModelError` as `layer_stack` and `check_observed` do.
     """
     layer_stack(model)
     if model.device.type == "meta":
         config = truncate_config(model.config, (0,))
         config.vocab_size, config.pad_token_id = _SMALL, 0
+        config.use_cache = False  # hybrids have no cache without an attention layer
         if "intermediate_size" in config.to_dict():
             config.intermediate_size = _SMALL  # the feed-forward part has most weights of a layer
         kind: Any = type(config)  # mypy considers it unhashable
@@ -64,5 +65,6 @@ def _is_causal(model: PreTrainedModel) -> bool:
         suppress(_StopForwardError),
     ):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    check_observed(bool(outputs))
     change = (outputs[0][0] - outputs[0][1]).abs().amax(-1)  # [L]
     return bool(change[:-1].max() <= _ROUNDING * change[-1])

@@ -88,12 +88,22 @@ def _check_safetensors(file: Path) -> None:
 
 
 def load_config(path: str) -> PreTrainedConfig:
-    """Return the config of a model that `resolve_model` found. Raises `ModelError` where it is damaged or unknown."""
+    """Return the config of a model that `resolve_model` found. Raises `ModelError` for a damaged or unknown one.
+
+    Also raised for a multimodal model, whose text part has a config inside of this one.
+    """
     check_available(path)
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
+    if getattr(config, "text_config", None) is not None:
+        raise ModelError(
+            f"{path} is a {config.model_type} model, which reads more than text: its config.json has a text_config. "
+            "Only models of text are supported; load it with transformers' AutoModelForImageTextToText, save its text "
+            "part (`model.language_model.save_pretrained`) with the tokenizer, and give that directory."
+        )
+    return config
 
 
 def load_error(path: str, error: Exception) -> ModelError:

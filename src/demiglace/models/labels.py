@@ -12,6 +12,7 @@ from demiglace.labels import Match
 from demiglace.models.files import load_config, resolve_model
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION
 
@@ -30,8 +31,10 @@ def label_names_of_config(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(str(names[i]) for i in sorted(names)) if len(names) > 1 else ()
 
 
-def task_of_labels(names: Sequence[str]) -> RowTask:
-    """Return the kind of a model whose config names none: classification if there are names, else regression."""
+def task_of_labels(names: Sequence[str], problem_type: str | None = None) -> RowTask:
+    """Return the kind of a model by its label names and the problem type in its config."""
+    if problem_type == MULTI_LABEL.problem_type and names:
+        return MULTI_LABEL
     return CLASSIFICATION if names else REGRESSION
 
 
@@ -41,7 +44,7 @@ def task_of_config(config: PreTrainedConfig) -> RowTask:
     Raises `ConfigError` for a kind that is not in the registry.
     """
     named = getattr(config, _KIND, None)
-    task = row_task(named) if named else task_of_labels(label_names_of_config(config))
+    task = row_task(named) if named else task_of_labels(label_names_of_config(config), config.problem_type)
     return task.with_decision_rule(decision_rule_of(config))
 
 
@@ -59,18 +62,17 @@ def label_space_of(model: str) -> LabelSpace:
 def set_labels(config: PreTrainedConfig, names: Sequence[str], task: RowTask | None = None) -> None:
     """Set the head's width, the class names and the kind of problem in a config.
 
-    task: None for the kind of these names (`task_of_labels`). Raises `ModelError` for a single class.
+    task: None for classification with names and regression without. Raises `ModelError` for a single class.
     """
     if len(names) == 1:
         raise ModelError(f"there is only one class, {names[0]!r}; a classifier needs at least two.")
-    usual = task_of_labels(names)
-    task = task or usual
+    task = task or task_of_labels(names)
     config.num_labels = task.head_width(names)
     if names:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
     config.problem_type = task.problem_type
-    _set(config, _KIND, task.name if task.name != usual.name else None)
+    _set(config, _KIND, task.name if task.name != task_of_labels(names, task.problem_type).name else None)
     set_decision_rule(config, task)
 
 

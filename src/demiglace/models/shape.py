@@ -9,6 +9,7 @@ from demiglace.errors import ModelError
 from demiglace.models.attention import attention_size
 from demiglace.models.causality import is_causal
 
+_SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")  # of a config, without which a model has no shape
 HEADS = ("ForSequenceClassification", "ForTokenClassification")  # suffixes of classes with logits of rows or words
 CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")  # suffixes of the class names of causal language models
 
@@ -20,7 +21,7 @@ class ModelShape:
     architecture: str  # name of the class
     num_layers: int
     hidden_size: int
-    num_heads: int
+    num_heads: int  # 0 for an architecture without attention, such as Mamba
     vocab_size: int
     num_labels: int  # width of the head of rows or words, 0 without one
     max_positions: int | None  # maximum tokens of a row, None if unlimited
@@ -32,17 +33,22 @@ class ModelShape:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "ModelShape":
-        """Return the shape of a model."""
+        """Return the shape of a model. Raises `ModelError` for a config that lacks one of its sizes."""
         config, name = model.config, type(model).__name__
+        if lacking := [size for size in _SIZES if getattr(config, size, None) is None]:
+            raise ModelError(
+                f"{name}: the config of a {config.model_type} model has no {' and no '.join(lacking)}; take a model of "
+                "another architecture."
+            )
         head = model.get_output_embeddings()
         return cls(
             architecture=name,
             num_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
-            num_heads=config.num_attention_heads,
+            num_heads=getattr(config, "num_attention_heads", None) or 0,
             vocab_size=config.vocab_size,
             num_labels=len(config.id2label or {}) if name.endswith(HEADS) else 0,
-            max_positions=_max_positions(model),
+            max_positions=max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),
             head_parameters=sum(p.numel() for p in head.parameters()) if head is not None else 0,
@@ -58,7 +64,8 @@ def _is_causal(model: PreTrainedModel) -> bool:
         return False
 
 
-def _max_positions(model: PreTrainedModel) -> int | None:
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Return the maximum number of tokens of a row, None if unlimited."""
     rows = getattr(model.config, "max_position_embeddings", None)
     return None if rows is None else rows - unused_positions(model)
 
@@ -82,9 +89,9 @@ def forward_flops(shape: ModelShape, tokens: int, predicted: float = 1.0) -> int
 
     They are 2 · (P − E − H) · T + 4 · n · d · T² + 2 · H · p · T. Each of the P parameters, except the embeddings E, is
     multiplied once for each token. In each of n layers of width d, the scores Q·Kᵀ and their product with V take
-    2 · d · T² each. A language-model head H computes logits for the share p of the tokens (`predicted`). Norms and
-    softmax are left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
+    2 · d · T² each; models without heads have neither. A language-model head H computes logits for the share p of the
+    tokens (`predicted`). Norms and softmax are left out (cf. Kaplan et al. 2020, arXiv 2001.08361, 2.1).
     """
     body = shape.parameters - shape.embedding_parameters - shape.head_parameters
-    attention = 4 * shape.num_layers * shape.hidden_size * tokens**2
+    attention = 4 * shape.num_layers * shape.hidden_size * tokens**2 if shape.num_heads else 0
     return 2 * body * tokens + attention + round(2 * shape.head_parameters * predicted * tokens)

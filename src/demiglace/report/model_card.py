@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,12 @@ def model_card(run: Path, exported: Manifest) -> str:
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
     task = task_of_manifest(trained)
+    if isinstance(task, RowTask):
+        task = task.with_decision_rule(trained.get("decision_rule") or {})
     config = trained.get("config", {})
     method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
-    environment = jinja2.Environment(  # the card is Markdown: `escaped` does what autoescape would for HTML
-        loader=jinja2.PackageLoader("demiglace", "report"), undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"escaped": escaped, "count": format.count, "parameters": format.parameters}
-    return environment.get_template("card.md.j2").render(
+    return _template().render(
         metadata=_metadata(run, trained, _export_format(exported)).to_yaml() + "\n",
         name=_name(run),
         stage=trained.get("stage"),
@@ -74,6 +73,15 @@ def model_card(run: Path, exported: Manifest) -> str:
         processor=str((exported.get("machine") or {}).get("processor", "")),
         versions=trained.get("versions") or {},
     )
+
+
+@cache  # every run writes a card
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(  # the card is Markdown: `escaped` does what autoescape would for HTML
+        loader=jinja2.PackageLoader("demiglace", "report"), undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"escaped": escaped, "count": format.count, "parameters": format.parameters}
+    return environment.get_template("card.md.j2")
 
 
 def escaped(text: Any) -> str:

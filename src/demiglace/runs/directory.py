@@ -22,7 +22,8 @@ from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import read_json, to_json, write_json
 
 FORMAT = 1
-_INITIAL_FILES = (".lock", "run.json.part")  # a run killed in its first moment leaves nothing else
+INPUTS = "inputs"  # what a Python program gave as objects; written before the run is opened
+_INITIAL_FILES = (".lock", "run.json.part", INPUTS)  # a run killed in its first moment leaves nothing else
 _SHARED_LOCK_TIMEOUT = 60.0  # seconds; a shared directory is locked only while its run.json is checked
 
 

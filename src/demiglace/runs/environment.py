@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ def versions(stage: str = "") -> dict[str, str]:
     Args:
         stage: the command; "clean" adds the libraries of cleaning.
     """
-    installed = {}
-    for name in (*_VERSIONED, *(_CLEANING if stage == "clean" else ())):
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed
+    names = (*_VERSIONED, *(_CLEANING if stage == "clean" else ()))
+    return {name: version for name in names if (version := _version(name)) is not None}
+
+
+@cache  # a comparison writes a manifest for each of its jobs
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def machine() -> dict[str, Any]:

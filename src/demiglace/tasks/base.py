@@ -99,6 +99,11 @@ class RowTask(Task):
         """Return whether the label of a row is a list."""
         return bool(self.label_separators)
 
+    @property
+    def has_label_sets(self) -> bool:
+        """Return whether a row has any number of the labels, which are encoded as [N, C] of 0 and 1."""
+        return self.takes_lists and self.unit == "row"
+
     @abstractmethod
     def head_width(self, names: Sequence[str]) -> int:
         """Return C, the number of outputs for these label names."""

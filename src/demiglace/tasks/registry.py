@@ -7,11 +7,13 @@ from demiglace.errors import ConfigError, unknown
 from demiglace.tasks.base import Metric, RowTask, Task
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
 
 TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
+    "multi-label": MULTI_LABEL,
     "language-modelling": LANGUAGE_MODELLING,
 }
 

@@ -1,7 +1,7 @@
 """Training data: rows that are read, checked and tokenized. A corpus has `training.lm_datasets`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,11 +10,13 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.lengths import default_max_length, report_cut
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
+from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import Dataset
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
+from demiglace.errors import DataError
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import compute
-from demiglace.models.labels import decision_rule_of, set_decision_rule
+from demiglace.models.labels import decision_rule_of, label_space_of, set_decision_rule
 from demiglace.models.max_length import most_tokens
 from demiglace.tasks.base import RowTask, Task
 
@@ -111,9 +113,34 @@ class TaskData:
         return compute(self.dataset.metrics, examples.labels, logits, task)
 
 
-def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
-    """Read and check the labelled rows, and print how many there are."""
-    dataset = load_dataset(source, location)
+def with_problem_of(source: DataConfig, model: str) -> DataConfig:
+    """Return the options of the rows with the kind of the model, where only the model reveals it.
+
+    A text cell of a file may be one label or several. It holds several for a model with multi_label_classification in
+    its config, unless --problem is given.
+    """
+    if source.problem != "auto" or source.data in TASKS:
+        return source
+    task = label_space_of(model).task
+    return replace(source, problem=task.name) if task.has_label_sets else source
+
+
+def read_rows(source: DataConfig, location: DataLocation, model: str) -> Dataset:
+    """Read and check the labelled rows, and print how many there are.
+
+    model: the teacher, or the model to fine-tune, see `with_problem_of`. Raises `DataError` for rows with one label
+    each that only the model turns into lists.
+    """
+    known = with_problem_of(source, model)
+    if known is not source:
+        say(f"the config of {model} has the problem type of {known.problem} data: labels are read as lists.")
+    dataset = load_dataset(known, location)
+    if known is not source and (dataset.splits["train"].labels.sum(axis=1) == 1).all():
+        raise DataError(
+            f"{source.data}: every row has one label, and the config of {model} names a model for rows with any number "
+            "of labels (multi_label_classification), whose outputs are independent. For rows of one class each take a "
+            "model for classification; to train on lists of one label give --problem multi-label."
+        )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     say(f"{dataset.name}: {counts} rows, {dataset.labels.task.name}")
     return dataset

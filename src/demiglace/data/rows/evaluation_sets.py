@@ -20,7 +20,7 @@ from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
-from demiglace.data.rows.user_files import as_split, in_order, usable
+from demiglace.data.rows.user_files import as_lists, as_split, in_order, usable
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
 from demiglace.tasks.base import Label
@@ -122,6 +122,9 @@ def _of_task(
     task = TASKS[name]
     space, rows, drops = _task_rows(name, split, location)
     _check_kind(spec, space, labels)
+    if space.task.has_label_sets:
+        columns = _columns_of(fit_labels(space.names, labels.names, label_map, task.label_maps, set_order=False), spec)
+        return EvaluationSet(spec, _placed(rows, columns, labels.size), task.metrics, labels, None, dict(drops))
     if not space.task.has_classes:
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
@@ -131,6 +134,28 @@ def _of_task(
     drops[_LEFT_OUT] += left
     assumed = () if model_names == labels.names or fit.classes.size < labels.size else fit.classes.names
     return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _columns_of(fit: LabelFit, spec: str) -> list[int]:
+    """Return the model's output for each label of a set whose rows have lists of labels, and print the match.
+
+    Raises `DataError` where a map merges labels or leaves one out, which has no meaning for rows with several.
+    """
+    columns = [i for i in fit.ids.values() if i is not None]
+    if len(columns) < len(fit.ids) or len(fit.class_map) > fit.classes.size:
+        raise DataError(
+            f"{spec}: --label-map merges labels or leaves some out; for rows with lists of labels, give one of the "
+            "model's labels for each of the set's."
+        )
+    _say_line(spec, fit)
+    return columns
+
+
+def _placed(rows: Split, columns: Sequence[int], size: int) -> Split:
+    """Return rows with the k-th of their labels [N, K] at columns[k] of [N, size]; the other columns are 0."""
+    labels = np.zeros((len(rows), size), dtype=rows.labels.dtype)
+    labels[:, columns] = rows.labels
+    return replace(rows, labels=labels)
 
 
 def _say_line(spec: str, fit: LabelFit) -> None:
@@ -205,8 +230,11 @@ def _of_file(
     columns = columns_of(table, text_columns, label_column, usual_labels=labels.task.label_columns)
     read = raw_rows("test", table, columns)
     rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
-    fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
-    if fit is not None:
+    if labels.task.takes_lists:
+        rows = as_lists({rows.name: rows}, labels.task)[rows.name]
+    named = labels.task.has_classes or labels.task.has_label_sets
+    fit, assumed = _fit_file(rows.labels, labels, label_map) if named else (None, ())
+    if fit is not None and not labels.task.has_label_sets:
         _say_line(str(path), fit)
     faults = ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.task) | check_texts(rows)
     problems = [*table.problems, *in_order(faults)]
@@ -216,6 +244,9 @@ def _of_file(
     if fit is None:
         return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
     found = as_split(good, LabelSpace(labels.task, tuple(fit.ids)))
+    if labels.task.has_label_sets:
+        split = _placed(found, _columns_of(fit, str(path)), labels.size)
+        return EvaluationSet(str(path), split, metrics, labels, None, dict(drops), assumed)
     split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
     return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
 

@@ -13,6 +13,7 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION, number
 
@@ -23,6 +24,7 @@ _WITH_POINT = re.compile(rf"[+-]?{_GROUPED.format(',' + _SPACES)}(?:\.\d+)?")  #
 _WITH_COMMA = re.compile(rf"[+-]?(?:\d+|{_GROUPED.format('.' + _SPACES)}),\d+")  # 1.234,5
 _DIGITS = re.compile(rf"[+-]?\d[\d.,{_SPACES}]*\d")
 _POINT_AS_GROUP = re.compile(rf"[+-]?{_GROUPED.format('.')}")
+_MOST_TEXTS = 0.5  # share of texts in a column of lists
 _FEW = 20  # with fewer labels, a single fraction is no oddity
 
 
@@ -97,6 +99,9 @@ def infer_task(labels: Sequence[Label], wanted: str = "auto") -> RowTask:
     if wanted != "auto":
         return row_task(wanted)
     texts = [label for label in labels if isinstance(label, str)]
+    if len(texts) < _MOST_TEXTS * len(labels):
+        say("the labels are lists: multi-label classification.")
+        return MULTI_LABEL
     _check_separators(texts)
     if not _mostly_numbers(texts):
         return CLASSIFICATION

@@ -46,7 +46,7 @@ def read_files(config: DataConfig) -> Dataset:
     raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()}, config.problem)
     task = infer_task([label for label in raws["train"].labels if label is not None], config.problem)
     if task.takes_lists:
-        raws = _as_lists(raws, task)
+        raws = as_lists(raws, task)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
@@ -56,7 +56,7 @@ def read_files(config: DataConfig) -> Dataset:
     return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
-def _as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
+def as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
     """Return the rows with lists as labels, those that are text divided alike in all splits; print by what."""
     divided, separator = split_labels([label for rows in raws.values() for label in rows.labels], task.label_separators)
     if separator is not None:
@@ -106,10 +106,9 @@ def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRo
 
 
 def _check_classes(space: LabelSpace, file: str) -> None:
-    if space.task.has_classes and space.size < 2:
-        raise DataError(
-            f"{file}: all labels are {space.names[0]!r}; at least two classes are needed (--label-column?)."
-        )
+    if (space.task.has_classes or space.task.takes_lists) and len(space.names) < 2:
+        only = repr(space.names[0]) if space.names else "empty lists"
+        raise DataError(f"{file}: all labels are {only}; at least two classes are needed (--label-column?).")
 
 
 def as_split(rows: RawRows, space: LabelSpace) -> Split:

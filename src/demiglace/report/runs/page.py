@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -40,6 +41,7 @@ def render(page: RunReport, options: Mapping[str, Sequence[Option]]) -> str:
     )
 
 
+@cache  # compiling a template takes longer than filling it in
 def template(name: str) -> jinja2.Template:
     """Return a template of this package with the values of `base.html.j2`: style, script, its hash, the chart frame."""
     environment = jinja2.Environment(
