@@ -30,7 +30,7 @@ from demiglace.export.onnx import (
     needs_reduced_range,
     quantize_int8,
 )
-from demiglace.export.parity import compare, logits_of, numpy_batches
+from demiglace.export.parity import compare, predict_with
 from demiglace.export.pytorch import TorchRunner
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
@@ -51,9 +51,8 @@ def eager(arch):
 
 
 def parity(model, path, examples, size):
-    batches = numpy_batches(examples, size)
     runners = TorchRunner(model), OnnxRunner(str(path))
-    expected, found = (logits_of(runner, batches, len(examples)) for runner in runners)
+    expected, found = (predict_with(runner, examples, size) for runner in runners)
     return compare(expected, found, CLASSIFICATION)
 
 
@@ -225,3 +224,8 @@ def test_tasks_without_a_row_of_logits_for_each_text_are_refused():
     assert OnnxExporter().unsupported(REGRESSION) is None
     with pytest.raises(ModelError, match="a model for language-modelling cannot be exported to ONNX: the ONNX graph"):
         OnnxExporter().require_support(LANGUAGE_MODELLING)
+
+
+def test_a_batch_that_the_graph_cannot_take_is_a_model_error(bert):
+    with pytest.raises(ModelError, match=r"cannot be run on a batch of 1 × 4 tokens .*cannot be exported to ONNX"):
+        OnnxRunner(str(bert[2])).logits({name: np.ones((1, 4), np.float32) for name in exporter._INPUTS})

@@ -85,7 +85,9 @@ class TaskData:
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
             "max_length": self.max_length,
-        } | ({"cut": {name: dict(found) for name, found in self.cut.items()}} if self.cut else {})
+            **({"cut": {name: dict(found) for name, found in self.cut.items()}} if self.cut else {}),
+            **_words(self.examples),
+        }
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
         """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it.
@@ -110,7 +112,13 @@ class TaskData:
             task = self.task.fitted(examples.labels, logits)
         else:
             task = self.task.with_decision_rule(decision_rule_of(model.config))
-        return compute(self.dataset.metrics, examples.labels, logits, task)
+        return compute(self.dataset.metrics, examples.labels, logits, task.with_names(self.dataset.labels.names))
+
+
+def _words(examples: Mapping[str, TokenizedSplit]) -> dict[str, Any]:
+    """Return by split how many words there are, and how many of them have no token; {} where rows have the labels."""
+    by_split = {name: {"total": rows.num_words, "lost": rows.lost_words} for name, rows in examples.items()}
+    return {} if any(rows.starts is None for rows in examples.values()) else {"words": by_split}
 
 
 def with_problem_of(source: DataConfig, model: str) -> DataConfig:
@@ -184,4 +192,7 @@ def tokenize_dataset(
     if more := examples.pop("unlabelled", None):
         examples["train"] = concatenate(examples["train"], more)
         lines, unlabelled = [*lines, *splits["unlabelled"].lines], len(more)
+    for name, rows in examples.items():
+        if line := rows.lost_words_line(max_length):
+            say(f"{name}: {line}")
     return TaskData(dataset, examples, lines, unlabelled, max_length, cut)
