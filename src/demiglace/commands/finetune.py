@@ -8,6 +8,7 @@ from demiglace.methods.registry import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result, training_result
+from demiglace.tasks.registry import row_task
 from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
@@ -23,6 +24,11 @@ def finetune(config: FinetuneConfig) -> Result:
     if config.source.unlabelled:
         raise ConfigError(
             "--unlabelled was given, and fine-tuning needs labels; rows without labels are for `demiglace distill`."
+        )
+    if config.source.problem != "auto" and row_task(config.source.problem).separate_texts:
+        raise ConfigError(
+            f"--problem {config.source.problem} was given, and a sentence encoder is not fine-tuned on labels here; "
+            "distil it from a sentence-transformers model with `demiglace distill --teacher MODEL`."
         )
     dataset = read_rows(config.source, config.location, config.model)
     check_training(config.training, dataset)

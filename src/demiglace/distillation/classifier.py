@@ -11,6 +11,7 @@ from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace
+from demiglace.distillation.sentence_encoder import for_teacher, load_student, with_teacher_outputs, without_labels
 from demiglace.distillation.student import (
     cut_of,
     fingerprint_inputs,
@@ -41,11 +42,13 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
+from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import Task
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
@@ -58,10 +61,13 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
+    config = for_teacher(config)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
+    if config.source.problem == SENTENCE_EMBEDDING.name:
+        method = without_labels(config.method, method)
     dataset = read_rows(config.source, config.location, config.teacher)
     check_training(config.training, dataset)
     check_unit(config, method, dataset.labels.task)
@@ -103,7 +109,10 @@ def distill_classifier(config: DistillConfig) -> Path:
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
-        _check_teacher(job, run, config, teacher, match)
+        if isinstance(teacher, SentenceEncoder):
+            job = replace(job, material=with_teacher_outputs(material, teacher, precision))
+        else:
+            _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
@@ -139,6 +148,10 @@ def _load_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    if isinstance(teacher, SentenceEncoder):
+        encoder = load_student(config, teacher, attention)
+        prepare_model(encoder, config.training)
+        return teacher, encoder, precision
     adopt_labels(teacher, labels.names, match, labels.task)
     student = load_classifier(
         config.student or config.teacher,
