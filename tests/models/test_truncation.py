@@ -23,6 +23,7 @@ from factories import ARCHITECTURES, DECODERS, tiny_config, tiny_model
 
 IDS = torch.tensor([[2, 40, 41, 42, 43, 3], [2, 50, 51, 3, 0, 0]])
 MASK = (IDS != 0).long()
+CONFIG = tiny_config("bert")  # of four layers
 
 
 def hidden_states(model, layers=None):
@@ -119,13 +120,13 @@ def test_bad_lists_of_layers_are_refused(keep):
 
 
 def test_choosing_layers():
-    assert choose_layers(4, 2, "top", None) == (2, 3)
-    assert choose_layers(4, None, "top", [0, 3]) == (0, 3)
-    assert choose_layers(4, 2, "top", [0, 3]) == (0, 3)
+    assert choose_layers(CONFIG, 2, "top", None) == (2, 3)
+    assert choose_layers(CONFIG, None, "top", [0, 3]) == (0, 3)
+    assert choose_layers(CONFIG, 2, "top", [0, 3]) == (0, 3)
     with pytest.raises(ConfigError, match="must be given"):
-        choose_layers(4, None, "top", None)
+        choose_layers(CONFIG, None, "top", None)
     with pytest.raises(ConfigError, match="disagree"):
-        choose_layers(4, 3, "top", [0, 3])
+        choose_layers(CONFIG, 3, "top", [0, 3])
 
 
 # models
@@ -301,6 +302,6 @@ def test_ablations_keep_the_dtype():
 
 @pytest.mark.parametrize("strategy", ["random", "embeddings"])
 def test_a_list_of_layers_and_an_ablation_disagree(strategy):
-    assert len(choose_layers(4, 2, strategy, None)) == 2
+    assert len(choose_layers(CONFIG, 2, strategy, None)) == 2
     with pytest.raises(ConfigError, match=f"{strategy} keeps the weights of no layer"):
-        choose_layers(4, None, strategy, [0, 1])
+        choose_layers(CONFIG, None, strategy, [0, 1])

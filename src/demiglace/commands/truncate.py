@@ -11,7 +11,8 @@ from demiglace.config.command_options import TruncateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
-from demiglace.errors import ConfigError, ModelError, RunError
+from demiglace.errors import ConfigError, RunError
+from demiglace.given_objects import saved_objects
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -22,13 +23,14 @@ from demiglace.models.loading import (
     save_model,
 )
 from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
+from demiglace.models.sentence_modules import copy_modules
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.result import Result
 
 
-@command(TruncateConfig)
+@command(TruncateConfig, objects=saved_objects)
 def truncate(config: TruncateConfig) -> Result:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 
@@ -37,7 +39,7 @@ def truncate(config: TruncateConfig) -> Result:
     """
     path = resolve_model(config.model)
     strategy = _strategy(config, path)
-    keep = choose_layers(_num_layers(path), config.layers, strategy, config.keep)
+    keep = choose_layers(load_config(path), config.layers, strategy, config.keep)
     if strategy in DATA_DRIVEN:
         return _result(_by_text(config, path, strategy))
     run = _open(config, path)
@@ -54,9 +56,10 @@ def _result(path: Path) -> Result:
 
 def _strategy(config: TruncateConfig, path: str) -> str:
     """Return the strategy. Raises `ConfigError` unless calibration text is given exactly where it is measured on."""
-    causal = (load_config(path).architectures or [""])[0].endswith(CAUSAL_NAMES)
+    model = load_config(path)
+    causal = (model.architectures or [""])[0].endswith(CAUSAL_NAMES)
     text = bool(config.calibration)
-    strategy = strategy_for(config.strategy, causal=causal, text=text and config.keep is None)
+    strategy = strategy_for(config.strategy, model, causal=causal, text=text and config.keep is None)
     measured = " or ".join(DATA_DRIVEN)
     if strategy in DATA_DRIVEN and not text:
         raise ConfigError(f"--strategy {strategy} is measured on text; give some files as --calibration.")
@@ -100,26 +103,23 @@ def _finish(
     run: Run, config: TruncateConfig, model: PreTrainedModel, strategy: str, chosen: Keep, **found: Any
 ) -> None:
     student = make_student(model, chosen, strategy, config.seed)
-    _save(student, load_tokenizer(config.model), run.path)
     before, after = ModelShape.of(model), ModelShape.of(student)
+    modules = _save(student, load_tokenizer(config.model), resolve_model(config.model), run.path)
     keep = () if strategy in ABLATIONS else chosen
     sizes = {"layers": len(chosen), "parameters": after.parameters, "before": asdict(before), "after": asdict(after)}
+    if modules:
+        found["sentence_modules"] = modules
+        say(f"Its sentence-transformers modules are kept: {', '.join(modules)}.")
     run.finish(strategy=None if config.keep else strategy, keep=list(keep), **sizes, **found)
     say(_summary(run.path, keep, before, after))
 
 
-def _num_layers(path: str) -> int:
-    config = load_config(path)
-    count = getattr(config, "num_hidden_layers", None)  # not every config of transformers has it
-    if count is None:
-        raise ModelError(f"{path} is a {config.model_type} model, which has no stack of layers to truncate.")
-    return count
-
-
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str, path: Path) -> list[str]:
+    """Write the model, its tokenizer, and the modules that a sentence-transformers model has; return their kinds."""
     try:
         save_model(model, path)
         tokenizer.save_pretrained(path)
+        return copy_modules(source, path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} could not be written ({error}); make room there and repeat the command.") from error
 

@@ -71,7 +71,7 @@ def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: Job
             f"strategy {config.strategy} needs text to measure the layers on; give files as `calibration`."
         )
     if Path(base).expanduser().is_dir():
-        choose_layers(load_config(resolve_model(base)).num_hidden_layers, config.layers, config.strategy, config.keep)
+        choose_layers(load_config(resolve_model(base)), config.layers, config.strategy, config.keep)
 
 
 def input_files(graph: JobGraph) -> dict[str, list[Path]]:

@@ -9,7 +9,7 @@ from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
 
-Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "random", "embeddings"]
+Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text
 AnyStrategy = Literal["auto", Strategy, TextStrategy]
 
@@ -27,6 +27,16 @@ def _model(help: str, default: Any = MISSING, **more: Any) -> Any:
 def _allow_pickle() -> Any:
     """Return the option --allow-pickle."""
     return _model("load weights that exist only as a pickle file, which can run any code", False)
+
+
+def _max_length() -> Any:
+    """Return the option --max-length of commands that read a trained model."""
+    return option(
+        "longest example, in tokens; longer ones are truncated; none: as the model was trained, else its limit",
+        None,
+        at_least=4,
+        section="data",
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,8 @@ class TruncateConfig:
     output: Path = _output("directory of the truncated model")
     layers: int | None = _model("number of layers to keep", None, at_least=1, common=True)
     strategy: AnyStrategy = _model(
-        "which layers to keep; auto: block-influence for a causal language model with --calibration, else alternate",
+        "which layers to keep; auto: block-influence for a causal language model with --calibration, else by-kind for "
+        "a model with several kinds of layers, else alternate",
         "auto",
         common=True,
     )
@@ -91,7 +102,8 @@ class DistillConfig:
     layers: int | None = _model("layers of the student, truncated from the teacher", None, at_least=1, common=True)
     strategy: AnyStrategy = _model(
         "which of the teacher's layers the student keeps; block-influence and greedy are measured on 20,000 tokens of "
-        "the training text; auto: block-influence for causal language models with --corpus, else alternate",
+        "the training text; auto: block-influence for causal language models with --corpus, else by-kind for a "
+        "teacher with several kinds of layers, else alternate",
         "auto",
     )
     keep: tuple[int, ...] | None = _model(
@@ -273,7 +285,7 @@ class EvaluateConfig:
     max_rows_per_set: int | None = option(
         "use only this many rows of each set, drawn with the seed 0", None, at_least=1
     )
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4)
+    max_length: int | None = _max_length()
     corpus: tuple[str, ...] = option(
         "causal language models: text whose perplexity is measured, for each file, folder or glob",
         (),
@@ -396,7 +408,7 @@ class ExportConfig:
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
     threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
     repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4, section="data")
+    max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
 

@@ -18,7 +18,15 @@ from demiglace.methods.registry import METHODS, fingerprint_method, is_file
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
-from demiglace.models.truncate import ABLATIONS, DATA_DRIVEN, Keep, choose_layers, make_student, truncate_config
+from demiglace.models.truncate import (
+    ABLATIONS,
+    DATA_DRIVEN,
+    Keep,
+    check_fit,
+    choose_layers,
+    make_student,
+    truncate_config,
+)
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
 from demiglace.runs.processes import processes
@@ -60,7 +68,12 @@ class Cut:
     layers: Keep  # kept layers; for a strategy of `MEASURED` only their number counts
 
     def shape(self, model: PreTrainedModel) -> ModelShape:
-        """Return the shape of the student of a model as deep as the teacher; no weight is copied."""
+        """Return the shape of the student of a model as deep as the teacher; no weight is copied.
+
+        Raises `ModelError` as `check_fit` does, except for a strategy of `DATA_DRIVEN`.
+        """
+        if self.strategy not in DATA_DRIVEN:
+            return ModelShape.of(check_fit(model, self.layers))
         with torch.device("meta"):
             student = type(model)(truncate_config(model.config, self.layers))
         return ModelShape.of(student)
@@ -74,8 +87,8 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
     if config.student:
         return None
     causal, text = type(model).__name__.endswith(CAUSAL_NAMES), bool(config.text.corpus) and config.keep is None
-    strategy = strategy_for(config.strategy, causal=causal, text=text)
-    layers = choose_layers(model.config.num_hidden_layers, config.layers, strategy, config.keep)
+    strategy = strategy_for(config.strategy, model.config, causal=causal, text=text)
+    layers = choose_layers(model.config, config.layers, strategy, config.keep)
     return Cut(None if config.keep else strategy, layers)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
-from demiglace.models.layer_ablation import observe_layers
+from demiglace.errors import ModelError
+from demiglace.models.layer_ablation import check_observed, observe_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import seeded, silence_transformers
 from demiglace.models.modes import evaluating
@@ -29,12 +30,13 @@ def is_causal(model: PreTrainedModel) -> bool:
 
     Unless attention is causal, replacing the last token of a text changes the first layer's states of earlier tokens.
     Only the first layer is run. For a model on the device "meta", a small layer with random weights is built from its
-    config. Raises `ModelError` as `layer_stack` does.
+    config. Raises `ModelError` as `layer_stack` and `check_observed` do, and if no small layer can be built.
     """
     layer_stack(model)
     if model.device.type == "meta":
         config = truncate_config(model.config, (0,))
         config.vocab_size, config.pad_token_id = _SMALL, 0
+        config.use_cache = False  # hybrids have no cache without an attention layer
         if "intermediate_size" in config.to_dict():
             config.intermediate_size = _SMALL  # the feed-forward part has most weights of a layer
         kind: Any = type(config)  # mypy considers it unhashable
@@ -44,9 +46,13 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 @lru_cache  # because a comparison plans many runs of one architecture
 def _config_is_causal(kind: type[PreTrainedConfig], content: str) -> bool:
-    with seeded(0), silence_transformers():
-        config = kind.from_dict(json.loads(content))
-        return _is_causal(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+    config = kind.from_dict(json.loads(content))
+    try:
+        with seeded(0), silence_transformers():
+            model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # of any kind: code of the architecture, with sizes that nobody uses
+        raise ModelError(f"no small {config.model_type} model can be built ({error})") from error
+    return _is_causal(model)
 
 
 def _is_causal(model: PreTrainedModel) -> bool:
@@ -64,5 +70,6 @@ def _is_causal(model: PreTrainedModel) -> bool:
         suppress(_StopForwardError),
     ):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    check_observed(bool(outputs))
     change = (outputs[0][0] - outputs[0][1]).abs().amax(-1)  # [L]
     return bool(change[:-1].max() <= _ROUNDING * change[-1])

@@ -5,7 +5,7 @@ Layers are tried batch by batch; a layer that is clearly worse than the best one
 Batches are as in `models.importance`. The rows of the first batches must be a random sample of all rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from demiglace.models.importance import Inputs, check_finite, cosine_distance
+from demiglace.models.importance import Inputs, check_finite, cosine_distance, droppable
+from demiglace.models.labels import task_of_config
 from demiglace.models.layer_ablation import OutputFormat, observe_layers, output_formats, run_from_layer, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
@@ -37,12 +38,30 @@ class AblationLoss:
 def ablation_loss(model: PreTrainedModel) -> AblationLoss:
     """Return the loss that `greedy` uses for a model; it needs no labels.
 
-    Causal language model: mean loss of the next token. Classifier: KL(full model ‖ truncated model) of the classes.
-    Regressor: squared difference. Masked language model, and encoder or decoder without a head: 1 − cos of the last
-    hidden states over all real tokens.
+    Causal language model: mean loss of the next token. Classifier: KL(full model ‖ truncated model) of the classes, of
+    each token if the model classifies tokens, or the mean over labels of that of each label. Regressor: squared
+    difference. Masked language model, and encoder or decoder without a head: 1 − cos of the last hidden states over all
+    real tokens.
     """
     labels = ModelShape.of(model).num_labels
+    if type(model).__name__.endswith("ForTokenClassification"):
+        return AblationLoss(
+            "KL of the tags",
+            lambda model, batch: _logits(model, batch)[batch["attention_mask"].bool()],
+            _kl,
+            lambda b: b["attention_mask"].nonzero()[:, 0],
+        )
     if labels > 1:
+        task = task_of_config(model.config)
+        if task.has_label_sets:
+            return AblationLoss(
+                "KL of the labels",
+                _logits,
+                lambda full, truncated: task.divergence(
+                    truncated, full, lambda student, teacher: _kl(teacher, student)
+                ),
+                _each_row,
+            )
         return AblationLoss("KL of the classes", _logits, _kl, _each_row)
     if labels == 1:
         return AblationLoss(
@@ -79,15 +98,17 @@ def greedy(
     ablation: AblationLoss,
     finished: Callable[[], None] = lambda: None,
     error: float = ERROR,
+    kinds: Sequence[Hashable] = (),
 ) -> tuple[float, list[LayerRemoval]]:
     """Return the full model's loss and the `count` layers to drop, in the order of their removal.
 
     Each is the layer whose removal then gives the lowest loss; of equal ones, the first. A layer is ruled out before
     the last batch if its loss on the rows so far is significantly higher than the lowest one (`contenders`); an `error`
-    of 0 rules out none. Memory: the inputs of all layers for one batch, n · B · L · d numbers. `finished` is called
-    count · len(batches) times. Raises `ModelError` if a loss is not finite.
+    of 0 rules out none. kinds: of all layers; the last layer of a kind is kept, as in `droppable`. Memory: the inputs
+    of all layers for one batch, n · B · L · d numbers. `finished` is called count · len(batches) times. Raises
+    `ModelError` if a loss is not finite.
     """
-    search = _Search(model, batches, ablation, error)
+    search = _Search(model, batches, ablation, error, kinds)
     removed: list[LayerRemoval] = []
     for _ in range(count):
         removed.append(search.best([r.layer for r in removed], finished))
@@ -95,8 +116,16 @@ def greedy(
 
 
 class _Search:
-    def __init__(self, model: PreTrainedModel, batches: Sequence[Inputs], ablation: AblationLoss, error: float):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        batches: Sequence[Inputs],
+        ablation: AblationLoss,
+        error: float,
+        kinds: Sequence[Hashable],
+    ):
         self._model, self._batches, self._ablation, self._error = model, batches, ablation, error
+        self._kinds = kinds
         self._layers = layer_stack(model)
         self._forms: list[OutputFormat] = output_formats(model, self._layers, batches[0])
         self._full = [ablation.outputs(model, batch) for batch in batches]
@@ -107,7 +136,8 @@ class _Search:
 
     def best(self, removed: Sequence[int], finished: Callable[[], None]) -> LayerRemoval:
         """Return the next layer to drop, and the loss without it."""
-        losses = {i: np.zeros(0) for i in range(len(self._layers)) if i not in removed}  # of each row seen so far
+        kept = [i for i in range(len(self._layers)) if i not in removed]
+        losses = {i: np.zeros(0) for i in droppable(kept, self._kinds)}  # of each row seen so far
         for number in range(len(self._batches)):
             hidden = self._layer_inputs(number, max(losses), removed)
             for i in losses:

@@ -5,7 +5,8 @@ uses them.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -35,15 +36,31 @@ def block_influence(model: PreTrainedModel, batches: Iterable[Inputs]) -> list[f
 def _distances(model: PreTrainedModel, layers: nn.ModuleList, batch: Inputs) -> Tensor:
     """Return 1 − cos(x_i, x_{i+1}) for each of n layers and the M real tokens of a batch, [n, M]."""
     real, distances = batch["attention_mask"].bool(), []
-    with observe_layers(layers, lambda x, y: distances.append(cosine_distance(x[real], y[real]))):
+    length = real.shape[1]  # Longformer pads the end of a batch
+
+    def measure(x: Tensor, y: Tensor) -> None:
+        distances.append(cosine_distance(x[:, :length][real], y[:, :length][real]))
+
+    with observe_layers(layers, measure):
         model.base_model(**batch)  # without the head
     return torch.stack(distances).cpu()
 
 
-def least_influential(influence: Sequence[float], count: int) -> Keep:
-    """Return the layers to keep, ascending, without the `count` of lowest influence; of equal ones keep the lower."""
-    dropped = sorted(range(len(influence)), key=lambda i: (influence[i], -i))[:count]
-    return tuple(i for i in range(len(influence)) if i not in dropped)
+def least_influential(influence: Sequence[float], count: int, kinds: Sequence[Hashable] = ()) -> Keep:
+    """Return the layers to keep, ascending, without the `count` of lowest influence; of equal ones keep the lower.
+
+    kinds: of all layers; the last layer of a kind is kept while there are others to drop (`droppable`).
+    """
+    keep = list(range(len(influence)))
+    for _ in range(count):
+        keep.remove(min(droppable(keep, kinds), key=lambda i: (influence[i], -i)))
+    return tuple(keep)
+
+
+def droppable(keep: Sequence[int], kinds: Sequence[Hashable] = ()) -> list[int]:
+    """Return the layers of `keep` that are not the last of their kind, or all if each one is."""
+    counts = Counter(kinds[i] for i in keep) if kinds else Counter[Hashable]()
+    return [i for i in keep if not kinds or counts[kinds[i]] > 1] or list(keep)
 
 
 def cosine_distance(one: Tensor, other: Tensor) -> Tensor:

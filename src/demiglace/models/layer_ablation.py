@@ -7,6 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from demiglace.errors import ModelError
+
+_NO_STATES = (
+    "so they cannot be skipped, measured or matched. Take a model of another architecture, or a method that uses the "
+    "logits only with --student."
+)
 OutputFormat = Callable[[Tensor], Any]  # builds a layer's return value from hidden states
 
 
@@ -51,8 +57,28 @@ def _layer_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     return hidden
 
 
+def hidden_states_of(output: Any) -> Tensor:
+    """Return the hidden states that a layer returned, alone or first in a tuple.
+
+    Raises `ModelError` for layers that return something else.
+    """
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor):
+        raise ModelError(f"the model's layers return a {type(hidden).__name__} instead of hidden states; {_NO_STATES}")
+    return hidden
+
+
+def check_observed(observed: bool) -> None:
+    """Raise `ModelError` unless hooks observed the layers: SqueezeBERT calls the method `forward` of its layers."""
+    if not observed:
+        raise ModelError(f"the model does not call its layers as modules; {_NO_STATES}")
+
+
 def output_formats(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping[str, Tensor]) -> list[OutputFormat]:
-    """Find each layer's output format on one row: hidden states, or a tuple that starts with them (DeBERTa)."""
+    """Find each layer's output format on one row: hidden states, or a tuple that starts with them (DeBERTa).
+
+    Raises `ModelError` as `hidden_states_of` and `check_observed` do.
+    """
     returned: list[Any] = []
     handles = [layer.register_forward_hook(lambda *args: returned.append(args[-1])) for layer in layers]
     try:
@@ -60,6 +86,9 @@ def output_formats(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping
     finally:
         for handle in handles:
             handle.remove()
+    check_observed(len(returned) == len(layers))
+    for output in returned:
+        hidden_states_of(output)
     return [_output_format(len(output) if isinstance(output, tuple) else 0) for output in returned]
 
 
@@ -72,7 +101,7 @@ def observe_layers(layers: nn.ModuleList, callback: Callable[[Tensor, Tensor], o
     """Call `callback` with the input and the output [B, L, d] of each layer as it runs."""
 
     def hook(_layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        callback(_layer_input(args, kwargs), output[0] if isinstance(output, tuple) else output)
+        callback(_layer_input(args, kwargs), hidden_states_of(output))
 
     handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers]
     try:

@@ -10,14 +10,19 @@ other sizes are extrapolated. From 24 layers on, the script skips layers between
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError, unknown
-from demiglace.models.layer_stack import named_stack
+from demiglace.models.layer_kinds import by_kind, layer_kinds, lost_kinds, number_of_layers, values_of_layers
+from demiglace.models.layer_stack import layer_stack, named_stack
+from demiglace.models.truncation_check import check_equal, misfit, reason_of
 
 Keep = tuple[int, ...]
 
@@ -84,22 +89,27 @@ STRATEGIES: dict[str, Callable[[int, int], Keep]] = {
     "bottom": bottom,
     "top": top,
     "first-middle-last": first_middle_last,
+    "by-kind": alternate,  # of each kind of layer; `layers_to_keep` knows the kinds
     "random": alternate,  # this one and the next use only the shape of these layers
     "embeddings": alternate,
 }
 ABLATIONS = ("random", "embeddings")
+BY_KIND = "by-kind"
 AUTO = "auto"  # chooses a strategy by the model and the available text
 DATA_DRIVEN = ("block-influence", "greedy")  # strategies that measure layers on text
 
 
-def layers_to_keep(strategy: str, num_layers: int, keep_count: int) -> Keep:
+def layers_to_keep(strategy: str, num_layers: int, keep_count: int, kinds: Sequence[str] = ()) -> Keep:
     """Return the `keep_count` of `num_layers` layers that a strategy keeps, 0-based and ascending.
 
-    Raises `ConfigError` for an unknown strategy and `ModelError` for a number of layers that cannot be kept.
+    kinds: of all layers, for by-kind; none if all layers are of one kind. Raises `ConfigError` for an unknown strategy
+    and `ModelError` for a number of layers that cannot be kept.
     """
     if strategy not in STRATEGIES:
         raise ConfigError(unknown("strategy", strategy, STRATEGIES))
     check_count(keep_count, num_layers)
+    if strategy == BY_KIND and kinds:
+        return by_kind(kinds, keep_count)
     return STRATEGIES[strategy](num_layers, keep_count)
 
 
@@ -122,25 +132,31 @@ def check_keep(keep: Sequence[int], num_layers: int) -> None:
         raise ModelError(f"layers {shown} were given; give each layer once, in ascending order.")
 
 
-def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
-    """Return the layers that --layers, --strategy and --keep select in a model of `num_layers`, 0-based and ascending.
+def default_strategy(config: PreTrainedConfig) -> str:
+    """Return the strategy of `auto` without text: by-kind for a model with several kinds of layers, else alternate."""
+    return BY_KIND if len(set(layer_kinds(config))) > 1 else "alternate"
 
-    --keep overrides --strategy. For `auto` and the strategies of `DATA_DRIVEN`, return as many `alternate` layers
-    instead: checks and cost estimates need a choice before anything is measured. Raises `ConfigError` if neither
-    --layers nor --keep is given, if they disagree, or if --keep is given with a strategy that selects the layers
-    itself; otherwise as `layers_to_keep`.
+
+def choose_layers(config: PreTrainedConfig, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
+    """Return the layers that --layers, --strategy and --keep select in a model of this config, 0-based and ascending.
+
+    --keep overrides --strategy. For `auto` and the strategies of `DATA_DRIVEN`, return as many layers of the
+    `default_strategy` instead: checks and cost estimates need a choice before anything is measured. Raises
+    `ConfigError` if neither --layers nor --keep is given, if they disagree, or if --keep is given with a strategy that
+    selects the layers itself; otherwise as `layers_to_keep` and `number_of_layers`.
     """
     if strategy in DATA_DRIVEN:
         if keep is not None:
             raise ConfigError(f"--strategy {strategy} selects the layers to keep; give --layers instead of --keep.")
         if layers is None:
             raise ConfigError(f"--strategy {strategy} needs --layers, the number of layers to keep.")
+    num_layers = number_of_layers(config)
     if strategy in (AUTO, *DATA_DRIVEN):
-        strategy = "alternate"
+        strategy = default_strategy(config)
     if keep is None:
         if layers is None:
             raise ConfigError("--layers (how many) or --keep (which ones) must be given.")
-        return layers_to_keep(strategy, num_layers, layers)
+        return layers_to_keep(strategy, num_layers, layers, layer_kinds(config))
     if strategy in ABLATIONS:
         raise ConfigError(
             f"--strategy {strategy} keeps the weights of no layer, but --keep was given; give --layers instead."
@@ -154,12 +170,15 @@ def choose_layers(num_layers: int, layers: int | None, strategy: str, keep: Sequ
 def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """Return a new model of the same class with only the layers `keep`; all weights are copied.
 
-    Dtype, device and training mode are kept. Raises `ModelError` as `check_keep` and `layer_stack` do.
+    Dtype, device and training mode are kept. The new model computes what the given one computes without the dropped
+    layers: `truncation_check` compares them. Raises `ModelError` if it would not, and as `check_keep` and `layer_stack`
+    do.
     """
     name, stack = named_stack(model)
     check_keep(keep, len(stack))
+    check_fit(model, keep)
     with torch.random.fork_rng(devices=[]):  # all of its random weights are replaced
-        student = type(model)(truncate_config(model.config, keep))
+        student = _build(model, keep)
     nn.Module.to(student, model.device, model.dtype)
     student.train(model.training)
     student.load_state_dict(_kept_weights(model, name, keep), strict=True)
@@ -168,7 +187,54 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
     ).padding_idx  # whether its embedding is trained: `loading.unfreeze_padding_embedding`
     if model.can_generate():
         student.generation_config = copy.deepcopy(model.generation_config)
+    check_equal(model, student, keep)
     return student
+
+
+def check_fit(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """Return the model of the layers `keep` without weights. Raises `ModelError` unless the kept weights fit it.
+
+    The message names layers that do fit, if there are any.
+    """
+    if reason := _misfit(model, keep):
+        others = (by_kind(kinds_by_weights(model), len(keep)), bottom(len(layer_stack(model)), len(keep)))
+        fitting = next((o for o in others if o != tuple(keep) and not _misfit(model, o)), None)
+        advice = (
+            f"keep other layers, such as --keep {','.join(map(str, fitting))}"
+            if fitting
+            else f"models of type {model.config.model_type} cannot be truncated to {len(keep)} layers"
+        )
+        raise ModelError(f"{type(model).__name__} with only its layers {_shown(keep)}: {reason}; {advice}.")
+    with torch.device("meta"):
+        return _build(model, keep)
+
+
+def _misfit(model: PreTrainedModel, keep: Sequence[int]) -> str:
+    name = named_stack(model)[0]
+    try:
+        with torch.device("meta"):
+            new = _build(model, keep)
+    except ModelError as error:
+        return str(error)
+    return misfit(_kept_weights(model, name, keep), new.state_dict(), name, keep)
+
+
+def _build(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """Return a model of the config of these layers. Raises `ModelError` if the architecture cannot be built so."""
+    config = truncate_config(model.config, keep)
+    try:
+        return type(model)(config)
+    except Exception as error:  # of any kind, as in `truncate_config`
+        raise ModelError(f"no {config.model_type} model can have these layers alone ({reason_of(error)})") from error
+
+
+def kinds_by_weights(model: PreTrainedModel) -> list[str]:
+    """Return a name for each layer that is equal for layers with weights of the same names and shapes."""
+    return [str([(name, tuple(w.shape)) for name, w in layer.state_dict().items()]) for layer in layer_stack(model)]
+
+
+def _shown(keep: Sequence[int]) -> str:
+    return ",".join(map(str, keep))
 
 
 def _input_embeddings(model: PreTrainedModel) -> Any:
@@ -183,8 +249,13 @@ def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, see
       final norm (GPT-2's ln_f) have random weights, as in the authors' script.
     - others: `truncate_model`.
 
-    Raises `ModelError` as `truncate_model` does.
+    A warning names kinds of layers of which none is kept. Raises `ModelError` as `truncate_model` does.
     """
+    for kind, layers in lost_kinds(layer_kinds(model.config), keep).items():
+        say(
+            f"warning: no {kind} layer is kept; such layers are {_shown(layers)}. Keep some of them with --strategy "
+            "by-kind or --keep."
+        )
     student = truncate_model(model, keep)
     if strategy in ABLATIONS:
         new = ("",) if strategy == "random" else _layers_and_final_norm(student)
@@ -233,13 +304,18 @@ def _kept_weights(model: PreTrainedModel, stack: str, keep: Sequence[int]) -> di
 
 
 def truncate_config(config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
-    """Return the config of a model with only the layers `keep`; truncate lists with one entry for each layer."""
-    count, values = config.num_hidden_layers, config.to_dict()
-    for name, value in values.items():
-        # only lists named after layers (layer_types, …): others have that length by chance (pos_att_type)
-        if "layer" in name and isinstance(value, (list, tuple)) and len(value) == count:
-            values[name] = [value[i] for i in keep]
-    values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(keep)
-    truncated = type(config).from_dict(values)
-    truncated._attn_implementation = config._attn_implementation  # not in `to_dict`, which is for config.json
+    """Return the config of a model with only the layers `keep`, as it is when it is loaded again from config.json.
+
+    What the config states of a layer stays with that layer (`layer_kinds.values_of_layers`). Raises `ModelError` if the
+    architecture has no such config.
+    """
+    kind: Any = type(config)  # mypy considers it unhashable
+    try:
+        with TemporaryDirectory() as directory:
+            file = Path(directory) / "config.json"
+            kind.from_dict(values_of_layers(config, keep)).to_json_file(file)
+            truncated: PreTrainedConfig = kind.from_json_file(file)
+    except Exception as error:  # of any kind: code of the architecture, with values that nobody wrote
+        raise ModelError(f"no {config.model_type} model can have these layers alone ({reason_of(error)})") from error
+    truncated._attn_implementation = config._attn_implementation  # not in config.json
     return truncated

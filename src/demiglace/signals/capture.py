@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from demiglace.data.batching import Batch
 from demiglace.models.attention import AttentionInput, attention_hooks
 from demiglace.models.language_model import head_input, head_of
+from demiglace.models.layer_ablation import check_observed, hidden_states_of
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import HiddenStateKind, pool
 from demiglace.signals.request import SignalRequest, Signals
@@ -24,7 +25,8 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
 
     For a language model no logits are computed. If they are requested, the input of its head is returned instead.
 
-    Raises `ModelError` if attention inputs are requested and `models.attention` cannot find them.
+    Raises `ModelError` if attention inputs are requested and `models.attention` cannot find them, and if hidden states
+    are requested that hooks do not observe.
     """
     states: dict[tuple[HiddenStateKind, int], Tensor] = {}
     attention = _AttentionInputs(model, request)
@@ -33,8 +35,10 @@ def capture(model: PreTrainedModel, batch: Batch, request: SignalRequest) -> Sig
         if head_of(model) is not None:
             with head_input(model) as head_inputs:
                 model(**batch.inputs)
+            check_observed(states.keys() == request.hidden)
             return Signals(None, states, attention.values(), mask, head_inputs[0] if request.logits else None)
         logits = batch.unit_logits(model(**batch.inputs).logits)
+        check_observed(states.keys() == request.hidden)
     return Signals(logits.float() if request.logits else None, states, attention.values(), mask)
 
 
@@ -66,7 +70,7 @@ def _state_hooks(
 
         def store(hidden: Tensor) -> None:
             for pooling in poolings:
-                states[pooling, layer] = pool(hidden, mask, pooling)
+                states[pooling, layer] = pool(hidden[:, : mask.shape[1]], mask, pooling)  # Longformer pads the end
 
         return store
 
@@ -100,7 +104,7 @@ class _AttentionInputs:
 
 def _on_output(layer: nn.Module, store: Callable[[Tensor], object]) -> Any:
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        store(output[0] if isinstance(output, tuple) else output)
+        store(hidden_states_of(output))
 
     return layer.register_forward_hook(hook)
 
