@@ -15,6 +15,7 @@ from demiglace.commands.evaluate_lm import evaluate_lm
 from demiglace.config.command_options import EvaluateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
+from demiglace.data.lengths import report_cut
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
 from demiglace.data.rows.named_task_table import TASKS
@@ -43,6 +44,7 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.max_length import max_length_of
 from demiglace.models.sentence_modules import longest_text
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
@@ -99,7 +101,11 @@ def _evaluate(config: EvaluateConfig) -> Result:
         inputs["artefact"] = fingerprint(exported.files)
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
-    run = open_run(str(config.output), "evaluate", flatten(config, result_options_only=True), inputs)
+    identity = flatten(config, result_options_only=True)
+    if config.max_length is None:
+        config = replace(config, max_length=max_length_of(config.model, path))
+        inputs["max_length"] = str(config.max_length)
+    run = open_run(str(config.output), "evaluate", identity, inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return _result(run)
@@ -127,7 +133,8 @@ def _evaluate(config: EvaluateConfig) -> Result:
             teacher_logits.get(found.name),
             found.task or labels.task,
         )
-    run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
+    texts = {s.name: text_fingerprint(s.split) for s in sets}
+    run.finish(task=sets[0].name, sets=results, max_length=config.max_length, texts=texts)
     return _result(run)
 
 
@@ -269,7 +276,7 @@ def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[E
 
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
     """Return whether an evaluation used the same rows of a set and the same maximum length."""
-    same_length = manifest["config"].get("max_length") == config.max_length
+    same_length = manifest.get("max_length", manifest["config"].get("max_length")) == config.max_length
     texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
     return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
 
@@ -334,8 +341,12 @@ def _predict_exported(
     return logits
 
 
-def _tokenize(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
-    examples = tokenize(units_of(found.split, found.classes.task), tokenizer, max_length)
+def _tokenize(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:
+    """Tokenize the rows of a set, and print how many of them are cut."""
+    split = units_of(found.split, found.classes.task)
+    examples = tokenize(split, tokenizer, max_length)
+    if max_length is not None:
+        report_cut({found.name: split}, {found.name: examples}, tokenizer, max_length)
     if line := examples.lost_words_line(max_length):
         say(f"{found.name}: {line}")
     return examples

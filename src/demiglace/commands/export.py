@@ -1,7 +1,7 @@
 """`demiglace export`: write a model for edge devices, check it against the original and measure it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from demiglace.config.command_options import ExportConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
 from demiglace.console import say
+from demiglace.data.lengths import report_cut
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows, set_of_split, texts_of
 from demiglace.data.rows.sampling import draw, select_rows
@@ -34,6 +35,7 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.max_length import max_length_of
 from demiglace.models.sentence_modules import longest_text
 from demiglace.models.shape import ModelShape
 from demiglace.report.format import score
@@ -77,14 +79,20 @@ def export(config: ExportConfig) -> Result:
     exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)
     rows, scored = _rows(config, labels)
+    identity, chosen = flatten(config, result_options_only=True), dict[str, str]()
+    if config.max_length is None:
+        config = replace(config, max_length=max_length_of(config.model, path))
+        chosen["max_length"] = str(config.max_length)
     rows, longest = units_of(rows, labels.task), longest_text(path, config.max_length)
     examples = tokenize(rows, tokenizer, longest)
-    inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
+    if longest is not None:
+        report_cut({"check": rows}, {"check": examples}, tokenizer, longest)
+    inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint, **chosen}
     if scored is not None:
         inputs["scored rows"] = scored.fingerprint
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
-    run = open_run(config.output, "export", flatten(config, result_options_only=True), inputs)
+    run = open_run(config.output, "export", identity, inputs)
     if run.complete:
         if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
@@ -95,7 +103,7 @@ def export(config: ExportConfig) -> Result:
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, **scores)
+    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, max_length=config.max_length, **scores)
     write_card(run.path, config.model, export=run.path)
     return _result(run)
 
@@ -163,7 +171,7 @@ def _load(
     labels: LabelSpace,
     examples: TokenizedSplit,
     scored: EvaluationSet | None,
-    longest: int,
+    longest: int | None,
 ) -> _Original:
     model = load_classifier(path, None, attention="eager", allow_pickle=config.allow_pickle)
     check_tokenizer(model, tokenizer)

@@ -9,7 +9,7 @@ from demiglace.models.loading import check_tokenizer, fingerprint_model, load_cl
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result, training_result
 from demiglace.tasks.registry import row_task
-from demiglace.training.datasets import read_rows, tokenize_dataset
+from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
@@ -33,10 +33,12 @@ def finetune(config: FinetuneConfig) -> Result:
     dataset = read_rows(config.source, config.location, config.model)
     check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
+    tokenizer = load_tokenizer(config.model)
+    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, config.model)
+    inputs |= chosen
     run = open_shared(config.output, "finetune", config, inputs)
     if run is None:
         return training_result(config.output)
-    tokenizer = load_tokenizer(config.model)
     precision, attention = resolve_precision_and_attention(config.training, config.model)
     model = load_classifier(
         config.model,
@@ -49,7 +51,7 @@ def finetune(config: FinetuneConfig) -> Result:
     )
     prepare_model(model, config.training)
     check_tokenizer(model, tokenizer)
-    material = tokenize_dataset(dataset, config.source, tokenizer, [model])
+    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [model])
     method = build_method("none", {})
     job = TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)

@@ -53,7 +53,7 @@ from demiglace.runs.processes import processes
 from demiglace.tasks.base import Task
 from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
-from demiglace.training.datasets import read_rows, tokenize_dataset
+from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_max_steps, check_phases
@@ -84,10 +84,13 @@ def distill_classifier(config: DistillConfig) -> Path:
         for file in config.source.unlabelled:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+    tokenizer = load_tokenizer(config.teacher)
+    models = filter(None, (config.teacher, config.student))
+    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, *models)
+    inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
-    tokenizer = load_tokenizer(config.teacher)
     if config.student:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
@@ -101,7 +104,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     check_compile(config, requests)
-    material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
+    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)

@@ -91,14 +91,14 @@ def read_modules(directory: Path) -> Modules:
     return modules
 
 
-def longest_text(path: str | Path, max_length: int) -> int:
+def longest_text(path: str | Path, max_length: int | None) -> int | None:
     """Return the longest text in tokens: `max_length`, or what a sentence-transformers model reads, if that is less.
 
     path: as `resolve_model` returns it. A line is printed where the model's number is taken.
     """
     directory = module_directory(str(path))
     limit = None if directory is None else read_settings(directory).get("max_seq_length")
-    if not isinstance(limit, int) or limit >= max_length:
+    if not isinstance(limit, int) or (max_length is not None and limit >= max_length):
         return max_length
     say(f"{path} reads at most {limit} tokens of a text (max_seq_length); longer texts are truncated.")
     return limit

@@ -70,7 +70,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         parameters=trained.get("parameters"),
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
-        length=config.get("max_length", 128),
+        length=trained.get("max_length") or config.get("max_length") or 128,
         metrics=_metrics(trained, teacher, _baseline(run)),
         artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
         exported=_export_format(exported),

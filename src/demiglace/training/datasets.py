@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
+from demiglace.data.lengths import default_max_length, report_cut
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import AGREEMENT, Dataset
@@ -18,6 +19,7 @@ from demiglace.errors import DataError
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import agreement, compute
 from demiglace.models.labels import decision_rule_of, label_space_of, set_decision_rule
+from demiglace.models.max_length import most_tokens
 from demiglace.tasks.base import RowTask, Task
 
 
@@ -59,6 +61,8 @@ class TaskData:
     examples: Mapping[str, TokenizedSplit]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
+    max_length: int  # tokens
+    cut: Mapping[str, Mapping[str, int]]  # of each split: rows longer than that, tokens that are not read
     teacher_outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Logits [N, C] of the teacher by split, where a student is validated by its agreement with them."""
 
@@ -85,6 +89,8 @@ class TaskData:
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
+            "max_length": self.max_length,
+            **({"cut": {name: dict(found) for name, found in self.cut.items()}} if self.cut else {}),
             **_words(self.examples),
         } | ({} if self.dataset.labelled else {"labelled": False})
 
@@ -148,8 +154,7 @@ def read_rows(source: DataConfig, location: DataLocation, model: str, *, distill
     """Read and check the rows, and print how many there are.
 
     model: the teacher, or the model to fine-tune, see `with_problem_of`; distilled: whether it is a teacher, so that
-    rows need no labels. Raises `DataError` for rows with one label
-    each that only the model turns into lists.
+    rows need no labels. Raises `DataError` for rows with one label each that only the model turns into lists.
     """
     known = with_problem_of(source, model)
     if known is not source:
@@ -166,27 +171,46 @@ def read_rows(source: DataConfig, location: DataLocation, model: str, *, distill
     return dataset
 
 
+def choose_max_length(
+    source: DataConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *models: str
+) -> tuple[int, dict[str, str]]:
+    """Return --max-length, by default that of the training rows and the models (`data.lengths`), which is printed.
+
+    Also returns the default as an input of the run, so that a run resumes with the same one only.
+    """
+    if source.max_length is not None:
+        return source.max_length, {}
+    units = units_of(dataset.splits["train"], dataset.labels.task)
+    length, line = default_max_length(units, tokenizer, most_tokens(*models))
+    say(line)
+    return length, {"max_length": str(length)}
+
+
 def tokenize_dataset(
-    dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
+    dataset: Dataset,
+    source: DataConfig,
+    max_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    models: Sequence[PreTrainedModel],
 ) -> TaskData:
-    """Tokenize all splits; unlabelled rows are appended to the training rows.
+    """Tokenize all splits, truncated to `max_length` tokens; unlabelled rows are appended to the training rows.
 
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
-    units = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
-    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in units.items()}
-    lines = list(dataset.splits["train"].lines)
-    unlabelled = 0
+    splits = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
     if source.unlabelled and dataset.labelled:
-        split = load_unlabelled(source, dataset)
-        examples["train"] = concatenate(examples["train"], tokenize(split, tokenizer, source.max_length))
-        lines += split.lines
-        unlabelled = len(split)
-        say(f"and {unlabelled:,} rows without labels")
+        splits["unlabelled"] = load_unlabelled(source, dataset)
+        say(f"and {len(splits['unlabelled']):,} rows without labels")
+    examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
+    cut = report_cut(splits, examples, tokenizer, max_length)
+    lines, unlabelled = list(dataset.splits["train"].lines), 0
+    if more := examples.pop("unlabelled", None):
+        examples["train"] = concatenate(examples["train"], more)
+        lines, unlabelled = [*lines, *splits["unlabelled"].lines], len(more)
     for name, rows in examples.items():
-        if line := rows.lost_words_line(source.max_length):
+        if line := rows.lost_words_line(max_length):
             say(f"{name}: {line}")
-    return TaskData(dataset, examples, lines, unlabelled)
+    return TaskData(dataset, examples, lines, unlabelled, max_length, cut)
