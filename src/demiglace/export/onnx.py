@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
 OUTPUT = "logits"
+_REASON = 160  # characters of an error of torch in a message
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -125,7 +126,7 @@ def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
             what = f"{type(model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
             raise ModelError(f"{what}: {reason}") from error
     return path
