@@ -23,10 +23,10 @@ from demiglace.models.truncate import (
     ABLATIONS,
     DATA_DRIVEN,
     Keep,
+    build_truncated,
     check_fit,
     choose_layers,
     make_student,
-    truncate_config,
 )
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
@@ -86,7 +86,7 @@ class Cut:
         if self.strategy not in DATA_DRIVEN:
             return ModelShape.of(check_fit(model, self.layers))
         with torch.device("meta"):
-            student = type(model)(truncate_config(model.config, self.layers))
+            student = build_truncated(model, self.layers)
         return ModelShape.of(student)
 
 
