@@ -8,6 +8,7 @@ from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadCo
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
+from demiglace.errors import ConfigError
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text
@@ -22,6 +23,40 @@ def _output(help: str = "run directory", default: Any = MISSING) -> Any:
 def _model(help: str, default: Any = MISSING, **more: Any) -> Any:
     """Return an option that chooses a model or its shape."""
     return option(help, default, section="model", **more)
+
+
+def _revision(of: str) -> Any:
+    """Return the option --revision."""
+    return _model(f"branch, tag or commit of a {of} that is a hub name; the same as NAME@REVISION", None)
+
+
+def _pin(config: Any, *names: str) -> None:
+    """Move --revision into the name of the model, so that every reader of that name has it.
+
+    names: options of the model, of which the first that is given counts. Raises `ConfigError` for a local model.
+    """
+    if config.revision is None:
+        return
+    name = next((n for n in names if getattr(config, n)), names[0])
+    model = str(getattr(config, name) or "")
+    if not model or "@" in model or Path(model).exists():
+        raise ConfigError(
+            f"--revision {config.revision} was given with --{name} {model or 'none'}; expected a model on the Hugging "
+            "Face hub by its name, such as distilbert/distilbert-base-uncased."
+        )
+    object.__setattr__(config, name, f"{model}@{config.revision}")
+    object.__setattr__(config, "revision", None)
+
+
+def _push_to_hub() -> Any:
+    """Return the option --push-to-hub."""
+    return option(
+        "upload the finished model and its card to this repository of the Hugging Face hub, as OWNER/NAME; a new one "
+        "is private",
+        None,
+        decides=False,
+        section="output",
+    )
 
 
 def _allow_pickle() -> Any:
@@ -39,6 +74,11 @@ class FinetuneConfig:
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -80,6 +120,11 @@ class TruncateConfig:
     )
     reading: ReadConfig = group(ReadConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -139,6 +184,11 @@ class DistillConfig:
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("teacher")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "teacher")
 
 
 def _option_like(name: str, kind: type = DistillConfig) -> Any:
@@ -193,6 +243,11 @@ class PretrainConfig:
     text: CorpusConfig = group(CorpusConfig)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -235,6 +290,10 @@ class PlanConfig:
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _option_like("allow_pickle")
+    revision: str | None = _revision("teacher or model")
+
+    def __post_init__(self) -> None:
+        _pin(self, "teacher", "model")
 
 
 @dataclass(frozen=True)
@@ -304,6 +363,10 @@ class EvaluateConfig:
     )
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -323,6 +386,10 @@ class GenerateConfig:
     )
     seed: int = option("seed of the draws", 0, at_least=0)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -401,6 +468,11 @@ class ExportConfig:
     max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4, section="data")
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too)",
+        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too), or a data "
+        "set of the Hugging Face hub as hf://OWNER/NAME[@REVISION][/CONFIG][:SPLIT]",
         "",
         common=True,
     )

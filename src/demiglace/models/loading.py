@@ -38,6 +38,7 @@ from demiglace.models.labels import (
     task_of_config,
     task_of_labels,
 )
+from demiglace.models.paths import hub_address
 from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
 from demiglace.models.truncate import truncate_config
 from demiglace.runs.files import apply_umask
@@ -238,7 +239,7 @@ def _load(
     try:
         with silence_transformers():
             loaded, info = model_class.from_pretrained(
-                path,
+                **hub_address(path),
                 config=config,
                 dtype=dtype,
                 # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)

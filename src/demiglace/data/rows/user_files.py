@@ -22,10 +22,12 @@ from demiglace.data.rows.checks import (
     raise_or_drop,
     raw_rows,
 )
+from demiglace.data.rows.columns import Columns
+from demiglace.data.rows.hub import is_hub, parse_hub
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import files_of
+from demiglace.data.rows.sources import read_source, sources_of
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
@@ -35,11 +37,11 @@ from demiglace.tasks.registry import row_task
 
 def read_files(config: DataConfig) -> Dataset:
     """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
-    files = files_of(config)
-    tables = {name: read_table(path) for name, path in files.items()}
+    tables = {name: read_source(source) for name, source in sources_of(config).items()}
     train = tables["train"]
     usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
     columns = columns_of(train, config.text_columns, config.label_column, usual_labels=usual)
+    tables = {name: table for name, table in tables.items() if name == "train" or _has_labels(table, columns)}
     for table in tables.values():
         columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
@@ -52,8 +54,20 @@ def read_files(config: DataConfig) -> Dataset:
     raise_or_drop(problems, config.on_bad_rows, lost)
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
     _check_classes(space, train.file)
-    name = Path(config.data).name
-    return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
+    drops = Counter(p.kind for p in problems)
+    if not is_hub(config.data):
+        return Dataset(Path(config.data).name, space, splits, space.task.default_metrics, "", drops)
+    hub = parse_hub(train.file)
+    name, known = hub.path.partition("/")[2], (hub.path, hub.config)
+    return Dataset(name, space, splits, space.task.default_metrics, "", drops, hub=known, revision=hub.revision)
+
+
+def _has_labels(table: Table, columns: Columns) -> bool:
+    """Return whether rows may have labels: those of the hub's test splits are often not public."""
+    hidden = is_hub(table.file) and all(value is None for value in table.columns.get(str(columns.label), [""]))
+    if hidden:
+        say(f"left out: {table.file} has no public labels.")
+    return not hidden
 
 
 def as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
