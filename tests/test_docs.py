@@ -33,6 +33,7 @@ GRIDS = sorted((ROOT / "recipes" / "compare").glob("*.yaml"))
 METHOD_FILES = sorted((ROOT / "recipes" / "methods").glob("*.yaml"))
 RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*GRIDS} - {*METHOD_FILES})
 CARDS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+LAUNCHERS = r"torchrun [^\n]*-m |accelerate launch [^\n]*--module "
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -116,7 +117,7 @@ def test_commands_in_documents_are_accepted(file, monkeypatch):
 def test_every_line_of_shell_is_known(file):
     text = file.read_text("utf-8").replace("\\\n", " ")
     lines = [line.partition(" #")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
-    programs = r"demiglace |torchrun .*-m demiglace |accelerate launch .*--module demiglace |pip install |python (examples|benchmarks)/\w+\.py|make [a-z-]+"
+    programs = rf"(?:{LAUNCHERS})?demiglace |pip install |python (examples|benchmarks)/\w+\.py|make [a-z-]+"
     known = rf"(\w+=\S+ )*({programs})"
     assert [line for line in lines if line and not line.startswith("#") and not re.match(known, line)] == []
 
