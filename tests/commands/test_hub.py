@@ -13,7 +13,7 @@ from command_kit import QUICK, arguments
 import demiglace
 from demiglace.cli import main
 from demiglace.data.rows.hub import HubRows, parse_hub
-from demiglace.errors import ConfigError, DataError
+from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.runs.directory import read_manifest
 from factories import save_tiny
 from hub_server import COMMIT, Hub, serve
@@ -114,8 +114,10 @@ def test_a_model_of_a_revision_keeps_its_commit(hub, rows, teacher, tmp_path, ca
     assert "base_model: me/tiny\n" in (tmp_path / "run" / "model" / "README.md").read_text()
     assert main(words) == 0
     assert "is up to date" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="expected a model on the Hugging Face hub"):
+    with pytest.raises(ModelError, match="expected a model on the Hugging Face hub"):
         demiglace.finetune(teacher, revision="v1", output=tmp_path / "other", **rows)
+    with pytest.raises(ConfigError, match="--architecture was given"):
+        demiglace.pretrain(architecture="gpt2", revision="v1", corpus=["a.txt"], output=tmp_path / "other")
 
 
 def test_a_finished_run_is_uploaded_and_a_failed_upload_leaves_it_intact(hub, rows, base, tmp_path, capsys):

@@ -8,7 +8,6 @@ from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadCo
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
-from demiglace.errors import ConfigError
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text
@@ -33,18 +32,13 @@ def _revision(of: str) -> Any:
 def _pin(config: Any, *names: str) -> None:
     """Move --revision into the name of the model, so that every reader of that name has it.
 
-    names: options of the model, of which the first that is given counts. Raises `ConfigError` for a local model.
+    names: options of the model, of which the first that is given counts; without one --revision stays, and the command
+    refuses it. That of a local model is refused when its name is resolved.
     """
-    if config.revision is None:
+    name = next((n for n in names if getattr(config, n)), None)
+    if config.revision is None or name is None:
         return
-    name = next((n for n in names if getattr(config, n)), names[0])
-    model = str(getattr(config, name) or "")
-    if not model or "@" in model or Path(model).exists():
-        raise ConfigError(
-            f"--revision {config.revision} was given with --{name} {model or 'none'}; expected a model on the Hugging "
-            "Face hub by its name, such as distilbert/distilbert-base-uncased."
-        )
-    object.__setattr__(config, name, f"{model}@{config.revision}")
+    object.__setattr__(config, name, f"{getattr(config, name)}@{config.revision}")
     object.__setattr__(config, "revision", None)
 
 

@@ -26,6 +26,12 @@ def resolve_model(model: str | Path) -> str:
         raise ModelError(
             f"{model} is a file; give a model directory (with config.json), a run directory or a hub name."
         )
+    local, _, revision = str(model).rpartition("@")
+    if local and Path(local).exists():
+        raise ModelError(
+            f"revision {revision} was given for {local}, which is on this machine; expected a model on the Hugging "
+            "Face hub by its name, such as distilbert/distilbert-base-uncased."
+        )
     if _is_local_path(str(model)):
         raise ModelError(
             f"there is no model at {model}{_similar(path)} Expected a model directory, a run directory or a hub name."
