@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from demiglace.tasks.token_classification import entity_counts
+
 
 @dataclass(frozen=True)
 class SufficientStatistic:
@@ -109,6 +111,27 @@ def _matthews(sums: np.ndarray) -> np.ndarray:
     return _divide(agreed, np.sqrt(np.maximum(spread, 0)))
 
 
+def _entities(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    return entity_counts(labels, predictions).astype(float)
+
+
+def _entity_f1(sums: np.ndarray) -> np.ndarray:
+    return _divide(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+
+
+def _entity_precision(sums: np.ndarray) -> np.ndarray:
+    return _divide(sums[..., 0], sums[..., 1])
+
+
+def _entity_recall(sums: np.ndarray) -> np.ndarray:
+    return _divide(sums[..., 0], sums[..., 2])
+
+
+def _right_words(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    known = labels != ""
+    return np.stack([((labels == predictions) & known).sum(1), known.sum(1)], axis=1).astype(float)
+
+
 def _moments(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     x, y = labels - labels.mean(), predictions - predictions.mean()
     return np.stack([np.ones(len(x)), x, y, x * y, x * x, y * y], axis=1)
@@ -132,6 +155,20 @@ def _mean(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / sums[..., 1]
 
 
+def _reciprocal(labels: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each pair that belongs together the reciprocal of its rank, and 1 [N, 2]."""
+    relevant = labels == 1
+    return np.stack([relevant / ranks, relevant], axis=1).astype(float)
+
+
+def _within(k: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda labels, ranks: np.stack([(labels == 1) & (ranks <= k), labels == 1], axis=1).astype(float)
+
+
+def _mean_of_relevant(sums: np.ndarray) -> np.ndarray:
+    return _divide(sums[..., 0], sums[..., 1])
+
+
 SUMMED: dict[str, SufficientStatistic] = {
     "accuracy": SufficientStatistic(_hits, _mean),
     "f1": SufficientStatistic(_confusion, _f1),
@@ -139,7 +176,14 @@ SUMMED: dict[str, SufficientStatistic] = {
     "subset_accuracy": SufficientStatistic(_exact_hits, _mean),
     "macro_f1": SufficientStatistic(_pairs, _macro_f1),
     "matthews": SufficientStatistic(_pairs, _matthews),
+    "entity_f1": SufficientStatistic(_entities, _entity_f1),
+    "entity_precision": SufficientStatistic(_entities, _entity_precision),
+    "entity_recall": SufficientStatistic(_entities, _entity_recall),
+    "word_accuracy": SufficientStatistic(_right_words, _mean),
     "pearson": SufficientStatistic(_moments, _correlation),
     "spearman": SufficientStatistic(_ranked, _correlation),
     "mse": SufficientStatistic(_errors, _mean),
+    "mrr": SufficientStatistic(_reciprocal, _mean_of_relevant),
+    "recall_at_1": SufficientStatistic(_within(1), _mean_of_relevant),
+    "recall_at_10": SufficientStatistic(_within(10), _mean_of_relevant),
 }

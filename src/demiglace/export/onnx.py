@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
-OUTPUT = "logits"
+_REASON = 160  # characters of an error of torch in a message
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -36,10 +36,10 @@ class OnnxExporter(Exporter):
     install = "'demiglace[export]'"
 
     def unsupported(self, task: "Task") -> str | None:
-        """Return why models of this task cannot be written; None for tasks with a vector of logits for each row."""
-        if task.unit == "row":
+        """Return why models of this task cannot be written; None for tasks on rows of texts."""
+        if task.reads == "rows":
             return None
-        return "the ONNX graph has one row of logits for each text, as classification and regression have."
+        return "the ONNX graph takes rows of texts, as classification of rows or words and regression have."
 
     def write(
         self,
@@ -53,7 +53,7 @@ class OnnxExporter(Exporter):
         """Write an ONNX file; int8 is quantised from `full`, which is written first if it is None."""
         self.require_packages()
         if precision == "fp32":
-            file = export_onnx(model, tokenizer, directory / "model.onnx")
+            file = export_onnx(model, tokenizer, directory / "model.onnx", task.output_name)
             return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
         full = full or self.write(model, tokenizer, task, directory)
         reduced = needs_reduced_range()
@@ -96,12 +96,15 @@ def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     return [name for name in _INPUTS if segments or name != "token_type_ids"]
 
 
-def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> Path:
-    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits` [batch, C]. Return `path`.
+def export_onnx(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, output: str = "logits"
+) -> Path:
+    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to a float32 `output`. Return `path`.
 
-    Both axes are dynamic. Load the model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime
-    than the graph of sdpa, which guards against fully masked rows. The file appears under its name only when it is
-    complete. Raises `ModelError` if the model is too large for one file or the exporter cannot trace it.
+    The output is [batch, C], or [batch, sequence, C] where words have labels. Batch and sequence are dynamic. Load the
+    model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime than the graph of sdpa, which
+    guards against fully masked rows. The file appears under its name only when it is complete. Raises `ModelError` if
+    the model is too large for one file or the exporter cannot trace it.
     """
     import torch
 
@@ -119,13 +122,13 @@ def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
                 dynamo=True,
                 dynamic_shapes=(tuple(dynamic for _ in names),),
                 input_names=names,
-                output_names=[OUTPUT],
+                output_names=[output],
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
             what = f"{type(model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
             raise ModelError(f"{what}: {reason}") from error
     return path

@@ -64,7 +64,7 @@ def split_labels(
     A text in brackets is a list as JSON or Python writes it, which is how tables of lists are saved as CSV. Other texts
     are divided by the first of the `separators` that occurs in one of them.
     """
-    plain = [label for label in labels if isinstance(label, str) and _bracketed(label) is None]
+    plain = [label for label in labels if isinstance(label, str) and bracketed(label) is None]
     separator = next((s for s in separators if any(s in label for label in plain)), None)
     return [None if label is None else _divided(label, separator) for label in labels], separator
 
@@ -72,12 +72,12 @@ def split_labels(
 def _divided(label: Label, separator: str | None) -> tuple[str, ...]:
     if isinstance(label, tuple):
         return label
-    listed = _bracketed(label)
+    listed = bracketed(label)
     parts = listed if listed is not None else label.split(separator) if separator else [label]
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _bracketed(label: str) -> tuple[str, ...] | None:
+def bracketed(label: str) -> tuple[str, ...] | None:
     """Return the texts of a list that is written out, or None where a text is no such list."""
     if not (label.startswith("[") and label.endswith("]")):
         return None
