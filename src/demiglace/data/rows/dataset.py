@@ -33,6 +33,7 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
         raise ConfigError("--data must be given.")
     _check_options(config)
     dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
+    dataset.labels.task.require_packages()
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
         splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)
