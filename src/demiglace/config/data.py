@@ -27,7 +27,7 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too)",
+        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too)",
         "",
         common=True,
     )

@@ -57,8 +57,8 @@ def _parse_bool_column(table: Table, column: str) -> np.ndarray:
 
 
 def _labels_of(table: Table, kind: RowTask) -> list[Label | None]:
-    usual = {"usual_labels": kind.label_columns, "usual_texts": kind.text_columns}
-    column = find_columns(list(table.columns), table.file, **usual).label
+    usual, words = kind.label_columns, kind.text_columns
+    column = find_columns(list(table.columns), table.file, usual_labels=usual, usual_texts=words).label
     assert column is not None
     return [label_of(value) for value in table.columns[column]]
 
