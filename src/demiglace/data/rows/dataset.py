@@ -14,6 +14,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.rows.texts import load_texts
 from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
 from demiglace.errors import ConfigError, DataError
 from demiglace.tasks.registry import row_task
@@ -32,6 +33,9 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     if not config.data:
         raise ConfigError("--data must be given.")
     _check_options(config)
+    if config.problem != "auto" and (task := row_task(config.problem)).separate_texts:
+        dataset = load_texts(config, location, task)
+        return replace(dataset, fingerprint=fingerprint(dataset.labels, dataset.splits.values()))
     dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
     dataset.labels.task.require_packages()
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
