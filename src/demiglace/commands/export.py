@@ -132,7 +132,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
     --data has no labels that fit the model.
     """
     if config.data is None:
-        dataset = load_dataset(_data_of_run(config, labels), config.location)
+        dataset = load_dataset(_data_of_run(config, labels), config.location, teacher=labels)
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
