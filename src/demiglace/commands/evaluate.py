@@ -81,6 +81,8 @@ def evaluate(config: EvaluateConfig) -> Result:
 def _evaluate(config: EvaluateConfig) -> Result:
     if config.corpus or config.lambada:
         return evaluate_lm(config)
+    if config.add_bos != "auto":
+        raise ConfigError(f"--add-bos {config.add_bos} is for language models (--corpus, --lambada); leave it out.")
     exported = exported_artefact(config.model)
     path = resolve_model(config.model if exported is None else Path(exported.path).parent)
     labels = label_space_of(path)

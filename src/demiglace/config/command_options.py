@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadConfig
+from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
@@ -304,6 +304,9 @@ class EvaluateConfig:
         at_least=1,
         section="corpus",
     )
+    add_bos: AddBos = option(
+        f"causal language models: a beginning-of-text token before each document: {ADD_BOS}", "auto", section="corpus"
+    )
     reading: ReadConfig = group(ReadConfig)
     batch_tokens: int | None = option(
         "largest forward pass, in padded tokens; none: chosen for the device",
@@ -331,6 +334,7 @@ class GenerateConfig:
     top_p: float = option(
         "draw among the most probable tokens that hold this share of the probability", 0.95, above=0, at_most=1
     )
+    add_bos: AddBos = option(f"a beginning-of-text token before the prompt: {ADD_BOS}", "auto")
     seed: int = option("seed of the draws", 0, at_least=0)
     allow_pickle: bool = _allow_pickle()
 

@@ -55,6 +55,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),
+        labelled=bool(trained.get("labelled", True)),
         language=task.reads == "corpus",
         library=task.hub_library,
         output=task.output_name,

@@ -51,3 +51,4 @@ class Dataset:
     drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
     unused_splits: Sequence[Split] = ()  # splits that `tune` keeps for the final results
     hub: tuple[str, str | None] | None = None  # of a named task on the Hugging Face hub: path and configuration
+    labelled: bool = True  # False for texts alone: no split has labels, and the label space is a teacher's
