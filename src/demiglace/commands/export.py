@@ -137,7 +137,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
     --data has no labels that fit the model.
     """
     if config.data is None:
-        dataset = load_dataset(_data_of_run(config), config.location, teacher=labels)
+        dataset = load_dataset(_data_of_run(config, labels), config.location, teacher=labels)
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
@@ -158,7 +158,7 @@ def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> Evaluation
         return None
 
 
-def _data_of_run(config: ExportConfig) -> DataConfig:
+def _data_of_run(config: ExportConfig, labels: LabelSpace) -> DataConfig:
     directory = Path(config.model)
     trained = read_manifest(directory)["config"] if (directory / "manifest.json").exists() else {}
     if "data" not in trained:
@@ -166,7 +166,8 @@ def _data_of_run(config: ExportConfig) -> DataConfig:
             f"{config.model} has no manifest that names the rows it was trained on, and export checks the model on "
             "such rows; give --data TASK or FILE with rows of the kind that the model is for."
         )
-    return build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
+    given = build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
+    return replace(given, problem=labels.task.name) if labels.task.separate_texts else given
 
 
 def _load(
