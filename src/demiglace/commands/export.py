@@ -92,7 +92,8 @@ def export(config: ExportConfig) -> Result:
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, **scores)
+    kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
+    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, **kind, **scores)
     write_card(run.path, config.model, export=run.path)
     return _result(run)
 
@@ -143,12 +144,14 @@ def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> Evaluation
 
 def _data_of_run(config: ExportConfig) -> DataConfig:
     directory = Path(config.model)
-    trained = read_manifest(directory)["config"] if (directory / "manifest.json").exists() else {}
+    manifest = read_manifest(directory) if (directory / "manifest.json").exists() else {}
+    trained = dict(manifest.get("config", {}))
     if "data" not in trained:
         raise ConfigError(
             f"{config.model} has no manifest that names the rows it was trained on, and export checks the model on "
             "such rows; give --data TASK or FILE with rows of the kind that the model is for."
         )
+    trained["problem"] = manifest.get("problem", "auto")  # the run may have taken it from its teacher
     return build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
 
 

@@ -12,6 +12,7 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
 from demiglace.data.rows.checks import check_known, check_labels, check_texts, columns_of, raise_or_drop, raw_rows
 from demiglace.data.rows.dataset import fingerprint, load_dataset
+from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
 from demiglace.data.rows.labels import label_space, plain_labels
 from demiglace.data.rows.named_task_table import TASKS
@@ -226,8 +227,10 @@ def _of_file(
     label_column: str | None,
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
-    table = read_table(path)
-    columns = columns_of(table, text_columns, label_column, usual_labels=labels.task.label_columns)
+    table, usual = read_table(path), labels.task.label_columns
+    if names := label_columns(table, text_columns, label_column, usual if labels.task.has_label_sets else None):
+        label_column, table = ",".join(names), with_lists(table, names)
+    columns = columns_of(table, text_columns, label_column, usual_labels=usual)
     read = raw_rows("test", table, columns)
     rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
     if labels.task.takes_lists:

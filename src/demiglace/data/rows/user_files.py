@@ -22,6 +22,7 @@ from demiglace.data.rows.checks import (
     raise_or_drop,
     raw_rows,
 )
+from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
@@ -37,9 +38,14 @@ def read_files(config: DataConfig) -> Dataset:
     """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
     files = files_of(config)
     tables = {name: read_table(path) for name, path in files.items()}
+    kind = None if config.problem == "auto" else row_task(config.problem)
+    usual = LABEL_COLUMNS if kind is None else kind.label_columns
+    sets = usual if kind is not None and kind.has_label_sets else None
+    label = config.label_column
+    if names := label_columns(tables["train"], config.text_columns, label, sets):
+        label, tables = ",".join(names), {name: with_lists(table, names) for name, table in tables.items()}
     train = tables["train"]
-    usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
-    columns = columns_of(train, config.text_columns, config.label_column, usual_labels=usual)
+    columns = columns_of(train, config.text_columns, label, usual_labels=usual)
     for table in tables.values():
         columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
