@@ -225,3 +225,8 @@ def test_tasks_without_a_row_of_logits_for_each_text_are_refused():
     assert OnnxExporter().unsupported(REGRESSION) is None
     with pytest.raises(ModelError, match="a model for language-modelling cannot be exported to ONNX: the ONNX graph"):
         OnnxExporter().require_support(LANGUAGE_MODELLING)
+
+
+def test_a_batch_that_the_graph_cannot_take_is_a_model_error(bert):
+    with pytest.raises(ModelError, match=r"cannot be run on a batch of 1 × 4 tokens .*cannot be exported to ONNX"):
+        OnnxRunner(str(bert[2])).logits({name: np.ones((1, 4), np.float32) for name in exporter._INPUTS})

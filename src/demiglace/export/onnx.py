@@ -78,8 +78,16 @@ class OnnxRunner:
         self._names = [i.name for i in self._session.get_inputs()]
 
     def logits(self, batch: Inputs) -> np.ndarray:
-        """Return the logits of a batch, float32 [B, C]."""
-        return self._session.run(None, {name: batch[name] for name in self._names})[0]
+        """Return the logits of a batch, float32 [B, C]. Raises `ModelError` if the graph cannot run on it."""
+        try:
+            return self._session.run(None, {name: batch[name] for name in self._names})[0]
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            shape = " × ".join(map(str, batch[self._names[0]].shape))
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"the exported model cannot be run on a batch of {shape} tokens ({reason}). If the graph of this "
+                "architecture holds sizes of the example that it was traced with, it cannot be exported to ONNX."
+            ) from error
 
 
 def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:

@@ -14,6 +14,7 @@ from demiglace.runs.files import fingerprint
 # raised for a config, tokenizer or weights that cannot be used
 LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 _SAFE = ("model*.safetensors",)
+_ADAPTERS = ("adapter_model*.safetensors", "adapter_model*.bin")
 _PICKLED = ("pytorch_model*.bin",)
 _VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 _TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -63,7 +64,15 @@ def _glob(path: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def check_weights(path: Path, allow_pickle: bool) -> None:
-    """Raise `ModelError` if a model directory has no weights, damaged ones, or only pickled ones (unless allowed)."""
+    """Raise `ModelError` if a model directory has no weights, damaged ones, or only pickled ones (unless allowed).
+
+    Also raised for an adapter beside the weights, which would silently be left out.
+    """
+    if adapters := _glob(path, _ADAPTERS):
+        raise ModelError(
+            f"{path} holds an adapter ({adapters[0].name}), which is not read; merge it into the weights "
+            "(`merge_and_unload` of peft), save the result, and give that directory."
+        )
     files = weight_files(path)
     if not files:
         raise ModelError(f"{path} contains no weights (no model.safetensors); give the directory of a saved model.")

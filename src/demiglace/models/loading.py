@@ -254,7 +254,28 @@ def _load(
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     unfreeze_padding_embedding(loaded)
+    _warn_of_unused(path, loaded, sorted(info["unexpected_keys"]))
     return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+
+
+def _warn_of_unused(path: str, model: PreTrainedModel, unexpected: Sequence[str]) -> None:
+    """Warn of weights of the checkpoint that the model has no place for, except poolers and heads of other tasks."""
+    prefix = f"{model.base_model_prefix}."
+    children = {f"{prefix}{name}." for name, _ in model.base_model.named_children()}
+    unused = [
+        name
+        for name in unexpected
+        # a bare encoder's checkpoint names its weights without the prefix
+        if (name if name.startswith(prefix) else prefix + name).startswith(tuple(children))
+        and "pooler" not in name
+        and not name.endswith(("position_ids", "inv_freq"))  # constants that older versions of transformers saved
+    ]
+    if unused:
+        shown = ", ".join(unused[:2]) + (", …" if len(unused) > 2 else "")
+        say(
+            f"warning: {path} holds {len(unused)} weights for which its config.json has no place ({shown}); they are "
+            "not used. Check the config's number of layers, and that config and weights are of the same model."
+        )
 
 
 def _check_complete(path: str, missing: list[str]) -> None:
