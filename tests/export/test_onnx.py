@@ -30,7 +30,7 @@ from demiglace.export.onnx import (
     needs_reduced_range,
     quantize_int8,
 )
-from demiglace.export.parity import compare, logits_of, numpy_batches
+from demiglace.export.parity import compare, predict_with
 from demiglace.export.pytorch import TorchRunner
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
@@ -51,9 +51,8 @@ def eager(arch):
 
 
 def parity(model, path, examples, size):
-    batches = numpy_batches(examples, size)
     runners = TorchRunner(model), OnnxRunner(str(path))
-    expected, found = (logits_of(runner, batches, len(examples)) for runner in runners)
+    expected, found = (predict_with(runner, examples, size) for runner in runners)
     return compare(expected, found, CLASSIFICATION)
 
 

@@ -21,11 +21,11 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
-from demiglace.data.tokenize import tokenize
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths, check_longest, predict
-from demiglace.evaluation.scores import predictions_of
+from demiglace.evaluation.scores import by_unit, predictions_of
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact
@@ -159,8 +159,9 @@ def _warn_of_order(
     if not len(label_names) == len(class_names) == found.classes.size:
         return
     own = class_names if found.class_map is None else [class_names[c] for c in np.argsort(found.class_map)]
+    labels, logits = by_unit(found.split.labels, logits, found.classes.task)
     predictions = predictions_of(logits, found.classes.task, found.class_map)
-    if warning := contradiction(found.split.labels, predictions, label_names, own):
+    if warning := contradiction(labels, predictions, label_names, own):
         say(f"warning: {note}{found.name}: {warning}")
 
 
@@ -237,7 +238,7 @@ def _teacher_logits(
 ) -> dict[str, np.ndarray]:
     """Return the teacher's logits by set, in the order of the model's classes."""
     logits = _read_or_predict(config, teacher, sets)
-    return logits if order.is_identity else {name: array[:, order.ids] for name, array in logits.items()}
+    return logits if order.is_identity else {name: array[..., order.ids] for name, array in logits.items()}
 
 
 def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
@@ -295,7 +296,7 @@ def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], n
     loaded = _load(name, config.allow_pickle)
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, loaded.tokenizer, config.max_length)
+        examples = _tokenize(found, loaded.tokenizer, config)
         check_lengths(loaded.model, examples)
         described = note + found.name
         logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
@@ -311,10 +312,17 @@ def _predict_exported(
     say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, tokenizer, config.max_length)
+        examples = _tokenize(found, tokenizer, config)
         check_longest(shape.max_positions, examples.lengths)
         logits[found.name] = predict_with(runner, examples)
     return logits
+
+
+def _tokenize(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, config: EvaluateConfig) -> TokenizedSplit:
+    examples = tokenize(found.split, tokenizer, config.max_length)
+    if line := examples.lost_words_line(config.max_length):
+        say(f"{found.name}: {line}")
+    return examples
 
 
 def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
@@ -328,8 +336,9 @@ def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
 def _save(
     stem: Path, found: EvaluationSet, logits: np.ndarray, teacher_logits: np.ndarray | None, task: RowTask
 ) -> None:
-    predictions = predictions_of(logits, task, found.class_map)
-    arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
+    task = task.with_names(found.classes.names)
+    predictions = task.readable(predictions_of(logits, task, found.class_map))
+    arrays = {"": logits, ".labels": task.readable(found.split.labels), ".predictions": predictions}
     for ending, array in arrays.items():
         write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
     if teacher_logits is not None and task.has_classes:

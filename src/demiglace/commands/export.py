@@ -128,7 +128,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
         reported = splits.get("test", splits["validation"])
         scored = set_of_split(reported, dataset.metrics, labels) if config.score_rows else None
     else:
-        checked = texts_of(config.data, config.location)
+        checked = texts_of(config.data, config.location, labels.task)
         scored = _labelled(config.data, labels, config) if config.score_rows else None
     scored = None if scored is None else sample_rows(scored, config.score_rows)
     return select_rows(checked, draw(len(checked), config.rows)), scored
@@ -216,7 +216,8 @@ def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
     if found is None or examples is None:
         return {}
     logits = predict_with(artefact.open(), examples)
-    return {"metrics": compute(found.metrics, found.split.labels, logits, original.labels.task, found.class_map)}
+    task = original.labels.task.with_names(found.classes.names)
+    return {"metrics": compute(found.metrics, found.split.labels, logits, task, found.class_map)}
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def _warn(parity: Parity, precision: str) -> None:
     if parity.label_agreement < _WARN_BELOW:
         say(
             f"warning: the {precision} model gives the same label as the original for only "
-            f"{parity.label_agreement:.1%} of {parity.rows} rows; evaluate it before you use it."
+            f"{parity.label_agreement:.1%} of {parity.count} {parity.units}; evaluate it before you use it."
         )
 
 

@@ -115,9 +115,10 @@ def _predict(config: DistillConfig, directory: Path) -> None:
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
     logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
+    task = task_of_config(model.config).with_names(dataset.labels.names)
     decided = METRICS[_metric(read_manifest(directory))].of == "predictions"
-    compared = predictions_of(logits, task_of_config(model.config)) if decided else logits
-    np.save(_predictions(directory), np.stack([held.labels, compared]))
+    compared = task.readable(predictions_of(logits, task)) if decided else logits
+    np.save(_predictions(directory), np.stack([task.readable(held.labels), compared]))
 
 
 def _predictions(directory: Path) -> Path:

@@ -24,7 +24,7 @@ from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenize import tokenize
-from demiglace.distillation.classifier import check_generator_options
+from demiglace.distillation.classifier import check_generator_options, check_unit
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.distillation.student import check_student_choice
 from demiglace.distillation.teacher_signals import sparse_target_config
@@ -126,6 +126,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
+    check_unit(config, inputs.method, task)
     if config.training.max_steps is None:
         check_phases(config.method, inputs.method, config.training.epochs)
     check_max_steps(config.method, inputs.method, config.training, len(rows.lengths["train"]))

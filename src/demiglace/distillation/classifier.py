@@ -45,6 +45,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
+from demiglace.tasks.base import Task
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
 from demiglace.training.datasets import read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
@@ -63,6 +64,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         check_phases(config.method, method, config.training.epochs)
     dataset = read_rows(config.source, config.location, config.teacher)
     check_training(config.training, dataset)
+    check_unit(config, method, dataset.labels.task)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
@@ -117,6 +119,15 @@ def check_generator_options(config: DistillConfig, method: Method) -> None:
         raise ConfigError(
             f"method {config.method} rewrites text with the student's gradients, which --sharding "
             f"{config.training.sharding} splits over processes; give --sharding none."
+        )
+
+
+def check_unit(config: DistillConfig, method: Method, task: Task) -> None:
+    """Raise `ConfigError` if a method needs logits of rows and the kind of problem has logits of words."""
+    if task.unit == "word" and any(w.term.needs_rows for w in method.terms):
+        raise ConfigError(
+            f"method {config.method} relates the logits of a row to its hidden states, and {task.name} has logits for "
+            "every word; take another method, such as rail-balanced or vanilla-kd."
         )
 
 

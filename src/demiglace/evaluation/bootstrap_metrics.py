@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from demiglace.tasks.token_classification import entity_counts
+
 
 @dataclass(frozen=True)
 class SufficientStatistic:
@@ -109,6 +111,27 @@ def _matthews(sums: np.ndarray) -> np.ndarray:
     return _divide(agreed, np.sqrt(np.maximum(spread, 0)))
 
 
+def _entities(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    return entity_counts(labels, predictions).astype(float)
+
+
+def _entity_f1(sums: np.ndarray) -> np.ndarray:
+    return _divide(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+
+
+def _entity_precision(sums: np.ndarray) -> np.ndarray:
+    return _divide(sums[..., 0], sums[..., 1])
+
+
+def _entity_recall(sums: np.ndarray) -> np.ndarray:
+    return _divide(sums[..., 0], sums[..., 2])
+
+
+def _right_words(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    known = labels != ""
+    return np.stack([((labels == predictions) & known).sum(1), known.sum(1)], axis=1).astype(float)
+
+
 def _moments(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     x, y = labels - labels.mean(), predictions - predictions.mean()
     return np.stack([np.ones(len(x)), x, y, x * y, x * x, y * y], axis=1)
@@ -139,6 +162,10 @@ SUMMED: dict[str, SufficientStatistic] = {
     "subset_accuracy": SufficientStatistic(_exact_hits, _mean),
     "macro_f1": SufficientStatistic(_pairs, _macro_f1),
     "matthews": SufficientStatistic(_pairs, _matthews),
+    "entity_f1": SufficientStatistic(_entities, _entity_f1),
+    "entity_precision": SufficientStatistic(_entities, _entity_precision),
+    "entity_recall": SufficientStatistic(_entities, _entity_recall),
+    "word_accuracy": SufficientStatistic(_right_words, _mean),
     "pearson": SufficientStatistic(_moments, _correlation),
     "spearman": SufficientStatistic(_ranked, _correlation),
     "mse": SufficientStatistic(_errors, _mean),

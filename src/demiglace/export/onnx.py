@@ -36,10 +36,10 @@ class OnnxExporter(Exporter):
     install = "'demiglace[export]'"
 
     def unsupported(self, task: "Task") -> str | None:
-        """Return why models of this task cannot be written; None for tasks with a vector of logits for each row."""
-        if task.unit == "row":
+        """Return why models of this task cannot be written; None for tasks on rows of texts."""
+        if task.reads == "rows":
             return None
-        return "the ONNX graph has one row of logits for each text, as classification and regression have."
+        return "the ONNX graph takes rows of texts, as classification of rows or words and regression have."
 
     def write(
         self,
@@ -97,11 +97,12 @@ def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
 
 
 def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> Path:
-    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits` [batch, C]. Return `path`.
+    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits`. Return `path`.
 
-    Both axes are dynamic. Load the model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime
-    than the graph of sdpa, which guards against fully masked rows. The file appears under its name only when it is
-    complete. Raises `ModelError` if the model is too large for one file or the exporter cannot trace it.
+    The logits are [batch, C], or [batch, sequence, C] where words have labels. Batch and sequence are dynamic. Load the
+    model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime than the graph of sdpa, which
+    guards against fully masked rows. The file appears under its name only when it is complete. Raises `ModelError` if
+    the model is too large for one file or the exporter cannot trace it.
     """
     import torch
 

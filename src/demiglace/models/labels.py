@@ -13,7 +13,7 @@ from demiglace.models.files import load_config, resolve_model
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.multi_label import MULTI_LABEL
-from demiglace.tasks.registry import row_task
+from demiglace.tasks.registry import row_task, row_tasks
 from demiglace.tasks.regression import REGRESSION
 
 _KIND = "demiglace_task"  # key of config.json, written only where labels do not tell the kind
@@ -44,8 +44,15 @@ def task_of_config(config: PreTrainedConfig) -> RowTask:
     Raises `ConfigError` for a kind that is not in the registry.
     """
     named = getattr(config, _KIND, None)
-    task = row_task(named) if named else task_of_labels(label_names_of_config(config), config.problem_type)
+    task = row_task(named) if named else _usual_task(config)
     return task.with_decision_rule(decision_rule_of(config))
+
+
+def _usual_task(config: PreTrainedConfig) -> RowTask:
+    """Return the kind of a model whose config names none: by its class, if one kind alone has it, or by its labels."""
+    architecture = str((config.architectures or [""])[0])
+    found = [t for t in row_tasks().values() if architecture.endswith(t.auto_class.removeprefix("AutoModel"))]
+    return found[0] if len(found) == 1 else task_of_labels(label_names_of_config(config), config.problem_type)
 
 
 def decision_rule_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def set_labels(config: PreTrainedConfig, names: Sequence[str], task: RowTask | N
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
     config.problem_type = task.problem_type
-    _set(config, _KIND, task.name if task.name != task_of_labels(names, task.problem_type).name else None)
+    _set(config, _KIND, task.name if task.name != _usual_task(config).name else None)
     set_decision_rule(config, task)
 
 
@@ -112,7 +119,7 @@ def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
     with torch.no_grad():
         for parameter in parameters:
             parameter.copy_(parameter[index])
-    if not torch.allclose(before[:, index], _probe(model), rtol=1e-4, atol=1e-5):
+    if not torch.allclose(before[..., index], _probe(model), rtol=1e-4, atol=1e-5):
         raise ModelError(
             f"the classes of a {model.config.model_type} model cannot be put into another order; give rows whose "
             "sorted labels are in the order of the model's classes."
@@ -132,7 +139,7 @@ def _last_layer(model: PreTrainedModel, outputs: int) -> torch.nn.Linear:
 
 
 def _probe(model: PreTrainedModel) -> torch.Tensor:
-    """Return the logits [1, C] of a few tokens, to identify the outputs."""
+    """Return the logits [1, C], or of words [1, L, C], of a few tokens, to identify the outputs."""
     last = model.config.eos_token_id  # some architectures pool it
     ids = [*range(5, 12), last if isinstance(last, int) else 12]
     was_training, table = model.training, cast(torch.nn.Embedding, model.get_input_embeddings())

@@ -52,6 +52,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         task=str(trained.get("task", "")),
         labels=[str(label) for label in kind.get("labels", ())],
         labels_in_words=task.labels_in_words if isinstance(task, RowTask) else "",
+        words=task.unit == "word",
         readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),

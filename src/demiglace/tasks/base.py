@@ -7,9 +7,12 @@ A new kind is one file with a subclass of `Task` or `RowTask`, one row in `tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+
+from demiglace.errors import UserError
 
 if TYPE_CHECKING:  # the command line reads rows, and so their task, before it imports torch
     from torch import Tensor
@@ -93,6 +96,9 @@ class RowTask(Task):
     """Given where a label is a list: what may divide it in a cell of text; the most frequent in the column is used."""
 
     fits_decision_rule: bool = False  # whether `fitted` does something
+    text_columns: tuple[str, ...] = ()  # usual names of the text column; empty: those of `data.rows.columns`
+    packages: tuple[str, ...] = ()  # modules that its metrics import and demiglace does not require
+    install: str = ""  # arguments of `pip install` that bring them
 
     @property
     def takes_lists(self) -> bool:
@@ -131,6 +137,28 @@ class RowTask(Task):
     @abstractmethod
     def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
         """Return the name of a score, its value for these logits [N, C], and its value without a model."""
+
+    def require_packages(self) -> None:
+        """Raise `UserError` with the command to run if a package is missing."""
+        for package in self.packages:
+            if find_spec(package) is None:
+                raise UserError(f"{self.name} needs {package}, which is not installed; run: pip install {self.install}")
+
+    def recognizes(self, columns: Mapping[str, Sequence[Any]]) -> bool:
+        """Return whether a table with these columns can only be of this kind, for --problem auto."""
+        return False
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """Return the kind with the names of its labels by id, where `readable` and `parts` need them."""
+        return self
+
+    def readable(self, encoded: np.ndarray) -> np.ndarray:
+        """Return encoded labels or predictions [N, ...] as metrics take them, and files of predictions have them."""
+        return encoded
+
+    def parts(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
+        """Return part -> {metrics, rows} where a kind divides what it counts, from arrays of `readable`."""
+        return {}
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return the stratum of each row, int64 [N], from encoded labels; a validation split has its share of each."""

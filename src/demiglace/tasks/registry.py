@@ -1,6 +1,6 @@
 """The kinds of problems: one visible table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demiglace.errors import ConfigError, unknown
@@ -9,11 +9,13 @@ from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
 
 TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
     "multi-label": MULTI_LABEL,
+    "token-classification": TOKEN_CLASSIFICATION,
     "language-modelling": LANGUAGE_MODELLING,
 }
 
@@ -38,6 +40,11 @@ def row_task(name: str) -> RowTask:
     if name not in kinds:
         raise ConfigError(unknown("kind of problem", name, kinds))
     return kinds[name]
+
+
+def recognized_task(columns: Mapping[str, Sequence[Any]]) -> RowTask | None:
+    """Return the kind that a table with these columns can only be of, or None."""
+    return next((task for task in row_tasks().values() if task.recognizes(columns)), None)
 
 
 def predicts_classes(name: str) -> bool:

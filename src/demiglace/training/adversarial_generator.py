@@ -124,7 +124,7 @@ class AdversarialGenerator:
             distance = squared_error(student_logits, teacher_logits)
         else:
             distance = self._task.divergence(student_logits, teacher_logits, lambda s, t: forward_kl(s, t, 1.0))
-        return (distance * batch.weights).sum()
+        return (distance * batch.units[1]).sum()
 
     def _logits(self, batch: Batch, selected: Tensor) -> Tensor:
         """Return the generator's logits at the selected positions, [M, V]; special tokens get −∞.
@@ -217,7 +217,7 @@ def _sample_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: Tensor) -> Tensor:
-    """Return a model's logits for the batch with `one_hot` [M, V] at the selected positions, in float32.
+    """Return a model's logits by unit for the batch with `one_hot` [M, V] at the selected positions, in float32.
 
     The output of the embedding layer is replaced there. Given `inputs_embeds` instead, a decoder could not find the
     last token of a padded row.
@@ -231,7 +231,7 @@ def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: 
 
     handle = table.register_forward_hook(mix)
     try:
-        logits: Tensor = model(**batch.inputs).logits
+        logits = batch.unit_logits(model(**batch.inputs).logits)
     finally:
         handle.remove()
     return logits.float()

@@ -80,6 +80,7 @@ class TaskData:
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
+            **_words(self.examples),
         }
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
@@ -105,7 +106,13 @@ class TaskData:
             task = self.task.fitted(examples.labels, logits)
         else:
             task = self.task.with_decision_rule(decision_rule_of(model.config))
-        return compute(self.dataset.metrics, examples.labels, logits, task)
+        return compute(self.dataset.metrics, examples.labels, logits, task.with_names(self.dataset.labels.names))
+
+
+def _words(examples: Mapping[str, TokenizedSplit]) -> dict[str, Any]:
+    """Return by split how many words there are, and how many of them have no token; {} where rows have the labels."""
+    by_split = {name: {"total": rows.num_words, "lost": rows.lost_words} for name, rows in examples.items()}
+    return {} if any(rows.starts is None for rows in examples.values()) else {"words": by_split}
 
 
 def with_problem_of(source: DataConfig, model: str) -> DataConfig:
@@ -163,4 +170,7 @@ def tokenize_dataset(
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
+    for name, rows in examples.items():
+        if line := rows.lost_words_line(source.max_length):
+            say(f"{name}: {line}")
     return TaskData(dataset, examples, lines, unlabelled)

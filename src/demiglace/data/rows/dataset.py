@@ -54,7 +54,7 @@ def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
     Training rows that `--max-rows` did not sample may be used here without their labels. Raises `DataError` as
     `load_dataset` does.
     """
-    rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
+    rows = read_unlabelled(config, dataset.labels.task, paired=dataset.splits["train"].pairs is not None)
     splits = (*dataset.splits.values(), *dataset.unused_splits)
     held = {key for split in splits for key in row_keys(split.texts, split.pairs)}
     new = [i for i, key in enumerate(rows.keys()) if key not in held]

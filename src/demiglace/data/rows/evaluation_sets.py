@@ -21,10 +21,10 @@ from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
-from demiglace.data.rows.user_files import as_lists, as_split, in_order, usable
+from demiglace.data.rows.user_files import as_lists, as_split, in_order, usable, usual_columns
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
-from demiglace.tasks.base import Label
+from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 
 _LEFT_OUT = "left out by the label map"
@@ -84,8 +84,8 @@ def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> 
     return EvaluationSet(split.name, split, metrics, labels)
 
 
-def texts_of(spec: str, location: DataLocation) -> Split:
-    """Return the texts that `spec` names, as `load_set` reads them; a file needs no labels here.
+def texts_of(spec: str, location: DataLocation, task: RowTask = CLASSIFICATION) -> Split:
+    """Return the texts that `spec` names, as `load_set` reads them for this kind; a file needs no labels here.
 
     Raises `DataError` if rows cannot be read.
     """
@@ -93,11 +93,11 @@ def texts_of(spec: str, location: DataLocation) -> Split:
     if name in TASKS:
         return _task_rows(name, split, location)[1]
     table = read_table(_file_of(spec))
-    columns = columns_of(table, labelled=False)
-    rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
+    columns = columns_of(table, labelled=False, usual_texts=task.text_columns)
+    rows = raw_rows("test", table, columns, by_word=task.unit == "word")
     faults = check_texts(rows)
     raise_or_drop([*table.problems, *in_order(faults)], "drop")
-    return as_split(usable(rows, faults), LabelSpace(CLASSIFICATION))
+    return as_split(usable(rows, faults), LabelSpace(task))
 
 
 def sample_rows(found: EvaluationSet, count: int) -> EvaluationSet:
@@ -202,8 +202,8 @@ def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence
 def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
     """Return the rows with the class id of each label, without rows whose label has none, and the number of those."""
     lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
-    counted = replace(rows, labels=lookup[rows.labels])
-    kept = np.flatnonzero(counted.labels >= 0)
+    counted = replace(rows, labels=np.where(rows.labels < 0, rows.labels, lookup[np.maximum(rows.labels, 0)]))
+    kept = np.flatnonzero((counted.labels != -1).reshape(len(rows), -1).all(axis=1))
     return (counted, 0) if len(kept) == len(rows) else (select_rows(counted, kept), len(rows) - len(kept))
 
 
@@ -227,16 +227,20 @@ def _of_file(
     label_column: str | None,
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
-    table, usual = read_table(path), labels.task.label_columns
-    if names := label_columns(table, text_columns, label_column, usual if labels.task.has_label_sets else None):
+    table = read_table(path)
+    labels.task.require_packages()
+    sets = labels.task.label_columns if labels.task.has_label_sets else None
+    if names := label_columns(table, text_columns, label_column, sets):
         label_column, table = ",".join(names), with_lists(table, names)
-    columns = columns_of(table, text_columns, label_column, usual_labels=usual)
-    read = raw_rows("test", table, columns)
+    columns = columns_of(table, text_columns, label_column, **usual_columns(labels.task))
+    read = raw_rows("test", table, columns, by_word=labels.task.unit == "word")
     rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
     if labels.task.takes_lists:
         rows = as_lists({rows.name: rows}, labels.task)[rows.name]
     named = labels.task.has_classes or labels.task.has_label_sets
     fit, assumed = _fit_file(rows.labels, labels, label_map) if named else (None, ())
+    if fit is not None and labels.task.unit == "word":
+        fit = _tags_of_set(fit, labels)
     if fit is not None and not labels.task.has_label_sets:
         _say_line(str(path), fit)
     faults = ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.task) | check_texts(rows)
@@ -252,6 +256,13 @@ def _of_file(
         return EvaluationSet(str(path), split, metrics, labels, None, dict(drops), assumed)
     split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
     return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _tags_of_set(fit: LabelFit, labels: LabelSpace) -> LabelFit:
+    """Return the fit with the set's tag as the name of several of the model's: "B-X or B-Y" would be no tag."""
+    of_set = {k: label for label, k in fit.ids.items() if k is not None}
+    names = [name if name in labels.names else of_set[k] for k, name in enumerate(fit.classes.names)]
+    return replace(fit, classes=LabelSpace(labels.task, tuple(names)))
 
 
 def _fit_file(

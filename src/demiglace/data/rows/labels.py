@@ -64,7 +64,7 @@ def split_labels(
     A text in brackets is a list as JSON or Python writes it, which is how tables of lists are saved as CSV. Other texts
     are divided by the one of the `separators` that occurs in most of them.
     """
-    plain = [label for label in labels if isinstance(label, str) and _bracketed(label) is None]
+    plain = [label for label in labels if isinstance(label, str) and bracketed(label) is None]
     found = {separator: sum(separator in label for label in plain) for separator in separators}
     best = max(separators, key=lambda separator: found[separator])
     separator = best if found[best] else None
@@ -74,12 +74,12 @@ def split_labels(
 def _divided(label: Label, separator: str | None) -> tuple[str, ...]:
     if isinstance(label, tuple):
         return label
-    listed = _bracketed(label)
+    listed = bracketed(label)
     parts = listed if listed is not None else label.split(separator) if separator else [label]
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _bracketed(label: str) -> tuple[str, ...] | None:
+def bracketed(label: str) -> tuple[str, ...] | None:
     """Return the texts of a list that is written out, or None where a text is no such list."""
     if not (label.startswith("[") and label.endswith("]")):
         return None
