@@ -17,6 +17,7 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import load_set
 from demiglace.data.rows.schema import Dataset, LabelSpace
+from demiglace.distillation.classifier import with_labels_of
 from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.bootstrap_metrics import share_of_map
 from demiglace.evaluation.label_order import better_order
@@ -323,6 +324,19 @@ def test_a_label_map_names_single_labels(trained: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.split.labels[:, 2], ["rouge" in labels for _, labels in every])
     with pytest.raises(DataError, match="merges labels or leaves some out"):
         load_set(file, space, DataLocation(), label_map={"rouge": None})
+
+
+def test_labels_that_no_row_has_are_kept_from_the_teacher(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    every = [(text, [x for x in labels if x != "good"]) for text, labels in examples(30, 6)]
+    dataset = read(write_jsonl(tmp_path / "rows.jsonl", every))
+    found = with_labels_of(LabelSpace(MULTI_LABEL.with_decision_rule({"threshold": 0.3}), NAMES), dataset)
+    assert found.labels.names == ("blue", "red", "good")
+    assert found.labels.task.decision_rule() == {"threshold": 0.3}
+    assert not found.splits["train"].labels[:, 2].any()
+    np.testing.assert_array_equal(found.splits["train"].labels[:, :2], dataset.splits["train"].labels)
+    assert "no row has 1 of the teacher's labels: good." in capfd.readouterr().err
+    other = LabelSpace(MULTI_LABEL, ("blue", "green", "grey"))
+    assert with_labels_of(other, dataset).labels.names == ("blue", "red")
 
 
 def test_teachers_of_the_other_kind_are_refused(trained: Path, rows: Path, tmp_path: Path) -> None:
