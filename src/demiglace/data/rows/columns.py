@@ -50,7 +50,7 @@ def find_columns(
     filled = available if filled is None else filled
     found_label = _find_label(filled if label is None else available, file, label, usual_labels) if labelled else None
     others = [name for name in filled if name != found_label]
-    if texts is None and (word := _first(usual_texts, others)) is not None:
+    if texts is None and (word := first_of(usual_texts, others)) is not None:
         texts = (word,)
     found_texts = _find_texts(others, available, file, texts)
     if found_label in found_texts:
