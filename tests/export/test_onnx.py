@@ -203,7 +203,7 @@ def test_running_a_file_needs_no_pytorch(bert):
 
 def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, monkeypatch):
     model, _, path = bert
-    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: shutil.copy(path, file))
+    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file, output: shutil.copy(path, file))
     full = OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path)
     assert (full.format, full.precision, full.settings) == ("onnx", "fp32", {"opset": exporter.OPSET})
     assert full.files == (tmp_path / "model.onnx",) and full.size == path.stat().st_size
@@ -215,7 +215,7 @@ def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, 
 def test_int8_alone_does_not_start_from_a_file_of_another_model(bert, tmp_path, monkeypatch):
     model, _, path = bert
     (tmp_path / "model.onnx").write_bytes(b"of another model")
-    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: Path(shutil.copy(path, file)))
+    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file, output: Path(shutil.copy(path, file)))
     OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, "int8")
     assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
 

@@ -1,7 +1,7 @@
 """`demiglace export`: write a model for edge devices, check it against the original and measure it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from demiglace.config.command_options import ExportConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
 from demiglace.console import say
+from demiglace.data.lengths import report_cut
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows, set_of_split, texts_of
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
+from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_lengths
@@ -33,6 +35,8 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.max_length import max_length_of
+from demiglace.models.sentence_modules import longest_text
 from demiglace.models.shape import ModelShape
 from demiglace.report.format import score
 from demiglace.report.model_card import write_card
@@ -75,25 +79,33 @@ def export(config: ExportConfig) -> Result:
     exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)
     rows, scored = _rows(config, labels)
-    examples = tokenize(rows, tokenizer, config.max_length)
-    inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
+    identity, chosen = flatten(config, result_options_only=True), dict[str, str]()
+    if config.max_length is None:
+        config = replace(config, max_length=max_length_of(config.model, path))
+        chosen["max_length"] = str(config.max_length)
+    rows, longest = units_of(rows, labels.task), longest_text(path, config.max_length)
+    examples = tokenize(rows, tokenizer, longest)
+    if longest is not None:
+        report_cut({"check": rows}, {"check": examples}, tokenizer, longest)
+    inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint, **chosen}
     if scored is not None:
         inputs["scored rows"] = scored.fingerprint
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
-    run = open_run(config.output, "export", flatten(config, result_options_only=True), inputs)
+    run = open_run(config.output, "export", identity, inputs)
     if run.complete:
         if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
         return _result(run)
-    original = _load(config, path, tokenizer, labels, examples, scored)
+    original = _load(config, path, tokenizer, labels, examples, scored, longest)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, **kind, **scores)
+    size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
+    run.finish(artefacts=artefacts, **size, **kind, **scores)
     write_card(run.path, config.model, export=run.path)
     return _result(run)
 
@@ -122,7 +134,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
     --data has no labels that fit the model.
     """
     if config.data is None:
-        dataset = load_dataset(_data_of_run(config), config.location)
+        dataset = load_dataset(_data_of_run(config), config.location, teacher=labels)
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
@@ -136,7 +148,8 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
 
 def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> EvaluationSet | None:
     try:
-        return load_set(data, labels, config.location, on_bad_rows="drop")
+        found = load_set(data, labels, config.location, on_bad_rows="drop")
+        return found if found.metrics else None
     except DataError as error:
         say(f"The exported files are compared with the model, and get no scores: {error}")
         return None
@@ -162,11 +175,12 @@ def _load(
     labels: LabelSpace,
     examples: TokenizedSplit,
     scored: EvaluationSet | None,
+    longest: int | None,
 ) -> _Original:
     model = load_classifier(path, None, attention="eager", allow_pickle=config.allow_pickle)
     check_tokenizer(model, tokenizer)
     check_lengths(model, examples)
-    scored_examples = None if scored is None else tokenize(scored.split, tokenizer, config.max_length)
+    scored_examples = None if scored is None else tokenize(units_of(scored.split, labels.task), tokenizer, longest)
     if scored_examples is not None:
         check_lengths(model, scored_examples)
     reference = predict_with(TorchRunner(model), examples)
@@ -215,15 +229,15 @@ def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
     found, examples = original.scored, original.scored_examples
     if found is None or examples is None:
         return {}
-    logits = predict_with(artefact.open(), examples)
-    task = original.labels.task.with_names(found.classes.names)
+    logits = outputs_of_rows(found.split, predict_with(artefact.open(), examples))
+    task = (found.task or original.labels.task).with_names(found.classes.names)
     return {"metrics": compute(found.metrics, found.split.labels, logits, task, found.class_map)}
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
     path = resolve_model(name)
     model = load_classifier(path, None, allow_pickle=config.allow_pickle)
-    examples = tokenize(rows, load_tokenizer(path), config.max_length)
+    examples = tokenize(rows, load_tokenizer(path), longest_text(path, config.max_length))
     check_lengths(model, examples)
     artefact = checkpoint(path, config.allow_pickle)
     return _measured(config, TEACHER, artefact, ModelShape.of(model).parameters, examples, None)

@@ -24,6 +24,7 @@ from demiglace.evaluation.scores import METRICS, predictions_of
 from demiglace.evaluation.significance import influence, variance_over_rows
 from demiglace.models.labels import task_of_config
 from demiglace.models.loading import load_classifier, load_tokenizer
+from demiglace.models.max_length import trained_max_length
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import write_json
 from demiglace.runs.processes import processes
@@ -114,7 +115,7 @@ def _predict(config: DistillConfig, directory: Path) -> None:
     dataset = load_dataset(with_problem_of(config.source, config.teacher), config.location)
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
-    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
+    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), trained_max_length(str(directory))))
     task = task_of_config(model.config).with_names(dataset.labels.names)
     decided = METRICS[_metric(read_manifest(directory))].of == "predictions"
     compared = task.readable(predictions_of(logits, task)) if decided else logits

@@ -12,14 +12,19 @@ from demiglace.config.command_options import DistillConfig, FinetuneConfig, Trun
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build
 from demiglace.config.training import check_options
+from demiglace.data.rows.checks import columns_of
+from demiglace.data.rows.columns import MissingLabelColumnError
 from demiglace.data.rows.evaluation_sets import check_split
 from demiglace.data.rows.named_task_table import TASKS
+from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import files_in, files_of, missing
 from demiglace.data.rows.suites import read_suite, source_of
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import DATA_DRIVEN, choose_layers
+from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.registry import row_task
 from demiglace.training.schedule import check_phases
 
 
@@ -135,7 +140,22 @@ def _files_of_rows(task: str, rows: dict) -> list[Path]:
             f"tasks.{task}: {rows['data']} has no rows to report on; give `validation` or `test`, a file of rows that "
             "are not used for training."
         )
+    _check_labels(task, rows, files)
     return list(files.values())
+
+
+def _check_labels(task: str, rows: dict, files: dict[str, Path]) -> None:
+    """Raise `DataError` for training rows without a column of labels; the runs report all other faults."""
+    usual = LABEL_COLUMNS if rows.get("problem", "auto") == "auto" else row_task(rows["problem"]).label_columns
+    try:
+        columns_of(read_table(files["train"]), rows.get("text_columns"), rows.get("label_column"), usual_labels=usual)
+    except MissingLabelColumnError as error:
+        raise DataError(
+            f"tasks.{task}: {error} A comparison scores students on labelled rows; `demiglace distill` alone trains on "
+            "text without labels."
+        ) from error
+    except DataError:
+        return
 
 
 def _files_of_model(name: str) -> list[Path]:

@@ -40,6 +40,8 @@ ALIASES = RENAMED | {
     "train_file": "data",
     "validation_file": "validation",
     "test_file": "test",
+    "torch_compile": "compile",
+    "lora_r": "lora_rank",
     "bf16": "precision",
     "fp16": "precision",
 }

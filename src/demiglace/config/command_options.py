@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadConfig
+from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
@@ -27,6 +27,16 @@ def _model(help: str, default: Any = MISSING, **more: Any) -> Any:
 def _allow_pickle() -> Any:
     """Return the option --allow-pickle."""
     return _model("load weights that exist only as a pickle file, which can run any code", False)
+
+
+def _max_length() -> Any:
+    """Return the option --max-length of commands that read a trained model."""
+    return option(
+        "longest example, in tokens; longer ones are truncated; none: as the model was trained, else its limit",
+        None,
+        at_least=4,
+        section="data",
+    )
 
 
 @dataclass(frozen=True)
@@ -277,7 +287,7 @@ class EvaluateConfig:
     max_rows_per_set: int | None = option(
         "use only this many rows of each set, drawn with the seed 0", None, at_least=1
     )
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4)
+    max_length: int | None = _max_length()
     corpus: tuple[str, ...] = option(
         "causal language models: text whose perplexity is measured, for each file, folder or glob",
         (),
@@ -295,6 +305,9 @@ class EvaluateConfig:
         None,
         at_least=1,
         section="corpus",
+    )
+    add_bos: AddBos = option(
+        f"causal language models: a beginning-of-text token before each document: {ADD_BOS}", "auto", section="corpus"
     )
     reading: ReadConfig = group(ReadConfig)
     batch_tokens: int | None = option(
@@ -323,6 +336,7 @@ class GenerateConfig:
     top_p: float = option(
         "draw among the most probable tokens that hold this share of the probability", 0.95, above=0, at_most=1
     )
+    add_bos: AddBos = option(f"a beginning-of-text token before the prompt: {ADD_BOS}", "auto")
     seed: int = option("seed of the draws", 0, at_least=0)
     allow_pickle: bool = _allow_pickle()
 
@@ -400,7 +414,7 @@ class ExportConfig:
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
     threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
     repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4, section="data")
+    max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
 

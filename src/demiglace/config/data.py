@@ -27,7 +27,8 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too)",
+        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too); for distill "
+        "also text without labels",
         "",
         common=True,
     )
@@ -47,7 +48,9 @@ class DataConfig:
         "if the labels are numbers with a fraction, multi-label if they are lists, else classification",
         "auto",
     )
-    unlabelled: tuple[str, ...] | None = option("files of unlabelled rows, for the teacher's loss terms", None)
+    unlabelled: tuple[str, ...] | None = option(
+        "files of unlabelled rows, for the teacher's loss terms; also without --data", None
+    )
     on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "
@@ -58,7 +61,12 @@ class DataConfig:
     data_seed: int | None = option(
         "seed of --max-rows and of the validation rows that are split off; none: 0", None, at_least=0
     )
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4)
+    max_length: int | None = option(
+        "longest example, in tokens; longer ones are truncated; none: the 99th percentile of the training rows, up to "
+        "the model's limit",
+        None,
+        at_least=4,
+    )
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,10 @@ class DataLocation:
     data_dir: Path | None = option(
         "folder of data sets; none: $DEMIGLACE_DATA, else the Hugging Face hub", None, decides=False
     )
+
+
+AddBos = Literal["auto", "true", "false"]
+ADD_BOS = "auto: where the model's tokenizer adds one (Llama, Gemma, Mistral); true; false"
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ class CorpusConfig:
     )
     validation_blocks: int = option("blocks to validate on, at most", 256, at_least=1)
     block_size: int | None = option("tokens of a block; none: 512, or the model's limit", None, at_least=2)
+    add_bos: AddBos = option(f"causal language models: a beginning-of-text token in each block: {ADD_BOS}", "auto")
     max_tokens: int | None = option(
         "use only this many tokens of the corpus, in blocks drawn with the seed 0", None, at_least=1
     )

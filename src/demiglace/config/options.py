@@ -23,6 +23,7 @@ from demiglace.config.aliases import canonical_values, unknown_option
 from demiglace.config.coerce import convert, describe_type
 from demiglace.errors import ConfigError, UsageError
 from demiglace.interpreters import safe_children
+from demiglace.notices import collecting
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -312,7 +313,7 @@ def command(
 
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
         def run(config: C) -> R:
-            with safe_children():
+            with safe_children(), collecting():
                 return function(config)
 
         @functools.wraps(function)

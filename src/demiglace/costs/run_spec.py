@@ -49,7 +49,7 @@ from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import RowTask, Task
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
-from demiglace.training.datasets import read_rows
+from demiglace.training.datasets import choose_max_length, read_rows
 from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
 from demiglace.training.run import resolve_precision_and_attention
 from demiglace.training.schedule import check_max_steps, check_phases
@@ -175,22 +175,34 @@ def cost_inputs(
     )
 
 
-def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
+def models_of(config: DistillConfig | FinetuneConfig) -> tuple[str, ...]:
+    """Return the models whose limits bound the rows of a run; the tokenizer is that of the first."""
+    if isinstance(config, FinetuneConfig):
+        return (config.model,)
+    return (config.teacher, config.student) if config.student else (config.teacher,)
+
+
+def token_lengths(
+    source: DataConfig, location: DataLocation, model: str, *others: str, distilled: bool = False
+) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
+
+    others: further models that bound the default of --max-length.
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model, distilled=distilled), load_tokenizer(model)
+    max_length, _ = choose_max_length(source, dataset, tokenizer, model, *others)
 
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
         if len(split) <= _MAX_TOKENIZED:
-            return tokenize(split, tokenizer, source.max_length).lengths
+            return tokenize(split, tokenizer, max_length).lengths
         sample = select_rows(split, generator.permutation(len(split))[:_MAX_TOKENIZED])
-        return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
+        return generator.choice(tokenize(sample, tokenizer, max_length).lengths, len(split))
 
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
-    if source.unlabelled:
+    if source.unlabelled and dataset.labelled:
         by_split["train"] = np.concatenate([by_split["train"], lengths(load_unlabelled(source, dataset))])
     return Rows(by_split, dataset.labels.task, dataset.labels.names)
 

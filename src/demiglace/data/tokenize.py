@@ -1,6 +1,7 @@
 """Tokenize texts into one flat array of token ids per split, without a Python object per token."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -55,11 +56,11 @@ class TokenizedSplit:
         """Return how many of them have no token, so that a model has no logits for them."""
         return self.num_words - int(self.labelled.sum())
 
-    def lost_words_line(self, max_length: int) -> str | None:
+    def lost_words_line(self, max_length: int | None) -> str | None:
         """Return a sentence about words without a token, or None where there are none, or rows have the labels."""
         if self.starts is None or not self.lost_words:
             return None
-        cut = self.lengths[((self.labels >= 0) & (self.starts < 0)).any(axis=1)] >= max_length
+        cut = self.lengths[((self.labels >= 0) & (self.starts < 0)).any(axis=1)] >= (max_length or math.inf)
         return (
             f"{self.lost_words:,} of {self.num_words:,} words, in {len(cut):,} rows, have no token; {cut.sum():,} of "
             f"these rows are cut at --max-length {max_length}. They are neither trained on nor predicted, and "
@@ -78,8 +79,8 @@ class TokenizedSplit:
         return digest.hexdigest()[:16]
 
 
-def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
-    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first).
+def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:
+    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first); None: not truncated.
 
     Of a split with words, `starts` has the first token of each. Raises `ModelError` for such a split and a tokenizer
     that does not return the characters of tokens.
@@ -89,9 +90,10 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     encoded = tokenizer(
         list(split.texts),
         None if split.pairs is None else list(split.pairs),
-        truncation="longest_first",
+        truncation="longest_first" if max_length else False,
         max_length=max_length,
         return_attention_mask=False,
+        verbose=False,
     )
     return _packed(split, encoded, tokenizer)
 
@@ -112,7 +114,7 @@ def _packed(split: Split, encoded: BatchEncoding, tokenizer: PreTrainedTokenizer
 
 
 def _tokenize_words(
-    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> TokenizedSplit:
     if not tokenizer.is_fast:
         raise ModelError(
@@ -123,7 +125,7 @@ def _tokenize_words(
     # 5), as no model has read them. The offsets of the joined text give the same tokens as any text.
     encoded = tokenizer(
         list(split.texts),
-        truncation=True,
+        truncation=max_length is not None,
         max_length=max_length,
         return_attention_mask=False,
         return_offsets_mapping=True,

@@ -12,7 +12,9 @@ from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.distillation.sentence_encoder import for_embeddings, for_teacher, load_student, with_teacher_outputs
 from demiglace.distillation.student import (
+    check_compile,
     cut_of,
     fingerprint_inputs,
     method_facts,
@@ -21,6 +23,7 @@ from demiglace.distillation.student import (
 )
 from demiglace.distillation.teacher_check import check_generator, check_teacher_accuracy, with_hidden_states
 from demiglace.distillation.teacher_signals import attach_signal_source
+from demiglace.distillation.without_labels import without_labels
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
@@ -29,6 +32,7 @@ from demiglace.labels import Match, listed, match_all, pair
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.models.compilation import compile_layers
 from demiglace.models.labels import adopt_labels, label_space_of
 from demiglace.models.language_model import is_masked
 from demiglace.models.loading import (
@@ -42,13 +46,15 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
+from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import Task
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
-from demiglace.training.datasets import read_rows, tokenize_dataset
+from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_max_steps, check_phases
@@ -59,11 +65,16 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
+    config = for_teacher(config)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    dataset = read_rows(config.source, config.location, config.teacher)
+    dataset = read_rows(config.source, config.location, config.teacher, distilled=True)
+    if config.source.problem == SENTENCE_EMBEDDING.name:
+        method = for_embeddings(config.method, method)
+    elif not dataset.labelled:
+        method = without_labels(config.method, method)
     check_training(config.training, dataset)
     check_unit(config, method, dataset.labels.task)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
@@ -74,10 +85,13 @@ def distill_classifier(config: DistillConfig) -> Path:
         for file in config.source.unlabelled:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+    tokenizer = load_tokenizer(config.teacher)
+    models = filter(None, (config.teacher, config.student))
+    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, *models)
+    inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
-    tokenizer = load_tokenizer(config.teacher)
     if config.student:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
@@ -91,7 +105,8 @@ def distill_classifier(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
-    material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
+    check_compile(config, requests)
+    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
@@ -102,7 +117,12 @@ def distill_classifier(config: DistillConfig) -> Path:
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
-        _check_teacher(job, run, config, teacher, match)
+        if config.training.compile:
+            compile_layers(teacher)
+        if isinstance(teacher, SentenceEncoder) or not dataset.labelled:
+            job = replace(job, material=with_teacher_outputs(material, teacher, precision))
+        else:
+            _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
@@ -138,6 +158,10 @@ def _load_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    if isinstance(teacher, SentenceEncoder):
+        encoder = load_student(config, teacher, attention)
+        prepare_model(encoder, config.training)
+        return teacher, encoder, precision
     adopt_labels(teacher, labels.names, match, labels.task)
     student = load_classifier(
         config.student or config.teacher,

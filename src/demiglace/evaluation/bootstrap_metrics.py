@@ -155,6 +155,20 @@ def _mean(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / sums[..., 1]
 
 
+def _reciprocal(labels: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each pair that belongs together the reciprocal of its rank, and 1 [N, 2]."""
+    relevant = labels == 1
+    return np.stack([relevant / ranks, relevant], axis=1).astype(float)
+
+
+def _within(k: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda labels, ranks: np.stack([(labels == 1) & (ranks <= k), labels == 1], axis=1).astype(float)
+
+
+def _mean_of_relevant(sums: np.ndarray) -> np.ndarray:
+    return _divide(sums[..., 0], sums[..., 1])
+
+
 SUMMED: dict[str, SufficientStatistic] = {
     "accuracy": SufficientStatistic(_hits, _mean),
     "f1": SufficientStatistic(_confusion, _f1),
@@ -169,4 +183,7 @@ SUMMED: dict[str, SufficientStatistic] = {
     "pearson": SufficientStatistic(_moments, _correlation),
     "spearman": SufficientStatistic(_ranked, _correlation),
     "mse": SufficientStatistic(_errors, _mean),
+    "mrr": SufficientStatistic(_reciprocal, _mean_of_relevant),
+    "recall_at_1": SufficientStatistic(_within(1), _mean_of_relevant),
+    "recall_at_10": SufficientStatistic(_within(10), _mean_of_relevant),
 }

@@ -18,14 +18,19 @@ def predictions_of(logits: np.ndarray, task: RowTask, class_map: np.ndarray | No
     contradiction are both HANS's non-entailment.
     Raises `ModelError` if a logit is not a finite number.
     """
+    check_finite(logits, task)
+    predictions = task.decode(logits)
+    return predictions if class_map is None else np.where(predictions < 0, predictions, class_map[predictions])
+
+
+def check_finite(logits: np.ndarray, task: RowTask) -> None:
+    """Raise `ModelError` if a logit of a row, of float [N, C], is not a finite number."""
     bad = ~np.isfinite(logits).all(axis=1)
     if task.unit == "row" and bad.any():  # those of words are checked by `predict.finite`
         raise ModelError(
             f"the model's output is not a finite number for {bad.sum()} of {len(logits)} rows (first: row "
             f"{bad.argmax()}); its training diverged or its weights are damaged."
         )
-    predictions = task.decode(logits)
-    return predictions if class_map is None else np.where(predictions < 0, predictions, class_map[predictions])
 
 
 def by_unit(labels: np.ndarray, logits: np.ndarray, task: RowTask) -> tuple[np.ndarray, np.ndarray]:
@@ -82,14 +87,18 @@ def agreement(
     class_map: np.ndarray | None = None,
     teacher_task: RowTask | None = None,
 ) -> float:
-    """Return how well the student's predictions match the teacher's, by the kind's `agreement_metric`.
+    """Return how well the student's predictions match the teacher's: `RowTask.agreement`, where classes are not merged.
 
     That is the share of rows with the same class, or Pearson's r of two regressors. Logits [N, C]; class_map [C]: as in
     `predictions_of`; teacher_task: the kind with the teacher's decision rule, None for the student's. Raises
     `DataError` if there are no rows.
     """
-    student = predictions_of(student_logits, task, class_map)
-    teacher = predictions_of(teacher_logits, teacher_task or task, class_map)
-    if not len(student):
+    if not len(student_logits):
         raise DataError("there are no rows to compare two models on.")
+    for logits in (student_logits, teacher_logits):
+        check_finite(logits, task)
+    if class_map is None:
+        return task.agreement(student_logits, teacher_logits, teacher_task or task)
+    teacher = predictions_of(teacher_logits, teacher_task or task, class_map)
+    student = predictions_of(student_logits, task, class_map)
     return _value(task, task.agreement_metric, teacher, task.readable(student))

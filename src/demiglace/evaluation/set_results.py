@@ -33,7 +33,7 @@ def set_results(
     """
     labels, task = found.split.labels, task.with_names(found.classes.names)
     result: dict[str, Any] = {
-        "metrics": compute(found.metrics, labels, logits, task, found.class_map),
+        "metrics": compute(found.metrics, labels, logits, task, found.class_map) if found.metrics else {},
         "rows": len(labels),
         "drops": dict(found.drops),
     }
@@ -50,9 +50,9 @@ def set_results(
         result["groups"] = parts
     if teacher_logits is not None:
         result["agreement"] = agreement(logits, teacher_logits, task, found.class_map, teacher_task)
-        if not task.has_classes:
+        if not task.has_classes and logits.shape == teacher_logits.shape:
             result["teacher_difference"] = float(np.abs(logits - teacher_logits).mean())
-    if found.split.groups is not None:
+    if found.split.groups is not None and found.metrics:
         result["groups"] = _groups(found, found.split.groups, logits, task)
     return result
 

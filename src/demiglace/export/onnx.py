@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
-OUTPUT = "logits"
+_REASON = 160  # characters of an error of torch in a message
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -53,7 +53,7 @@ class OnnxExporter(Exporter):
         """Write an ONNX file; int8 is quantised from `full`, which is written first if it is None."""
         self.require_packages()
         if precision == "fp32":
-            file = export_onnx(model, tokenizer, directory / "model.onnx")
+            file = export_onnx(model, tokenizer, directory / "model.onnx", task.output_name)
             return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
         full = full or self.write(model, tokenizer, task, directory)
         reduced = needs_reduced_range()
@@ -96,10 +96,12 @@ def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     return [name for name in _INPUTS if segments or name != "token_type_ids"]
 
 
-def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> Path:
-    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits`. Return `path`.
+def export_onnx(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, output: str = "logits"
+) -> Path:
+    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to a float32 `output`. Return `path`.
 
-    The logits are [batch, C], or [batch, sequence, C] where words have labels. Batch and sequence are dynamic. Load the
+    The output is [batch, C], or [batch, sequence, C] where words have labels. Batch and sequence are dynamic. Load the
     model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime than the graph of sdpa, which
     guards against fully masked rows. The file appears under its name only when it is complete. Raises `ModelError` if
     the model is too large for one file or the exporter cannot trace it.
@@ -120,13 +122,13 @@ def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
                 dynamo=True,
                 dynamic_shapes=(tuple(dynamic for _ in names),),
                 input_names=names,
-                output_names=[OUTPUT],
+                output_names=[output],
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
             what = f"{type(model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
             raise ModelError(f"{what}: {reason}") from error
     return path

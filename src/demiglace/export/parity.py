@@ -9,7 +9,7 @@ from demiglace.data.batching import Batch, collate
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, UserError
 from demiglace.evaluation.predict import finite, no_logits
-from demiglace.evaluation.scores import predictions_of
+from demiglace.evaluation.scores import check_finite
 from demiglace.export.base import Inputs, Runner
 from demiglace.tasks.base import RowTask
 
@@ -60,12 +60,12 @@ def predict_with(runner: Runner, examples: TokenizedSplit, size: int = CHECK_BAT
 def compare(reference: np.ndarray, candidate: np.ndarray, task: RowTask) -> Parity:
     """Compare the logits [N, C] of an artefact with the original's.
 
-    Predictions agree within the task's tolerance (for numbers 1 % of the largest). Raises `ModelError` if a logit is
-    not finite.
+    Predictions agree as `RowTask.same_predictions` defines it (for numbers within 1 % of the largest). Raises
+    `ModelError` if a logit is not finite.
     """
-    expected, predicted = predictions_of(reference, task), predictions_of(candidate, task)
-    same = np.abs(expected - predicted) <= task.parity_tolerance * np.abs(expected).max()
-    units = same.reshape(len(same), -1).all(axis=1) if task.unit == "row" else same[expected >= 0]
+    for logits in (reference, candidate):
+        check_finite(logits, task)
+    units = task.same_predictions(reference, candidate)
     return Parity(float(units.mean()), float(np.nanmax(np.abs(reference - candidate))), len(units), f"{task.unit}s")
 
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
 from demiglace.models.paths import check_available, resolve_model
+from demiglace.models.sentence_modules import module_files
 from demiglace.runs.files import fingerprint
 
 # raised for a config, tokenizer or weights that cannot be used
@@ -21,13 +22,15 @@ _TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json"
 
 
 def fingerprint_model(model: str | Path) -> str:
-    """Return the fingerprint of a model: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
+    """Return the fingerprint of a model: SHA-256 of weights, config, tokenizer and the modules of a sentence encoder
+    (16 hex digits), or its hub commit.
 
     Raises `ModelError` as `resolve_model` does, and for a hub name that cannot be downloaded.
     """
     path = resolve_model(model)
     if Path(path).is_dir():
-        return fingerprint([Path(path) / "config.json", *weight_files(Path(path)), *_glob(Path(path), _TOKENIZER)])
+        files = [*weight_files(Path(path)), *_glob(Path(path), _TOKENIZER), *module_files(Path(path))]
+        return fingerprint([Path(path) / "config.json", *files])
     check_available(path)
     try:
         return Path(hf_hub_download(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json

@@ -10,11 +10,13 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import ModelError
 from demiglace.labels import Match
 from demiglace.models.files import load_config, resolve_model
+from demiglace.models.sentence_modules import module_directory
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.registry import row_task, row_tasks
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 
 _KIND = "demiglace_task"  # key of config.json, written only where labels do not tell the kind
 _RULE = "demiglace_decision_rule"  # key of config.json, written where a kind fits its rule to validation rows
@@ -51,7 +53,8 @@ def task_of_config(config: PreTrainedConfig) -> RowTask:
 def _usual_task(config: PreTrainedConfig) -> RowTask:
     """Return the kind of a model whose config names none: by its class, if one kind alone has it, or by its labels."""
     architecture = str((config.architectures or [""])[0])
-    found = [t for t in row_tasks().values() if architecture.endswith(t.auto_class.removeprefix("AutoModel"))]
+    heads = {t: t.auto_class.removeprefix("AutoModel") for t in row_tasks().values()}  # "": an encoder without a head
+    found = [t for t, head in heads.items() if head and architecture.endswith(head)]
     return found[0] if len(found) == 1 else task_of_labels(label_names_of_config(config), config.problem_type)
 
 
@@ -61,8 +64,11 @@ def decision_rule_of(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def label_space_of(model: str) -> LabelSpace:
-    """Return what the outputs of a model mean, from its config alone. Raises `ModelError` as `resolve_model` does."""
-    config = load_config(resolve_model(model))
+    """Return what the outputs of a model mean, from its configs alone. Raises `ModelError` as `resolve_model` does."""
+    path = resolve_model(model)
+    config = load_config(path)
+    if module_directory(path) is not None or task_of_config(config) is SENTENCE_EMBEDDING:
+        return LabelSpace(SENTENCE_EMBEDDING)
     return LabelSpace(task_of_config(config), label_names_of_config(config))
 
 

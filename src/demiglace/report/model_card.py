@@ -56,7 +56,10 @@ def model_card(run: Path, exported: Manifest) -> str:
         readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),
+        labelled=bool(trained.get("labelled", True)),
         language=task.reads == "corpus",
+        library=task.hub_library,
+        output=task.output_name,
         masked=_is_masked(run),
         tokens=numbers(trained.get("tokens")).get("train"),
         base=_base(run),
@@ -68,7 +71,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         parameters=trained.get("parameters"),
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
-        length=config.get("max_length", 128),
+        length=trained.get("max_length") or config.get("max_length") or 128,
         metrics=_metrics(trained, teacher, _baseline(run)),
         artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
         exported=_export_format(exported),
@@ -157,7 +160,8 @@ def _metadata(run: Path, trained: Manifest, exported: str | None) -> ModelCardDa
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
     tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([exported] if exported else [])]
     return ModelCardData(
-        library_name=exported or "transformers",  # an export has no weights that transformers could load
+        library_name=exported
+        or task_of_manifest(trained).hub_library,  # an export has no weights that transformers could load
         pipeline_tag=_kind(run, trained),
         base_model=base if _is_hub_name(base) else None,
         datasets=[str(trained["hub"][0])] if trained.get("hub") else None,

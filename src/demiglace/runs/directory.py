@@ -17,6 +17,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from demiglace.config.aliases import renamed
 from demiglace.errors import RunError
+from demiglace.notices import collected
 from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import read_json, to_json, write_json
 
@@ -43,10 +44,15 @@ class Run:
         return read_manifest(self.path)
 
     def finish(self, **results: Any) -> dict[str, Any]:
-        """Write the manifest with these results, which marks the run as complete; return it."""
+        """Write the manifest with these results and the command's notices, which marks the run as complete.
+
+        Return the manifest.
+        """
         manifest = _identity(self.stage, self.config, self.inputs)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         manifest |= {"versions": versions(self.stage), "machine": machine(), "finished": finished} | results
+        if found := collected():
+            manifest["notices"] = found
         write_json(self.path / "manifest.json", manifest)
         self.complete = True
         if self._lock:

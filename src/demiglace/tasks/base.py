@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Task(ABC):
     token by token through the model's head."""
     metrics: Mapping[str, Metric]  # all that apply, by name
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
+    output_name: ClassVar[str] = "logits"  # of the output in an exported graph
+    hub_library: ClassVar[str] = "transformers"  # that loads the model, for its card
 
     @abstractmethod
     def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
@@ -96,6 +98,9 @@ class RowTask(Task):
     """Given where a label is a list: what may divide it in a cell of text; the most frequent in the column is used."""
 
     fits_decision_rule: bool = False  # whether `fitted` does something
+    separate_texts: bool = False
+    """Whether a model reads the two texts of a pair one at a time. A row of T texts then has T · D outputs, beginning
+    with those of its first text."""
     text_columns: tuple[str, ...] = ()  # usual names of the text column; empty: those of `data.rows.columns`
     packages: tuple[str, ...] = ()  # modules that its metrics import and demiglace does not require
     install: str = ""  # arguments of `pip install` that bring them
@@ -133,6 +138,24 @@ class RowTask(Task):
     @abstractmethod
     def decode(self, logits: np.ndarray) -> np.ndarray:
         """Return predictions [N, ...] in the form of encoded labels, from finite logits [N, C]."""
+
+    def agreement(self, student: np.ndarray, teacher: np.ndarray, teacher_task: Self) -> float:
+        """Return how well a student matches its teacher by `agreement_metric`, from finite logits [N, C] of both.
+
+        teacher_task: the kind with the teacher's decision rule.
+        """
+        function = self.metrics[self.agreement_metric].function
+        assert function is not None  # of rows
+        return function(self.readable(teacher_task.decode(teacher)), self.readable(self.decode(student)))
+
+    def same_predictions(self, expected: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return which rows or words two models predict alike, bool [U], from finite logits [N, C] of both.
+
+        Predictions may differ by `parity_tolerance` of the largest expected one.
+        """
+        reference = self.decode(expected)
+        same = np.abs(reference - self.decode(logits)) <= self.parity_tolerance * np.abs(reference).max()
+        return same.reshape(len(same), -1).all(axis=1) if self.unit == "row" else same[reference >= 0]
 
     @abstractmethod
     def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:

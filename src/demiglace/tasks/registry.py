@@ -9,15 +9,18 @@ from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import RETRIEVAL, SENTENCE_EMBEDDING
 from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
 
 TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
+    "sentence-embedding": SENTENCE_EMBEDDING,
     "multi-label": MULTI_LABEL,
     "token-classification": TOKEN_CLASSIFICATION,
     "language-modelling": LANGUAGE_MODELLING,
 }
+SET_KINDS = (RETRIEVAL,)  # kinds of evaluation sets for models of another kind
 
 _NAMES_OF_0_1 = {"language": LANGUAGE_MODELLING.name}  # in manifests of version 0.1
 
@@ -61,4 +64,5 @@ def task_of_manifest(manifest: Mapping[str, Any]) -> Task:
 
 def row_metrics() -> dict[str, Metric]:
     """Return the metrics of all kinds that read rows, by name."""
-    return {name: metric for task in row_tasks().values() for name, metric in task.metrics.items()}
+    tasks = (*row_tasks().values(), *SET_KINDS)
+    return {name: metric for task in tasks for name, metric in task.metrics.items()}

@@ -19,13 +19,16 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows
-from demiglace.data.rows.schema import LabelSpace, Split
+from demiglace.data.rows.schema import AGREEMENT, LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
+from demiglace.data.rows.texts import read_texts, without_labels
 from demiglace.data.rows.user_files import as_lists, as_split, in_order, usable, usual_columns
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
 from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import RETRIEVAL
 
 _LEFT_OUT = "left out by the label map"
 _NOT_SAMPLED = "not drawn"
@@ -45,6 +48,9 @@ class EvaluationSet:
     drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
     assumed: tuple[str, ...] = ()
     """The set's label of each class, if they were matched with the model's by position alone; else empty."""
+
+    task: RowTask | None = None
+    """The kind that scores the set, where it is not the model's."""
 
     @property
     def fingerprint(self) -> str:
@@ -75,13 +81,21 @@ def load_set(
     if name in TASKS:
         return _of_task(spec, name, split, labels, location, label_map or {})
     path = _file_of(spec)
+    if labels.task.separate_texts:
+        given = None if text_columns is None else tuple(text_columns)
+        config = DataConfig(text_columns=given, label_column=label_column, on_bad_rows=on_bad_rows)
+        found = _of_texts(str(path), *read_texts("test", path, config, labels.task), labels.task)
+        return found if group_column is None else _grouped(found, path, group_column)
     found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
     return found if group_column is None else _grouped(found, path, group_column)
 
 
-def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> EvaluationSet:
-    """Return a split of the data set that a model was trained on as an evaluation set; `labels`: of the model."""
-    return EvaluationSet(split.name, split, metrics, labels)
+def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> EvaluationSet | None:
+    """Return a split of the data set that a model was trained on as an evaluation set; `labels`: of the model.
+
+    None for a split without labels.
+    """
+    return EvaluationSet(split.name, split, metrics, labels) if AGREEMENT not in metrics else None
 
 
 def texts_of(spec: str, location: DataLocation, task: RowTask = CLASSIFICATION) -> Split:
@@ -122,6 +136,9 @@ def _of_task(
 ) -> EvaluationSet:
     task = TASKS[name]
     space, rows, drops = _task_rows(name, split, location)
+    if labels.task.separate_texts:
+        relevant = space.task is REGRESSION or (space.size == 2 and "f1" in task.metrics)  # F1 is of class 1
+        return _of_texts(spec, rows if relevant else without_labels(rows, labels.task), drops, labels.task)
     _check_kind(spec, space, labels)
     if space.task.has_label_sets:
         columns = _columns_of(fit_labels(space.names, labels.names, label_map, task.label_maps, set_order=False), spec)
@@ -135,6 +152,22 @@ def _of_task(
     drops[_LEFT_OUT] += left
     assumed = () if model_names == labels.names or fit.classes.size < labels.size else fit.classes.names
     return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _of_texts(spec: str, rows: Split, drops: Counter[str], task: RowTask) -> EvaluationSet:
+    """Return a set for a sentence encoder: pairs with scores, or with 0 and 1, or texts without labels.
+
+    Pairs with the labels 0 and 1 are scored by retrieval. A line says how a set is scored.
+    """
+    labels = rows.labels.astype(task.label_dtype)
+    known = labels[task.is_labelled(labels)]
+    kind = RETRIEVAL if {*np.unique(known).tolist()} <= {0.0, 1.0} else task
+    metrics = kind.default_metrics
+    if rows.pairs is None or not len(known):
+        labels, kind, metrics = without_labels(rows, task).labels, task, ()
+    ways = {RETRIEVAL.name: f"retrieval among {len(rows):,} second texts", task.name: "similarity of pairs"}
+    say(f"{spec}: {ways[kind.name] if metrics else 'texts without similarity labels'}.")
+    return EvaluationSet(spec, replace(rows, labels=labels), metrics, LabelSpace(kind), None, dict(+drops), task=kind)
 
 
 def _columns_of(fit: LabelFit, spec: str) -> list[int]:

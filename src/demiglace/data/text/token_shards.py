@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from demiglace.config.data import ReadConfig
 from demiglace.console import progress
-from demiglace.data.text.readers import Document, SkippedDocument, as_utf8, counted, fault_of, read_documents
+from demiglace.data.text.readers import GUESSED, Document, SkippedDocument, as_utf8, counted, fault_of, read_documents
 from demiglace.errors import CacheError, DataError, ModelError, RunError
 from demiglace.runs.files import atomic_write, fingerprint, read_json, write_json
 
@@ -59,6 +59,12 @@ class Corpus:
             begin = int(self._ends[i]) - len(self.parts[i])
             pieces.append(self.parts[i][max(0, start - begin) : stop - begin])
         return np.concatenate(pieces).astype(np.int64)
+
+    def positions(self, token: int) -> np.ndarray:
+        """Return the positions of a token, int64 in order."""
+        begins = self._ends - [len(part) for part in self.parts]
+        found = [np.flatnonzero(part == token) + begin for part, begin in zip(self.parts, begins, strict=True)]
+        return np.concatenate(found)
 
     def locate(self, token: int) -> tuple[str, int]:
         """Return the file of a token, and the token's index in the file."""
@@ -220,6 +226,7 @@ class _DocumentCounts:
             if fault or isinstance(document, SkippedDocument):
                 self.left_out[fault] += 1
                 continue
+            self.left_out[GUESSED] += document.guessed
             text = as_utf8(document.text)
             texts.append(text.decode("utf-8"))
             self.bytes += len(text)
@@ -248,7 +255,7 @@ def _write(stem: Path, tokens: np.ndarray, counts: _DocumentCounts, last: bool) 
         np.save(handle, tokens)
     receipt = {"last": last, "tokens": len(tokens), "crc32": zlib.crc32(tokens.data), "read": counts.read}
     receipt |= {"documents": counts.documents, "bytes": counts.bytes, "words": counts.words}
-    write_json(stem.with_suffix(".json"), receipt | {"left_out": dict(counts.left_out)})
+    write_json(stem.with_suffix(".json"), receipt | {"left_out": dict(+counts.left_out)})
 
 
 def _open(directory: Path, sources: Sequence[str], name: str) -> Corpus:
