@@ -134,7 +134,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
     --data has no labels that fit the model.
     """
     if config.data is None:
-        dataset = load_dataset(_data_of_run(config), config.location, teacher=labels)
+        dataset = load_dataset(_data_of_run(config, labels), config.location, teacher=labels)
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
@@ -155,17 +155,16 @@ def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> Evaluation
         return None
 
 
-def _data_of_run(config: ExportConfig) -> DataConfig:
+def _data_of_run(config: ExportConfig, labels: LabelSpace) -> DataConfig:
     directory = Path(config.model)
-    manifest = read_manifest(directory) if (directory / "manifest.json").exists() else {}
-    trained = dict(manifest.get("config", {}))
+    trained = read_manifest(directory)["config"] if (directory / "manifest.json").exists() else {}
     if "data" not in trained:
         raise ConfigError(
             f"{config.model} has no manifest that names the rows it was trained on, and export checks the model on "
             "such rows; give --data TASK or FILE with rows of the kind that the model is for."
         )
-    trained["problem"] = manifest.get("problem", "auto")  # the run may have taken it from its teacher
-    return build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
+    given = build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
+    return replace(given, problem=labels.task.name)  # which the run may have taken from its teacher
 
 
 def _load(

@@ -12,7 +12,7 @@ from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
-from demiglace.distillation.sentence_encoder import for_embeddings, for_teacher, load_student, with_teacher_outputs
+from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.student import (
     check_compile,
     cut_of,
@@ -65,13 +65,13 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
-    config = for_teacher(config)
+    source = rows_for(config.source, config.teacher)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    dataset = read_rows(config.source, config.location, config.teacher, distilled=True)
-    if config.source.problem == SENTENCE_EMBEDDING.name:
+    dataset = read_rows(source, config.location, config.teacher, distilled=True)
+    if source.problem == SENTENCE_EMBEDDING.name:
         method = for_embeddings(config.method, method)
     elif not dataset.labelled:
         method = without_labels(config.method, method)
@@ -87,7 +87,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     tokenizer = load_tokenizer(config.teacher)
     models = filter(None, (config.teacher, config.student))
-    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, *models)
+    max_length, chosen = choose_max_length(source, dataset, tokenizer, *models)
     inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
@@ -106,7 +106,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     check_compile(config, requests)
-    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [teacher, student])
+    material = tokenize_dataset(dataset, source, max_length, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
