@@ -27,8 +27,8 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too); for distill "
-        "also text without labels",
+        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too); for "
+        "distill also text without labels",
         "",
         common=True,
     )

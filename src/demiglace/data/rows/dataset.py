@@ -41,6 +41,7 @@ def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSp
         dataset = load_texts(config, location, task)
         return replace(dataset, fingerprint=fingerprint(dataset.labels, dataset.splits.values()))
     dataset = _from_task(config, location) if config.data in TASKS else _from_files(config, teacher)
+    dataset.labels.task.require_packages()
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
         splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)

@@ -77,6 +77,7 @@ def load_set(
     by position. The match is printed. group_column: the column of a file that names the group of each row.
     Raises `DataError` if rows or labels do not match the model.
     """
+    labels.task.require_packages()
     name, _, split = spec.partition(":")
     if name in TASKS:
         return _of_task(spec, name, split, labels, location, label_map or {})
@@ -147,6 +148,8 @@ def _of_task(
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
     fit = fit_labels(space.names, model_names, label_map, task.label_maps)
+    if space.task.unit == "word":
+        fit = _tags_of_set(fit, labels)
     _say_line(spec, fit)
     rows, left = _relabel(rows, [fit.ids[n] for n in space.names])
     drops[_LEFT_OUT] += left
@@ -261,7 +264,6 @@ def _of_file(
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
     table = read_table(path)
-    labels.task.require_packages()
     sets = labels.task.label_columns if labels.task.has_label_sets else None
     if names := label_columns(table, text_columns, label_column, sets):
         label_column, table = ",".join(names), with_lists(table, names)
@@ -294,7 +296,7 @@ def _of_file(
 def _tags_of_set(fit: LabelFit, labels: LabelSpace) -> LabelFit:
     """Return the fit with the set's tag as the name of several of the model's: "B-X or B-Y" would be no tag."""
     of_set = {k: label for label, k in fit.ids.items() if k is not None}
-    names = [name if name in labels.names else of_set[k] for k, name in enumerate(fit.classes.names)]
+    names = [name if name in labels.names else of_set.get(k, name) for k, name in enumerate(fit.classes.names)]
     return replace(fit, classes=LabelSpace(labels.task, tuple(names)))
 
 

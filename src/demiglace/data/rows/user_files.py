@@ -51,7 +51,6 @@ def read_files(config: DataConfig) -> Dataset:
     raws = {name: raw_rows(name, table, columns, by_word=by_word) for name, table in tables.items()}
     raws = _plain(raws, config.problem)
     task = kind or infer_task([label for label in raws["train"].labels if label is not None])
-    task.require_packages()
     if task.takes_lists:
         raws = as_lists(raws, task)
     space, faults, lost = _check(raws, task)
