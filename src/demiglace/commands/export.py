@@ -43,6 +43,7 @@ from demiglace.report.model_card import write_card
 from demiglace.results.metric_table import metric_of
 from demiglace.runs.artefacts import EXPORT, ORIGINAL, TEACHER
 from demiglace.runs.directory import Run, open_run, read_manifest
+from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result, ResultTable
 
 _WARN_BELOW = 0.95  # label agreement of a quantised model with its original
@@ -97,7 +98,7 @@ def export(config: ExportConfig) -> Result:
         if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
-        return _result(run)
+        return _result(run, config.push_to_hub)
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
@@ -107,11 +108,15 @@ def export(config: ExportConfig) -> Result:
     size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
     run.finish(artefacts=artefacts, **size, **kind, **scores)
     write_card(run.path, config.model, export=run.path)
-    return _result(run)
+    return _result(run, config.push_to_hub)
 
 
-def _result(run: Run) -> Result:
-    """Return the measurements of each artefact by its name, with the run directory."""
+def _result(run: Run, repository: str | None) -> Result:
+    """Return the measurements of each artefact by its name, with the run directory.
+
+    The directory is uploaded to a repository of the hub, if one is given.
+    """
+    push_to_hub(run.path, repository)
     found = run.manifest
     metrics = {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}
     return Result(run.path, metrics, (artefact_table(found),))

@@ -27,8 +27,9 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too); for "
-        "distill also text without labels",
+        "training data: a task of `demiglace tasks`, a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too), or a "
+        "data set of the Hugging Face hub as hf://OWNER/NAME[@REVISION][/CONFIG][:SPLIT]; for distill also text "
+        "without labels",
         "",
         common=True,
     )

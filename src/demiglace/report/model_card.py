@@ -128,8 +128,8 @@ def _base(run: Path) -> str:
         if config.get("architecture"):
             return f"a new {Path(str(config['architecture'])).name}"
         reference = str(config.get("teacher") or config.get("model") or reference)
-    if _is_hub_name(reference):
-        return reference
+    if _is_hub_name(repository := reference.partition("@")[0]):
+        return repository
     path = Path(reference)
     return path.parent.name if path.name == "model" else path.name
 

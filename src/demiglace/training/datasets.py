@@ -84,6 +84,7 @@ class TaskData:
         return {
             "task": self.dataset.name,
             "hub": self.dataset.hub,
+            **({"data_revision": self.dataset.revision} if self.dataset.revision else {}),
             "pairs": self.dataset.splits["train"].pairs is not None,
             "problem": self.task.name,
             "labels": list(self.dataset.labels.names),

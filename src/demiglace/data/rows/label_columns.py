@@ -38,8 +38,11 @@ def label_columns(
 def with_lists(table: Table, names: Sequence[str]) -> Table:
     """Return the table with the label columns `names` as one column of lists, whose name is theirs with commas.
 
-    A row without a value in all of them has no label. Raises `DataError` for a value that is neither 0 nor 1.
+    A row without a value in all of them has no label; a table without one of them stays as it is. Raises `DataError`
+    for a value that is neither 0 nor 1.
     """
+    if not {*names} <= {*table.columns}:
+        return table
     lists = [
         _labels(table, line, names, values)
         for line, values in zip(table.lines, zip(*(table.columns[n] for n in names), strict=True), strict=True)
