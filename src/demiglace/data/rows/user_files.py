@@ -21,6 +21,7 @@ from demiglace.data.rows.checks import (
     describe,
     raise_or_drop,
     raw_rows,
+    report_rows_in_texts,
 )
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.readers import read_table
@@ -49,6 +50,8 @@ def read_files(config: DataConfig) -> Dataset:
     task.require_packages()
     if task.takes_lists:
         raws = as_lists(raws, task)
+    for rows in raws.values():
+        report_rows_in_texts(rows)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
