@@ -27,7 +27,9 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too)",
+        "training data: a task of `demiglace tasks`, a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too), or a "
+        "data set of the Hugging Face hub as hf://OWNER/NAME[@REVISION][/CONFIG][:SPLIT]; for distill also text "
+        "without labels",
         "",
         common=True,
     )
@@ -45,7 +47,9 @@ class DataConfig:
         "else classification",
         "auto",
     )
-    unlabelled: tuple[str, ...] | None = option("files of unlabelled rows, for the teacher's loss terms", None)
+    unlabelled: tuple[str, ...] | None = option(
+        "files of unlabelled rows, for the teacher's loss terms; also without --data", None
+    )
     on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "
@@ -75,6 +79,10 @@ class DataLocation:
     )
 
 
+AddBos = Literal["auto", "true", "false"]
+ADD_BOS = "auto: where the model's tokenizer adds one (Llama, Gemma, Mistral); true; false"
+
+
 @dataclass(frozen=True)
 class CorpusConfig:
     """Documents to train a language model on, as blocks of tokens."""
@@ -91,6 +99,7 @@ class CorpusConfig:
     )
     validation_blocks: int = option("blocks to validate on, at most", 256, at_least=1)
     block_size: int | None = option("tokens of a block; none: 512, or the model's limit", None, at_least=2)
+    add_bos: AddBos = option(f"causal language models: a beginning-of-text token in each block: {ADD_BOS}", "auto")
     max_tokens: int | None = option(
         "use only this many tokens of the corpus, in blocks drawn with the seed 0", None, at_least=1
     )

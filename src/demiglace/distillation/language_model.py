@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from demiglace.config.command_options import DistillConfig
 from demiglace.data.text.blocks import Blocks
 from demiglace.distillation.student import (
+    check_compile,
     cut_of,
     fingerprint_inputs,
     method_facts,
@@ -22,6 +23,7 @@ from demiglace.distillation.teacher_signals import sparse_target_config, token_c
 from demiglace.errors import ConfigError, ModelError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
+from demiglace.models.compilation import compile_layers
 from demiglace.models.language_model import is_masked, load_language_model, load_with_head
 from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.shape import ModelShape
@@ -67,6 +69,7 @@ def distill_language_model(config: DistillConfig) -> Path:
             "logits: those of a new head are noise. Give a language model; or train a head with `demiglace pretrain "
             "--model`; or, for a classifier, distil on rows (--data)."
         )
+    check_compile(config, requests)
     masking = masking_of(student.config, tokenizer, config.mlm_probability, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     check_max_steps(config.method, method, config.training, len(material.examples["train"]), least=1)
@@ -105,6 +108,8 @@ def _attach_signal_source(
     if request.is_empty:
         return job
     teacher.to(processes().device)  # type: ignore[arg-type]
+    if config.training.compile:
+        compile_layers(teacher)
     if sparse is None:
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     blocks = job.material.examples["train"]

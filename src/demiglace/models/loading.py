@@ -38,6 +38,7 @@ from demiglace.models.labels import (
     task_of_config,
     task_of_labels,
 )
+from demiglace.models.paths import hub_address
 from demiglace.models.sentence_encoder import SentenceEncoder, describe_modules, load_dense
 from demiglace.models.sentence_modules import (
     embedding_width,
@@ -296,7 +297,7 @@ def _load(
     try:
         with silence_transformers():
             loaded, info = model_class.from_pretrained(
-                path,
+                **hub_address(path),
                 config=config,
                 dtype=dtype,
                 # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)

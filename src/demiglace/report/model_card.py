@@ -55,6 +55,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),
+        labelled=bool(trained.get("labelled", True)),
         language=task.reads == "corpus",
         library=task.hub_library,
         output=task.output_name,
@@ -126,8 +127,8 @@ def _base(run: Path) -> str:
         if config.get("architecture"):
             return f"a new {Path(str(config['architecture'])).name}"
         reference = str(config.get("teacher") or config.get("model") or reference)
-    if _is_hub_name(reference):
-        return reference
+    if _is_hub_name(repository := reference.partition("@")[0]):
+        return repository
     path = Path(reference)
     return path.parent.name if path.name == "model" else path.name
 

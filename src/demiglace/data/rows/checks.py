@@ -88,12 +88,12 @@ def raw_rows(name: str, table: Table, columns: Columns, *, by_word: bool = False
         return RawRows(name, texts[0], pairs, labels, lines)
     if pairs is not None:
         raise DataError(f"{table.file}: words were given in {' and '.join(columns.texts)}; give one column of words.")
-    words = [_words(value) for value in texts[0]]
+    words = [words_of(value) for value in texts[0]]
     joined = [value if own is None else " ".join(own) for value, own in zip(texts[0], words, strict=True)]
     return RawRows(name, joined, None, labels, lines, words)
 
 
-def _words(value: Any) -> tuple[str, ...] | None:
+def words_of(value: Any) -> tuple[str, ...] | None:
     """Return the words of a cell: a list, also one that is written out, or a text divided at spaces; else None."""
     if isinstance(value, str):
         return bracketed(value) or tuple(value.split())

@@ -22,6 +22,10 @@ TEXT_NAMES = (
 )
 
 
+class MissingLabelColumnError(DataError):
+    """No column of a file has a usual name of labels, and none was named."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Names of the one or two text columns, and of the label column (None for rows without labels)."""
@@ -63,7 +67,7 @@ def _find_label(available: Sequence[str], file: str, given: str | None, usual: S
         return _present(given, available, file, "--label-column")
     found = _first(usual, available)
     if found is None:
-        raise DataError(_missing("label", "--label-column", available, file))
+        raise MissingLabelColumnError(_missing("label", "--label-column", available, file))
     return found
 
 
