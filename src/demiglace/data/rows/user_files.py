@@ -21,6 +21,7 @@ from demiglace.data.rows.checks import (
     describe,
     raise_or_drop,
     raw_rows,
+    report_rows_in_texts,
     row_keys,
 )
 from demiglace.data.rows.columns import Columns
@@ -55,6 +56,8 @@ def read_files(config: DataConfig) -> Dataset:
     task = kind or infer_task([label for label in raws["train"].labels if label is not None])
     if task.takes_lists:
         raws = as_lists(raws, task)
+    for rows in raws.values():
+        report_rows_in_texts(rows)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
