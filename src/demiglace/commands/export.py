@@ -104,7 +104,9 @@ def export(config: ExportConfig) -> Result:
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, max_length=config.max_length, **scores)
+    kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
+    size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
+    run.finish(artefacts=artefacts, **size, **kind, **scores)
     write_card(run.path, config.model, export=run.path)
     return _result(run, config.push_to_hub)
 
@@ -167,7 +169,7 @@ def _data_of_run(config: ExportConfig, labels: LabelSpace) -> DataConfig:
             "such rows; give --data TASK or FILE with rows of the kind that the model is for."
         )
     given = build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
-    return replace(given, problem=labels.task.name) if labels.task.separate_texts else given
+    return replace(given, problem=labels.task.name)  # which the run may have taken from its teacher
 
 
 def _load(

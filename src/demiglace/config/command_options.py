@@ -325,7 +325,9 @@ class EvaluateConfig:
         "label of the set -> label of the model: {entailment: entailment, neutral: not_entailment}", {}, common=True
     )
     text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
-    label_column: str | None = option("label column; none: found by its usual names", None)
+    label_column: str | None = option(
+        "label column, or columns of 0 and 1 for one label each, as A,B,C; none: found by its usual names", None
+    )
     group_column: str | None = option(
         "column of the files, such as a source or a kind; results are also reported for each of its values", None
     )

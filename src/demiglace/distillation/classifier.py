@@ -5,12 +5,13 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
-from demiglace.data.rows.schema import Dataset, LabelSpace
+from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.student import (
     check_compile,
@@ -27,7 +28,7 @@ from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
 from demiglace.evaluation.scores import predictions_of
-from demiglace.labels import Match, listed, match_all
+from demiglace.labels import Match, listed, match_all, pair
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
@@ -95,7 +96,8 @@ def distill_classifier(config: DistillConfig) -> Path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    match, dataset = _match_labels(config, dataset.labels), _with_rule_of(config.teacher, dataset)
+    dataset = with_labels_of(label_space_of(config.teacher), dataset)
+    match = _match_labels(config, dataset.labels)
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -201,10 +203,25 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     return match
 
 
-def _with_rule_of(teacher: str, dataset: Dataset) -> Dataset:
-    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels."""
-    rule = label_space_of(teacher).task.decision_rule()
-    return replace(dataset, labels=replace(dataset.labels, task=dataset.labels.task.with_decision_rule(rule)))
+def with_labels_of(teacher: LabelSpace, dataset: Dataset) -> Dataset:
+    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels.
+
+    Where rows have any number of labels, those of the teacher's that no row has are added, and printed.
+    """
+    labels = dataset.labels
+    labels = replace(labels, task=labels.task.with_decision_rule(teacher.task.decision_rule()))
+    pairs, _ = pair(labels.names, teacher.names)
+    more = tuple(name for name in teacher.names if name not in pairs.values())
+    if not (labels.task.has_label_sets and teacher.task.has_label_sets and more and len(pairs) == len(labels.names)):
+        return replace(dataset, labels=labels)
+    say(f"no row has {len(more)} of the teacher's labels: {listed(more)}.")
+    splits = {name: _widened(split, len(more)) for name, split in dataset.splits.items()}
+    return replace(dataset, labels=replace(labels, names=labels.names + more), splits=splits)
+
+
+def _widened(split: Split, count: int) -> Split:
+    """Return the rows with `count` further labels that none of them has."""
+    return replace(split, labels=np.pad(split.labels, ((0, 0), (0, count))))
 
 
 def _describe(labels: LabelSpace) -> str:

@@ -10,9 +10,18 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import check_known, check_labels, check_texts, columns_of, raise_or_drop, raw_rows
+from demiglace.data.rows.checks import (
+    check_known,
+    check_labels,
+    check_texts,
+    columns_of,
+    raise_or_drop,
+    raw_rows,
+    report_contradictions,
+)
 from demiglace.data.rows.dataset import fingerprint, load_dataset
 from demiglace.data.rows.hub import hub_set, is_hub
+from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
 from demiglace.data.rows.labels import label_space, plain_labels
 from demiglace.data.rows.named_task_table import TASKS
@@ -85,8 +94,9 @@ def load_set(
         given = None if text_columns is None else tuple(text_columns)
         config = DataConfig(text_columns=given, label_column=label_column, on_bad_rows=on_bad_rows)
         found = _of_texts(str(path), *read_texts("test", path, config, labels.task), labels.task)
-        return found if group_column is None else _grouped(found, path, group_column)
-    found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    else:
+        found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    report_contradictions(found.split, spec)
     return found if group_column is None else _grouped(found, path, group_column)
 
 
@@ -265,6 +275,9 @@ def _of_file(
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
     table = read_source(path)
+    sets = labels.task.label_columns if labels.task.has_label_sets else None
+    if names := label_columns(table, text_columns, label_column, sets):
+        label_column, table = ",".join(names), with_lists(table, names)
     columns = columns_of(table, text_columns, label_column, **usual_columns(labels.task))
     read = raw_rows("test", table, columns, by_word=labels.task.unit == "word")
     rows = replace(read, labels=plain_labels(read.labels, labels.task.name))

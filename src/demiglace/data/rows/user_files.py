@@ -21,10 +21,12 @@ from demiglace.data.rows.checks import (
     describe,
     raise_or_drop,
     raw_rows,
+    report_rows_in_texts,
     row_keys,
 )
 from demiglace.data.rows.columns import Columns
 from demiglace.data.rows.hub import is_hub, parse_hub
+from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
@@ -38,9 +40,12 @@ from demiglace.tasks.registry import recognized_task, row_task
 def read_files(config: DataConfig) -> Dataset:
     """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
     tables = {name: read_source(source) for name, source in sources_of(config).items()}
+    kind = recognized_task(tables["train"].columns) if config.problem == "auto" else row_task(config.problem)
+    sets, label = kind.label_columns if kind is not None and kind.has_label_sets else None, config.label_column
+    if names := label_columns(tables["train"], config.text_columns, label, sets):
+        label, tables = ",".join(names), {name: with_lists(table, names) for name, table in tables.items()}
     train = tables["train"]
-    kind = recognized_task(train.columns) if config.problem == "auto" else row_task(config.problem)
-    columns = columns_of(train, config.text_columns, config.label_column, **usual_columns(kind))
+    columns = columns_of(train, config.text_columns, label, **usual_columns(kind))
     tables = {name: table for name, table in tables.items() if name == "train" or _has_labels(table, columns)}
     for table in tables.values():
         columns_of(table, columns.texts, columns.label)
@@ -51,6 +56,8 @@ def read_files(config: DataConfig) -> Dataset:
     task = kind or infer_task([label for label in raws["train"].labels if label is not None])
     if task.takes_lists:
         raws = as_lists(raws, task)
+    for rows in raws.values():
+        report_rows_in_texts(rows)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
