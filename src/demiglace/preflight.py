@@ -12,6 +12,7 @@ from typing import Any
 from demiglace.config.data import DataConfig
 from demiglace.console import quiet
 from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.hub import is_hub, parse_hub
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import LabelSpace
@@ -109,6 +110,9 @@ def _check_rows(name: str, config: Any) -> None:
     teacher = getattr(config, "teacher", None)
     for file in source.unlabelled or ():
         check_is_file(file)
+    if is_hub(source.data):  # the command reads them once
+        parse_hub(source.data)
+        return
     if source.data in TASKS:
         labels = TASKS[source.data].labels
     else:
@@ -145,5 +149,7 @@ def _class_names(teacher: str | None) -> tuple[str, ...]:
 def _check_sets(specs: Sequence[str]) -> None:
     """Raise `DataError` for a set that is neither a task, with or without a split, nor a file or folder."""
     for spec in specs:
-        if spec.partition(":")[0] not in TASKS and not Path(spec).exists():
+        if is_hub(spec):
+            parse_hub(spec)
+        elif spec.partition(":")[0] not in TASKS and not Path(spec).exists():
             raise DataError(missing(spec))

@@ -25,6 +25,7 @@ from demiglace.models.language_model import load_language_model
 from demiglace.models.loading import save_model
 from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
+from factories import save_tiny
 from text_kit import begin_texts, byte_tokenizer, save_lm, sentences, tiny_lm, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
@@ -219,6 +220,15 @@ def test_a_masked_student_learns(tmp_path: Path, text: dict[str, str]) -> None:
     run, given = tmp_path / "run", {"teacher": teacher, "method": "distil", "layers": 2}
     assert main(arguments("distill", **given, output=run, **text, **gentle)) == 0
     assert losses(run)[-1] < losses(run)[0] and records(run, "step")[-1]["terms"]["kd"] > 0
+
+
+def test_the_logits_of_a_teacher_without_a_head_are_refused(
+    tmp_path: Path, text: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier = save_tiny(tmp_path / "classifier", "bert")
+    given = {"teacher": classifier, "layers": 2, **text, **QUICK}
+    assert main(arguments("distill", **given, method="vanilla-kd", output=tmp_path / "run")) == 2
+    assert "has no language-model head, and method vanilla-kd learns from its logits" in capsys.readouterr().err
 
 
 def test_a_student_that_was_truncated_before_learns(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:

@@ -53,7 +53,7 @@ def pretrain(config: PretrainConfig) -> Result:
         inputs["config of"] = fingerprint_config(config.architecture)
     run = open_shared(config.output, "pretrain", config, inputs)
     if run is None:
-        return training_result(config.output)
+        return training_result(config.output, config.push_to_hub)
     model, precision = _model(config, tokenizer)
     prepare_model(model, config.training)
     check_ids(model, tokenizer)
@@ -64,7 +64,7 @@ def pretrain(config: PretrainConfig) -> Result:
     train(
         run, TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     )
-    return training_result(config.output)
+    return training_result(config.output, config.push_to_hub)
 
 
 def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:

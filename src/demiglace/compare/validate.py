@@ -15,6 +15,7 @@ from demiglace.config.training import check_options
 from demiglace.data.rows.checks import columns_of
 from demiglace.data.rows.columns import MissingLabelColumnError
 from demiglace.data.rows.evaluation_sets import check_split
+from demiglace.data.rows.hub import is_hub, parse_hub
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import files_in, files_of, missing
@@ -128,14 +129,23 @@ def _files_of_set(spec: str) -> list[Path]:
     if name in TASKS:
         check_split(name, split)
         return []
+    if is_hub(spec):
+        parse_hub(spec)
+        return []
     if not path.exists():
         raise DataError(missing(spec))
     return list(files_in(path).values()) if path.is_dir() else [path]
 
 
 def _files_of_rows(task: str, rows: dict) -> list[Path]:
+    if is_hub(rows["data"]):  # the runs read the hub, and keep the commit
+        parse_hub(rows["data"])
     files = files_of(build(DataConfig, {k: v for k, v in rows.items() if k != "allow_pickle"}))
-    if reported_set(rows) == str(rows["data"]) and not ({"test", "validation"} & files.keys()):
+    if (
+        not is_hub(rows["data"])
+        and reported_set(rows) == str(rows["data"])
+        and not ({"test", "validation"} & files.keys())
+    ):
         raise ConfigError(
             f"tasks.{task}: {rows['data']} has no rows to report on; give `validation` or `test`, a file of rows that "
             "are not used for training."

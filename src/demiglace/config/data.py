@@ -27,8 +27,9 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too); for distill "
-        "also text without labels",
+        "training data: a task of `demiglace tasks`, a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too), or a "
+        "data set of the Hugging Face hub as hf://OWNER/NAME[@REVISION][/CONFIG][:SPLIT]; for distill also text "
+        "without labels",
         "",
         common=True,
     )
@@ -40,10 +41,12 @@ class DataConfig:
         "share of the training rows that is split off for validation", 0.1, above=0, below=1
     )
     text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
-    label_column: str | None = option("label column; none: found by its usual names", None)
+    label_column: str | None = option(
+        "label column, or columns of 0 and 1 for one label each, as A,B,C; none: found by its usual names", None
+    )
     problem: str = option(
-        "kind of problem: classification, regression, or auto: regression if the labels are numbers with a fraction, "
-        "else classification",
+        "kind of problem: classification, multi-label (a list of labels for each row), regression, or auto: regression "
+        "if the labels are numbers with a fraction, multi-label if they are lists, else classification",
         "auto",
     )
     unlabelled: tuple[str, ...] | None = option(

@@ -5,13 +5,14 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
-from demiglace.data.rows.schema import Dataset, LabelSpace
-from demiglace.distillation.sentence_encoder import for_embeddings, for_teacher, load_student, with_teacher_outputs
+from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.student import (
     check_compile,
     cut_of,
@@ -27,7 +28,7 @@ from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
 from demiglace.evaluation.scores import predictions_of
-from demiglace.labels import Match, listed, match_all
+from demiglace.labels import Match, listed, match_all, pair
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
@@ -64,13 +65,13 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
-    config = for_teacher(config)
+    source = rows_for(config.source, config.teacher)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    dataset = read_rows(config.source, config.location, config.teacher, distilled=True)
-    if config.source.problem == SENTENCE_EMBEDDING.name:
+    dataset = read_rows(source, config.location, config.teacher, distilled=True)
+    if source.problem == SENTENCE_EMBEDDING.name:
         method = for_embeddings(config.method, method)
     elif not dataset.labelled:
         method = without_labels(config.method, method)
@@ -86,7 +87,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     tokenizer = load_tokenizer(config.teacher)
     models = filter(None, (config.teacher, config.student))
-    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, *models)
+    max_length, chosen = choose_max_length(source, dataset, tokenizer, *models)
     inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
@@ -95,7 +96,8 @@ def distill_classifier(config: DistillConfig) -> Path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    match, dataset = _match_labels(config, dataset.labels), _with_rule_of(config.teacher, dataset)
+    dataset = with_labels_of(label_space_of(config.teacher), dataset)
+    match = _match_labels(config, dataset.labels)
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -104,7 +106,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     check_compile(config, requests)
-    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [teacher, student])
+    material = tokenize_dataset(dataset, source, max_length, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
@@ -201,10 +203,25 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     return match
 
 
-def _with_rule_of(teacher: str, dataset: Dataset) -> Dataset:
-    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels."""
-    rule = label_space_of(teacher).task.decision_rule()
-    return replace(dataset, labels=replace(dataset.labels, task=dataset.labels.task.with_decision_rule(rule)))
+def with_labels_of(teacher: LabelSpace, dataset: Dataset) -> Dataset:
+    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels.
+
+    Where rows have any number of labels, those of the teacher's that no row has are added, and printed.
+    """
+    labels = dataset.labels
+    labels = replace(labels, task=labels.task.with_decision_rule(teacher.task.decision_rule()))
+    pairs, _ = pair(labels.names, teacher.names)
+    more = tuple(name for name in teacher.names if name not in pairs.values())
+    if not (labels.task.has_label_sets and teacher.task.has_label_sets and more and len(pairs) == len(labels.names)):
+        return replace(dataset, labels=labels)
+    say(f"no row has {len(more)} of the teacher's labels: {listed(more)}.")
+    splits = {name: _widened(split, len(more)) for name, split in dataset.splits.items()}
+    return replace(dataset, labels=replace(labels, names=labels.names + more), splits=splits)
+
+
+def _widened(split: Split, count: int) -> Split:
+    """Return the rows with `count` further labels that none of them has."""
+    return replace(split, labels=np.pad(split.labels, ((0, 0), (0, count))))
 
 
 def _describe(labels: LabelSpace) -> str:

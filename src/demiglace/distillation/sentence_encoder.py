@@ -5,6 +5,7 @@ from dataclasses import replace
 from transformers import PreTrainedModel
 
 from demiglace.config.command_options import DistillConfig
+from demiglace.config.data import DataConfig
 from demiglace.console import say
 from demiglace.distillation.without_labels import without_labels
 from demiglace.errors import ConfigError
@@ -17,17 +18,16 @@ from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.datasets import TaskData
 
 
-def for_teacher(config: DistillConfig) -> DistillConfig:
-    """Return the options for a teacher that is a sentence-transformers model, and those of another one as they are.
+def rows_for(source: DataConfig, teacher: str) -> DataConfig:
+    """Return the options of the rows for a teacher that is a sentence-transformers model, and for others as they are.
 
-    The kind of problem becomes sentence-embedding, and texts are not longer than the teacher reads.
+    The kind of problem becomes sentence-embedding, and texts are not longer than the teacher reads. The run keeps the
+    options as they were given.
     """
-    directory = module_directory(resolve_model(config.teacher))
-    source = config.source
-    if directory is None or source.problem not in ("auto", SENTENCE_EMBEDDING.name):
-        return config
-    longest = longest_text(resolve_model(config.teacher), source.max_length)
-    return replace(config, source=replace(source, problem=SENTENCE_EMBEDDING.name, max_length=longest))
+    path = resolve_model(teacher)
+    if module_directory(path) is None or source.problem not in ("auto", SENTENCE_EMBEDDING.name):
+        return source
+    return replace(source, problem=SENTENCE_EMBEDDING.name, max_length=longest_text(path, source.max_length))
 
 
 def for_embeddings(name: str, method: Method) -> Method:

@@ -79,6 +79,8 @@ def check_model_choice(config: PretrainConfig) -> None:
         raise ConfigError(
             f"give either --model, to continue its training, or --architecture, to train a new model; {given}."
         )
+    if config.revision:  # that of a model is part of its name by now
+        raise ConfigError(f"--revision {config.revision} is of a --model on the hub, and --architecture was given.")
     sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
     if config.model and (sizes or config.tokenizer):
         more = ["--tokenizer"] if config.tokenizer else []

@@ -15,7 +15,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import AGREEMENT, Dataset
 from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
-from demiglace.errors import DataError
+from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import agreement, compute
 from demiglace.models.labels import decision_rule_of, label_space_of, set_decision_rule
@@ -84,6 +84,7 @@ class TaskData:
         return {
             "task": self.dataset.name,
             "hub": self.dataset.hub,
+            **({"data_revision": self.dataset.revision} if self.dataset.revision else {}),
             "pairs": self.dataset.splits["train"].pairs is not None,
             "problem": self.task.name,
             "labels": list(self.dataset.labels.names),
@@ -146,7 +147,10 @@ def with_problem_of(source: DataConfig, model: str) -> DataConfig:
     """
     if source.problem != "auto" or source.data in TASKS:
         return source
-    task = label_space_of(model).task
+    try:
+        task = label_space_of(model).task
+    except ModelError:  # reported when the model is loaded, after the rows
+        return source
     return replace(source, problem=task.name) if task.has_label_sets else source
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, row_keys
+from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, report_contradictions, row_keys
 from demiglace.data.rows.columns import MissingLabelColumnError
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
@@ -41,6 +41,7 @@ def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSp
         dataset = load_texts(config, location, task)
         return replace(dataset, fingerprint=fingerprint(dataset.labels, dataset.splits.values()))
     dataset = _from_task(config, location) if config.data in TASKS else _from_files(config, teacher)
+    dataset.labels.task.require_packages()
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
         splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)
@@ -52,6 +53,8 @@ def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSp
     if config.holdout_from_train:
         unused = [split for name, split in splits.items() if name != "train"]
         splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
+    for split in splits.values():
+        report_contradictions(split, split.name)
     mark = fingerprint(dataset.labels, splits.values())
     return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unused_splits=unused)
 

@@ -21,12 +21,16 @@ from demiglace.data.rows.checks import (
     describe,
     raise_or_drop,
     raw_rows,
+    report_rows_in_texts,
     row_keys,
 )
+from demiglace.data.rows.columns import Columns
+from demiglace.data.rows.hub import is_hub, parse_hub
+from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import files_of
+from demiglace.data.rows.sources import read_source, sources_of
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
@@ -35,11 +39,14 @@ from demiglace.tasks.registry import recognized_task, row_task
 
 def read_files(config: DataConfig) -> Dataset:
     """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
-    files = files_of(config)
-    tables = {name: read_table(path) for name, path in files.items()}
+    tables = {name: read_source(source) for name, source in sources_of(config).items()}
+    kind = recognized_task(tables["train"].columns) if config.problem == "auto" else row_task(config.problem)
+    sets, label = kind.label_columns if kind is not None and kind.has_label_sets else None, config.label_column
+    if names := label_columns(tables["train"], config.text_columns, label, sets):
+        label, tables = ",".join(names), {name: with_lists(table, names) for name, table in tables.items()}
     train = tables["train"]
-    kind = recognized_task(train.columns) if config.problem == "auto" else row_task(config.problem)
-    columns = columns_of(train, config.text_columns, config.label_column, **usual_columns(kind))
+    columns = columns_of(train, config.text_columns, label, **usual_columns(kind))
+    tables = {name: table for name, table in tables.items() if name == "train" or _has_labels(table, columns)}
     for table in tables.values():
         columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
@@ -47,16 +54,29 @@ def read_files(config: DataConfig) -> Dataset:
     raws = {name: raw_rows(name, table, columns, by_word=by_word) for name, table in tables.items()}
     raws = _plain(raws, config.problem)
     task = kind or infer_task([label for label in raws["train"].labels if label is not None])
-    task.require_packages()
     if task.takes_lists:
         raws = as_lists(raws, task)
+    for rows in raws.values():
+        report_rows_in_texts(rows)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
     _check_classes(space, train.file)
-    name = Path(config.data).name
-    return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
+    drops = Counter(p.kind for p in problems)
+    if not is_hub(config.data):
+        return Dataset(Path(config.data).name, space, splits, space.task.default_metrics, "", drops)
+    hub = parse_hub(train.file)
+    name, known = hub.path.partition("/")[2], (hub.path, hub.config)
+    return Dataset(name, space, splits, space.task.default_metrics, "", drops, hub=known, revision=hub.revision)
+
+
+def _has_labels(table: Table, columns: Columns) -> bool:
+    """Return whether rows may have labels: those of the hub's test splits are often not public."""
+    hidden = is_hub(table.file) and all(value is None for value in table.columns.get(str(columns.label), [""]))
+    if hidden:
+        say(f"left out: {table.file} has no public labels.")
+    return not hidden
 
 
 def usual_columns(task: RowTask | None) -> dict[str, Sequence[str]]:
@@ -133,7 +153,7 @@ def read_without_labels(config: DataConfig, labels: LabelSpace) -> Dataset:
     if labels.task.unit != "row":
         raise DataError(f"the rows have no labels, and {labels.task.name} needs rows of labelled words to train on.")
     files = _text_files(config)
-    tables = {name: [read_table(file) for file in paths] for name, paths in files.items()}
+    tables = {name: [read_source(file) for file in paths] for name, paths in files.items()}
     first = tables["train"][0]
     columns = columns_of(first, config.text_columns, labelled=False)
     _say_columns(first, columns.texts)
@@ -150,10 +170,10 @@ def read_without_labels(config: DataConfig, labels: LabelSpace) -> Dataset:
     return Dataset(name, labels, splits, (AGREEMENT,), "", drops, labelled=False)
 
 
-def _text_files(config: DataConfig) -> dict[str, list[Path]]:
-    """Return the files of texts by split."""
+def _text_files(config: DataConfig) -> dict[str, list[Path | str]]:
+    """Return the files of texts by split, or their addresses on the hub."""
     if config.data:
-        named = files_of(config)
+        named = sources_of(config)
     else:
         named = {n: Path(f) for n, f in (("validation", config.validation), ("test", config.test)) if f is not None}
     training = [named["train"]] if "train" in named else []
