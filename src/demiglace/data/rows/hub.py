@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from demiglace.data.rows.objects import class_names
 from demiglace.data.rows.table import Table
@@ -49,6 +50,17 @@ def parse_hub(spec: str) -> HubRows:
         raise DataError(f"{spec} was given; expected {SYNTAX}, such as hf://stanfordnlp/imdb:train.")
     found = match.groupdict()
     return HubRows(**found | {"revision": (found["revision"] or "").replace("%2F", "/") or None})
+
+
+def origin_of(data: str, train: Path | str) -> tuple[str, tuple[str, str | None] | None, str | None]:
+    """Return the name of a data set, and what is None for files: its path and configuration on the hub, its commit.
+
+    data: what the user named; train: the file or the address of its training rows.
+    """
+    if not is_hub(train):
+        return Path(data).name, None, None
+    rows = parse_hub(str(train))
+    return rows.path.partition("/")[2], (rows.path, rows.config), rows.revision
 
 
 def hub_splits(spec: str) -> dict[str, str]:

@@ -25,19 +25,29 @@ def sources_of(config: DataConfig) -> dict[str, Path | str]:
     return found | {name: hub_set(spec) for name, spec in given.items() if spec and is_hub(spec)}
 
 
+def text_sources_of(config: DataConfig) -> dict[str, list[Path | str]]:
+    """Return where the texts of each split are: to train on, those of `--data` and of `--unlabelled`.
+
+    Raises `DataError` as `sources_of` does.
+    """
+    named = sources_of(config)
+    training = [named.pop("train")] if "train" in named else []
+    return {"train": [*training, *map(Path, config.unlabelled or ())]} | {n: [source] for n, source in named.items()}
+
+
 def read_source(source: Path | str) -> Table:
     """Read rows from a file or an address of the hub. Raises `DataError` as `read_table` and `read_hub` do."""
     return read_hub(str(source)) if is_hub(source) else read_table(source)
 
 
 def files_of(config: DataConfig) -> dict[str, Path]:
-    """Return the user's files by split, those of the hub left out.
+    """Return the user's files by split, those of the hub left out; without `--data`, those of the other options.
 
     Raises `DataError` if `--data` is no task, no address of the hub and no file or folder of rows.
     """
     path = Path(config.data)
     found: dict[str, Path]
-    if is_hub(config.data):
+    if not config.data or is_hub(config.data):
         found = {}
     elif path.is_dir():
         found = files_in(path)
