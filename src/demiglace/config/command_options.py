@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadConfig
-from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
 
@@ -378,9 +377,12 @@ class ExportConfig:
 
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
-    to: str = option(f"format: {', '.join(EXPORTERS)}", "onnx", common=True)
-    quantize: Literal["none", "int8"] = option(
-        "int8: weights in 8 bits, activations quantized dynamically", "none", common=True
+    to: str = option("format: onnx for classifiers, gguf (llama.cpp) for decoders", "onnx", common=True)
+    quantize: str = option(
+        "also write this precision. onnx: int8 (weights in 8 bits, activations quantized dynamically); gguf: q8_0, "
+        "q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        "none",
+        common=True,
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",
@@ -388,6 +390,12 @@ class ExportConfig:
         section="data",
         common=True,
     )
+    corpus: tuple[str, ...] = option(
+        "language models: documents whose first tokens are compared; none: rows of Banking77",
+        (),
+        section="corpus",
+    )
+    reading: ReadConfig = group(ReadConfig)
     rows: int = option("rows of the parity check", 256, at_least=1, section="data")
     score_rows: int = option(
         "labelled rows, at most, on which each exported file is scored: of --data, else the run's test rows; 0: none",

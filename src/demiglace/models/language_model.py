@@ -87,6 +87,11 @@ def is_masked(config: PreTrainedConfig) -> bool:
     )
 
 
+def is_language_model(config: PreTrainedConfig) -> bool:
+    """Return whether the class named in a config is a causal or masked language model."""
+    return (config.architectures or [""])[0].endswith(("ForMaskedLM", *CAUSAL_NAMES))
+
+
 def language_config(model: str, dropout: float | None = None) -> PreTrainedConfig:
     """Return the config of a language model, with this dropout if given. Raises `ModelError` as `is_masked` does."""
     config = load_config(resolve_model(model))
