@@ -1,9 +1,10 @@
 """Read a decoder from a GGUF file, with transformers, as an ordinary model in fp32."""
 
+import io
 import json
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -103,7 +104,7 @@ def _reading(file: Path) -> Iterator[tuple[Path, str]]:
     with TemporaryDirectory() as folder:
         (Path(folder) / "model.gguf").symlink_to(file.absolute())
         try:
-            with silence_transformers():
+            with silence_transformers(), redirect_stderr(io.StringIO()):  # progress bars
                 yield Path(folder), "model.gguf"
         except _READ_ERRORS as error:
             raise ModelError(f"{file} could not be read as a GGUF model: {' '.join(str(error).split())}") from error
