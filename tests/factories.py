@@ -1,12 +1,16 @@
 """Tiny random models of every tested architecture, and a tokenizer that fits them; all built offline."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -27,6 +31,7 @@ ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "gpt2
 DECODERS = ("gpt2", "llama")
 _WITH_SEGMENTS = ("bert", "electra", "deberta-v2")
 MAX_LENGTH = 256  # longest row that a tiny model takes
+_MODULES = "sentence_transformers.models"
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _WORDS = [
@@ -202,4 +207,44 @@ def save_tiny(
     model.config.label2id = {name: i for i, name in enumerate(names)}
     save_model(model, path)
     tiny_tokenizer(path, segments=arch in _WITH_SEGMENTS)
+    return path
+
+
+MEAN_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+
+
+def save_sentence_encoder(
+    path: Path,
+    arch: str = "bert",
+    num_layers: int = 4,
+    hidden: int = 32,
+    seed: int = 0,
+    pooling: Mapping[str, Any] = MEAN_POOLING,
+    dense: int | None = None,
+    normalize: bool = True,
+) -> Path:
+    """Save a tiny encoder as sentence-transformers does, with pooling, a dense layer and normalization; its path."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_model(AutoModel.from_config(tiny_config(arch, num_layers, hidden)), path)
+        layer = None if dense is None else torch.nn.Linear(hidden, dense)
+    tiny_tokenizer(path, segments=arch in _WITH_SEGMENTS)
+    configs: dict[str, Mapping[str, Any]] = {"Transformer": {}, "Pooling": pooling}
+    if dense is not None:
+        activation = "torch.nn.modules.activation.Tanh"
+        configs["Dense"] = {"in_features": hidden, "out_features": dense, "activation_function": activation}
+    configs |= {"Normalize": {}} if normalize else {}
+    modules = []
+    for number, (kind, config) in enumerate(configs.items()):
+        folder = f"{number}_{kind}" if number else ""
+        modules.append({"idx": number, "name": str(number), "path": folder, "type": f"{_MODULES}.{kind}"})
+        (path / folder).mkdir(exist_ok=True)
+        if number:
+            (path / folder / "config.json").write_text(json.dumps(dict(config)))
+        if kind == "Dense":
+            weights = {f"linear.{name}": weight.detach() for name, weight in layer.named_parameters()}
+            save_file(weights, path / folder / "model.safetensors")
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24, "do_lower_case": False}))
+    (path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {}, "default_prompt_name": None}))
     return path

@@ -14,10 +14,13 @@ _COMMANDS = (
     *("clean", "clean_up", "compare", "demo", "distill", "evaluate", "export", "finetune", "generate"),
     *("methods", "plan", "pretrain", "report", "tasks", "tokenizer", "truncate"),
 )
-__all__ = ["__version__", *_COMMANDS]
+_CALLBACKS = ("Callback", "EpochEvent", "StepEvent")
+__all__ = ["__version__", *_CALLBACKS, *_COMMANDS]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CALLBACKS:
+        return getattr(importlib.import_module("demiglace.callbacks"), name)
     if name not in _COMMANDS:
         raise AttributeError(f"module 'demiglace' has no attribute {name!r}")
     module = {"methods": "list", "tasks": "list"}.get(name, name)

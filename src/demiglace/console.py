@@ -28,6 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from demiglace.notices import record
+
 _WIDTH_OF_FILES = 120  # where standard error is no terminal
 _WARNING = "warning: "
 
@@ -72,6 +74,12 @@ def say(message: str) -> None:
     """Log one line, on the main process only; a line that begins with ``warning:`` is a warning."""
     if is_main_process():
         LOGGER.log(logging.WARNING if message.startswith(_WARNING) else logging.INFO, "%s", message)
+
+
+def notice(kind: str, message: str, **counts: int) -> None:
+    """Log a line as `say` does, and record it with its kind and counts for the manifest of the command."""
+    say(message)
+    record(kind, message, counts)
 
 
 def show(drawn: Table) -> None:

@@ -128,7 +128,9 @@ def _class_names(teacher: str | None) -> tuple[str, ...]:
         return ()
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        is_classifier = str((content.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+        is_classifier = str((content.get("architectures") or [""])[0]).endswith(
+            ("ForSequenceClassification", "ForTokenClassification")
+        )
         names = {int(i): str(name) for i, name in (content.get("id2label") or {}).items()}
     except (OSError, ValueError, AttributeError):
         return ()

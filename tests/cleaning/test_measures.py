@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demiglace.cleaning.registry import RULES
 from demiglace.cleaning.rules import fineweb_quality, gopher_quality, gopher_repetition
+from demiglace.cleaning.rules.base import Rule
 from demiglace.cleaning.text_arrays import PUNCTUATION, TERMINAL, Texts, _char_flags
+from demiglace.data.text.streams import plain_line_ends
 
 WORD = re.compile(r"\w+|[^\w\s]")
 # few different words and marks, so that lines and runs of words do repeat
@@ -92,14 +95,16 @@ REFERENCES = {
 @settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_measures_equal_their_definitions(measure, texts: list[str]) -> None:
-    assert measure(Texts(texts)) == pytest.approx([REFERENCES[measure](t) for t in texts])
+    plain = [plain_line_ends(t) for t in texts]
+    assert measure(Texts(texts)) == pytest.approx([REFERENCES[measure](t) for t in plain])
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.integers(1, 6))
 def test_repeated_runs_of_words(texts: list[str], n: int) -> None:
-    assert gopher_repetition.top_ngram(Texts(texts), n) == pytest.approx([top(t, n) for t in texts])
-    assert gopher_repetition.duplicate_ngrams(Texts(texts), n) == pytest.approx([repeated(t, n) for t in texts])
+    plain = [plain_line_ends(t) for t in texts]
+    assert gopher_repetition.top_ngram(Texts(texts), n) == pytest.approx([top(t, n) for t in plain])
+    assert gopher_repetition.duplicate_ngrams(Texts(texts), n) == pytest.approx([repeated(t, n) for t in plain])
 
 
 @settings(max_examples=60, deadline=None)
@@ -116,7 +121,7 @@ def test_the_cheap_bound_never_changes_a_decision(texts: list[str], n: int, leas
 def test_words_and_lines(texts: list[str]) -> None:
     batch = Texts(texts)
     for spans, pieces in ((batch.words, split), (batch.lines, lambda t: t.split("\n"))):
-        for i, text in enumerate(texts):
+        for i, text in enumerate(map(plain_line_ends, texts)):
             places = slice(spans.first[i], spans.first[i + 1])
             found = zip(spans.start[places] - batch.first[i], spans.end[places] - batch.first[i], strict=True)
             assert [text[a:b] for a, b in found] == pieces(text)
@@ -132,3 +137,16 @@ def test_equal_words_have_equal_hashes_wherever_they_stand() -> None:
 def test_a_batch_of_nothing() -> None:
     assert gopher_quality.words(Texts([])).tolist() == []
     assert gopher_repetition.top_ngram(Texts(["", ""]), 2).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", [n for n, rule in RULES.items() if issubclass(rule, Rule)])
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(PIECES, max_size=60).map("".join), min_size=1, max_size=4))
+def test_every_rule_decides_alike_for_both_line_ends(name: str, texts: list[str]) -> None:
+    unix = [t.replace("\r\n", "\n") for t in texts]
+    rule = RULES[name]()
+    for ending in ("\r\n", "\r"):
+        other, plain = (rule.apply(Texts(t)) for t in ([u.replace("\n", ending) for u in unix], unix))
+        assert list(other.texts) == list(plain.texts)
+        assert other.keep.tolist() == plain.keep.tolist()
+        assert list(other.removed.reason) == list(plain.removed.reason)

@@ -142,3 +142,30 @@ def test_all_drafts_are_found(tmp_path: Path) -> None:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     assert sorted(storage.partial_files(tmp_path)) == sorted(tmp_path / place for place in places)
+
+
+def test_line_ends_of_windows_change_no_verdict_and_are_counted(tmp_path: Path) -> None:
+    words = ["morning", "evening", "river", "garden", "window", "market", "letter", "winter", "summer", "bridge"]
+    text = "\n".join(f"{word} and the {words[i - 3]} that {words[i - 5]} was of it." for i, word in enumerate(words))
+    rows = [{"text": text}, {"text": text.replace("\n", "\r\n")}, {"text": "too\r\nshort\r\n" * 9}]
+    run = cleaned(tmp_path, "fineweb-quality, exact-duplicates", rows)
+    assert sorted(shown(ledger(run), "rule", "number")) == [("exact-duplicates", 1), ("fineweb-quality", 2)]
+    (shard,) = (run / "shards").iterdir()
+    assert pq.read_table(shard)["text"].to_pylist() == [text]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["notices"] == [
+        {
+            "kind": "reading",
+            "message": "2 documents: line ends of Windows or old Macintosh, read as \\n.",
+            "documents": 2,
+        }
+    ]
+    assert manifest["rules"]["read"]["notes"] == {steps.LINE_ENDS: 2}
+
+
+def test_documents_in_another_encoding_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_bytes("Grüße aus dem Süden.".encode("cp1252"))
+    (tmp_path / "new.txt").write_text("Grüße aus dem Süden.", encoding="utf-8")
+    run = cleaned(tmp_path, "mask", [], sources=[str(tmp_path / "old.txt"), str(tmp_path / "new.txt")])
+    (notice,) = json.loads((run / "manifest.json").read_text())["notices"]
+    assert (notice["documents"], notice["message"]) == (1, "1 documents: not UTF-8, read as Windows-1252.")

@@ -11,9 +11,11 @@ from tokenizers.processors import TemplateProcessing
 from demiglace.config.data import ReadConfig
 from demiglace.data.text import token_shards as rooms
 from demiglace.data.text.blocks import Blocks, Masking, all_blocks
+from demiglace.data.text.readers import GUESSED, drops, report_left_out
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import Corpus, end_of_text, load_corpus
 from demiglace.errors import CacheError, DataError, ModelError
+from demiglace.notices import collected, collecting
 from text_kit import END, byte_tokenizer, sentences, write_jsonl
 
 TOKENIZER = byte_tokenizer()
@@ -155,12 +157,20 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         loaded(tmp_path, tmp_path / "junk.txt")
 
 
-def test_mixed_encodings_become_text(tmp_path: Path) -> None:
+def test_mixed_encodings_become_text(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "a.txt").write_bytes("café".encode("cp1252"))
     (tmp_path / "b.txt").write_text("café", "utf-16")
     (tmp_path / "c.txt").write_text("café", "utf-8-sig")
     corpus = loaded(tmp_path, tmp_path)
     assert TOKENIZER.decode(corpus.read(0, len(corpus)), skip_special_tokens=True) == "café" * 3
+    assert (corpus.documents, dict(corpus.left_out), drops(corpus.left_out)) == (3, {GUESSED: 1}, {})
+    with collecting():
+        report_left_out({**corpus.left_out, "empty": 2})
+        report_left_out({"empty": 2})
+        assert [(n["kind"], n["documents"]) for n in collected()] == [("encoding", 1)]
+    said = capsys.readouterr().err
+    assert "left out: empty 2" in said
+    assert "1 documents are not UTF-8, and were read as Windows-1252" in said
 
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:

@@ -111,7 +111,7 @@ def test_parquet_that_is_no_utf8_or_too_long(tmp_path: Path, kind: pa.DataType) 
     texts = texts.dictionary_encode() if pa.types.is_dictionary(kind) else texts
     pq.write_table(pa.table({"text": texts, "url": texts}), tmp_path / "x.parquet")
     assert read(tmp_path / "x.parquet", max_document_mb=0.001) == [
-        Document("café", ""),
+        Document("café", "", guessed=True),
         Document("ü", ""),
         SkippedDocument("too long", "2000 bytes"),
         SkippedDocument("no text under 'text'", "text, url"),
@@ -127,7 +127,10 @@ def test_encodings(tmp_path: Path) -> None:
     assert decoded("ü".encode()) == decoded("ü".encode("cp1252")) == decoded("\ufeffü".encode()) == "ü"
     assert decoded("ü".encode("utf-16")) == "ü"
     mixed = read(written(tmp_path / "x.txt", "ü\n".encode() + "ö\n".encode("cp1252") + b"a\0b"), unit="line")
-    assert mixed == [Document("ü", ""), Document("ö", ""), Document("a\0b", "")]
+    assert mixed == [Document("ü", ""), Document("ö", "", guessed=True), Document("a\0b", "")]
+    # an odd line changes no other one
+    one = read(written(tmp_path / "x.txt", "ü\n".encode() + "ö\n".encode("cp1252") + "é".encode()))
+    assert one == [Document("ü\nö\né", "", guessed=True)]
 
 
 @pytest.mark.parametrize("unit", ["document", "line"])

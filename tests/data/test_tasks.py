@@ -11,7 +11,7 @@ from demiglace.data.rows.label_maps import fit_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ConfigError, DataError
 
-METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"}
+METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "micro_f1", "map"}
 ROWS = {  # train, validation, test of the prepared data; those of the official sets where they are whole
     "cola": (8551, 1043, None),
     "sst2": (64737, 872, None),

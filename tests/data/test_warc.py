@@ -7,6 +7,7 @@ import pytest
 
 from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import DamagedFileError, Document, SkippedDocument, read_documents
+from demiglace.data.text.warc import joined_chunks
 
 PAGE = b"<html><body><article><h1>Title</h1><p>" + b"A sentence of the story. " * 20 + b"</p></article></body></html>"
 RESPONSE = "application/http; msgtype=response"
@@ -76,3 +77,27 @@ def test_a_record_that_is_too_long_is_told_and_the_next_one_read(tmp_path: Path)
     found = read(tmp_path / "x.wet", wet, max_document_mb=0.5)
     assert found == [SkippedDocument("too long", "3000000 bytes"), Document("short", "b.example")]
     assert [type(d) for d in read(tmp_path / "x.wet", wet)] == [Document, Document]
+
+
+def response(body: bytes, *headers: str) -> bytes:
+    head = "\r\n".join(["HTTP/1.1 200 OK", "Content-Type: text/html; charset=utf-8", *headers, "", ""])
+    return record("response", head.encode() + body, RESPONSE)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_chunks_of_a_body_are_joined(tmp_path: Path, size: int) -> None:
+    pieces = [PAGE[i : i + size] for i in range(0, len(PAGE), size)]
+    chunked = b"".join(b"%x;extension=1\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    plain = read(tmp_path / "x.warc", response(PAGE))
+    assert read(tmp_path / "x.warc", response(chunked, "Transfer-Encoding: chunked")) == plain
+    packed = gzip.compress(chunked), gzip.compress(PAGE)
+    assert read(tmp_path / "x.warc", response(packed[1], "Content-Encoding: gzip")) == plain
+    of_packed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed[1]), packed[1])
+    headers = ("Content-Encoding: gzip", "Transfer-Encoding: chunked")
+    assert read(tmp_path / "x.warc", response(of_packed, *headers)) == plain
+
+
+def test_a_body_that_a_crawler_joined_stays_and_a_cut_one_is_joined_to_its_end(tmp_path: Path) -> None:
+    plain = read(tmp_path / "x.warc", response(PAGE))
+    assert read(tmp_path / "x.warc", response(PAGE, "Transfer-Encoding: chunked")) == plain
+    assert joined_chunks(b"5\r\nabcde\r\n6\r\nfgh") == b"abcdefgh"

@@ -70,7 +70,7 @@ def test_a_batch_has_the_logits_of_first_tokens(side: str) -> None:
     examples = tokenize(split_of(), tokenizer, 64)
     batch = collate(examples, np.array([1, 0]), weight=0.5)
     logits = batch.input_ids[..., None].float()  # of each token its id
-    known = [tokenizer.convert_tokens_to_ids(t) for t in ("money", "a", "the", "film", "i", "'", "t")]
+    known = [tokenizer.convert_tokens_to_ids(t) for t in ("money", "a", "the", "film", "is", "'", "t")]
     assert batch.unit_logits(logits).flatten().tolist() == known
     labels, weights, labelled = batch.units
     assert (labels.tolist(), weights.tolist(), labelled.all()) == ([1, 2, 0, 1, 0, 0, 2], [0.5] * 7, True)

@@ -49,7 +49,7 @@ def test_every_metric_is_best_at_its_best():
     best = compute(OF_NUMBERS, numbers, column(numbers), REGRESSION)
     assert best == pytest.approx({"pearson": 1.0, "spearman": 1.0, "mse": 0.0}, abs=1e-6)
     assert {n for n, m in METRICS.items() if not m.higher_is_better} == {"mse"}
-    assert set(METRICS) == {*OF_CLASSES, *OF_NUMBERS}
+    assert {*OF_CLASSES, *OF_NUMBERS} < set(METRICS)
 
 
 def test_f1_is_of_class_1_even_among_three():

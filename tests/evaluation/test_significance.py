@@ -16,6 +16,10 @@ from demiglace.evaluation.significance import (
     paired_t_test,
     verdict,
 )
+from demiglace.tasks.metrics import OF_CLASSES, OF_NUMBERS
+from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
+
+OF_ROWS = [*OF_CLASSES, *OF_NUMBERS]
 
 
 def classes(seed: int, rows: int = 60, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -23,17 +27,30 @@ def classes(seed: int, rows: int = 60, count: int = 3) -> tuple[np.ndarray, np.n
     return generator.integers(0, count, rows), generator.integers(0, count, rows)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", TOKEN_CLASSIFICATION.metrics)
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_of_entities_from_sums_equal_those_of_seqeval(metric: str, seed: int) -> None:
+    task = TOKEN_CLASSIFICATION.with_names(("O", "B-X", "I-X", "B-Y"))
+    labels, predictions = (task.readable(ids.reshape(-1, 6)) for ids in classes(seed, count=4))
+    labels[::3, 4:] = ""  # shorter rows
+    predictions[1, 3] = ""  # a word without a prediction
+    features = SUMMED[metric].features(labels, predictions)
+    assert SUMMED[metric].value(features.sum(0)) == pytest.approx(METRICS[metric].function(labels, predictions))
+    assert np.isfinite(influence(metric, labels, predictions)).all()
+
+
+@pytest.mark.parametrize("metric", OF_ROWS)
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_from_sums_equal_the_metrics(metric: str, seed: int) -> None:
     labels, predictions = classes(seed)
     if metric in ("pearson", "spearman", "mse"):
         labels, predictions = labels + 0.5, predictions * 1.5
+    predictions = predictions + (metric == "mrr")  # ranks
     found = SUMMED[metric].value(SUMMED[metric].features(labels, predictions).sum(0))
     assert found == pytest.approx(METRICS[metric].function(labels, predictions))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_ROWS)
 def test_metrics_of_constant_predictions(metric: str) -> None:
     labels, constant = classes(0)[0], np.ones(60, int)
     found = SUMMED[metric].value(SUMMED[metric].features(labels, constant).sum(0))
@@ -41,11 +58,12 @@ def test_metrics_of_constant_predictions(metric: str) -> None:
     assert np.isfinite(influence(metric, labels, constant)).all()
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_ROWS)
 def test_the_variance_of_the_influences_is_that_of_a_bootstrap_over_rows(metric: str) -> None:
     generator = np.random.default_rng(3)
     labels = generator.integers(0, 3, 600)
     predictions = np.where(generator.random(600) < 0.7, labels, generator.integers(0, 3, 600))
+    predictions = predictions + (metric == "mrr")  # ranks
     drawn = (generator.integers(0, 600, 600) for _ in range(1500))
     values = [METRICS[metric].function(labels[rows], predictions[rows]) for rows in drawn]
     error = (influence(metric, labels, predictions).var(ddof=1) / 600) ** 0.5

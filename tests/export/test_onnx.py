@@ -30,7 +30,7 @@ from demiglace.export.onnx import (
     needs_reduced_range,
     quantize_int8,
 )
-from demiglace.export.parity import compare, logits_of, numpy_batches
+from demiglace.export.parity import compare, predict_with
 from demiglace.export.pytorch import TorchRunner
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
@@ -51,9 +51,8 @@ def eager(arch):
 
 
 def parity(model, path, examples, size):
-    batches = numpy_batches(examples, size)
     runners = TorchRunner(model), OnnxRunner(str(path))
-    expected, found = (logits_of(runner, batches, len(examples)) for runner in runners)
+    expected, found = (predict_with(runner, examples, size) for runner in runners)
     return compare(expected, found, CLASSIFICATION)
 
 
@@ -204,7 +203,7 @@ def test_running_a_file_needs_no_pytorch(bert):
 
 def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, monkeypatch):
     model, _, path = bert
-    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: shutil.copy(path, file))
+    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file, output: shutil.copy(path, file))
     full = OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path)
     assert (full.format, full.precision, full.settings) == ("onnx", "fp32", {"opset": exporter.OPSET})
     assert full.files == (tmp_path / "model.onnx",) and full.size == path.stat().st_size
@@ -216,7 +215,7 @@ def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, 
 def test_int8_alone_does_not_start_from_a_file_of_another_model(bert, tmp_path, monkeypatch):
     model, _, path = bert
     (tmp_path / "model.onnx").write_bytes(b"of another model")
-    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file: Path(shutil.copy(path, file)))
+    monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file, output: Path(shutil.copy(path, file)))
     OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, "int8")
     assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
 
@@ -225,3 +224,8 @@ def test_tasks_without_a_row_of_logits_for_each_text_are_refused():
     assert OnnxExporter().unsupported(REGRESSION) is None
     with pytest.raises(ModelError, match="a model for language-modelling cannot be exported to ONNX: the ONNX graph"):
         OnnxExporter().require_support(LANGUAGE_MODELLING)
+
+
+def test_a_batch_that_the_graph_cannot_take_is_a_model_error(bert):
+    with pytest.raises(ModelError, match=r"cannot be run on a batch of 1 × 4 tokens .*cannot be exported to ONNX"):
+        OnnxRunner(str(bert[2])).logits({name: np.ones((1, 4), np.float32) for name in exporter._INPUTS})

@@ -5,7 +5,7 @@ import pytest
 
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, ModelError, UserError
-from demiglace.export.parity import Parity, assert_parity, compare, logits_of, numpy_batches
+from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.regression import REGRESSION
 
@@ -30,9 +30,8 @@ def test_more_places_than_rows():
 
 
 def test_filled_up_rows_do_not_count():
-    batches = numpy_batches(examples_of(1, 1, 1), 2)
     runner = SimpleNamespace(logits=lambda batch: batch["input_ids"].astype(np.float32))
-    logits = logits_of(runner, batches, 3)
+    logits = predict_with(runner, examples_of(1, 1, 1), 2)
     assert logits.tolist() == [[1], [2], [3]]
 
 
@@ -44,7 +43,7 @@ def test_no_rows():
 def test_compare_classes():
     expected = np.array([[0.0, 1], [1, 0], [2, 0], [0, 3]])
     found = compare(expected, expected + np.array([[0, 0], [0, 1.5], [0, 0], [0.5, 0]]), CLASSIFICATION)
-    assert found == Parity(label_agreement=0.75, largest_logit_difference=1.5, rows=4)
+    assert found == Parity(label_agreement=0.75, largest_logit_difference=1.5, count=4)
 
 
 def test_compare_numbers_within_one_per_cent_of_the_largest():

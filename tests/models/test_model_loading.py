@@ -7,11 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, BertForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertForSequenceClassification,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+)
 from transformers.utils import logging
 
 from demiglace.errors import ModelError
-from demiglace.models.loading import label_names_of, load_as_saved, load_classifier, save_model, silence_transformers
+from demiglace.models.language_model import load_language_model
+from demiglace.models.loading import (
+    label_names_of,
+    load_as_saved,
+    load_classifier,
+    load_config,
+    save_model,
+    silence_transformers,
+)
 from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 COLOURS = ("blue", "green", "red")
@@ -334,3 +348,47 @@ def test_silence_transformers_restores_the_settings_after_an_error():
         assert not logging.is_progress_bar_enabled()
         raise KeyError
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+# what a checkpoint holds beside the model
+
+
+def test_weights_without_a_place_in_the_config_are_counted(tmp_path, capsys):
+    path = save_tiny(tmp_path, num_layers=2, label_names=COLOURS)
+    edit_config(path, num_hidden_layers=1)
+    for load in (lambda: load_as_saved(path), lambda: load_classifier(path, COLOURS)):
+        assert load().config.num_hidden_layers == 1
+        warning = " ".join(capsys.readouterr().err.split())
+        assert "warning" in warning and "holds 16 weights" in warning and "(bert.encoder.layer.1." in warning
+
+
+@pytest.mark.parametrize("prefix", ["bert.", ""])
+def test_heads_poolers_and_constants_are_not_counted(prefix, tmp_path, capsys):
+    path = save_tiny(tmp_path, num_layers=1, label_names=COLOURS)
+    constants = {f"{prefix}embeddings.position_ids": torch.zeros(1), "cls.predictions.bias": torch.zeros(1)}
+    edit_weights(path, lambda weights: {k.replace("bert.", prefix): w for k, w in weights.items()} | constants)
+    load_as_saved(path)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path):
+    path = save_tiny(tmp_path, num_layers=1)
+    save_file({"a": torch.zeros(1)}, path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"holds an adapter \(adapter_model.safetensors\).*merge_and_unload"):
+        load_as_saved(path)
+
+
+def test_a_multimodal_model_is_refused_and_its_text_part_is_read(tmp_path):
+    sizes = {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    text = sizes | {"vocab_size": 40, "num_key_value_heads": 1, "head_dim": 8}
+    config = Gemma3Config(text_config=text, vision_config=sizes | {"image_size": 28, "patch_size": 14})
+    model = Gemma3ForConditionalGeneration(config)
+    save_model(model, tmp_path / "both")
+    for load in (load_as_saved, load_config):
+        with pytest.raises(ModelError, match=r"gemma3 model, which reads more.*language_model.save_pretrained"):
+            load(tmp_path / "both")
+    save_model(model.model.language_model, tmp_path / "text")
+    read = load_language_model(str(tmp_path / "text"))
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(read(input_ids=ids).logits, model.eval()(input_ids=ids).logits)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, BartConfig, BartModel, MixtralConfig
+from transformers import AutoModel, BartConfig, BartModel, MambaConfig, MixtralConfig
 
 from demiglace.errors import ModelError
 from demiglace.models.layer_stack import layer_stack
@@ -84,3 +84,17 @@ def test_encoder_decoder_models_are_refused():
     )
     with pytest.raises(ModelError, match=r"BartModel.*encoder\.layers, decoder\.layers"):
         layer_stack(BartModel(config))
+
+
+def test_a_model_without_attention_has_no_heads_and_is_causal():
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4)
+    shape = ModelShape.of(AutoModel.from_config(config))
+    assert (shape.num_layers, shape.num_heads, shape.attention_size, shape.causal) == (2, 0, 0, True)
+    assert forward_flops(shape, 200) == 2 * forward_flops(shape, 100)  # no products of pairs of tokens
+
+
+def test_a_config_without_a_size_is_refused_by_name():
+    model = tiny_model("bert")
+    object.__setattr__(model.config, "vocab_size", None)
+    with pytest.raises(ModelError, match="bert model has no vocab_size"):
+        ModelShape.of(model)

@@ -6,7 +6,16 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    GPT2Config,
+    MambaConfig,
+    ModernBertConfig,
+)
 
 from demiglace.cli import main
 from demiglace.commands.truncate import truncate
@@ -17,10 +26,10 @@ from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.models.greedy import ablation_loss, greedy
 from demiglace.models.importance import block_influence
-from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer, resolve_model
+from demiglace.models.loading import load_as_saved, load_classifier, load_tokenizer, resolve_model, save_model
 from demiglace.models.truncate import AUTO, DATA_DRIVEN, STRATEGIES, truncate_model
 from demiglace.runs.directory import read_manifest
-from factories import save_decoder, save_tiny, tiny_config, tiny_tokenizer
+from factories import decoder_tokenizer, save_decoder, save_tiny, tiny_config, tiny_tokenizer
 
 
 def test_the_output_is_a_model_directory(tmp_path, capsys):
@@ -274,3 +283,75 @@ def test_greedy_on_the_command_line(tmp_path, text):
     line = ["truncate", str(teacher), "--layers", "3", "--strategy", "greedy", "--calibration", *text, "-o", out]
     assert main(line) == 0
     assert len(read_manifest(out)["keep"]) == 3
+
+
+# layers of several kinds
+
+
+def save_kinds(path, config):
+    """Save a language model of this config with a tokenizer."""
+    torch.manual_seed(0)
+    save_model(AutoModelForCausalLM.from_config(config), path)
+    decoder_tokenizer(path)
+    return path
+
+
+KINDS = {"vocab_size": 120, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 8, "pad_token_id": 0}
+
+
+def test_the_default_keeps_layers_that_attend_to_all_tokens(tmp_path, capsys):
+    config = Gemma3TextConfig(**KINDS, num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=4)
+    teacher = save_kinds(tmp_path / "teacher", config)  # layer 5 attends to all tokens
+    out = truncate(model=str(teacher), output=tmp_path / "default", layers=4)
+    manifest = read_manifest(out)
+    assert (manifest["strategy"], manifest["keep"]) == ("by-kind", [0, 2, 4, 5])
+    student = AutoModelForCausalLM.from_pretrained(out).eval()
+    assert student.config.layer_types == ["sliding_attention"] * 3 + ["full_attention"]
+    ids = torch.arange(5, 45)[None]
+    changed = ids.clone()
+    changed[0, 0] = 60
+    with torch.no_grad():  # the first token is beyond four windows of four tokens
+        assert not torch.equal(student(input_ids=ids).logits[0, -1], student(input_ids=changed).logits[0, -1])
+    assert "warning" not in capsys.readouterr().err
+    truncate(model=str(teacher), output=tmp_path / "alternate", layers=4, strategy="alternate")
+    assert "no full_attention layer is kept; such layers are 5" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_without_heads_is_truncated(tmp_path):
+    teacher = save_kinds(tmp_path / "teacher", MambaConfig(**KINDS, state_size=4))
+    manifest = read_manifest(truncate(model=str(teacher), output=tmp_path / "student", layers=4))
+    assert (manifest["keep"], manifest["after"]["num_heads"]) == ([0, 2, 4, 6], 0)
+
+
+def test_a_refused_model_is_not_written(tmp_path):
+    config = GPT2Config(
+        vocab_size=100, n_embd=16, n_layer=4, n_head=2, scale_attn_by_inverse_layer_idx=True, initializer_range=0.5
+    )
+    teacher = save_kinds(tmp_path / "teacher", config)
+    with pytest.raises(ModelError, match="uses a layer's number"):
+        truncate(model=str(teacher), output=tmp_path / "student", layers=2)
+    assert not (tmp_path / "student" / "config.json").exists()
+    truncate(model=str(teacher), output=tmp_path / "student", layers=2, strategy="bottom")  # the same directory
+
+
+@pytest.mark.parametrize("strategy", DATA_DRIVEN)
+def test_a_measured_choice_keeps_a_first_layer_that_differs(strategy, tmp_path):
+    config = ModernBertConfig(**KINDS, num_attention_heads=2, local_attention=8)
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(config)
+    with torch.no_grad():  # layer 0 does nothing
+        model.model.layers[0].attn.Wo.weight.zero_()
+        model.model.layers[0].mlp.Wo.weight.zero_()
+    save_model(model, tmp_path / "teacher")
+    tiny_tokenizer(tmp_path / "teacher")
+    (tmp_path / "text.txt").write_text("a good film\nnot a bad film\n" * 20)
+    manifest = read_manifest(
+        truncate(
+            model=str(tmp_path / "teacher"),
+            output=tmp_path / "student",
+            layers=4,
+            strategy=strategy,
+            calibration=(str(tmp_path / "text.txt"),),
+        )
+    )
+    assert manifest["keep"][0] == 0

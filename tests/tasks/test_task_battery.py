@@ -16,7 +16,7 @@ from torch import Tensor
 from demiglace.evaluation.scores import agreement, compute
 from demiglace.losses.divergences import forward_kl
 from demiglace.models.labels import label_names_of_config, set_labels, task_of_config
-from demiglace.tasks.base import RowTask, Task
+from demiglace.tasks.base import Label, RowTask, Task
 from demiglace.tasks.registry import TASK_KINDS
 from factories import tiny_config
 
@@ -25,17 +25,26 @@ KINDS = TASK_KINDS | {"counts": COUNTS}
 
 @dataclass(frozen=True)
 class Example:
-    """Four units of a kind."""
+    """Four units of a kind, each in a row of its own."""
 
-    labels: Sequence[str]  # as a file has them
+    labels: Sequence[Label]  # as a file has them
     logits: Sequence[Sequence[float]]  # of a perfect model
-    wrong: str | None  # a label that is none of the kind; None where any text is one
+    wrong: Label | None  # a label that is none of the kind; None where any text is one
 
 
 EXAMPLES = {
     "classification": Example(("b", "a", "c", "b"), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), None),
     "regression": Example(("0.5", "-1", "2", "3e1"), ((0.5,), (-1,), (2,), (30,)), "n/a"),
+    "sentence-embedding": Example(
+        ("1", "0", "0.6", "1"), ((1, 0, 1, 0), (1, 0, 0, 1), (1, 0, 0.6, 0.8), (0, 1, 0, 1)), "n/a"
+    ),
+    "token-classification": Example(
+        (("B-a",), ("O",), ("I-a",), ("B-a",)), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), ("B-a", "NOUN")
+    ),
     "language-modelling": Example(("1", "0", "2", "1"), ((0, 9, 1), (9, 0, 1), (0, 1, 9), (0, 9, 1)), None),
+    "multi-label": Example(
+        (("b",), ("a", "c"), (), ("b", "c")), ((-9, 9, -8), (9, -8, 9), (-9, -9, -9), (-8, 9, 8)), None
+    ),
     "counts": Example(("1", "2", "4", "1"), ((0,), (np.log(2),), (np.log(4),), (0,)), "1.5"),
 }
 ROW_KINDS = {name: task for name, task in KINDS.items() if isinstance(task, RowTask)}
@@ -52,6 +61,16 @@ def labels_of(task: Task) -> np.ndarray:
     return task.encode(labels, task.label_names(labels)) if isinstance(task, RowTask) else np.array(labels, np.int64)
 
 
+def by_unit(task: Task, of_rows: np.ndarray) -> np.ndarray:
+    """The labels of the units: those of words have a dimension more, as a row may have several."""
+    return of_rows[:, 0] if task.unit == "word" else of_rows
+
+
+def by_row(task: Task, logits: Sequence[Sequence[float]]) -> np.ndarray:
+    of_units = np.array(logits)
+    return of_units[:, None] if task.unit == "word" else of_units
+
+
 def test_every_kind_is_in_the_battery() -> None:
     assert set(EXAMPLES) == set(KINDS)
 
@@ -65,7 +84,7 @@ def test_the_registry_has_a_kind_under_its_name(task: Task) -> None:
 
 @every_kind
 def test_the_loss_is_one_number_a_unit_and_least_for_the_labels(task: Task) -> None:
-    logits, labels = logits_of(task), torch.from_numpy(labels_of(task))
+    logits, labels = logits_of(task), torch.from_numpy(by_unit(task, labels_of(task)))
     loss = task.loss(logits, labels)
     loss.sum().backward()
     assert loss.shape == (4,)
@@ -92,10 +111,10 @@ def test_labels_are_encoded_and_decoded(task: RowTask) -> None:
     example = EXAMPLES[task.name]
     names, labels = task.label_names(example.labels), labels_of(task)
     assert labels.dtype == task.label_dtype
-    assert task.head_width(names) == len(example.logits[0])
+    assert task.head_width(names) in (len(example.logits[0]), 0)  # 0: the width is the model's
     assert task.has_classes <= bool(names)
     assert bool(names) != bool(task.labels_in_words)
-    assert task.decode(np.array(example.logits)) == pytest.approx(labels)
+    np.testing.assert_allclose(task.decode(by_row(task, example.logits)), labels, rtol=1e-6)
     assert all(task.label_fault(label) is None for label in example.labels)
     assert (example.wrong is None) or task.label_fault(example.wrong)
 
@@ -105,9 +124,9 @@ def test_a_missing_label_is_recognized_and_has_a_finite_loss_and_gradient(task: 
     example = EXAMPLES[task.name]
     labels = task.encode([None, *example.labels[1:]], task.label_names(example.labels))
     assert task.is_labelled(labels).tolist() == [False, True, True, True]
-    np.testing.assert_equal(labels[0], task.label_dtype(task.no_label))
+    np.testing.assert_equal(by_unit(task, labels)[0], task.label_dtype(task.no_label))
     logits = logits_of(task)
-    loss = task.loss(logits, torch.from_numpy(labels)) * torch.tensor([0.0, 1.0, 1.0, 1.0])
+    loss = task.loss(logits, torch.from_numpy(by_unit(task, labels))) * torch.tensor([0.0, 1.0, 1.0, 1.0])
     loss.sum().backward()
     assert loss.isfinite().all() and loss[0] == 0
     assert logits.grad is not None and logits.grad.isfinite().all() and (logits.grad[0] == 0).all()
@@ -115,7 +134,8 @@ def test_a_missing_label_is_recognized_and_has_a_finite_loss_and_gradient(task: 
 
 @row_kinds
 def test_a_perfect_model_has_the_best_value_of_every_metric(task: RowTask) -> None:
-    logits, labels = np.array(EXAMPLES[task.name].logits), labels_of(task)
+    logits, labels = by_row(task, EXAMPLES[task.name].logits), labels_of(task)
+    task = task.with_names(task.label_names(EXAMPLES[task.name].labels))
     best = {name: pytest.approx(1.0 if m.higher_is_better else 0.0, abs=1e-6) for name, m in task.metrics.items()}
     assert compute(list(task.metrics), labels, logits, task) == best
     worse = compute(list(task.metrics), labels, np.roll(logits, 1, 0), task)

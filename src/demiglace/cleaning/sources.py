@@ -15,7 +15,7 @@ from demiglace.cleaning.registry import AnyRule, load_rules, to_config
 from demiglace.cleaning.tasks import READ, CleaningSpec
 from demiglace.config.command_options import CleanConfig
 from demiglace.config.options import flatten
-from demiglace.console import say
+from demiglace.console import notice, say
 from demiglace.data.text.sources import find_sources, is_inside
 from demiglace.data.text.streams import cannot_read
 from demiglace.errors import ConfigError
@@ -65,6 +65,8 @@ def clean_sources(config: CleanConfig) -> Path | None:
     write_page(run.path / "cleaning.html", spec, result)
     shards = [f"shards/{f.name}" for f in cleaning.shard_files(run.path)]
     counts = {name: _counts(tally) for name, tally in result["rules"].items()}
+    for note, count in result["rules"].get(READ, {}).get("notes", {}).items():
+        notice("reading", f"{count:,} documents: {note}.", documents=count)
     run.finish(sources=list(sources), totals=totals, rules=counts, shards=shards)
     cleaning.clear(spec)
     _log_result(run.path, totals, counts.get(READ, {}).get("reasons", {}))

@@ -55,13 +55,14 @@ class RuleTally:
     changed: int = 0  # documents
     lines: int = 0  # removed lines
     reasons: Counter[str] = field(default_factory=Counter)  # reason -> dropped documents or removed lines
+    notes: Counter[str] = field(default_factory=Counter)  # what was done to documents that are used -> their number
     histograms: dict[str, dict[str, Any]] = field(default_factory=dict)  # measurement -> histogram
     dropped: list[dict[str, Any]] = field(default_factory=list)  # examples
     kept: list[dict[str, Any]] = field(default_factory=list)  # examples closest to a bound
 
     def as_json(self) -> dict[str, Any]:
         """Return the tally as JSON values."""
-        return {**self.__dict__, "reasons": dict(sorted(self.reasons.items()))}
+        return {**self.__dict__, "reasons": dict(sorted(self.reasons.items())), "notes": dict(+self.notes)}
 
     def add(self, other: Mapping[str, Any]) -> None:
         """Add another tally, given as JSON values."""
@@ -70,6 +71,7 @@ class RuleTally:
         self.changed += other["changed"]
         self.lines += other["lines"]
         self.reasons.update(other["reasons"])
+        self.notes.update(other["notes"])
         for name, histogram in other["histograms"].items():
             own_histogram = self.histograms.setdefault(name, {**histogram, "counts": [0] * len(histogram["counts"])})
             own_histogram["counts"] = [a + b for a, b in zip(own_histogram["counts"], histogram["counts"], strict=True)]

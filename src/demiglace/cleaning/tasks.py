@@ -24,11 +24,13 @@ from demiglace.cleaning.statistics import Entry, excerpt
 from demiglace.cleaning.storage import Part
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.data import ReadConfig
-from demiglace.data.text.readers import DamagedFileError, Document, SkippedDocument, read_documents
+from demiglace.data.text.readers import GUESSED, DamagedFileError, Document, SkippedDocument, read_documents
+from demiglace.data.text.streams import plain_line_ends
 from demiglace.errors import UserError
 
 PART = 16_000_000  # characters of a part
 READ = "read"  # the name of reading in the ledger
+LINE_ENDS = "line ends of Windows or old Macintosh, read as \\n"
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,12 @@ def _parts(spec: CleaningSpec, sources: range, skipped: Ledger) -> Iterator[Part
             skipped.entries.append(Entry(number, READ, "dropped", document.reason, excerpt=excerpt(document.what)))
             skipped.of(READ).reasons[document.reason] += 1
             continue
-        texts.append(document.text)
+        text = plain_line_ends(document.text)
+        skipped.of(READ).notes.update({LINE_ENDS: text is not document.text, GUESSED: document.guessed})
+        texts.append(text)
         sites.append(document.site)
         numbers.append(number)
-        size += len(document.text)
+        size += len(text)
         if size >= PART:
             yield Part(texts, np.array(numbers, np.uint64), sites)
             texts, sites, numbers, size = [], [], [], 0

@@ -10,6 +10,8 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from demiglace.data.text.streams import plain_line_ends
+
 SPACE, WORD, ALPHA, PUNCTUATION, TERMINAL = 1, 2, 4, 8, 16
 _NEWLINE = ord("\n")
 _CODES = 0x110000
@@ -64,7 +66,7 @@ class Texts:
     """A batch of texts with the arrays that rules need, computed on first use."""
 
     def __init__(self, texts: Sequence[str]):
-        self.texts = list(texts)
+        self.texts = [plain_line_ends(text) for text in texts]  # rules need no other line end than \n
         self.lengths = np.fromiter(map(len, self.texts), np.int64, len(self.texts))
         self.first = np.concatenate([[0], np.cumsum(self.lengths)])
 

@@ -4,11 +4,12 @@ from demiglace.compare.directory import identity, is_up_to_date
 from demiglace.config.command_options import CompareConfig
 from demiglace.config.options import command, read_yaml
 from demiglace.console import say
+from demiglace.given_objects import saved_objects
 from demiglace.runs.files import read_json
 from demiglace.runs.result import Result
 
 
-@command(CompareConfig)
+@command(CompareConfig, objects=saved_objects)
 def compare(config: CompareConfig) -> Result:
     """Run every student of a grid, its evaluation and what they share, each once; then summarize them.
 

@@ -6,11 +6,12 @@ from demiglace.distillation.classifier import distill_classifier
 from demiglace.distillation.language_model import distill_language_model
 from demiglace.distillation.student import check_student_choice
 from demiglace.errors import ConfigError
+from demiglace.given_objects import saved_objects
 from demiglace.methods.registry import method_value
 from demiglace.runs.result import Result, training_result
 
 
-@command(DistillConfig, method=method_value)
+@command(DistillConfig, objects=saved_objects, method=method_value)
 def distill(config: DistillConfig) -> Result:
     """Train a student on a teacher's signals with one of the methods of `demiglace methods`.
 

@@ -15,21 +15,24 @@ from demiglace.commands.evaluate_lm import evaluate_lm
 from demiglace.config.command_options import EvaluateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
+from demiglace.data.lengths import report_cut
 from demiglace.data.rows.dataset import text_fingerprint
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import data_folder
 from demiglace.data.rows.suites import SUITES, SuiteSet, named_suite, read_suite, source_of
-from demiglace.data.tokenize import tokenize
+from demiglace.data.rows.units import outputs_of_rows, units_of
+from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths, check_longest, predict
-from demiglace.evaluation.scores import predictions_of
+from demiglace.evaluation.scores import by_unit, predictions_of
 from demiglace.evaluation.set_results import disagreements, file_name, set_results
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact
 from demiglace.export.parity import predict_with
+from demiglace.given_objects import name_of, saved_objects
 from demiglace.labels import Match, match_all, pair
 from demiglace.models.from_config import shape_of_config
 from demiglace.models.labels import describe, label_space_of
@@ -41,6 +44,8 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.max_length import max_length_of
+from demiglace.models.sentence_modules import longest_text
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
 from demiglace.runs.result import Result, ResultTable
@@ -56,7 +61,7 @@ class _ModelAndTokenizer:
     tokenizer: PreTrainedTokenizerBase
 
 
-@command(EvaluateConfig)
+@command(EvaluateConfig, objects=saved_objects)
 def evaluate(config: EvaluateConfig) -> Result:
     """Evaluate a model on each set; with a teacher also their agreement and disagreements.
 
@@ -81,14 +86,24 @@ def _evaluate(config: EvaluateConfig) -> Result:
     labels = label_space_of(path)
     teacher = None if config.teacher is None else _teacher_of(config.teacher)
     order = None if teacher is None else _match_teacher(config, labels, teacher.model)
-    names = () if teacher is None else label_space_of(teacher.model).names
+    teacher_labels = labels if teacher is None else label_space_of(teacher.model)
+    names = () if teacher is None else teacher_labels.names
     sets = _load_sets(replace(config, label_map=_maps(config, labels, names)[0]), labels)
+    if teacher is None and (unlabelled := [s.name for s in sets if not s.metrics]):
+        raise ConfigError(
+            f"{', '.join(unlabelled)}: there are no labels to score the model with; give --teacher for the agreement "
+            "with it, or pairs of texts with a column of similarity scores, or of 0 and 1."
+        )
     inputs = {"model": fingerprint_model(path)} | {f"data {s.name}": s.fingerprint for s in sets}
     if exported is not None:
         inputs["artefact"] = fingerprint(exported.files)
     if teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(teacher.model))
-    run = open_run(str(config.output), "evaluate", flatten(config, result_options_only=True), inputs)
+    identity = flatten(config, result_options_only=True)
+    if config.max_length is None:
+        config = replace(config, max_length=max_length_of(config.model, path))
+        inputs["max_length"] = str(config.max_length)
+    run = open_run(str(config.output), "evaluate", identity, inputs)
     if run.complete:
         say(f"{run.path} is up to date.")
         return _result(run)
@@ -104,10 +119,20 @@ def _evaluate(config: EvaluateConfig) -> Result:
             _warn_of_order(
                 found, teacher_logits[found.name], found.classes.names, [names[i] for i in order.ids], "teacher: "
             )
-    results = {s.name: set_results(s, logits[s.name], labels.task, teacher_logits.get(s.name)) for s in sets}
+    results = {
+        s.name: set_results(s, logits[s.name], s.task or labels.task, teacher_logits.get(s.name), teacher_labels.task)
+        for s in sets
+    }
     for found in sets:
-        _save(run.path / file_name(found.name), found, logits[found.name], teacher_logits.get(found.name), labels.task)
-    run.finish(task=sets[0].name, sets=results, texts={s.name: text_fingerprint(s.split) for s in sets})
+        _save(
+            run.path / file_name(found.name),
+            found,
+            logits[found.name],
+            teacher_logits.get(found.name),
+            found.task or labels.task,
+        )
+    texts = {s.name: text_fingerprint(s.split) for s in sets}
+    run.finish(task=sets[0].name, sets=results, max_length=config.max_length, texts=texts)
     return _result(run)
 
 
@@ -119,7 +144,7 @@ def _result(run: Run) -> Result:
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
-    own, suites = {spec: _is_own_task(spec, config) for spec in config.data}, _suites(config)
+    own, suites = {name_of(spec): _is_own_task(spec, config) for spec in config.data}, _suites(config)
     if not own and not suites:
         raise ConfigError("there is nothing to evaluate on; give --data TASK_OR_FILE, --suite ood, or both.")
     sets = [_load_set(name, entry, config, labels, config.max_rows_per_set) for name, entry in own.items()]
@@ -151,11 +176,12 @@ def _warn_of_order(
 
     label_names: of each counted class; class_names: the model's name of each output in `logits`.
     """
-    if found.class_map is None or not len(label_names) == len(class_names) == found.classes.size:
+    if not label_names or not len(label_names) == len(class_names) == found.classes.size:
         return
-    own = [class_names[c] for c in np.argsort(found.class_map)]
+    own = class_names if found.class_map is None else [class_names[c] for c in np.argsort(found.class_map)]
+    labels, logits = by_unit(found.split.labels, logits, found.classes.task)
     predictions = predictions_of(logits, found.classes.task, found.class_map)
-    if warning := contradiction(found.split.labels, predictions, label_names, own):
+    if warning := contradiction(labels, predictions, label_names, own):
         say(f"warning: {note}{found.name}: {warning}")
 
 
@@ -232,7 +258,7 @@ def _teacher_logits(
 ) -> dict[str, np.ndarray]:
     """Return the teacher's logits by set, in the order of the model's classes."""
     logits = _read_or_predict(config, teacher, sets)
-    return logits if order.is_identity else {name: array[:, order.ids] for name, array in logits.items()}
+    return logits if order.is_identity else {name: array[..., order.ids] for name, array in logits.items()}
 
 
 def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
@@ -248,7 +274,7 @@ def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[E
 
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
     """Return whether an evaluation used the same rows of a set and the same maximum length."""
-    same_length = manifest["config"].get("max_length") == config.max_length
+    same_length = manifest.get("max_length", manifest["config"].get("max_length")) == config.max_length
     texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
     return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
 
@@ -287,13 +313,14 @@ def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) ->
 
 def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:
     """Return logits float32 [N, C] by set, computed in fp32 so that results do not depend on the machine."""
-    loaded = _load(name, config.allow_pickle)
+    loaded, longest = _load(name, config.allow_pickle), longest_text(resolve_model(name), config.max_length)
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, loaded.tokenizer, config.max_length)
+        examples = _tokenize(found, loaded.tokenizer, longest)
         check_lengths(loaded.model, examples)
         described = note + found.name
-        logits[found.name] = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+        outputs = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
+        logits[found.name] = outputs_of_rows(found.split, outputs)
     return logits
 
 
@@ -306,10 +333,21 @@ def _predict_exported(
     say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
     logits = {}
     for found in sets:
-        examples = tokenize(found.split, tokenizer, config.max_length)
+        examples = _tokenize(found, tokenizer, config.max_length)
         check_longest(shape.max_positions, examples.lengths)
-        logits[found.name] = predict_with(runner, examples)
+        logits[found.name] = outputs_of_rows(found.split, predict_with(runner, examples))
     return logits
+
+
+def _tokenize(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:
+    """Tokenize the rows of a set, and print how many of them are cut."""
+    split = units_of(found.split, found.classes.task)
+    examples = tokenize(split, tokenizer, max_length)
+    if max_length is not None:
+        report_cut({found.name: split}, {found.name: examples}, tokenizer, max_length)
+    if line := examples.lost_words_line(max_length):
+        say(f"{found.name}: {line}")
+    return examples
 
 
 def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
@@ -323,8 +361,9 @@ def _load(name: str, allow_pickle: bool) -> _ModelAndTokenizer:
 def _save(
     stem: Path, found: EvaluationSet, logits: np.ndarray, teacher_logits: np.ndarray | None, task: RowTask
 ) -> None:
-    predictions = predictions_of(logits, task, found.class_map)
-    arrays = {"": logits, ".labels": found.split.labels, ".predictions": predictions}
+    task = task.with_names(found.classes.names)
+    predictions = task.readable(predictions_of(logits, task, found.class_map))
+    arrays = {"": logits, ".labels": task.readable(found.split.labels), ".predictions": predictions}
     for ending, array in arrays.items():
         write_atomically(stem.with_name(f"{stem.name}{ending}.npy"), _npy(array))
     if teacher_logits is not None and task.has_classes:

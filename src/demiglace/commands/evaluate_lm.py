@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config.command_options import EvaluateConfig
 from demiglace.config.options import flatten
 from demiglace.console import say
-from demiglace.data.text.readers import counted, read_texts
+from demiglace.data.text.readers import counted, drops, read_texts, report_left_out
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import end_of_text, load_corpus
 from demiglace.errors import ConfigError, DataError
@@ -117,13 +117,12 @@ def _save(run: Run, stem: str, found: PerplexityResult) -> None:
 
 def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int]) -> dict[str, Any]:
     """Return the scores as metrics, and what was left out of the text, which is also printed."""
-    if left_out:
-        say(f"left out of {text}: {counted(left_out)}")
+    report_left_out(left_out, text)
     metrics = {name: scores[name] for name in METRICS if name in scores}
     result = {"rows": scores.get("documents", scores.get("texts")), "metrics": metrics} | {
         name: value for name, value in scores.items() if name not in metrics
     }
-    return result | ({"left_out": dict(left_out)} if left_out else {})
+    return result | ({"left_out": drops(left_out)} if drops(left_out) else {})
 
 
 def _last_words(

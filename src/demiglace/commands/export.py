@@ -1,7 +1,7 @@
 """`demiglace export`: write a model for edge devices, check it against the original and measure it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from demiglace.config.command_options import ExportConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
 from demiglace.console import say
+from demiglace.data.lengths import report_cut
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_rows, set_of_split, texts_of
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
+from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, tokenize
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_lengths
@@ -25,6 +27,7 @@ from demiglace.export.base import PYTORCH, Artefact, Exporter, exporter_for, tit
 from demiglace.export.measure import BATCH_SIZES, measure
 from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
 from demiglace.export.pytorch import TorchRunner, checkpoint
+from demiglace.given_objects import saved_objects
 from demiglace.models.files import load_config
 from demiglace.models.labels import label_space_of
 from demiglace.models.language_model import is_language_model
@@ -35,6 +38,8 @@ from demiglace.models.loading import (
     load_tokenizer,
     resolve_model,
 )
+from demiglace.models.max_length import max_length_of
+from demiglace.models.sentence_modules import longest_text
 from demiglace.models.shape import ModelShape
 from demiglace.report.format import score
 from demiglace.report.model_card import write_card
@@ -61,7 +66,7 @@ class _Original:
     scored_examples: TokenizedSplit | None
 
 
-@command(ExportConfig)
+@command(ExportConfig, objects=saved_objects)
 def export(config: ExportConfig) -> Result:
     """Write a model in the format of `to` with config and tokenizer, and check and measure every file.
 
@@ -79,24 +84,31 @@ def export(config: ExportConfig) -> Result:
     exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)
     rows, scored = _rows(config, labels)
-    examples = tokenize(rows, tokenizer, config.max_length)
-    inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint}
+    identity, chosen = flatten(config, result_options_only=True), dict[str, str]()
+    if config.max_length is None:
+        config = replace(config, max_length=max_length_of(config.model, path))
+        chosen["max_length"] = str(config.max_length)
+    rows, longest = units_of(rows, labels.task), longest_text(path, config.max_length)
+    examples = tokenize(rows, tokenizer, longest)
+    if longest is not None:
+        report_cut({"check": rows}, {"check": examples}, tokenizer, longest)
+    inputs = {"model": fingerprint_model(path), "rows": examples.fingerprint, **chosen}
     if scored is not None:
         inputs["scored rows"] = scored.fingerprint
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
-    run = open_run(config.output, "export", flatten(config, result_options_only=True), inputs)
+    run = open_run(config.output, "export", identity, inputs)
     if run.complete:
         if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
         return _result(run)
-    original = _load(config, path, tokenizer, labels, examples, scored)
+    original = _load(config, path, tokenizer, labels, examples, scored, longest)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, **scores)
+    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, max_length=config.max_length, **scores)
     write_card(run.path, config.model, export=run.path)
     return _result(run)
 
@@ -131,7 +143,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
         reported = splits.get("test", splits["validation"])
         scored = set_of_split(reported, dataset.metrics, labels) if config.score_rows else None
     else:
-        checked = texts_of(config.data, config.location)
+        checked = texts_of(config.data, config.location, labels.task)
         scored = _labelled(config.data, labels, config) if config.score_rows else None
     scored = None if scored is None else sample_rows(scored, config.score_rows)
     return select_rows(checked, draw(len(checked), config.rows)), scored
@@ -139,7 +151,8 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
 
 def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> EvaluationSet | None:
     try:
-        return load_set(data, labels, config.location, on_bad_rows="drop")
+        found = load_set(data, labels, config.location, on_bad_rows="drop")
+        return found if found.metrics else None
     except DataError as error:
         say(f"The exported files are compared with the model, and get no scores: {error}")
         return None
@@ -163,11 +176,12 @@ def _load(
     labels: LabelSpace,
     examples: TokenizedSplit,
     scored: EvaluationSet | None,
+    longest: int | None,
 ) -> _Original:
     model = load_classifier(path, None, attention="eager", allow_pickle=config.allow_pickle)
     check_tokenizer(model, tokenizer)
     check_lengths(model, examples)
-    scored_examples = None if scored is None else tokenize(scored.split, tokenizer, config.max_length)
+    scored_examples = None if scored is None else tokenize(units_of(scored.split, labels.task), tokenizer, longest)
     if scored_examples is not None:
         check_lengths(model, scored_examples)
     reference = predict_with(TorchRunner(model), examples)
@@ -216,14 +230,15 @@ def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
     found, examples = original.scored, original.scored_examples
     if found is None or examples is None:
         return {}
-    logits = predict_with(artefact.open(), examples)
-    return {"metrics": compute(found.metrics, found.split.labels, logits, original.labels.task, found.class_map)}
+    logits = outputs_of_rows(found.split, predict_with(artefact.open(), examples))
+    task = (found.task or original.labels.task).with_names(found.classes.names)
+    return {"metrics": compute(found.metrics, found.split.labels, logits, task, found.class_map)}
 
 
 def _teacher(config: ExportConfig, name: str, rows: Split) -> dict[str, Any]:
     path = resolve_model(name)
     model = load_classifier(path, None, allow_pickle=config.allow_pickle)
-    examples = tokenize(rows, load_tokenizer(path), config.max_length)
+    examples = tokenize(rows, load_tokenizer(path), longest_text(path, config.max_length))
     check_lengths(model, examples)
     artefact = checkpoint(path, config.allow_pickle)
     return _measured(config, TEACHER, artefact, ModelShape.of(model).parameters, examples, None)
@@ -270,7 +285,7 @@ def _warn(parity: Parity, precision: str) -> None:
     if parity.label_agreement < _WARN_BELOW:
         say(
             f"warning: the {precision} model gives the same label as the original for only "
-            f"{parity.label_agreement:.1%} of {parity.rows} rows; evaluate it before you use it."
+            f"{parity.label_agreement:.1%} of {parity.count} {parity.units}; evaluate it before you use it."
         )
 
 

@@ -3,16 +3,18 @@
 from demiglace.config.command_options import FinetuneConfig
 from demiglace.config.options import command
 from demiglace.errors import ConfigError
+from demiglace.given_objects import saved_objects
 from demiglace.methods.registry import build_method
 from demiglace.models.loading import check_tokenizer, fingerprint_model, load_classifier, load_tokenizer
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result, training_result
-from demiglace.training.datasets import read_rows, tokenize_dataset
+from demiglace.tasks.registry import row_task
+from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
 
-@command(FinetuneConfig)
+@command(FinetuneConfig, objects=saved_objects)
 def finetune(config: FinetuneConfig) -> Result:
     """Train a classifier or regressor on labelled rows.
 
@@ -23,13 +25,20 @@ def finetune(config: FinetuneConfig) -> Result:
         raise ConfigError(
             "--unlabelled was given, and fine-tuning needs labels; rows without labels are for `demiglace distill`."
         )
-    dataset = read_rows(config.source, config.location)
+    if config.source.problem != "auto" and row_task(config.source.problem).separate_texts:
+        raise ConfigError(
+            f"--problem {config.source.problem} was given, and a sentence encoder is not fine-tuned on labels here; "
+            "distil it from a sentence-transformers model with `demiglace distill --teacher MODEL`."
+        )
+    dataset = read_rows(config.source, config.location, config.model)
     check_training(config.training, dataset)
     inputs = {"model": fingerprint_model(config.model), "data": dataset.fingerprint}
+    tokenizer = load_tokenizer(config.model)
+    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, config.model)
+    inputs |= chosen
     run = open_shared(config.output, "finetune", config, inputs)
     if run is None:
         return training_result(config.output)
-    tokenizer = load_tokenizer(config.model)
     precision, attention = resolve_precision_and_attention(config.training, config.model)
     model = load_classifier(
         config.model,
@@ -42,7 +51,7 @@ def finetune(config: FinetuneConfig) -> Result:
     )
     prepare_model(model, config.training)
     check_tokenizer(model, tokenizer)
-    material = tokenize_dataset(dataset, config.source, tokenizer, [model])
+    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [model])
     method = build_method("none", {})
     job = TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)

@@ -6,13 +6,14 @@ from demiglace.config.command_options import GenerateConfig
 from demiglace.config.options import command
 from demiglace.data.text.token_shards import end_of_text
 from demiglace.errors import ConfigError
+from demiglace.given_objects import saved_objects
 from demiglace.models.language_model import load_causal
 from demiglace.models.loading import silence_transformers
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result
 
 
-@command(GenerateConfig)
+@command(GenerateConfig, objects=saved_objects)
 def generate(config: GenerateConfig) -> Result:
     """Continue each prompt and return the texts (`metrics["texts"]`), prompts included.
 

@@ -9,15 +9,16 @@ from demiglace.config.options import build, command, flatten, options_of
 from demiglace.costs.describe import describe
 from demiglace.costs.estimate import Estimate, Speed
 from demiglace.costs.measure_speed import measure_speed
-from demiglace.costs.run_spec import RunSpec, language_run_spec, run_spec, token_lengths
+from demiglace.costs.run_spec import RunSpec, language_run_spec, models_of, run_spec, token_lengths
 from demiglace.errors import ConfigError
+from demiglace.given_objects import saved_for_now
 from demiglace.methods.registry import method_value
 
 C = TypeVar("C")
 Planned = DistillConfig | FinetuneConfig | PretrainConfig
 
 
-@command(PlanConfig, method=method_value)
+@command(PlanConfig, objects=saved_for_now, method=method_value)
 def plan(config: PlanConfig) -> Estimate:
     """Return an estimate of the cost of `distill`, `finetune` or `pretrain` with these options; write nothing.
 
@@ -52,8 +53,7 @@ def run_of(config: PlanConfig) -> Planned:
 def _run_spec(wanted: Planned, devices: int) -> RunSpec:
     if isinstance(wanted, PretrainConfig) or (isinstance(wanted, DistillConfig) and wanted.text.corpus):
         return language_run_spec(wanted, devices)
-    model = wanted.model if isinstance(wanted, FinetuneConfig) else wanted.teacher
-    return run_spec(wanted, token_lengths(wanted.source, wanted.location, model), devices)
+    return run_spec(wanted, token_lengths(wanted.source, wanted.location, *models_of(wanted)), devices)
 
 
 def _to_run_config(kind: type[C], config: PlanConfig) -> C:

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import PretrainConfig
 from demiglace.config.options import command
+from demiglace.given_objects import saved_objects
 from demiglace.methods.registry import build_method
 from demiglace.models.files import fingerprint_config, fingerprint_model, fingerprint_tokenizer
 from demiglace.models.from_config import check_model_choice, model_config
@@ -27,7 +28,7 @@ from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, open_shared, resolve_precision_and_attention, train
 
 
-@command(PretrainConfig)
+@command(PretrainConfig, objects=saved_objects)
 def pretrain(config: PretrainConfig) -> Result:
     """Train a causal or masked language model on the blocks of a corpus.
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from demiglace.config.command_options import TokenizerConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
-from demiglace.data.text.readers import counted, read_texts
+from demiglace.data.text.readers import counted, drops, read_texts, report_left_out
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import DataError, RunError
 from demiglace.runs.directory import open_run, read_manifest
@@ -72,11 +72,10 @@ def tokenizer(config: TokenizerConfig) -> Result:
         trained.save_pretrained(run.path)
     except OSError as error:
         raise RunError(f"{run.path} could not be written ({error}); make room there and repeat the command.") from error
+    report_left_out(texts.left_out)
     counts = {"documents": texts.documents, "characters": texts.characters, "bytes": texts.bytes}
-    run.finish(vocab_size=found, **counts, drops=dict(texts.left_out))
+    run.finish(vocab_size=found, **counts, drops=drops(texts.left_out))
     say(f"{run.path}: {found:,} tokens from {texts.documents:,} documents, {texts.bytes / 1e6:,.1f} MB of text")
-    if texts.left_out:
-        say(f"left out: {counted(texts.left_out)}")
     return _result(run.path)
 
 

@@ -12,6 +12,7 @@ from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
 from demiglace.errors import ConfigError, RunError
+from demiglace.given_objects import saved_objects
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -22,13 +23,14 @@ from demiglace.models.loading import (
     save_model,
 )
 from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
+from demiglace.models.sentence_modules import copy_modules
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
 from demiglace.runs.directory import Run, open_run, read_manifest
 from demiglace.runs.result import Result
 
 
-@command(TruncateConfig)
+@command(TruncateConfig, objects=saved_objects)
 def truncate(config: TruncateConfig) -> Result:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 
@@ -102,17 +104,22 @@ def _finish(
 ) -> None:
     student = make_student(model, chosen, strategy, config.seed)
     before, after = ModelShape.of(model), ModelShape.of(student)
-    _save(student, load_tokenizer(config.model), run.path)
+    modules = _save(student, load_tokenizer(config.model), resolve_model(config.model), run.path)
     keep = () if strategy in ABLATIONS else chosen
     sizes = {"layers": len(chosen), "parameters": after.parameters, "before": asdict(before), "after": asdict(after)}
+    if modules:
+        found["sentence_modules"] = modules
+        say(f"Its sentence-transformers modules are kept: {', '.join(modules)}.")
     run.finish(strategy=None if config.keep else strategy, keep=list(keep), **sizes, **found)
     say(_summary(run.path, keep, before, after))
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str, path: Path) -> list[str]:
+    """Write the model, its tokenizer, and the modules that a sentence-transformers model has; return their kinds."""
     try:
         save_model(model, path)
         tokenizer.save_pretrained(path)
+        return copy_modules(source, path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} could not be written ({error}); make room there and repeat the command.") from error
 

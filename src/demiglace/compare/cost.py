@@ -9,7 +9,7 @@ from demiglace.compare.job_graph import Job, JobGraph
 from demiglace.config.command_options import DistillConfig, FinetuneConfig
 from demiglace.costs.estimate import Speed
 from demiglace.costs.measure_speed import measure_speed
-from demiglace.costs.run_spec import RunSpec, run_spec, token_lengths
+from demiglace.costs.run_spec import RunSpec, models_of, run_spec, token_lengths
 from demiglace.models.shape import ModelShape
 
 _SECONDS = 3.0  # for measuring the speed of one pair of models
@@ -66,8 +66,7 @@ def _training_jobs(graph: JobGraph, done: Collection[str]) -> Iterator[tuple[Job
             continue
         if isinstance(config, DistillConfig):
             config = with_existing_models(config, graph)
-        model = config.model if isinstance(config, FinetuneConfig) else config.teacher
-        yield job, run_spec(config, read(config.source, config.location, model))
+        yield job, run_spec(config, read(config.source, config.location, *models_of(config)))
 
 
 def with_existing_models(config: DistillConfig, graph: JobGraph) -> DistillConfig:

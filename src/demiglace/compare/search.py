@@ -22,10 +22,13 @@ from demiglace.errors import ConfigError, RunError, UserError
 from demiglace.evaluation.predict import predict
 from demiglace.evaluation.scores import METRICS, predictions_of
 from demiglace.evaluation.significance import influence, variance_over_rows
+from demiglace.models.labels import task_of_config
 from demiglace.models.loading import load_classifier, load_tokenizer
+from demiglace.models.max_length import trained_max_length
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import write_json
 from demiglace.runs.processes import processes
+from demiglace.training.datasets import with_problem_of
 
 
 def require_optuna() -> Any:
@@ -108,12 +111,15 @@ def _distribution(optuna: Any, values: Range | tuple[Any, ...]) -> Any:
 
 
 def _predict(config: DistillConfig, directory: Path) -> None:
-    """Save the labels of a trial's validation rows and its predictions for them as an array [2, N]."""
-    dataset = load_dataset(config.source, config.location)
+    """Save the labels of a trial's validation rows, and what its metric compares with them, as an array [2, N, ...]."""
+    dataset = load_dataset(with_problem_of(config.source, config.teacher), config.location)
     held = dataset.splits["validation"]
     model = load_classifier(str(directory), None).to(processes().device)  # type: ignore[arg-type] # its decorator
-    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), config.source.max_length))
-    np.save(_predictions(directory), np.stack([held.labels, predictions_of(logits, dataset.labels.task)]))
+    logits = predict(model, tokenize(held, load_tokenizer(str(directory)), trained_max_length(str(directory))))
+    task = task_of_config(model.config).with_names(dataset.labels.names)
+    decided = METRICS[_metric(read_manifest(directory))].of == "predictions"
+    compared = task.readable(predictions_of(logits, task)) if decided else logits
+    np.save(_predictions(directory), np.stack([task.readable(held.labels), compared]))
 
 
 def _predictions(directory: Path) -> Path:

@@ -28,6 +28,16 @@ def _allow_pickle() -> Any:
     return _model("load weights that exist only as a pickle file, which can run any code", False)
 
 
+def _max_length() -> Any:
+    """Return the option --max-length of commands that read a trained model."""
+    return option(
+        "longest example, in tokens; longer ones are truncated; none: as the model was trained, else its limit",
+        None,
+        at_least=4,
+        section="data",
+    )
+
+
 @dataclass(frozen=True)
 class FinetuneConfig:
     """Fine-tune a classifier or regressor on labelled rows: a teacher, or a student without a teacher."""
@@ -274,7 +284,7 @@ class EvaluateConfig:
     max_rows_per_set: int | None = option(
         "use only this many rows of each set, drawn with the seed 0", None, at_least=1
     )
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4)
+    max_length: int | None = _max_length()
     corpus: tuple[str, ...] = option(
         "causal language models: text whose perplexity is measured, for each file, folder or glob",
         (),
@@ -406,7 +416,7 @@ class ExportConfig:
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
     threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
     repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4, section="data")
+    max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
 

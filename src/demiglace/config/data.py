@@ -56,7 +56,12 @@ class DataConfig:
     data_seed: int | None = option(
         "seed of --max-rows and of the validation rows that are split off; none: 0", None, at_least=0
     )
-    max_length: int = option("longest example, in tokens; longer ones are truncated", 128, at_least=4)
+    max_length: int | None = option(
+        "longest example, in tokens; longer ones are truncated; none: the 99th percentile of the training rows, up to "
+        "the model's limit",
+        None,
+        at_least=4,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from demiglace.config.aliases import canonical_values, unknown_option
 from demiglace.config.coerce import convert, describe_type
 from demiglace.errors import ConfigError, UsageError
 from demiglace.interpreters import safe_children
+from demiglace.notices import collecting
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -58,6 +60,14 @@ def option(
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
+
+
+def python_option(help: str, default: Any, check: Callable[[Any], None]) -> Any:
+    """Return a field of a config that only a Python call can give: no flag, not in YAML, not in a run's identity.
+
+    check: raises `ConfigError` for a wrong value.
+    """
+    return field(default=default, metadata={"help": help, "python": check})
 
 
 def group(config_class: Any, **defaults: Any) -> Any:
@@ -162,9 +172,17 @@ def _leaves(config_class: Any) -> Iterator[Option]:
         if is_dataclass(hints[f.name]):
             defaults = f.metadata.get("defaults", {})
             yield from (replace(o, default=defaults.get(o.name, o.default)) for o in _leaves(hints[f.name]))
-        else:
+        elif not f.metadata.get("python"):
             section = f.metadata["section"] or getattr(config_class, "SECTION", "options")
             yield Option(name=f.name, type=hints[f.name], default=_default(f), **{**f.metadata, "section": section})
+
+
+def _python_options(config_class: Any) -> dict[str, Field]:
+    """Return the fields that only a Python call can give, by name, those of groups included."""
+    hints = _type_hints(config_class)
+    own = {f.name: f for f in fields(config_class) if f.metadata.get("python")}
+    groups = [hints[f.name] for f in fields(config_class) if is_dataclass(hints[f.name])]
+    return own | {name: f for kind in groups for name, f in _python_options(kind).items()}
 
 
 def _default(f: Field) -> Any:
@@ -178,7 +196,7 @@ def flatten(config: Any, *, result_options_only: bool = False) -> dict[str, Any]
         value = getattr(config, f.name)
         if is_dataclass(value):
             flat |= flatten(value, result_options_only=result_options_only)
-        elif f.metadata["decides"] or not result_options_only:
+        elif not f.metadata.get("python") and (f.metadata["decides"] or not result_options_only):
             flat[f.name] = list(value) if isinstance(value, tuple) else value
     return flat
 
@@ -189,16 +207,19 @@ def build(config_class: type[C], values: Mapping[str, Any]) -> C:
     Raises `ConfigError` for unknown and missing options, and for values of the wrong type or out of range.
     """
     options = options_of(config_class)
-    names = [o.name for o in options]
+    names, objects = [o.name for o in options], _python_options(config_class)
     values = canonical_values(values, names)
     for name in values:
-        if name not in names:
+        if name not in names and name not in objects:
             raise UsageError(unknown_option(name, names), name)
     missing = [o for o in options if o.required and values.get(o.name) in (None, [], ())]
     if missing:
         words = (o.name.upper() if o.positional else o.flag for o in missing)
         raise UsageError(f"{', '.join(words)} must be given.")
-    config = _construct(config_class, {o.name: _coerce(o, values) for o in options})
+    given = {name: values.get(name, f.default) for name, f in objects.items()}
+    for name, value in given.items():
+        objects[name].metadata["python"](value)
+    config = _construct(config_class, {o.name: _coerce(o, values) for o in options} | given)
     check(config)
     return config
 
@@ -272,30 +293,40 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def command(config_class: type[C], **prepare: Callable[[Any], Any]) -> Callable[[Callable[[C], R]], Callable[..., R]]:
+def command(
+    config_class: type[C],
+    *,
+    objects: Callable[[Mapping[str, Any]], AbstractContextManager[Mapping[str, Any]]] = nullcontext,
+    **prepare: Callable[[Any], Any],
+) -> Callable[[Callable[[C], R]], Callable[..., R]]:
     """Let a command, a function of its config, also be called with the config's options as keyword arguments.
 
     ``distill(DistillConfig(…))`` and ``distill(teacher=…, data=…)`` are the same call; help() shows the options. The
     command's first option, a model or a source, can be given without its name: ``evaluate("runs/student")``.
-    Processes that a command starts import nothing from the current directory. prepare: by name of an option, a function
-    that turns an object given from Python into the option's value.
+    Processes that a command starts import nothing from the current directory.
+
+    objects: turns keyword arguments with objects, such as models and data frames, into options; they hold inside.
+    prepare: by name of an option, a function that turns an object given from Python into the option's value.
     """
-    first = _first_option(config_class)
+    first, names = _first_option(config_class), [o.name for o in options_of(config_class)]
+    takes_objects = objects is not nullcontext
 
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
         def run(config: C) -> R:
-            with safe_children():
+            with safe_children(), collecting():
                 return function(config)
 
         @functools.wraps(function)
         def call(config: Any = None, /, **options: Any) -> R:
-            if first is not None and isinstance(config, (str, os.PathLike, list, tuple)):
+            is_object = takes_objects and config is not None and not is_dataclass(config)
+            if first is not None and (is_object or isinstance(config, (str, os.PathLike, list, tuple))):
                 if first in options:
                     raise ConfigError(f"{function.__name__}(): {first} was given twice, first without its name.")
                 config, options = None, {first: config, **options}
             if config is None:
-                given = {name: prepare[name](value) if name in prepare else value for name, value in options.items()}
-                return run(build(config_class, given))
+                with objects(canonical_values(options, names)) as values:
+                    given = {name: prepare[name](value) if name in prepare else value for name, value in values.items()}
+                    return run(build(config_class, given))
             if options or not isinstance(config, config_class):
                 raise ConfigError(
                     f"{function.__name__}() takes its options as keyword arguments, or one {config_class.__name__}."
@@ -331,6 +362,10 @@ def _signature(config_class: type, function: Callable[..., Any]) -> inspect.Sign
             annotation=o.type,
         )
         for o in options_of(config_class)
+    ]
+    only = inspect.Parameter.KEYWORD_ONLY
+    parameters += [
+        inspect.Parameter(name, only, default=f.default) for name, f in _python_options(config_class).items()
     ]
     result = get_type_hints(function).get("return", empty)
     return inspect.Signature(parameters, return_annotation=result)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from demiglace.config.options import option
+from demiglace.callbacks import Callback, check_callbacks
+from demiglace.config.options import option, python_option
 from demiglace.errors import ConfigError
 
 
@@ -98,6 +99,9 @@ class TrainConfig:
         "on",
         decides=False,
         section="output",
+    )
+    callbacks: tuple[Callback, ...] = python_option(
+        "objects that are called after each step and each epoch, see `demiglace.Callback`", (), check_callbacks
     )
     report_to: tuple[str, ...] | None = option(
         "experiment trackers of accelerate, such as tensorboard or wandb", None, decides=False, section="output"

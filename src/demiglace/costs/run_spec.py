@@ -24,7 +24,7 @@ from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import Split
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenize import tokenize
-from demiglace.distillation.classifier import check_generator_options
+from demiglace.distillation.classifier import check_generator_options, check_unit
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
 from demiglace.distillation.student import check_student_choice
 from demiglace.distillation.teacher_signals import sparse_target_config
@@ -49,7 +49,7 @@ from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import RowTask, Task
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
-from demiglace.training.datasets import read_rows
+from demiglace.training.datasets import choose_max_length, read_rows
 from demiglace.training.lm_datasets import block_size, blocks_held_back, blocks_to_train_on, check_training, masking_of
 from demiglace.training.run import resolve_precision_and_attention
 from demiglace.training.schedule import check_max_steps, check_phases
@@ -126,6 +126,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         student = truncate_config(student, keep)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
+    check_unit(config, inputs.method, task)
     if config.training.max_steps is None:
         check_phases(config.method, inputs.method, config.training.epochs)
     check_max_steps(config.method, inputs.method, config.training, len(rows.lengths["train"]))
@@ -174,19 +175,29 @@ def cost_inputs(
     )
 
 
-def token_lengths(source: DataConfig, location: DataLocation, model: str) -> Rows:
+def models_of(config: DistillConfig | FinetuneConfig) -> tuple[str, ...]:
+    """Return the models whose limits bound the rows of a run; the tokenizer is that of the first."""
+    if isinstance(config, FinetuneConfig):
+        return (config.model,)
+    return (config.teacher, config.student) if config.student else (config.teacher,)
+
+
+def token_lengths(source: DataConfig, location: DataLocation, model: str, *others: str) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
+
+    others: further models that bound the default of --max-length.
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
+    max_length, _ = choose_max_length(source, dataset, tokenizer, model, *others)
 
     def lengths(split: Split) -> np.ndarray:
         generator = np.random.default_rng(0)
         if len(split) <= _MAX_TOKENIZED:
-            return tokenize(split, tokenizer, source.max_length).lengths
+            return tokenize(split, tokenizer, max_length).lengths
         sample = select_rows(split, generator.permutation(len(split))[:_MAX_TOKENIZED])
-        return generator.choice(tokenize(sample, tokenizer, source.max_length).lengths, len(split))
+        return generator.choice(tokenize(sample, tokenizer, max_length).lengths, len(split))
 
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
     if source.unlabelled:

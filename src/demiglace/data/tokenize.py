@@ -1,6 +1,7 @@
 """Tokenize texts into one flat array of token ids per split, without a Python object per token."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,27 @@ class TokenizedSplit:
         return np.ones(len(self), dtype=np.int64) if self.starts is None else (self.starts >= 0).sum(axis=1)
 
     @property
+    def num_words(self) -> int:
+        """Return the number of words that have a label."""
+        return int((self.labels >= 0).sum())
+
+    @property
+    def lost_words(self) -> int:
+        """Return how many of them have no token, so that a model has no logits for them."""
+        return self.num_words - int(self.labelled.sum())
+
+    def lost_words_line(self, max_length: int | None) -> str | None:
+        """Return a sentence about words without a token, or None where there are none, or rows have the labels."""
+        if self.starts is None or not self.lost_words:
+            return None
+        cut = self.lengths[((self.labels >= 0) & (self.starts < 0)).any(axis=1)] >= (max_length or math.inf)
+        return (
+            f"{self.lost_words:,} of {self.num_words:,} words, in {len(cut):,} rows, have no token; {cut.sum():,} of "
+            f"these rows are cut at --max-length {max_length}. They are neither trained on nor predicted, and "
+            "metrics count their entities as missed."
+        )
+
+    @property
     def fingerprint(self) -> str:
         """Return the SHA-256 of the token ids and offsets, without labels, as 16 hex digits."""
         digest = hashlib.sha256(self.ids.tobytes())
@@ -57,8 +79,8 @@ class TokenizedSplit:
         return digest.hexdigest()[:16]
 
 
-def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedSplit:
-    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first).
+def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:
+    """Tokenize every row, truncated to `max_length` tokens (the longer text of a pair first); None: not truncated.
 
     Of a split with words, `starts` has the first token of each. Raises `ModelError` for such a split and a tokenizer
     that does not return the characters of tokens.
@@ -68,9 +90,10 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     encoded = tokenizer(
         list(split.texts),
         None if split.pairs is None else list(split.pairs),
-        truncation="longest_first",
+        truncation="longest_first" if max_length else False,
         max_length=max_length,
         return_attention_mask=False,
+        verbose=False,
     )
     return _packed(split, encoded, tokenizer)
 
@@ -91,7 +114,7 @@ def _packed(split: Split, encoded: BatchEncoding, tokenizer: PreTrainedTokenizer
 
 
 def _tokenize_words(
-    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    split: Split, words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> TokenizedSplit:
     if not tokenizer.is_fast:
         raise ModelError(
@@ -102,16 +125,19 @@ def _tokenize_words(
     # 5), as no model has read them. The offsets of the joined text give the same tokens as any text.
     encoded = tokenizer(
         list(split.texts),
-        truncation=True,
+        truncation=max_length is not None,
         max_length=max_length,
         return_attention_mask=False,
         return_offsets_mapping=True,
     )
-    starts = np.full((len(words), max(map(len, words), default=0)), -1, dtype=np.int32)
+    width = max(split.labels.shape[1], *map(len, words))
+    starts = np.full((len(words), width), -1, dtype=np.int32)
     for row, own, offsets in zip(starts, words, encoded["offset_mapping"], strict=True):
         numbers, tokens = _first_tokens(own, np.asarray(offsets, dtype=np.int64).reshape(-1, 2))
         row[numbers] = tokens
-    return replace(_packed(split, encoded, tokenizer), starts=starts)
+    missing = starts.shape[1] - split.labels.shape[1]  # rows without labels have none for their words
+    labels = np.pad(split.labels, ((0, 0), (0, missing)), constant_values=UNLABELLED)
+    return replace(_packed(split, encoded, tokenizer), labels=labels, starts=starts)
 
 
 def _first_tokens(words: Sequence[str], offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

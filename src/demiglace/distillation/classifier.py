@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
-from demiglace.data.rows.schema import LabelSpace
+from demiglace.data.rows.schema import Dataset, LabelSpace
+from demiglace.distillation.sentence_encoder import for_teacher, load_student, with_teacher_outputs, without_labels
 from demiglace.distillation.student import (
     cut_of,
     fingerprint_inputs,
@@ -23,6 +24,7 @@ from demiglace.distillation.teacher_signals import attach_signal_source
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
+from demiglace.evaluation.scores import predictions_of
 from demiglace.labels import Match, listed, match_all
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
@@ -40,12 +42,15 @@ from demiglace.models.loading import (
     resolve_model,
 )
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
+from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
+from demiglace.tasks.base import Task
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
-from demiglace.training.datasets import read_rows, tokenize_dataset
+from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_max_steps, check_phases
@@ -56,12 +61,16 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
+    config = for_teacher(config)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    dataset = read_rows(config.source, config.location)
+    if config.source.problem == SENTENCE_EMBEDDING.name:
+        method = without_labels(config.method, method)
+    dataset = read_rows(config.source, config.location, config.teacher)
     check_training(config.training, dataset)
+    check_unit(config, method, dataset.labels.task)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
@@ -70,15 +79,18 @@ def distill_classifier(config: DistillConfig) -> Path:
         for file in config.source.unlabelled:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+    tokenizer = load_tokenizer(config.teacher)
+    models = filter(None, (config.teacher, config.student))
+    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, *models)
+    inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
-    tokenizer = load_tokenizer(config.teacher)
     if config.student:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    match = _match_labels(config, dataset.labels)
+    match, dataset = _match_labels(config, dataset.labels), _with_rule_of(config.teacher, dataset)
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -86,7 +98,7 @@ def distill_classifier(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
-    material = tokenize_dataset(dataset, config.source, tokenizer, [teacher, student])
+    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
@@ -97,7 +109,10 @@ def distill_classifier(config: DistillConfig) -> Path:
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
-        _check_teacher(job, run, config, teacher, match)
+        if isinstance(teacher, SentenceEncoder):
+            job = replace(job, material=with_teacher_outputs(material, teacher, precision))
+        else:
+            _check_teacher(job, run, config, teacher, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
@@ -119,11 +134,24 @@ def check_generator_options(config: DistillConfig, method: Method) -> None:
         )
 
 
+def check_unit(config: DistillConfig, method: Method, task: Task) -> None:
+    """Raise `ConfigError` if a method needs logits of rows and the kind of problem has logits of words."""
+    if task.unit == "word" and any(w.term.needs_rows for w in method.terms):
+        raise ConfigError(
+            f"method {config.method} relates the logits of a row to its hidden states, and {task.name} has logits for "
+            "every word; take another method, such as rail-balanced or vanilla-kd."
+        )
+
+
 def _load_models(
     config: DistillConfig, labels: LabelSpace, match: Match
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
+    if isinstance(teacher, SentenceEncoder):
+        encoder = load_student(config, teacher, attention)
+        prepare_model(encoder, config.training)
+        return teacher, encoder, precision
     adopt_labels(teacher, labels.names, match, labels.task)
     student = load_classifier(
         config.student or config.teacher,
@@ -147,10 +175,16 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     """
     teacher = label_space_of(config.teacher)
     names = teacher.names
-    match = match_all(labels.names, names, config.label_map) if teacher.task.name == labels.task.name else None
+    if teacher.task.name != labels.task.name:
+        raise ModelError(
+            f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}, and signals of one "
+            "kind of problem do not train another; take data of the teacher's kind, name the kind with --problem, or "
+            "fine-tune a teacher on these rows with `demiglace finetune`."
+        )
+    match = match_all(labels.names, names, config.label_map)
     if match is None or len(labels.names) != len(names):
         raise ModelError(
-            f"the teacher's labels are {_describe(teacher)}, the rows' are {_describe(labels)}; if they mean the same "
+            f"the teacher's labels are {listed(names)}, the rows' are {listed(labels.names)}; if they mean the same "
             "classes, give --label-map.ROW_LABEL TEACHER_LABEL for each. Otherwise take the data that the teacher was "
             "fine-tuned on, or fine-tune a teacher on these rows with `demiglace finetune`."
         )
@@ -159,8 +193,14 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     return match
 
 
+def _with_rule_of(teacher: str, dataset: Dataset) -> Dataset:
+    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels."""
+    rule = label_space_of(teacher).task.decision_rule()
+    return replace(dataset, labels=replace(dataset.labels, task=dataset.labels.task.with_decision_rule(rule)))
+
+
 def _describe(labels: LabelSpace) -> str:
-    return listed(labels.names) or f"{labels.task.labels_in_words} ({labels.task.name})"
+    return f"{listed(labels.names) or labels.task.labels_in_words} ({labels.task.name})"
 
 
 def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, generator: str | None) -> None:
@@ -207,12 +247,11 @@ def _check_teacher(job: TrainingRun, run: Run, config: DistillConfig, teacher: P
         return
     if job.config.diagnostics == "off" and not match.assumed:
         return
-    rows = job.material.examples
-    labels, logits = check_teacher_accuracy(
-        teacher, rows["validation"], job.precision, len(rows["train"]), label_space_of(config.teacher).task
-    )
+    rows, task = job.material.examples, label_space_of(config.teacher).task
+    labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]), task)
     if match.assumed:
         own, names = label_space_of(config.teacher).names, label_names_of(teacher)
-        found = contradiction(labels, logits.argmax(axis=1), names, [own[i] for i in match.ids])
+        predictions = predictions_of(logits, task)
+        found = contradiction(labels, predictions, names, [own[i] for i in match.ids])
         if found is not None:
             raise ModelError(f"teacher: {found}")

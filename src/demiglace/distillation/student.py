@@ -75,7 +75,8 @@ class Cut:
         if self.strategy not in DATA_DRIVEN:
             return ModelShape.of(check_fit(model, self.layers))
         with torch.device("meta"):
-            return ModelShape.of(type(model)(truncate_config(model.config, self.layers)))
+            student = type(model)(truncate_config(model.config, self.layers))
+        return ModelShape.of(student)
 
 
 def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:

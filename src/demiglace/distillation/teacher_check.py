@@ -16,6 +16,7 @@ from demiglace.data.text.blocks import Blocks
 from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import ModelError
 from demiglace.evaluation.predict import predict
+from demiglace.evaluation.scores import by_unit
 from demiglace.methods.base import TrainingProgress
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
@@ -39,7 +40,7 @@ def check_teacher_accuracy(
     """Print the teacher's score on 64 to 256 validation rows, and warn if it is no better than chance.
 
     Score and chance are the kind's `score_and_chance`. Returns the labels [N] and the teacher's logits [N, C] of these
-    rows.
+    rows, or of their words.
     """
     rows = _some(validation, training_rows)
     count = len(rows)
@@ -49,7 +50,7 @@ def check_teacher_accuracy(
     say(f"teacher: {mode}, {name} {score:.3f} on {count} validation rows, {chance:.3f} by chance")
     if score <= chance:
         say("warning: the teacher is no better than chance; was it fine-tuned on this task, with these labels?")
-    return rows.labels, logits
+    return by_unit(rows.labels, logits, task)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ _SURE = 3.0  # standard deviations; 1 of 700 at random
 def better_order(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray | None:
     """Return the class of each label, int [C], that fits the rows significantly better than equal ids; or None.
 
-    labels, predictions: int [N], each below `classes`. It is the assignment with the most rows right (Hungarian
+    labels, predictions: int [N], each below `classes`, or [N, C] of 0 and 1 for rows with any number of labels.
+    It is the assignment with the most rows right (Hungarian
     algorithm). To exclude chance, it is fitted on one half of the rows and tested on the other: it must be right more
     often there than the most frequent class, and the rows won must exceed those lost by three standard deviations,
     (won − lost)² > 9 (won + lost), as in McNemar's test.
@@ -33,6 +34,8 @@ def better_order(labels: np.ndarray, predictions: np.ndarray, classes: int) -> n
 
 def _counts(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Return the number of rows by label and predicted class, int64 [C, C]."""
+    if labels.ndim == 2:
+        return (labels.T @ predictions).astype(np.int64)
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -45,13 +48,18 @@ def contradiction(
 ) -> str | None:
     """Return a warning if another order of the model's classes fits the labelled rows significantly better, or None.
 
-    labels, predictions: int [N], ids of labels; class_names: the model's name of the class that counts as each label.
+    labels, predictions: as in `better_order`; class_names: the model's name of the class that counts as each label.
     """
     order = better_order(labels, predictions, len(label_names))
     if order is None:
         return None
-    now, then = float((labels == predictions).mean()), float((order[labels] == predictions).mean())
+    if labels.ndim == 2:
+        measure, count = "recall", max(labels.sum(), 1.0)
+        now, then = float((labels * predictions).sum() / count), float((labels * predictions[:, order]).sum() / count)
+    else:
+        measure = "accuracy"
+        now, then = float((labels == predictions).mean()), float((order[labels] == predictions).mean())
     return (
-        f"the labels contradict the assumed order of the model's classes: accuracy {now:.3f} on {len(labels)} rows, "
+        f"the labels contradict the assumed order of the model's classes: {measure} {now:.3f} on {len(labels)} rows, "
         f"and {then:.3f} in another order; give {flags(label_names, [class_names[i] for i in order])}"
     )

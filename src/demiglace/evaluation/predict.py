@@ -13,7 +13,7 @@ from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
-from demiglace.models.shape import max_positions
+from demiglace.models.shape import max_positions, output_width
 
 
 def predict(
@@ -31,7 +31,7 @@ def predict(
     Rows of similar length share a forward pass of at most `batch_tokens` padded tokens (None: set by the device).
     `describe` shows a progress bar of that name. The model's training mode is restored at the end.
     """
-    logits = no_logits(examples, int(model.config.num_labels or 1))
+    logits = no_logits(examples, output_width(model) or 1)
     device = next(model.parameters()).device
     tokens = batch_tokens or forward_tokens(device)
     with evaluating(model), torch.inference_mode(), autocast(precision, device), _bar(describe, logits) as advance:

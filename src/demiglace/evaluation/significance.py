@@ -10,7 +10,7 @@ from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar as _mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from demiglace.evaluation.bootstrap_metrics import SUMMED
+from demiglace.evaluation.bootstrap_metrics import SUMMED, share_of_map
 from demiglace.evaluation.verdicts import NO_DIFFERENCE, UNKNOWN
 
 LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
@@ -67,8 +67,11 @@ class PairedDifference:
 def influence(metric: str, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """Return the jackknife influence of each row on a metric, [N]; their variance / N is the metric's variance.
 
-    labels, predictions: class ids or numbers [N]. See Efron and Tibshirani 1993, ch. 11.
+    labels, predictions: as the kind of problem encodes them [N, ...]; for "map" logits in place of predictions.
+    See Efron and Tibshirani 1993, ch. 11.
     """
+    if metric == "map":
+        return (len(labels) - 1) * share_of_map(labels, predictions)
     features = SUMMED[metric].features(labels, predictions)
     total = features.sum(0)
     each: np.ndarray = SUMMED[metric].value(total) - SUMMED[metric].value(total - features)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
-OUTPUT = "logits"
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -36,10 +35,10 @@ class OnnxExporter(Exporter):
     install = "'demiglace[export]'"
 
     def unsupported(self, task: "Task") -> str | None:
-        """Return why models of this task cannot be written; None for tasks with a vector of logits for each row."""
-        if task.unit == "row":
+        """Return why models of this task cannot be written; None for tasks on rows of texts."""
+        if task.reads == "rows":
             return None
-        return "the ONNX graph has one row of logits for each text, as classification and regression have."
+        return "the ONNX graph takes rows of texts, as classification of rows or words and regression have."
 
     def write(
         self,
@@ -53,7 +52,7 @@ class OnnxExporter(Exporter):
         """Write an ONNX file; int8 is quantised from `full`, which is written first if it is None."""
         self.require_packages()
         if precision == "fp32":
-            file = export_onnx(model, tokenizer, directory / "model.onnx")
+            file = export_onnx(model, tokenizer, directory / "model.onnx", task.output_name)
             return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
         full = full or self.write(model, tokenizer, task, directory)
         reduced = needs_reduced_range()
@@ -78,8 +77,16 @@ class OnnxRunner:
         self._names = [i.name for i in self._session.get_inputs()]
 
     def logits(self, batch: Inputs) -> np.ndarray:
-        """Return the logits of a batch, float32 [B, C]."""
-        return self._session.run(None, {name: batch[name] for name in self._names})[0]
+        """Return the logits of a batch, float32 [B, C]. Raises `ModelError` if the graph cannot run on it."""
+        try:
+            return self._session.run(None, {name: batch[name] for name in self._names})[0]
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            shape = " × ".join(map(str, batch[self._names[0]].shape))
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"the exported model cannot be run on a batch of {shape} tokens ({reason}). If the graph of this "
+                "architecture holds sizes of the example that it was traced with, it cannot be exported to ONNX."
+            ) from error
 
 
 def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -88,12 +95,15 @@ def input_names_of(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     return [name for name in _INPUTS if segments or name != "token_type_ids"]
 
 
-def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path) -> Path:
-    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to float32 `logits` [batch, C]. Return `path`.
+def export_onnx(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path, output: str = "logits"
+) -> Path:
+    """Write `model` to `path` as ONNX: int64 [batch, sequence] inputs to a float32 `output`. Return `path`.
 
-    Both axes are dynamic. Load the model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime
-    than the graph of sdpa, which guards against fully masked rows. The file appears under its name only when it is
-    complete. Raises `ModelError` if the model is too large for one file or the exporter cannot trace it.
+    The output is [batch, C], or [batch, sequence, C] where words have labels. Batch and sequence are dynamic. Load the
+    model with eager attention: its graph is smaller and 1 to 8 % faster in ONNX Runtime than the graph of sdpa, which
+    guards against fully masked rows. The file appears under its name only when it is complete. Raises `ModelError` if
+    the model is too large for one file or the exporter cannot trace it.
     """
     import torch
 
@@ -111,7 +121,7 @@ def export_onnx(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
                 dynamo=True,
                 dynamic_shapes=(tuple(dynamic for _ in names),),
                 input_names=names,
-                output_names=[OUTPUT],
+                output_names=[output],
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.special import log_softmax
 
-from demiglace.data.batching import collate
+from demiglace.data.batching import Batch, collate
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import DataError, ModelError, UserError
-from demiglace.evaluation.scores import predictions_of
+from demiglace.evaluation.predict import finite, no_logits
+from demiglace.evaluation.scores import check_finite
 from demiglace.export.base import Inputs, Runner
 from demiglace.tasks.base import RowTask
 
@@ -21,9 +23,10 @@ CHECK_BATCH = 32  # rows of a batch; int8 activations are scaled per batch, so o
 class Parity:
     """How two models differ on the same rows."""
 
-    label_agreement: float  # share of rows with the same prediction; for regression see `compare`
+    label_agreement: float  # share of rows or words with the same prediction; for regression see `compare`
     largest_logit_difference: float  # over all rows and outputs
-    rows: int
+    count: int
+    units: str = "rows"  # what is counted: rows or words
 
 
 @dataclass(frozen=True)
@@ -68,40 +71,51 @@ def numpy_batches(examples: TokenizedSplit, size: int) -> list[Inputs]:
     """Return the rows in their order as padded batches of `size`; rows from the start fill up the last batch."""
     if not len(examples):
         raise DataError("there are no rows to check and measure the exported model on; give others by --data.")
-    rows = np.resize(np.arange(len(examples)), -(-len(examples) // size) * size)
-    batches = (collate(examples, chunk) for chunk in rows.reshape(-1, size))
-    return [{name: tensor.numpy() for name, tensor in batch.inputs.items()} for batch in batches]
+    return [_inputs(collate(examples, rows)) for rows in _rows_of_batches(examples, size)]
 
 
-def logits_of(runner: Runner, batches: Sequence[Inputs], count: int) -> np.ndarray:
-    """Return the logits of the first `count` rows of the batches, float32 [count, C]."""
-    return np.concatenate([runner.logits(batch) for batch in batches])[:count]
+def _rows_of_batches(examples: TokenizedSplit, size: int) -> np.ndarray:
+    return np.resize(np.arange(len(examples)), (-(-len(examples) // size), size))
 
 
-def predict_with(runner: Runner, examples: TokenizedSplit) -> np.ndarray:
-    """Return the logits of the rows in their order, float32 [N, C], computed in the batches of the parity check."""
-    return logits_of(runner, numpy_batches(examples, CHECK_BATCH), len(examples))
+def _inputs(batch: Batch) -> Inputs:
+    return {name: tensor.numpy() for name, tensor in batch.inputs.items()}
+
+
+def predict_with(runner: Runner, examples: TokenizedSplit, size: int = CHECK_BATCH) -> np.ndarray:
+    """Return the logits of the rows in their order, float32 [N, C], computed in batches of `size`.
+
+    Of words they are [N, W, C], see `evaluation.predict.predict`.
+    """
+    logits = np.zeros(0)
+    for rows in reversed(_rows_of_batches(examples, size)):  # rows that fill up the last batch are replaced
+        batch = collate(examples, rows)
+        found = batch.unit_logits(torch.from_numpy(runner.logits(_inputs(batch)))).numpy()
+        if not logits.size:
+            logits = no_logits(examples, found.shape[-1])
+        logits[batch.unit_rows(rows)] = finite(found, batch)
+    return logits
 
 
 def compare(reference: np.ndarray, candidate: np.ndarray, task: RowTask) -> Parity:
     """Compare the logits [N, C] of an artefact with the original's.
 
-    Predictions agree within the task's tolerance (for numbers 1 % of the largest). Raises `ModelError` if a logit is
-    not finite.
+    Predictions agree as `RowTask.same_predictions` defines it (for numbers within 1 % of the largest). Raises
+    `ModelError` if a logit is not finite.
     """
-    expected, predicted = predictions_of(reference, task), predictions_of(candidate, task)
-    same = np.abs(expected - predicted) <= task.parity_tolerance * np.abs(expected).max()
-    rows = same.reshape(len(same), -1).all(axis=1)
-    return Parity(float(rows.mean()), float(np.abs(reference - candidate).max()), len(reference))
+    for logits in (reference, candidate):
+        check_finite(logits, task)
+    units = task.same_predictions(reference, candidate)
+    return Parity(float(units.mean()), float(np.nanmax(np.abs(reference - candidate))), len(units), f"{task.unit}s")
 
 
 def assert_parity(parity: Parity, name: str) -> None:
     """Raise `UserError` if an artefact that should equal the original does not."""
     if parity.label_agreement < MIN_AGREEMENT:
         raise UserError(
-            f"{name} does not reproduce the PyTorch model: {parity.label_agreement:.1%} of {parity.rows} rows get the "
-            f"same label (at least {MIN_AGREEMENT:.0%} are expected), and logits differ by up to "
-            f"{parity.largest_logit_difference:.3g}. Do not use the file. If the model was never trained, rounding "
+            f"{name} does not reproduce the PyTorch model: {parity.label_agreement:.1%} of {parity.count} "
+            f"{parity.units} get the same label (at least {MIN_AGREEMENT:.0%} are expected), and logits differ by up "
+            f"to {parity.largest_logit_difference:.3g}. Do not use the file. If the model was never trained, rounding "
             "alone can cause this: export a trained one. Otherwise report it with the versions of torch and "
             "transformers."
         )

@@ -84,6 +84,7 @@ class Term(ABC):
 
     name: str
     needs_labels: bool = False
+    needs_scores: bool = False  # it reads outputs as scores of classes or as numbers, not as an embedding
     needs_rows: bool = False  # it relates a row's logits to its hidden states; language models have logits per token
 
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
+from demiglace.errors import ModelError
 from demiglace.models.layer_ablation import check_observed, observe_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.loading import seeded, silence_transformers
@@ -29,7 +30,7 @@ def is_causal(model: PreTrainedModel) -> bool:
 
     Unless attention is causal, replacing the last token of a text changes the first layer's states of earlier tokens.
     Only the first layer is run. For a model on the device "meta", a small layer with random weights is built from its
-    config. Raises `ModelError` as `layer_stack` and `check_observed` do.
+    config. Raises `ModelError` as `layer_stack` and `check_observed` do, and if no small layer can be built.
     """
     layer_stack(model)
     if model.device.type == "meta":
@@ -45,9 +46,13 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 @lru_cache  # because a comparison plans many runs of one architecture
 def _config_is_causal(kind: type[PreTrainedConfig], content: str) -> bool:
-    with seeded(0), silence_transformers():
-        config = kind.from_dict(json.loads(content))
-        return _is_causal(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+    config = kind.from_dict(json.loads(content))
+    try:
+        with seeded(0), silence_transformers():
+            model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # of any kind: code of the architecture, with sizes that nobody uses
+        raise ModelError(f"no small {config.model_type} model can be built ({error})") from error
+    return _is_causal(model)
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

@@ -9,24 +9,28 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
 from demiglace.models.paths import check_available, resolve_model
+from demiglace.models.sentence_modules import module_files
 from demiglace.runs.files import fingerprint
 
 # raised for a config, tokenizer or weights that cannot be used
 LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 _SAFE = ("model*.safetensors",)
+_ADAPTERS = ("adapter_model*.safetensors", "adapter_model*.bin")
 _PICKLED = ("pytorch_model*.bin",)
 _VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.tiktoken")
 _TOKENIZER = (*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def fingerprint_model(model: str | Path) -> str:
-    """Return the fingerprint of a model: SHA-256 of weights, config and tokenizer (16 hex digits), or its hub commit.
+    """Return the fingerprint of a model: SHA-256 of weights, config, tokenizer and the modules of a sentence encoder
+    (16 hex digits), or its hub commit.
 
     Raises `ModelError` as `resolve_model` does, and for a hub name that cannot be downloaded.
     """
     path = resolve_model(model)
     if Path(path).is_dir():
-        return fingerprint([Path(path) / "config.json", *weight_files(Path(path)), *_glob(Path(path), _TOKENIZER)])
+        files = [*weight_files(Path(path)), *_glob(Path(path), _TOKENIZER), *module_files(Path(path))]
+        return fingerprint([Path(path) / "config.json", *files])
     check_available(path)
     try:
         return Path(hf_hub_download(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
@@ -63,7 +67,15 @@ def _glob(path: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def check_weights(path: Path, allow_pickle: bool) -> None:
-    """Raise `ModelError` if a model directory has no weights, damaged ones, or only pickled ones (unless allowed)."""
+    """Raise `ModelError` if a model directory has no weights, damaged ones, or only pickled ones (unless allowed).
+
+    Also raised for an adapter beside the weights, which would silently be left out.
+    """
+    if adapters := _glob(path, _ADAPTERS):
+        raise ModelError(
+            f"{path} holds an adapter ({adapters[0].name}), which is not read; merge it into the weights "
+            "(`merge_and_unload` of peft), save the result, and give that directory."
+        )
     files = weight_files(path)
     if not files:
         raise ModelError(f"{path} contains no weights (no model.safetensors); give the directory of a saved model.")

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from demiglace.models.importance import Inputs, check_finite, cosine_distance, droppable
+from demiglace.models.labels import task_of_config
 from demiglace.models.layer_ablation import OutputFormat, observe_layers, output_formats, run_from_layer, skip_layers
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
@@ -37,12 +38,30 @@ class AblationLoss:
 def ablation_loss(model: PreTrainedModel) -> AblationLoss:
     """Return the loss that `greedy` uses for a model; it needs no labels.
 
-    Causal language model: mean loss of the next token. Classifier: KL(full model ‖ truncated model) of the classes.
-    Regressor: squared difference. Masked language model, and encoder or decoder without a head: 1 − cos of the last
-    hidden states over all real tokens.
+    Causal language model: mean loss of the next token. Classifier: KL(full model ‖ truncated model) of the classes, of
+    each token if the model classifies tokens, or the mean over labels of that of each label. Regressor: squared
+    difference. Masked language model, and encoder or decoder without a head: 1 − cos of the last hidden states over all
+    real tokens.
     """
     labels = ModelShape.of(model).num_labels
+    if type(model).__name__.endswith("ForTokenClassification"):
+        return AblationLoss(
+            "KL of the tags",
+            lambda model, batch: _logits(model, batch)[batch["attention_mask"].bool()],
+            _kl,
+            lambda b: b["attention_mask"].nonzero()[:, 0],
+        )
     if labels > 1:
+        task = task_of_config(model.config)
+        if task.has_label_sets:
+            return AblationLoss(
+                "KL of the labels",
+                _logits,
+                lambda full, truncated: task.divergence(
+                    truncated, full, lambda student, teacher: _kl(teacher, student)
+                ),
+                _each_row,
+            )
         return AblationLoss("KL of the classes", _logits, _kl, _each_row)
     if labels == 1:
         return AblationLoss(

@@ -10,10 +10,13 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import ModelError
 from demiglace.labels import Match
 from demiglace.models.files import load_config, resolve_model
+from demiglace.models.sentence_modules import module_directory
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
-from demiglace.tasks.registry import row_task
+from demiglace.tasks.multi_label import MULTI_LABEL
+from demiglace.tasks.registry import row_task, row_tasks
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 
 _KIND = "demiglace_task"  # key of config.json, written only where labels do not tell the kind
 _RULE = "demiglace_decision_rule"  # key of config.json, written where a kind fits its rule to validation rows
@@ -30,8 +33,10 @@ def label_names_of_config(config: PreTrainedConfig) -> tuple[str, ...]:
     return tuple(str(names[i]) for i in sorted(names)) if len(names) > 1 else ()
 
 
-def task_of_labels(names: Sequence[str]) -> RowTask:
-    """Return the kind of a model whose config names none: classification if there are names, else regression."""
+def task_of_labels(names: Sequence[str], problem_type: str | None = None) -> RowTask:
+    """Return the kind of a model by its label names and the problem type in its config."""
+    if problem_type == MULTI_LABEL.problem_type and names:
+        return MULTI_LABEL
     return CLASSIFICATION if names else REGRESSION
 
 
@@ -41,8 +46,16 @@ def task_of_config(config: PreTrainedConfig) -> RowTask:
     Raises `ConfigError` for a kind that is not in the registry.
     """
     named = getattr(config, _KIND, None)
-    task = row_task(named) if named else task_of_labels(label_names_of_config(config))
+    task = row_task(named) if named else _usual_task(config)
     return task.with_decision_rule(decision_rule_of(config))
+
+
+def _usual_task(config: PreTrainedConfig) -> RowTask:
+    """Return the kind of a model whose config names none: by its class, if one kind alone has it, or by its labels."""
+    architecture = str((config.architectures or [""])[0])
+    heads = {t: t.auto_class.removeprefix("AutoModel") for t in row_tasks().values()}  # "": an encoder without a head
+    found = [t for t, head in heads.items() if head and architecture.endswith(head)]
+    return found[0] if len(found) == 1 else task_of_labels(label_names_of_config(config), config.problem_type)
 
 
 def decision_rule_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -51,26 +64,28 @@ def decision_rule_of(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def label_space_of(model: str) -> LabelSpace:
-    """Return what the outputs of a model mean, from its config alone. Raises `ModelError` as `resolve_model` does."""
-    config = load_config(resolve_model(model))
+    """Return what the outputs of a model mean, from its configs alone. Raises `ModelError` as `resolve_model` does."""
+    path = resolve_model(model)
+    config = load_config(path)
+    if module_directory(path) is not None or task_of_config(config) is SENTENCE_EMBEDDING:
+        return LabelSpace(SENTENCE_EMBEDDING)
     return LabelSpace(task_of_config(config), label_names_of_config(config))
 
 
 def set_labels(config: PreTrainedConfig, names: Sequence[str], task: RowTask | None = None) -> None:
     """Set the head's width, the class names and the kind of problem in a config.
 
-    task: None for the kind of these names (`task_of_labels`). Raises `ModelError` for a single class.
+    task: None for classification with names and regression without. Raises `ModelError` for a single class.
     """
     if len(names) == 1:
         raise ModelError(f"there is only one class, {names[0]!r}; a classifier needs at least two.")
-    usual = task_of_labels(names)
-    task = task or usual
+    task = task or task_of_labels(names)
     config.num_labels = task.head_width(names)
     if names:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
     config.problem_type = task.problem_type
-    _set(config, _KIND, task.name if task.name != usual.name else None)
+    _set(config, _KIND, task.name if task.name != _usual_task(config).name else None)
     set_decision_rule(config, task)
 
 
@@ -110,7 +125,7 @@ def reorder_outputs(model: PreTrainedModel, order: Sequence[int]) -> None:
     with torch.no_grad():
         for parameter in parameters:
             parameter.copy_(parameter[index])
-    if not torch.allclose(before[:, index], _probe(model), rtol=1e-4, atol=1e-5):
+    if not torch.allclose(before[..., index], _probe(model), rtol=1e-4, atol=1e-5):
         raise ModelError(
             f"the classes of a {model.config.model_type} model cannot be put into another order; give rows whose "
             "sorted labels are in the order of the model's classes."
@@ -130,7 +145,7 @@ def _last_layer(model: PreTrainedModel, outputs: int) -> torch.nn.Linear:
 
 
 def _probe(model: PreTrainedModel) -> torch.Tensor:
-    """Return the logits [1, C] of a few tokens, to identify the outputs."""
+    """Return the logits [1, C], or of words [1, L, C], of a few tokens, to identify the outputs."""
     last = model.config.eos_token_id  # some architectures pool it
     ids = [*range(5, 12), last if isinstance(last, int) else 12]
     was_training, table = model.training, cast(torch.nn.Embedding, model.get_input_embeddings())

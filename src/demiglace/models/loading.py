@@ -38,10 +38,19 @@ from demiglace.models.labels import (
     task_of_config,
     task_of_labels,
 )
+from demiglace.models.sentence_encoder import SentenceEncoder, describe_modules, load_dense
+from demiglace.models.sentence_modules import (
+    embedding_width,
+    module_directory,
+    read_modules,
+    settings_files,
+    with_width,
+)
 from demiglace.models.tokenizer import check_same_vocabulary, check_tokenizer, load_tokenizer
 from demiglace.models.truncate import truncate_config
 from demiglace.runs.files import apply_umask
 from demiglace.tasks.base import RowTask
+from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 
 __all__ = [
     "check_same_vocabulary",
@@ -52,6 +61,7 @@ __all__ = [
     "load_as_saved",
     "load_classifier",
     "load_config",
+    "load_sentence_encoder",
     "load_tokenizer",
     "load_whole",
     "resolve_model",
@@ -74,15 +84,18 @@ def load_classifier(
     """Load a model with the head of a kind of problem on rows, in fp32 and eval mode.
 
     label_names: class names in the order of their ids, empty for numbers (one output), or None to keep the
-    checkpoint's own head and labels. A head of the same kind for the same labels, or for as many unnamed ones
-    (LABEL_0, …), is kept and put into the order of `label_names`; any other is replaced by a new one drawn from `seed`.
-    Both are printed. task: the kind; None for classification with names and regression without. dropout: set every
-    dropout probability of the config, or leave them. attention: "sdpa" (if the architecture has it), "eager", ….
+    checkpoint's own head and labels (the modules of a sentence-transformers model). A head of the same kind for the
+    same labels, or for as many unnamed ones (LABEL_0, …), is kept and put into the order of `label_names`; any other is
+    replaced by a new one drawn from `seed`. Both are printed. task: the kind; None for classification with names and
+    regression without. dropout: set every dropout probability of the config, or leave them. attention: "sdpa" (if the
+    architecture has it), "eager", ….
 
     Raises `ModelError` for what `resolve_model` refuses, an architecture without such a head, weights that are
     truncated, pickled (unless `allow_pickle`) or missing, and with `label_names=None` a checkpoint without a head.
     """
     path = resolve_model(model)
+    if label_names is None and module_directory(path) is not None:
+        return load_sentence_encoder(path, dropout=dropout, attention=attention, allow_pickle=allow_pickle)
     config = load_config(path)
     own, own_task = label_names_of_config(config), task_of_config(config)
     prepare_config(config, path, label_names, dropout, task)
@@ -104,6 +117,51 @@ def load_classifier(
         say(f"{path}: {line}")
     adopt_labels(loaded, label_names, match, kind)
     return loaded
+
+
+def load_sentence_encoder(
+    model: str | Path,
+    *,
+    like: SentenceEncoder | None = None,
+    dropout: float | None = None,
+    attention: str = "sdpa",
+    allow_pickle: bool = False,
+    seed: int = 0,
+) -> SentenceEncoder:
+    """Load a sentence-transformers model in fp32 and eval mode.
+
+    like: the model whose pooling and normalization an encoder without modules gets. Embeddings of another width than
+    those of `like` get a dense layer to that width, drawn from `seed`. Both are printed. Raises `ModelError` as
+    `load_classifier` does, and for modules that demiglace does not have.
+    """
+    path = resolve_model(model)
+    directory, config = module_directory(path), load_config(path)
+    if directory is not None:
+        modules, settings = read_modules(directory), settings_files(directory)
+    elif like is not None:
+        modules, settings = [m for m in like.config.sentence_modules if m["kind"] != "Dense"], {}
+        say(f"{path} has no pooling; it gets the teacher's: {', '.join(like.poolings)}.")
+    else:
+        raise ModelError(
+            f"{path} is no sentence-transformers model: it has no modules.json; give a directory that "
+            "SentenceTransformer.save wrote."
+        )
+    if prompt := settings.get("config_sentence_transformers.json", {}).get("default_prompt_name"):
+        say(f"warning: {path} has a default prompt ({prompt}), which is not added to texts; put it into the data.")
+    if dropout is not None:
+        set_dropout(config, dropout)
+    encoder, missing = _load(AutoModel, path, config, torch.float32, attention, allow_pickle)
+    _check_complete(path, [k for k in missing if "pooler" not in k])
+    width = embedding_width(modules, config.hidden_size)
+    if like is not None and width != like.output_width:
+        modules = with_width(modules, width, like.output_width)
+        say(f"{path}: a new dense layer from {width} to {like.output_width} gives embeddings the teacher's width.")
+    describe_modules(config, modules, settings, SENTENCE_EMBEDDING.name)
+    with seeded(seed):
+        loaded = SentenceEncoder(config, encoder)
+    if directory is not None:
+        load_dense(loaded, directory, allow_pickle=allow_pickle)
+    return loaded.eval()
 
 
 def auto_class(task: RowTask) -> Any:
@@ -254,7 +312,28 @@ def _load(
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     unfreeze_padding_embedding(loaded)
+    _warn_of_unused(path, loaded, sorted(info["unexpected_keys"]))
     return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+
+
+def _warn_of_unused(path: str, model: PreTrainedModel, unexpected: Sequence[str]) -> None:
+    """Warn of weights of the checkpoint that the model has no place for, except poolers and heads of other tasks."""
+    prefix = f"{model.base_model_prefix}."
+    children = {f"{prefix}{name}." for name, _ in model.base_model.named_children()}
+    unused = [
+        name
+        for name in unexpected
+        # a bare encoder's checkpoint names its weights without the prefix
+        if (name if name.startswith(prefix) else prefix + name).startswith(tuple(children))
+        and "pooler" not in name
+        and not name.endswith(("position_ids", "inv_freq"))  # constants that older versions of transformers saved
+    ]
+    if unused:
+        shown = ", ".join(unused[:2]) + (", …" if len(unused) > 2 else "")
+        say(
+            f"warning: {path} holds {len(unused)} weights for which its config.json has no place ({shown}); they are "
+            "not used. Check the config's number of layers, and that config and weights are of the same model."
+        )
 
 
 def _check_complete(path: str, missing: list[str]) -> None:

@@ -23,7 +23,7 @@ class ModelShape:
     hidden_size: int
     num_heads: int  # 0 for an architecture without attention, such as Mamba
     vocab_size: int
-    num_labels: int  # width of the head of rows or words, 0 without one
+    num_labels: int  # width of the outputs for a row or a word, 0 for a model without any
     max_positions: int | None  # maximum tokens of a row, None if unlimited
     parameters: int  # all parameters; shared ones count once
     embedding_parameters: int  # of tables that are only looked up, not multiplied with
@@ -47,7 +47,7 @@ class ModelShape:
             hidden_size=config.hidden_size,
             num_heads=getattr(config, "num_attention_heads", None) or 0,
             vocab_size=config.vocab_size,
-            num_labels=len(config.id2label or {}) if name.endswith(HEADS) else 0,
+            num_labels=output_width(model),
             max_positions=max_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             embedding_parameters=_embedding_parameters(model, head),
@@ -55,6 +55,14 @@ class ModelShape:
             attention_size=attention_size(model),
             causal=_is_causal(model),
         )
+
+
+def output_width(model: PreTrainedModel) -> int:
+    """Return C, the outputs for a row or a word: a model's `output_width`, or its classes; 0 without a head."""
+    width = getattr(model, "output_width", None)
+    if width is not None:
+        return int(width)
+    return len(model.config.id2label or {}) if type(model).__name__.endswith(HEADS) else 0
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

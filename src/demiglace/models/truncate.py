@@ -22,7 +22,7 @@ from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError, unknown
 from demiglace.models.layer_kinds import by_kind, layer_kinds, lost_kinds, number_of_layers, values_of_layers
 from demiglace.models.layer_stack import layer_stack, named_stack
-from demiglace.models.truncation_check import check_equal, misfit
+from demiglace.models.truncation_check import check_equal, misfit, reason_of
 
 Keep = tuple[int, ...]
 
@@ -221,11 +221,11 @@ def _misfit(model: PreTrainedModel, keep: Sequence[int]) -> str:
 
 def _build(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """Return a model of the config of these layers. Raises `ModelError` if the architecture cannot be built so."""
+    config = truncate_config(model.config, keep)
     try:
-        return type(model)(truncate_config(model.config, keep))
-    except Exception as error:  # of any kind: code of the architecture, with a config that nobody wrote
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelError(f"the architecture has no such model ({reason})") from error
+        return type(model)(config)
+    except Exception as error:  # of any kind, as in `truncate_config`
+        raise ModelError(f"no {config.model_type} model can have these layers alone ({reason_of(error)})") from error
 
 
 def kinds_by_weights(model: PreTrainedModel) -> list[str]:
@@ -306,12 +306,16 @@ def _kept_weights(model: PreTrainedModel, stack: str, keep: Sequence[int]) -> di
 def truncate_config(config: PreTrainedConfig, keep: Sequence[int]) -> PreTrainedConfig:
     """Return the config of a model with only the layers `keep`, as it is when it is loaded again from config.json.
 
-    What the config states of a layer stays with that layer (`layer_kinds.values_of_layers`).
+    What the config states of a layer stays with that layer (`layer_kinds.values_of_layers`). Raises `ModelError` if the
+    architecture has no such config.
     """
     kind: Any = type(config)  # mypy considers it unhashable
-    with TemporaryDirectory() as directory:
-        file = Path(directory) / "config.json"
-        kind.from_dict(values_of_layers(config, keep)).to_json_file(file)
-        truncated: PreTrainedConfig = kind.from_json_file(file)
+    try:
+        with TemporaryDirectory() as directory:
+            file = Path(directory) / "config.json"
+            kind.from_dict(values_of_layers(config, keep)).to_json_file(file)
+            truncated: PreTrainedConfig = kind.from_json_file(file)
+    except Exception as error:  # of any kind: code of the architecture, with values that nobody wrote
+        raise ModelError(f"no {config.model_type} model can have these layers alone ({reason_of(error)})") from error
     truncated._attn_implementation = config._attn_implementation  # not in config.json
     return truncated

@@ -63,13 +63,13 @@ def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequen
         raise
     except Exception as error:  # of any kind: code of the architecture, run in a way that it was not written for
         raise ModelError(
-            f"{name} cannot be run without some of its layers ({_reason(error)}); it cannot be truncated."
+            f"{name} cannot be run without some of its layers ({reason_of(error)}); it cannot be truncated."
         ) from error
     try:
         computed = _run(truncated, layer_stack(truncated), len(keep) - 1, inputs)
     except Exception as error:
         raise ModelError(
-            f"{name} with only its layers {shown} cannot be run ({_reason(error)}); keep other layers."
+            f"{name} with only its layers {shown} cannot be run ({reason_of(error)}); keep other layers."
         ) from error
     tolerance = _TOLERANCE.get(model.dtype, _TOLERANCE_HALF)
     for one, other in zip(expected, computed, strict=True):
@@ -128,5 +128,6 @@ def _without_cache(model: PreTrainedModel) -> Iterator[None]:
         model.config.use_cache = use_cache
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return the kind and the message of an error of another library, in one line of at most 200 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

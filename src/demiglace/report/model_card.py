@@ -39,6 +39,8 @@ def model_card(run: Path, exported: Manifest) -> str:
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
     task = task_of_manifest(trained or exported)
+    if isinstance(task, RowTask):
+        task = task.with_decision_rule(trained.get("decision_rule") or {})
     config = trained.get("config", {})
     method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
@@ -49,10 +51,13 @@ def model_card(run: Path, exported: Manifest) -> str:
         task=str(trained.get("task", "")),
         labels=[str(label) for label in trained.get("labels", ())],
         labels_in_words=task.labels_in_words if isinstance(task, RowTask) else "",
+        words=task.unit == "word",
         readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),
         language=task.reads == "corpus",
+        library=task.hub_library,
+        output=task.output_name,
         masked=_is_masked(run),
         tokens=numbers(trained.get("tokens")).get("train"),
         base=_base(run),
@@ -64,7 +69,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         parameters=trained.get("parameters"),
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
-        length=config.get("max_length", 128),
+        length=trained.get("max_length") or config.get("max_length") or 128,
         metrics=_metrics(trained, teacher, _baseline(run)),
         artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
         exported=_export_format(exported),
@@ -155,7 +160,7 @@ def _metadata(run: Path, trained: Manifest, exported: Manifest) -> ModelCardData
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
     tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([kind] if kind else [])]
     return ModelCardData(
-        library_name=kind or "transformers",  # an export has no weights that transformers could load
+        library_name=kind or task_of_manifest(trained).hub_library,  # an export has no weights for transformers
         pipeline_tag=_kind(run, trained or exported),
         base_model=base if _is_hub_name(base) else None,
         datasets=[str(trained["hub"][0])] if trained.get("hub") else None,

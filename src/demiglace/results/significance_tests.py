@@ -214,7 +214,11 @@ class _Predictions:
         self._predicted = [np.load(stem.with_name(f"{stem.name}.predictions.npy")) for stem in stems]
         metrics = list(cells[0].first["sets"][name]["metrics"])
         self.metric = metrics[0]
-        each = {m: np.stack([influence(m, self.labels, p) for p in self._predicted]) for m in metrics}
+        logits = [np.load(stem.with_name(f"{stem.name}.npy")) for stem in stems] if "map" in metrics else []
+        each = {
+            m: np.stack([influence(m, self.labels, p) for p in (logits if m == "map" else self._predicted)])
+            for m in metrics
+        }
         self._influences, self._mean = each[self.metric], np.mean([*each.values()], axis=0)
 
     def of(self, cell: CellRuns, seed: int) -> np.ndarray:

@@ -17,11 +17,13 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from demiglace.config.aliases import renamed
 from demiglace.errors import RunError
+from demiglace.notices import collected
 from demiglace.runs.environment import machine, versions
 from demiglace.runs.files import read_json, to_json, write_json
 
 FORMAT = 1
-_INITIAL_FILES = (".lock", "run.json.part")  # a run killed in its first moment leaves nothing else
+INPUTS = "inputs"  # what a Python program gave as objects; written before the run is opened
+_INITIAL_FILES = (".lock", "run.json.part", INPUTS)  # a run killed in its first moment leaves nothing else
 _SHARED_LOCK_TIMEOUT = 60.0  # seconds; a shared directory is locked only while its run.json is checked
 
 
@@ -42,10 +44,15 @@ class Run:
         return read_manifest(self.path)
 
     def finish(self, **results: Any) -> dict[str, Any]:
-        """Write the manifest with these results, which marks the run as complete; return it."""
+        """Write the manifest with these results and the command's notices, which marks the run as complete.
+
+        Return the manifest.
+        """
         manifest = _identity(self.stage, self.config, self.inputs)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         manifest |= {"versions": versions(self.stage), "machine": machine(), "finished": finished} | results
+        if found := collected():
+            manifest["notices"] = found
         write_json(self.path / "manifest.json", manifest)
         self.complete = True
         if self._lock:

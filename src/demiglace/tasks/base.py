@@ -7,9 +7,12 @@ A new kind is one file with a subclass of `Task` or `RowTask`, one row in `tasks
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+
+from demiglace.errors import UserError
 
 if TYPE_CHECKING:  # the command line reads rows, and so their task, before it imports torch
     from torch import Tensor
@@ -47,6 +50,8 @@ class Task(ABC):
     token by token through the model's head."""
     metrics: Mapping[str, Metric]  # all that apply, by name
     default_metrics: tuple[str, ...]  # those of a user's data; the first selects the best epoch
+    output_name: ClassVar[str] = "logits"  # of the output in an exported graph
+    hub_library: ClassVar[str] = "transformers"  # that loads the model, for its card
 
     @abstractmethod
     def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
@@ -93,11 +98,22 @@ class RowTask(Task):
     """Given where a label is a list: what may divide it in a cell of text; the first that a column has is used."""
 
     fits_decision_rule: bool = False  # whether `fitted` does something
+    separate_texts: bool = False
+    """Whether a model reads the two texts of a pair one at a time. A row of T texts then has T · D outputs, beginning
+    with those of its first text."""
+    text_columns: tuple[str, ...] = ()  # usual names of the text column; empty: those of `data.rows.columns`
+    packages: tuple[str, ...] = ()  # modules that its metrics import and demiglace does not require
+    install: str = ""  # arguments of `pip install` that bring them
 
     @property
     def takes_lists(self) -> bool:
         """Return whether the label of a row is a list."""
         return bool(self.label_separators)
+
+    @property
+    def has_label_sets(self) -> bool:
+        """Return whether a row has any number of the labels, which are encoded as [N, C] of 0 and 1."""
+        return self.takes_lists and self.unit == "row"
 
     @abstractmethod
     def head_width(self, names: Sequence[str]) -> int:
@@ -123,9 +139,49 @@ class RowTask(Task):
     def decode(self, logits: np.ndarray) -> np.ndarray:
         """Return predictions [N, ...] in the form of encoded labels, from finite logits [N, C]."""
 
+    def agreement(self, student: np.ndarray, teacher: np.ndarray, teacher_task: Self) -> float:
+        """Return how well a student matches its teacher by `agreement_metric`, from finite logits [N, C] of both.
+
+        teacher_task: the kind with the teacher's decision rule.
+        """
+        function = self.metrics[self.agreement_metric].function
+        assert function is not None  # of rows
+        return function(self.readable(teacher_task.decode(teacher)), self.readable(self.decode(student)))
+
+    def same_predictions(self, expected: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return which rows or words two models predict alike, bool [U], from finite logits [N, C] of both.
+
+        Predictions may differ by `parity_tolerance` of the largest expected one.
+        """
+        reference = self.decode(expected)
+        same = np.abs(reference - self.decode(logits)) <= self.parity_tolerance * np.abs(reference).max()
+        return same.reshape(len(same), -1).all(axis=1) if self.unit == "row" else same[reference >= 0]
+
     @abstractmethod
     def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
         """Return the name of a score, its value for these logits [N, C], and its value without a model."""
+
+    def require_packages(self) -> None:
+        """Raise `UserError` with the command to run if a package is missing."""
+        for package in self.packages:
+            if find_spec(package) is None:
+                raise UserError(f"{self.name} needs {package}, which is not installed; run: pip install {self.install}")
+
+    def recognizes(self, columns: Mapping[str, Sequence[Any]]) -> bool:
+        """Return whether a table with these columns can only be of this kind, for --problem auto."""
+        return False
+
+    def with_names(self, names: Sequence[str]) -> Self:
+        """Return the kind with the names of its labels by id, where `readable` and `parts` need them."""
+        return self
+
+    def readable(self, encoded: np.ndarray) -> np.ndarray:
+        """Return encoded labels or predictions [N, ...] as metrics take them, and files of predictions have them."""
+        return encoded
+
+    def parts(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
+        """Return part -> {metrics, rows} where a kind divides what it counts, from arrays of `readable`."""
+        return {}
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return the stratum of each row, int64 [N], from encoded labels; a validation split has its share of each."""

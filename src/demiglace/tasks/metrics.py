@@ -26,6 +26,43 @@ def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(sk.f1_score(labels, predictions, average="macro", zero_division=0))
 
 
+def _micro_f1_of_lists(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Return F1 over all pairs of row and label, [N, C] of 0 and 1."""
+    from sklearn import metrics as sk
+
+    return float(sk.f1_score(labels, predictions, average="micro", zero_division=0))
+
+
+def _macro_f1_of_lists(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Return the mean F1 of the labels that occur, on either side, as `_macro_f1` does for classes."""
+    from sklearn import metrics as sk
+
+    occurs = (labels + predictions).any(axis=0)
+    if not occurs.any():
+        return 0.0
+    return float(sk.f1_score(labels[:, occurs], predictions[:, occurs], average="macro", zero_division=0))
+
+
+def _subset_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Return the share of rows with exactly the right labels."""
+    return float((labels == predictions).all(axis=1).mean())
+
+
+def average_precisions(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Return the average precision of each label that a row has, from [N, C] of 0 and 1, and logits [N, C]."""
+    from sklearn import metrics as sk
+
+    return np.array(
+        [sk.average_precision_score(labels[:, c], logits[:, c]) for c in np.flatnonzero(labels.any(axis=0))]
+    )
+
+
+def _mean_average_precision(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Return the mean over the labels that a row has; 0 if there is none: it is undefined for the others."""
+    found = average_precisions(labels, logits)
+    return float(found.mean()) if len(found) else 0.0
+
+
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
     from sklearn import metrics as sk
 
@@ -69,4 +106,10 @@ OF_NUMBERS = {
     "pearson": Metric(True, "Pearson r", _pearson),
     "spearman": Metric(True, "Spearman ρ", _spearman),
     "mse": Metric(False, "mean squared error", _mse),
+}
+OF_LABEL_LISTS = {
+    "micro_f1": Metric(True, "micro-F1", _micro_f1_of_lists),
+    "macro_f1": Metric(True, "macro-F1", _macro_f1_of_lists),
+    "map": Metric(True, "mAP", _mean_average_precision, of="logits"),
+    "subset_accuracy": Metric(True, "subset accuracy", _subset_accuracy),
 }

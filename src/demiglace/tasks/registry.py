@@ -1,19 +1,26 @@
 """The kinds of problems: one visible table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demiglace.errors import ConfigError, unknown
 from demiglace.tasks.base import Metric, RowTask, Task
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import RETRIEVAL, SENTENCE_EMBEDDING
+from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
 
 TASK_KINDS: dict[str, Task] = {
     "classification": CLASSIFICATION,
     "regression": REGRESSION,
+    "sentence-embedding": SENTENCE_EMBEDDING,
+    "multi-label": MULTI_LABEL,
+    "token-classification": TOKEN_CLASSIFICATION,
     "language-modelling": LANGUAGE_MODELLING,
 }
+SET_KINDS = (RETRIEVAL,)  # kinds of evaluation sets for models of another kind
 
 _NAMES_OF_0_1 = {"language": LANGUAGE_MODELLING.name}  # in manifests of version 0.1
 
@@ -38,6 +45,11 @@ def row_task(name: str) -> RowTask:
     return kinds[name]
 
 
+def recognized_task(columns: Mapping[str, Sequence[Any]]) -> RowTask | None:
+    """Return the kind that a table with these columns can only be of, or None."""
+    return next((task for task in row_tasks().values() if task.recognizes(columns)), None)
+
+
 def predicts_classes(name: str) -> bool:
     """Return whether the kind of this name predicts one of several named classes; False for an unknown name."""
     task = TASK_KINDS.get(name)
@@ -52,4 +64,5 @@ def task_of_manifest(manifest: Mapping[str, Any]) -> Task:
 
 def row_metrics() -> dict[str, Metric]:
     """Return the metrics of all kinds that read rows, by name."""
-    return {name: metric for task in row_tasks().values() for name, metric in task.metrics.items()}
+    tasks = (*row_tasks().values(), *SET_KINDS)
+    return {name: metric for task in tasks for name, metric in task.metrics.items()}

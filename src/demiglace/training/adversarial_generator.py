@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
+from demiglace.losses.divergences import forward_kl, squared_error
 from demiglace.methods.base import TrainingProgress
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
-from demiglace.methods.terms.logits import DIVERGENCES
+from demiglace.models.labels import task_of_config
 from demiglace.models.masked_lm import SelectedPositionLM
 from demiglace.models.precision import autocast
 from demiglace.signals.capture import capture
@@ -57,6 +58,7 @@ class AdversarialGenerator:
     ):
         """Freeze the teacher and create the optimizer. request: the teacher's signals for the perturbed text."""
         self.options, self._request, self._vocabulary, self._precision = options, request, vocabulary, precision
+        self._task = task_of_config(teacher.config)
         self._teacher = teacher.eval().requires_grad_(False)
         # no dropout: the perturbed text must depend only on (seed, epoch, row)
         self._generator = generator.eval().requires_grad_(options.train_generator)
@@ -110,14 +112,19 @@ class AdversarialGenerator:
         self.divergence = float(reduce(total))
 
     def _divergence(self, student: PreTrainedModel, batch: Batch, selected: Tensor, now: TrainingProgress) -> Tensor:
-        """Return Σ over rows of KL(T(x') ‖ S(x')) or ‖T(x') − S(x')‖²/C, with a gradient to the generator."""
+        """Return Σ over rows of the task's divergence, by default KL(T(x') ‖ S(x')), or ‖T(x') − S(x')‖²/C.
+
+        It has a gradient to the generator.
+        """
         with autocast(self._precision, batch.input_ids.device):
             one_hot = self._straight_through(self._logits(batch, selected).float(), self._noise(batch, selected, now))
             student_logits = _logits_of(student, batch, selected, one_hot)
             teacher_logits = _logits_of(self._teacher, batch, selected, one_hot)
-        is_squared = self.options.objective == "mse" or student_logits.shape[-1] == 1
-        divergence = DIVERGENCES["squared" if is_squared else "forward-kl"]
-        return (divergence(student_logits, teacher_logits, 1.0, 0.0) * batch.weights).sum()
+        if self.options.objective == "mse":
+            distance = squared_error(student_logits, teacher_logits)
+        else:
+            distance = self._task.divergence(student_logits, teacher_logits, lambda s, t: forward_kl(s, t, 1.0))
+        return (distance * batch.units[1]).sum()
 
     def _logits(self, batch: Batch, selected: Tensor) -> Tensor:
         """Return the generator's logits at the selected positions, [M, V]; special tokens get −∞.
@@ -210,7 +217,7 @@ def _sample_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: Tensor) -> Tensor:
-    """Return a model's logits for the batch with `one_hot` [M, V] at the selected positions, in float32.
+    """Return a model's logits by unit for the batch with `one_hot` [M, V] at the selected positions, in float32.
 
     The output of the embedding layer is replaced there. Given `inputs_embeds` instead, a decoder could not find the
     last token of a padded row.
@@ -224,7 +231,7 @@ def _logits_of(model: PreTrainedModel, batch: Batch, selected: Tensor, one_hot: 
 
     handle = table.register_forward_hook(mix)
     try:
-        logits: Tensor = model(**batch.inputs).logits
+        logits = batch.unit_logits(model(**batch.inputs).logits)
     finally:
         handle.remove()
     return logits.float()

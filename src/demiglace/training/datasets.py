@@ -1,19 +1,25 @@
 """Training data: rows that are read, checked and tokenized. A corpus has `training.lm_datasets`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
+from demiglace.data.lengths import default_max_length, report_cut
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
-from demiglace.data.rows.schema import Dataset
+from demiglace.data.rows.named_task_table import TASKS
+from demiglace.data.rows.schema import AGREEMENT, Dataset
+from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
+from demiglace.errors import DataError
 from demiglace.evaluation.predict import check_lengths, predict
-from demiglace.evaluation.scores import compute
-from demiglace.models.labels import decision_rule_of, set_decision_rule
+from demiglace.evaluation.scores import agreement, compute
+from demiglace.models.labels import decision_rule_of, label_space_of, set_decision_rule
+from demiglace.models.max_length import most_tokens
 from demiglace.tasks.base import RowTask, Task
 
 
@@ -55,6 +61,10 @@ class TaskData:
     examples: Mapping[str, TokenizedSplit]
     lines: Sequence[tuple[str, int]]
     unlabelled: int
+    max_length: int  # tokens
+    cut: Mapping[str, Mapping[str, int]]  # of each split: rows longer than that, tokens that are not read
+    teacher_outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Logits [N, C] of the teacher by split, where a student is validated by its agreement with them."""
 
     @property
     def task(self) -> RowTask:
@@ -64,7 +74,8 @@ class TaskData:
     @property
     def selection_metrics(self) -> Mapping[str, bool]:
         """Return the data set's metrics, and whether higher is better."""
-        return {name: self.task.metrics[name].higher_is_better for name in self.dataset.metrics}
+        metrics = self.task.metrics
+        return {name: name == AGREEMENT or metrics[name].higher_is_better for name in self.dataset.metrics}
 
     @property
     def manifest_fields(self) -> dict[str, Any]:
@@ -78,6 +89,9 @@ class TaskData:
             "labels": list(self.dataset.labels.names),
             "rows": rows | ({"unlabelled": self.unlabelled} if self.unlabelled else {}),
             "drops": dict(self.dataset.drops),
+            "max_length": self.max_length,
+            **({"cut": {name: dict(found) for name, found in self.cut.items()}} if self.cut else {}),
+            **_words(self.examples),
         }
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
@@ -97,40 +111,106 @@ class TaskData:
 
         A decision rule is fitted to the validation rows; other rows are decided by the rule in the model's config.
         """
-        examples = self.examples[split]
-        logits = predict(model, examples, precision=precision)
+        logits = predict(model, self.examples[split], precision=precision)
         if split == "validation":
-            task = self.task.fitted(examples.labels, logits)
+            task = self.task.fitted(self.examples[split].labels, logits)
         else:
             task = self.task.with_decision_rule(decision_rule_of(model.config))
-        return compute(self.dataset.metrics, examples.labels, logits, task)
+        return self.scores(split, logits, task.with_names(self.dataset.labels.names))
+
+    def scores(self, split: str, logits: np.ndarray, task: RowTask) -> dict[str, float]:
+        """Return the metrics of a model's logits for a split, and its agreement with the teacher's, if these are here.
+
+        task: with the model's decision rule. Texts without labels have only the agreement.
+        """
+        rows = self.dataset.splits[split]
+        logits, labels = outputs_of_rows(rows, logits), self.examples[split].labels[:: len(logits) // len(rows)]
+        names = [name for name in self.dataset.metrics if name != AGREEMENT]
+        scores = compute(names, labels, logits, task) if names else {}
+        if split in self.teacher_outputs:
+            scores[AGREEMENT] = agreement(logits, outputs_of_rows(rows, self.teacher_outputs[split]), task)
+        return scores
 
 
-def read_rows(source: DataConfig, location: DataLocation) -> Dataset:
-    """Read and check the labelled rows, and print how many there are."""
-    dataset = load_dataset(source, location)
+def _words(examples: Mapping[str, TokenizedSplit]) -> dict[str, Any]:
+    """Return by split how many words there are, and how many of them have no token; {} where rows have the labels."""
+    by_split = {name: {"total": rows.num_words, "lost": rows.lost_words} for name, rows in examples.items()}
+    return {} if any(rows.starts is None for rows in examples.values()) else {"words": by_split}
+
+
+def with_problem_of(source: DataConfig, model: str) -> DataConfig:
+    """Return the options of the rows with the kind of the model, where only the model reveals it.
+
+    A text cell of a file may be one label or several. It holds several for a model with multi_label_classification in
+    its config, unless --problem is given.
+    """
+    if source.problem != "auto" or source.data in TASKS:
+        return source
+    task = label_space_of(model).task
+    return replace(source, problem=task.name) if task.has_label_sets else source
+
+
+def read_rows(source: DataConfig, location: DataLocation, model: str) -> Dataset:
+    """Read and check the labelled rows, and print how many there are.
+
+    model: the teacher, or the model to fine-tune, see `with_problem_of`. Raises `DataError` for rows with one label
+    each that only the model turns into lists.
+    """
+    known = with_problem_of(source, model)
+    if known is not source:
+        say(f"the config of {model} has the problem type of {known.problem} data: labels are read as lists.")
+    dataset = load_dataset(known, location)
+    if known is not source and (dataset.splits["train"].labels.sum(axis=1) == 1).all():
+        raise DataError(
+            f"{source.data}: every row has one label, and the config of {model} names a model for rows with any number "
+            "of labels (multi_label_classification), whose outputs are independent. For rows of one class each take a "
+            "model for classification; to train on lists of one label give --problem multi-label."
+        )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     say(f"{dataset.name}: {counts} rows, {dataset.labels.task.name}")
     return dataset
 
 
+def choose_max_length(
+    source: DataConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *models: str
+) -> tuple[int, dict[str, str]]:
+    """Return --max-length, by default that of the training rows and the models (`data.lengths`), which is printed.
+
+    Also returns the default as an input of the run, so that a run resumes with the same one only.
+    """
+    if source.max_length is not None:
+        return source.max_length, {}
+    units = units_of(dataset.splits["train"], dataset.labels.task)
+    length, line = default_max_length(units, tokenizer, most_tokens(*models))
+    say(line)
+    return length, {"max_length": str(length)}
+
+
 def tokenize_dataset(
-    dataset: Dataset, source: DataConfig, tokenizer: PreTrainedTokenizerBase, models: Sequence[PreTrainedModel]
+    dataset: Dataset,
+    source: DataConfig,
+    max_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    models: Sequence[PreTrainedModel],
 ) -> TaskData:
-    """Tokenize all splits; unlabelled rows are appended to the training rows.
+    """Tokenize all splits, truncated to `max_length` tokens; unlabelled rows are appended to the training rows.
 
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
-    examples = {name: tokenize(split, tokenizer, source.max_length) for name, split in dataset.splits.items()}
-    lines = list(dataset.splits["train"].lines)
-    unlabelled = 0
+    splits = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
     if source.unlabelled:
-        split = load_unlabelled(source, dataset)
-        examples["train"] = concatenate(examples["train"], tokenize(split, tokenizer, source.max_length))
-        lines += split.lines
-        unlabelled = len(split)
-        say(f"and {unlabelled:,} rows without labels")
+        splits["unlabelled"] = load_unlabelled(source, dataset)
+        say(f"and {len(splits['unlabelled']):,} rows without labels")
+    examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}
     for model in models:
         for rows in examples.values():
             check_lengths(model, rows)
-    return TaskData(dataset, examples, lines, unlabelled)
+    cut = report_cut(splits, examples, tokenizer, max_length)
+    lines, unlabelled = list(dataset.splits["train"].lines), 0
+    if more := examples.pop("unlabelled", None):
+        examples["train"] = concatenate(examples["train"], more)
+        lines, unlabelled = [*lines, *splits["unlabelled"].lines], len(more)
+    for name, rows in examples.items():
+        if line := rows.lost_words_line(max_length):
+            say(f"{name}: {line}")
+    return TaskData(dataset, examples, lines, unlabelled, max_length, cut)

@@ -12,7 +12,7 @@ from demiglace.config.data import CorpusConfig
 from demiglace.config.training import TrainConfig, check_options
 from demiglace.console import say
 from demiglace.data.text.blocks import USUAL_BLOCK, Blocks, Masking, all_blocks
-from demiglace.data.text.readers import counted
+from demiglace.data.text.readers import drops, report_left_out
 from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import Corpus, load_corpus
 from demiglace.errors import ConfigError, DataError, ModelError, unknown
@@ -58,10 +58,10 @@ class LanguageModelingData:
             "rows": {name: len(blocks) for name, blocks in self.examples.items()},
             "tokens": {name: len(blocks) * blocks.size for name, blocks in self.examples.items()},
             "corpus": _corpus_sizes(self.corpus),
-            "drops": dict(self.corpus.left_out),
+            "drops": drops(self.corpus.left_out),
         }
         if self.held is not None:
-            fields["validation corpus"] = _corpus_sizes(self.held) | {"drops": dict(self.held.left_out)}
+            fields["validation corpus"] = _corpus_sizes(self.held) | {"drops": drops(self.held.left_out)}
         return fields
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
@@ -176,7 +176,6 @@ def _print_sizes(data: LanguageModelingData) -> None:
         f"corpus: {corpus.documents:,} documents, {corpus.bytes / 1e6:,.1f} MB, {len(corpus):,} tokens; "
         f"{len(train):,} blocks of {train.size} to train on, {len(data.examples['validation']):,} to validate on"
     )
-    if corpus.left_out:
-        say(f"left out: {counted(corpus.left_out)}")
-    if data.held is not None and data.held.left_out:
-        say(f"left out of the validation corpus: {counted(data.held.left_out)}")
+    report_left_out(corpus.left_out)
+    if data.held is not None:
+        report_left_out(data.held.left_out, "the validation corpus")

@@ -8,7 +8,7 @@ and resumed on as many processes gives the same result.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from transformers import PreTrainedModel
 
+from demiglace.callbacks import EpochEvent, StepEvent
 from demiglace.config.training import TrainConfig
 from demiglace.console import Bar, progress, say
 from demiglace.data.batching import Batch, collate, epoch_steps, split_by_tokens
@@ -107,6 +108,7 @@ class Loop:
         self._log = RunLog(directory / "log.jsonl", accelerator.is_main_process)
         self._diagnostics = Diagnostics(objective, config, self._log, self._fetch_batch_and_signals)
         self._window: list[Tensor] = []
+        self._loss = torch.zeros(())  # of the last step
         self._epoch_length = len(epoch_steps(self._lengths, config.batch_size, config.seed, 0))
         self._schedule = TrainingSchedule.of(config, objective.phases, self._epoch_length)
         if config.max_steps is not None:
@@ -173,7 +175,11 @@ class Loop:
             for index in range(first, len(step_rows)):
                 self._step(epoch, step_rows[index])
                 self._on_step_end(epoch, step_rows, index, bar)
-        self._end_epoch(epoch, self._validate(step_rows[-1]))
+                if index < len(step_rows) - 1:
+                    self._call_back(epoch, step_rows, index)
+        metrics = self._validate(step_rows[-1])
+        self._end_epoch(epoch, metrics)
+        self._call_back(epoch, step_rows, len(step_rows) - 1, metrics)
 
     def _begin_phase(self, epoch: int) -> None:
         """Before the first step of a later phase, reset the optimizer and load the weights that the phase starts from.
@@ -205,6 +211,7 @@ class Loop:
         self._scaler.update()
         self._optimizer.zero_grad()
         assert norm is not None
+        self._loss = total[0]
         self._window.append(torch.cat([total, full_tensor(norm.detach()).reshape(1).float()]))
         self.state.step += 1
         self.state.rows += len(rows)
@@ -277,6 +284,35 @@ class Loop:
         bar.advance(0, f"loss {loss:.4f}")
         if not is_last and self._is_save_due():
             self._save()
+
+    def _call_back(
+        self, epoch: int, step_rows: list[np.ndarray], index: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Call the callbacks after a step, and after an epoch, whose last step comes with its metrics.
+
+        If one raises, save a checkpoint; several processes do not, because one of them alone cannot save.
+        """
+        if not self._config.callbacks:
+            return
+        try:
+            for callback in self._config.callbacks:
+                callback.on_step(self._step_event(epoch))
+                if metrics is not None:
+                    callback.on_epoch(self._epoch_event(epoch, metrics))
+        except BaseException:
+            if self._accelerator.num_processes == 1:
+                if self._window:
+                    self._log_window(epoch, step_rows, index)
+                self._save()
+            raise
+
+    def _step_event(self, epoch: int) -> StepEvent:
+        loss, rate = self._loss, self._optimizer.param_groups[0]["lr"]
+        return StepEvent(self.state.step, self._schedule.steps, epoch + 1, rate, lambda: float(loss))
+
+    def _epoch_event(self, epoch: int, metrics: Mapping[str, float]) -> EpochEvent:
+        is_best = self.state.best_epoch == epoch
+        return EpochEvent(epoch + 1, self._schedule.epochs, self.state.step, metrics, is_best, self.student())
 
     def _is_save_due(self) -> bool:
         """Return whether a checkpoint is due. With a sharded model, all processes use the answer of the first."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from demiglace.console import say
 from demiglace.data.rows.columns import Columns, find_columns
-from demiglace.data.rows.labels import label_of
+from demiglace.data.rows.labels import bracketed, label_of
 from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
@@ -25,6 +25,7 @@ class RawRows:
     pairs: Sequence[Any] | None
     labels: Sequence[Label | None]
     lines: Sequence[tuple[str, int]]
+    words: Sequence[tuple[str, ...] | None] | None = None  # of each row, if words have labels; None for a faulty row
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -37,7 +38,8 @@ class RawRows:
         """Return these rows, by number, in this order."""
         pairs = None if self.pairs is None else [self.pairs[i] for i in rows]
         texts, labels = [self.texts[i] for i in rows], [self.labels[i] for i in rows]
-        return RawRows(self.name, texts, pairs, labels, [self.lines[i] for i in rows])
+        words = None if self.words is None else [self.words[i] for i in rows]
+        return RawRows(self.name, texts, pairs, labels, [self.lines[i] for i in rows], words)
 
 
 Faults = dict[int, RowProblem]
@@ -64,8 +66,11 @@ def columns_of(table: Table, texts: Sequence[str] | None = None, label: str | No
         raise DataError(f"{table.file}: {count} cannot be read:\n{describe(table.problems)}{last}") from error
 
 
-def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:
-    """Return the used columns of a table. Raises `DataError` for a label that is neither a text nor a list of texts."""
+def raw_rows(name: str, table: Table, columns: Columns, *, by_word: bool = False) -> RawRows:
+    """Return the used columns of a table; by_word: whether words have labels.
+
+    Raises `DataError` for a label that is neither a text nor a list of texts.
+    """
     texts = [table.columns[column] for column in columns.texts]
     values = [None] * len(table) if columns.label is None else table.columns[columns.label]
     lines = [(table.file, line) for line in table.lines]
@@ -77,7 +82,22 @@ def raw_rows(name: str, table: Table, columns: Columns) -> RawRows:
             raise DataError(
                 f"{file}:{line}: the label is {_short(value)}; expected a text or number, or a list of them."
             ) from None
-    return RawRows(name, texts[0], texts[1] if len(texts) == 2 else None, labels, lines)
+    pairs = texts[1] if len(texts) == 2 else None
+    if not by_word:
+        return RawRows(name, texts[0], pairs, labels, lines)
+    if pairs is not None:
+        raise DataError(f"{table.file}: words were given in {' and '.join(columns.texts)}; give one column of words.")
+    words = [_words(value) for value in texts[0]]
+    joined = [value if own is None else " ".join(own) for value, own in zip(texts[0], words, strict=True)]
+    return RawRows(name, joined, None, labels, lines, words)
+
+
+def _words(value: Any) -> tuple[str, ...] | None:
+    """Return the words of a cell: a list, also one that is written out, or a text divided at spaces; else None."""
+    if isinstance(value, str):
+        return bracketed(value) or tuple(value.split())
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(word, str) and word.strip() for word in value)
+    return tuple(value) if is_list else None
 
 
 def check_texts(rows: RawRows) -> Faults:
@@ -106,6 +126,9 @@ def check_labels(rows: RawRows, task: RowTask) -> Faults:
             raise DataError(f"{file}:{line}: the label is {shown}; for {task.name}, {expected} is expected.")
         elif not all(map(_is_utf8, names_in(label))):
             faults[i] = _problem("bad UTF-8", rows, i, _short(_shown(label)))
+        elif rows.words is not None and len(rows.words[i] or label) != len(label):
+            counts = f"{len(rows.words[i] or ())} words, {len(label)} tags"
+            faults[i] = _problem("not one tag for each word", rows, i, counts)
         elif fault := task.label_fault(label):
             faults[i] = _problem(fault, rows, i, _short(_shown(label)))
     return faults

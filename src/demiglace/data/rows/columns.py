@@ -38,17 +38,20 @@ def find_columns(
     *,
     labelled: bool = True,
     usual_labels: Sequence[str] = LABEL_COLUMNS,
+    usual_texts: Sequence[str] = (),
     filled: Sequence[str] | None = None,
 ) -> Columns:
     """Return the text and label columns of `file`, which has the columns `available`.
 
     texts, label: the user's choice, or None to look for usual names; labelled: whether a label column is needed;
-    usual_labels: names to look for, those of the kind of problem; filled: the columns to look among, None for all.
-    Raises `DataError` with the list of columns if a given one is missing or none has a usual name.
+    usual_labels, usual_texts: names to look for, those of the kind of problem; filled: the columns to look among, None
+    for all. Raises `DataError` with the list of columns if a given one is missing or none has a usual name.
     """
     filled = available if filled is None else filled
     found_label = _find_label(filled if label is None else available, file, label, usual_labels) if labelled else None
     others = [name for name in filled if name != found_label]
+    if texts is None and (word := _first(usual_texts, others)) is not None:
+        texts = (word,)
     found_texts = _find_texts(others, available, file, texts)
     if found_label in found_texts:
         raise DataError(f"{file}: the column {found_label!r} cannot be both text and label.")

@@ -14,6 +14,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.rows.texts import load_texts
 from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
 from demiglace.errors import ConfigError, DataError
 from demiglace.tasks.registry import row_task
@@ -32,6 +33,9 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     if not config.data:
         raise ConfigError("--data must be given.")
     _check_options(config)
+    if config.problem != "auto" and (task := row_task(config.problem)).separate_texts:
+        dataset = load_texts(config, location, task)
+        return replace(dataset, fingerprint=fingerprint(dataset.labels, dataset.splits.values()))
     dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
@@ -54,7 +58,7 @@ def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
     Training rows that `--max-rows` did not sample may be used here without their labels. Raises `DataError` as
     `load_dataset` does.
     """
-    rows = read_unlabelled(config, paired=dataset.splits["train"].pairs is not None)
+    rows = read_unlabelled(config, dataset.labels.task, paired=dataset.splits["train"].pairs is not None)
     splits = (*dataset.splits.values(), *dataset.unused_splits)
     held = {key for split in splits for key in row_keys(split.texts, split.pairs)}
     new = [i for i, key in enumerate(rows.keys()) if key not in held]

@@ -18,13 +18,16 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows
-from demiglace.data.rows.schema import LabelSpace, Split
+from demiglace.data.rows.schema import AGREEMENT, LabelSpace, Split
 from demiglace.data.rows.sources import files_in, missing
-from demiglace.data.rows.user_files import as_split, in_order, usable
+from demiglace.data.rows.texts import read_texts, without_labels
+from demiglace.data.rows.user_files import as_lists, as_split, in_order, usable, usual_columns
 from demiglace.errors import DataError, unknown
 from demiglace.labels import Match, is_generic, match_by_number, match_by_order, numbered, pair
-from demiglace.tasks.base import Label
+from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.sentence_embedding import RETRIEVAL
 
 _LEFT_OUT = "left out by the label map"
 _NOT_SAMPLED = "not drawn"
@@ -44,6 +47,9 @@ class EvaluationSet:
     drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
     assumed: tuple[str, ...] = ()
     """The set's label of each class, if they were matched with the model's by position alone; else empty."""
+
+    task: RowTask | None = None
+    """The kind that scores the set, where it is not the model's."""
 
     @property
     def fingerprint(self) -> str:
@@ -74,17 +80,25 @@ def load_set(
     if name in TASKS:
         return _of_task(spec, name, split, labels, location, label_map or {})
     path = _file_of(spec)
+    if labels.task.separate_texts:
+        given = None if text_columns is None else tuple(text_columns)
+        config = DataConfig(text_columns=given, label_column=label_column, on_bad_rows=on_bad_rows)
+        found = _of_texts(str(path), *read_texts("test", path, config, labels.task), labels.task)
+        return found if group_column is None else _grouped(found, path, group_column)
     found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
     return found if group_column is None else _grouped(found, path, group_column)
 
 
-def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> EvaluationSet:
-    """Return a split of the data set that a model was trained on as an evaluation set; `labels`: of the model."""
-    return EvaluationSet(split.name, split, metrics, labels)
+def set_of_split(split: Split, metrics: tuple[str, ...], labels: LabelSpace) -> EvaluationSet | None:
+    """Return a split of the data set that a model was trained on as an evaluation set; `labels`: of the model.
+
+    None for a split without labels.
+    """
+    return EvaluationSet(split.name, split, metrics, labels) if AGREEMENT not in metrics else None
 
 
-def texts_of(spec: str, location: DataLocation) -> Split:
-    """Return the texts that `spec` names, as `load_set` reads them; a file needs no labels here.
+def texts_of(spec: str, location: DataLocation, task: RowTask = CLASSIFICATION) -> Split:
+    """Return the texts that `spec` names, as `load_set` reads them for this kind; a file needs no labels here.
 
     Raises `DataError` if rows cannot be read.
     """
@@ -92,11 +106,11 @@ def texts_of(spec: str, location: DataLocation) -> Split:
     if name in TASKS:
         return _task_rows(name, split, location)[1]
     table = read_table(_file_of(spec))
-    columns = columns_of(table, labelled=False)
-    rows = replace(raw_rows("test", table, columns), labels=[None] * len(table))
+    columns = columns_of(table, labelled=False, usual_texts=task.text_columns)
+    rows = raw_rows("test", table, columns, by_word=task.unit == "word")
     faults = check_texts(rows)
     raise_or_drop([*table.problems, *in_order(faults)], "drop")
-    return as_split(usable(rows, faults), LabelSpace(CLASSIFICATION))
+    return as_split(usable(rows, faults), LabelSpace(task))
 
 
 def sample_rows(found: EvaluationSet, count: int) -> EvaluationSet:
@@ -121,7 +135,13 @@ def _of_task(
 ) -> EvaluationSet:
     task = TASKS[name]
     space, rows, drops = _task_rows(name, split, location)
+    if labels.task.separate_texts:
+        relevant = space.task is REGRESSION or (space.size == 2 and "f1" in task.metrics)  # F1 is of class 1
+        return _of_texts(spec, rows if relevant else without_labels(rows, labels.task), drops, labels.task)
     _check_kind(spec, space, labels)
+    if space.task.has_label_sets:
+        columns = _columns_of(fit_labels(space.names, labels.names, label_map, task.label_maps, set_order=False), spec)
+        return EvaluationSet(spec, _placed(rows, columns, labels.size), task.metrics, labels, None, dict(drops))
     if not space.task.has_classes:
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
@@ -131,6 +151,44 @@ def _of_task(
     drops[_LEFT_OUT] += left
     assumed = () if model_names == labels.names or fit.classes.size < labels.size else fit.classes.names
     return EvaluationSet(spec, rows, task.metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _of_texts(spec: str, rows: Split, drops: Counter[str], task: RowTask) -> EvaluationSet:
+    """Return a set for a sentence encoder: pairs with scores, or with 0 and 1, or texts without labels.
+
+    Pairs with the labels 0 and 1 are scored by retrieval. A line says how a set is scored.
+    """
+    labels = rows.labels.astype(task.label_dtype)
+    known = labels[task.is_labelled(labels)]
+    kind = RETRIEVAL if {*np.unique(known).tolist()} <= {0.0, 1.0} else task
+    metrics = kind.default_metrics
+    if rows.pairs is None or not len(known):
+        labels, kind, metrics = without_labels(rows, task).labels, task, ()
+    ways = {RETRIEVAL.name: f"retrieval among {len(rows):,} second texts", task.name: "similarity of pairs"}
+    say(f"{spec}: {ways[kind.name] if metrics else 'texts without similarity labels'}.")
+    return EvaluationSet(spec, replace(rows, labels=labels), metrics, LabelSpace(kind), None, dict(+drops), task=kind)
+
+
+def _columns_of(fit: LabelFit, spec: str) -> list[int]:
+    """Return the model's output for each label of a set whose rows have lists of labels, and print the match.
+
+    Raises `DataError` where a map merges labels or leaves one out, which has no meaning for rows with several.
+    """
+    columns = [i for i in fit.ids.values() if i is not None]
+    if len(columns) < len(fit.ids) or len(fit.class_map) > fit.classes.size:
+        raise DataError(
+            f"{spec}: --label-map merges labels or leaves some out; for rows with lists of labels, give one of the "
+            "model's labels for each of the set's."
+        )
+    _say_line(spec, fit)
+    return columns
+
+
+def _placed(rows: Split, columns: Sequence[int], size: int) -> Split:
+    """Return rows with the k-th of their labels [N, K] at columns[k] of [N, size]; the other columns are 0."""
+    labels = np.zeros((len(rows), size), dtype=rows.labels.dtype)
+    labels[:, columns] = rows.labels
+    return replace(rows, labels=labels)
 
 
 def _say_line(spec: str, fit: LabelFit) -> None:
@@ -176,8 +234,8 @@ def _assumed_names(spec: str, labels: LabelSpace, space: LabelSpace) -> Sequence
 def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
     """Return the rows with the class id of each label, without rows whose label has none, and the number of those."""
     lookup = np.array([-1 if i is None else i for i in ids], dtype=np.int64)
-    counted = replace(rows, labels=lookup[rows.labels])
-    kept = np.flatnonzero(counted.labels >= 0)
+    counted = replace(rows, labels=np.where(rows.labels < 0, rows.labels, lookup[np.maximum(rows.labels, 0)]))
+    kept = np.flatnonzero((counted.labels != -1).reshape(len(rows), -1).all(axis=1))
     return (counted, 0) if len(kept) == len(rows) else (select_rows(counted, kept), len(rows) - len(kept))
 
 
@@ -202,11 +260,17 @@ def _of_file(
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
     table = read_table(path)
-    columns = columns_of(table, text_columns, label_column, usual_labels=labels.task.label_columns)
-    read = raw_rows("test", table, columns)
+    labels.task.require_packages()
+    columns = columns_of(table, text_columns, label_column, **usual_columns(labels.task))
+    read = raw_rows("test", table, columns, by_word=labels.task.unit == "word")
     rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
-    fit, assumed = _fit_file(rows.labels, labels, label_map) if labels.task.has_classes else (None, ())
-    if fit is not None:
+    if labels.task.takes_lists:
+        rows = as_lists({rows.name: rows}, labels.task)[rows.name]
+    named = labels.task.has_classes or labels.task.has_label_sets
+    fit, assumed = _fit_file(rows.labels, labels, label_map) if named else (None, ())
+    if fit is not None and labels.task.unit == "word":
+        fit = _tags_of_set(fit, labels)
+    if fit is not None and not labels.task.has_label_sets:
         _say_line(str(path), fit)
     faults = ({} if fit is None else check_known(rows, fit.ids)) | check_labels(rows, labels.task) | check_texts(rows)
     problems = [*table.problems, *in_order(faults)]
@@ -216,8 +280,18 @@ def _of_file(
     if fit is None:
         return EvaluationSet(str(path), as_split(good, labels), metrics, labels, None, dict(drops))
     found = as_split(good, LabelSpace(labels.task, tuple(fit.ids)))
+    if labels.task.has_label_sets:
+        split = _placed(found, _columns_of(fit, str(path)), labels.size)
+        return EvaluationSet(str(path), split, metrics, labels, None, dict(drops), assumed)
     split, drops[_LEFT_OUT] = _relabel(found, list(fit.ids.values()))
     return EvaluationSet(str(path), split, metrics, fit.classes, fit.class_map, dict(+drops), assumed)
+
+
+def _tags_of_set(fit: LabelFit, labels: LabelSpace) -> LabelFit:
+    """Return the fit with the set's tag as the name of several of the model's: "B-X or B-Y" would be no tag."""
+    of_set = {k: label for label, k in fit.ids.items() if k is not None}
+    names = [name if name in labels.names else of_set[k] for k, name in enumerate(fit.classes.names)]
+    return replace(fit, classes=LabelSpace(labels.task, tuple(names)))
 
 
 def _fit_file(

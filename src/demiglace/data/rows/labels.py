@@ -13,6 +13,7 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION, number
 
@@ -23,6 +24,7 @@ _WITH_POINT = re.compile(rf"[+-]?{_GROUPED.format(',' + _SPACES)}(?:\.\d+)?")  #
 _WITH_COMMA = re.compile(rf"[+-]?(?:\d+|{_GROUPED.format('.' + _SPACES)}),\d+")  # 1.234,5
 _DIGITS = re.compile(rf"[+-]?\d[\d.,{_SPACES}]*\d")
 _POINT_AS_GROUP = re.compile(rf"[+-]?{_GROUPED.format('.')}")
+_MOST_TEXTS = 0.5  # share of texts in a column of lists
 _FEW = 20  # with fewer labels, a single fraction is no oddity
 
 
@@ -62,7 +64,7 @@ def split_labels(
     A text in brackets is a list as JSON or Python writes it, which is how tables of lists are saved as CSV. Other texts
     are divided by the first of the `separators` that occurs in one of them.
     """
-    plain = [label for label in labels if isinstance(label, str) and _bracketed(label) is None]
+    plain = [label for label in labels if isinstance(label, str) and bracketed(label) is None]
     separator = next((s for s in separators if any(s in label for label in plain)), None)
     return [None if label is None else _divided(label, separator) for label in labels], separator
 
@@ -70,12 +72,12 @@ def split_labels(
 def _divided(label: Label, separator: str | None) -> tuple[str, ...]:
     if isinstance(label, tuple):
         return label
-    listed = _bracketed(label)
+    listed = bracketed(label)
     parts = listed if listed is not None else label.split(separator) if separator else [label]
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _bracketed(label: str) -> tuple[str, ...] | None:
+def bracketed(label: str) -> tuple[str, ...] | None:
     """Return the texts of a list that is written out, or None where a text is no such list."""
     if not (label.startswith("[") and label.endswith("]")):
         return None
@@ -97,6 +99,9 @@ def infer_task(labels: Sequence[Label], wanted: str = "auto") -> RowTask:
     if wanted != "auto":
         return row_task(wanted)
     texts = [label for label in labels if isinstance(label, str)]
+    if len(texts) < _MOST_TEXTS * len(labels):
+        say("the labels are lists: multi-label classification.")
+        return MULTI_LABEL
     _check_separators(texts)
     if not _mostly_numbers(texts):
         return CLASSIFICATION

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
 
 LabelMap = Mapping[str, str | tuple[str, ...] | None]
@@ -52,6 +53,11 @@ _DUPLICATE = ("not_duplicate", "duplicate")
 _NLI = ("entailment", "neutral", "contradiction")
 _BINARY_NLI = ("entailment", "not_entailment")
 _STARS = ("1 star", "2 star", "3 stars", "4 stars", "5 stars")
+_EMOTIONS = (
+    *("admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire"),
+    *("disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy"),
+    *("love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise", "neutral"),
+)
 _ADV_PAPER, _ADV_URL = "Wang et al. 2021, Adversarial GLUE", "https://arxiv.org/abs/2111.02840"
 _CAD_PAPER = "Kaushik et al. 2020, Learning the Difference that Makes a Difference with Counterfactually-Augmented Data"
 _CAD_URL = "https://arxiv.org/abs/1909.12434"
@@ -189,6 +195,18 @@ TASKS: dict[str, NamedTask] = {
         "https://aaai.org/papers/59-4492-the-winograd-schema-challenge",
         (_GLUE, "wnli"),
         note="validation repeats training sentences with the other label: below chance is usual",
+    ),
+    # any number of labels
+    "goemotions": NamedTask(
+        "GoEmotions: emotions in Reddit comments, any number of 28",
+        MULTI_LABEL.default_metrics,
+        _EMOTIONS,
+        _splits("goemotions", "train", "validation", "test"),
+        ("text",),
+        "Demszky et al. 2020, GoEmotions: A Dataset of Fine-Grained Emotions",
+        "https://arxiv.org/abs/2005.00547",
+        ("google-research-datasets/go_emotions", "simplified"),
+        kind=MULTI_LABEL,
     ),
     # inside the package
     "banking77": NamedTask(

@@ -7,7 +7,7 @@ import numpy as np
 
 from demiglace.config.data import DataLocation
 from demiglace.data.rows.columns import find_columns
-from demiglace.data.rows.labels import label_space, label_text
+from demiglace.data.rows.labels import label_of, label_space
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
@@ -15,6 +15,7 @@ from demiglace.data.rows.sources import read_task
 from demiglace.data.rows.table import Table
 from demiglace.errors import DataError
 from demiglace.labels import fold_spelling
+from demiglace.tasks.base import Label, names_in
 
 _UNLABELLED_IDS = ("-1", "-1.0")  # the hub's label of a row whose label is not public
 
@@ -54,13 +55,13 @@ def _parse_bool_column(table: Table, column: str) -> np.ndarray:
     return np.array([word == "true" for word in words])
 
 
-def _labels_of(table: Table) -> list[str | None]:
+def _labels_of(table: Table) -> list[Label | None]:
     column = find_columns(list(table.columns), table.file).label
     assert column is not None
-    return [label_text(value) for value in table.columns[column]]
+    return [label_of(value) for value in table.columns[column]]
 
 
-def _space(task: NamedTask, labels: Mapping[str, Sequence[str | None]]) -> LabelSpace:
+def _space(task: NamedTask, labels: Mapping[str, Sequence[Label | None]]) -> LabelSpace:
     if task.labels:
         return LabelSpace(task.kind, task.labels)
     return label_space({text for column in labels.values() for text in column if text}, task.kind)
@@ -78,15 +79,14 @@ def _split(name: str, table: Table, labels: np.ndarray, task: NamedTask) -> Spli
     return Split(name, texts[0], pairs, labels, [(table.file, line) for line in table.lines], groups)
 
 
-def _encode(name: str, labels: Sequence[str | None], space: LabelSpace, table: Table) -> np.ndarray:
+def _encode(name: str, labels: Sequence[Label | None], space: LabelSpace, table: Table) -> np.ndarray:
     """Return labels as the kind encodes them; names match in any spelling, and ids are accepted as names.
 
     Raises `DataError` for a text that is no label of the task.
     """
     names: dict[str, str | None] = {}  # the text in the file -> the label, None where it is not public
     by_spelling = {str(i): n for i, n in enumerate(space.names)} | {fold_spelling(n): n for n in space.names}
-    for text in {*labels} - {None}:
-        assert text is not None
+    for text in {text for label in labels if label is not None for text in names_in(label)}:
         if text in _UNLABELLED_IDS:
             names[text] = None
         elif space.names and (label := by_spelling.get(fold_spelling(text))) is not None:
@@ -96,4 +96,10 @@ def _encode(name: str, labels: Sequence[str | None], space: LabelSpace, table: T
         else:
             known = ", ".join(space.names) or space.task.labels_in_words
             raise DataError(f"{table.file}: {text!r} is no label of {name}; its labels: {known}.")
-    return space.task.encode([None if x is None else names[x] for x in labels], space.names)
+    return space.task.encode([None if label is None else _named(label, names) for label in labels], space.names)
+
+
+def _named(label: Label, names: Mapping[str, str | None]) -> Label | None:
+    if isinstance(label, tuple):
+        return tuple(name for text in label if (name := names[text]) is not None)
+    return names[label]

@@ -1,14 +1,16 @@
-"""User files to columns of values: CSV, TSV and JSON, each also as .gz or .zst, and Parquet.
+"""User files to columns of values: CSV, TSV, JSON and CoNLL, each also as .gz or .zst, and Parquet.
 
 A row that cannot be read (broken JSON, a cell too many) becomes a `RowProblem` with its file and line; a file that
 cannot be read (unknown ending, cut-off archive) raises `DataError`. Bytes that are not UTF-8 are carried through as
 surrogates, so that only those in a column that is used count as a problem (`checks`).
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from demiglace.data.rows.conll import read_conll
 from demiglace.data.rows.delimited import read_csv, read_tsv
 from demiglace.data.rows.json_rows import read_json_rows
 from demiglace.data.rows.table import Table
@@ -64,7 +66,21 @@ def _parquet(path: Path) -> Table:
     except pa.ArrowException as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
     columns = {name: _values(content.column(name)) for name in content.column_names}
+    for name, tags in _tag_names(content.schema.metadata or {}).items():
+        columns[name] = [None if row is None else [_tag(i, tags) for i in row] for row in columns[name]]
     return Table(str(path), columns, range(1, content.num_rows + 1))
+
+
+def _tag_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return column -> names of the ids in its lists, from the features that `datasets` keeps in a file's metadata."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    inner = {name: f[0] if isinstance(f, list) else f.get("feature") for name, f in features.items() if f}
+    return {name: f["names"] for name, f in inner.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+
+
+def _tag(i: Any, names: Sequence[str]) -> Any:
+    """Return the name of an id, and any other value as it is, for the checks of labels."""
+    return names[i] if isinstance(i, int) and 0 <= i < len(names) else i
 
 
 def _values(column: Any) -> list[Any]:
@@ -76,6 +92,7 @@ def _values(column: Any) -> list[Any]:
 
 
 _TEXT_KINDS = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_json_rows, ".json": read_json_rows}
+_TEXT_KINDS |= dict.fromkeys((".conll", ".bio", ".iob", ".iob2"), read_conll)
 ENDINGS: dict[str, Callable[[Path], Table]] = {
     kind + packing: _text_reader(parse) for packing in ("", ".gz", ".zst") for kind, parse in _TEXT_KINDS.items()
 } | {".parquet": _parquet}

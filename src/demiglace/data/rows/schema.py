@@ -7,6 +7,8 @@ import numpy as np
 
 from demiglace.tasks.base import RowTask
 
+AGREEMENT = "agreement"  # the metric of a split without labels: how well a student matches its teacher
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -44,7 +46,7 @@ class Dataset:
     name: str
     labels: LabelSpace
     splits: Mapping[str, Split]  # "train", "validation" and, if there is one, "test"
-    metrics: tuple[str, ...]  # names in the kind's `metrics`; the first selects the best epoch
+    metrics: tuple[str, ...]  # names in the kind's `metrics`, or AGREEMENT; the first selects the best epoch
     fingerprint: str  # of rows, labels and their order
     drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
     unused_splits: Sequence[Split] = ()  # splits that `tune` keeps for the final results

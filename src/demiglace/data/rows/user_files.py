@@ -29,8 +29,7 @@ from demiglace.data.rows.sources import files_of
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
-from demiglace.tasks.classification import LABEL_COLUMNS
-from demiglace.tasks.registry import row_task
+from demiglace.tasks.registry import recognized_task, row_task
 
 
 def read_files(config: DataConfig) -> Dataset:
@@ -38,15 +37,18 @@ def read_files(config: DataConfig) -> Dataset:
     files = files_of(config)
     tables = {name: read_table(path) for name, path in files.items()}
     train = tables["train"]
-    usual = LABEL_COLUMNS if config.problem == "auto" else row_task(config.problem).label_columns
-    columns = columns_of(train, config.text_columns, config.label_column, usual_labels=usual)
+    kind = recognized_task(train.columns) if config.problem == "auto" else row_task(config.problem)
+    columns = columns_of(train, config.text_columns, config.label_column, **usual_columns(kind))
     for table in tables.values():
         columns_of(table, columns.texts, columns.label)
     say(f"{train.file}: text in {' and '.join(columns.texts)}, label in {columns.label}.")
-    raws = _plain({name: raw_rows(name, table, columns) for name, table in tables.items()}, config.problem)
-    task = infer_task([label for label in raws["train"].labels if label is not None], config.problem)
+    by_word = kind is not None and kind.unit == "word"
+    raws = {name: raw_rows(name, table, columns, by_word=by_word) for name, table in tables.items()}
+    raws = _plain(raws, config.problem)
+    task = kind or infer_task([label for label in raws["train"].labels if label is not None])
+    task.require_packages()
     if task.takes_lists:
-        raws = _as_lists(raws, task)
+        raws = as_lists(raws, task)
     space, faults, lost = _check(raws, task)
     problems = [p for name, table in tables.items() for p in (*table.problems, *in_order(faults[name]))]
     raise_or_drop(problems, config.on_bad_rows, lost)
@@ -56,7 +58,12 @@ def read_files(config: DataConfig) -> Dataset:
     return Dataset(name, space, splits, space.task.default_metrics, "", Counter(p.kind for p in problems))
 
 
-def _as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
+def usual_columns(task: RowTask | None) -> dict[str, Sequence[str]]:
+    """Return the usual names of the columns of a kind, None for one that is not known, as `find_columns` takes them."""
+    return {} if task is None else {"usual_labels": task.label_columns, "usual_texts": task.text_columns}
+
+
+def as_lists(raws: Mapping[str, RawRows], task: RowTask) -> dict[str, RawRows]:
     """Return the rows with lists as labels, those that are text divided alike in all splits; print by what."""
     divided, separator = split_labels([label for rows in raws.values() for label in rows.labels], task.label_separators)
     if separator is not None:
@@ -106,39 +113,39 @@ def usable(rows: RawRows, faults: Faults, *, allow_empty: bool = False) -> RawRo
 
 
 def _check_classes(space: LabelSpace, file: str) -> None:
-    if space.task.has_classes and space.size < 2:
-        raise DataError(
-            f"{file}: all labels are {space.names[0]!r}; at least two classes are needed (--label-column?)."
-        )
+    if (space.task.has_classes or space.task.takes_lists) and len(space.names) < 2:
+        only = repr(space.names[0]) if space.names else "empty lists"
+        raise DataError(f"{file}: all labels are {only}; at least two classes are needed (--label-column?).")
 
 
 def as_split(rows: RawRows, space: LabelSpace) -> Split:
     """Return checked rows with encoded labels."""
-    return Split(rows.name, list(rows.texts), rows.pairs, encode(rows.labels, space), rows.lines)
+    return Split(rows.name, list(rows.texts), rows.pairs, encode(rows.labels, space), rows.lines, words=rows.words)  # type: ignore[arg-type] # checked
 
 
-def read_unlabelled(config: DataConfig, *, paired: bool) -> RawRows:
-    """Read and check the rows of `--unlabelled`; paired: whether rows have two texts."""
+def read_unlabelled(config: DataConfig, task: RowTask, *, paired: bool) -> RawRows:
+    """Read and check the rows of `--unlabelled` for a kind of problem; paired: whether rows have two texts."""
     tables = [read_table(file) for file in config.unlabelled or ()]
-    parts = [_unlabelled_rows(table, paired, config.text_columns) for table in tables]
+    parts = [_unlabelled_rows(table, task, paired, config.text_columns) for table in tables]
     rows = RawRows(
         "unlabelled",
         [text for part in parts for text in part.texts],
         [text for part in parts for text in part.pairs or ()] if paired else None,
         [None for part in parts for _ in part.texts],
         [line for part in parts for line in part.lines],
+        [words for part in parts for words in part.words or ()] if task.unit == "word" else None,
     )
     faults = check_texts(rows)
     raise_or_drop([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)
     return usable(rows, faults)
 
 
-def _unlabelled_rows(table: Table, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
-    columns = columns_of(table, text_columns, labelled=False)
+def _unlabelled_rows(table: Table, task: RowTask, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
+    columns = columns_of(table, text_columns, labelled=False, usual_texts=task.text_columns)
     if paired != (len(columns.texts) == 2):
         wanted = "two text columns" if paired else "one text column"
         raise DataError(
             f"--unlabelled {table.file} was read with {' and '.join(columns.texts)}; the labelled rows have {wanted}. "
             "Name the columns with --text-columns."
         )
-    return raw_rows("unlabelled", table, columns)
+    return raw_rows("unlabelled", table, columns, by_word=task.unit == "word")

@@ -14,10 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from demiglace.config.data import ReadConfig
+from demiglace.console import notice, say
 from demiglace.data.text.streams import (
     PACKED,
     DamagedFileError,
     SkippedDocument,
+    decode,
     decoded,
     lines_of,
     open_source,
@@ -38,6 +40,7 @@ class Document:
 
     text: str
     site: str  # the host of its address, or the folder of an HTML file; otherwise empty
+    guessed: bool = False  # its bytes are not UTF-8, and were read as Windows-1252
 
 
 def format_of(file: str) -> str:
@@ -87,7 +90,7 @@ def _full_file(file: str, config: ReadConfig, is_html: bool) -> Iterator[Documen
             yield SkippedDocument("too long", f"more than {limit} bytes")
             return
     site = str(Path(file).parent) if is_html else ""
-    yield _document((_extracted if is_html and content else decoded)(bytes(content)), site)
+    yield _document(_extracted(bytes(content)) if is_html and content else bytes(content), site)
 
 
 def _lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
@@ -95,19 +98,19 @@ def _lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument
         if isinstance(line, SkippedDocument):
             yield line
         elif line.strip():
-            yield _document(decoded(line))
+            yield _document(line)
 
 
 def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
     """Yield the paragraphs, which are separated by blank lines. Of a too long one, only the size is kept in memory."""
-    limit, paragraph, size = _limit(config), list[str](), 0
+    limit, paragraph, size = _limit(config), list[tuple[str, bool]](), 0
     for line in lines_of(file, limit):
         if isinstance(line, SkippedDocument):
             yield line
         elif line.strip():
             size += len(line) + 1
             if size <= limit:
-                paragraph.append(decoded(line))
+                paragraph.append(decode(line))
             else:
                 paragraph.clear()
         elif size:
@@ -117,8 +120,10 @@ def _paragraphs(file: str, config: ReadConfig) -> Iterator[Document | SkippedDoc
         yield _paragraph(paragraph, size)
 
 
-def _paragraph(lines: list[str], size: int) -> Document | SkippedDocument:
-    return _document("\n".join(lines)) if lines else SkippedDocument("too long", f"{size} bytes")
+def _paragraph(lines: list[tuple[str, bool]], size: int) -> Document | SkippedDocument:
+    if not lines:
+        return SkippedDocument("too long", f"{size} bytes")
+    return _document("\n".join(text for text, _ in lines), guessed=any(guessed for _, guessed in lines))
 
 
 def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
@@ -130,20 +135,23 @@ def _json_lines(file: str, config: ReadConfig) -> Iterator[Document | SkippedDoc
 
 
 def _json_line(line: bytes, config: ReadConfig) -> Document | SkippedDocument:
+    guessed = False
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
+        guessed = isinstance(error, UnicodeDecodeError)
         try:
             row = json.loads(decoded(line))
         except (ValueError, RecursionError):
             return SkippedDocument("no JSON", decoded(line[:80]))
-    return _row(row, config)
+    return _row(row, config, guessed)
 
 
-def _row(row: Any, config: ReadConfig) -> Document | SkippedDocument:
+def _row(row: Any, config: ReadConfig, guessed: bool = False) -> Document | SkippedDocument:
     text = row.get(config.text_key) if isinstance(row, Mapping) else None
-    if isinstance(text, str):
-        return _document(text, _site(row.get("url")))
+    if isinstance(text, (str, bytes)):
+        url = row.get("url")
+        return _document(text, _site(decoded(url) if isinstance(url, bytes) else url), guessed)
     given = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
     return SkippedDocument(f"no text under {config.text_key!r}", given[:80])
 
@@ -181,7 +189,7 @@ def _parquet_row(row: dict[str, Any], config: ReadConfig) -> Document | SkippedD
     text = row[config.text_key]
     if isinstance(text, bytes) and len(text) > _limit(config):
         return SkippedDocument("too long", f"{len(text)} bytes")
-    return _row({k: decoded(v) if isinstance(v, bytes) else v for k, v in row.items()}, config)
+    return _row(row, config)
 
 
 def _pages(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument]:
@@ -189,19 +197,20 @@ def _pages(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocument
         if isinstance(page, SkippedDocument):
             yield page
         elif page.content_type is None:
-            yield _document(decoded(page.content), _site(page.url))
+            yield _document(page.content, _site(page.url))
         elif "html" in page.content_type:
             yield _document(_extracted(page.content), _site(page.url))
         else:
             yield SkippedDocument("no HTML", page.content_type or "no content type")
 
 
-def _document(text: str | None, site: str = "") -> Document | SkippedDocument:
-    if text is None:
+def _document(content: str | bytes | None, site: str = "", guessed: bool = False) -> Document | SkippedDocument:
+    if content is None:
         return SkippedDocument("no text in the HTML", site)
+    text, guessed = decode(content) if isinstance(content, bytes) else (content, guessed)
     if not text.strip():
         return SkippedDocument("empty", f"{len(text)} characters")
-    return Document(text, site)
+    return Document(text, site, guessed)
 
 
 def _extracted(content: bytes) -> str | None:
@@ -235,17 +244,42 @@ def as_utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
+GUESSED = "not UTF-8, read as Windows-1252"  # counted with the reasons, but these documents are used
+
+
 def read_texts(files: Sequence[str], reading: ReadConfig, left_out: Counter[str]) -> Iterator[str]:
-    """Yield the texts of all documents that are usable for training; count the reasons of others in `left_out`."""
+    """Yield the texts of all documents that are usable for training; count the reasons of others in `left_out`.
+
+    Documents in another encoding are counted there too, as `GUESSED`.
+    """
     for file in files:
         for document in read_documents(file, reading):
             fault = fault_of(document)
             if fault or isinstance(document, SkippedDocument):
                 left_out[fault] += 1
             else:
+                left_out[GUESSED] += document.guessed
                 yield as_utf8(document.text).decode("utf-8")
 
 
+def drops(left_out: Mapping[str, int]) -> dict[str, int]:
+    """Return the documents that were left out, by reason."""
+    return {reason: count for reason, count in left_out.items() if reason != GUESSED and count}
+
+
 def counted(left_out: Mapping[str, int]) -> str:
-    """Format the reasons and their counts for a message."""
-    return ", ".join(f"{why} {n:,}" for why, n in sorted(left_out.items()))
+    """Format the reasons and the counts of documents that were left out, for a message."""
+    return ", ".join(f"{why} {n:,}" for why, n in sorted(drops(left_out).items()))
+
+
+def report_left_out(left_out: Mapping[str, int], where: str = "") -> None:
+    """Print how many documents were left out and why, and how many were read in another encoding than UTF-8."""
+    if drops(left_out):
+        say(f"left out{where and f' of {where}'}: {counted(left_out)}")
+    if count := left_out.get(GUESSED, 0):
+        notice(
+            "encoding",
+            f"warning: {count:,} documents{where and f' of {where}'} are not UTF-8, and were read as Windows-1252; "
+            "convert files in other encodings to UTF-8.",
+            documents=count,
+        )

@@ -216,13 +216,33 @@ def _in_utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def decoded(content: bytes) -> str:
-    """Decode UTF-8, or UTF-16 with a byte order mark; anything else as Windows-1252, as browsers do."""
+    """Decode UTF-8, or UTF-16 with a byte order mark; lines of other bytes as Windows-1252, as browsers do."""
+    return decode(content)[0]
+
+
+def decode(content: bytes) -> tuple[str, bool]:
+    """Return the text that `decoded` returns, and whether a line of it was read as Windows-1252."""
     if content.startswith(_UTF16):
-        return content.decode("utf-16", "replace")
+        return content.decode("utf-16", "replace"), False
+    content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+        return content.decode("utf-8"), False
     except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
+        return "\n".join(map(_decoded_line, content.split(b"\n"))), True
+
+
+def _decoded_line(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")
+
+
+def plain_line_ends(text: str) -> str:
+    r"""Return a text with \n for \r\n, and for \r if it has no other line end; the same object if there are none."""
+    if "\r" not in text:
+        return text
+    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
 
 def read_text(path: Path) -> str:

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from demiglace.config.data import ReadConfig
 from demiglace.console import progress
-from demiglace.data.text.readers import Document, SkippedDocument, as_utf8, counted, fault_of, read_documents
+from demiglace.data.text.readers import GUESSED, Document, SkippedDocument, as_utf8, counted, fault_of, read_documents
 from demiglace.errors import CacheError, DataError, ModelError, RunError
 from demiglace.runs.files import atomic_write, fingerprint, read_json, write_json
 
@@ -220,6 +220,7 @@ class _DocumentCounts:
             if fault or isinstance(document, SkippedDocument):
                 self.left_out[fault] += 1
                 continue
+            self.left_out[GUESSED] += document.guessed
             text = as_utf8(document.text)
             texts.append(text.decode("utf-8"))
             self.bytes += len(text)
@@ -248,7 +249,7 @@ def _write(stem: Path, tokens: np.ndarray, counts: _DocumentCounts, last: bool) 
         np.save(handle, tokens)
     receipt = {"last": last, "tokens": len(tokens), "crc32": zlib.crc32(tokens.data), "read": counts.read}
     receipt |= {"documents": counts.documents, "bytes": counts.bytes, "words": counts.words}
-    write_json(stem.with_suffix(".json"), receipt | {"left_out": dict(counts.left_out)})
+    write_json(stem.with_suffix(".json"), receipt | {"left_out": dict(+counts.left_out)})
 
 
 def _open(directory: Path, sources: Sequence[str], name: str) -> Corpus:

@@ -1,7 +1,10 @@
 """Read the records of WARC and WET files, and check that they are complete."""
 
+import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from demiglace.data.text.streams import CHUNK, DamagedFileError, SkippedDocument, unpacked
@@ -35,6 +38,8 @@ def read_pages(file: str, limit: int) -> Iterator[Page | SkippedDocument]:
             continue
         is_text = record.record_type == WarcRecordType.conversion
         url = record.headers.get("WARC-Target-URI")
+        if not is_text and "chunked" in (record.http_headers.get("Transfer-Encoding") or "").lower():
+            content = joined_chunks(content)
         yield Page(url, None if is_text else record.http_content_type or "", content)
 
 
@@ -62,6 +67,31 @@ def _content(reader: Any, limit: int) -> tuple[bytes, int]:
     while piece := reader.read(CHUNK):
         size += len(piece)
     return content, size
+
+
+def joined_chunks(body: bytes) -> bytes:
+    """Return an HTTP body with its chunks joined; as it is, if a crawler has joined them; of a cut one, the beginning.
+
+    The chunks are those of RFC 9112, section 7.1, which Python's http.client reads.
+    """
+    response = HTTPResponse(_Socket(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body))  # type: ignore[arg-type]
+    pieces = []
+    with suppress(HTTPException):
+        response.begin()
+        while piece := response.read1():
+            pieces.append(piece)
+    return b"".join(pieces) or body
+
+
+class _Socket:
+    """What `HTTPResponse` reads from."""
+
+    def __init__(self, content: bytes):
+        self._content = content
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        """Return the content as a file."""
+        return io.BytesIO(self._content)
 
 
 class _Stream:

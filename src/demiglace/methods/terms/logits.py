@@ -75,6 +75,11 @@ class LogitDistillation(Term):
     mix: float = option("β of jsd, λ of the skewed ones", 0.5, at_least=0, below=1)
     name = "kd"
 
+    @property
+    def needs_scores(self) -> bool:  # type: ignore[override]
+        """Return whether the teacher's most likely class is read."""
+        return self.divergence == "hard"
+
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Return a request for both models' logits. Raises `ConfigError` for a `jsd` that is always 0."""
         if self.divergence == "jsd" and self.mix == 0:
@@ -114,6 +119,7 @@ class AnnealedLogits(Term):
     steps: int = option("τ_max, the number of steps in which φ rises to 1", at_least=1)
     margin: float = option("margin m: a squared distance up to m·φ costs nothing", 0.0, at_least=0)
     name = "annealed"
+    needs_scores = True
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Return a request for both models' logits."""

@@ -33,6 +33,7 @@ class PseudoClassifierDistillation(Term):
     reduction: Reduction = "mean"  # over layers
     name = "pseudo"
     needs_rows = True
+    needs_scores = True
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Return requests for the pooled hidden states of all layers, and the teacher's logits."""

@@ -35,6 +35,11 @@ class ScheduledTerm(Term):
         return self.term.needs_labels
 
     @property
+    def needs_scores(self) -> bool:  # type: ignore[override]
+        """Return whether the other term needs scores."""
+        return self.term.needs_scores
+
+    @property
     def needs_rows(self) -> bool:  # type: ignore[override]
         """Return whether the other term needs the logits of rows."""
         return self.term.needs_rows
