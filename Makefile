@@ -21,7 +21,7 @@ demo: $(READY) ## compress a real classifier on real data and open the books on 
 	@$(BIN)/demiglace demo $(ARGS)
 
 test: $(READY) ## run all tests; ARGS="-k cache" passes options on to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## formatting, lint, types, and which room imports which
 	$(BIN)/ruff format --check -q $(CODE)

@@ -24,8 +24,9 @@ DATA = Path(os.environ.get("DEMIGLACE_DATA", Path(__file__).parent.parent.parent
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, but never look through what the imports created."""
+    """Collect garbage again, but more rarely, and never look through what the imports created."""
     gc.freeze()
+    gc.set_threshold(20_000)
     gc.enable()
 
 

@@ -134,6 +134,7 @@ def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator
         console=console,
         disable=not _has_progress(),
         refresh_per_second=4,
+        auto_refresh=console.is_terminal,  # by a thread, which elsewhere would have nothing to draw
     )
     with bar:
         yield Bar(bar, bar.add_task(description, total=total, completed=done, unit=unit, note=""))

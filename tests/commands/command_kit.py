@@ -19,7 +19,8 @@ from demiglace.methods.registry import METHODS
 
 GOOD, BAD = ("good", "great", "yes"), ("bad", "awful", "no")
 NEUTRAL = ("the", "film", "card", "money", "red", "blue", "green")
-QUICK = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "log_steps": 1, "checkpoint_seconds": 0}
+QUICK = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "log_steps": 1}
+SAVED = QUICK | {"checkpoint_seconds": 0}  # a checkpoint after every step, which takes as long as the step
 # what a manifest of finetune and distill holds beside format, stage, config, inputs, versions and machine
 RESULTS = {
     *("task", "problem", "labels", "rows", "drops", "method", "precision", "layers", "parameters", "bytes"),

@@ -17,7 +17,8 @@ from demiglace.signals import shard_store, sparse_logit_cache
 from demiglace.training import loop
 from text_kit import save_lm, sentences, tiny_lm, write_jsonl
 
-QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "log_steps": 1, "checkpoint_seconds": 0}
+QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "log_steps": 1}
+SAVED = QUICK | {"checkpoint_seconds": 0}  # a checkpoint after every step
 LEARNERS: dict[str, dict[str, Any]] = {
     **{
         name: {}
@@ -108,7 +109,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     tmp_path: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sparse_logit_cache, "SHARD_TOKENS", 32 * 16)
-    line = distilled(tmp_path / "cut", given, dropout=0.1)
+    line = distilled(tmp_path / "cut", given | SAVED, dropout=0.1)
     assert main(distilled(tmp_path / "whole", given, dropout=0.1)) == 0
     assert in_child(line, lambda: strike(shard_store, "_write_shard", 2)) < 0
     assert len(list((tmp_path / "cut").glob("signals/*/shard-*.json"))) == 1

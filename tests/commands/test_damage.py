@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_kit import QUICK, arguments, damage, in_child, strike, weights
+from command_kit import SAVED, arguments, damage, in_child, strike, weights
 
 from demiglace.cli import main
 from demiglace.signals import hidden_state_cache, shard_store
@@ -41,14 +41,14 @@ def line(teacher: Path, rows: dict[str, str], tmp_path: Path) -> list[str]:
         cache=tmp_path / "cache",
         cache_dtype="float32",
         **rows,
-        **QUICK,
+        **SAVED,
     )
 
 
 @pytest.fixture(scope="module")
 def whole(home: Path, teacher: Path, rows: dict[str, str]) -> dict[str, torch.Tensor]:
     """The weights that an undisturbed run ends with."""
-    given = {"layers": 2, "cache_dtype": "float32"} | rows | QUICK
+    given = {"layers": 2, "cache_dtype": "float32"} | rows | SAVED
     assert main(arguments("distill", teacher=teacher, output=home / "undamaged", **given)) == 0
     return weights(home / "undamaged")
 

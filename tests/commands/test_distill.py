@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_kit import QUICK, RESULTS, arguments, close, lenient, records, weights, write_csv, write_rows
+from command_kit import QUICK, RESULTS, SAVED, arguments, close, lenient, records, weights, write_csv, write_rows
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace
@@ -318,7 +318,7 @@ def test_an_interrupted_run_keeps_its_directory(
 
     with monkeypatch.context() as patch:
         patch.setattr(fit.Loop, "_end_epoch", interrupted)
-        assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 130
+        assert run(tmp_path / "run", teacher, layers=2, **rows, **SAVED) == 130
     assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK | {"learning_rate": 1e-3}) == 2
     assert run(tmp_path / "run", teacher, layers=2, **rows, **QUICK) == 0
 

@@ -39,7 +39,7 @@ def test_operations_are_those_of_a_run(tmp_path, monkeypatch):
     for model in (teacher, student):
         model.set_attn_implementation("eager")  # the others have no count of their operations
     objective, source = objective_of("vanilla-kd", {}, teacher, student)
-    examples = random_examples(60)
+    examples = random_examples(16)
     requested = 0
 
     def fetch(self, batch, phase=0, fetch=OnlineTeacher.fetch):
@@ -67,13 +67,13 @@ def test_operations_on_perturbed_text_are_those_of_a_run(tmp_path):
         model.set_attn_implementation("eager")
     objective, source = objective_of("combined-kd", {"generator_steps": 1, "student_steps": 2}, teacher, student)
     loop = make_loop(
-        tmp_path / "run", objective, source, random_examples(60), epochs=4, batch_tokens=40, diagnostics="off"
+        tmp_path / "run", objective, source, random_examples(16), epochs=4, batch_tokens=40, diagnostics="off"
     )
     with FlopCounterMode(display=False) as counter:
         loop.run()
     method = build_method("combined-kd", {"generator_steps": 1, "student_steps": 2})
     setup = CostInputs(method, replace(TRAINING, epochs=4), cache=False)
-    found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": random_examples(60).lengths}, setup)
+    found = estimate(ModelShape.of(teacher), ModelShape.of(student), {"train": random_examples(16).lengths}, setup)
     assert (found.teacher_passes, found.perturbed_passes) == (3, 3)  # the labels alone in the last of 4 epochs
     shown = (4 + 3) * found.student_flops + 3 * (found.teacher_flops + found.perturbed_flops)
     assert shown == pytest.approx(counter.get_total_flops(), rel=0.1)

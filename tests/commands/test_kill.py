@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_kit import QUICK, arguments, in_child, records, strike
+from command_kit import SAVED, arguments, in_child, records, strike
 
 from demiglace.cli import main
 from demiglace.runs import directory as manifest
@@ -70,7 +70,7 @@ def small_shards() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def lines(base: Path, teacher: Path, rows: dict[str, str]) -> dict[str, Callable[[Path], list[str]]]:
     """The command lines under test, by output directory; with dropout and draws, so that all randomness counts."""
-    chance = QUICK | {"dropout": 0.1}
+    chance = SAVED | {"dropout": 0.1}
     draws = {"layers": 2, "method": "rail-kd-l", "method_options": {"sampling": "step"}}
     often = {"generator_steps": 1, "student_steps": 2, "generator_lr": 1e-3, "allow_poor_generator": True}
     against = {"layers": 2, "method": "mate-kd", "method_options": often}
@@ -196,7 +196,7 @@ def test_killed_in_a_second_phase_that_starts_from_an_earlier_epoch(
         return original(self, seen) | {"accuracy": scores[(self.state.step - 1) // self._epoch_length]}
 
     def line(output: Path) -> list[str]:
-        given = rows | QUICK | {"epochs": 3, "dropout": 0.1, "layers": 2} | phase
+        given = rows | SAVED | {"epochs": 3, "dropout": 0.1, "layers": 2} | phase
         return arguments("distill", teacher=teacher, output=output, **given)
 
     monkeypatch.setattr(loop.Loop, "_validate", measured)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_kit import QUICK, arguments, in_child, strike, weights
+from command_kit import SAVED, arguments, in_child, strike, weights
 
 import demiglace
 from demiglace.cli import main
@@ -126,7 +126,7 @@ def test_a_classifier_is_cut_by_its_rows(strategy: str, tmp_path: Path, teacher:
 def test_a_resumed_run_keeps_its_layers_unmeasured(
     tmp_path: Path, lm: Path, text: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"teacher": lm, "layers": 2, "method": "vanilla-kd", "block_size": 16, **text, **QUICK}
+    given = {"teacher": lm, "layers": 2, "method": "vanilla-kd", "block_size": 16, **text, **SAVED}
     line = arguments("distill", output=tmp_path / "run", **given)
     assert main(arguments("distill", output=tmp_path / "undisturbed", **given)) == 0
     assert in_child(line, lambda: strike(loop, "save_checkpoint", 3, after=True)) < 0

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_kit import QUICK, arguments, close, in_child, records, strike
+from command_kit import QUICK, SAVED, arguments, close, in_child, records, strike
 from transformers import AutoModelForSequenceClassification
 
 from demiglace.cli import main
@@ -86,7 +86,7 @@ def test_no_cache_of_another_pooling_is_used(tmp_path: Path, given: dict[str, An
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path, given: dict[str, Any]) -> None:
     assert run(tmp_path / "whole", given) == 0
-    line = arguments("distill", **given, output=tmp_path / "cut")
+    line = arguments("distill", **given | SAVED, output=tmp_path / "cut")
     assert in_child(line, lambda: strike(loop, "save_checkpoint", 7, after=True)) < 0
     assert main(line) == 0
     close(tmp_path / "cut", tmp_path / "whole", 0.0)

@@ -27,7 +27,8 @@ from demiglace.training import loop
 from text_kit import byte_tokenizer, save_lm, sentences, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
-QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "log_steps": 1, "checkpoint_seconds": 0}
+QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "log_steps": 1}
+SAVED = QUICK | {"checkpoint_seconds": 0}  # a checkpoint after every step
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64}
 
 
@@ -171,7 +172,7 @@ def test_without_validation_text_the_last_blocks_are_held_out(tmp_path: Path, lm
 
 @pytest.mark.parametrize("at", [1, 7])
 def test_a_killed_run_resumes_inside_the_epoch(tmp_path: Path, lm: Path, text: dict[str, str], at: int) -> None:
-    line = arguments("pretrain", model=lm, output=tmp_path / "cut", **text, **QUICK, dropout=0.1)
+    line = arguments("pretrain", model=lm, output=tmp_path / "cut", **text, **SAVED, dropout=0.1)
     whole = arguments("pretrain", model=lm, output=tmp_path / "whole", **text, **QUICK, dropout=0.1)
     assert main(whole) == 0
     assert in_child(line, lambda: strike(loop, "save_checkpoint", at, after=True)) < 0
@@ -202,7 +203,7 @@ FOR_ROWS = ("mate-kd", "combined-kd", "rail-mate", "universal-kd")
 def test_a_student_learns_by_any_method(tmp_path: Path, teacher: Path, text: dict[str, str], method: str) -> None:
     run = tmp_path / "run"
     student = {"teacher": teacher, "layers": 2, "method": method}
-    assert main(arguments("distill", **student, output=run, **text, **QUICK | {"epochs": 3})) == 0
+    assert main(arguments("distill", **student, output=run, **text, **QUICK | {"epochs": 3, "log_steps": 10})) == 0
     said = read_manifest(run)
     assert said["layers"] == 2 and said["problem"] == "language-modelling" and said["method"] == method
     assert losses(run)[-1] < losses(run)[0] or method in ("annealing-kd", "rail-annealing", "tinybert")

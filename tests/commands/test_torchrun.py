@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState, GradientState
 from command_kit import (
     QUICK,
+    SAVED,
     arguments,
     close,
     ended,
@@ -198,7 +199,7 @@ def test_killed_and_resumed(
     monkeypatch.setattr(hidden_state_cache, "SHARD_ROWS", 8)
 
     def line(output: Path) -> list[str]:
-        return arguments("distill", teacher=teacher, output=output, **odd_rows, **UNEVEN | {"dropout": 0.1})
+        return arguments("distill", teacher=teacher, output=output, **odd_rows, **UNEVEN | SAVED | {"dropout": 0.1})
 
     assert on_two(line(tmp_path / "whole")) == 0
     again = line(tmp_path / "run")
@@ -261,7 +262,7 @@ def test_a_model_shared_out_among_processes(command: str, tmp_path: Path) -> Non
     given = {"model": model} if command == "pretrain" else {"teacher": model, "layers": 2, "method": "rail-kd-c"}
     given |= {"corpus": corpus, "block_size": 16, "max_tokens": 320}
     # steps of 7 blocks, one a forward pass: one process has four passes, the other three
-    given |= QUICK | {"batch_size": 7, "batch_tokens": 16, "learning_rate": 1e-3}
+    given |= SAVED | {"batch_size": 7, "batch_tokens": 16, "learning_rate": 1e-3}
 
     def line(output: Path, sharding: str = "full") -> list[str]:
         return arguments(command, output=output, sharding=sharding, **given)

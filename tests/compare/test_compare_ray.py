@@ -28,6 +28,12 @@ from demiglace.errors import ConfigError
 pytest.importorskip("ray")
 
 
+@pytest.fixture(autouse=True)
+def equal_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give Ray's workers the priority of the tests: at its own, the lowest, a busy machine lets them wait for long."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 def test_a_cluster_gives_the_same_weights_and_tells_of_failures(content, tmp_path, capsys):
     methods = content["methods"] | {"bad": {"method": "vanilla-kd", "metric": "f2"}}
     here, there = tmp_path / "here", tmp_path / "there"

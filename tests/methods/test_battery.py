@@ -127,8 +127,11 @@ def test_overfits_eight_rows(
         return {}
 
     objective.zero_grad()
-    settings = {"epochs": epochs, "learning_rate": 3e-3, "warmup_ratio": 0.0, "checkpoint_seconds": 1e9}
-    monkeypatch.setattr(loop, "save_checkpoint", lambda *_: None)  # they would take half of the time
+    settings = {"epochs": epochs, "learning_rate": 3e-3, "warmup_ratio": 0.0}
+    # checkpoints, log lines and progress bars would take most of the time
+    settings |= {"checkpoint_seconds": 1e9, "log_steps": epochs}
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_: None)
+    monkeypatch.setenv("DEMIGLACE_PROGRESS", "0")
     make_loop(tmp_path, objective, source, examples, ModelSelection(at_the_end_of_a_phase), **settings).run()
     assert len(after) == len(before)
     assert all(a < 0.5 * b for a, b in zip(after, before, strict=True)), (before, after)
@@ -218,11 +221,11 @@ def test_rows_without_labels_use_only_the_teachers_terms(name: str, options: dic
 
 @battery
 def test_resumed_equals_uninterrupted(name: str, options: dict, tmp_path: Path) -> None:
-    def train(directory: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+    def train(directory: Path, stop_at: int | None = None, seconds: float = 0.0) -> dict[str, torch.Tensor]:
         teacher, student = teacher_and_student()
         set_dropout(student, 0.1)
         objective, source = objective_of(name, options, teacher, student)
-        loop = make_loop(directory, objective, source, random_examples(40))
+        loop = make_loop(directory, objective, source, random_examples(40), checkpoint_seconds=seconds)
         if stop_at is not None:
             loop._check_finite = stopper(loop, stop_at)
             with pytest.raises(KeyboardInterrupt):
@@ -231,7 +234,7 @@ def test_resumed_equals_uninterrupted(name: str, options: dict, tmp_path: Path) 
             loop.run()
         return {k: v.clone() for k, v in objective.state_dict().items()}
 
-    uninterrupted = train(tmp_path / "whole")
+    uninterrupted = train(tmp_path / "whole", seconds=1e9)
     train(tmp_path / "cut", stop_at=3)  # of 10 steps; where there are two phases the second begins after 5
     train(tmp_path / "cut", stop_at=8)
     resumed = train(tmp_path / "cut")
