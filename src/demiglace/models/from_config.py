@@ -23,7 +23,8 @@ from demiglace.models.language_model import (
     language_config,
     new_language_config,
 )
-from demiglace.models.loading import auto_class, prepare_config, seeded, silence_transformers
+from demiglace.models.library import silence_transformers
+from demiglace.models.loading import auto_class, prepare_config, seeded
 from demiglace.models.shape import ModelShape
 from demiglace.tasks.base import RowTask
 

@@ -24,8 +24,7 @@ from transformers import (
 
 from demiglace.console import say
 from demiglace.errors import ModelError, UserError
-from demiglace.models.files import LOAD_ERRORS
-from demiglace.models.loading import silence_transformers
+from demiglace.models.library import LOAD_ERRORS, silence_transformers
 from demiglace.runs.files import fingerprint
 
 _READ_ERRORS = (*LOAD_ERRORS, struct.error, LookupError, ArithmeticError, AttributeError, MemoryError)

@@ -20,8 +20,9 @@ from transformers import (
 
 from demiglace.console import say
 from demiglace.errors import ConfigError, ModelError
-from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
-from demiglace.models.loading import load_whole, seeded, set_dropout, silence_transformers
+from demiglace.models.files import load_config, resolve_model
+from demiglace.models.library import LOAD_ERRORS, silence_transformers
+from demiglace.models.loading import load_whole, seeded, set_dropout
 from demiglace.models.shape import CAUSAL_NAMES, unused_positions
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.models.truncate import truncate_config

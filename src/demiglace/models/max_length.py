@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from demiglace.errors import ModelError
-from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
+from demiglace.models.files import load_config, resolve_model
 from demiglace.models.from_config import shape_of_config
+from demiglace.models.library import LOAD_ERRORS
 from demiglace.models.truncate import truncate_config
 from demiglace.runs.directory import read_manifest
 
