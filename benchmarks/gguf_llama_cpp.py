@@ -56,13 +56,14 @@ const model = await llama.loadModel({modelPath: file});
 const context = await model.createContext({contextSize: 256});
 const sequence = context.getSequence();
 const found = [];
-for (const prompt of JSON.parse(fs.readFileSync(prompts, "utf8"))) {
+for (const [number, prompt] of JSON.parse(fs.readFileSync(prompts, "utf8")).entries()) {
   const tokens = model.tokenize(prompt);
   await sequence.clearHistory();
   const last = tokens.length - 1;
-  const input = tokens.map((t, i) => i === last ? [t, {generateNext: {probabilities: true}}] : t);
-  const result = await sequence.controlledEvaluate(input);
-  found.push({tokens, next: [...result[last].next.probabilities.entries()].slice(0, 20)});
+  const wanted = {token: true, probabilities: number < 4, options: {temperature: 0}};
+  const input = tokens.map((t, i) => i === last ? [t, {generateNext: wanted}] : t);
+  const {next} = (await sequence.controlledEvaluate(input))[last];
+  found.push({tokens, next: next.token, probabilities: [...(next.probabilities ?? [])].slice(0, 20)});
 }
 console.log(JSON.stringify(found));
 process.exit(0);
@@ -70,7 +71,7 @@ process.exit(0);
 
 
 def run_llama_cpp(file: Path, node: Path) -> list[dict]:
-    """Return for each prompt its token ids and the 20 most likely next tokens with their probabilities."""
+    """Return for each prompt its token ids and the next token, for the first four the 20 most likely ones."""
     with TemporaryDirectory(dir=node) as folder:
         (Path(folder) / "check.mjs").write_text(_SCRIPT, "utf-8")
         (Path(folder) / "prompts.json").write_text(json.dumps(PROMPTS), "utf-8")
@@ -92,9 +93,9 @@ def compare(file: Path, node: Path, original: torch.nn.Module, ids: list[list[in
     largest, same, same_as_original, divergences = 0.0, 0, 0, []
     for row, prompt_ids in zip(found, ids, strict=True):
         expected, reference = (log_probabilities(model, prompt_ids) for model in (weights, original))
-        largest = max(largest, *(abs(math.log(p) - float(expected[token])) for token, p in row["next"]))
-        same += row["next"][0][0] == int(expected.argmax())
-        same_as_original += row["next"][0][0] == int(reference.argmax())
+        largest = max([largest, *(abs(math.log(p) - float(expected[token])) for token, p in row["probabilities"])])
+        same += row["next"] == int(expected.argmax())
+        same_as_original += row["next"] == int(reference.argmax())
         divergences.append(float((reference.exp() * (reference - expected)).sum()))
     return {
         "megabytes": round(file.stat().st_size / 1e6, 1),
@@ -110,6 +111,7 @@ def compare(file: Path, node: Path, original: torch.nn.Module, ids: list[list[in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("--name", help="of the model, in the results")
     parser.add_argument("--node", type=Path, required=True, help="folder with node_modules/node-llama-cpp")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16", "q8_0", "q5_1", "q4_0"])
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -127,7 +129,7 @@ def main() -> None:
     write_json(
         options.output,
         {
-            "model": Path(options.model).name,
+            "model": options.name or Path(options.model).name,
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": versions() | {"node-llama-cpp": package},

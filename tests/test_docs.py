@@ -33,6 +33,7 @@ GRIDS = sorted((ROOT / "recipes" / "compare").glob("*.yaml"))
 METHOD_FILES = sorted((ROOT / "recipes" / "methods").glob("*.yaml"))
 RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*GRIDS} - {*METHOD_FILES})
 CARDS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+LAUNCHERS = r"torchrun [^\n]*-m |accelerate launch [^\n]*--module "
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -48,7 +49,11 @@ def blocks(text: str, language: str) -> list[str]:
 def command_lines(shell: str) -> list[list[str]]:
     """The words after `demiglace` of every command, or comment that is one; continued lines joined."""
     joined = shell.replace("\\\n", " ")
-    found = re.findall(r"^(?:# )?(?:torchrun [^\n]*-m )?demiglace (.*)$", joined, re.MULTILINE)
+    found = re.findall(
+        r"^(?:# )?(?:\w+=\S+ )*(?:torchrun [^\n]*-m |accelerate launch [^\n]*--module )?demiglace (.*)$",
+        joined,
+        re.MULTILINE,
+    )
     return [shlex.split(line, comments=True) for line in found]
 
 
@@ -112,7 +117,7 @@ def test_commands_in_documents_are_accepted(file, monkeypatch):
 def test_every_line_of_shell_is_known(file):
     text = file.read_text("utf-8").replace("\\\n", " ")
     lines = [line.partition(" #")[0].strip() for block in blocks(text, "sh") for line in block.splitlines()]
-    programs = r"demiglace |torchrun .*-m demiglace |pip install |python (examples|benchmarks)/\w+\.py|make [a-z-]+"
+    programs = rf"(?:{LAUNCHERS})?demiglace |pip install |python (examples|benchmarks)/\w+\.py|make [a-z-]+"
     known = rf"(\w+=\S+ )*({programs})"
     assert [line for line in lines if line and not line.startswith("#") and not re.match(known, line)] == []
 
@@ -127,6 +132,7 @@ def test_the_check_of_commands_itself():
     text = "demiglace is prose\n\n    demiglace tasks # all\n\n```sh\ndemiglace report \\\n  a b\n```\n"
     assert command_lines(shell_of(text)) == [["report", "a", "b"], ["tasks"]]
     assert command_lines(shell_of("```yaml\n    demiglace x\n```\n")) == []
+    assert command_lines("A=1 accelerate launch --num_processes 2 --module demiglace tasks sst2") == [["tasks", "sst2"]]
     assert command_lines("torchrun --nproc-per-node 2 -m demiglace methods pkd") == [["methods", "pkd"]]
     with pytest.raises(ConfigError, match="did you mean"):
         check_command(["report", "a", "--titel", "b"])

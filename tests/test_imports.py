@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "export": BASE | {"tasks", "runs", "data", "models", "evaluation"},
     "cleaning": BASE | {"runs", "data", "cluster"},
     "compare": BASE | LEARNING | {"cluster", "commands", "costs", "distillation", "export", "results", "report"},
-    "preflight": BASE | {"runs", "data", "models", "methods"},
+    "preflight": BASE | {"runs", "tasks", "data", "models", "methods"},
     "given_objects": {"console", "data", "errors", "models", "runs"},
     "__init__": {"callbacks", "commands"},
     "__main__": {"cli", "interpreters"},

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from demiglace.models.loading import save_model
@@ -27,6 +28,15 @@ def byte_tokenizer(path: Path | None = None, *, mask: bool = False, end: bool = 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **named, **({"mask_token": "<mask>"} if mask else {}))
     if path is not None:
         tokenizer.save_pretrained(path)
+    return tokenizer
+
+
+def begin_texts(tokenizer: PreTrainedTokenizerFast, *, end: bool = False) -> PreTrainedTokenizerFast:
+    """Let a tokenizer put <s> before each text, as Llama's and Gemma's do, and `end` after it."""
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    ids = [("<s>", tokenizer.bos_token_id), (END, tokenizer.eos_token_id)]
+    after = f" {END}" if end else ""
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"<s> $A{after}", special_tokens=ids)
     return tokenizer
 
 

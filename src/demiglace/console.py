@@ -77,9 +77,9 @@ def say(message: str) -> None:
 
 
 def notice(kind: str, message: str, **counts: int) -> None:
-    """Log a line as `say` does, and record it with its kind and counts for the manifest of the command."""
-    say(message)
-    record(kind, message, counts)
+    """Log a line as `say` does, once, and record it with its kind and counts for the manifest of the command."""
+    if record(kind, message, counts):
+        say(message)
 
 
 def show(drawn: Table) -> None:

@@ -21,12 +21,16 @@ def collecting() -> Iterator[None]:
         _COLLECTED.reset(token)
 
 
-def record(kind: str, message: str, counts: dict[str, int]) -> None:
-    """Add a notice to those of the present command, once."""
+def record(kind: str, message: str, counts: dict[str, int]) -> bool:
+    """Add a notice to those of the present command; return whether it is new."""
     notice = {"kind": kind, "message": message, **counts}
     found = _COLLECTED.get()
-    if found is not None and notice not in found:
-        found.append(notice)
+    if found is None:
+        return True
+    if notice in found:
+        return False
+    found.append(notice)
+    return True
 
 
 def collected() -> list[dict[str, Any]]:

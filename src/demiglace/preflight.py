@@ -12,8 +12,10 @@ from typing import Any
 from demiglace.config.data import DataConfig
 from demiglace.console import quiet
 from demiglace.data.rows.dataset import load_dataset
+from demiglace.data.rows.hub import is_hub, parse_hub
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
+from demiglace.data.rows.schema import LabelSpace
 from demiglace.data.rows.sources import files_of, missing
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import ConfigError, DataError, unknown
@@ -21,6 +23,7 @@ from demiglace.labels import match_teacher
 from demiglace.methods.names import installed_methods, option_names
 from demiglace.models.paths import check_available, resolve_model
 from demiglace.runs.directory import check_output
+from demiglace.tasks.classification import CLASSIFICATION
 
 _MODELS = {
     "finetune": ("model",),
@@ -91,7 +94,7 @@ def _check_training_data(name: str, config: Any) -> None:
     text, rows = getattr(config, "text", None), getattr(config, "source", None)
     if text is not None and text.corpus:
         corpus_files([*text.corpus, *text.validation_corpus])
-    elif rows is not None and rows.data:
+    elif rows is not None and (rows.data or (rows.unlabelled and getattr(config, "teacher", None))):
         _check_rows(name, config)
     else:
         wanted = {
@@ -104,20 +107,26 @@ def _check_training_data(name: str, config: Any) -> None:
 def _check_rows(name: str, config: Any) -> None:
     """Check the training rows, and for `distill` that their labels are the teacher's."""
     source: DataConfig = config.source
+    teacher = getattr(config, "teacher", None)
     for file in source.unlabelled or ():
         check_is_file(file)
+    if is_hub(source.data):  # the command reads them once
+        parse_hub(source.data)
+        return
     if source.data in TASKS:
         labels = TASKS[source.data].labels
     else:
-        files = files_of(source)
+        files = files_of(source) if source.data else {}
         for path in files.values():
             check_is_file(path)
         if sum(path.stat().st_size for path in files.values()) > _READ_ROWS_UP_TO:
             return
         with quiet(logging.CRITICAL):  # the command prints what it finds
-            space = load_dataset(source, config.location).labels
-        labels = space.names
-    names = _class_names(getattr(config, "teacher", None))
+            dataset = load_dataset(source, config.location, teacher=LabelSpace(CLASSIFICATION) if teacher else None)
+        if not dataset.labelled:
+            return
+        labels = dataset.labels.names
+    names = _class_names(teacher)
     if name == "distill" and labels and names:
         match_teacher(labels, names, config.label_map)
 
@@ -140,5 +149,7 @@ def _class_names(teacher: str | None) -> tuple[str, ...]:
 def _check_sets(specs: Sequence[str]) -> None:
     """Raise `DataError` for a set that is neither a task, with or without a split, nor a file or folder."""
     for spec in specs:
-        if spec.partition(":")[0] not in TASKS and not Path(spec).exists():
+        if is_hub(spec):
+            parse_hub(spec)
+        elif spec.partition(":")[0] not in TASKS and not Path(spec).exists():
             raise DataError(missing(spec))

@@ -1,6 +1,7 @@
 """Every architecture of docs/models.md: its truncated model, loaded again, is the model without the dropped layers."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -54,3 +55,18 @@ def test_a_truncated_model_is_the_model_without_the_dropped_layers(title: str, t
     with torch.no_grad():
         computed = again(**BATCH).logits
     torch.testing.assert_close(computed, logits_without(model, [i for i in range(script.LAYERS) if i not in keep]))
+
+
+def test_the_table_in_the_documents_is_as_generated() -> None:
+    results, page = json.loads(script.RESULTS.read_text("utf-8")), script.PAGE.read_text("utf-8")
+    assert list(results) == list(script.ALL), "run `python benchmarks/architectures.py`"
+    assert script.with_table(page, results) == page
+
+
+@pytest.mark.parametrize("title", ["Longformer", "Qwen3-Next"])
+def test_results_are_those_of_the_steps(title: str) -> None:
+    """Longformer pads batches, and Qwen3-Next has recurrent layers; tests/commands has the usual architectures."""
+    steps = script.STEPS[:3]
+    assert script.run_chain(script.ALL[title], steps) == {
+        step: json.loads(script.RESULTS.read_text("utf-8"))[title][step] for step in steps
+    }

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import demiglace
 from demiglace.cli import main
+from demiglace.commands import finetune as finetune_command
 from demiglace.config.training import TrainConfig
 from demiglace.errors import DivergedError
 from demiglace.models.loading import set_dropout
@@ -220,6 +221,38 @@ def test_what_was_refused_late_does_not_bar_the_mended_command(
     assert run(tmp_path / "run", base, **given, **QUICK, max_length=400) == 2
     assert "--max-length 256" in capsys.readouterr().err
     assert run(tmp_path / "run", base, **given, **QUICK, max_length=256) == 0
+
+
+def test_long_rows_are_cut_counted_and_resumed_at_the_same_length(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"{i} " + "red " * (40 + 12 * i), "label": "ab"[i % 2]} for i in range(30)]  # 43 to 391 tokens
+    given: dict[str, Any] = {"data": str(write_csv(tmp_path / "rows.csv", rows)), **QUICK}
+    monkeypatch.setattr(fit, "train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(finetune_command, "train", fit.train)
+    assert run(tmp_path / "run", base, **given) == 130
+    monkeypatch.undo()
+    assert run(tmp_path / "run", base, **given) == 0
+    said = capsys.readouterr().err
+    assert said.count("max-length: 256 tokens; 99% of the training rows have at most") == 2
+    assert "and the model takes 256." in said
+    assert "warning: rows longer than --max-length 256 are cut:" in said
+    manifest = read_manifest(tmp_path / "run")
+    assert (manifest["max_length"], manifest["config"]["max_length"]) == (256, None)
+    assert manifest["inputs"]["max_length"] == "256"
+    lengths = [2 + len(str(i)) + 40 + 12 * i for i in range(30)]
+    cut = [length - 256 for length in lengths if length > 256]
+    assert sum(found["rows"] for found in manifest["cut"].values()) == len(cut)
+    assert sum(found["tokens"] for found in manifest["cut"].values()) == sum(cut)
+    (notice,) = [n for n in manifest["notices"] if n["kind"] == "max-length"]
+    assert (notice["rows"], notice["tokens"]) == (len(cut), sum(cut))
+    evaluated = demiglace.evaluate(str(tmp_path / "run"), data=given["data"], output=tmp_path / "scores").manifest
+    assert evaluated["max_length"] == 256
+    short = [{"text": f"red {i}", "label": "ab"[i % 2]} for i in range(30)]
+    given["data"] = str(write_csv(tmp_path / "short.csv", short))
+    assert run(tmp_path / "other", base, **given) == 0
+    assert read_manifest(tmp_path / "other")["max_length"] == 32
+    assert "cut" not in read_manifest(tmp_path / "other")
 
 
 def test_a_nan_in_the_model_stops_the_first_step(

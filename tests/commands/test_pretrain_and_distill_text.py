@@ -22,9 +22,11 @@ from demiglace.data.text import token_shards as corpora
 from demiglace.data.text.blocks import all_blocks
 from demiglace.methods.registry import METHODS
 from demiglace.models.language_model import load_language_model
+from demiglace.models.loading import save_model
 from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
-from text_kit import byte_tokenizer, save_lm, sentences, write_jsonl
+from factories import save_tiny
+from text_kit import begin_texts, byte_tokenizer, save_lm, sentences, tiny_lm, write_jsonl
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 QUICK = {"block_size": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "log_steps": 1}
@@ -218,6 +220,15 @@ def test_a_masked_student_learns(tmp_path: Path, text: dict[str, str]) -> None:
     run, given = tmp_path / "run", {"teacher": teacher, "method": "distil", "layers": 2}
     assert main(arguments("distill", **given, output=run, **text, **gentle)) == 0
     assert losses(run)[-1] < losses(run)[0] and records(run, "step")[-1]["terms"]["kd"] > 0
+
+
+def test_the_logits_of_a_teacher_without_a_head_are_refused(
+    tmp_path: Path, text: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier = save_tiny(tmp_path / "classifier", "bert")
+    given = {"teacher": classifier, "layers": 2, **text, **QUICK}
+    assert main(arguments("distill", **given, method="vanilla-kd", output=tmp_path / "run")) == 2
+    assert "has no language-model head, and method vanilla-kd learns from its logits" in capsys.readouterr().err
 
 
 def test_a_student_that_was_truncated_before_learns(tmp_path: Path, lm: Path, text: dict[str, str]) -> None:
@@ -424,3 +435,56 @@ def test_weights_move(teacher: Path, lm: Path) -> None:
     moved = weights(teacher)["transformer.h.0.mlp.c_fc.weight"]
     start = load_language_model(before).state_dict()["transformer.h.0.mlp.c_fc.weight"]
     assert str(lm) == before and not torch.equal(moved, start)
+
+
+@pytest.fixture(scope="module")
+def begins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama whose tokenizer puts <s> before each text, trained on such texts."""
+    path = tmp_path_factory.mktemp("begins") / "llama"
+    tokenizer = begin_texts(byte_tokenizer())
+    model = tiny_lm("llama", len(tokenizer))
+    batch = tokenizer(sentences(24, seed=3), return_tensors="pt", padding=True)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tokenizer.save_pretrained(path)
+    save_model(model.eval(), path)
+    return path
+
+
+def test_evaluate_and_generate_begin_texts_as_the_model_does(begins: Path, tmp_path: Path) -> None:
+    held = sentences(6, seed=9)
+    file = write_jsonl(tmp_path / "held.jsonl", held)
+    found = demiglace.evaluate(str(begins), corpus=(str(file),), block_size=200, output=tmp_path / "auto")
+    model, tokenizer = load_language_model(str(begins)), AutoTokenizer.from_pretrained(begins)
+    sums, tokens = 0.0, 0
+    for text in held:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        count = ids.shape[1] - 1
+        sums, tokens = sums + model(ids, labels=ids).loss.item() * count, tokens + count
+    assert found.metrics[str(file)]["perplexity"] == pytest.approx(np.exp(sums / tokens), rel=1e-4)
+    protocol = read_manifest(tmp_path / "auto")["protocol"]
+    assert protocol.endswith("each document separately, each window after the beginning token <s>")
+    without = demiglace.evaluate(str(begins), corpus=(str(file),), block_size=200, add_bos=False)
+    assert without.metrics[str(file)]["perplexity"] > 1.1 * found.metrics[str(file)]["perplexity"]
+    (made,) = demiglace.generate(str(begins), prompt=("the",), new_tokens=5, temperature=0).metrics["texts"]
+    ids = tokenizer("the", return_tensors="pt")["input_ids"]
+    expected = model.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=tokenizer.eos_token_id)
+    assert made == tokenizer.decode(expected[0], skip_special_tokens=True)
+
+
+def test_blocks_of_training_begin_as_the_model_does(
+    begins: Path, tmp_path: Path, text: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"model": begins, **text, **QUICK, "epochs": 1}
+    assert main(arguments("pretrain", output=tmp_path / "auto", **options)) == 0
+    assert "each block begins with <s>" in capsys.readouterr().err
+    assert main(arguments("pretrain", output=tmp_path / "false", add_bos="false", **options)) == 0
+    assert "each block begins with" not in capsys.readouterr().err
+    first, second = (records(tmp_path / name, "step")[0]["loss"] for name in ("auto", "false"))
+    assert first != second
+    assert [read_manifest(tmp_path / name)["add_bos"] for name in ("auto", "false")] == [True, False]
+    assert main([*arguments("evaluate", data="rows.csv", add_bos="true"), str(begins)]) == 2

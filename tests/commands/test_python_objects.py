@@ -90,14 +90,14 @@ def test_every_command_takes_objects(tmp_path, frames, objects, monkeypatch):
     assert exported.manifest["inputs"].keys() >= {"model", "rows"}
 
 
-def test_a_student_of_its_own_and_a_method_object_and_a_method_file(tmp_path, frames, objects):
+def test_a_student_model_and_a_method_may_be_objects(tmp_path, frames, objects):
     student = AutoModelForSequenceClassification.from_config(objects["teacher"].config)
     method = find_method("vanilla-kd").options().method()
     result = demiglace.distill(
         objects.pop("teacher"), student=student, method=method, data=frames["data"], output=tmp_path / "run", **objects,
         **SETTINGS,
     )  # fmt: skip
-    assert result.manifest["inputs"].keys() == {"teacher", "student", "data", "method"}
+    assert result.manifest["inputs"].keys() >= {"teacher", "student", "data", "method"}
     assert not torch.equal(weights(result.path)["classifier.weight"], student.classifier.weight)
 
 

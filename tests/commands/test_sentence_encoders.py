@@ -98,7 +98,12 @@ def test_a_student_learns_the_embeddings_and_keeps_the_modules(teacher, student,
     log = [json.loads(line) for line in (student / "log.jsonl").read_text("utf-8").splitlines()]
     losses = [r["terms"]["kd"] for r in log if r["kind"] == "step"]
     assert np.mean(losses[-7:]) < 0.5 * np.mean(losses[:7])
-    assert manifest["problem"] == "sentence-embedding" and manifest["rows"]["validation"] == 24
+    assert (manifest["config"]["problem"], manifest["config"]["max_length"]) == ("auto", None)  # as they were given
+    assert (
+        manifest["problem"] == "sentence-embedding"
+        and manifest["max_length"] == 24
+        and manifest["rows"]["validation"] == 24
+    )
     assert set(manifest["metrics"]["validation"]) == {"spearman", "pearson", "agreement"}
     found = {name: json.loads(t) for name, t in module_texts(student / "model").items()}
     expected = {name: json.loads(t) for name, t in module_texts(teacher).items()}

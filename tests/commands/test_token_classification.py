@@ -107,9 +107,11 @@ def log(run: Path, kind: str) -> list[dict[str, Any]]:
 def test_a_student_is_evaluated_with_its_teacher_by_type_of_entity(
     teacher: Path, student: Path, test_rows: Path, tmp_path: Path
 ) -> None:
-    run = demiglace.evaluate(
+    result = demiglace.evaluate(
         model=str(student), teacher=str(teacher), data=(str(test_rows),), output=tmp_path / "run"
-    ).path
+    )
+    run = result.path
+    assert run is not None and [row[0] for row in result.tables[1].rows] == ["COLOUR", "THING"]
     (found,) = read_manifest(run)["sets"].values()
     stem = file_name(str(test_rows))
     predictions = np.load(run / f"{stem}.predictions.npy")

@@ -12,6 +12,7 @@ from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.table import Table
 from demiglace.errors import DataError
+from demiglace.notices import collected, collecting
 
 COUNT = 30
 in_one_folder = settings(
@@ -211,3 +212,35 @@ def test_a_comma_that_may_be_either_is_refused(tmp_path: Path) -> None:
     file.write_text("\n".join(["text\tscore", *(f"row {i}\t{i},{i % 9}00" for i in range(1, COUNT))]))
     with pytest.raises(DataError, match=r"29 labels have commas or points.*'1,100'.*write them as 1234\.5"):
         load(file, problem="regression")
+
+
+def test_texts_with_several_labels_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [(f"row {i}", "ab"[i % 2]) for i in range(40)]
+    for split, more in (("train", [("twice", "a"), ("twice ", "b"), ("same", "a"), ("same", "a")]), ("test", [])):
+        lines = [f"{text},{label}" for text, label in rows + more] if split == "train" else ["alone,a", "alone,b"]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
+    (tmp_path / "validation.csv").write_text("text,label\nx,a\ny,b\n")
+    with collecting():
+        load(tmp_path)
+        found = collected()
+    assert [(n["kind"], n["texts"], n["rows"]) for n in found] == [("contradictions", 1, 2), ("contradictions", 1, 2)]
+    said = capsys.readouterr().err
+    assert "1 texts of the train rows occur with several labels (2 of 44 rows)" in said
+    assert "1 texts of the test rows occur with several labels (2 of 2 rows)" in said
+
+
+def test_rows_that_an_open_quote_joins_are_reported(tmp_path: Path) -> None:
+    rows = [(f"row {i}", "ab"[i % 2]) for i in range(40)]
+    rows[10], rows[13] = ('"' + rows[10][0], rows[10][1]), (rows[13][0] + '"', rows[13][1])
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *map(",".join, rows)]))
+    with collecting():
+        load(tmp_path / "train.csv")
+        (notice,) = collected()
+    assert (notice["kind"], notice["rows"]) == ("rows in texts", 1)
+    assert "train.csv:12" in notice["message"]
+    (tmp_path / "train.csv").write_text(
+        "text,label\n" + "".join(f'"Two, lines\nof {i}",{"ab"[i % 2]}\n' for i in range(40))
+    )
+    with collecting():
+        load(tmp_path / "train.csv")
+        assert collected() == []

@@ -12,6 +12,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ConfigError, DataError
 
 METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "micro_f1", "map"}
+METRICS |= {"entity_f1", "entity_precision", "entity_recall"}
 ROWS = {  # train, validation, test of the prepared data; those of the official sets where they are whole
     "cola": (8551, 1043, None),
     "sst2": (64737, 872, None),

@@ -136,3 +136,19 @@ def test_a_validation_split_has_rows_of_each_type(tmp_path: Path) -> None:
     dataset = load_dataset(DataConfig(data=str(tmp_path / "rows.jsonl"), validation_fraction=0.2), DataLocation())
     ids, counts = np.unique(dataset.splits["validation"].labels[:, 0], return_counts=True)
     assert dict(zip([dataset.labels.names[i] for i in ids], counts.tolist(), strict=True)) == {"B-LOC": 2, "B-PER": 6}
+
+
+def test_a_named_task_has_words_and_tags(tmp_path: Path) -> None:
+    (tmp_path / "wnut17").mkdir()
+    rows = [(words, [tag.replace("LOC", "location").replace("PER", "person") for tag in tags]) for words, tags in ROWS]
+    for name in ("train", "validation", "test"):
+        (tmp_path / "wnut17" / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    dataset = load_dataset(DataConfig(data="wnut17"), DataLocation(data_dir=tmp_path))
+    assert dataset.labels.names[:3] == ("O", "B-corporation", "I-corporation") and dataset.labels.size == 13
+    assert dataset.splits["train"].words == [words for words, _ in ROWS]
+    names = ("B-person", "I-person", "B-location", "I-location", *dataset.labels.names[:7], *dataset.labels.names[11:])
+    found = load_set("wnut17", LabelSpace(TOKEN_CLASSIFICATION, names), DataLocation(data_dir=tmp_path))
+    task = found.classes.task.with_names(found.classes.names)
+    assert [[t for t in row if t] for row in task.readable(found.split.labels).tolist()] == [tags for _, tags in rows]
+    assert found.class_map is not None
+    assert [found.classes.names[i] for i in found.class_map] == list(names)

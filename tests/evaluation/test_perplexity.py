@@ -1,6 +1,7 @@
 """Perplexity against a plain computation, the windows' promise, and last words."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ from transformers import PreTrainedTokenizerFast
 
 from demiglace.config.data import ReadConfig
 from demiglace.data.text.blocks import Masking, all_blocks
+from demiglace.data.text.calibration_sample import drawn_rows
+from demiglace.data.text.text_bounds import TextBounds, text_bounds
 from demiglace.data.text.token_shards import Corpus, load_corpus
-from demiglace.errors import DataError, ModelError
+from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.perplexity import LastWord, block_loss, last_word, last_words, perplexity, windows
-from text_kit import byte_tokenizer, sentences, tiny_lm, write_jsonl
+from text_kit import begin_texts, byte_tokenizer, sentences, tiny_lm, write_jsonl
 
 TOKENIZER = byte_tokenizer(mask=True)
 END = TOKENIZER.eos_token_id
+BOUNDS = TextBounds(None, END, False)
 
 
 def words_of(texts: list[str], size: int) -> list[LastWord]:
@@ -55,7 +59,7 @@ def test_perplexity_is_the_plain_one(corpus: Corpus, arch: str, stride: int) -> 
             if place >= window.first:
                 total += loss
                 text += loss * (tokens[place] != END)
-    result = perplexity(model, corpus, END, size, stride)
+    result = perplexity(model, corpus, BOUNDS, size, stride)
     found, parts = result.scores, result.parts
     assert parts["losses"].sum() / parts["tokens"].sum() == pytest.approx(found["loss"])
     assert parts["tokens"].tolist() == [w.end - w.first for w in windows(len(tokens), size, stride)]
@@ -66,10 +70,57 @@ def test_perplexity_is_the_plain_one(corpus: Corpus, arch: str, stride: int) -> 
     assert found["tokens"] == len(tokens)
 
 
+@pytest.mark.parametrize(("adds_end", "stride"), [(False, 20), (True, 7)])
+def test_each_document_begins_with_the_beginning_token(corpus: Corpus, adds_end: bool, stride: int) -> None:
+    """As the model was trained: each document separately, each window after <s>, which is not scored."""
+    model, size, begin = tiny_lm("llama", len(TOKENIZER)), 20, TOKENIZER.mask_token_id
+    losses, text = [], 0.0
+    for document in [*sentences(6), "two words é"]:
+        tokens = [*TOKENIZER(document)["input_ids"], *([END] if adds_end else [])]
+        for window in windows(len(tokens), size, stride):
+            row = [begin, *tokens[window.begin : window.end]]
+            logits = model(input_ids=torch.tensor([row])).logits[0, :-1].double()
+            each = F.cross_entropy(logits, torch.tensor(row[1:]), reduction="none")[window.first - window.begin :]
+            losses += each.tolist()
+            text += sum(n for n, t in zip(each.tolist(), tokens[window.first : window.end], strict=True) if t != END)
+    found = perplexity(model, corpus, TextBounds(begin, END, adds_end, "<s>"), size, stride).scores
+    assert found["tokens"] == len(losses)
+    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found["bits_per_byte"] == pytest.approx(text / math.log(2) / corpus.bytes, rel=1e-5)
+
+
+def test_the_beginning_token_is_the_one_that_the_tokenizer_adds() -> None:
+    plain, begins = byte_tokenizer(), begin_texts(byte_tokenizer())
+    assert text_bounds(plain, "auto") == TextBounds(None, END, False)
+    found = text_bounds(begins, "auto")
+    assert (found.begin, found.adds_end, found.name) == (begins.bos_token_id, False, "<s>")
+    assert "each window after the beginning token <s>" in found.describe()
+    without = text_bounds(begins, "false")
+    assert without.begin is None and "--add-bos false leaves out <s>, which" in without.describe()
+    both = text_bounds(begin_texts(byte_tokenizer(), end=True), "auto")
+    assert both.begin == begins.bos_token_id and both.adds_end
+    named = byte_tokenizer()
+    named.add_special_tokens({"bos_token": "<s>"})  # as Qwen's and Pythia's: one that is not put before texts
+    assert text_bounds(named, "auto").begin is None and text_bounds(named, "true").begin == named.bos_token_id
+    assert "the tokenizer has <s> and does not add it" in text_bounds(named, "auto").describe()
+    with pytest.raises(ConfigError, match="--add-bos true was given, and the tokenizer has no beginning-of-text token"):
+        text_bounds(plain, "true")
+
+
+def test_blocks_begin_with_the_beginning_token(corpus: Corpus) -> None:
+    plain = all_blocks(corpus, 16)
+    blocks = replace(plain, begin=99)
+    ours, theirs = (each.batch(np.arange(3), "cpu", 1.0, 0) for each in (blocks, plain))
+    assert (ours.input_ids[:, 0] == 99).all() and torch.equal(ours.labels, theirs.labels)
+    assert torch.equal(ours.input_ids[:, 1:], theirs.input_ids[:, 1:])
+    drawn = drawn_rows(blocks, 1000, 8)
+    assert (drawn.ids[drawn.offsets[:-1]] == 99).all()
+
+
 def test_bits_per_byte_of_a_model_that_knows_nothing(corpus: Corpus) -> None:
     model = tiny_lm("gpt2", len(TOKENIZER))
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
-    found = perplexity(model, corpus, END, 16, 16).scores
+    found = perplexity(model, corpus, BOUNDS, 16, 16).scores
     assert found["perplexity"] == pytest.approx(len(TOKENIZER), rel=1e-5)
     assert found["bits_per_byte"] == pytest.approx(math.log2(len(TOKENIZER)), rel=1e-5)  # a token is a byte here
 
@@ -94,7 +145,7 @@ def test_a_model_that_is_damaged(corpus: Corpus) -> None:
     torch.nn.init.constant_(model.get_output_embeddings().weight, math.nan)
     for measure in (
         lambda: block_loss(model, all_blocks(corpus, 16, None), "fp32"),
-        lambda: perplexity(model, corpus, END, 16, 16),
+        lambda: perplexity(model, corpus, BOUNDS, 16, 16),
         lambda: last_words(model, [LastWord([1, 2, 3], 1)]),
     ):
         with pytest.raises(ModelError, match="loss is nan and not a finite number"):
@@ -155,6 +206,13 @@ def test_a_last_word_is_encoded_in_its_text() -> None:
     core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     found = last_word(PreTrainedTokenizerFast(tokenizer_object=core), "a b", 8)
     assert (list(found.ids), found.count) == ([3, 4], 1)
+
+
+def test_a_beginning_token_takes_room_before_a_last_word() -> None:
+    plain, begun = last_word(TOKENIZER, "some text word", 8), last_word(TOKENIZER, "some text word", 8, 99)
+    assert begun.ids == [99, *plain.ids[1:]] and begun.count == plain.count == 5
+    short = last_word(TOKENIZER, "a b", 8)
+    assert last_word(TOKENIZER, "a b", 8, 99).ids == [99, *short.ids]
 
 
 def test_a_word_that_is_one_token_with_its_context_takes_all_of_it() -> None:

@@ -137,7 +137,7 @@ def test_checkpoints_of_all_kinds_become_language_models(tmp_path: Path) -> None
 def test_an_encoder_gets_a_new_head_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder = save_tiny(tmp_path / "encoder", "bert")
     one, same = (load_language_model(str(encoder), seed=4) for _ in range(2))
-    assert "masked language model has no head; a new one was initialized" in capsys.readouterr().err
+    assert "has no masked-language-model head; a new one was initialized" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     save_model(one, tmp_path / "masked")
     tiny_tokenizer(tmp_path / "masked")

@@ -7,9 +7,11 @@ import torch
 
 from demiglace.errors import ModelError
 from demiglace.labels import Match
-from demiglace.models.labels import adopt_labels, label_names_of, reorder_outputs
+from demiglace.models.labels import adopt_labels, label_names_of, reorder_outputs, set_labels, task_of_config
 from demiglace.models.loading import load_classifier
-from factories import ARCHITECTURES, save_tiny, tiny_model
+from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
+from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_model
 
 COLOURS = ("blue", "green", "red")
 
@@ -64,3 +66,12 @@ def test_a_kept_head_is_put_into_the_order_of_the_labels(own, order, line, tmp_p
 def test_unnamed_outputs_for_named_labels_get_a_new_head(tmp_path, capsys):
     load_classifier(save_tiny(tmp_path, num_layers=1, label_names=COLOURS), ("0", "1", "2"))
     assert "head is new" in capsys.readouterr().err
+
+
+def test_the_class_of_a_hub_model_tells_that_it_has_tags_of_words():
+    config = tiny_config("bert")
+    config.architectures = ["BertForTokenClassification"]
+    set_labels(config, ("O", "B-X"), TOKEN_CLASSIFICATION)
+    assert not hasattr(config, "demiglace_task") and task_of_config(config) is TOKEN_CLASSIFICATION
+    set_labels(config, COLOURS, CLASSIFICATION)  # as the base of a classifier of texts
+    assert task_of_config(config) is CLASSIFICATION

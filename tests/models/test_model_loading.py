@@ -26,6 +26,7 @@ from demiglace.models.loading import (
     save_model,
     silence_transformers,
 )
+from demiglace.notices import collected, collecting
 from factories import ARCHITECTURES, save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 COLOURS = ("blue", "green", "red")
@@ -392,3 +393,14 @@ def test_a_multimodal_model_is_refused_and_its_text_part_is_read(tmp_path):
     ids = torch.arange(8)[None]
     with torch.no_grad():
         torch.testing.assert_close(read(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+
+
+def test_weights_that_have_no_place_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save_tiny(tmp_path / "m", num_layers=3, label_names=COLOURS)
+    edit_config(tmp_path / "m", num_hidden_layers=1)
+    with collecting():
+        load_classifier(tmp_path / "m", None)
+        load_classifier(tmp_path / "m", None)
+        (notice,) = collected()
+    assert (notice["kind"], notice["weights"]) == ("unused weights", 32)  # 16 for each of two layers
+    assert capsys.readouterr().err.count("holds 32 weights for which its config.json has no place") == 1

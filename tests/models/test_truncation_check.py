@@ -14,11 +14,11 @@ from demiglace.models.truncation_check import check_equal, misfit
 from factories import tiny_model
 
 
-def inverse_gpt2() -> torch.nn.Module:
-    """A GPT-2 that divides attention scores by the number of the layer."""
+def inverse_gpt2(scale: float = 0.3) -> torch.nn.Module:
+    """A GPT-2 with weights of this scale that divides attention scores by the number of the layer."""
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=60, n_embd=32, n_layer=4, n_head=4, scale_attn_by_inverse_layer_idx=True, initializer_range=0.3
+        vocab_size=60, n_embd=32, n_layer=4, n_head=4, scale_attn_by_inverse_layer_idx=True, initializer_range=scale
     )
     return AutoModelForCausalLM.from_config(config).eval()
 
@@ -37,7 +37,13 @@ def test_layers_that_use_their_number_keep_it_or_are_refused() -> None:
     with pytest.raises(ModelError, match="layers 0,2"):
         truncate_model(model, (0, 2))
     assert len(layer_stack(truncate_model(model, (0, 1)))) == 2
-    assert len(layer_stack(make_student(truncate_model(model, (0, 1, 2)), (0, 1), "random", 0))) == 2
+    for strategy in ("random", "embeddings"):  # new layers compute nothing that could change
+        assert len(layer_stack(make_student(model, (1, 3), strategy, 0))) == 2
+
+
+def test_the_small_scores_of_a_new_model_differ_too() -> None:
+    with pytest.raises(ModelError, match="would not compute"):
+        truncate_model(inverse_gpt2(0.02), (1, 3))
 
 
 def test_a_changed_weight_is_a_difference() -> None:
@@ -54,6 +60,12 @@ def test_half_precision_and_training_mode_are_compared_too() -> None:
     model = tiny_model("llama").to(torch.bfloat16).train()
     assert truncate_model(model, (1, 2)).dtype == torch.bfloat16
     assert model.training
+
+
+def test_a_classifier_without_a_padding_token_can_be_truncated() -> None:
+    model = tiny_model("gpt2")
+    model.config.pad_token_id = None
+    assert len(layer_stack(truncate_model(model, (0, 2)))) == 2
 
 
 def test_a_first_layer_that_differs_must_be_kept() -> None:

@@ -214,7 +214,7 @@ def test_classes_have_their_confusions(tmp_path: Path) -> None:
     ]
     html, page = page_of(tmp_path, demo)
     assert "Classes" in headings(html) and "distilled on banking77" in page.text and "<b>owl" not in html
-    many = ClassResults(tuple(f"c{i}" for i in range(30)), np.eye(30, dtype=int) + 3 * np.eye(30, k=2, dtype=int))
+    many = ClassResults.of_classes([f"c{i}" for i in range(30)], np.eye(30, dtype=int) + 3 * np.eye(30, k=2, dtype=int))
     pairs = confusion_table(many)
     assert len(pairs.rows) == 20 and [cell.text for cell in pairs.rows[0]] == ["c0", "c2", "3"]
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, LongformerConfig, SqueezeBertConfig, XLNetConfig
 
 from demiglace.data.batching import Batch, collate
+from demiglace.errors import ModelError
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.pooling import pool
 from demiglace.signals.capture import capture
@@ -64,3 +66,35 @@ def test_online_teacher_is_frozen_and_in_eval_mode() -> None:
     assert not any(p.requires_grad for p in model.parameters())
     assert signals.logits is not None
     assert not signals.logits.requires_grad
+
+
+SIZES = {"vocab_size": 200, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def test_states_that_longformer_pads_have_the_batchs_tokens() -> None:
+    config = LongformerConfig(
+        **SIZES, hidden_size=16, attention_window=[64, 64], max_position_embeddings=128, pad_token_id=0
+    )
+    model, batch = AutoModelForSequenceClassification.from_config(config).eval(), batch_for("longformer")
+    found = capture(model, batch, hidden_request("tokens", [0, 2]))
+    assert found.hidden("tokens", [0, 2]).shape == (6, 2, batch.input_ids.shape[1], 16)
+
+
+def test_layers_with_other_dimensions_are_refused_by_their_shape() -> None:
+    config = XLNetConfig(vocab_size=200, d_model=16, n_layer=2, n_head=2, d_inner=16)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    with pytest.raises(ModelError, match=r"states of shape .* for a batch of .*\[batch, tokens, width\]"):
+        capture(model, batch_for("xlnet"), hidden_request("mean", [1]))
+
+
+def test_layers_that_hooks_do_not_observe_are_refused() -> None:
+    config = SqueezeBertConfig(
+        **SIZES,
+        hidden_size=16,
+        embedding_size=16,
+        **dict.fromkeys(("q_groups", "k_groups", "v_groups", "post_attention_groups", "intermediate_groups"), 1),
+        output_groups=1,
+    )
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    with pytest.raises(ModelError, match="does not call its layers as modules"):
+        capture(model, batch_for("squeezebert"), hidden_request("mean", [1]))

@@ -1,6 +1,7 @@
 """Multi-label classification: read from every form of file, trained, distilled, evaluated, exported and reported."""
 
 import csv
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.rows.evaluation_sets import load_set
 from demiglace.data.rows.schema import Dataset, LabelSpace
+from demiglace.distillation.classifier import with_labels_of
 from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.bootstrap_metrics import share_of_map
 from demiglace.evaluation.label_order import better_order
 from demiglace.evaluation.scores import compute
 from demiglace.evaluation.set_results import file_name
 from demiglace.evaluation.significance import influence
+from demiglace.export.measure import Measurement
 from demiglace.losses.divergences import forward_kl
 from demiglace.models.labels import label_space_of, set_labels
+from demiglace.report.runs.classes import class_table, confusion_table, read_classes
 from demiglace.runs.directory import read_manifest
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.multi_label import MULTI_LABEL
+from demiglace.training.datasets import read_rows, with_problem_of
 from factories import save_tiny, tiny_config
 
 NAMES = ("blue", "good", "red")
@@ -94,6 +99,39 @@ def test_a_cell_of_csv_holds_several_labels(separator: str, rows: Path, tmp_path
     assert sorted(both) == sorted(expected.splits["train"].labels.tolist())
 
 
+@pytest.mark.parametrize("option", [{"problem": "multi-label"}, {"label_column": "blue, good,red"}])
+def test_columns_of_0_and_1_are_labels(option: dict[str, str], rows: Path, tmp_path: Path) -> None:
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["id", "text", *NAMES])
+        for i, (text, labels) in enumerate(examples(96, 0)[:64]):
+            writer.writerow([i, text, *(int(name in labels) for name in NAMES)])
+    found, expected = read(tmp_path / "rows.csv", **option), read(rows)
+    assert found.labels == expected.labels
+    both = [*found.splits["train"].labels.tolist(), *found.splits["validation"].labels.tolist()]
+    assert sorted(both) == sorted(expected.splits["train"].labels.tolist())
+    tested = load_set(str(tmp_path / "rows.csv"), expected.labels, DataLocation())
+    np.testing.assert_array_equal(tested.split.labels, expected.splits["train"].labels)
+
+
+def test_a_column_of_a_label_holds_0_or_1(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,joy,love\na film,1,0\na card,2,1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows.csv:3: joy is '2'; a column of a label holds 0 or 1"):
+        read(tmp_path / "rows.csv", label_column="joy,love")
+    with pytest.raises(DataError, match="unknown column 'hate'"):
+        read(tmp_path / "rows.csv", label_column="joy,hate")
+
+
+def test_cells_are_lists_for_a_model_of_such_rows(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    lines = [f"{text},{'+'.join(labels).replace('+', ';') or '[]'}" for text, labels in examples(30, 5)]
+    file.write_text("\n".join(["text,labels", *lines]), encoding="utf-8")
+    source = DataConfig(data=str(file))
+    assert with_problem_of(source, str(trained)).problem == "multi-label"
+    assert read_rows(source, DataLocation(), str(trained)).labels.names == NAMES
+    assert with_problem_of(source, str(tmp_path / "no-model")) is source
+
+
 def test_an_odd_list_among_classes_is_refused_with_its_line(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"row {i}", "label": "ab"[i % 2]}) for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("\n".join([*lines, '{"text": "x", "label": ["a", "b"]}']), encoding="utf-8")
@@ -129,7 +167,7 @@ def test_goemotions_has_its_28_labels(data_dir: Path) -> None:
 
 def test_the_threshold_has_the_highest_micro_f1_of_all() -> None:
     generator = np.random.default_rng(0)
-    labels = (generator.random((40, 5)) < 0.2).astype(np.float32)
+    labels = (generator.random((16, 3)) < 0.3).astype(np.float32)
     logits = (labels - 2 + generator.normal(0, 1, labels.shape)).astype(np.float32)
     fitted = MULTI_LABEL.fitted(labels, logits)
     best = max(sk.f1_score(labels, logits > cut, average="micro") for cut in np.sort(logits.ravel())[:-1])
@@ -230,6 +268,44 @@ def test_it_is_distilled(method: str, trained: Path, rows: Path, tmp_path: Path)
     assert 0 <= found["agreement"] <= 1
 
 
+def test_it_is_exported_with_its_threshold(
+    trained: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    stage = importlib.import_module("demiglace.commands.export")
+    times = {"p50": 1.0, "p95": 2.0}
+    monkeypatch.setattr(stage, "measure", lambda *_, **__: Measurement({"1": times, "32": times}, 1.0))
+    run = demiglace.export(model=str(trained), output=tmp_path / "onnx", rows=16)
+    (file,) = [a for a in read_manifest(run)["artefacts"] if a["role"] == "export"]
+    assert file["label_agreement"] == 1.0
+    evaluated = demiglace.evaluate(model=str(run), data=(str(rows / "test.jsonl"),), output=tmp_path / "evaluation")
+    (found,) = read_manifest(evaluated)["sets"].values()
+    manifest = read_manifest(trained)
+    assert found["metrics"] == pytest.approx(manifest["metrics"]["test"], abs=1e-4)
+    card = (run / "README.md").read_text("utf-8")
+    assert (
+        readout_at(manifest["decision_rule"]["threshold"]) in card
+        and 'names = list(config["id2label"].values())' in card
+    )
+
+
+def readout_at(threshold: float) -> str:
+    return f"print([name for name, z in zip(names, logits[0]) if z > {np.log(threshold / (1 - threshold)):.6g}])"
+
+
+def test_its_report_has_precision_and_recall_by_label(tmp_path: Path) -> None:
+    labels = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 0]], dtype=np.float32)
+    np.save(tmp_path / "set.labels.npy", labels)
+    np.save(tmp_path / "set.predictions.npy", np.array([[1, 0, 1], [0, 0, 0], [1, 0, 1], [1, 0, 0]], dtype=np.float32))
+    found = read_classes(tmp_path / "set", NAMES)
+    assert found is not None and confusion_table(found) is None
+    assert [[cell.text for cell in row] for row in class_table(found).rows] == [
+        ["blue", "3", "66.7", "66.7", "66.7"],
+        ["good", "0", "–", "–", "–"],
+        ["red", "2", "100.0", "100.0", "100.0"],
+    ]
+
+
 def test_labels_in_capitals_and_another_order_are_matched(trained: Path, tmp_path: Path) -> None:
     every = [(text, [label.upper() for label in labels]) for text, labels in examples(20, 3)]
     found = load_set(str(write_jsonl(tmp_path / "test.jsonl", every)), label_space_of(str(trained)), DataLocation())
@@ -248,6 +324,19 @@ def test_a_label_map_names_single_labels(trained: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.split.labels[:, 2], ["rouge" in labels for _, labels in every])
     with pytest.raises(DataError, match="merges labels or leaves some out"):
         load_set(file, space, DataLocation(), label_map={"rouge": None})
+
+
+def test_labels_that_no_row_has_are_kept_from_the_teacher(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    every = [(text, [x for x in labels if x != "good"]) for text, labels in examples(30, 6)]
+    dataset = read(write_jsonl(tmp_path / "rows.jsonl", every))
+    found = with_labels_of(LabelSpace(MULTI_LABEL.with_decision_rule({"threshold": 0.3}), NAMES), dataset)
+    assert found.labels.names == ("blue", "red", "good")
+    assert found.labels.task.decision_rule() == {"threshold": 0.3}
+    assert not found.splits["train"].labels[:, 2].any()
+    np.testing.assert_array_equal(found.splits["train"].labels[:, :2], dataset.splits["train"].labels)
+    assert "no row has 1 of the teacher's labels: good." in capfd.readouterr().err
+    other = LabelSpace(MULTI_LABEL, ("blue", "green", "grey"))
+    assert with_labels_of(other, dataset).labels.names == ("blue", "red")
 
 
 def test_teachers_of_the_other_kind_are_refused(trained: Path, rows: Path, tmp_path: Path) -> None:

@@ -1,17 +1,25 @@
 """Gradient checkpointing, fp16 and --max-steps: the same training with less memory, in another format, or shorter."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.config.training import TrainConfig, check_options
+from demiglace.data.batching import collate
 from demiglace.errors import ConfigError, DivergedError, ModelError
+from demiglace.methods.base import TrainingProgress
+from demiglace.models import compilation
+from demiglace.models.compilation import compile_layers, uncompile_layers
+from demiglace.models.layer_stack import layer_stack
 from demiglace.models.precision import choose_precision
+from demiglace.training.diagnostics import gradient_norms
 from demiglace.training.loop import Loop, TrainerState
 from demiglace.training.prepare import prepare_model
 from training_kit import make_loop, objective_of, random_examples, teacher_and_student
@@ -48,6 +56,28 @@ def test_gradient_checkpointing_changes_no_weight(method: str, arch: str, tmp_pa
     plain, _ = trained(tmp_path / "plain", method, arch, **options)
     less, _ = trained(tmp_path / "less", method, arch, gradient_checkpointing=True, **options)
     assert all(torch.equal(less[name], weight) for name, weight in plain.items())
+
+
+def test_compiled_layers_train_as_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the graphs of torch.compile, and without its compiler, which takes a minute."""
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+    teacher, student = teacher_and_student()
+    objective, source = objective_of("rail-kd-l", {}, teacher, student)
+    plain = copy.deepcopy(objective)
+    for model in (teacher, student):
+        compile_layers(model)
+    batch = collate(random_examples(8), np.arange(8))
+    gradients = []
+    for each in (objective, plain):
+        terms = each.eval().term_values(batch, source.fetch(batch), TrainingProgress(0, 0, 0), 8.0, 8.0)
+        norms = gradient_norms(each, terms, 0)[1]
+        terms.sum().backward()
+        gradients.append({name: p.grad for name, p in each.student.named_parameters()} | norms)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, expected in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], expected, rtol=1e-3, atol=1e-5, msg=name)
+    uncompile_layers(student)
+    assert all("forward" not in vars(layer) for layer in layer_stack(student))
 
 
 def test_gradient_checkpointing_keeps_fewer_activations() -> None:

@@ -25,9 +25,9 @@ def distill(config: DistillConfig) -> Result:
     if config.text.corpus:
         if config.label_map:
             raise ConfigError("--label-map is for rows with labels (--data); with --corpus there are none.")
-        return training_result(distill_language_model(config))
+        return training_result(distill_language_model(config), config.push_to_hub)
     if config.cache_tokens != "none":
         raise ConfigError(
             f"--cache-tokens {config.cache_tokens} needs --corpus; for rows all signals are cached (--cache)."
         )
-    return training_result(distill_classifier(config))
+    return training_result(distill_classifier(config), config.push_to_hub)

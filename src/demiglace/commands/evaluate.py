@@ -81,6 +81,8 @@ def evaluate(config: EvaluateConfig) -> Result:
 def _evaluate(config: EvaluateConfig) -> Result:
     if config.corpus or config.lambada:
         return evaluate_lm(config)
+    if config.add_bos != "auto":
+        raise ConfigError(f"--add-bos {config.add_bos} is for language models (--corpus, --lambada); leave it out.")
     exported = exported_artefact(config.model)
     path = resolve_model(config.model if exported is None else Path(exported.path).parent)
     labels = label_space_of(path)
@@ -140,7 +142,7 @@ def _result(run: Run) -> Result:
     results = run.manifest["sets"]
     agreement = ("agreement",)
     metrics = {n: r["metrics"] | {k: r[k] for k in agreement if k in r} for n, r in results.items()}
-    return Result(run.path, metrics, (results_table(results),))
+    return Result(run.path, metrics, (results_table(results), *types_tables(results)))
 
 
 def _load_sets(config: EvaluateConfig, labels: LabelSpace) -> list[EvaluationSet]:
@@ -374,6 +376,21 @@ def _npy(array: np.ndarray) -> bytes:
     buffer = BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
+
+
+def types_tables(results: Mapping[str, Mapping[str, Any]]) -> tuple[ResultTable, ...]:
+    """Return a table of the types of entities for each set whose words have tags."""
+    tables = []
+    for name, result in results.items():
+        if "words" not in result:
+            continue
+        metrics = list(dict.fromkeys(m for part in result["groups"].values() for m in part["metrics"]))
+        rows = tuple(
+            (kind, f"{part['rows']:,}", *(f"{part['metrics'][m]:.4f}" for m in metrics))
+            for kind, part in result["groups"].items()
+        )
+        tables.append(ResultTable(name, ("type", "entities", *(row_metrics()[m].title for m in metrics)), rows))
+    return tuple(tables)
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> ResultTable:

@@ -14,7 +14,8 @@ from demiglace.config.options import flatten
 from demiglace.console import say
 from demiglace.data.text.readers import counted, drops, read_texts, report_left_out
 from demiglace.data.text.sources import corpus_files
-from demiglace.data.text.token_shards import end_of_text, load_corpus
+from demiglace.data.text.text_bounds import TextBounds, text_bounds
+from demiglace.data.text.token_shards import load_corpus
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.perplexity import LastWord, PerplexityResult, last_word, last_words, perplexity
 from demiglace.export.exported import exported_artefact
@@ -62,16 +63,23 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
         return _run_result(run)
     model, tokenizer = load_causal(path, config.allow_pickle)
     size, stride = _window(config, model)
-    words, left_out = _last_words(lambada, config, tokenizer, size)
-    results = _corpora(run, config, texts, model, tokenizer, size, stride)
+    bounds = text_bounds(tokenizer, config.add_bos)
+    words, left_out = _last_words(lambada, config, tokenizer, size, bounds)
+    results = _corpora(run, config, texts, model, tokenizer, bounds, size, stride)
     if config.lambada:
         found = last_words(model, words)
         _save(run, "lambada", found)
         name = f"{config.lambada} (last words)" if config.lambada in results else config.lambada
         results[name] = _result(name, found.scores, left_out)
     overlap = "windows that do not overlap" if stride == size else f"windows {stride} tokens apart"
-    protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32"
-    run.finish(task="language modelling", problem=LANGUAGE_MODELLING.name, protocol=protocol, sets=results)
+    protocol = f"{overlap}, {size} tokens each; every token predicted once, in fp32; {bounds.describe()}"
+    run.finish(
+        task="language modelling",
+        problem=LANGUAGE_MODELLING.name,
+        protocol=protocol,
+        add_bos=bounds.begin is not None,
+        sets=results,
+    )
     shutil.rmtree(run.path / "tokens", ignore_errors=True)
     return _run_result(run)
 
@@ -97,14 +105,14 @@ def _corpora(
     texts: Mapping[str, list[str]],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    bounds: TextBounds,
     size: int,
     stride: int,
 ) -> dict[str, dict[str, Any]]:
-    end = end_of_text(tokenizer)
     results = {}
     for number, (name, files) in enumerate(texts.items(), 1):
         corpus = load_corpus(run.path / "tokens", files, tokenizer, config.reading)
-        found = perplexity(model, corpus, end, size, stride, Path(name).name)
+        found = perplexity(model, corpus, bounds, size, stride, Path(name).name)
         _save(run, str(number), found)
         results[name] = _result(name, found.scores, corpus.left_out)
     return results
@@ -126,12 +134,12 @@ def _result(text: str, scores: Mapping[str, float], left_out: Mapping[str, int])
 
 
 def _last_words(
-    files: Sequence[str], config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, size: int
+    files: Sequence[str], config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, size: int, bounds: TextBounds
 ) -> tuple[list[LastWord], Counter[str]]:
     """Return the texts of --lambada, and the documents left out by reason. Raises `DataError` for a bad text."""
     left_out: Counter[str] = Counter()
     try:
-        words = [last_word(tokenizer, text, size) for text in read_texts(files, config.reading, left_out)]
+        words = [last_word(tokenizer, text, size, bounds.begin) for text in read_texts(files, config.reading, left_out)]
     except DataError as error:
         raise DataError(f"--lambada {config.lambada}: {error}") from error
     if files and not words:

@@ -46,6 +46,7 @@ from demiglace.report.model_card import write_card
 from demiglace.results.metric_table import metric_of
 from demiglace.runs.artefacts import EXPORT, ORIGINAL, TEACHER
 from demiglace.runs.directory import Run, open_run, read_manifest
+from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result, ResultTable
 
 _WARN_BELOW = 0.95  # label agreement of a quantised model with its original
@@ -102,19 +103,25 @@ def export(config: ExportConfig) -> Result:
         if not (run.path / "README.md").exists():  # killed just before it was written
             write_card(run.path, config.model, export=run.path)
         say(f"{run.path} is up to date.")
-        return _result(run)
+        return _result(run, config.push_to_hub)
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
-    run.finish(artefacts=artefacts, rows=len(rows), threads=config.threads, max_length=config.max_length, **scores)
+    kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
+    size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
+    run.finish(artefacts=artefacts, **size, **kind, **scores)
     write_card(run.path, config.model, export=run.path)
-    return _result(run)
+    return _result(run, config.push_to_hub)
 
 
-def _result(run: Run) -> Result:
-    """Return the measurements of each artefact by its name, with the run directory."""
+def _result(run: Run, repository: str | None) -> Result:
+    """Return the measurements of each artefact by its name, with the run directory.
+
+    The directory is uploaded to a repository of the hub, if one is given.
+    """
+    push_to_hub(run.path, repository)
     found = run.manifest
     metrics = {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}
     return Result(run.path, metrics, (artefact_table(found),))
@@ -137,7 +144,7 @@ def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSe
     --data has no labels that fit the model.
     """
     if config.data is None:
-        dataset = load_dataset(_data_of_run(config), config.location)
+        dataset = load_dataset(_data_of_run(config, labels), config.location, teacher=labels)
         checked = dataset.splits["validation"]
         splits = {split.name: split for split in (*dataset.splits.values(), *dataset.unused_splits)}
         reported = splits.get("test", splits["validation"])
@@ -158,7 +165,7 @@ def _labelled(data: str, labels: LabelSpace, config: ExportConfig) -> Evaluation
         return None
 
 
-def _data_of_run(config: ExportConfig) -> DataConfig:
+def _data_of_run(config: ExportConfig, labels: LabelSpace) -> DataConfig:
     directory = Path(config.model)
     trained = read_manifest(directory)["config"] if (directory / "manifest.json").exists() else {}
     if "data" not in trained:
@@ -166,7 +173,8 @@ def _data_of_run(config: ExportConfig) -> DataConfig:
             f"{config.model} has no manifest that names the rows it was trained on, and export checks the model on "
             "such rows; give --data TASK or FILE with rows of the kind that the model is for."
         )
-    return build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
+    given = build(DataConfig, {o.name: trained[o.name] for o in options_of(DataConfig) if o.name in trained})
+    return replace(given, problem=labels.task.name)  # which the run may have taken from its teacher
 
 
 def _load(

@@ -38,7 +38,7 @@ def finetune(config: FinetuneConfig) -> Result:
     inputs |= chosen
     run = open_shared(config.output, "finetune", config, inputs)
     if run is None:
-        return training_result(config.output)
+        return training_result(config.output, config.push_to_hub)
     precision, attention = resolve_precision_and_attention(config.training, config.model)
     model = load_classifier(
         config.model,
@@ -55,4 +55,4 @@ def finetune(config: FinetuneConfig) -> Result:
     method = build_method("none", {})
     job = TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)
-    return training_result(config.output)
+    return training_result(config.output, config.push_to_hub)

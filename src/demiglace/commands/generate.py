@@ -4,7 +4,7 @@ import torch
 
 from demiglace.config.command_options import GenerateConfig
 from demiglace.config.options import command
-from demiglace.data.text.token_shards import end_of_text
+from demiglace.data.text.text_bounds import text_bounds
 from demiglace.errors import ConfigError
 from demiglace.given_objects import saved_objects
 from demiglace.models.language_model import load_causal
@@ -21,11 +21,13 @@ def generate(config: GenerateConfig) -> Result:
     room for a new token.
     """
     model, tokenizer = load_causal(config.model, config.allow_pickle)
-    end, limit = end_of_text(tokenizer), ModelShape.of(model).max_positions
+    bounds, limit = text_bounds(tokenizer, config.add_bos), ModelShape.of(model).max_positions
+    end = bounds.end
+    first = end if bounds.begin is None else bounds.begin  # without a beginning token, as after another document
     drawn = {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
     texts = []
     for prompt in config.prompt:
-        ids = torch.tensor([[end, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]], device=model.device)
+        ids = torch.tensor([[first, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]], device=model.device)
         room = config.new_tokens if limit is None else min(config.new_tokens, limit - ids.shape[1])
         if room < 1:
             raise ConfigError(f"the prompt {prompt[:40]!r}… has {ids.shape[1] - 1} tokens; the model takes {limit}.")

@@ -53,7 +53,9 @@ def run_of(config: PlanConfig) -> Planned:
 def _run_spec(wanted: Planned, devices: int) -> RunSpec:
     if isinstance(wanted, PretrainConfig) or (isinstance(wanted, DistillConfig) and wanted.text.corpus):
         return language_run_spec(wanted, devices)
-    return run_spec(wanted, token_lengths(wanted.source, wanted.location, *models_of(wanted)), devices)
+    distilled = isinstance(wanted, DistillConfig)
+    rows = token_lengths(wanted.source, wanted.location, *models_of(wanted), distilled=distilled)
+    return run_spec(wanted, rows, devices)
 
 
 def _to_run_config(kind: type[C], config: PlanConfig) -> C:

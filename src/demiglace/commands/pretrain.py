@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import PretrainConfig
 from demiglace.config.options import command
+from demiglace.errors import ConfigError
 from demiglace.given_objects import saved_objects
 from demiglace.methods.registry import build_method
 from demiglace.models.files import fingerprint_config, fingerprint_model, fingerprint_tokenizer
@@ -37,6 +38,11 @@ def pretrain(config: PretrainConfig) -> Result:
     """
     check_model_choice(config)
     check_training(config.training)
+    if config.training.lora_rank is not None and not config.model:
+        raise ConfigError(
+            f"--lora-rank {config.training.lora_rank} adapts the weights of a trained model, and --architecture has "
+            "new ones; give --model, or leave --lora-rank out."
+        )
     inputs = corpus_inputs(config.text)
     if config.model:
         inputs["model"] = fingerprint_model(config.model)
@@ -47,7 +53,7 @@ def pretrain(config: PretrainConfig) -> Result:
         inputs["config of"] = fingerprint_config(config.architecture)
     run = open_shared(config.output, "pretrain", config, inputs)
     if run is None:
-        return training_result(config.output)
+        return training_result(config.output, config.push_to_hub)
     model, precision = _model(config, tokenizer)
     prepare_model(model, config.training)
     check_ids(model, tokenizer)
@@ -58,7 +64,7 @@ def pretrain(config: PretrainConfig) -> Result:
     train(
         run, TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     )
-    return training_result(config.output)
+    return training_result(config.output, config.push_to_hub)
 
 
 def _model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedModel, str]:

@@ -27,6 +27,7 @@ from demiglace.models.sentence_modules import copy_modules
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
 from demiglace.runs.directory import Run, open_run, read_manifest
+from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result
 
 
@@ -41,15 +42,16 @@ def truncate(config: TruncateConfig) -> Result:
     strategy = _strategy(config, path)
     keep = choose_layers(load_config(path), config.layers, strategy, config.keep)
     if strategy in DATA_DRIVEN:
-        return _result(_by_text(config, path, strategy))
+        return _result(_by_text(config, path, strategy), config.push_to_hub)
     run = _open(config, path)
     if not run.complete:
         _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), strategy, keep)
-    return _result(run.path)
+    return _result(run.path, config.push_to_hub)
 
 
-def _result(path: Path) -> Result:
-    """Return the model's layers and parameters with its directory."""
+def _result(path: Path, repository: str | None) -> Result:
+    """Return the model's layers and parameters with its directory, which is uploaded to a repository of the hub."""
+    push_to_hub(path, repository)
     manifest = read_manifest(path)
     return Result(path, {name: manifest[name] for name in ("keep", "layers", "parameters") if name in manifest})
 

@@ -12,14 +12,20 @@ from demiglace.config.command_options import DistillConfig, FinetuneConfig, Trun
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build
 from demiglace.config.training import check_options
+from demiglace.data.rows.checks import columns_of
+from demiglace.data.rows.columns import MissingLabelColumnError
 from demiglace.data.rows.evaluation_sets import check_split
+from demiglace.data.rows.hub import is_hub, parse_hub
 from demiglace.data.rows.named_task_table import TASKS
+from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import files_in, files_of, missing
 from demiglace.data.rows.suites import read_suite, source_of
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import DATA_DRIVEN, choose_layers
+from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.registry import row_task
 from demiglace.training.schedule import check_phases
 
 
@@ -123,19 +129,43 @@ def _files_of_set(spec: str) -> list[Path]:
     if name in TASKS:
         check_split(name, split)
         return []
+    if is_hub(spec):
+        parse_hub(spec)
+        return []
     if not path.exists():
         raise DataError(missing(spec))
     return list(files_in(path).values()) if path.is_dir() else [path]
 
 
 def _files_of_rows(task: str, rows: dict) -> list[Path]:
+    if is_hub(rows["data"]):  # the runs read the hub, and keep the commit
+        parse_hub(rows["data"])
     files = files_of(build(DataConfig, {k: v for k, v in rows.items() if k != "allow_pickle"}))
-    if reported_set(rows) == str(rows["data"]) and not ({"test", "validation"} & files.keys()):
+    if (
+        not is_hub(rows["data"])
+        and reported_set(rows) == str(rows["data"])
+        and not ({"test", "validation"} & files.keys())
+    ):
         raise ConfigError(
             f"tasks.{task}: {rows['data']} has no rows to report on; give `validation` or `test`, a file of rows that "
             "are not used for training."
         )
+    _check_labels(task, rows, files)
     return list(files.values())
+
+
+def _check_labels(task: str, rows: dict, files: dict[str, Path]) -> None:
+    """Raise `DataError` for training rows without a column of labels; the runs report all other faults."""
+    usual = LABEL_COLUMNS if rows.get("problem", "auto") == "auto" else row_task(rows["problem"]).label_columns
+    try:
+        columns_of(read_table(files["train"]), rows.get("text_columns"), rows.get("label_column"), usual_labels=usual)
+    except MissingLabelColumnError as error:
+        raise DataError(
+            f"tasks.{task}: {error} A comparison scores students on labelled rows; `demiglace distill` alone trains on "
+            "text without labels."
+        ) from error
+    except DataError:
+        return
 
 
 def _files_of_model(name: str) -> list[Path]:

@@ -37,9 +37,12 @@ ALIASES = RENAMED | {
     "model_name_or_path": "model",
     "teacher_model_name_or_path": "teacher",
     "tokenizer_name": "tokenizer",
+    "hub_model_id": "push_to_hub",
     "train_file": "data",
     "validation_file": "validation",
     "test_file": "test",
+    "torch_compile": "compile",
+    "lora_r": "lora_rank",
     "bf16": "precision",
     "fp16": "precision",
 }
@@ -58,7 +61,6 @@ HINTS = {
     "gradient_accumulation_steps": "follows from --batch-size (rows of a step, over all processes) and --batch-tokens "
     "(largest forward pass): a larger batch is split and its gradients are accumulated",
     "per_device_eval_batch_size": "is chosen by --batch-tokens (largest forward pass)",
-    "push_to_hub": "is not supported; upload the run's model/ with `hf upload`",
 }
 """Options that users of other libraries look for -> what demiglace has instead."""
 

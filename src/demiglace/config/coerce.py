@@ -57,6 +57,8 @@ def _untyped(value: Any) -> Any:
 
 
 def _one_of(value: Any, choices: tuple[Any, ...]) -> Any:
+    if isinstance(value, bool) and value not in choices:
+        value = str(value).lower()  # YAML's and Python's true for the text "true"
     if value not in choices:
         raise ValueError(value)
     return value

@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from demiglace.config.data import CorpusConfig, DataConfig, DataLocation, ReadConfig
+from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
 
@@ -21,6 +21,35 @@ def _output(help: str = "run directory", default: Any = MISSING) -> Any:
 def _model(help: str, default: Any = MISSING, **more: Any) -> Any:
     """Return an option that chooses a model or its shape."""
     return option(help, default, section="model", **more)
+
+
+def _revision(of: str) -> Any:
+    """Return the option --revision."""
+    return _model(f"branch, tag or commit of a {of} that is a hub name; the same as NAME@REVISION", None)
+
+
+def _pin(config: Any, *names: str) -> None:
+    """Move --revision into the name of the model, so that every reader of that name has it.
+
+    names: options of the model, of which the first that is given counts; without one --revision stays, and the command
+    refuses it. That of a local model is refused when its name is resolved.
+    """
+    name = next((n for n in names if getattr(config, n)), None)
+    if config.revision is None or name is None:
+        return
+    object.__setattr__(config, name, f"{getattr(config, name)}@{config.revision}")
+    object.__setattr__(config, "revision", None)
+
+
+def _push_to_hub() -> Any:
+    """Return the option --push-to-hub."""
+    return option(
+        "upload the finished model and its card to this repository of the Hugging Face hub, as OWNER/NAME; a new one "
+        "is private",
+        None,
+        decides=False,
+        section="output",
+    )
 
 
 def _allow_pickle() -> Any:
@@ -48,6 +77,11 @@ class FinetuneConfig:
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -89,6 +123,11 @@ class TruncateConfig:
     )
     reading: ReadConfig = group(ReadConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -148,6 +187,11 @@ class DistillConfig:
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("teacher")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "teacher")
 
 
 def _option_like(name: str, kind: type = DistillConfig) -> Any:
@@ -202,6 +246,11 @@ class PretrainConfig:
     text: CorpusConfig = group(CorpusConfig)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -244,6 +293,10 @@ class PlanConfig:
     location: DataLocation = group(DataLocation)
     training: TrainConfig = group(TrainConfig)
     allow_pickle: bool = _option_like("allow_pickle")
+    revision: str | None = _revision("teacher or model")
+
+    def __post_init__(self) -> None:
+        _pin(self, "teacher", "model")
 
 
 @dataclass(frozen=True)
@@ -271,7 +324,9 @@ class EvaluateConfig:
         "label of the set -> label of the model: {entailment: entailment, neutral: not_entailment}", {}, common=True
     )
     text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
-    label_column: str | None = option("label column; none: found by its usual names", None)
+    label_column: str | None = option(
+        "label column, or columns of 0 and 1 for one label each, as A,B,C; none: found by its usual names", None
+    )
     group_column: str | None = option(
         "column of the files, such as a source or a kind; results are also reported for each of its values", None
     )
@@ -303,6 +358,9 @@ class EvaluateConfig:
         at_least=1,
         section="corpus",
     )
+    add_bos: AddBos = option(
+        f"causal language models: a beginning-of-text token before each document: {ADD_BOS}", "auto", section="corpus"
+    )
     reading: ReadConfig = group(ReadConfig)
     batch_tokens: int | None = option(
         "largest forward pass, in padded tokens; none: chosen for the device",
@@ -313,6 +371,10 @@ class EvaluateConfig:
     )
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -330,8 +392,13 @@ class GenerateConfig:
     top_p: float = option(
         "draw among the most probable tokens that hold this share of the probability", 0.95, above=0, at_most=1
     )
+    add_bos: AddBos = option(f"a beginning-of-text token before the prompt: {ADD_BOS}", "auto")
     seed: int = option("seed of the draws", 0, at_least=0)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)
@@ -419,6 +486,11 @@ class ExportConfig:
     max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ class DataConfig:
     SECTION: ClassVar[str] = "data"
 
     data: str = option(
-        "training data: a task of `demiglace tasks`, or a CSV, TSV, JSONL or Parquet file (.gz, .zst too)",
+        "training data: a task of `demiglace tasks`, a CSV, TSV, JSONL, Parquet or CoNLL file (.gz, .zst too), or a "
+        "data set of the Hugging Face hub as hf://OWNER/NAME[@REVISION][/CONFIG][:SPLIT]; for distill also text "
+        "without labels",
         "",
         common=True,
     )
@@ -39,13 +41,17 @@ class DataConfig:
         "share of the training rows that is split off for validation", 0.1, above=0, below=1
     )
     text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
-    label_column: str | None = option("label column; none: found by its usual names", None)
+    label_column: str | None = option(
+        "label column, or columns of 0 and 1 for one label each, as A,B,C; none: found by its usual names", None
+    )
     problem: str = option(
-        "kind of problem: classification, regression, or auto: regression if the labels are numbers with a fraction, "
-        "else classification",
+        "kind of problem: classification, multi-label (a list of labels for each row), regression, or auto: regression "
+        "if the labels are numbers with a fraction, multi-label if they are lists, else classification",
         "auto",
     )
-    unlabelled: tuple[str, ...] | None = option("files of unlabelled rows, for the teacher's loss terms", None)
+    unlabelled: tuple[str, ...] | None = option(
+        "files of unlabelled rows, for the teacher's loss terms; also without --data", None
+    )
     on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "
@@ -75,6 +81,10 @@ class DataLocation:
     )
 
 
+AddBos = Literal["auto", "true", "false"]
+ADD_BOS = "auto: where the model's tokenizer adds one (Llama, Gemma, Mistral); true; false"
+
+
 @dataclass(frozen=True)
 class CorpusConfig:
     """Documents to train a language model on, as blocks of tokens."""
@@ -91,6 +101,7 @@ class CorpusConfig:
     )
     validation_blocks: int = option("blocks to validate on, at most", 256, at_least=1)
     block_size: int | None = option("tokens of a block; none: 512, or the model's limit", None, at_least=2)
+    add_bos: AddBos = option(f"causal language models: a beginning-of-text token in each block: {ADD_BOS}", "auto")
     max_tokens: int | None = option(
         "use only this many tokens of the corpus, in blocks drawn with the seed 0", None, at_least=1
     )

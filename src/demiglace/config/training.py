@@ -47,6 +47,15 @@ class TrainConfig:
     freeze: tuple[str, ...] = option(
         "weights that are not trained, by a part of their names, such as wpe (GPT-2's positions)", ()
     )
+    lora_rank: int | None = option(
+        "train adapters of this rank (LoRA, by peft) instead of the layers' weights, and merge them at the end; for "
+        "models too large to train in full",
+        None,
+        at_least=1,
+    )
+    lora_alpha: int | None = option(
+        "scale of the adapters, divided by the rank; none: twice the rank", None, at_least=1
+    )
     seed: int = option(
         "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
     )
@@ -62,6 +71,12 @@ class TrainConfig:
     gradient_checkpointing: bool = option(
         "compute activations of each layer again in the backward pass instead of keeping them: less memory, about a "
         "third more time",
+        False,
+        section="hardware",
+    )
+    compile: bool = option(
+        "compile the layers of student and teacher by torch.compile: about a minute at the start, then faster steps on "
+        "a GPU; results differ by rounding",
         False,
         section="hardware",
     )
@@ -119,6 +134,10 @@ def check_options(config: TrainConfig) -> None:
         raise ConfigError(
             f"--sharding {config.sharding} was given with --precision fp16, whose loss scaling needs the gradients of "
             "all processes; give --precision bf16 or fp32, or --sharding none."
+        )
+    if config.sharding != "none" and config.compile:
+        raise ConfigError(
+            f"--sharding {config.sharding} was given with --compile, which is not supported; leave one of them out."
         )
     if config.patience is not None and not config.load_best_model_at_end:
         raise ConfigError(

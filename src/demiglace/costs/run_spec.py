@@ -182,14 +182,16 @@ def models_of(config: DistillConfig | FinetuneConfig) -> tuple[str, ...]:
     return (config.teacher, config.student) if config.student else (config.teacher,)
 
 
-def token_lengths(source: DataConfig, location: DataLocation, model: str, *others: str) -> Rows:
+def token_lengths(
+    source: DataConfig, location: DataLocation, model: str, *others: str, distilled: bool = False
+) -> Rows:
     """Read the rows and measure their lengths with the model's tokenizer; raises as `read_rows` does.
 
     others: further models that bound the default of --max-length.
 
     Of a split with more than 20,000 rows, 20,000 are tokenized and the lengths of all rows are sampled from these.
     """
-    dataset, tokenizer = read_rows(source, location, model), load_tokenizer(model)
+    dataset, tokenizer = read_rows(source, location, model, distilled=distilled), load_tokenizer(model)
     max_length, _ = choose_max_length(source, dataset, tokenizer, model, *others)
 
     def lengths(split: Split) -> np.ndarray:
@@ -200,7 +202,7 @@ def token_lengths(source: DataConfig, location: DataLocation, model: str, *other
         return generator.choice(tokenize(sample, tokenizer, max_length).lengths, len(split))
 
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
-    if source.unlabelled:
+    if source.unlabelled and dataset.labelled:
         by_split["train"] = np.concatenate([by_split["train"], lengths(load_unlabelled(source, dataset))])
     return Rows(by_split, dataset.labels.task, dataset.labels.names)
 

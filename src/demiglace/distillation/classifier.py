@@ -5,14 +5,16 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
-from demiglace.data.rows.schema import Dataset, LabelSpace
-from demiglace.distillation.sentence_encoder import for_teacher, load_student, with_teacher_outputs, without_labels
+from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.student import (
+    check_compile,
     cut_of,
     fingerprint_inputs,
     method_facts,
@@ -21,14 +23,16 @@ from demiglace.distillation.student import (
 )
 from demiglace.distillation.teacher_check import check_generator, check_teacher_accuracy, with_hidden_states
 from demiglace.distillation.teacher_signals import attach_signal_source
+from demiglace.distillation.without_labels import without_labels
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths
 from demiglace.evaluation.scores import predictions_of
-from demiglace.labels import Match, listed, match_all
+from demiglace.labels import Match, listed, match_all, pair
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.methods.terms.adversarial_masking import AdversarialMasking
+from demiglace.models.compilation import compile_layers
 from demiglace.models.labels import adopt_labels, label_space_of
 from demiglace.models.language_model import is_masked
 from demiglace.models.loading import (
@@ -61,14 +65,16 @@ def distill_classifier(config: DistillConfig) -> Path:
 
     See `demiglace.commands.distill.distill`.
     """
-    config = for_teacher(config)
+    source = rows_for(config.source, config.teacher)
     method = build_method(config.method, config.method_options)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
-    if config.source.problem == SENTENCE_EMBEDDING.name:
+    dataset = read_rows(source, config.location, config.teacher, distilled=True)
+    if source.problem == SENTENCE_EMBEDDING.name:
+        method = for_embeddings(config.method, method)
+    elif not dataset.labelled:
         method = without_labels(config.method, method)
-    dataset = read_rows(config.source, config.location, config.teacher)
     check_training(config.training, dataset)
     check_unit(config, method, dataset.labels.task)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
@@ -81,7 +87,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     tokenizer = load_tokenizer(config.teacher)
     models = filter(None, (config.teacher, config.student))
-    max_length, chosen = choose_max_length(config.source, dataset, tokenizer, *models)
+    max_length, chosen = choose_max_length(source, dataset, tokenizer, *models)
     inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
@@ -90,7 +96,8 @@ def distill_classifier(config: DistillConfig) -> Path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    match, dataset = _match_labels(config, dataset.labels), _with_rule_of(config.teacher, dataset)
+    dataset = with_labels_of(label_space_of(config.teacher), dataset)
+    match = _match_labels(config, dataset.labels)
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -98,7 +105,8 @@ def distill_classifier(config: DistillConfig) -> Path:
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
-    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [teacher, student])
+    check_compile(config, requests)
+    material = tokenize_dataset(dataset, source, max_length, tokenizer, [teacher, student])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
@@ -109,7 +117,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
-        if isinstance(teacher, SentenceEncoder):
+        if config.training.compile:
+            compile_layers(teacher)
+        if isinstance(teacher, SentenceEncoder) or not dataset.labelled:
             job = replace(job, material=with_teacher_outputs(material, teacher, precision))
         else:
             _check_teacher(job, run, config, teacher, match)
@@ -193,10 +203,25 @@ def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
     return match
 
 
-def _with_rule_of(teacher: str, dataset: Dataset) -> Dataset:
-    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels."""
-    rule = label_space_of(teacher).task.decision_rule()
-    return replace(dataset, labels=replace(dataset.labels, task=dataset.labels.task.with_decision_rule(rule)))
+def with_labels_of(teacher: LabelSpace, dataset: Dataset) -> Dataset:
+    """Return the data set with the teacher's decision rule, by which its predictions become pseudo-labels.
+
+    Where rows have any number of labels, those of the teacher's that no row has are added, and printed.
+    """
+    labels = dataset.labels
+    labels = replace(labels, task=labels.task.with_decision_rule(teacher.task.decision_rule()))
+    pairs, _ = pair(labels.names, teacher.names)
+    more = tuple(name for name in teacher.names if name not in pairs.values())
+    if not (labels.task.has_label_sets and teacher.task.has_label_sets and more and len(pairs) == len(labels.names)):
+        return replace(dataset, labels=labels)
+    say(f"no row has {len(more)} of the teacher's labels: {listed(more)}.")
+    splits = {name: _widened(split, len(more)) for name, split in dataset.splits.items()}
+    return replace(dataset, labels=replace(labels, names=labels.names + more), splits=splits)
+
+
+def _widened(split: Split, count: int) -> Split:
+    """Return the rows with `count` further labels that none of them has."""
+    return replace(split, labels=np.pad(split.labels, ((0, 0), (0, count))))
 
 
 def _describe(labels: LabelSpace) -> str:

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from demiglace.config.command_options import DistillConfig
 from demiglace.data.text.blocks import Blocks
 from demiglace.distillation.student import (
+    check_compile,
     cut_of,
     fingerprint_inputs,
     method_facts,
@@ -22,7 +23,8 @@ from demiglace.distillation.teacher_signals import sparse_target_config, token_c
 from demiglace.errors import ConfigError, ModelError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
-from demiglace.models.language_model import is_masked, load_language_model
+from demiglace.models.compilation import compile_layers
+from demiglace.models.language_model import is_masked, load_language_model, load_with_head
 from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
@@ -51,7 +53,7 @@ def distill_language_model(config: DistillConfig) -> Path:
     tokenizer = load_text_tokenizer(config.teacher)
     if config.student:
         check_same_vocabulary(tokenizer, load_text_tokenizer(config.student), padded=False)
-    teacher, student, precision = _load_models(config)
+    (teacher, new_head), student, precision = _load_models(config)
     for model in (teacher, student):
         check_ids(model, tokenizer)
     cut = cut_of(config, student)
@@ -61,6 +63,13 @@ def distill_language_model(config: DistillConfig) -> Path:
     sparse = sparse_target_config(config, method, *shapes, masked=is_masked(student.config))
     size = block_size(config.text.block_size, shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
+    if new_head and reduce(or_, requests).logits:
+        raise ModelError(
+            f"the teacher {config.teacher} has no language-model head, and method {config.method} learns from its "
+            "logits: those of a new head are noise. Give a language model; or train a head with `demiglace pretrain "
+            "--model`; or, for a classifier, distil on rows (--data)."
+        )
+    check_compile(config, requests)
     masking = masking_of(student.config, tokenizer, config.mlm_probability, config.training.seed)
     material = make_blocks(config.text, size, tokenizer, masking, run.path)
     check_max_steps(config.method, method, config.training, len(material.examples["train"]), least=1)
@@ -99,6 +108,8 @@ def _attach_signal_source(
     if request.is_empty:
         return job
     teacher.to(processes().device)  # type: ignore[arg-type]
+    if config.training.compile:
+        compile_layers(teacher)
     if sparse is None:
         return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
     blocks = job.material.examples["train"]
@@ -135,10 +146,11 @@ def check_same_kind(teacher: PreTrainedConfig, student: PreTrainedConfig) -> Non
         raise ModelError("teacher and student are a causal and a masked language model; they predict different tokens.")
 
 
-def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedModel, str]:
+def _load_models(config: DistillConfig) -> tuple[tuple[PreTrainedModel, bool], PreTrainedModel, str]:
+    """Return the teacher and whether its head is new, the student, and the precision."""
     training = config.training
     precision, attention = resolve_precision_and_attention(training, config.teacher)
-    teacher = load_language_model(config.teacher, attention=attention, allow_pickle=config.allow_pickle)
+    teacher = load_with_head(config.teacher, attention=attention, allow_pickle=config.allow_pickle)
     student = load_language_model(
         config.student or config.teacher,
         dropout=training.dropout,
@@ -146,6 +158,6 @@ def _load_models(config: DistillConfig) -> tuple[PreTrainedModel, PreTrainedMode
         allow_pickle=config.allow_pickle,
         seed=training.seed,
     )
-    check_same_kind(teacher.config, student.config)
+    check_same_kind(teacher[0].config, student.config)
     prepare_model(student, training)  # refuse a name that no weight has before any work
     return teacher, student, precision

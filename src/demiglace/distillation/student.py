@@ -1,5 +1,6 @@
 """What both kinds of `distill` share: fingerprints of the inputs, and the student truncated from its teacher."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +23,15 @@ from demiglace.models.truncate import (
     ABLATIONS,
     DATA_DRIVEN,
     Keep,
+    build_truncated,
     check_fit,
     choose_layers,
     make_student,
-    truncate_config,
 )
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
 from demiglace.runs.processes import processes
+from demiglace.signals.request import SignalRequest
 
 CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
@@ -49,6 +51,15 @@ def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
 def method_facts(config: DistillConfig, method: Method) -> dict[str, Any]:
     """Return the terms of a method that is not demiglace's, for the manifest; {} for a built-in method."""
     return {} if config.method in METHODS else {"method_terms": describe_method(method)["terms"]}
+
+
+def check_compile(config: DistillConfig, requests: Sequence[SignalRequest]) -> None:
+    """Raise `ConfigError` for --compile with a method that needs signals from inside of the layers."""
+    if config.training.compile and any(request.attention for request in requests):
+        raise ConfigError(
+            f"method {config.method} compares queries, keys and values, which --compile hides inside of the compiled "
+            "layers; leave --compile out."
+        )
 
 
 def warn_of_first_token(name: str, method: Method, student: ModelShape, teacher: ModelShape) -> None:
@@ -75,7 +86,7 @@ class Cut:
         if self.strategy not in DATA_DRIVEN:
             return ModelShape.of(check_fit(model, self.layers))
         with torch.device("meta"):
-            student = type(model)(truncate_config(model.config, self.layers))
+            student = build_truncated(model, self.layers)
         return ModelShape.of(student)
 
 

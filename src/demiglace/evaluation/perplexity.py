@@ -16,6 +16,7 @@ from demiglace.console import progress
 from demiglace.data.batch import Batch
 from demiglace.data.batching import collate, forward_tokens
 from demiglace.data.text.blocks import Blocks
+from demiglace.data.text.text_bounds import TextBounds
 from demiglace.data.text.token_shards import Corpus
 from demiglace.errors import DataError, ModelError
 from demiglace.losses.language import chunk_size, next_token_losses
@@ -47,6 +48,16 @@ def windows(tokens: int, size: int, stride: int) -> list[Window]:
     return found
 
 
+def document_windows(corpus: Corpus, bounds: TextBounds, size: int, stride: int) -> list[Window]:
+    """Return the windows of each document separately; its end-of-text token is predicted if the tokenizer adds it."""
+    found, begin = list[Window](), 0
+    for end in corpus.positions(bounds.end).tolist():
+        length = end - begin + bounds.adds_end
+        found += (Window(begin + w.begin, begin + w.end, begin + w.first) for w in windows(length, size, stride))
+        begin = end + 1
+    return found
+
+
 @dataclass(frozen=True)
 class PerplexityResult:
     """Scores of a language model, and the numbers that they are sums of, one for each window or text."""
@@ -56,39 +67,45 @@ class PerplexityResult:
 
 
 def perplexity(
-    model: PreTrainedModel, corpus: Corpus, end: int, size: int, stride: int, describe: str | None = None
+    model: PreTrainedModel, corpus: Corpus, bounds: TextBounds, size: int, stride: int, describe: str | None = None
 ) -> PerplexityResult:
     """Compute the perplexity of a causal language model on a corpus, in fp32; each token is predicted once.
 
-    end: the end-of-text token, which precedes the first token and separates the documents. Scores: loss (nats per
-    token) and perplexity = exp(loss), ends of text included; without them, so that tokenizers can be compared,
-    word_perplexity = exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes,
-    words and tokens_per_second. Parts: losses, the sum of each window in nats, float64, and its tokens. Raises
-    `ModelError` for a loss that is not finite.
+    Without a beginning token, documents follow each other, and an end-of-text token precedes the first token and
+    separates them. With one, each document is taken separately, and each of its windows begins with that token, whose
+    own probability is not scored (as in lm-evaluation-harness). Scores: loss (nats per token) and perplexity =
+    exp(loss), predicted ends of text included; without them, so that tokenizers can be compared, word_perplexity =
+    exp(Σ nll / words) and bits_per_byte = Σ nll / (ln 2 · bytes of UTF-8); tokens, documents, bytes, words and
+    tokens_per_second. Parts: losses, the sum of each window in nats, float64, and its tokens. Raises `ModelError` for a
+    loss that is not finite.
     """
-    plan, sums, of_text = windows(len(corpus), size, stride), [], 0.0
+    plan = windows(len(corpus), size, stride)
+    plan = plan if bounds.begin is None else document_windows(corpus, bounds, size, stride)
+    tokens, of_text = np.array([w.end - w.first for w in plan]), 0.0
+    sums, total = np.zeros(len(plan)), int(tokens.sum())
     device, begun = next(model.parameters()).device, time.perf_counter()
-    with evaluating(model), torch.inference_mode(), progress(describe or "predicting", len(corpus), "tokens") as bar:
-        for group in _equal_length_batches(plan, max(1, forward_tokens(device) // size)):
-            rows = np.stack([_with_token_before(corpus, w, end) for w in group])
+    with evaluating(model), torch.inference_mode(), progress(describe or "predicting", total, "tokens") as bar:
+        for numbers in _equal_length_batches(plan, max(1, forward_tokens(device) // size)):
+            group = [plan[i] for i in numbers]
+            rows = np.stack([_with_token_before(corpus, w, bounds) for w in group])
             losses, targets = _token_losses(model, torch.from_numpy(rows).to(device))
             counts = torch.stack([torch.arange(w.begin, w.end) >= w.first for w in group]).to(device)
-            sums += (losses.double() * counts).sum(1).tolist()
-            of_text += float(losses[counts & (targets != end)].double().sum())
+            sums[numbers] = (losses.double() * counts).sum(1).tolist()
+            of_text += float(losses[counts & (targets != bounds.end)].double().sum())
             bar.advance(sum(w.end - w.first for w in group))
-    seconds, loss = max(time.perf_counter() - begun, 1e-9), _finite(sum(sums) / len(corpus))
+    seconds, loss = max(time.perf_counter() - begun, 1e-9), _finite(sums.sum() / total)
     scores = {
         "loss": loss,
         "perplexity": _exp(loss),
         "word_perplexity": _exp(of_text / max(1, corpus.words)),
         "bits_per_byte": of_text / math.log(2) / max(1, corpus.bytes),
-        "tokens": len(corpus),
+        "tokens": total,
         "documents": corpus.documents,
         "bytes": corpus.bytes,
         "words": corpus.words,
         "tokens_per_second": sum(w.end - w.begin for w in plan) / seconds,
     }
-    return PerplexityResult(scores, {"losses": np.array(sums), "tokens": np.array([w.end - w.first for w in plan])})
+    return PerplexityResult(scores, {"losses": sums, "tokens": tokens})
 
 
 def _finite(loss: float) -> float:
@@ -104,22 +121,19 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _equal_length_batches(plan: Sequence[Window], most: int) -> Iterator[list[Window]]:
-    """Yield batches of at most `most` consecutive windows of one length."""
-    group: list[Window] = []
-    for window in plan:
-        if group and (len(group) == most or window.end - window.begin != group[0].end - group[0].begin):
-            yield group
-            group = []
-        group.append(window)
-    if group:
-        yield group
+def _equal_length_batches(plan: Sequence[Window], most: int) -> Iterator[list[int]]:
+    """Yield the numbers of the windows in batches of at most `most` of one length, the longest first."""
+    lengths = np.array([w.end - w.begin for w in plan])
+    order = np.argsort(-lengths, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        yield from (group[i : i + most].tolist() for i in range(0, len(group), most))
 
 
-def _with_token_before(corpus: Corpus, window: Window, end: int) -> np.ndarray:
-    if window.begin:
+def _with_token_before(corpus: Corpus, window: Window, bounds: TextBounds) -> np.ndarray:
+    if bounds.begin is None and window.begin:
         return corpus.read(window.begin - 1, window.end)
-    return np.concatenate([[end], corpus.read(0, window.end)])
+    first = bounds.end if bounds.begin is None else bounds.begin
+    return np.concatenate([[first], corpus.read(window.begin, window.end)])
 
 
 def _token_losses(model: PreTrainedModel, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,8 +202,8 @@ def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> PerplexityR
     return PerplexityResult(scores, {"losses": np.array(losses), "right": np.array(right)})
 
 
-def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> LastWord:
-    """Return the last word of a text, preceded by as much context as fits into `size` tokens.
+def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int, begin: int | None = None) -> LastWord:
+    """Return the last word of a text, preceded by as much context as fits into `size` tokens, and by `begin` if given.
 
     Words are separated by white space. The word's tokens are those in which the text differs from its context: from the
     white space before the word on, and earlier if the tokenizer joins that to the context. Raises `DataError` for a
@@ -202,7 +216,8 @@ def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int) -> LastW
     prefix, ids = (tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"] for t in (context, text))
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(prefix, ids, strict=False))
     count = len(ids) - len(list(shared))
-    ids = ids[-(size + 1) :]
+    first = [] if begin is None else [begin]
+    ids = [*first, *ids[-(size + 1 - len(first)) :]]
     if not 0 < count < len(ids):
         raise DataError(
             f"{text[:60]!r} ends in a word of {count} tokens; expected 1 to {size} after at least one other. Leave it "

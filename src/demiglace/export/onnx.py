@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
+_REASON = 160  # characters of an error of torch in a message
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -127,7 +128,7 @@ def export_onnx(
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
             what = f"{type(model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
             raise ModelError(f"{what}: {reason}") from error
     return path

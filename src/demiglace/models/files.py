@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
 from demiglace.models.library import LOAD_ERRORS
-from demiglace.models.paths import check_available, resolve_model
+from demiglace.models.paths import check_available, hub_address, resolve_model
 from demiglace.models.sentence_modules import module_files
 from demiglace.runs.files import fingerprint
 
@@ -31,7 +31,9 @@ def fingerprint_model(model: str | Path) -> str:
         return fingerprint([Path(path) / "config.json", *files])
     check_available(path)
     try:
-        return Path(hf_hub_download(path, "config.json")).parent.name  # …/snapshots/COMMIT/config.json
+        repository, _, revision = path.partition("@")
+        file = hf_hub_download(repository, "config.json", revision=revision or None)
+        return Path(file).parent.name  # …/snapshots/COMMIT/config.json
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
 
@@ -104,7 +106,7 @@ def load_config(path: str) -> PreTrainedConfig:
     """
     check_available(path)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(**hub_address(path), trust_remote_code=False)
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     if getattr(config, "text_config", None) is not None:

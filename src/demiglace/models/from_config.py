@@ -12,7 +12,6 @@ from demiglace.config.command_options import PretrainConfig
 from demiglace.data.text.blocks import USUAL_BLOCK
 from demiglace.errors import ConfigError
 from demiglace.models.files import (
-    LOAD_ERRORS,
     load_config,
     load_error,
     resolve_model,
@@ -23,7 +22,7 @@ from demiglace.models.language_model import (
     language_config,
     new_language_config,
 )
-from demiglace.models.library import silence_transformers
+from demiglace.models.library import LOAD_ERRORS, silence_transformers
 from demiglace.models.loading import auto_class, prepare_config, seeded
 from demiglace.models.shape import ModelShape
 from demiglace.tasks.base import RowTask
@@ -80,6 +79,8 @@ def check_model_choice(config: PretrainConfig) -> None:
         raise ConfigError(
             f"give either --model, to continue its training, or --architecture, to train a new model; {given}."
         )
+    if config.revision:  # that of a model is part of its name by now
+        raise ConfigError(f"--revision {config.revision} is of a --model on the hub, and --architecture was given.")
     sizes = [f"--{name.replace('_', '-')}" for name in _SIZES if getattr(config, name) is not None]
     if config.model and (sizes or config.tokenizer):
         more = ["--tokenizer"] if config.tokenizer else []

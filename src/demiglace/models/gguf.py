@@ -115,7 +115,12 @@ def _config(file: Path) -> PreTrainedConfig:
 
     config: Any = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
     reader = GGUFReader(file)
-    values = {key.partition(".")[2]: field.contents() for key, field in reader.fields.items()}
+    architecture = reader.fields["general.architecture"].contents()
+    values = {
+        key.removeprefix(f"{architecture}."): field.contents()
+        for key, field in reader.fields.items()
+        if key.startswith(f"{architecture}.")  # not the tokens, which take seconds
+    }
     config.tie_word_embeddings = all(tensor.name != "output.weight" for tensor in reader.tensors)
     config.max_position_embeddings = values["context_length"]
     if "attention.key_length" in values:

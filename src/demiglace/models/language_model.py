@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from demiglace.console import say
+from demiglace.console import notice
 from demiglace.errors import ConfigError, ModelError
 from demiglace.models.files import load_config, resolve_model
 from demiglace.models.library import LOAD_ERRORS, silence_transformers
@@ -107,9 +107,16 @@ def load_language_model(
 ) -> PreTrainedModel:
     """Load a causal or masked language model in fp32 and eval mode, with this dropout if given.
 
-    An encoder without a masked-language-model head gets a new one, initialized from `seed`, and a message says so.
-    Raises `ModelError` as `load_whole` does, and for a model that changes the logits of its head.
+    An encoder without a masked-language-model head gets a new one, initialized from `seed`, which is printed. Raises
+    `ModelError` as `load_whole` does, and for a model that changes the logits of its head.
     """
+    return load_with_head(model, dropout, attention, allow_pickle, seed)[0]
+
+
+def load_with_head(
+    model: str, dropout: float | None = None, attention: str = "sdpa", allow_pickle: bool = False, seed: int = 0
+) -> tuple[PreTrainedModel, bool]:
+    """Return what `load_language_model` does, and whether the head is new."""
     path, config = resolve_model(model), language_config(model, dropout)
     masked = is_masked(config)
     with seeded(seed):
@@ -117,8 +124,10 @@ def load_language_model(
             language_class(config), path, config, attention=attention, allow_pickle=allow_pickle, new_head=masked
         )
     if is_new:
-        say("The masked language model has no head; a new one was initialized.")
-    return check_head(loaded, path)
+        notice("new head", f"{path} has no masked-language-model head; a new one was initialized.")
+    elif kind := next((a for a in config.architectures or () if a.endswith("Classification")), None):
+        notice("classifier", f"warning: {path} is a {kind}; a classifier's body predicts tokens badly.")
+    return check_head(loaded, path), is_new
 
 
 def language_class(config: PreTrainedConfig) -> Any:

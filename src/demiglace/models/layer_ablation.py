@@ -64,14 +64,14 @@ def hidden_states_of(output: Any) -> Tensor:
     """
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor):
-        raise ModelError(f"the model's layers return a {type(hidden).__name__} instead of hidden states; {_NO_STATES}")
+        raise ModelError(f"the model's layers return a {type(hidden).__name__} instead of hidden states, {_NO_STATES}")
     return hidden
 
 
 def check_observed(observed: bool) -> None:
     """Raise `ModelError` unless hooks observed the layers: SqueezeBERT calls the method `forward` of its layers."""
     if not observed:
-        raise ModelError(f"the model does not call its layers as modules; {_NO_STATES}")
+        raise ModelError(f"the model does not call its layers as modules, {_NO_STATES}")
 
 
 def output_formats(model: PreTrainedModel, layers: nn.ModuleList, batch: Mapping[str, Tensor]) -> list[OutputFormat]:

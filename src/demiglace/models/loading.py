@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from demiglace.console import say
+from demiglace.console import notice, say
 from demiglace.errors import ModelError
 from demiglace.labels import Match, match_by_order, match_names
 from demiglace.models.files import (
@@ -37,6 +37,7 @@ from demiglace.models.labels import (
     task_of_labels,
 )
 from demiglace.models.library import LOAD_ERRORS, silence_transformers
+from demiglace.models.paths import hub_address
 from demiglace.models.sentence_encoder import SentenceEncoder, describe_modules, load_dense
 from demiglace.models.sentence_modules import (
     embedding_width,
@@ -109,7 +110,7 @@ def load_classifier(
     match = _same_labels(own, label_names) if kind.name == own_task.name else None
     if match is None or any(not key.startswith(in_encoder) for key in missing):
         _renew_head(loaded, seed)
-        say(f"The classification head is new: the model has none for {describe(label_names)}.")
+        notice("new head", f"The classification head is new: the model has none for {describe(label_names)}.")
         return loaded
     if line := match.line(label_names, own):
         say(f"{path}: {line}")
@@ -294,7 +295,7 @@ def _load(
     try:
         with silence_transformers():
             loaded, info = model_class.from_pretrained(
-                path,
+                **hub_address(path),
                 config=config,
                 dtype=dtype,
                 # None is transformers' own choice: sdpa, or eager for architectures that lack it (DeBERTa)
@@ -310,28 +311,36 @@ def _load(
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     unfreeze_padding_embedding(loaded)
-    _warn_of_unused(path, loaded, sorted(info["unexpected_keys"]))
+    _report_unused(path, loaded, sorted(info["unexpected_keys"]))
     return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
 
 
-def _warn_of_unused(path: str, model: PreTrainedModel, unexpected: Sequence[str]) -> None:
+def _report_unused(path: str, model: PreTrainedModel, unexpected: Sequence[str]) -> None:
     """Warn of weights of the checkpoint that the model has no place for, except poolers and heads of other tasks."""
+    unexpected = [name for name in unexpected if not name.endswith(_CONSTANTS)]
     prefix = f"{model.base_model_prefix}."
     children = {f"{prefix}{name}." for name, _ in model.base_model.named_children()}
     unused = [
         name
         for name in unexpected
         # a bare encoder's checkpoint names its weights without the prefix
-        if (name if name.startswith(prefix) else prefix + name).startswith(tuple(children))
-        and "pooler" not in name
-        and not name.endswith(("position_ids", "inv_freq"))  # constants that older versions of transformers saved
+        if (name if name.startswith(prefix) else prefix + name).startswith(tuple(children)) and "pooler" not in name
     ]
     if unused:
-        shown = ", ".join(unused[:2]) + (", …" if len(unused) > 2 else "")
-        say(
-            f"warning: {path} holds {len(unused)} weights for which its config.json has no place ({shown}); they are "
-            "not used. Check the config's number of layers, and that config and weights are of the same model."
+        notice(
+            "unused weights",
+            f"warning: {path} holds {len(unused)} weights for which its config.json has no place "
+            f"({_first_of(unused)}); they are not used. Check the config's number of layers, and that config and "
+            "weights are of the same model.",
+            weights=len(unused),
         )
+
+
+_CONSTANTS = ("position_ids", "inv_freq", "masked_bias")  # that older versions of transformers saved
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
 
 
 def _check_complete(path: str, missing: list[str]) -> None:

@@ -31,11 +31,23 @@ def resolve_model(model: str | Path) -> str:
         raise ModelError(
             f"{model} is a file; give a model directory (with config.json), a run directory, a GGUF file or a hub name."
         )
+    local, _, revision = str(model).rpartition("@")
+    if local and Path(local).exists():
+        raise ModelError(
+            f"revision {revision} was given for {local}, which is on this machine; expected a model on the Hugging "
+            "Face hub by its name, such as distilbert/distilbert-base-uncased."
+        )
     if _is_local_path(str(model)):
         raise ModelError(
             f"there is no model at {model}{_similar(path)} Expected a model directory, a run directory or a hub name."
         )
     return str(model)
+
+
+def hub_address(name: str) -> dict[str, str]:
+    """Return the arguments of `from_pretrained` for a hub name, which may end in @REVISION, or for a directory."""
+    repository, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    return {"pretrained_model_name_or_path": repository, "revision": revision or "main"}
 
 
 def check_available(model: str | Path) -> None:
@@ -66,8 +78,9 @@ def _model_directory(path: Path) -> Path:
 
 def _is_local_path(model: str) -> bool:
     """Return whether a name is a path: it is no `name` or `owner/name` of the hub, or its parent directory exists."""
-    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model) is not None
-    return not is_hub_name or ("/" in model and Path(model).parent.is_dir())
+    is_hub_name = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?", model) is not None
+    name = model.partition("@")[0]
+    return not is_hub_name or ("/" in name and Path(name).parent.is_dir())
 
 
 def _similar(path: Path) -> str:
@@ -85,7 +98,8 @@ def _is_cached(name: str) -> bool:
     """Return whether the hub's local cache has the config of a model."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    repository, _, revision = name.partition("@")
+    return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision or None), str)
 
 
 def _hub_answers() -> bool:

@@ -16,6 +16,7 @@ from transformers import (
 from demiglace.errors import ModelError
 from demiglace.models.files import has_tokenizer, load_config, load_error, resolve_model
 from demiglace.models.library import LOAD_ERRORS
+from demiglace.models.paths import hub_address
 
 _PROBE = "The café isn't OPEN: 3.14 €!"  # case, accent, contraction, number, rare sign
 # These number positions from the first token of a row, even padding, and embed segment ids as words; others do not.
@@ -36,7 +37,7 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
         raise ModelError(f"{path} contains no tokenizer; copy the tokenizer files of the model there.")
     config = load_config(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**hub_address(path), trust_remote_code=False)
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     if tokenizer.pad_token_id is None:
@@ -104,7 +105,7 @@ def load_text_tokenizer(directory: str) -> PreTrainedTokenizerBase:
                 f"{path} contains no tokenizer; train one with `demiglace tokenizer train`, or copy its files there."
             )
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**hub_address(path), trust_remote_code=False)
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     return tokenizer

@@ -102,13 +102,13 @@ DATA_DRIVEN = ("block-influence", "greedy")  # strategies that measure layers on
 def layers_to_keep(strategy: str, num_layers: int, keep_count: int, kinds: Sequence[str] = ()) -> Keep:
     """Return the `keep_count` of `num_layers` layers that a strategy keeps, 0-based and ascending.
 
-    kinds: of all layers, for by-kind; none if all layers are of one kind. Raises `ConfigError` for an unknown strategy
-    and `ModelError` for a number of layers that cannot be kept.
+    kinds: of all layers, for by-kind and the ablations; none if all are of one kind. Raises `ConfigError` for an
+    unknown strategy and `ModelError` for a number of layers that cannot be kept.
     """
     if strategy not in STRATEGIES:
         raise ConfigError(unknown("strategy", strategy, STRATEGIES))
     check_count(keep_count, num_layers)
-    if strategy == BY_KIND and kinds:
+    if strategy in (BY_KIND, *ABLATIONS) and kinds:
         return by_kind(kinds, keep_count)
     return STRATEGIES[strategy](num_layers, keep_count)
 
@@ -167,18 +167,17 @@ def choose_layers(config: PreTrainedConfig, layers: int | None, strategy: str, k
     return tuple(keep)
 
 
-def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+def truncate_model(model: PreTrainedModel, keep: Sequence[int], *, compare: bool = True) -> PreTrainedModel:
     """Return a new model of the same class with only the layers `keep`; all weights are copied.
 
     Dtype, device and training mode are kept. The new model computes what the given one computes without the dropped
-    layers: `truncation_check` compares them. Raises `ModelError` if it would not, and as `check_keep` and `layer_stack`
-    do.
+    layers: `compare` runs both. Raises `ModelError` as `check_keep`, `layer_stack`, `check_fit` and `check_equal` do.
     """
     name, stack = named_stack(model)
     check_keep(keep, len(stack))
     check_fit(model, keep)
     with torch.random.fork_rng(devices=[]):  # all of its random weights are replaced
-        student = _build(model, keep)
+        student = build_truncated(model, keep)
     nn.Module.to(student, model.device, model.dtype)
     student.train(model.training)
     student.load_state_dict(_kept_weights(model, name, keep), strict=True)
@@ -187,7 +186,8 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedMod
     ).padding_idx  # whether its embedding is trained: `loading.unfreeze_padding_embedding`
     if model.can_generate():
         student.generation_config = copy.deepcopy(model.generation_config)
-    check_equal(model, student, keep)
+    if compare:
+        check_equal(model, student, keep)
     return student
 
 
@@ -206,20 +206,20 @@ def check_fit(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
         )
         raise ModelError(f"{type(model).__name__} with only its layers {_shown(keep)}: {reason}; {advice}.")
     with torch.device("meta"):
-        return _build(model, keep)
+        return build_truncated(model, keep)
 
 
 def _misfit(model: PreTrainedModel, keep: Sequence[int]) -> str:
     name = named_stack(model)[0]
     try:
         with torch.device("meta"):
-            new = _build(model, keep)
+            new = build_truncated(model, keep)
     except ModelError as error:
         return str(error)
     return misfit(_kept_weights(model, name, keep), new.state_dict(), name, keep)
 
 
-def _build(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+def build_truncated(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """Return a model of the config of these layers. Raises `ModelError` if the architecture cannot be built so."""
     config = truncate_config(model.config, keep)
     try:
@@ -256,7 +256,7 @@ def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, see
             f"warning: no {kind} layer is kept; such layers are {_shown(layers)}. Keep some of them with --strategy "
             "by-kind or --keep."
         )
-    student = truncate_model(model, keep)
+    student = truncate_model(model, keep, compare=strategy not in ABLATIONS)
     if strategy in ABLATIONS:
         new = ("",) if strategy == "random" else _layers_and_final_norm(student)
         fresh = {k: w for k, w in _random_weights(student, seed).items() if k.startswith(new)}

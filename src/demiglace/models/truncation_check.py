@@ -17,9 +17,10 @@ from demiglace.models.layer_ablation import hidden_states_of, output_formats, sk
 from demiglace.models.layer_stack import layer_stack
 from demiglace.models.modes import evaluating
 
-_ROWS, _TOKENS = 2, 12  # of the random text that both models read
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative to the largest number
-_TOLERANCE_HALF = 3e-2  # the same in bfloat16 and float16
+_TOKENS = 12  # of the row that both models read; classifiers without a padding token take one row only
+# both models do the same operations, so that only the order of sums on some devices can differ
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # relative to the largest number
+_TOLERANCE_HALF = 1e-2  # the same in bfloat16 and float16
 
 
 def misfit(kept: Mapping[str, Tensor], new: Mapping[str, Tensor], stack: str, keep: Sequence[int]) -> str:
@@ -53,8 +54,8 @@ def misfit(kept: Mapping[str, Tensor], new: Mapping[str, Tensor], stack: str, ke
 def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequence[int]) -> None:
     """Raise `ModelError` unless a truncated model computes what the model computes without the dropped layers.
 
-    Compared are the output of the last kept layer and the first output of the model (logits or hidden states) on two
-    rows of 12 random tokens. Also raised if the layers' states are not [B, L, d], or if either model cannot be run.
+    Compared are the output of the last kept layer and the first output of the model (logits or hidden states) on 12
+    random tokens. Also raised if either model cannot be run.
     """
     inputs, name, shown = _random_inputs(model), type(model).__name__, ",".join(map(str, keep))
     try:
@@ -83,7 +84,7 @@ def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequen
 
 
 def _random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
-    ids = torch.randint(model.config.vocab_size, (_ROWS, _TOKENS), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(model.config.vocab_size, (1, _TOKENS), generator=torch.Generator().manual_seed(0))
     eos = getattr(model.config, "eos_token_id", None)
     if isinstance(eos, int) and 0 <= eos < model.config.vocab_size:
         ids[:, -1] = eos  # without which BART's classifiers cannot be run

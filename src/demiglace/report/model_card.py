@@ -38,9 +38,10 @@ def model_card(run: Path, exported: Manifest) -> str:
     """Return the card: YAML front matter and Markdown. Names from data are escaped, local paths are left out."""
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
     trained = _manifest(run)
-    task = task_of_manifest(trained or exported)
+    kind = trained or exported  # of a model that no run trained, the export knows what its outputs mean
+    task = task_of_manifest(kind)
     if isinstance(task, RowTask):
-        task = task.with_decision_rule(trained.get("decision_rule") or {})
+        task = task.with_decision_rule(kind.get("decision_rule") or {})
     config = trained.get("config", {})
     method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
@@ -49,12 +50,13 @@ def model_card(run: Path, exported: Manifest) -> str:
         name=_name(run),
         stage=trained.get("stage"),
         task=str(trained.get("task", "")),
-        labels=[str(label) for label in trained.get("labels", ())],
+        labels=[str(label) for label in kind.get("labels", ())],
         labels_in_words=task.labels_in_words if isinstance(task, RowTask) else "",
         words=task.unit == "word",
         readout=task.readout if isinstance(task, RowTask) else "",
         texts='"a text", "another"' if trained.get("pairs") else '"a text"',
         pairs=bool(trained.get("pairs")),
+        labelled=bool(trained.get("labelled", True)),
         language=task.reads == "corpus",
         library=task.hub_library,
         output=task.output_name,
@@ -127,8 +129,8 @@ def _base(run: Path) -> str:
         if config.get("architecture"):
             return f"a new {Path(str(config['architecture'])).name}"
         reference = str(config.get("teacher") or config.get("model") or reference)
-    if _is_hub_name(reference):
-        return reference
+    if _is_hub_name(repository := reference.partition("@")[0]):
+        return repository
     path = Path(reference)
     return path.parent.name if path.name == "model" else path.name
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import to_json
+from demiglace.runs.hub import push_to_hub
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,15 @@ def _shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def training_result(path: Path) -> Result:
-    """Return the result of a training run: its metrics on each split. Empty on other processes than the main one."""
+def training_result(path: Path, repository: str | None = None) -> Result:
+    """Return the result of a training run: its metrics on each split. Empty on other processes than the main one.
+
+    repository: of the hub, to which the model is uploaded; raises `RunError` as `push_to_hub` does.
+    """
     from demiglace.console import is_main_process
 
     if not is_main_process():
         return Result(path)
+    push_to_hub(path / "model", repository)
     metrics = read_manifest(path).get("metrics", {})
     return Result(path, metrics, (number_table("Metrics", metrics, "split"),) if metrics else ())

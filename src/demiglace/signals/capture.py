@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from demiglace.data.batching import Batch
+from demiglace.errors import ModelError
 from demiglace.models.attention import AttentionInput, attention_hooks
 from demiglace.models.language_model import head_input, head_of
 from demiglace.models.layer_ablation import check_observed, hidden_states_of
@@ -70,7 +71,7 @@ def _state_hooks(
 
         def store(hidden: Tensor) -> None:
             for pooling in poolings:
-                states[pooling, layer] = pool(hidden[:, : mask.shape[1]], mask, pooling)  # Longformer pads the end
+                states[pooling, layer] = pool(_states_of_tokens(hidden, mask), mask, pooling)
 
         return store
 
@@ -78,6 +79,19 @@ def _state_hooks(
     if any(i == 0 for _, i in request.hidden):
         handles.append(_on_input(layers[0], store_layer(0)))
     return handles
+
+
+def _states_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return a layer's states of the tokens of a batch, [B, L, d], without the padding that Longformer appends.
+
+    Raises `ModelError` for layers with another order of dimensions, such as XLNet's [L, B, d].
+    """
+    if hidden.dim() != 3 or len(hidden) != len(mask) or hidden.shape[1] < mask.shape[1]:
+        raise ModelError(
+            f"the model's layers return states of shape {list(hidden.shape)} for a batch of {list(mask.shape)} tokens; "
+            "expected were [batch, tokens, width]. Take a method that uses the logits only, such as vanilla-kd."
+        )
+    return hidden[:, : mask.shape[1]]
 
 
 class _AttentionInputs:

@@ -71,7 +71,7 @@ class SparseLogitCacheKey(CacheSpec):
         numbers = hashlib.sha256(np.ascontiguousarray(blocks.numbers).data).hexdigest()[:16]
         return cls(
             teacher=teacher,
-            blocks=f"{blocks.corpus.fingerprint} {numbers}",
+            blocks=f"{blocks.corpus.fingerprint} {numbers}" + (f" {blocks.begin}" if blocks.begin is not None else ""),
             rows=len(blocks),
             size=blocks.size,
             vocabulary=shape.vocab_size,

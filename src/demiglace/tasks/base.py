@@ -95,7 +95,7 @@ class RowTask(Task):
     readout: str
     """Python on `logits` [1, C], and on `names` of the outputs, that a card prints; empty: the most likely class."""
     label_separators: tuple[str, ...] = ()
-    """Given where a label is a list: what may divide it in a cell of text; the first that a column has is used."""
+    """Given where a label is a list: what may divide it in a cell of text; the most frequent in the column is used."""
 
     fits_decision_rule: bool = False  # whether `fitted` does something
     separate_texts: bool = False

@@ -8,6 +8,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from demiglace.config.training import TrainConfig
 from demiglace.errors import ConfigError, unknown
+from demiglace.models.compilation import check_compiler
+from demiglace.runs.processes import processes
+from demiglace.training.lora import check_lora
 
 
 def check_trackers(config: TrainConfig) -> None:
@@ -19,6 +22,14 @@ def check_trackers(config: TrainConfig) -> None:
             raise ConfigError(unknown("tracker", name, LOGGER_TYPE_TO_CLASS))
         if name not in [t.value for t in get_available_trackers()]:
             raise ConfigError(f"--report-to {name} needs a package that is not installed; install {name}.")
+
+
+def check_machine(config: TrainConfig) -> None:
+    """Raise `ConfigError` for options that need a package, a compiler or a GPU that is not there."""
+    check_trackers(config)
+    check_lora(config)
+    if config.compile:
+        check_compiler(processes().device)
 
 
 def make_accelerator(

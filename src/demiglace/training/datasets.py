@@ -15,7 +15,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.schema import AGREEMENT, Dataset
 from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
-from demiglace.errors import DataError
+from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.predict import check_lengths, predict
 from demiglace.evaluation.scores import agreement, compute
 from demiglace.models.labels import decision_rule_of, label_space_of, set_decision_rule
@@ -84,6 +84,7 @@ class TaskData:
         return {
             "task": self.dataset.name,
             "hub": self.dataset.hub,
+            **({"data_revision": self.dataset.revision} if self.dataset.revision else {}),
             "pairs": self.dataset.splits["train"].pairs is not None,
             "problem": self.task.name,
             "labels": list(self.dataset.labels.names),
@@ -92,14 +93,14 @@ class TaskData:
             "max_length": self.max_length,
             **({"cut": {name: dict(found) for name, found in self.cut.items()}} if self.cut else {}),
             **_words(self.examples),
-        }
+        } | ({} if self.dataset.labelled else {"labelled": False})
 
     def fit_decision_rule(self, model: PreTrainedModel, precision: str) -> dict[str, Any]:
         """Fit the kind's decision rule to the validation rows, keep it in the model's config, and return it.
 
         Without effect on a kind whose rule is fixed.
         """
-        if not self.task.fits_decision_rule:
+        if not (self.task.fits_decision_rule and self.dataset.labelled):
             return {}
         examples = self.examples["validation"]
         task = self.task.fitted(examples.labels, predict(model, examples, precision=precision))
@@ -107,12 +108,12 @@ class TaskData:
         return task.decision_rule()
 
     def metrics(self, split: str, model: PreTrainedModel, precision: str) -> dict[str, float]:
-        """Return the data set's metrics of a model on one split.
+        """Return the data set's metrics of a model on one split; without labels, its agreement with the teacher.
 
         A decision rule is fitted to the validation rows; other rows are decided by the rule in the model's config.
         """
         logits = predict(model, self.examples[split], precision=precision)
-        if split == "validation":
+        if split == "validation" and self.dataset.labelled:
             task = self.task.fitted(self.examples[split].labels, logits)
         else:
             task = self.task.with_decision_rule(decision_rule_of(model.config))
@@ -146,28 +147,31 @@ def with_problem_of(source: DataConfig, model: str) -> DataConfig:
     """
     if source.problem != "auto" or source.data in TASKS:
         return source
-    task = label_space_of(model).task
+    try:
+        task = label_space_of(model).task
+    except ModelError:  # reported when the model is loaded, after the rows
+        return source
     return replace(source, problem=task.name) if task.has_label_sets else source
 
 
-def read_rows(source: DataConfig, location: DataLocation, model: str) -> Dataset:
-    """Read and check the labelled rows, and print how many there are.
+def read_rows(source: DataConfig, location: DataLocation, model: str, *, distilled: bool = False) -> Dataset:
+    """Read and check the rows, and print how many there are.
 
-    model: the teacher, or the model to fine-tune, see `with_problem_of`. Raises `DataError` for rows with one label
-    each that only the model turns into lists.
+    model: the teacher, or the model to fine-tune, see `with_problem_of`; distilled: whether it is a teacher, so that
+    rows need no labels. Raises `DataError` for rows with one label each that only the model turns into lists.
     """
     known = with_problem_of(source, model)
     if known is not source:
         say(f"the config of {model} has the problem type of {known.problem} data: labels are read as lists.")
-    dataset = load_dataset(known, location)
-    if known is not source and (dataset.splits["train"].labels.sum(axis=1) == 1).all():
+    dataset = load_dataset(known, location, teacher=label_space_of(model) if distilled else None)
+    if known is not source and dataset.labelled and (dataset.splits["train"].labels.sum(axis=1) == 1).all():
         raise DataError(
             f"{source.data}: every row has one label, and the config of {model} names a model for rows with any number "
             "of labels (multi_label_classification), whose outputs are independent. For rows of one class each take a "
             "model for classification; to train on lists of one label give --problem multi-label."
         )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    say(f"{dataset.name}: {counts} rows, {dataset.labels.task.name}")
+    say(f"{dataset.name}: {counts} rows, {dataset.labels.task.name}" + ("" if dataset.labelled else ", without labels"))
     return dataset
 
 
@@ -198,7 +202,7 @@ def tokenize_dataset(
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
     splits = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
-    if source.unlabelled:
+    if source.unlabelled and dataset.labelled:
         splits["unlabelled"] = load_unlabelled(source, dataset)
         say(f"and {len(splits['unlabelled']):,} rows without labels")
     examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}

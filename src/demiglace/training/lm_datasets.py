@@ -14,6 +14,7 @@ from demiglace.console import say
 from demiglace.data.text.blocks import USUAL_BLOCK, Blocks, Masking, all_blocks
 from demiglace.data.text.readers import drops, report_left_out
 from demiglace.data.text.sources import corpus_files
+from demiglace.data.text.text_bounds import text_bounds
 from demiglace.data.text.token_shards import Corpus, load_corpus
 from demiglace.errors import ConfigError, DataError, ModelError, unknown
 from demiglace.evaluation.perplexity import block_loss
@@ -22,7 +23,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.runs.files import fingerprint
 from demiglace.tasks.base import Task
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
-from demiglace.training.accelerator import check_trackers
+from demiglace.training.accelerator import check_machine
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class LanguageModelingData:
             "tokens": {name: len(blocks) * blocks.size for name, blocks in self.examples.items()},
             "corpus": _corpus_sizes(self.corpus),
             "drops": drops(self.corpus.left_out),
+            "add_bos": self.examples["train"].begin is not None,
         }
         if self.held is not None:
             fields["validation corpus"] = _corpus_sizes(self.held) | {"drops": drops(self.held.left_out)}
@@ -112,7 +114,7 @@ def check_training(config: TrainConfig) -> None:
     if config.metric is not None and config.metric not in LANGUAGE_MODELLING.metrics:
         raise ConfigError(unknown("metric of language modelling:", config.metric, LANGUAGE_MODELLING.metrics))
     check_options(config)
-    check_trackers(config)
+    check_machine(config)
 
 
 def block_size(given: int | None, shapes: Sequence[ModelShape], usual: int = USUAL_BLOCK) -> int:
@@ -149,6 +151,10 @@ def make_blocks(
     if count < len(blocks):
         drawn = np.random.default_rng(0).permutation(len(blocks))[:count]
         blocks = replace(blocks, numbers=blocks.numbers[np.sort(drawn)])
+    bounds = None if masking else text_bounds(tokenizer, config.add_bos)
+    if bounds is not None and bounds.begin is not None:
+        blocks, validation = replace(blocks, begin=bounds.begin), replace(validation, begin=bounds.begin)
+        say(f"each block begins with {bounds.name}, as the model's texts do (--add-bos)")
     data = LanguageModelingData(corpus, held, {"train": blocks, "validation": validation})
     _print_sizes(data)
     return data

@@ -17,6 +17,7 @@ from demiglace.console import say
 from demiglace.data.rows.schema import Dataset
 from demiglace.errors import ConfigError, RunError, unknown
 from demiglace.methods.base import Method
+from demiglace.models.compilation import compile_layers, uncompile_layers
 from demiglace.models.loading import largest_dropout, load_config, resolve_model
 from demiglace.models.loading import save_model as write_model
 from demiglace.models.precision import choose_attention, choose_precision
@@ -25,10 +26,11 @@ from demiglace.report.model_card import write_card
 from demiglace.runs.directory import Run, open_run
 from demiglace.runs.processes import processes
 from demiglace.signals.online import SignalSource
-from demiglace.training.accelerator import check_trackers, make_accelerator
+from demiglace.training.accelerator import check_machine, make_accelerator
 from demiglace.training.adversarial_generator import AdversarialGenerator
 from demiglace.training.datasets import TrainingData
 from demiglace.training.loop import Loop, ModelSelection, TrainerState
+from demiglace.training.lora import Adapters
 from demiglace.training.objective import Objective
 
 
@@ -66,7 +68,7 @@ def check_training(config: TrainConfig, dataset: Dataset) -> None:
     if config.metric is not None and config.metric not in dataset.metrics:
         raise ConfigError(unknown(f"metric of {dataset.name}:", config.metric, dataset.metrics))
     check_options(config)
-    check_trackers(config)
+    check_machine(config)
 
 
 def selection_criterion(data: TrainingData, config: TrainConfig, precision: str) -> ModelSelection:
@@ -119,6 +121,9 @@ def train(run: Run, training_run: TrainingRun) -> None:
         training_run.material.task,
         training_run.precision,
     )
+    adapters = None if training_run.config.lora_rank is None else Adapters(training_run.student, training_run.config)
+    if training_run.config.compile:
+        compile_layers(training_run.student)
     # without its logits the student's head gets no gradient
     all_parameters = len(training_run.method.phases) == 1 and objective.requests.student.logits
     accelerator = make_accelerator(training_run.config, run.path, run.config, all_parameters=all_parameters)
@@ -137,16 +142,26 @@ def train(run: Run, training_run: TrainingRun) -> None:
     )
     state, student = loop.run(), loop.student()
     if accelerator.is_main_process:
-        _finalize_run(run, replace(training_run, student=student), loop, state)
+        if training_run.config.compile:
+            uncompile_layers(student)
+        _finalize_run(run, replace(training_run, student=student), loop, state, adapters)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState) -> None:
+def _finalize_run(
+    run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState, adapters: Adapters | None
+) -> None:
     material, precision = training_run.material, training_run.precision
+    if adapters is not None:
+        adapters.merge()
     material.fit_decision_rule(training_run.student, precision)
     save_model(training_run.student, training_run.tokenizer, run.path / "last")
-    training_run.student.load_state_dict(loop.best_weights())
+    if adapters is None:
+        training_run.student.load_state_dict(loop.best_weights())
+    else:
+        adapters.load(loop.best_weights())
+        adapters.merge()
     rule = material.fit_decision_rule(training_run.student, precision)
     save_model(training_run.student, training_run.tokenizer, run.path / "model")
     start = time.perf_counter()
@@ -160,6 +175,7 @@ def _finalize_run(run: Run, training_run: TrainingRun, loop: Loop, state: Traine
         precision=precision,
         layers=shape.num_layers,
         parameters=shape.parameters,
+        **({} if adapters is None else {"trained_parameters": adapters.trained_parameters}),
         bytes=(run.path / "model" / "model.safetensors").stat().st_size,
         best_epoch=state.best_epoch,
         **skipped_steps(state),

@@ -1,18 +1,19 @@
 """Checks of rows before training: each fault is reported with its file and line."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from demiglace.console import say
+from demiglace.console import notice, say
 from demiglace.data.rows.columns import Columns, find_columns
 from demiglace.data.rows.labels import bracketed, label_of
-from demiglace.data.rows.schema import LabelSpace
+from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask, names_in
 
+_MANY = 0.01  # share of contradictory rows above which a line is a warning
 _SHOWN = 5  # rows of each kind that are shown; the others are counted
 
 
@@ -87,12 +88,12 @@ def raw_rows(name: str, table: Table, columns: Columns, *, by_word: bool = False
         return RawRows(name, texts[0], pairs, labels, lines)
     if pairs is not None:
         raise DataError(f"{table.file}: words were given in {' and '.join(columns.texts)}; give one column of words.")
-    words = [_words(value) for value in texts[0]]
+    words = [words_of(value) for value in texts[0]]
     joined = [value if own is None else " ".join(own) for value, own in zip(texts[0], words, strict=True)]
     return RawRows(name, joined, None, labels, lines, words)
 
 
-def _words(value: Any) -> tuple[str, ...] | None:
+def words_of(value: Any) -> tuple[str, ...] | None:
     """Return the words of a cell: a list, also one that is written out, or a text divided at spaces; else None."""
     if isinstance(value, str):
         return bracketed(value) or tuple(value.split())
@@ -149,6 +150,48 @@ def check_duplicates(train: RawRows, others: Sequence[RawRows]) -> Faults:
         for i, key in enumerate(train.keys())
         if key in seen
     }
+
+
+def report_contradictions(split: Split, name: str) -> None:
+    """Print how many texts of a split occur with several labels; name: of the rows, for the line."""
+    keys, first = row_keys(split.texts, split.pairs), dict[tuple[Any, Any], bytes]()
+    encoded = [label.tobytes() for label in split.labels]
+    several = {key for key, label in zip(keys, encoded, strict=True) if first.setdefault(key, label) != label}
+    if several:
+        rows = sum(key in several for key in keys)
+        notice(
+            "contradictions",
+            f"{'warning: ' if rows > _MANY * len(split) else ''}{len(several):,} texts of the {name} rows occur with "
+            f"several labels ({rows:,} of {len(split):,} rows); no model can be right on all of them.",
+            texts=len(several),
+            rows=rows,
+        )
+
+
+def report_rows_in_texts(rows: RawRows) -> None:
+    """Print how many texts have lines that look like rows: a quote that is left open joins the rows after it."""
+    labels = {label for label in rows.labels if isinstance(label, str)}
+    found = [i for i, text in enumerate(rows.texts) if isinstance(text, str) and _has_row(text, labels)]
+    if found:
+        notice(
+            "rows in texts",
+            f"warning: {len(found):,} texts of the {rows.name} rows have lines that end with a label, as rows do; the "
+            'first is at {}:{}. Is a " left open there?'.format(*rows.lines[found[0]]),
+            rows=len(found),
+        )
+
+
+def _has_row(text: str, labels: Collection[str]) -> bool:
+    """Return whether a line of a text, but for the last one, is a cell and a label, or a label and a cell."""
+    for line in text.split("\n")[:-1]:
+        for delimiter in ("\t", ","):
+            head, found, tail = line.rpartition(delimiter)
+            if found and head and tail.strip() in labels:
+                return True
+            head, found, tail = line.partition(delimiter)
+            if found and tail and head.strip() in labels:
+                return True
+    return False
 
 
 def classes_without_rows(rows: RawRows, faults: Mapping[int, RowProblem], space: LabelSpace) -> list[RowProblem]:

@@ -22,6 +22,10 @@ TEXT_NAMES = (
 )
 
 
+class MissingLabelColumnError(DataError):
+    """No column of a file has a usual name of labels, and none was named."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Names of the one or two text columns, and of the label column (None for rows without labels)."""
@@ -50,7 +54,7 @@ def find_columns(
     filled = available if filled is None else filled
     found_label = _find_label(filled if label is None else available, file, label, usual_labels) if labelled else None
     others = [name for name in filled if name != found_label]
-    if texts is None and (word := _first(usual_texts, others)) is not None:
+    if texts is None and (word := first_of(usual_texts, others)) is not None:
         texts = (word,)
     found_texts = _find_texts(others, available, file, texts)
     if found_label in found_texts:
@@ -61,9 +65,9 @@ def find_columns(
 def _find_label(available: Sequence[str], file: str, given: str | None, usual: Sequence[str]) -> str:
     if given is not None:
         return _present(given, available, file, "--label-column")
-    found = _first(usual, available)
+    found = first_of(usual, available)
     if found is None:
-        raise DataError(_missing("label", "--label-column", available, file))
+        raise MissingLabelColumnError(_missing("label", "--label-column", available, file))
     return found
 
 
@@ -75,16 +79,17 @@ def _find_texts(
             raise DataError(f"--text-columns was given {', '.join(given)}; one or two different columns are expected.")
         return tuple(_present(name, available, file, "--text-columns") for name in given)
     for pair in PAIR_NAMES:
-        first, second = (_first((name,), others) for name in pair)
+        first, second = (first_of((name,), others) for name in pair)
         if first and second:
             return first, second
-    single = _first(TEXT_NAMES, others)
+    single = first_of(TEXT_NAMES, others)
     if single is None:
         raise DataError(_missing("text", "--text-columns", available, file))
     return (single,)
 
 
-def _first(names: Sequence[str], available: Sequence[str]) -> str | None:
+def first_of(names: Sequence[str], available: Sequence[str]) -> str | None:
+    """Return the first of the names that is available, without regard to case; None if none is."""
     by_lower = {column.lower(): column for column in reversed(available)}
     return next((by_lower[name] for name in names if name in by_lower), None)
 

@@ -9,20 +9,24 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, row_keys
+from demiglace.data.rows.checks import RawRows, check_duplicates, check_texts, report_contradictions, row_keys
+from demiglace.data.rows.columns import MissingLabelColumnError
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.texts import load_texts
-from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled
+from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled, read_without_labels
 from demiglace.errors import ConfigError, DataError
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION
 
 
-def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
+def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSpace | None = None) -> Dataset:
     """Load the labelled rows of a named task or of the user's files, checked, with a validation split.
+
+    teacher: what the outputs of a teacher mean. With it, the rows of `--data` may have no label column, and rows of
+    `--unlabelled` may be all there are; the labels are then the teacher's, and no row has one.
 
     A named task takes precedence over a file of the same name. With `holdout_from_train`, the validation split is held
     out of the training rows, and the other splits are unused: options must not be chosen on rows that results are
@@ -30,23 +34,27 @@ def load_dataset(config: DataConfig, location: DataLocation) -> Dataset:
     Rows without labels are loaded by `load_unlabelled`. Raises `DataError` for rows and files that cannot be used, and
     `ConfigError` for options that do not go together.
     """
-    if not config.data:
+    if not config.data and (teacher is None or not config.unlabelled):
         raise ConfigError("--data must be given.")
     _check_options(config)
     if config.problem != "auto" and (task := row_task(config.problem)).separate_texts:
         dataset = load_texts(config, location, task)
         return replace(dataset, fingerprint=fingerprint(dataset.labels, dataset.splits.values()))
-    dataset = _from_task(config, location) if config.data in TASKS else read_files(config)
+    dataset = _from_task(config, location) if config.data in TASKS else _from_files(config, teacher)
+    dataset.labels.task.require_packages()
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
         splits = _split_off(splits, dataset.labels, config.validation_fraction, seed)
     if config.max_rows is not None:
         splits["train"] = select_rows(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
-        _warn_of_absent(splits["train"], dataset.labels)
+        if dataset.labelled:
+            _warn_of_absent(splits["train"], dataset.labels)
     unused: list[Split] = []
     if config.holdout_from_train:
         unused = [split for name, split in splits.items() if name != "train"]
         splits = _split_off({"train": splits["train"]}, dataset.labels, config.validation_fraction, seed)
+    for split in splits.values():
+        report_contradictions(split, split.name)
     mark = fingerprint(dataset.labels, splits.values())
     return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unused_splits=unused)
 
@@ -99,6 +107,15 @@ def _check_options(config: DataConfig) -> None:
     given = [flag for flag, value in of_files.items() if value is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: only for files, and --data {config.data} is a named task.")
+
+
+def _from_files(config: DataConfig, teacher: LabelSpace | None) -> Dataset:
+    if teacher is None:
+        return read_files(config)
+    try:
+        return read_files(config) if config.data else read_without_labels(config, teacher)
+    except MissingLabelColumnError:
+        return read_without_labels(config, teacher)
 
 
 def _from_task(config: DataConfig, location: DataLocation) -> Dataset:

@@ -10,16 +10,25 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import check_known, check_labels, check_texts, columns_of, raise_or_drop, raw_rows
+from demiglace.data.rows.checks import (
+    check_known,
+    check_labels,
+    check_texts,
+    columns_of,
+    raise_or_drop,
+    raw_rows,
+    report_contradictions,
+)
 from demiglace.data.rows.dataset import fingerprint, load_dataset
+from demiglace.data.rows.hub import hub_set, is_hub
+from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
 from demiglace.data.rows.labels import label_space, plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
-from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import AGREEMENT, LabelSpace, Split
-from demiglace.data.rows.sources import files_in, missing
+from demiglace.data.rows.sources import files_in, missing, read_source
 from demiglace.data.rows.texts import read_texts, without_labels
 from demiglace.data.rows.user_files import as_lists, as_split, in_order, usable, usual_columns
 from demiglace.errors import DataError, unknown
@@ -76,16 +85,18 @@ def load_set(
     by position. The match is printed. group_column: the column of a file that names the group of each row.
     Raises `DataError` if rows or labels do not match the model.
     """
+    labels.task.require_packages()
     name, _, split = spec.partition(":")
     if name in TASKS:
         return _of_task(spec, name, split, labels, location, label_map or {})
-    path = _file_of(spec)
+    path = _source_of(spec)
     if labels.task.separate_texts:
         given = None if text_columns is None else tuple(text_columns)
         config = DataConfig(text_columns=given, label_column=label_column, on_bad_rows=on_bad_rows)
         found = _of_texts(str(path), *read_texts("test", path, config, labels.task), labels.task)
-        return found if group_column is None else _grouped(found, path, group_column)
-    found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    else:
+        found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
+    report_contradictions(found.split, spec)
     return found if group_column is None else _grouped(found, path, group_column)
 
 
@@ -105,7 +116,7 @@ def texts_of(spec: str, location: DataLocation, task: RowTask = CLASSIFICATION) 
     name, _, split = spec.partition(":")
     if name in TASKS:
         return _task_rows(name, split, location)[1]
-    table = read_table(_file_of(spec))
+    table = read_source(_source_of(spec))
     columns = columns_of(table, labelled=False, usual_texts=task.text_columns)
     rows = raw_rows("test", table, columns, by_word=task.unit == "word")
     faults = check_texts(rows)
@@ -121,8 +132,8 @@ def sample_rows(found: EvaluationSet, count: int) -> EvaluationSet:
     return replace(found, split=select_rows(found.split, draw(len(found.split), count)), drops=drops)
 
 
-def _grouped(found: EvaluationSet, path: Path, column: str) -> EvaluationSet:
-    table = read_table(path)
+def _grouped(found: EvaluationSet, path: Path | str, column: str) -> EvaluationSet:
+    table = read_source(path)
     if column not in table.columns:
         raise DataError(f"{path}: {unknown('column', column, table.columns)}")
     group_of = dict(zip(table.lines, table.columns[column], strict=True))
@@ -146,6 +157,8 @@ def _of_task(
         return EvaluationSet(spec, rows, task.metrics, space, None, dict(drops))
     model_names = labels.names if label_map else _assumed_names(spec, labels, space)
     fit = fit_labels(space.names, model_names, label_map, task.label_maps)
+    if space.task.unit == "word":
+        fit = _tags_of_set(fit, labels)
     _say_line(spec, fit)
     rows, left = _relabel(rows, [fit.ids[n] for n in space.names])
     drops[_LEFT_OUT] += left
@@ -239,7 +252,9 @@ def _relabel(rows: Split, ids: Sequence[int | None]) -> tuple[Split, int]:
     return (counted, 0) if len(kept) == len(rows) else (select_rows(counted, kept), len(rows) - len(kept))
 
 
-def _file_of(spec: str) -> Path:
+def _source_of(spec: str) -> Path | str:
+    if is_hub(spec):
+        return hub_set(spec)
     path = Path(spec)
     if path.is_dir():
         files = files_in(path)
@@ -252,15 +267,17 @@ def _file_of(spec: str) -> Path:
 
 
 def _of_file(
-    path: Path,
+    path: Path | str,
     labels: LabelSpace,
     label_map: Mapping[str, Any],
     text_columns: Sequence[str] | None,
     label_column: str | None,
     on_bad_rows: Literal["error", "drop"],
 ) -> EvaluationSet:
-    table = read_table(path)
-    labels.task.require_packages()
+    table = read_source(path)
+    sets = labels.task.label_columns if labels.task.has_label_sets else None
+    if names := label_columns(table, text_columns, label_column, sets):
+        label_column, table = ",".join(names), with_lists(table, names)
     columns = columns_of(table, text_columns, label_column, **usual_columns(labels.task))
     read = raw_rows("test", table, columns, by_word=labels.task.unit == "word")
     rows = replace(read, labels=plain_labels(read.labels, labels.task.name))
@@ -290,7 +307,7 @@ def _of_file(
 def _tags_of_set(fit: LabelFit, labels: LabelSpace) -> LabelFit:
     """Return the fit with the set's tag as the name of several of the model's: "B-X or B-Y" would be no tag."""
     of_set = {k: label for label, k in fit.ids.items() if k is not None}
-    names = [name if name in labels.names else of_set[k] for k, name in enumerate(fit.classes.names)]
+    names = [name if name in labels.names else of_set.get(k, name) for k, name in enumerate(fit.classes.names)]
     return replace(fit, classes=LabelSpace(labels.task, tuple(names)))
 
 

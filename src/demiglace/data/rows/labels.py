@@ -62,10 +62,12 @@ def split_labels(
     """Return labels as lists, and the separator that divides those that are text (None where none occurs).
 
     A text in brackets is a list as JSON or Python writes it, which is how tables of lists are saved as CSV. Other texts
-    are divided by the first of the `separators` that occurs in one of them.
+    are divided by the one of the `separators` that occurs in most of them.
     """
     plain = [label for label in labels if isinstance(label, str) and bracketed(label) is None]
-    separator = next((s for s in separators if any(s in label for label in plain)), None)
+    found = {separator: sum(separator in label for label in plain) for separator in separators}
+    best = max(separators, key=lambda separator: found[separator])
+    separator = best if found[best] else None
     return [None if label is None else _divided(label, separator) for label in labels], separator
 
 

@@ -13,6 +13,7 @@ from demiglace.tasks.base import RowTask
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.regression import REGRESSION
+from demiglace.tasks.token_classification import TOKEN_CLASSIFICATION
 
 LabelMap = Mapping[str, str | tuple[str, ...] | None]
 """Set label -> the model's label, or labels, that count as it; None: rows with this label are left out."""
@@ -50,6 +51,7 @@ _ACCURACY, _PARAPHRASE = ("accuracy",), ("accuracy", "f1")
 _SENTENCE, _PAIR = ("sentence",), ("sentence1", "sentence2")
 _SENTIMENT = ("negative", "positive")
 _DUPLICATE = ("not_duplicate", "duplicate")
+_ENTITIES = ("corporation", "creative-work", "group", "location", "person", "product")
 _NLI = ("entailment", "neutral", "contradiction")
 _BINARY_NLI = ("entailment", "not_entailment")
 _STARS = ("1 star", "2 star", "3 stars", "4 stars", "5 stars")
@@ -207,6 +209,17 @@ TASKS: dict[str, NamedTask] = {
         "https://arxiv.org/abs/2005.00547",
         ("google-research-datasets/go_emotions", "simplified"),
         kind=MULTI_LABEL,
+    ),
+    # tags of words
+    "wnut17": NamedTask(
+        "WNUT 2017: six types of rare and emerging entities in social media",
+        TOKEN_CLASSIFICATION.default_metrics,
+        ("O", *(f"{prefix}-{name}" for name in _ENTITIES for prefix in "BI")),
+        _splits("wnut17", "train", "validation", "test"),
+        ("tokens",),
+        "Derczynski et al. 2017, Results of the WNUT2017 Shared Task on Novel and Emerging Entity Recognition",
+        "https://aclanthology.org/W17-4418",
+        kind=TOKEN_CLASSIFICATION,
     ),
     # inside the package
     "banking77": NamedTask(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from demiglace.config.data import DataLocation
+from demiglace.data.rows.checks import words_of
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.labels import label_of, label_space
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
@@ -15,7 +16,7 @@ from demiglace.data.rows.sources import read_task
 from demiglace.data.rows.table import Table
 from demiglace.errors import DataError
 from demiglace.labels import fold_spelling
-from demiglace.tasks.base import Label, names_in
+from demiglace.tasks.base import Label, RowTask, names_in
 
 _UNLABELLED_IDS = ("-1", "-1.0")  # the hub's label of a row whose label is not public
 
@@ -30,7 +31,7 @@ def official_splits(
     """
     task = TASKS[name]
     tables = {split: read_task(name, task, split, location) for split in names}
-    labels = {split: _labels_of(table) for split, table in tables.items()}
+    labels = {split: _labels_of(table, task.kind) for split, table in tables.items()}
     space = _space(task, labels)
     splits, drops = {}, Counter[str]()
     for split, table in tables.items():
@@ -55,8 +56,9 @@ def _parse_bool_column(table: Table, column: str) -> np.ndarray:
     return np.array([word == "true" for word in words])
 
 
-def _labels_of(table: Table) -> list[Label | None]:
-    column = find_columns(list(table.columns), table.file).label
+def _labels_of(table: Table, kind: RowTask) -> list[Label | None]:
+    usual, words = kind.label_columns, kind.text_columns
+    column = find_columns(list(table.columns), table.file, usual_labels=usual, usual_texts=words).label
     assert column is not None
     return [label_of(value) for value in table.columns[column]]
 
@@ -70,6 +72,10 @@ def _space(task: NamedTask, labels: Mapping[str, Sequence[Label | None]]) -> Lab
 def _split(name: str, table: Table, labels: np.ndarray, task: NamedTask) -> Split:
     available = list(table.columns)
     given = task.text_columns if set(task.text_columns) <= set(available) else None
+    if task.kind.unit == "word":
+        words = [words_of(value) or () for value in table.columns[task.text_columns[0]]]
+        joined = [" ".join(row) for row in words]
+        return Split(name, joined, None, labels, [(table.file, line) for line in table.lines], words=words)
     columns = find_columns(available, table.file, given)
     texts = [["" if v is None else str(v) for v in table.columns[column]] for column in columns.texts]
     if len(texts) != len(task.text_columns):

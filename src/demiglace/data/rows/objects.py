@@ -73,7 +73,7 @@ def _rows(value: Any, name: str) -> Iterator[Mapping[Any, Any]]:
         if not hasattr(value, "__len__"):
             raise DataError(f"{name} is a streamed data set; give a part of it, as list(data.take(10_000)).")
         features = value.features or {}
-        yield from ({c: _named(features.get(c), v) for c, v in row.items()} for row in value.with_format(None))
+        yield from ({c: class_names(features.get(c), v) for c, v in row.items()} for row in value.with_format(None))
     elif hasattr(value, "iterrows"):
         yield from value.to_dict("records")
     elif _is_polars(value):
@@ -97,13 +97,13 @@ def _by_column(columns: Mapping[Any, Iterable[Any]], name: str) -> Iterator[dict
         yield dict(zip(columns, cells, strict=True))
 
 
-def _named(feature: Any, value: Any) -> Any:
+def class_names(feature: Any, value: Any) -> Any:
     """Return a value with class ids of a `datasets.ClassLabel` as names, also in lists; None for a missing label."""
     if hasattr(feature, "int2str"):
         return None if value is None or value < 0 else feature.int2str(value)
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     if inner is not None and isinstance(value, Sequence) and not isinstance(value, str):
-        return [_named(inner, item) for item in value]
+        return [class_names(inner, item) for item in value]
     return value
 
 

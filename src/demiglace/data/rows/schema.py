@@ -50,4 +50,6 @@ class Dataset:
     fingerprint: str  # of rows, labels and their order
     drops: Mapping[str, int] = field(default_factory=dict)  # reason -> number of rows left out
     unused_splits: Sequence[Split] = ()  # splits that `tune` keeps for the final results
-    hub: tuple[str, str | None] | None = None  # of a named task on the Hugging Face hub: path and configuration
+    hub: tuple[str, str | None] | None = None  # on the Hugging Face hub: path and configuration
+    revision: str | None = None  # of a data set that is named by its address on the hub: the commit
+    labelled: bool = True  # False for texts alone: no split has labels, and the label space is a teacher's

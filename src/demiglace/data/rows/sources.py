@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows.hub import SYNTAX, hub_set, hub_splits, is_hub, read_hub
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.data.rows.readers import ENDINGS, read_table, stem_of
 from demiglace.data.rows.table import Table
@@ -14,10 +15,31 @@ _PACKAGE = Path(__file__).parent.parent  # has banking77
 _STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
+def sources_of(config: DataConfig) -> dict[str, Path | str]:
+    """Return where the rows of each split are: a file, or an address of the hub with its commit.
+
+    Raises `DataError` as `files_of` and `hub.hub_splits` do.
+    """
+    found: dict[str, Path | str] = {**(hub_splits(config.data) if is_hub(config.data) else {}), **files_of(config)}
+    given = {"validation": config.validation, "test": config.test}
+    return found | {name: hub_set(spec) for name, spec in given.items() if spec and is_hub(spec)}
+
+
+def read_source(source: Path | str) -> Table:
+    """Read rows from a file or an address of the hub. Raises `DataError` as `read_table` and `read_hub` do."""
+    return read_hub(str(source)) if is_hub(source) else read_table(source)
+
+
 def files_of(config: DataConfig) -> dict[str, Path]:
-    """Return the user's files by split. Raises `DataError` if `--data` is no task and no file or folder of rows."""
+    """Return the user's files by split, those of the hub left out.
+
+    Raises `DataError` if `--data` is no task, no address of the hub and no file or folder of rows.
+    """
     path = Path(config.data)
-    if path.is_dir():
+    found: dict[str, Path]
+    if is_hub(config.data):
+        found = {}
+    elif path.is_dir():
         found = files_in(path)
         if "train" not in found:
             raise DataError(
@@ -28,7 +50,7 @@ def files_of(config: DataConfig) -> dict[str, Path]:
     else:
         raise DataError(missing(config.data))
     given = {"validation": config.validation, "test": config.test}
-    return found | {name: Path(file) for name, file in given.items() if file is not None}
+    return found | {name: Path(file) for name, file in given.items() if file is not None and not is_hub(file)}
 
 
 def files_in(folder: Path) -> dict[str, Path]:
@@ -48,8 +70,8 @@ def missing(name: str) -> str:
     """Return the message for a name that is neither a task nor an existing path."""
     if "/" in name or stem_of(Path(name)):
         return (
-            f"there is no file or folder {name}; check the path, or name a task of `demiglace tasks` (other data sets "
-            "of the Hugging Face hub are not read by name: save them as files)."
+            f"there is no file or folder {name}; check the path, or name a task of `demiglace tasks`, or a data set of "
+            f"the Hugging Face hub as {SYNTAX}."
         )
     return unknown("task, and no file,", name, TASKS)
 

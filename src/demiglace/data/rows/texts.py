@@ -13,10 +13,9 @@ from demiglace.data.rows.checks import check_labels, check_texts, columns_of, ra
 from demiglace.data.rows.labels import plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
-from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import files_of
+from demiglace.data.rows.sources import read_source, sources_of
 from demiglace.data.rows.units import units_of
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError
@@ -61,7 +60,7 @@ def _splits(
         name, hub = config.data, named.hub
     else:
         name, splits, drops, hub = Path(config.data).name, {}, Counter(), None
-        for split, path in files_of(config).items():
+        for split, path in sources_of(config).items():
             splits[split], left_out = read_texts(split, path, config, task)
             drops += left_out
     others = [split if task.is_labelled(split.labels).any() else units_of(split, task) for split in splits.values()]
@@ -86,12 +85,12 @@ def _split_off(splits: Mapping[str, Split], fraction: float, seed: int) -> dict[
     return {"train": rest, "validation": held_out} | {n: s for n, s in splits.items() if n != "train"}
 
 
-def read_texts(name: str, path: Path, config: DataConfig, task: RowTask) -> tuple[Split, Counter[str]]:
+def read_texts(name: str, path: Path | str, config: DataConfig, task: RowTask) -> tuple[Split, Counter[str]]:
     """Return a split of a user's file with its similarity scores, if it has any, and the rows left out by reason.
 
     Scores are numbers in a column of a usual name, or in --label-column, beside two columns of text.
     """
-    table = read_table(path)
+    table = read_source(path)
     texts = columns_of(table, config.text_columns, labelled=False).texts
     label = config.label_column if config.label_column in table.columns else None
     usual = [column for column in table.columns if column.lower() in task.label_columns and column not in texts]

@@ -33,13 +33,15 @@ class Blocks:
     """N rows of equal length from a corpus.
 
     Without masking, the label of a token is the next token. So the corpus has one more token after each row, and every
-    token but the first of the corpus is predicted once.
+    token but the first of the corpus is predicted once. A beginning token replaces the first token of a row in the
+    input, and all the same tokens are predicted.
     """
 
     corpus: Corpus
     size: int  # tokens per row
     numbers: np.ndarray  # int64 [N]; row i begins at token numbers[i] · size
     masking: Masking | None = None  # None for causal language models
+    begin: int | None = None  # beginning-of-text token of a causal model, which each row then begins with
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -74,6 +76,8 @@ class Blocks:
         starts = self.numbers[rows] * self.size
         tokens = np.stack([self.corpus.read(int(s), int(s) + self.size + 1) for s in starts])
         ids, positions, labels = tokens[:, :-1], None, tokens[:, 1:]
+        if self.begin is not None:
+            ids = np.concatenate([np.full((len(ids), 1), self.begin), ids[:, 1:]], axis=1)
         if self.masking is not None:
             ids, positions, labels = self._mask(ids.copy(), self.masking, rows, epoch)
 

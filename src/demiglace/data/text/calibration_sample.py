@@ -67,8 +67,11 @@ def drawn_rows(examples: TokenizedSplit | Blocks, tokens: int, row_tokens: int) 
         return select(examples, rows)
     size = int(lengths[0])
     starts = [int(number) * examples.size for number in examples.numbers[rows]]
+    ids = np.stack([examples.corpus.read(start, start + size) for start in starts]).astype(np.int32)
+    if examples.begin is not None:
+        ids[:, 0] = examples.begin
     return TokenizedSplit(
-        ids=np.concatenate([examples.corpus.read(start, start + size) for start in starts]).astype(np.int32),
+        ids=ids.ravel(),
         offsets=np.arange(len(rows) + 1, dtype=np.int64) * size,
         type_ids=None,
         labels=np.full(len(rows), UNLABELLED),

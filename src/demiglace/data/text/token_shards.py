@@ -60,6 +60,12 @@ class Corpus:
             pieces.append(self.parts[i][max(0, start - begin) : stop - begin])
         return np.concatenate(pieces).astype(np.int64)
 
+    def positions(self, token: int) -> np.ndarray:
+        """Return the positions of a token, int64 in order."""
+        begins = self._ends - [len(part) for part in self.parts]
+        found = [np.flatnonzero(part == token) + begin for part, begin in zip(self.parts, begins, strict=True)]
+        return np.concatenate(found)
+
     def locate(self, token: int) -> tuple[str, int]:
         """Return the file of a token, and the token's index in the file."""
         part = int(np.searchsorted(self._ends, token, side="right"))

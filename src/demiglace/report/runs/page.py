@@ -90,8 +90,8 @@ def _out_of_task(page: RunReport) -> bool:
     return any(e.set.split(":")[0] not in tasks for e in page.evaluations) or len({e.set for e in page.evaluations}) > 1
 
 
-def _classes(evaluations: Sequence[Evaluation]) -> list[tuple[str, Table, Table]]:
-    """Return a title, the confusions and the table of classes of each evaluation that has them."""
+def _classes(evaluations: Sequence[Evaluation]) -> list[tuple[str, Table | None, Table]]:
+    """Return a title, the confusions and the table of classes or labels of each evaluation that has them."""
     return [
         (f"{format.shorten(e.model)} on {format.shorten(e.set)}", confusion_table(e.classes), class_table(e.classes))
         for e in evaluations
