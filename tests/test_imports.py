@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "signals": BASE | {"runs", "data", "models"},
     "methods": BASE | {"losses", "tasks", "models", "signals"},
     "evaluation": BASE | {"tasks", "data", "losses", "models"},
-    "results": BASE | {"runs", "evaluation"},
+    "results": BASE | {"runs", "tasks", "evaluation"},
     "report": BASE | {"runs", "tasks", "evaluation", "results"},
     "training": BASE | LEARNING | {"report"},
     "distillation": BASE | LEARNING,

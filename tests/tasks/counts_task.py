@@ -54,7 +54,7 @@ COUNTS = Counts(
     name="counts",
     reads="rows",
     unit="row",
-    metrics={"mean_error": Metric(False, "mean absolute error", _error)},
+    metrics={"mean_error": Metric("Mean error", "mean absolute error", _error, higher_is_better=False, unit="plain")},
     default_metrics=("mean_error",),
     label_columns=("stars", "count"),
     label_dtype=np.float32,

@@ -389,7 +389,7 @@ def types_tables(results: Mapping[str, Mapping[str, Any]]) -> tuple[ResultTable,
             (kind, f"{part['rows']:,}", *(f"{part['metrics'][m]:.4f}" for m in metrics))
             for kind, part in result["groups"].items()
         )
-        tables.append(ResultTable(name, ("type", "entities", *(row_metrics()[m].title for m in metrics)), rows))
+        tables.append(ResultTable(name, ("type", "entities", *(row_metrics()[m].phrase for m in metrics)), rows))
     return tuple(tables)
 
 
@@ -401,7 +401,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> ResultTable:
     columns = [
         "set",
         "rows",
-        *(known[n].title for n in names),
+        *(known[n].phrase for n in names),
         *(["agreement with the teacher"] if has_teacher else []),
     ]
     rows = [

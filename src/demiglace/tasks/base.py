@@ -27,13 +27,27 @@ Divergence = Callable[["Tensor", "Tensor"], "Tensor"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good predictions are."""
+    """A number that says how good a model is: how it is computed and written, and which direction is better."""
 
-    higher_is_better: bool
-    title: str  # as tables on the terminal name it
+    title: str  # heading of a column
+    phrase: str  # inside a sentence, and in tables on the terminal
     function: Callable[[np.ndarray, np.ndarray], float] | None = None
-    """(labels [N, ...], predictions [N, ...]) -> number; None where the pass over a corpus computes it."""
+    """(labels [N, ...], predictions [N, ...]) -> number; None for metrics that are computed elsewhere."""
     of: Literal["predictions", "logits"] = "predictions"  # what the function compares with the labels
+    higher_is_better: bool = True
+    unit: Literal["points", "plain"] = "points"  # points: 100 times the value, as GLUE reports accuracies
+    decimals: int = 1
+    hub: str = ""  # the Hub's name for it, where that is another one
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where higher is better, else −1."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def scale(self) -> int:
+        """Return the factor from the stored value to the written one."""
+        return 100 if self.unit == "points" else 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,9 @@ LANGUAGE_MODELLING = LanguageModelling(
     name="language-modelling",
     reads="corpus",
     unit="token",
-    metrics={"loss": Metric(False, "loss"), "perplexity": Metric(False, "perplexity")},
+    metrics={
+        "loss": Metric("Loss", "loss", higher_is_better=False, unit="plain", decimals=3),
+        "perplexity": Metric("Perplexity", "perplexity", higher_is_better=False, unit="plain", decimals=3),
+    },
     default_metrics=("loss", "perplexity"),
 )

@@ -4,6 +4,7 @@ SciPy and scikit-learn are imported when a metric is computed: a task is read lo
 """
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -97,19 +98,27 @@ def _correlation(function: str, labels: np.ndarray, predictions: np.ndarray) -> 
 
 
 OF_CLASSES = {
-    "accuracy": Metric(True, "accuracy", _accuracy),
-    "f1": Metric(True, "F1", _f1),  # of class 1, as GLUE scores MRPC and QQP
-    "macro_f1": Metric(True, "macro-F1", _macro_f1),
-    "matthews": Metric(True, "Matthews correlation", _matthews),  # 0 for constant predictions
+    "accuracy": Metric("Accuracy", "accuracy", _accuracy),
+    "f1": Metric("F1", "F1", _f1),  # of class 1, as GLUE scores MRPC and QQP
+    "macro_f1": Metric("Macro-F1", "macro-F1", _macro_f1, hub="f1"),
+    "matthews": Metric(  # 0 for constant predictions
+        "Matthews correlation", "Matthews correlation", _matthews, hub="matthews_correlation"
+    ),
 }
 OF_NUMBERS = {
-    "pearson": Metric(True, "Pearson r", _pearson),
-    "spearman": Metric(True, "Spearman ρ", _spearman),
-    "mse": Metric(False, "mean squared error", _mse),
+    "pearson": Metric("Pearson r", "Pearson r", _pearson, hub="pearsonr"),
+    "spearman": Metric("Spearman ρ", "Spearman ρ", _spearman, hub="spearmanr"),
+    "mse": Metric("Mean squared error", "mean squared error", _mse, higher_is_better=False, unit="plain", decimals=3),
 }
 OF_LABEL_LISTS = {
-    "micro_f1": Metric(True, "micro-F1", _micro_f1_of_lists),
-    "macro_f1": Metric(True, "macro-F1", _macro_f1_of_lists),
-    "map": Metric(True, "mAP", _mean_average_precision, of="logits"),
-    "subset_accuracy": Metric(True, "subset accuracy", _subset_accuracy),
+    "micro_f1": Metric("Micro-F1", "micro-F1", _micro_f1_of_lists, hub="f1"),
+    "macro_f1": replace(OF_CLASSES["macro_f1"], function=_macro_f1_of_lists),
+    "map": Metric(
+        "Mean average precision",
+        "mean average precision",
+        _mean_average_precision,
+        of="logits",
+        hub="mean_average_precision",
+    ),
+    "subset_accuracy": Metric("Subset accuracy", "subset accuracy", _subset_accuracy, hub="accuracy"),
 }

@@ -89,7 +89,11 @@ class MultiLabel(RowTask):
     def score_and_chance(self, labels: np.ndarray, logits: np.ndarray) -> tuple[str, float, float]:
         """Return the mean average precision and that of random scores, which is the mean share of rows with a label."""
         found, expected = average_precisions(labels, logits), labels.mean(axis=0)[labels.any(axis=0)]
-        return "mAP", float(found.mean()) if len(found) else 0.0, float(expected.mean()) if len(expected) else 0.0
+        return (
+            OF_LABEL_LISTS["map"].phrase,
+            float(found.mean()) if len(found) else 0.0,
+            float(expected.mean()) if len(expected) else 0.0,
+        )
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return the rarest label of each row, −1 for a row without any, so that rare labels are in both parts."""

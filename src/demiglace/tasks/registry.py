@@ -64,5 +64,13 @@ def task_of_manifest(manifest: Mapping[str, Any]) -> Task:
 
 def row_metrics() -> dict[str, Metric]:
     """Return the metrics of all kinds that read rows, by name."""
-    tasks = (*row_tasks().values(), *SET_KINDS)
+    return _metrics_of([*row_tasks().values(), *SET_KINDS])
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Return the metrics of all kinds, by name."""
+    return _metrics_of([*TASK_KINDS.values(), *SET_KINDS])
+
+
+def _metrics_of(tasks: Sequence[Task]) -> dict[str, Metric]:
     return {name: metric for task in tasks for name, metric in task.metrics.items()}

@@ -170,7 +170,7 @@ def _recall_at(k: int) -> Metric:
     def recall(labels: np.ndarray, ranks: np.ndarray) -> float:
         return float(np.mean(ranks[labels == 1] <= k)) if (labels == 1).any() else 0.0
 
-    return Metric(True, f"recall@{k}", recall)
+    return Metric(f"Recall@{k}", f"recall@{k}", recall)
 
 
 SENTENCE_EMBEDDING = SentenceEmbedding(
@@ -196,7 +196,7 @@ RETRIEVAL = Retrieval(
     | {
         "name": "retrieval",
         "metrics": {
-            "mrr": Metric(True, "MRR", _reciprocal_rank),
+            "mrr": Metric("MRR", "MRR", _reciprocal_rank),
             "recall_at_1": _recall_at(1),
             "recall_at_10": _recall_at(10),
         },
