@@ -45,8 +45,11 @@ class DataConfig:
         "label column, or columns of 0 and 1 for one label each, as A,B,C; none: found by its usual names", None
     )
     problem: str = option(
-        "kind of problem: classification, multi-label (a list of labels for each row), regression, or auto: regression "
-        "if the labels are numbers with a fraction, multi-label if they are lists, else classification",
+        "kind of problem: classification, regression, multi-label (a list of labels for each row), "
+        "token-classification (a tag for each word), sentence-embedding (texts without labels, for distill), or auto: "
+        "token-classification if rows are lists of words, sentence-embedding if the teacher is a sentence-transformers "
+        "model, regression if the labels are numbers with a fraction, multi-label if they are lists, else "
+        "classification",
         "auto",
     )
     unlabelled: tuple[str, ...] | None = option(
