@@ -53,7 +53,7 @@ import fs from "node:fs";
 const [file, prompts] = process.argv.slice(2);
 const llama = await getLlama({build: "never", gpu: false, logLevel: LlamaLogLevel.error});
 const model = await llama.loadModel({modelPath: file});
-const context = await model.createContext({contextSize: 256});
+const context = await model.createContext({contextSize: 256, threads: 1});
 const sequence = context.getSequence();
 const found = [];
 for (const [number, prompt] of JSON.parse(fs.readFileSync(prompts, "utf8")).entries()) {

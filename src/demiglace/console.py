@@ -31,7 +31,7 @@ from rich.text import Text
 from demiglace.notices import record
 
 _WIDTH_OF_FILES = 120  # where standard error is no terminal
-_WARNING = "warning: "
+WARNING = "warning: "  # how the message of a warning begins
 
 # plain lines in a notebook: there rich's bars need ipywidgets, and each bar warns without them
 console = Console(
@@ -73,7 +73,7 @@ def terminal() -> Console:
 def say(message: str) -> None:
     """Log one line, on the main process only; a line that begins with ``warning:`` is a warning."""
     if is_main_process():
-        LOGGER.log(logging.WARNING if message.startswith(_WARNING) else logging.INFO, "%s", message)
+        LOGGER.log(logging.WARNING if message.startswith(WARNING) else logging.INFO, "%s", message)
 
 
 def notice(kind: str, message: str, **counts: int) -> None:

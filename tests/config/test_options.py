@@ -1,6 +1,7 @@
 """Options: declared once, read from Python, YAML and flags, refused with a reason, and printed to be read back."""
 
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 import demiglace
 from demiglace.cli import COMMANDS, config_class_of
 from demiglace.config.arguments import parse
+from demiglace.config.data import DataConfig
 from demiglace.config.options import Option, build, command, flatten, group, option, options_of, print_yaml, read_yaml
 from demiglace.errors import ConfigError
+from demiglace.tasks.registry import row_tasks
 
 
 @dataclass(frozen=True)
@@ -277,3 +280,8 @@ import demiglace.data
 assert isinstance(demiglace.data, types.ModuleType)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_help_of_problem_lists_every_kind_of_rows() -> None:
+    (problem,) = [o for o in options_of(DataConfig) if o.name == "problem"]  # written out: kinds import NumPy
+    assert [name for name in row_tasks() if not re.search(rf"(?<![\w-]){name}(?![\w-])", problem.help)] == []

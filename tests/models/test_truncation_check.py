@@ -11,6 +11,7 @@ from demiglace.models.layer_stack import layer_stack
 from demiglace.models.measured_layers import kinds_to_keep
 from demiglace.models.truncate import check_fit, make_student, truncate_model
 from demiglace.models.truncation_check import check_equal, misfit
+from demiglace.notices import collected, collecting
 from factories import tiny_model
 
 
@@ -103,6 +104,9 @@ def test_layers_without_hidden_states_are_named() -> None:
 def test_a_kind_of_which_no_layer_is_kept_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     make_student(modernbert(), (0, 1), "alternate", 0)
     assert "warning" not in capsys.readouterr().err
-    with pytest.raises(ModelError):
-        make_student(modernbert(), (1, 2), "alternate", 0)
+    with collecting():
+        with pytest.raises(ModelError):
+            make_student(modernbert(), (1, 2), "alternate", 0)
+        kept = collected()
+    assert [(n["kind"], n["layers"]) for n in kept] == [("lost kind of layer", 2)]
     assert "no full_attention layer is kept; such layers are 0,3" in " ".join(capsys.readouterr().err.split())

@@ -10,7 +10,9 @@ from report_runs import ROWS, write_demo, write_run, write_training
 import demiglace
 from demiglace.cli import config_class_of, parse
 from demiglace.config.options import build, flatten, options_of
+from demiglace.console import notice
 from demiglace.errors import RunError
+from demiglace.notices import collecting
 from demiglace.report.commands import command_line
 from demiglace.report.runs.classes import ClassResults, class_table, confusion_table, read_classes
 from demiglace.report.runs.load import collect
@@ -90,19 +92,36 @@ def test_sets_beside_the_task_have_their_table(tmp_path: Path) -> None:
     assert "Other sets" in headings(html) and "61.0" in page.text
 
 
+def test_notices_of_runs_are_listed_with_portable_paths(tmp_path: Path) -> None:
+    root = tmp_path / "my runs"
+    with collecting():
+        notice("unused weights", f"warning: {root}/base holds 32 weights; they are not used.", weights=32)
+        notice("max-length", "rows longer than --max-length 8 are cut, such as those of /old/data/train.csv.", rows=3)
+        run = write_training(root / "student", "distill", {"teacher": "m"}, 0.5)
+    html, page = page_of(tmp_path, run, write_training(root / "other", "finetune", {"model": "m"}, 0.5))
+    assert headings(html)[-2:] == ["Notices", "Reproduce it"]
+    assert re.findall(r"<li>(.*)</li>", html[html.index("<h2>Notices") :]) == [
+        "<strong>Warning:</strong> my runs/base holds 32 weights; they are not used.",
+        "rows longer than --max-length 8 are cut, such as those of PATH/TO/train.csv.",
+    ]
+    assert "2 notices" in page.text and "0 notices" not in page.text
+
+
 def hostile_runs(root: Path) -> Path:
     name = "<b>run</b>\u202e"
     metrics = {split: {"accuracy": 0.5, HOSTILE: 0.25} for split in ("validation", "test")}
-    run = write_training(
-        root / name,
-        "distill",
-        {"teacher": HOSTILE, "data": HOSTILE, "student": "x" * 10_000, "method_options": {HOSTILE: "\0"}},
-        0.5,
-        task=HOSTILE * 300,
-        metrics=metrics,
-        rows=ROWS | {HOSTILE: 1, "y" * 10_000: 2},
-        drops={HOSTILE: 3},
-    )
+    with collecting():
+        notice("prompt", f"{HOSTILE} has a prompt")
+        run = write_training(
+            root / name,
+            "distill",
+            {"teacher": HOSTILE, "data": HOSTILE, "student": "x" * 10_000, "method_options": {HOSTILE: "\0"}},
+            0.5,
+            task=HOSTILE * 300,
+            metrics=metrics,
+            rows=ROWS | {HOSTILE: 1, "y" * 10_000: 2},
+            drops={HOSTILE: 3},
+        )
     line = '{"kind": "step", "step": %d, "loss": 1.0, "terms": {"<i>a</i>": 1.0, "%s": 0.5}}\n'
     (run / "log.jsonl").write_text("".join(line % (i, "z" * 5000) for i in range(9)))
     (run / "manifest.json").write_text((run / "manifest.json").read_text().replace("Linux", "\\ud800 Linux"))

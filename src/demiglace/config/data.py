@@ -42,9 +42,11 @@ class DataConfig:
     )
     text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
     problem: str = option(
-        "kind of problem: classification, multi-label (a list of labels for each row), regression, "
-        "token-classification (a tag for each word), sentence-embedding, or auto: by the model and the rows (regression "
-        "if the labels are numbers with a fraction, multi-label if they are lists, else classification)",
+        "kind of problem: classification, regression, multi-label (a list of labels for each row), "
+        "token-classification (a tag for each word), sentence-embedding (texts without labels, for distill), or auto: "
+        "token-classification if rows are lists of words, sentence-embedding if the teacher is a sentence-transformers "
+        "model, regression if the labels are numbers with a fraction, multi-label if they are lists, else "
+        "classification",
         "auto",
     )
     unlabelled: tuple[str, ...] | None = option(

@@ -139,14 +139,17 @@ def load_sentence_encoder(
         modules, settings = read_modules(directory), settings_files(directory)
     elif like is not None:
         modules, settings = [m for m in like.config.sentence_modules if m["kind"] != "Dense"], {}
-        say(f"{path} has no pooling; it gets the teacher's: {', '.join(like.poolings)}.")
+        notice("pooling", f"{path} has no pooling; it gets the teacher's: {', '.join(like.poolings)}.")
     else:
         raise ModelError(
             f"{path} is no sentence-transformers model: it has no modules.json; give a directory that "
             "SentenceTransformer.save wrote."
         )
     if prompt := settings.get("config_sentence_transformers.json", {}).get("default_prompt_name"):
-        say(f"warning: {path} has a default prompt ({prompt}), which is not added to texts; put it into the data.")
+        notice(
+            "prompt",
+            f"warning: {path} has a default prompt ({prompt}), which is not added to texts; put it into the data.",
+        )
     if dropout is not None:
         set_dropout(config, dropout)
     encoder, missing = _load(AutoModel, path, config, torch.float32, attention, allow_pickle)
@@ -154,7 +157,10 @@ def load_sentence_encoder(
     width = embedding_width(modules, config.hidden_size)
     if like is not None and width != like.output_width:
         modules = with_width(modules, width, like.output_width)
-        say(f"{path}: a new dense layer from {width} to {like.output_width} gives embeddings the teacher's width.")
+        notice(
+            "new dense layer",
+            f"{path}: a new dense layer from {width} to {like.output_width} gives embeddings the teacher's width.",
+        )
     describe_modules(config, modules, settings, SENTENCE_EMBEDDING.name)
     with seeded(seed):
         loaded = SentenceEncoder(config, encoder)

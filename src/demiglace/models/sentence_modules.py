@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 
-from demiglace.console import say
+from demiglace.console import notice
 from demiglace.errors import ModelError
 
 Modules = list[dict[str, Any]]
@@ -100,7 +100,11 @@ def longest_text(path: str | Path, max_length: int | None) -> int | None:
     limit = None if directory is None else read_settings(directory).get("max_seq_length")
     if not isinstance(limit, int) or (max_length is not None and limit >= max_length):
         return max_length
-    say(f"{path} reads at most {limit} tokens of a text (max_seq_length); longer texts are truncated.")
+    notice(
+        "max_seq_length",
+        f"{path} reads at most {limit} tokens of a text (max_seq_length); longer texts are truncated.",
+        tokens=limit,
+    )
     return limit
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from demiglace.console import say
+from demiglace.console import notice
 from demiglace.errors import ConfigError, ModelError, unknown
 from demiglace.models.layer_kinds import by_kind, layer_kinds, lost_kinds, number_of_layers, values_of_layers
 from demiglace.models.layer_stack import layer_stack, named_stack
@@ -253,9 +253,11 @@ def make_student(model: PreTrainedModel, keep: Sequence[int], strategy: str, see
     A warning names kinds of layers of which none is kept. Raises `ModelError` as `truncate_model` does.
     """
     for kind, layers in lost_kinds(layer_kinds(model.config), keep).items():
-        say(
+        notice(
+            "lost kind of layer",
             f"warning: no {kind} layer is kept; such layers are {_shown(layers)}. Keep some of them with --strategy "
-            "by-kind or --keep."
+            "by-kind or --keep.",
+            layers=len(layers),
         )
     student = truncate_model(model, keep, compare=strategy not in ABLATIONS)
     if strategy in ABLATIONS:

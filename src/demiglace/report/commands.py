@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 from demiglace.config.options import Option
 from demiglace.report.runs.schema import Record
+
+_PATH = re.compile(r"(?<![\w./\\])(?:/|[A-Z]:\\)[^\s:;,()\"']+")  # an absolute one, up to a space or a punctuation mark
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class PortablePaths:
             if _exists(self.root.joinpath(*parts[i:])):
                 return str(PurePath(*parts[i:]))
         return f"PATH/TO/{path.name}" if absolute and path.name else text
+
+    def in_sentence(self, text: str) -> str:
+        """Return a sentence with the absolute paths in it rewritten."""
+        return _PATH.sub(lambda match: self(match[0]), text.replace(f"{self.root}{os.sep}", ""))
 
     def everywhere(self, value: Any) -> Any:
         """Return a value of JSON with all its texts rewritten."""

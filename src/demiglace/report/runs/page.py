@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from demiglace.config.options import Option
+from demiglace.console import WARNING
 from demiglace.report import format, svg
 from demiglace.report.commands import PortablePaths, command_line
 from demiglace.report.runs import charts
@@ -37,6 +38,7 @@ def render(page: RunReport, options: Mapping[str, Sequence[Option]]) -> str:
         classes=_classes(page.evaluations),
         artefacts=artefact_table(page.artefacts) if page.artefacts else None,
         runs=[_run(r, options, portable) for r in page.records],
+        notices=[found for r in page.records if (found := _notices(r, portable))["notices"]],
         machine=machine_of([r.manifest for r in page.records]),
     )
 
@@ -110,6 +112,15 @@ def _run(record: Record, options: Mapping[str, Sequence[Option]], portable: Port
         "versions": manifest.get("versions") or {},
         "machine": ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in (manifest.get("machine") or {}).items()),
         "finished": str(manifest.get("finished") or "").replace("T", " ")[:16],
+    }
+
+
+def _notices(record: Record, portable: PortablePaths) -> dict[str, Any]:
+    """Return the path and the notices of a run: whether each is a warning, and its sentence."""
+    messages = [portable.in_sentence(str(n.get("message", ""))) for n in record.manifest.get("notices") or ()]
+    return {
+        "path": portable(str(record.path)),
+        "notices": [(message.startswith(WARNING), message.removeprefix(WARNING)) for message in messages],
     }
 
 
