@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
+from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import group, option
 from demiglace.config.training import TrainConfig
 
@@ -454,7 +455,7 @@ class ExportConfig:
 
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
-    to: str = option("format: onnx for classifiers, gguf (llama.cpp) for decoders", "onnx", common=True)
+    to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
     quantize: str = option(
         "also write this precision. onnx: int8 (weights in 8 bits, activations quantized dynamically); gguf: q8_0, "
         "q5_1, q5_0, q4_1, q4_0, bf16, fp32",
