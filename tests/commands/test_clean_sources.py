@@ -57,7 +57,6 @@ LINES = json_lines(*(f"{SENTENCE} {i}" for i in range(9000)))
         ("x.jsonl", b"[" * 5000, "no JSON"),
         ("x.jsonl", json_lines("y" * 20_000), "too long"),
         ("x.txt", b"y" * 20_000, "too long"),
-        ("x.txt", "Grüße\n".encode() + "Grüße\n".encode("cp1252"), ("repair", "changed")),
         ("x.txt", b"Nul\0 bytes", ("repair", "changed")),
     ],
 )
@@ -65,6 +64,14 @@ def test_bad_input_is_in_the_ledger(tmp_path: Path, name: str, content: bytes, s
     run = demiglace.clean(**call(tmp_path, name, content), max_document_mb=0.01)
     (row,) = ledger(run)
     assert (row == ("read", "dropped", shown)) if isinstance(shown, str) else (row[:2] == shown)
+
+
+def test_bytes_that_are_not_utf_8_are_read_as_windows_1252_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = demiglace.clean(**call(tmp_path, "x.txt", "Grüße\n".encode() + "Grüße\n".encode("cp1252")))
+    assert texts(run) == ["Grüße\nGrüße\n"] and ledger(run) == []
+    assert "1 documents: not UTF-8, read as Windows-1252" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def no_clock(monkeypatch, exported):
     Here the file is a copy of one export, and measuring only records its arguments.
     """
     calls = []
-    monkeypatch.setattr(onnx_format, "export_onnx", lambda model, tokenizer, path: Path(shutil.copy(exported, path)))
+    monkeypatch.setattr(
+        onnx_format, "export_onnx", lambda model, tokenizer, path, output: Path(shutil.copy(exported, path))
+    )
 
     def measured(artefact, batches, **options):
         calls.append((artefact.path, {size: len(several) for size, several in batches.items()}, options))

@@ -88,7 +88,8 @@ def test_every_row_names_an_exporter_of_that_name():
 
 def test_help_lists_the_formats(capsys):
     assert main(["export", "--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in EXPORTERS)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in EXPORTERS)
 
 
 def test_packages_of_onnx_are_named_with_its_extra(monkeypatch):

@@ -110,9 +110,10 @@ def _evaluate(config: EvaluateConfig) -> Result:
         say(f"{run.path} is up to date.")
         return _result(run)
     if exported is None:
-        logits = _predict(config, config.model, sets, "")
+        predicted = _predict(config, config.model, sets, "")
     else:
-        logits = _predict_exported(config, exported, path, sets)
+        predicted = _predict_exported(config, exported, path, sets)
+    logits = predicted.logits
     for found in sets:
         _warn_of_order(found, logits[found.name], found.assumed, labels.names)
     teacher_logits = {} if teacher is None or order is None else _teacher_logits(config, teacher, sets, order)
@@ -134,7 +135,8 @@ def _evaluate(config: EvaluateConfig) -> Result:
             found.task or labels.task,
         )
     texts = {s.name: text_fingerprint(s.split) for s in sets}
-    run.finish(task=sets[0].name, sets=results, max_length=config.max_length, texts=texts)
+    lengths = {"max_length": config.max_length, "longest": predicted.longest}
+    run.finish(task=sets[0].name, sets=results, texts=texts, **lengths)
     return _result(run)
 
 
@@ -266,17 +268,20 @@ def _teacher_logits(
 def _read_or_predict(config: EvaluateConfig, teacher: _Teacher, sets: Sequence[EvaluationSet]) -> dict[str, np.ndarray]:
     """Return the teacher's logits by set, in its order: read from its evaluation run, or computed."""
     if teacher.run is None:
-        return _predict(config, teacher.model, sets, "teacher: ")
+        return _predict(config, teacher.model, sets, "teacher: ").logits
     found = read_manifest(teacher.run)
     kept = [s for s in sets if _same_rows(config, found, s)]
     missing = [s for s in sets if s not in kept]
     logits = {s.name: np.load(teacher.run / f"{file_name(s.name)}.npy") for s in kept}
-    return logits | (_predict(config, teacher.model, missing, "teacher: ") if missing else {})
+    return logits | (_predict(config, teacher.model, missing, "teacher: ").logits if missing else {})
 
 
 def _same_rows(config: EvaluateConfig, manifest: Mapping[str, Any], found: EvaluationSet) -> bool:
-    """Return whether an evaluation used the same rows of a set and the same maximum length."""
-    same_length = manifest.get("max_length", manifest["config"].get("max_length")) == config.max_length
+    """Return whether an evaluation used the same rows of a set, cut at the same length or at none."""
+    limit = manifest.get("max_length", manifest["config"].get("max_length"))
+    longest = manifest.get("longest", {}).get(found.name)
+    uncut = longest is not None and all(m is None or longest < m for m in (limit, config.max_length))
+    same_length = uncut or limit == config.max_length
     texts = manifest.get("texts", {}).get(found.name) == text_fingerprint(found.split)
     return same_length and (texts or manifest["inputs"].get(f"data {found.name}") == found.fingerprint)
 
@@ -313,32 +318,42 @@ def _maps(config: EvaluateConfig, labels: LabelSpace, teacher: Sequence[str]) ->
     return {key: to for key, to in config.label_map.items() if key not in of_teacher}, of_teacher
 
 
-def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> dict[str, np.ndarray]:
-    """Return logits float32 [N, C] by set, computed in fp32 so that results do not depend on the machine."""
+@dataclass(frozen=True)
+class _Predicted:
+    """What a model gives for each set, by its name."""
+
+    logits: dict[str, np.ndarray]  # float32 [N, C]
+    longest: dict[str, int]  # tokens of the longest row, after it was cut
+
+
+def _predict(config: EvaluateConfig, name: str, sets: Sequence[EvaluationSet], note: str) -> _Predicted:
+    """Predict in fp32, so that results do not depend on the machine."""
     loaded, longest = _load(name, config.allow_pickle), longest_text(resolve_model(name), config.max_length)
-    logits = {}
+    predicted = _Predicted({}, {})
     for found in sets:
         examples = _tokenize(found, loaded.tokenizer, longest)
         check_lengths(loaded.model, examples)
         described = note + found.name
         outputs = predict(loaded.model, examples, batch_tokens=config.batch_tokens, describe=described)
-        logits[found.name] = outputs_of_rows(found.split, outputs)
-    return logits
+        predicted.logits[found.name] = outputs_of_rows(found.split, outputs)
+        predicted.longest[found.name] = int(examples.lengths.max(initial=0))
+    return predicted
 
 
 def _predict_exported(
     config: EvaluateConfig, artefact: Artefact, directory: str, sets: Sequence[EvaluationSet]
-) -> dict[str, np.ndarray]:
-    """Return the logits of an exported model by set, float32 [N, C], computed as in the parity check of the export."""
+) -> _Predicted:
+    """Predict with an exported model, as in the parity check of the export."""
     tokenizer, shape = load_tokenizer(directory), shape_of_config(load_config(directory))
     runner = artefact.open()
     say(f"{artefact.path}: {title_of(artefact.format)} {artefact.precision}, on one thread of the CPU")
-    logits = {}
+    predicted = _Predicted({}, {})
     for found in sets:
         examples = _tokenize(found, tokenizer, config.max_length)
         check_longest(shape.max_positions, examples.lengths)
-        logits[found.name] = outputs_of_rows(found.split, predict_with(runner, examples))
-    return logits
+        predicted.logits[found.name] = outputs_of_rows(found.split, predict_with(runner, examples))
+        predicted.longest[found.name] = int(examples.lengths.max(initial=0))
+    return predicted
 
 
 def _tokenize(found: EvaluationSet, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedSplit:

@@ -18,8 +18,9 @@ from demiglace.data.text.text_bounds import TextBounds, text_bounds
 from demiglace.data.text.token_shards import load_corpus
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.perplexity import LastWord, PerplexityResult, last_word, last_words, perplexity
+from demiglace.export.exported import exported_artefact
 from demiglace.models.language_model import load_causal
-from demiglace.models.loading import fingerprint_model
+from demiglace.models.loading import fingerprint_model, resolve_model
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run, open_run
 from demiglace.runs.files import fingerprint
@@ -49,8 +50,10 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
         raise ConfigError(
             "--corpus and --lambada evaluate a language model; give them without --data, --suite and --teacher."
         )
+    exported = exported_artefact(config.model)
+    path = resolve_model(config.model if exported is None else exported.path)
     texts = {name: corpus_files([name]) for name in config.corpus}
-    inputs = {"model": fingerprint_model(config.model)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
+    inputs = {"model": fingerprint_model(path)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
     lambada = corpus_files([config.lambada]) if config.lambada else []
     if lambada:
         inputs["lambada"] = fingerprint(lambada)
@@ -58,7 +61,7 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
     if run.complete:
         say(f"{run.path} is up to date.")
         return _run_result(run)
-    model, tokenizer = load_causal(config.model, config.allow_pickle)
+    model, tokenizer = load_causal(path, config.allow_pickle)
     size, stride = _window(config, model)
     bounds = text_bounds(tokenizer, config.add_bos)
     words, left_out = _last_words(lambada, config, tokenizer, size, bounds)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from demiglace.commands.export_lm import export_lm
 from demiglace.config.command_options import ExportConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build, command, flatten, options_of
@@ -27,7 +28,9 @@ from demiglace.export.measure import BATCH_SIZES, measure
 from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
 from demiglace.export.pytorch import TorchRunner, checkpoint
 from demiglace.given_objects import saved_objects
+from demiglace.models.files import load_config
 from demiglace.models.labels import label_space_of
+from demiglace.models.language_model import is_language_model
 from demiglace.models.loading import (
     check_tokenizer,
     fingerprint_model,
@@ -76,6 +79,8 @@ def export(config: ExportConfig) -> Result:
     precisions = _precisions(config, exporter)
     exporter.require_packages()
     path = resolve_model(config.model)
+    if is_language_model(load_config(path)):
+        return export_lm(config, exporter, precisions)
     labels = label_space_of(path)
     exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)

@@ -8,7 +8,7 @@ from demiglace.data.text.text_bounds import text_bounds
 from demiglace.errors import ConfigError
 from demiglace.given_objects import saved_objects
 from demiglace.models.language_model import load_causal
-from demiglace.models.loading import silence_transformers
+from demiglace.models.library import silence_transformers
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result
 

@@ -70,7 +70,7 @@ def _max_length() -> Any:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tune a classifier or regressor on labelled rows: a teacher, or a student without a teacher."""
+    """Fine-tune a model on labelled rows of texts: a teacher, or a student without a teacher."""
 
     model: str = _model("model directory, run directory or hub name to start from", common=True)
     output: Path = _output()
@@ -133,7 +133,7 @@ class TruncateConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Distill a teacher into a student: a classifier or regressor on rows, or a language model on text."""
+    """Distill a teacher into a student, on rows of texts (with or without labels) or on a corpus."""
 
     teacher: str = _model("model directory or run directory of the fine-tuned teacher", common=True)
     output: Path = _output()
@@ -157,11 +157,6 @@ class DistillConfig:
     method_options: dict[str, Any] = option(
         "the method's options, as --method-options.NAME VALUE", {}, section="method"
     )
-    label_map: dict[str, str | list[str] | None] = option(
-        "label of the rows -> label of the teacher, where their names differ: {bad: LABEL_0, good: LABEL_1}",
-        {},
-        section="data",
-    )
     cache: str = option(
         "cache of the teacher's logits and hidden states: auto (in the run directory), off, or a directory",
         "auto",
@@ -169,6 +164,11 @@ class DistillConfig:
     )
     cache_dtype: Literal["float16", "float32"] = option("number format of the cache", "float16", section="cache")
     source: DataConfig = group(DataConfig)
+    label_map: dict[str, str | list[str] | None] = option(
+        "label of the rows -> label of the teacher, where their names differ: {bad: LABEL_0, good: LABEL_1}",
+        {},
+        section="data",
+    )
     text: CorpusConfig = group(CorpusConfig)
     cache_tokens: Literal["none", "sampled", "top-k"] = option(
         "with --corpus, which tokens of the teacher's distribution are cached: none (the teacher runs in every step), "
@@ -282,7 +282,7 @@ class PlanConfig:
     num_layers: int | None = _option_like("num_layers", PretrainConfig)
     num_heads: int | None = _option_like("num_heads", PretrainConfig)
     intermediate_size: int | None = _option_like("intermediate_size", PretrainConfig)
-    devices: int = option("processes that share the work", 1, at_least=1, section="hardware", common=True)
+    devices: int = option("processes that share the work", 1, at_least=1, section="hardware")
     flops: float | None = option(
         "FLOP/s that one device sustains, instead of a measurement of this machine", None, above=0, section="hardware"
     )
@@ -455,9 +455,12 @@ class ExportConfig:
 
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
-    to: str = option(f"format: {', '.join(EXPORTERS)}", "onnx", common=True)
-    quantize: Literal["none", "int8"] = option(
-        "int8: weights in 8 bits, activations quantized dynamically", "none", common=True
+    to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
+    quantize: str = option(
+        "also write this precision. onnx: int8 (weights in 8 bits, activations quantized dynamically); gguf: q8_0, "
+        "q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        "none",
+        common=True,
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",
@@ -465,6 +468,12 @@ class ExportConfig:
         section="data",
         common=True,
     )
+    corpus: tuple[str, ...] = option(
+        "language models: documents whose first tokens are compared; none: rows of Banking77",
+        (),
+        section="corpus",
+    )
+    reading: ReadConfig = group(ReadConfig)
     rows: int = option("rows of the parity check", 256, at_least=1, section="data")
     score_rows: int = option(
         "labelled rows, at most, on which each exported file is scored: of --data, else the run's test rows; 0: none",

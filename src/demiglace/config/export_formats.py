@@ -6,4 +6,5 @@ Names alone, so that `--help` imports no library; `export.base.exporter_for` imp
 # name for --to -> its `export.base.Exporter`, as MODULE:CLASS
 EXPORTERS: dict[str, str] = {
     "onnx": "demiglace.export.onnx:OnnxExporter",
+    "gguf": "demiglace.export.gguf:GgufExporter",
 }

@@ -1,13 +1,15 @@
 """Compare the logits of an exported model with those of the original, on real rows with padding."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from demiglace.data.batching import Batch, collate
 from demiglace.data.tokenize import TokenizedSplit
-from demiglace.errors import DataError, UserError
+from demiglace.errors import DataError, ModelError, UserError
 from demiglace.evaluation.predict import finite, no_logits
 from demiglace.evaluation.scores import check_finite
 from demiglace.export.base import Inputs, Runner
@@ -25,6 +27,44 @@ class Parity:
     largest_logit_difference: float  # over all rows and outputs
     count: int
     units: str = "rows"  # what is counted: rows or words
+
+
+@dataclass(frozen=True)
+class TokenParity:
+    """How two language models differ on the same texts."""
+
+    agreement: float  # share of tokens after which both predict the same next token
+    kl_divergence: float  # mean over the tokens of KL(original || artefact), nats
+    largest_logit_difference: float
+    tokens: int
+
+
+def compare_tokens(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> TokenParity:
+    """Compare the logits of an artefact with the original's; both: for each batch float32 [B, L, V].
+
+    Raises `ModelError` if a logit is not finite.
+    """
+    same, divergence, largest, tokens = 0, 0.0, 0.0, 0
+    for expected, found in zip(reference, candidate, strict=True):
+        if not np.isfinite(found).all():
+            raise ModelError("the exported model's output is not a finite number; its weights are too large for it.")
+        same += int((expected.argmax(-1) == found.argmax(-1)).sum())
+        log_p, log_q = log_softmax(expected, axis=-1), log_softmax(found, axis=-1)
+        divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
+        largest = max(largest, float(np.abs(expected - found).max()))
+        tokens += expected[..., 0].size
+    return TokenParity(same / tokens, divergence / tokens, largest, tokens)
+
+
+def assert_token_parity(parity: TokenParity, name: str) -> None:
+    """Raise `UserError` if an artefact that should equal the original does not."""
+    if parity.agreement < MIN_AGREEMENT:
+        raise UserError(
+            f"{name} does not reproduce the PyTorch model: after {parity.agreement:.1%} of {parity.tokens:,} tokens it "
+            f"predicts the same next token (at least {MIN_AGREEMENT:.0%} are expected), and logits differ by up to "
+            f"{parity.largest_logit_difference:.3g}. Do not use the file. If the model was never trained, rounding "
+            "alone can cause this: export a trained one."
+        )
 
 
 def numpy_batches(examples: TokenizedSplit, size: int) -> list[Inputs]:

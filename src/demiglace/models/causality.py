@@ -12,7 +12,8 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from demiglace.errors import ModelError
 from demiglace.models.layer_ablation import check_observed, observe_layers
 from demiglace.models.layer_stack import layer_stack
-from demiglace.models.loading import seeded, silence_transformers
+from demiglace.models.library import silence_transformers
+from demiglace.models.loading import seeded
 from demiglace.models.modes import evaluating
 from demiglace.models.truncate import truncate_config
 

@@ -3,17 +3,15 @@
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
+from demiglace.models.library import LOAD_ERRORS
 from demiglace.models.paths import check_available, hub_address, resolve_model
 from demiglace.models.sentence_modules import module_files
 from demiglace.runs.files import fingerprint
 
-# raised for a config, tokenizer or weights that cannot be used
-LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 _SAFE = ("model*.safetensors",)
 _ADAPTERS = ("adapter_model*.safetensors", "adapter_model*.bin")
 _PICKLED = ("pytorch_model*.bin",)

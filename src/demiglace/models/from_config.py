@@ -12,7 +12,6 @@ from demiglace.config.command_options import PretrainConfig
 from demiglace.data.text.blocks import USUAL_BLOCK
 from demiglace.errors import ConfigError
 from demiglace.models.files import (
-    LOAD_ERRORS,
     load_config,
     load_error,
     resolve_model,
@@ -23,7 +22,8 @@ from demiglace.models.language_model import (
     language_config,
     new_language_config,
 )
-from demiglace.models.loading import auto_class, prepare_config, seeded, silence_transformers
+from demiglace.models.library import LOAD_ERRORS, silence_transformers
+from demiglace.models.loading import auto_class, prepare_config, seeded
 from demiglace.models.shape import ModelShape
 from demiglace.tasks.base import RowTask
 

@@ -20,8 +20,9 @@ from transformers import (
 
 from demiglace.console import notice
 from demiglace.errors import ConfigError, ModelError
-from demiglace.models.files import LOAD_ERRORS, load_config, resolve_model
-from demiglace.models.loading import load_whole, seeded, set_dropout, silence_transformers
+from demiglace.models.files import load_config, resolve_model
+from demiglace.models.library import LOAD_ERRORS, silence_transformers
+from demiglace.models.loading import load_whole, seeded, set_dropout
 from demiglace.models.shape import CAUSAL_NAMES, unused_positions
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.models.truncate import truncate_config
@@ -85,6 +86,11 @@ def is_masked(config: PreTrainedConfig) -> bool:
     raise ModelError(
         f"transformers has no language model of type {config.model_type}; use a causal or masked language model."
     )
+
+
+def is_language_model(config: PreTrainedConfig) -> bool:
+    """Return whether the class named in a config is a causal or masked language model."""
+    return (config.architectures or [""])[0].endswith(("ForMaskedLM", *CAUSAL_NAMES))
 
 
 def language_config(model: str, dropout: float | None = None) -> PreTrainedConfig:

@@ -16,13 +16,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 from demiglace.console import notice, say
 from demiglace.errors import ModelError
 from demiglace.labels import Match, match_by_order, match_names
 from demiglace.models.files import (
-    LOAD_ERRORS,
     check_weights,
     fingerprint_model,
     load_config,
@@ -38,6 +36,7 @@ from demiglace.models.labels import (
     task_of_config,
     task_of_labels,
 )
+from demiglace.models.library import LOAD_ERRORS, silence_transformers
 from demiglace.models.paths import hub_address
 from demiglace.models.sentence_encoder import SentenceEncoder, describe_modules, load_dense
 from demiglace.models.sentence_modules import (
@@ -68,7 +67,6 @@ __all__ = [
     "resolve_model",
     "save_model",
     "set_dropout",
-    "silence_transformers",
 ]
 
 
@@ -370,17 +368,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def silence_transformers() -> Iterator[None]:
-    """Switch transformers' progress bars and messages off inside the block."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -16,15 +16,20 @@ _MODEL_FILES = ("config.json", "run.json")  # a directory of a model has one of 
 def resolve_model(model: str | Path) -> str:
     """Return the model directory of `model`, or `model` unchanged if it can only be a hub name.
 
-    A run directory of finetune or distill has its model in `model/`; one of truncate is a model directory. Raises
-    `ModelError` for an unfinished run, a directory or file that is no model, and a path that does not exist.
+    A run directory of finetune or distill has its model in `model/`; one of truncate is a model directory. The model of
+    a GGUF file is read once and kept in the user's cache as a directory. Raises `ModelError` for an unfinished run, a
+    directory or file that is no model, and a path that does not exist.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return str(_model_directory(path))
+    if path.suffix == ".gguf" and path.is_file():
+        from demiglace.models.gguf import unpacked_gguf  # imports torch
+
+        return str(unpacked_gguf(path))
     if path.exists():
         raise ModelError(
-            f"{model} is a file; give a model directory (with config.json), a run directory or a hub name."
+            f"{model} is a file; give a model directory (with config.json), a run directory, a GGUF file or a hub name."
         )
     local, _, revision = str(model).rpartition("@")
     if local and Path(local).exists():

@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from demiglace.errors import ModelError
-from demiglace.models.files import LOAD_ERRORS, has_tokenizer, load_config, load_error, resolve_model
+from demiglace.models.files import has_tokenizer, load_config, load_error, resolve_model
+from demiglace.models.library import LOAD_ERRORS
 from demiglace.models.paths import hub_address
 
 _PROBE = "The café isn't OPEN: 3.14 €!"  # case, accent, contraction, number, rare sign

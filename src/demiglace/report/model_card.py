@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from demiglace.report import format
 from demiglace.results.metric_table import finite, metric_of
 from demiglace.results.run_log import numbers
-from demiglace.runs.artefacts import TEACHER, measured_artefacts
+from demiglace.runs.artefacts import EXPORT, TEACHER, measured_artefacts
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import read_json, write_atomically
 from demiglace.tasks.base import RowTask
@@ -46,7 +46,7 @@ def model_card(run: Path, exported: Manifest) -> str:
     method = str(trained.get("method") or config.get("method", ""))
     teacher = _manifest(Path(str(config["teacher"]))) if config.get("teacher") else {}
     return _template().render(
-        metadata=_metadata(run, trained, _export_format(exported)).to_yaml() + "\n",
+        metadata=_metadata(run, trained, exported).to_yaml() + "\n",
         name=_name(run),
         stage=trained.get("stage"),
         task=str(trained.get("task", "")),
@@ -75,6 +75,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         metrics=_metrics(trained, teacher, _baseline(run)),
         artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
         exported=_export_format(exported),
+        export_file=next((Path(a["file"]).name for a in measured_artefacts(exported)[::-1] if a["role"] == EXPORT), ""),
         processor=str((exported.get("machine") or {}).get("processor", "")),
         versions=trained.get("versions") or {},
     )
@@ -155,14 +156,14 @@ def _export_format(exported: Manifest) -> str | None:
     return str((exported.get("config") or {}).get("to", "onnx")) if exported else None
 
 
-def _metadata(run: Path, trained: Manifest, exported: str | None) -> ModelCardData:
+def _metadata(run: Path, trained: Manifest, exported: Manifest) -> ModelCardData:
+    kind = _export_format(exported)
     base, results = _base(run), _results(run, trained)
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
-    tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([exported] if exported else [])]
+    tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([kind] if kind else [])]
     return ModelCardData(
-        library_name=exported
-        or task_of_manifest(trained).hub_library,  # an export has no weights that transformers could load
-        pipeline_tag=_kind(run, trained),
+        library_name=kind or task_of_manifest(trained).hub_library,  # an export has no weights for transformers
+        pipeline_tag=_kind(run, trained or exported),
         base_model=base if _is_hub_name(base) else None,
         datasets=[str(trained["hub"][0])] if trained.get("hub") else None,
         tags=tags,
