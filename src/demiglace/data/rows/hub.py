@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from demiglace.data.rows.objects import class_names
-from demiglace.data.rows.table import Table
+from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError
 
 PREFIX = "hf://"
@@ -20,7 +20,6 @@ _SPEC = re.compile(
     rf"{PREFIX}(?:datasets/)?(?P<path>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:pr|convert)/[\w.-]+|[\w.%-]+))?"
     r"(?:/(?P<config>[\w. -]+))?(?::(?P<split>.+))?"
 )
-_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def hub_splits(spec: str) -> dict[str, str]:
 
     with _reading(rows):
         names = datasets.get_dataset_split_names(rows.path, rows.config, revision=rows.revision)
-    found = {split: next((name for name in usual if name in names), None) for split, usual in _SPLITS.items()}
+    found = {split: next((name for name in usual if name in names), None) for split, usual in USUAL_NAMES.items()}
     if found["train"] is None:
         raise DataError(f"{rows} has the splits {', '.join(names)} and no train; name one: {rows}:{names[0]}.")
     return {split: str(replace(rows, split=name)) for split, name in found.items() if name}

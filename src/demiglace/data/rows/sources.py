@@ -8,11 +8,10 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.hub import SYNTAX, hub_set, hub_splits, is_hub, read_hub
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.data.rows.readers import ENDINGS, read_table, stem_of
-from demiglace.data.rows.table import Table
+from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError, unknown
 
 _PACKAGE = Path(__file__).parent.parent  # has banking77
-_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 def sources_of(config: DataConfig) -> dict[str, Path | str]:
@@ -66,7 +65,7 @@ def files_of(config: DataConfig) -> dict[str, Path]:
 def files_in(folder: Path) -> dict[str, Path]:
     """Return the files of a folder that are named after a split. Raises `DataError` if two are of one split."""
     found: dict[str, Path] = {}
-    for split, stems in _STEMS.items():
+    for split, stems in USUAL_NAMES.items():
         files = sorted(f for f in folder.iterdir() if f.is_file() and stem_of(f) in stems)
         if len(files) > 1:
             names = ", ".join(f.name for f in files)
