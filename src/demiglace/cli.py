@@ -87,7 +87,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "demiglace.commands.export",
         "ExportConfig",
-        "export a model to ONNX, check and measure it",
+        "export a model to ONNX or GGUF, check and measure it",
         "runs/student --quantize int8 -o runs/onnx",
     ),
     "clean": Command(

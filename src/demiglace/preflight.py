@@ -116,7 +116,7 @@ def _check_rows(name: str, config: Any) -> None:
     if source.data in TASKS:
         labels = TASKS[source.data].labels
     else:
-        files = files_of(source) if source.data else {}
+        files = files_of(source)
         for path in files.values():
             check_is_file(path)
         if sum(path.stat().st_size for path in files.values()) > _READ_ROWS_UP_TO:

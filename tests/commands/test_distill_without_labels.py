@@ -55,7 +55,7 @@ def test_a_student_of_text_alone_is_scored_by_its_agreement(
     manifest = read_manifest(student)
     assert (manifest["labelled"], manifest["labels"]) == (False, ["negative", "positive"])
     assert manifest["rows"] == {"train": 36, "validation": 12, "test": 12}
-    assert manifest["drops"] == {"repeated text": 1}
+    assert manifest["drops"] == {"repeated texts": 1}
     for split in ("validation", "test"):
         held = texts_of(texts[split])
         same = [a == b for a, b in zip(*(classes(run / "model", held) for run in (student, teacher)), strict=True)]
@@ -80,7 +80,7 @@ def test_unlabelled_rows_alone_train_the_same_student(
     lines = capsys.readouterr().err
     assert "no labels. The student learns from the teacher's outputs" in lines
     assert "Not read: mood; --label-column names a column of labels." in lines
-    assert "left out 1 rows whose text occurs twice" in lines
+    assert "left out 1 repeated texts of the training texts" in lines
     assert "method rail-balanced trains without its loss on labels: task (weight 0.333)" in lines
     ours, theirs = weights(tmp_path / "run"), weights(student)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

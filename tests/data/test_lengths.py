@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoConfig, MambaConfig, MPNetConfig
 
 from demiglace.data.lengths import default_max_length, full_lengths, report_cut
 from demiglace.data.rows.schema import Split
 from demiglace.data.tokenize import tokenize
-from demiglace.models.max_length import most_tokens, trained_max_length
+from demiglace.models import max_length
+from demiglace.models.from_config import random_model
+from demiglace.models.max_length import most_tokens, most_tokens_of_config, trained_max_length
+from demiglace.models.shape import ModelShape, max_positions
+from demiglace.models.truncate import truncate_config
 from demiglace.notices import collected, collecting
-from factories import MAX_LENGTH, save_tiny, tiny_tokenizer
+from factories import ARCHITECTURES, MAX_LENGTH, save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 
@@ -74,3 +80,26 @@ def test_the_limit_of_models_and_what_a_run_was_trained_with(tmp_path: Path) -> 
     (tmp_path / "run" / "manifest.json").write_text(json.dumps({"config": {"max_length": 128}}))  # of version 0.1
     assert trained_max_length(str(model)) == 128
     assert trained_max_length("nowhere/model") is None
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_config_gives_the_limit_of_its_model(arch: str) -> None:
+    assert most_tokens_of_config(tiny_config(arch)) == ModelShape.of(tiny_model(arch, num_layers=1)).max_positions
+
+
+@pytest.mark.parametrize("kind", max_length._FROM_ZERO + max_length._AFTER_PADDING)
+def test_the_table_of_types_agrees_with_models_of_these_types(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AutoConfig.for_model(kind)
+    expected = max_positions(random_model(truncate_config(config, (0,)), torch.device("meta")))
+    monkeypatch.setattr(max_length, "random_model", None)  # the table answers without it
+    assert most_tokens_of_config(config) == expected
+
+
+def test_a_config_of_another_type_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 32, "num_hidden_layers": 1}
+    config, built = MPNetConfig(**sizes, max_position_embeddings=72), []
+    monkeypatch.setattr(max_length, "random_model", lambda *args: built.append(args) or random_model(*args))
+    # the position of the first token is that after the padding token, 1
+    assert [most_tokens_of_config(config) for _ in range(2)] == [70, 70]
+    assert len(built) == 1
+    assert most_tokens_of_config(MambaConfig()) is None

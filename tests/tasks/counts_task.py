@@ -54,7 +54,11 @@ COUNTS = Counts(
     name="counts",
     reads="rows",
     unit="row",
-    metrics={"mean_error": Metric("Mean error", "mean absolute error", _error, higher_is_better=False, unit="plain")},
+    metrics={
+        "mean_error": Metric(
+            "Mean absolute error", "mean absolute error", _error, higher_is_better=False, unit="plain", decimals=3
+        )
+    },
     default_metrics=("mean_error",),
     label_columns=("stars", "count"),
     label_dtype=np.float32,

@@ -68,7 +68,7 @@ def test_its_card_names_it(trained: Path) -> None:
     card = (trained / "model" / "README.md").read_text("utf-8")
     assert "(a count)" in card
     assert f"print({COUNTS.readout})" in card
-    assert "| test | mean error |" in card
+    assert "| test | Mean absolute error |" in card
 
 
 def test_it_is_evaluated_and_distilled(trained: Path, rows: dict[str, Any], tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def _record(
     for measurement in result.measurements:
         _add_histogram(tally, measurement, batch.keep_mask)
     _record_drops(batch, rule, result, keep_mask, ledger)
-    _record_near_misses(batch, rule, result, keep_mask, tally)
+    _record_near_misses(batch, result, keep_mask, tally)
 
 
 def _select(values: Sequence[str], rows: np.ndarray) -> Sequence[str]:
@@ -177,7 +177,7 @@ def _record_drops(batch: Batch, rule: str, result: RuleResult, keep_mask: np.nda
     tally.dropped = statistics.smallest([*tally.dropped, *examples])
 
 
-def _record_near_misses(batch: Batch, rule: str, result: RuleResult, keep_mask: np.ndarray, tally: RuleTally) -> None:
+def _record_near_misses(batch: Batch, result: RuleResult, keep_mask: np.ndarray, tally: RuleTally) -> None:
     """Record the kept documents that are closest to a bound, as examples for the page."""
     measurements = [m for m in result.measurements if not m.binary]
     if not measurements or not keep_mask.any():

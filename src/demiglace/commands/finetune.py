@@ -16,7 +16,7 @@ from demiglace.training.run import TrainingRun, check_training, open_shared, res
 
 @command(FinetuneConfig, objects=saved_objects)
 def finetune(config: FinetuneConfig) -> Result:
-    """Train a classifier or regressor on labelled rows.
+    """Train a model on labelled rows of texts.
 
     Returns the metrics and the run directory: model/ (best epoch), last/, log.jsonl, manifest.json. Raises `UserError`s
     before any training. An interrupted run resumes when the call is repeated.

@@ -70,7 +70,7 @@ def _max_length() -> Any:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tune a classifier or regressor on labelled rows: a teacher, or a student without a teacher."""
+    """Fine-tune a model on labelled rows of texts: a teacher, or a student without a teacher."""
 
     model: str = _model("model directory, run directory or hub name to start from", common=True)
     output: Path = _output()
@@ -133,7 +133,7 @@ class TruncateConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Distill a teacher into a student: a classifier or regressor on rows, or a language model on text."""
+    """Distill a teacher into a student, on rows of texts (with or without labels) or on a corpus."""
 
     teacher: str = _model("model directory or run directory of the fine-tuned teacher", common=True)
     output: Path = _output()
@@ -157,11 +157,6 @@ class DistillConfig:
     method_options: dict[str, Any] = option(
         "the method's options, as --method-options.NAME VALUE", {}, section="method"
     )
-    label_map: dict[str, str | list[str] | None] = option(
-        "label of the rows -> label of the teacher, where their names differ: {bad: LABEL_0, good: LABEL_1}",
-        {},
-        section="data",
-    )
     cache: str = option(
         "cache of the teacher's logits and hidden states: auto (in the run directory), off, or a directory",
         "auto",
@@ -169,6 +164,11 @@ class DistillConfig:
     )
     cache_dtype: Literal["float16", "float32"] = option("number format of the cache", "float16", section="cache")
     source: DataConfig = group(DataConfig)
+    label_map: dict[str, str | list[str] | None] = option(
+        "label of the rows -> label of the teacher, where their names differ: {bad: LABEL_0, good: LABEL_1}",
+        {},
+        section="data",
+    )
     text: CorpusConfig = group(CorpusConfig)
     cache_tokens: Literal["none", "sampled", "top-k"] = option(
         "with --corpus, which tokens of the teacher's distribution are cached: none (the teacher runs in every step), "
@@ -282,7 +282,7 @@ class PlanConfig:
     num_layers: int | None = _option_like("num_layers", PretrainConfig)
     num_heads: int | None = _option_like("num_heads", PretrainConfig)
     intermediate_size: int | None = _option_like("intermediate_size", PretrainConfig)
-    devices: int = option("processes that share the work", 1, at_least=1, section="hardware", common=True)
+    devices: int = option("processes that share the work", 1, at_least=1, section="hardware")
     flops: float | None = option(
         "FLOP/s that one device sustains, instead of a measurement of this machine", None, above=0, section="hardware"
     )

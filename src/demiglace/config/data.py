@@ -36,14 +36,11 @@ class DataConfig:
     validation: str | None = option(
         "file of validation rows; none: a part of the training rows is split off", None, common=True
     )
-    test: str | None = option("file of test rows", None)
-    validation_fraction: float = option(
-        "share of the training rows that is split off for validation", 0.1, above=0, below=1
-    )
-    text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
+    test: str | None = option("file of test rows", None, common=True)
     label_column: str | None = option(
         "label column, or columns of 0 and 1 for one label each, as A,B,C; none: found by its usual names", None
     )
+    text_columns: tuple[str, ...] | None = option("one or two text columns; none: found by their usual names", None)
     problem: str = option(
         "kind of problem: classification, regression, multi-label (a list of labels for each row), "
         "token-classification (a tag for each word), sentence-embedding (texts without labels, for distill), or auto: "
@@ -55,21 +52,24 @@ class DataConfig:
     unlabelled: tuple[str, ...] | None = option(
         "files of unlabelled rows, for the teacher's loss terms; also without --data", None
     )
-    on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
-    holdout_from_train: bool = option(
-        "split the validation rows off the training rows even where the data has a validation set, which then is not "
-        "read: for choosing options",
-        False,
-    )
-    max_rows: int | None = option("use only this many training rows, drawn at random", None, at_least=1)
-    data_seed: int | None = option(
-        "seed of --max-rows and of the validation rows that are split off; none: 0", None, at_least=0
-    )
     max_length: int | None = option(
         "longest example, in tokens; longer ones are truncated; none: the 99th percentile of the training rows, up to "
         "the model's limit",
         None,
         at_least=4,
+    )
+    validation_fraction: float = option(
+        "share of the training rows that is split off for validation", 0.1, above=0, below=1
+    )
+    max_rows: int | None = option("use only this many training rows, drawn at random", None, at_least=1)
+    on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
+    data_seed: int | None = option(
+        "seed of --max-rows and of the validation rows that are split off; none: 0", None, at_least=0
+    )
+    holdout_from_train: bool = option(
+        "split the validation rows off the training rows even where the data has a validation set, which then is not "
+        "read: for choosing options",
+        False,
     )
 
 

@@ -15,32 +15,36 @@ class TrainConfig:
     SECTION: ClassVar[str] = "training"
 
     epochs: int = option("epochs over the training data", 3, at_least=1, common=True)
+    learning_rate: float = option("peak learning rate of AdamW", 1e-4, above=0, common=True)
+    batch_size: int = option("examples of an optimizer step, over all processes", 32, at_least=1, common=True)
+    seed: int = option(
+        "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
+    )
     max_steps: int | None = option(
         "optimizer steps of the run, instead of --epochs; the last epoch ends early, the learning rate falls to the "
         "last step",
         None,
         at_least=1,
     )
-    learning_rate: float = option("peak learning rate of AdamW", 1e-4, above=0, common=True)
-    batch_size: int = option("examples of an optimizer step, over all processes", 32, at_least=1, common=True)
-    batch_tokens: int = option(
-        "largest forward pass, in padded tokens; a larger batch is split and its gradients are accumulated",
-        8192,
-        at_least=1,
-        section="hardware",
+    patience: int | None = option(
+        "early stopping: epochs without a better validation metric; none: no early stopping", None, at_least=1
     )
-    warmup_ratio: float = option(
-        "share of the steps in which the learning rate rises from 0", 0.06, at_least=0, below=1
+    metric: str | None = option("validation metric that selects the best epoch; none: the task's first", None)
+    load_best_model_at_end: bool = option(
+        "keep the epoch with the best validation metric; false: the last epoch, for validation sets that are too "
+        "small to choose one",
+        True,
     )
     lr_scheduler: Literal["linear", "cosine", "constant", "wsd"] = option(
         "learning rate after the warm-up: linear and cosine fall to 0, constant stays at the peak, wsd (warm-up, "
         "stable, decay) stays at the peak and falls to 0 at the end",
         "linear",
     )
+    warmup_ratio: float = option(
+        "share of the steps in which the learning rate rises from 0", 0.06, at_least=0, below=1
+    )
     decay_ratio: float = option("wsd: share of the steps in which the learning rate falls to 0", 0.1, above=0, below=1)
     weight_decay: float = option("AdamW's weight decay (not on biases and norms)", 0.01, at_least=0)
-    adam_epsilon: float = option("AdamW's ε, added to the root of the second moment", 1e-8, above=0)
-    max_grad_norm: float = option("largest gradient norm; larger gradients are scaled down to it", 1.0, above=0)
     dropout: float | None = option(
         "dropout of the trained model; none keeps the value of the model's config", 0.0, at_least=0, below=1
     )
@@ -56,17 +60,19 @@ class TrainConfig:
     lora_alpha: int | None = option(
         "scale of the adapters, divided by the rank; none: twice the rank", None, at_least=1
     )
-    seed: int = option(
-        "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
+    max_grad_norm: float = option("largest gradient norm; larger gradients are scaled down to it", 1.0, above=0)
+    adam_epsilon: float = option("AdamW's ε, added to the root of the second moment", 1e-8, above=0)
+    batch_tokens: int = option(
+        "largest forward pass, in padded tokens; a larger batch is split and its gradients are accumulated",
+        8192,
+        at_least=1,
+        section="hardware",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
         "number format of the forward pass; auto: bf16 autocast where the hardware has it, else fp32; fp16: autocast "
         "with loss scaling, for GPUs without bf16",
         "auto",
         section="hardware",
-    )
-    attention: Literal["auto", "eager", "sdpa"] = option(
-        "attention kernel; auto: the faster one on this machine", "auto", section="hardware"
     )
     gradient_checkpointing: bool = option(
         "compute activations of each layer again in the backward pass instead of keeping them: less memory, about a "
@@ -80,27 +86,14 @@ class TrainConfig:
         False,
         section="hardware",
     )
+    attention: Literal["auto", "eager", "sdpa"] = option(
+        "attention kernel; auto: the faster one on this machine", "auto", section="hardware"
+    )
     sharding: Literal["none", "full"] = option(
         "under torchrun: none (each process holds the model) or full (FSDP: weights, gradients and moments are split)",
         "none",
         decides=False,
         section="hardware",
-    )
-    load_best_model_at_end: bool = option(
-        "keep the epoch with the best validation metric; false: the last epoch, for validation sets that are too "
-        "small to choose one",
-        True,
-    )
-    patience: int | None = option(
-        "early stopping: epochs without a better validation metric; none: no early stopping", None, at_least=1
-    )
-    metric: str | None = option("validation metric that selects the best epoch; none: the task's first", None)
-    checkpoint_seconds: float = option(
-        "seconds between checkpoints, from which an interrupted run resumes",
-        60.0,
-        decides=False,
-        at_least=0,
-        section="output",
     )
     log_steps: int = option(
         "steps between two lines of log.jsonl, and the fewest steps between checkpoints",
@@ -109,17 +102,24 @@ class TrainConfig:
         at_least=1,
         section="output",
     )
+    checkpoint_seconds: float = option(
+        "seconds between checkpoints, from which an interrupted run resumes",
+        60.0,
+        decides=False,
+        at_least=0,
+        section="output",
+    )
     diagnostics: Literal["on", "off"] = option(
         "measure the loss terms in the first steps and their gradients now and then; does not change the training",
         "on",
         decides=False,
         section="output",
     )
-    callbacks: tuple[Callback, ...] = python_option(
-        "objects that are called after each step and each epoch, see `demiglace.Callback`", (), check_callbacks
-    )
     report_to: tuple[str, ...] | None = option(
         "experiment trackers of accelerate, such as tensorboard or wandb", None, decides=False, section="output"
+    )
+    callbacks: tuple[Callback, ...] = python_option(
+        "objects that are called after each step and each epoch, see `demiglace.Callback`", (), check_callbacks
     )
 
 

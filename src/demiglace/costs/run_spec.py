@@ -202,8 +202,8 @@ def token_lengths(
         return generator.choice(tokenize(sample, tokenizer, max_length).lengths, len(split))
 
     by_split = {name: lengths(split) for name, split in dataset.splits.items()}
-    if source.unlabelled and dataset.labelled:
-        by_split["train"] = np.concatenate([by_split["train"], lengths(load_unlabelled(source, dataset))])
+    if (more := load_unlabelled(source, dataset)) is not None:
+        by_split["train"] = np.concatenate([by_split["train"], lengths(more)])
     return Rows(by_split, dataset.labels.task, dataset.labels.names)
 
 

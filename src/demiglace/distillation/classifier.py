@@ -96,8 +96,9 @@ def distill_classifier(config: DistillConfig) -> Path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
-    dataset = with_labels_of(label_space_of(config.teacher), dataset)
-    match = _match_labels(config, dataset.labels)
+    teacher_labels = label_space_of(config.teacher)
+    dataset = with_labels_of(teacher_labels, dataset)
+    match = _match_labels(config, teacher_labels, dataset.labels)
     teacher, student, precision = _load_models(config, dataset.labels, match)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
@@ -122,7 +123,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         if isinstance(teacher, SentenceEncoder) or not dataset.labelled:
             job = replace(job, material=with_teacher_outputs(material, teacher, precision))
         else:
-            _check_teacher(job, run, config, teacher, match)
+            _check_teacher(job, run, teacher, teacher_labels, match)
     job = attach_signal_source(job, config, run, teacher, requests, match)
     job = with_hidden_states(job, teacher, requests)
     del teacher  # with a cache it is not needed again, and its memory is free for training
@@ -178,12 +179,11 @@ def _load_models(
     return teacher, student, precision
 
 
-def _match_labels(config: DistillConfig, labels: LabelSpace) -> Match:
+def _match_labels(config: DistillConfig, teacher: LabelSpace, labels: LabelSpace) -> Match:
     """Return the teacher's class of each of the rows' labels, and print how they were matched.
 
     Raises `ModelError` where they are not the same classes, and `DataError` for a wrong --label-map.
     """
-    teacher = label_space_of(config.teacher)
     names = teacher.names
     if teacher.task.name != labels.task.name:
         raise ModelError(
@@ -263,7 +263,9 @@ def _attach_generator(
     return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
 
 
-def _check_teacher(job: TrainingRun, run: Run, config: DistillConfig, teacher: PreTrainedModel, match: Match) -> None:
+def _check_teacher(
+    job: TrainingRun, run: Run, teacher: PreTrainedModel, teacher_labels: LabelSpace, match: Match
+) -> None:
     """Measure the teacher's accuracy before its signals are computed, if the run is new.
 
     An assumed match of labels is always checked. Raises `ModelError` if another match fits the rows better.
@@ -272,11 +274,11 @@ def _check_teacher(job: TrainingRun, run: Run, config: DistillConfig, teacher: P
         return
     if job.config.diagnostics == "off" and not match.assumed:
         return
-    rows, task = job.material.examples, label_space_of(config.teacher).task
+    rows, task = job.material.examples, teacher_labels.task
     labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]), task)
     if match.assumed:
-        own, names = label_space_of(config.teacher).names, label_names_of(teacher)
+        names = label_names_of(teacher)
         predictions = predictions_of(logits, task)
-        found = contradiction(labels, predictions, names, [own[i] for i in match.ids])
+        found = contradiction(labels, predictions, names, [teacher_labels.names[i] for i in match.ids])
         if found is not None:
             raise ModelError(f"teacher: {found}")

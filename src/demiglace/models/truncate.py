@@ -9,9 +9,8 @@ other sizes are extrapolated. From 24 layers on, the script skips layers between
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -196,27 +195,29 @@ def check_fit(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
 
     The message names layers that do fit, if there are any.
     """
-    if reason := _misfit(model, keep):
+    fit, reason = _try_fit(model, keep)
+    if fit is None:
         others = (by_kind(kinds_by_weights(model), len(keep)), bottom(len(layer_stack(model)), len(keep)))
-        fitting = next((o for o in others if o != tuple(keep) and not _misfit(model, o)), None)
+        fitting = next((o for o in others if o != tuple(keep) and _try_fit(model, o)[0]), None)
         advice = (
             f"keep other layers, such as --keep {','.join(map(str, fitting))}"
             if fitting
             else f"models of type {model.config.model_type} cannot be truncated to {len(keep)} layers"
         )
         raise ModelError(f"{type(model).__name__} with only its layers {_shown(keep)}: {reason}; {advice}.")
-    with torch.device("meta"):
-        return build_truncated(model, keep)
+    return fit
 
 
-def _misfit(model: PreTrainedModel, keep: Sequence[int]) -> str:
+def _try_fit(model: PreTrainedModel, keep: Sequence[int]) -> tuple[PreTrainedModel | None, str]:
+    """Return the model of the layers `keep` without weights, or None and the reason why the kept weights do not fit."""
     name = named_stack(model)[0]
     try:
         with torch.device("meta"):
             new = build_truncated(model, keep)
     except ModelError as error:
-        return str(error)
-    return misfit(_kept_weights(model, name, keep), new.state_dict(), name, keep)
+        return None, str(error)
+    reason = misfit(_kept_weights(model, name, keep), new.state_dict(), name, keep)
+    return (None if reason else new), reason
 
 
 def build_truncated(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
@@ -313,10 +314,8 @@ def truncate_config(config: PreTrainedConfig, keep: Sequence[int]) -> PreTrained
     """
     kind: Any = type(config)  # mypy considers it unhashable
     try:
-        with TemporaryDirectory() as directory:
-            file = Path(directory) / "config.json"
-            kind.from_dict(values_of_layers(config, keep)).to_json_file(file)
-            truncated: PreTrainedConfig = kind.from_json_file(file)
+        saved = json.dumps(kind.from_dict(values_of_layers(config, keep)).to_diff_dict(), sort_keys=True)
+        truncated: PreTrainedConfig = kind(**json.loads(saved))
     except Exception as error:  # of any kind: code of the architecture, with values that nobody wrote
         raise ModelError(f"no {config.model_type} model can have these layers alone ({reason_of(error)})") from error
     truncated._attn_implementation = config._attn_implementation  # not in config.json

@@ -202,9 +202,9 @@ def tokenize_dataset(
     Raises `ConfigError` if a row is longer than one of the models allows.
     """
     splits = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
-    if source.unlabelled and dataset.labelled:
-        splits["unlabelled"] = load_unlabelled(source, dataset)
-        say(f"and {len(splits['unlabelled']):,} rows without labels")
+    if (more_rows := load_unlabelled(source, dataset)) is not None:
+        splits["unlabelled"] = more_rows
+        say(f"and {len(more_rows):,} rows without labels")
     examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}
     for model in models:
         for rows in examples.values():

@@ -15,8 +15,8 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
 from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
-from demiglace.data.rows.texts import load_texts
-from demiglace.data.rows.user_files import as_split, read_files, read_unlabelled, read_without_labels
+from demiglace.data.rows.texts import load_texts, read_unlabelled, read_without_labels
+from demiglace.data.rows.user_files import as_split, read_files
 from demiglace.errors import ConfigError, DataError
 from demiglace.tasks.registry import row_task
 from demiglace.tasks.regression import REGRESSION
@@ -37,10 +37,7 @@ def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSp
     if not config.data and (teacher is None or not config.unlabelled):
         raise ConfigError("--data must be given.")
     _check_options(config)
-    if config.problem != "auto" and (task := row_task(config.problem)).separate_texts:
-        dataset = load_texts(config, location, task)
-        return replace(dataset, fingerprint=fingerprint(dataset.labels, dataset.splits.values()))
-    dataset = _from_task(config, location) if config.data in TASKS else _from_files(config, teacher)
+    dataset = _read(config, location, teacher)
     dataset.labels.task.require_packages()
     splits, drops, seed = dict(dataset.splits), Counter(dataset.drops), config.data_seed or 0
     if "validation" not in splits:
@@ -59,21 +56,24 @@ def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSp
     return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unused_splits=unused)
 
 
-def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split:
+def load_unlabelled(config: DataConfig, dataset: Dataset) -> Split | None:
     """Load the rows of `--unlabelled`, with as many texts per row as those of `dataset`; their labels are missing.
+
+    None if there are none, or if the training rows have no labels either: those of `--unlabelled` are among them.
 
     Rows that occur in a split, also an unused one, are left out: they would be trained on twice, or be evaluated on.
     Training rows that `--max-rows` did not sample may be used here without their labels. Raises `DataError` as
     `load_dataset` does.
     """
-    rows = read_unlabelled(config, dataset.labels.task, paired=dataset.splits["train"].pairs is not None)
+    train = dataset.splits["train"]
+    if not config.unlabelled or not dataset.labels.task.is_labelled(train.labels).any():
+        return None
+    rows = read_unlabelled(config, dataset.labels.task, paired=train.pairs is not None)
     splits = (*dataset.splits.values(), *dataset.unused_splits)
     held = {key for split in splits for key in row_keys(split.texts, split.pairs)}
     new = [i for i, key in enumerate(rows.keys()) if key not in held]
     if not new:
-        raise DataError(
-            f"--unlabelled {', '.join(config.unlabelled or ())}: every row is in the labelled data already."
-        )
+        raise DataError(f"--unlabelled {', '.join(config.unlabelled)}: every row is in the labelled data already.")
     if len(new) < len(rows):
         say(f"left out {len(rows) - len(new):,} unlabelled rows that are in the labelled data already.")
     return as_split(rows.take(new), dataset.labels)
@@ -107,6 +107,13 @@ def _check_options(config: DataConfig) -> None:
     given = [flag for flag, value in of_files.items() if value is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: only for files, and --data {config.data} is a named task.")
+
+
+def _read(config: DataConfig, location: DataLocation, teacher: LabelSpace | None) -> Dataset:
+    """Return the rows of all splits that there are, checked; nothing is split off or sampled."""
+    if config.problem != "auto" and (task := row_task(config.problem)).separate_texts:
+        return load_texts(config, location, task)
+    return _from_task(config, location) if config.data in TASKS else _from_files(config, teacher)
 
 
 def _from_files(config: DataConfig, teacher: LabelSpace | None) -> Dataset:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from demiglace.data.rows.objects import class_names
-from demiglace.data.rows.table import Table
+from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError
 
 PREFIX = "hf://"
@@ -19,7 +20,6 @@ _SPEC = re.compile(
     rf"{PREFIX}(?:datasets/)?(?P<path>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:pr|convert)/[\w.-]+|[\w.%-]+))?"
     r"(?:/(?P<config>[\w. -]+))?(?::(?P<split>.+))?"
 )
-_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,17 @@ def parse_hub(spec: str) -> HubRows:
     return HubRows(**found | {"revision": (found["revision"] or "").replace("%2F", "/") or None})
 
 
+def origin_of(data: str, train: Path | str) -> tuple[str, tuple[str, str | None] | None, str | None]:
+    """Return the name of a data set, and what is None for files: its path and configuration on the hub, its commit.
+
+    data: what the user named; train: the file or the address of its training rows.
+    """
+    if not is_hub(train):
+        return Path(data).name, None, None
+    rows = parse_hub(str(train))
+    return rows.path.partition("/")[2], (rows.path, rows.config), rows.revision
+
+
 def hub_splits(spec: str) -> dict[str, str]:
     """Return the addresses of train, validation and test of a data set, each with its commit; of one split if named.
 
@@ -63,7 +74,7 @@ def hub_splits(spec: str) -> dict[str, str]:
 
     with _reading(rows):
         names = datasets.get_dataset_split_names(rows.path, rows.config, revision=rows.revision)
-    found = {split: next((name for name in usual if name in names), None) for split, usual in _SPLITS.items()}
+    found = {split: next((name for name in usual if name in names), None) for split, usual in USUAL_NAMES.items()}
     if found["train"] is None:
         raise DataError(f"{rows} has the splits {', '.join(names)} and no train; name one: {rows}:{names[0]}.")
     return {split: str(replace(rows, split=name)) for split, name in found.items() if name}

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.console import say
+from demiglace.data.rows.table import USUAL_NAMES
 from demiglace.errors import DataError
 
-SPLITS = ("train", "validation", "valid", "val", "dev", "test")
+_SPLITS = tuple(name for usual in USUAL_NAMES.values() for name in usual)
 _MISSING = ("NaTType", "NAType")  # of pandas
 ACCEPTED = "a datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or a dict of columns or of these by split"
 
@@ -31,9 +32,9 @@ def write_rows(value: Any, draft: Path, name: str) -> Path:
         file = draft.with_name(draft.name + ".jsonl")
         _write(value, file, name)
         return file
-    splits = {split: rows for split, rows in value.items() if split in SPLITS}
+    splits = {split: rows for split, rows in value.items() if split in _SPLITS}
     if not splits:
-        raise DataError(f"{name} has the splits {', '.join(map(str, value))}; expected {', '.join(SPLITS)}.")
+        raise DataError(f"{name} has the splits {', '.join(map(str, value))}; expected {', '.join(_SPLITS)}.")
     if others := [str(split) for split in value if split not in splits]:
         say(f"{name}: left out the splits {', '.join(others)}; demiglace reads train, validation and test.")
     for split, rows in splits.items():

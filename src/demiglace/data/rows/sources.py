@@ -8,11 +8,10 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.hub import SYNTAX, hub_set, hub_splits, is_hub, read_hub
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.data.rows.readers import ENDINGS, read_table, stem_of
-from demiglace.data.rows.table import Table
+from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError, unknown
 
 _PACKAGE = Path(__file__).parent.parent  # has banking77
-_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 def sources_of(config: DataConfig) -> dict[str, Path | str]:
@@ -25,19 +24,29 @@ def sources_of(config: DataConfig) -> dict[str, Path | str]:
     return found | {name: hub_set(spec) for name, spec in given.items() if spec and is_hub(spec)}
 
 
+def text_sources_of(config: DataConfig) -> dict[str, list[Path | str]]:
+    """Return where the texts of each split are: to train on, those of `--data` and of `--unlabelled`.
+
+    Raises `DataError` as `sources_of` does.
+    """
+    named = sources_of(config)
+    training = [named.pop("train")] if "train" in named else []
+    return {"train": [*training, *map(Path, config.unlabelled or ())]} | {n: [source] for n, source in named.items()}
+
+
 def read_source(source: Path | str) -> Table:
     """Read rows from a file or an address of the hub. Raises `DataError` as `read_table` and `read_hub` do."""
     return read_hub(str(source)) if is_hub(source) else read_table(source)
 
 
 def files_of(config: DataConfig) -> dict[str, Path]:
-    """Return the user's files by split, those of the hub left out.
+    """Return the user's files by split, those of the hub left out; without `--data`, those of the other options.
 
     Raises `DataError` if `--data` is no task, no address of the hub and no file or folder of rows.
     """
     path = Path(config.data)
     found: dict[str, Path]
-    if is_hub(config.data):
+    if not config.data or is_hub(config.data):
         found = {}
     elif path.is_dir():
         found = files_in(path)
@@ -56,7 +65,7 @@ def files_of(config: DataConfig) -> dict[str, Path]:
 def files_in(folder: Path) -> dict[str, Path]:
     """Return the files of a folder that are named after a split. Raises `DataError` if two are of one split."""
     found: dict[str, Path] = {}
-    for split, stems in _STEMS.items():
+    for split, stems in USUAL_NAMES.items():
         files = sorted(f for f in folder.iterdir() if f.is_file() and stem_of(f) in stems)
         if len(files) > 1:
             names = ", ".join(f.name for f in files)

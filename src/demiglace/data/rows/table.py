@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+USUAL_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""Usual names of the splits, of files and of data sets; the first name is demiglace's."""
+
 
 @dataclass(frozen=True)
 class RowProblem:

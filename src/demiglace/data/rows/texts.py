@@ -1,4 +1,4 @@
-"""Texts to train a sentence encoder on, without labels, and labelled pairs of texts to validate it on."""
+"""Texts without labels: to train on in place of labelled rows, or beside them, and those of sentence encoders."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +9,16 @@ import numpy as np
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import say
-from demiglace.data.rows.checks import check_labels, check_texts, columns_of, raise_or_drop, raw_rows
+from demiglace.data.rows.checks import RawRows, check_labels, check_texts, columns_of, raise_or_drop, raw_rows, row_keys
+from demiglace.data.rows.hub import origin_of
 from demiglace.data.rows.labels import plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
-from demiglace.data.rows.sampling import draw, select_rows, stratified_holdout
+from demiglace.data.rows.readers import read_table
+from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import read_source, sources_of
+from demiglace.data.rows.sources import read_source, text_sources_of
+from demiglace.data.rows.table import Table
 from demiglace.data.rows.units import units_of
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError
@@ -28,76 +31,92 @@ def load_texts(config: DataConfig, location: DataLocation, task: RowTask) -> Dat
 
     The training rows are distinct single texts without labels, none of which is in another split. A validation or test
     split has pairs with similarity scores where the data have them (STS-B), else texts without labels, on which a
-    student is compared with its teacher. The fingerprint is not set. Raises `DataError` for rows and files that cannot
-    be used.
+    student is compared with its teacher. Nothing is split off or sampled. Raises `DataError` for rows and files that
+    cannot be used.
     """
-    name, splits, drops, hub = _splits(config, location, task)
-    seed, unused = config.data_seed or 0, list[Split]()
-    if config.holdout_from_train:
-        unused = [split for split_name, split in splits.items() if split_name != "train"]
-        splits = {"train": splits["train"]}
-    if "validation" not in splits:
-        splits = _split_off(splits, config.validation_fraction, seed)
-    if config.max_rows is not None:
-        splits["train"] = select_rows(splits["train"], draw(len(splits["train"]), config.max_rows, seed))
-    scored = task.is_labelled(splits["validation"].labels).any()
-    metrics = task.default_metrics if scored else (AGREEMENT,)
-    return Dataset(name, LabelSpace(task), splits, metrics, "", drops, unused, hub)
-
-
-def _splits(
-    config: DataConfig, location: DataLocation, task: RowTask
-) -> tuple[str, dict[str, Split], Counter[str], tuple[str, str | None] | None]:
-    """Return name, splits, rows left out by reason, and Hub path of the texts."""
     if config.data in TASKS:
-        named = TASKS[config.data]
-        if "train" not in named.splits:
-            raise DataError(f"task {config.data!r} has no training rows; it is for `demiglace evaluate`.")
-        wanted = [name for name in ("train", "validation", "test") if name in named.splits]
-        space, splits, drops = official_splits(config.data, wanted, location)
-        scored = space.task is REGRESSION and len(named.text_columns) == 2
-        splits = {name: split if scored else without_labels(split, task) for name, split in splits.items()}
-        name, hub = config.data, named.hub
+        parts, drops = _texts_of_task(config.data, location, task)
+        more, left_out = _texts_of_files(text_sources_of(replace(config, data="")), config, task)
+        parts, drops = {name: [*each, *more.get(name, ())] for name, each in parts.items()}, drops + left_out
+        name, hub, revision = config.data, TASKS[config.data].hub, None
     else:
-        name, splits, drops, hub = Path(config.data).name, {}, Counter(), None
-        for split, path in sources_of(config).items():
-            splits[split], left_out = read_texts(split, path, config, task)
-            drops += left_out
-    others = [split if task.is_labelled(split.labels).any() else units_of(split, task) for split in splits.values()]
-    splits = dict(zip(splits, others, strict=True))
-    splits["train"], repeated = _new_texts(splits["train"], [s for n, s in splits.items() if n != "train"], task)
-    if repeated:
-        say(f"left out {_counts(repeated)} of the training texts.")
-    return name, splits, drops + repeated, hub
+        files = text_sources_of(config)
+        parts, drops = _texts_of_files(files, config, task)
+        name, hub, revision = _origin(config, files)
+    splits = {n: _units_without_scores(split, task) for n, (split, *_) in parts.items() if n != "train"}
+    train, repeated = _new_rows(_single_texts(parts["train"], task), [*splits.values()], task)
+    scored = "validation" in splits and not config.holdout_from_train and _has_scores(splits["validation"], task)
+    return Dataset(
+        name,
+        LabelSpace(task),
+        {"train": train} | splits,
+        task.default_metrics if scored else (AGREEMENT,),
+        "",
+        drops + repeated,
+        hub=hub,
+        revision=revision,
+        labelled=scored,
+    )
 
 
-def _split_off(splits: Mapping[str, Split], fraction: float, seed: int) -> dict[str, Split]:
-    """Return the splits with a validation split of this share of the training texts. Raises `DataError` for too few."""
-    train = splits["train"]
-    held = stratified_holdout(train.texts, np.zeros(len(train), dtype=np.int64), fraction, seed)
-    if not held.any():
-        raise DataError(
-            f"no validation text can be split off from {len(train)} training texts by --validation-fraction "
-            f"{fraction}; give --validation FILE, more texts or a larger fraction."
-        )
-    held_out = select_rows(train, np.flatnonzero(held), "validation")
-    rest = select_rows(train, np.flatnonzero(~held))
-    return {"train": rest, "validation": held_out} | {n: s for n, s in splits.items() if n != "train"}
+def _texts_of_files(
+    files: Mapping[str, Sequence[Path | str]], config: DataConfig, task: RowTask
+) -> tuple[dict[str, list[Split]], Counter[str]]:
+    """Return the rows of each split by file, and the rows left out by reason."""
+    read = {name: [read_texts(name, file, config, task) for file in each] for name, each in files.items()}
+    drops = sum((left_out for each in read.values() for _, left_out in each), Counter[str]())
+    return {name: [split for split, _ in each] for name, each in read.items()}, drops
+
+
+def _texts_of_task(name: str, location: DataLocation, task: RowTask) -> tuple[dict[str, list[Split]], Counter[str]]:
+    """Return the splits of a named task, with labels where they are similarities of pairs, and the rows left out."""
+    named = TASKS[name]
+    if "train" not in named.splits:
+        raise DataError(f"task {name!r} has no training rows; it is for `demiglace evaluate`.")
+    wanted = [split for split in ("train", "validation", "test") if split in named.splits]
+    space, splits, drops = official_splits(name, wanted, location)
+    scored = space.task is REGRESSION and len(named.text_columns) == 2
+    return {n: [split if scored else without_labels(split, task)] for n, split in splits.items()}, drops
+
+
+def _origin(
+    config: DataConfig, files: Mapping[str, Sequence[Path | str]]
+) -> tuple[str, tuple[str, str | None] | None, str | None]:
+    """Return name, hub and revision of the data set, see `hub.origin_of`; it is named after the first training rows."""
+    return origin_of(config.data or (config.unlabelled or ("",))[0], files["train"][0])
+
+
+def _has_scores(split: Split, task: RowTask) -> bool:
+    return bool(task.is_labelled(split.labels).any())
+
+
+def _units_without_scores(split: Split, task: RowTask) -> Split:
+    """Return pairs with similarity scores as they are, and each text of other rows."""
+    return split if _has_scores(split, task) else units_of(split, task)
+
+
+def _single_texts(parts: Sequence[Split], task: RowTask) -> Split:
+    """Return the single texts of all parts as training rows without labels."""
+    units = [units_of(part, task) for part in parts]
+    texts = [text for part in units for text in part.texts]
+    lines = [line for part in units for line in part.lines]
+    return Split("train", texts, None, task.encode([None] * len(texts), ()), lines)
 
 
 def read_texts(name: str, path: Path | str, config: DataConfig, task: RowTask) -> tuple[Split, Counter[str]]:
     """Return a split of a user's file with its similarity scores, if it has any, and the rows left out by reason.
 
-    Scores are numbers in a column of a usual name, or in --label-column, beside two columns of text.
+    Scores are numbers in a column of a usual name, or in --label-column, beside two columns of text. Raises `DataError`
+    for rows that cannot be used, and for pairs without the column that --label-column names.
     """
     table = read_source(path)
     texts = columns_of(table, config.text_columns, labelled=False).texts
-    label = config.label_column if config.label_column in table.columns else None
     usual = [column for column in table.columns if column.lower() in task.label_columns and column not in texts]
-    if config.label_column is None and usual and len(texts) == 2 and _are_numbers(table.columns[usual[0]]):
-        label = usual[0]
+    label = config.label_column
     if name == "train" or len(texts) == 1:
         label = None
+    elif label is None and usual and _are_numbers(table.columns[usual[0]]):
+        label = usual[0]
     rows = raw_rows(name, table, columns_of(table, texts, label, labelled=label is not None))
     if label is not None:
         rows = replace(rows, labels=plain_labels(rows.labels, REGRESSION.name))
@@ -118,27 +137,98 @@ def without_labels(split: Split, task: RowTask) -> Split:
     return replace(split, labels=task.encode([None] * len(split), ()))
 
 
-def _new_texts(train: Split, others: Sequence[Split], task: RowTask) -> tuple[Split, Counter[str]]:
-    """Return the distinct texts that are in no other split, without labels, and the counts of those left out."""
-    held = {text.strip() for split in others for texts in (split.texts, split.pairs or ()) for text in texts}
-    single = without_labels(units_of(train, task), task)
-    seen: set[str] = set()
-    kept, drops = [], Counter[str]()
-    for i, text in enumerate(single.texts):
-        key = text.strip()
+def read_without_labels(config: DataConfig, labels: LabelSpace) -> Dataset:
+    """Read and check rows without labels: those of --data and --unlabelled to train on, of --validation and --test.
+
+    labels: what the outputs of the teacher mean. Training rows that occur twice, or in another split, are left out.
+    Raises `DataError` for rows that cannot be used, and for a teacher whose rows have labels of words.
+    """
+    if labels.task.unit != "row":
+        raise DataError(f"the rows have no labels, and {labels.task.name} needs rows of labelled words to train on.")
+    files = text_sources_of(config)
+    tables = {name: [read_source(file) for file in paths] for name, paths in files.items()}
+    first = tables["train"][0]
+    columns = columns_of(first, config.text_columns, labelled=False)
+    _say_columns(first, columns.texts)
+    raws = {
+        name: _joined(name, [raw_rows(name, t, columns_of(t, columns.texts, labelled=False)) for t in each])
+        for name, each in tables.items()
+    }
+    faults = {name: check_texts(rows) for name, rows in raws.items()}
+    unreadable = [problem for each in tables.values() for table in each for problem in table.problems]
+    problems = [*unreadable, *(p for each in faults.values() for p in in_order(each))]
+    raise_or_drop(problems, config.on_bad_rows)
+    raws = {name: usable(rows, faults[name]) for name, rows in raws.items()}
+    splits = {name: as_split(rows, labels) for name, rows in raws.items()}
+    others = [split for name, split in splits.items() if name != "train"]
+    splits["train"], repeated = _new_rows(splits["train"], others, labels.task)
+    drops = Counter(p.kind for p in problems) + repeated
+    name, hub, revision = _origin(config, files)
+    return Dataset(name, labels, splits, (AGREEMENT,), "", drops, hub=hub, revision=revision, labelled=False)
+
+
+def _say_columns(table: Table, texts: Sequence[str]) -> None:
+    others = [name for name in table.columns if name not in texts]
+    unread = f" Not read: {', '.join(others)}; --label-column names a column of labels." if others else ""
+    say(
+        f"{table.file}: text in {' and '.join(texts)}, no labels. The student learns from the teacher's outputs, and "
+        f"is scored by its agreement with the teacher.{unread}"
+    )
+
+
+def _joined(name: str, parts: Sequence[RawRows]) -> RawRows:
+    """Return the rows of all parts, without labels."""
+    return RawRows(
+        name,
+        [text for part in parts for text in part.texts],
+        None if parts[0].pairs is None else [text for part in parts for text in part.pairs or ()],
+        [None for part in parts for _ in part.texts],
+        [line for part in parts for line in part.lines],
+        None if parts[0].words is None else [words for part in parts for words in part.words or ()],
+    )
+
+
+def _new_rows(train: Split, others: Sequence[Split], task: RowTask) -> tuple[Split, Counter[str]]:
+    """Return the distinct training rows that are in no other split, and the counts of those left out, printed.
+
+    Raises `DataError` if none is left.
+    """
+    units = [units_of(split, task) for split in others]
+    held = {key for split in units for key in row_keys(split.texts, split.pairs)}
+    seen, kept, drops = set[tuple[str, str]](), list[int](), Counter[str]()
+    for i, key in enumerate(row_keys(train.texts, train.pairs)):
         if key in held:
             drops["texts that are in another split"] += 1
         elif key in seen:
             drops["repeated texts"] += 1
-        elif not key:
-            drops["empty texts"] += 1
+        elif not any(key):
+            drops["empty texts"] += 1  # of named tasks; those of files are faults
         else:
             seen.add(key)
             kept.append(i)
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in drops.items())
     if not kept:
-        raise DataError(f"{train.name}: no text is left to train on ({_counts(drops)}).")
-    return select_rows(single, np.array(kept)), drops
+        raise DataError(f"{train.name}: no text is left to train on ({counts}).")
+    if drops:
+        say(f"left out {counts} of the training texts.")
+    return select_rows(train, np.array(kept)) if drops else train, drops
 
 
-def _counts(drops: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in drops.items())
+def read_unlabelled(config: DataConfig, task: RowTask, *, paired: bool) -> RawRows:
+    """Read and check the rows of `--unlabelled` for a kind of problem; paired: whether rows have two texts."""
+    tables = [read_table(file) for file in config.unlabelled or ()]
+    rows = _joined("unlabelled", [_unlabelled_rows(table, task, paired, config.text_columns) for table in tables])
+    faults = check_texts(rows)
+    raise_or_drop([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)
+    return usable(rows, faults)
+
+
+def _unlabelled_rows(table: Table, task: RowTask, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
+    columns = columns_of(table, text_columns, labelled=False, usual_texts=task.text_columns)
+    if paired != (len(columns.texts) == 2):
+        wanted = "two text columns" if paired else "one text column"
+        raise DataError(
+            f"--unlabelled {table.file} was read with {' and '.join(columns.texts)}; the labelled rows have {wanted}. "
+            "Name the columns with --text-columns."
+        )
+    return raw_rows("unlabelled", table, columns, by_word=task.unit == "word")

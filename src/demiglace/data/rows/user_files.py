@@ -1,9 +1,8 @@
-"""Read and check the rows of a user's files."""
+"""Read and check the labelled rows of a user's files."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -22,14 +21,12 @@ from demiglace.data.rows.checks import (
     raise_or_drop,
     raw_rows,
     report_rows_in_texts,
-    row_keys,
 )
 from demiglace.data.rows.columns import Columns
-from demiglace.data.rows.hub import is_hub, parse_hub
+from demiglace.data.rows.hub import is_hub, origin_of
 from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
-from demiglace.data.rows.readers import read_table
-from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
+from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.rows.sources import read_source, sources_of
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
@@ -63,12 +60,8 @@ def read_files(config: DataConfig) -> Dataset:
     raise_or_drop(problems, config.on_bad_rows, lost)
     splits = {name: as_split(usable(rows, faults[name]), space) for name, rows in raws.items()}
     _check_classes(space, train.file)
-    drops = Counter(p.kind for p in problems)
-    if not is_hub(config.data):
-        return Dataset(Path(config.data).name, space, splits, space.task.default_metrics, "", drops)
-    hub = parse_hub(train.file)
-    name, known = hub.path.partition("/")[2], (hub.path, hub.config)
-    return Dataset(name, space, splits, space.task.default_metrics, "", drops, hub=known, revision=hub.revision)
+    drops, (name, hub, revision) = Counter(p.kind for p in problems), origin_of(config.data, train.file)
+    return Dataset(name, space, splits, space.task.default_metrics, "", drops, hub=hub, revision=revision)
 
 
 def _has_labels(table: Table, columns: Columns) -> bool:
@@ -142,100 +135,3 @@ def _check_classes(space: LabelSpace, file: str) -> None:
 def as_split(rows: RawRows, space: LabelSpace) -> Split:
     """Return checked rows with encoded labels."""
     return Split(rows.name, list(rows.texts), rows.pairs, encode(rows.labels, space), rows.lines, words=rows.words)  # type: ignore[arg-type] # checked
-
-
-def read_without_labels(config: DataConfig, labels: LabelSpace) -> Dataset:
-    """Read and check rows without labels: those of --data and --unlabelled to train on, of --validation and --test.
-
-    labels: what the outputs of the teacher mean. Training rows that occur twice, or in another split, are left out.
-    Raises `DataError` for rows that cannot be used, and for a teacher whose rows have labels of words.
-    """
-    if labels.task.unit != "row":
-        raise DataError(f"the rows have no labels, and {labels.task.name} needs rows of labelled words to train on.")
-    files = _text_files(config)
-    tables = {name: [read_source(file) for file in paths] for name, paths in files.items()}
-    first = tables["train"][0]
-    columns = columns_of(first, config.text_columns, labelled=False)
-    _say_columns(first, columns.texts)
-    raws = {name: _joined(name, [_text_rows(t, columns.texts) for t in each]) for name, each in tables.items()}
-    faults = {name: check_texts(rows) for name, rows in raws.items()}
-    unreadable = [problem for each in tables.values() for table in each for problem in table.problems]
-    problems = [*unreadable, *(p for each in faults.values() for p in in_order(each))]
-    raise_or_drop(problems, config.on_bad_rows)
-    raws = {name: usable(rows, faults[name]) for name, rows in raws.items()}
-    train, repeated = _distinct(raws["train"], [rows for name, rows in raws.items() if name != "train"])
-    splits = {name: as_split(rows, labels) for name, rows in (raws | {"train": train}).items()}
-    drops = Counter(p.kind for p in problems) + Counter({"repeated text": repeated})
-    name = Path(config.data or (config.unlabelled or ())[0]).name
-    return Dataset(name, labels, splits, (AGREEMENT,), "", drops, labelled=False)
-
-
-def _text_files(config: DataConfig) -> dict[str, list[Path | str]]:
-    """Return the files of texts by split, or their addresses on the hub."""
-    if config.data:
-        named = sources_of(config)
-    else:
-        named = {n: Path(f) for n, f in (("validation", config.validation), ("test", config.test)) if f is not None}
-    training = [named["train"]] if "train" in named else []
-    return {"train": [*training, *map(Path, config.unlabelled or ())]} | {
-        name: [file] for name, file in named.items() if name != "train"
-    }
-
-
-def _say_columns(table: Table, texts: Sequence[str]) -> None:
-    others = [name for name in table.columns if name not in texts]
-    unread = f" Not read: {', '.join(others)}; --label-column names a column of labels." if others else ""
-    say(
-        f"{table.file}: text in {' and '.join(texts)}, no labels. The student learns from the teacher's outputs, and "
-        f"is scored by its agreement with the teacher.{unread}"
-    )
-
-
-def _text_rows(table: Table, texts: Sequence[str]) -> RawRows:
-    return raw_rows("train", table, columns_of(table, texts, labelled=False))
-
-
-def _joined(name: str, parts: Sequence[RawRows]) -> RawRows:
-    """Return the rows of all parts, without labels."""
-    return RawRows(
-        name,
-        [text for part in parts for text in part.texts],
-        None if parts[0].pairs is None else [text for part in parts for text in part.pairs or ()],
-        [None for part in parts for _ in part.texts],
-        [line for part in parts for line in part.lines],
-        None if parts[0].words is None else [words for part in parts for words in part.words or ()],
-    )
-
-
-def _distinct(train: RawRows, others: Sequence[RawRows]) -> tuple[RawRows, int]:
-    """Return the training rows without those that occur twice or in another split, and the number of these."""
-    seen = {key for rows in others for key in row_keys(rows.texts, rows.pairs)}
-    kept = []
-    for i, key in enumerate(row_keys(train.texts, train.pairs)):
-        if key not in seen:
-            seen.add(key)
-            kept.append(i)
-    repeated = len(train) - len(kept)
-    if repeated:
-        say(f"left out {repeated:,} rows whose text occurs twice, or in another split.")
-    return train.take(kept), repeated
-
-
-def read_unlabelled(config: DataConfig, task: RowTask, *, paired: bool) -> RawRows:
-    """Read and check the rows of `--unlabelled` for a kind of problem; paired: whether rows have two texts."""
-    tables = [read_table(file) for file in config.unlabelled or ()]
-    rows = _joined("unlabelled", [_unlabelled_rows(table, task, paired, config.text_columns) for table in tables])
-    faults = check_texts(rows)
-    raise_or_drop([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)
-    return usable(rows, faults)
-
-
-def _unlabelled_rows(table: Table, task: RowTask, paired: bool, text_columns: Sequence[str] | None) -> RawRows:
-    columns = columns_of(table, text_columns, labelled=False, usual_texts=task.text_columns)
-    if paired != (len(columns.texts) == 2):
-        wanted = "two text columns" if paired else "one text column"
-        raise DataError(
-            f"--unlabelled {table.file} was read with {' and '.join(columns.texts)}; the labelled rows have {wanted}. "
-            "Name the columns with --text-columns."
-        )
-    return raw_rows("unlabelled", table, columns, by_word=task.unit == "word")

@@ -84,12 +84,12 @@ def _primary(comparison: Comparison) -> Table:
     )
     texts = ("contrast", "student", "on", "verdict", "equivalence")
     titles = ("contrast", "student", "on", "difference", "p", "corrected p", "verdict", "equivalence")
-    rows = tuple(_primary_row(comparison, entry) for entry in comparison.primary)
+    rows = tuple(_primary_row(entry) for entry in comparison.primary)
     columns = tuple(Column(title, text=title in texts) for title in titles)
     return Table(columns, rows, ("",) * len(rows), "primary contrasts", caption)
 
 
-def _primary_row(comparison: Comparison, entry: Primary) -> tuple[Entry, ...]:
+def _primary_row(entry: Primary) -> tuple[Entry, ...]:
     on = ", ".join(labels.short(task) for task in entry.tasks)
     head = (f"{entry.method} − {entry.baseline}", entry.student, f"average of {on}" if entry.average else on)
     test, metric = entry.test, entry.metric

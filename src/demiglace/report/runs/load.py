@@ -32,8 +32,8 @@ def collect(paths: Sequence[Path], title: str = "demiglace report") -> RunReport
     evaluations = tuple(e for r in records if r.stage == "evaluate" for e in _evaluations(r, records, names))
     artefacts = tuple(a for r in records if r.stage == "export" for a in _artefacts(r, records, names))
     models = [_model(r, records, names) for r in records if r.stage in ("finetune", "pretrain", "distill")]
-    models += _external_teachers(models, records, names, evaluations)
-    measured = [_measured(m, models, evaluations, artefacts) for m in models]
+    models += _external_teachers(models, names, evaluations)
+    measured = [_measured(m, evaluations, artefacts) for m in models]
     return RunReport(title, _experiments(measured), evaluations, artefacts, records)
 
 
@@ -169,7 +169,7 @@ def _teacher_name(record: Record, names: Mapping[Path, str]) -> str | None:
 
 
 def _external_teachers(
-    models: Sequence[Model], records: Sequence[Record], names: Mapping[Path, str], evaluations: Sequence[Evaluation]
+    models: Sequence[Model], names: Mapping[Path, str], evaluations: Sequence[Evaluation]
 ) -> list[Model]:
     """Return the teachers that are no runs of the report, with the scores that evaluate runs measured."""
     known = {*names.values()}
@@ -210,9 +210,7 @@ def _method(record: Record, role: Role) -> str:
     return named.get(record.stage) or str(record.config.get("method", ""))
 
 
-def _measured(
-    model: Model, models: Sequence[Model], evaluations: Sequence[Evaluation], artefacts: Sequence[Artefact]
-) -> Model:
+def _measured(model: Model, evaluations: Sequence[Evaluation], artefacts: Sequence[Artefact]) -> Model:
     """Return the model with the results of evaluate and export runs."""
     own = [a for a in artefacts if a.model == model.name]
     plain = next((a for role in (ORIGINAL, TEACHER) for a in own if a.role == role), None)
