@@ -1,6 +1,7 @@
 """`distill` with a strategy that is measured on its own training examples, in one command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,10 @@ def test_a_wrong_choice_is_refused_before_the_text_is_read(
 def test_a_run_by_measured_layers_can_be_planned(lm: Path, text: dict[str, str]) -> None:
     given: dict[str, Any] = {"teacher": str(lm), "layers": 3, "method": "vanilla-kd", "flops": 1e9, "block_size": 16}
     plans = [demiglace.plan(strategy=name, **given, **text) for name in ("auto", "greedy", "alternate")]
-    assert plans[0] == plans[1] == plans[2]
+    # free memory and disk space change while the plans are made
+    auto, greedy, alternate = ([line for line in plan.lines if " free" not in line] for plan in plans)
+    assert auto == greedy == alternate and len(auto) > 5
+    assert len({replace(plan, lines=()) for plan in plans}) == 1
 
 
 def test_so_many_training_examples_are_drawn_as_hold_the_tokens(lm: Path, text: dict[str, str], tmp_path: Path) -> None:

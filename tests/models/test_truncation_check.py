@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, ModernBertConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    LongformerConfig,
+    ModernBertConfig,
+)
 
 from demiglace.errors import ModelError
 from demiglace.models.importance import droppable, least_influential
@@ -73,6 +79,21 @@ def test_a_first_layer_that_differs_must_be_kept() -> None:
     with pytest.raises(ModelError, match=r"layer 2 would become, has no attn_norm.weight; .* --keep 0,1\b"):
         check_fit(modernbert(), (2, 3))
     assert check_fit(modernbert(), (0, 3)).device.type == "meta"
+
+
+def test_rows_that_the_dropped_layers_pad_further_are_compared() -> None:
+    config = LongformerConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=80,
+        attention_window=[4, 8, 16, 32],
+        pad_token_id=1,
+    )
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    assert truncate_model(model, (0, 2)).config.attention_window == [4, 16]
 
 
 def test_measuring_strategies_keep_the_last_layer_of_a_kind() -> None:

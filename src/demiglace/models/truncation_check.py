@@ -112,7 +112,8 @@ def _run(
             outputs = model(**inputs)
     finally:
         handle.remove()
-    return states[-1].float(), outputs[0].float()
+    tokens = inputs["input_ids"].shape[1]  # Longformer pads rows to a multiple of the widest window of its layers
+    return states[-1][:, :tokens].float(), outputs[0].float()
 
 
 @contextmanager
