@@ -63,7 +63,7 @@ def _check_models(name: str, config: Any) -> None:
     if name in ("distill", "plan") and config.student and (config.layers or config.keep):
         return
     for option in _MODELS.get(name, ()):
-        if (model := getattr(config, option)) and not _is_evaluation(model):
+        if (model := getattr(config, option)) and _stage_of(model) not in ("evaluate", "export"):
             check_available(model)
 
 
@@ -82,12 +82,14 @@ def _check_method(name: str, options: dict[str, Any]) -> None:
             raise ConfigError(f"method {name}: {unknown('option', option, known[name])}")
 
 
-def _is_evaluation(model: str) -> bool:
-    """Return whether a model is given by the run that evaluated it."""
+def _stage_of(model: str) -> str | None:
+    """Return the command that made the directory that a model is given by, or that its file is in; None for others."""
+    path = Path(model)
     try:
-        return json.loads((Path(model) / "run.json").read_text(encoding="utf-8")).get("stage") == "evaluate"
-    except (OSError, ValueError):
-        return False
+        claim = json.loads(((path.parent if path.is_file() else path) / "run.json").read_text(encoding="utf-8"))
+        return str(claim.get("stage"))
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _check_training_data(name: str, config: Any) -> None:

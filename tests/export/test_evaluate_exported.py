@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from demiglace import evaluate, export
+from demiglace.cli import main
 from demiglace.config.data import DataLocation
 from demiglace.data.rows.evaluation_sets import texts_of
 from demiglace.data.tokenize import tokenize
@@ -59,6 +60,12 @@ def test_labels_and_logits_are_those_of_the_check(home, tmp_path, named, file, p
     np.testing.assert_array_equal(logits, expected)
     labels = np.load(run / f"{file_name(rows)}.labels.npy")
     assert result["metrics"]["accuracy"] == np.mean(logits.argmax(1) == labels)
+
+
+@pytest.mark.parametrize("named", ["onnx", "onnx/model.int8.onnx"])
+def test_the_command_takes_an_export_and_a_file_in_it(home, named, capsys):
+    assert main(["evaluate", str(home / named), "--data", str(home / "rows.csv")]) == 0
+    assert "accuracy" in capsys.readouterr().out
 
 
 def test_precisions_are_different_runs(home, tmp_path):
