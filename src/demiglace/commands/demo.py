@@ -28,7 +28,7 @@ def demo(config: DemoConfig) -> Result:
     repeated. Raises `ConfigError` where the extra `demiglace[demo]` is missing.
     """
     home = Path(config.output)
-    teacher, cut, student, control = (home / name for name in ("teacher", "truncated", "student", "control"))
+    teacher, cut, student, baseline = (home / name for name in ("teacher", "truncated", "student", "baseline"))
     recipe = {"data": _TASK, "learning_rate": _LEARNING_RATE, "seed": config.seed}
     _heading(1, "the teacher: MiniLM, 6 layers, fine-tuned on 77 banking intents")
     finetune(model=_base_model(), output=teacher, epochs=config.teacher_epochs, **recipe)
@@ -43,15 +43,15 @@ def demo(config: DemoConfig) -> Result:
         epochs=config.student_epochs,
         **recipe,
     )
-    _heading(4, "the control: the same student, the same epochs, no teacher")
-    finetune(model=str(cut), output=control, epochs=config.student_epochs, **recipe)
+    _heading(4, "the baseline: the same student, the same epochs, no teacher")
+    finetune(model=str(cut), output=baseline, epochs=config.student_epochs, **recipe)
     _heading(5, "all three on the test rows")
     evaluate(model=str(teacher), data=_TASK, output=home / "evaluation-teacher")
-    for run in (student, control):
+    for run in (student, baseline):
         evaluate(model=str(run), data=_TASK, teacher=str(teacher), output=home / f"evaluation-{run.name}")
     _heading(6, "export, checked and measured")
     export(model=str(student), teacher=str(teacher), quantize="int8", repeats=50, output=home / "onnx")
-    runs = [teacher, cut, student, control, *(home / f"evaluation-{r.name}" for r in (teacher, student, control))]
+    runs = [teacher, cut, student, baseline, *(home / f"evaluation-{r.name}" for r in (teacher, student, baseline))]
     page = report(
         runs=[*runs, home / "onnx"], output=home / "report.html", title="Banking77: MiniLM in half its layers"
     )

@@ -81,7 +81,7 @@ def influence(metric: str, labels: np.ndarray, predictions: np.ndarray) -> np.nd
 def paired_difference(differences: Sequence[float], rows: Sequence[np.ndarray]) -> PairedDifference:
     """Estimate the mean of paired differences, and its standard error over new units and new test rows.
 
-    differences: method − control of each unit [S]. rows: of each test set the influence of its rows on each of these
+    differences: method − baseline of each unit [S]. rows: of each test set the influence of its rows on each of these
     differences [S, N]; the sets are independent of one another, and all units are measured on the same rows.
 
     The variance is that of two-way clustering (Cameron, Gelbach and Miller 2011): unit variance / S + variance over
@@ -116,12 +116,12 @@ def variance_over_rows(influences: np.ndarray) -> np.ndarray:
     return influences.var(axis=-1, ddof=1) / size if size > 1 else np.zeros(influences.shape[:-1])
 
 
-def paired_t_test(method: Sequence[float], control: Sequence[float]) -> float | None:
+def paired_t_test(method: Sequence[float], baseline: Sequence[float]) -> float | None:
     """Return the two-sided p of a paired t-test over seeds alone, for scores whose predictions are not available.
 
     1 where all differences are 0. None for fewer than two pairs, and where all differences are one other number.
     """
-    return paired_difference(np.subtract(method, control).tolist(), ()).p()
+    return paired_difference(np.subtract(method, baseline).tolist(), ()).p()
 
 
 def mean_interval(mean: float, sd: float | None, count: int, level: float = LEVEL) -> list[float] | None:
@@ -132,12 +132,12 @@ def mean_interval(mean: float, sd: float | None, count: int, level: float = LEVE
     return [mean - half, mean + half]
 
 
-def mcnemar(labels: np.ndarray, method: np.ndarray, control: np.ndarray) -> float:
+def mcnemar(labels: np.ndarray, method: np.ndarray, baseline: np.ndarray) -> float:
     """Return the two-sided p of McNemar's exact test that two models of one seed are right equally often.
 
-    labels, method, control: class ids [N]. Only rows that one of the two has right count.
+    labels, method, baseline: class ids [N]. Only rows that one of the two has right count.
     """
-    right, other = method == labels, control == labels
+    right, other = method == labels, baseline == labels
     table = [[int((right & other).sum()), int((right & ~other).sum())], [int((~right & other).sum()), 0]]
     return float(_mcnemar(table, exact=True).pvalue)
 

@@ -38,7 +38,7 @@ def verdict(experiment: Experiment, page: RunReport) -> Verdict | None:
         _choice(students, student),
         "" if baseline is None else against_baseline(experiment, student, baseline),
         noise(experiment, student),
-        _smallest(student, teacher, page.artefacts),
+        _smallest(student, teacher, experiment.metrics[0], page.artefacts),
     )
     return Verdict(headline, tuple(filter(None, notes)), _figures(experiment, student, teacher))
 
@@ -101,8 +101,8 @@ def _choice(students: list[Model], chosen: Model) -> str:
     return f"Of {len(students)} distilled students this is {name}, the best on the validation rows."
 
 
-def _smallest(student: Model, teacher: Model | None, artefacts: tuple[Artefact, ...]) -> str:
-    """Return the size, latency and parity of the student's smallest exported file."""
+def _smallest(student: Model, teacher: Model | None, metric: str, artefacts: tuple[Artefact, ...]) -> str:
+    """Return the size, latency, score and parity of the student's smallest exported file."""
     exported = [a for a in artefacts if a.model == student.name and a.role == EXPORT and a.size]
     if not exported:
         return ""
@@ -113,6 +113,8 @@ def _smallest(student: Model, teacher: Model | None, artefacts: tuple[Artefact, 
         facts.append(f"answers in {format.milliseconds(latency.p50)} (median, one row at a time)")
         if teacher is not None and teacher.latency is not None:
             facts[-1] += f" against {format.milliseconds(teacher.latency.p50)} for the PyTorch teacher"
+    if metric in a.scores:
+        facts.append(f"scores {format.score(a.scores[metric], metric)} itself")
     if a.label_agreement is not None:
         facts.append(f"gives the PyTorch student’s label for {format.share(a.label_agreement)} of the rows checked")
     return f"As {a.name} it {format.listed(facts)}."
