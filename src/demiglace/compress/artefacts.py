@@ -32,7 +32,8 @@ class ModelFile:
     method: str  # with which it was trained
     precision: str
     run: str  # path of the trained model
-    file: str  # path of the exported file, in its export directory
+    export: str  # path of the export directory
+    file: str  # path of the exported file
     cost: Cost
     validation: Mapping[str, float]  # its metrics
     label_agreement: float | None = None  # with its PyTorch model, share of the rows checked
@@ -62,7 +63,8 @@ def read_files(export: Path, run: str, model: str, role: Role, method: str) -> l
             method,
             a["precision"],
             run,
-            str(export / Path(a["file"]).name),
+            str(export),
+            str(export / next(name for name in a["files"] if Path(name).name == Path(a["file"]).name)),
             Cost(a["bytes"], a["latency_ms"]["1"]["p50"]),
             {},
             a["label_agreement"],
@@ -91,10 +93,9 @@ def metrics_of(
 def _score(file: ModelFile, rows: Split, inputs: CompressionInputs, label_map: Mapping[str, Any]) -> dict[str, float]:
     artefact = exported_artefact(file.file)
     assert artefact is not None, f"{file.file} is no exported file"
-    directory, names = str(Path(artefact.path).parent), inputs.dataset.labels.names
-    labels = label_space_of(directory)
+    names, labels = inputs.dataset.labels.names, label_space_of(file.export)
     units = units_of(rows, inputs.task)
-    examples = tokenize(units, load_tokenizer(directory), inputs.max_length)
+    examples = tokenize(units, load_tokenizer(file.export), inputs.max_length)
     logits = outputs_of_rows(rows, predict_with(artefact.open(), examples))
     match = match_all(names, labels.names, label_map) if names and labels.names != names else None
     if match is not None:

@@ -134,7 +134,7 @@ class _Compression:
     def _trainer(self) -> Trainer:
         config, source = self.config, flatten(self.config.source)
         shared = {name: value for name, value in source.items() if value not in (None, [], "")}
-        shared |= {"max_length": self.inputs.max_length, "problem": self.inputs.task.name}
+        shared |= {"max_length": self.inputs.max_length, "problem": self.inputs.task.name, "score_test": False}
         shared |= {"learning_rate": config.learning_rate, "batch_size": config.batch_size, "seed": config.seed}
         if config.location.data_dir is not None:
             shared["data_dir"] = str(config.location.data_dir)
@@ -267,7 +267,7 @@ class _Compression:
         self._ship(best)
         self.run.finish(**facts)
         self._write_page(self.run.manifest)
-        write_card(self.run.path, best.run, export=Path(best.file).parent)
+        write_card(self.run.path, best.run, export=Path(best.export))
         return _result(self.run.path, self.config.push_to_hub)
 
     def _facts(
@@ -279,8 +279,7 @@ class _Compression:
         rungs: Sequence[Sequence[Trained]],
     ) -> dict[str, Any]:
         metric = self.inputs.metric
-        export = Path(reference.file).parent
-        original = pytorch_cost(export)
+        original = pytorch_cost(Path(reference.export))
         return {
             "task": self.inputs.dataset.name,
             "problem": self.inputs.task.name,
@@ -318,7 +317,7 @@ class _Compression:
         path = resolve_model(best.run)
         model = load_as_saved(path, allow_pickle=self.config.allow_pickle)
         save_model(model, load_tokenizer(path), self.run.path / "model")
-        ship_export(Path(best.file), self.run.path / self.config.to)
+        ship_export(best, self.run.path / self.config.to)
 
     def _listing(self, proposals: Proposals, whole: Costs) -> Result:
         """Return the measured candidates and the time that training them takes, for --dry-run."""
@@ -358,19 +357,21 @@ def _compared(best: ModelFile, reference: ModelFile, files: Sequence[ModelFile])
     return [best, reference, *others]
 
 
-def ship_export(file: Path, directory: Path) -> None:
+def ship_export(file: ModelFile, directory: Path) -> None:
     """Copy an exported file, and what its export directory holds beside the models, to a directory.
 
     The copy is an export directory with that file alone, which `demiglace evaluate` reads.
     """
-    source = file.parent
+    source = Path(file.export)
     manifest = read_manifest(source)
-    kept = [a for a in manifest["artefacts"] if Path(a["file"]).name == file.name or a["role"] != EXPORT]
-    left_out = {name for a in manifest["artefacts"] if a not in kept for name in a["files"]}
+    name = Path(file.file).relative_to(source).as_posix()
+    kept = [a for a in manifest["artefacts"] if name in a["files"] or a["role"] != EXPORT]
+    left_out = {Path(other).name for a in manifest["artefacts"] if a not in kept for other in a["files"]}
     draft = directory.with_name(directory.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft, ignore=shutil.ignore_patterns(".lock", "manifest.json", "*.scores.json", *left_out))
-    entries = [a | {"file": str(directory / file.name)} if a["role"] == EXPORT else a for a in kept]
+    ignored = (".lock", "manifest.json", "*.scores.json", *left_out)
+    shutil.copytree(source, draft, ignore=shutil.ignore_patterns(*ignored))
+    entries = [a | {"file": str(directory / name)} if a["role"] == EXPORT else a for a in kept]
     write_json(draft / "manifest.json", manifest | {"artefacts": entries})
     shutil.rmtree(directory, ignore_errors=True)
     draft.rename(directory)
@@ -402,7 +403,7 @@ def _result(path: Path, repository: str | None) -> Result:
     )
     where = {
         "the model, for PyTorch": path / "model",
-        "the file to ship": path / found["config"]["to"] / Path(chosen.file).name,
+        "the file to ship": path / found["config"]["to"] / Path(chosen.file).relative_to(chosen.export),
         "the report, for the browser": path / "report.html",
     }
     metrics = {

@@ -66,6 +66,11 @@ class DataConfig:
     data_seed: int | None = option(
         "seed of --max-rows and of the validation rows that are split off; none: 0", None, at_least=0
     )
+    score_test: bool = option(
+        "evaluate the trained model on the test rows, if there are any; false: leave them to `demiglace evaluate`",
+        True,
+        decides=False,
+    )
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "
         "read: for choosing options",

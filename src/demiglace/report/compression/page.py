@@ -144,10 +144,13 @@ def _inside(manifest: Manifest) -> list[tuple[str, str]]:
     """Return (path, what it is) of the files in the directory."""
     if manifest["chosen"] is None:
         return []
-    to = str(manifest["config"]["to"])
+    to, chosen = str(manifest["config"]["to"]), manifest["chosen"]
     return [
         ("model/", "the PyTorch model, as Hugging Face reads it"),
-        (f"{to}/{Path(manifest['chosen']['file']).name}", "the file to ship, beside its tokenizer and config"),
+        (
+            f"{to}/{Path(chosen['file']).relative_to(chosen['export'])}",
+            "the file to ship, beside its tokenizer and config",
+        ),
         ("README.md", "the model card"),
         ("runs/", "a run directory for each step; `demiglace clean-up` removes what they no longer need"),
     ]
