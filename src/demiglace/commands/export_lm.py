@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,9 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
             )
         entries.append(_entry(EXPORT, artefact, parameters, parity))
     tokens = sum(batch["input_ids"].size for batch in batches)
-    run.finish(problem=LANGUAGE_MODELLING.name, artefacts=entries, rows=len(texts), tokens=tokens)
-    write_card(run.path, config.model, export=run.path)
+    kind = {"problem": LANGUAGE_MODELLING.name}
+    card = partial(write_card, run.path, config.model)
+    run.finish(lambda manifest: card(exported=manifest), **kind, artefacts=entries, rows=len(texts), tokens=tokens)
     return _result(run)
 
 
