@@ -482,8 +482,13 @@ class ExportConfig:
         section="data",
     )
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
-    threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
-    repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
+    threads: int = option("threads of the speed measurement", 1, at_least=1, section="hardware")
+    repeats: int = option(
+        "timed calls for each latency; language models: a twentieth of it, prompts with a continuation each",
+        100,
+        at_least=1,
+        section="hardware",
+    )
     max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
