@@ -69,6 +69,26 @@ def _max_length() -> Any:
 
 
 @dataclass(frozen=True)
+class VocabularyConfig:
+    """Which tokens the embeddings keep."""
+
+    SECTION: ClassVar[str] = "model"
+
+    vocabulary: Literal["full", "trim"] = option(
+        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full", common=True
+    )
+    vocabulary_corpus: tuple[str, ...] | None = option(
+        "texts whose tokens trim keeps, for distill beside the training texts: files, folders or globs, in the formats "
+        "of a corpus, or CSV and TSV files",
+        None,
+        common=True,
+    )
+    vocabulary_size: int | None = option(
+        "tokens that trim keeps at most, the most frequent ones; none: all that the texts use", None, at_least=1
+    )
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """Fine-tune a model on labelled rows of texts: a teacher, or a student without a teacher."""
 
@@ -87,7 +107,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class TruncateConfig:
-    """Truncate a model: keep some of its layers, and its embeddings, norms, pooler and head.
+    """Truncate a model: keep some of its layers, and its embeddings, norms, pooler and head; or some of its tokens.
 
     Strategies by position: alternate, distil, bottom, top, first-middle-last. Measured on text: block-influence drops
     the layers that change the direction of hidden states least; greedy drops one layer after another, each time the one
@@ -118,11 +138,12 @@ class TruncateConfig:
         "tokens of that text to read, as many from each file", 20_000, at_least=1, section="corpus"
     )
     seed: int = _model(
-        "seed of the new weights of embeddings and random; other than 0, also draws other calibration text",
+        "seed of the new weights of --strategy embeddings and random; other than 0, also draws other calibration text",
         0,
         at_least=0,
         at_most=LARGEST_SEED,
     )
+    trimming: VocabularyConfig = group(VocabularyConfig)
     reading: ReadConfig = group(ReadConfig)
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("model")
@@ -483,8 +504,13 @@ class ExportConfig:
         section="data",
     )
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
-    threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
-    repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
+    threads: int = option("threads of the speed measurement", 1, at_least=1, section="hardware")
+    repeats: int = option(
+        "timed calls for each latency; language models: a twentieth of it, prompts with a continuation each",
+        100,
+        at_least=1,
+        section="hardware",
+    )
     max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()

@@ -131,6 +131,11 @@ def milliseconds(value: float | None) -> str:
     return MISSING if value is None else _with_unit(value, _TIMES)
 
 
+def rate(value: float | None) -> str:
+    """Return a number per second: ``1,050``, ``41.2``."""
+    return MISSING if value is None else three_digits(value)
+
+
 def seconds(value: float | None) -> str:
     """Return a duration given in s: ``168 s``, ``1.05 s``."""
     return MISSING if value is None else f"{three_digits(value)}{_SPACE}s"

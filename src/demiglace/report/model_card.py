@@ -76,9 +76,13 @@ def model_card(run: Path, exported: Manifest, trained: Manifest | None = None) -
         seed=config.get("seed"),
         length=trained.get("max_length") or config.get("max_length") or 128,
         metrics=_metrics(trained, teacher, _baseline(run)),
-        artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
+        artefacts=[_artefact(a, task.reads == "corpus") for a in measured_artefacts(exported) if a["role"] != TEACHER],
+        timed=any(a.get("tokens_per_second") for a in measured_artefacts(exported)),
         exported=_export_format(exported),
         export_file=next((Path(a["file"]).name for a in measured_artefacts(exported)[::-1] if a["role"] == EXPORT), ""),
+        threads=exported.get("threads"),
+        prompt_tokens=exported.get("prompt_tokens"),
+        new_tokens=exported.get("new_tokens"),
         processor=str((exported.get("machine") or {}).get("processor", "")),
         versions=trained.get("versions") or {},
     )
@@ -218,9 +222,21 @@ def _metrics(trained: Manifest, teacher: Manifest, baseline: Manifest) -> list[t
     ]
 
 
-def _artefact(found: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return a row of name, size, median latency with one row and with 32, and the share of equal labels."""
-    latency = found.get("latency_ms") or {}
-    times = [format.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
+def _artefact(found: Mapping[str, Any], language: bool) -> tuple[str, ...]:
+    """Return a row of name, size, speed, and the share of equal labels or next tokens.
+
+    Speed is the median latency with one row and with 32; of a language model the tokens per second of prefill and
+    decoding, and the peak memory.
+    """
+    if language:
+        rates = numbers(found.get("tokens_per_second"))
+        memory = finite(found.get("peak_memory_mb"))
+        speed = [
+            *(format.rate(rates.get(part)) for part in ("prefill", "decode")),
+            format.size(memory and 1e6 * memory),
+        ]
+    else:
+        latency = found.get("latency_ms") or {}
+        speed = [format.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
     agreement = format.share(finite(found.get("label_agreement")))
-    return str(found.get("name")), format.size(finite(found.get("bytes"))), times[0], times[1], agreement
+    return str(found.get("name")), format.size(finite(found.get("bytes"))), *speed, agreement

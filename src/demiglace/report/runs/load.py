@@ -109,6 +109,7 @@ def _artefacts(record: Record, records: Sequence[Record], names: Mapping[Path, s
             file=str(found.get("file") or ""),
             size=finite(found.get("bytes")),
             latency=_latencies(found.get("latency_ms") or {}),
+            tokens_per_second=numbers(found.get("tokens_per_second")),
             peak_memory=finite(found.get("peak_memory_mb")),
             label_agreement=finite(found.get("label_agreement")),
             largest_difference=finite(found.get("largest_logit_difference")),
