@@ -41,13 +41,14 @@ def check_config_file(file: Path) -> None:
         raise _unusable(file, "it holds no object")
     for name, most in _LIMITS.items():
         value, least = config.get(name), 0 if name in _MAY_BE_ZERO else 1
-        numbers = value if isinstance(value, list) else [value]  # some models have one value a layer
+        numbers: list[Any] = value if isinstance(value, list) else [value]  # some models have one value a layer
         if value is not None and not all(_is_integer(n) and least <= n <= most for n in numbers):
             raise _unusable(file, f"{name} is {_shown(value)}; expected an integer from {least} to {most:,}")
     layers, width = (next((config[n] for n in names if _is_integer(config.get(n))), 1) for names in (_LAYERS, _WIDTHS))
     if layers * width * (4 * width + 2 * _largest(config.get("intermediate_size"))) > _MOST_PARAMETERS:
         raise _unusable(file, f"{layers:,} layers of width {width:,} have more parameters than any model")
-    pad, vocabulary = config.get("pad_token_id"), config.get("vocab_size")
+    pad: Any = config.get("pad_token_id")
+    vocabulary: Any = config.get("vocab_size")
     if _is_integer(pad) and _is_integer(vocabulary) and pad >= vocabulary:
         raise _unusable(file, f"pad_token_id is {pad:,}, and there are {vocabulary:,} tokens")
     for name in ("id2label", "label2id"):
