@@ -25,6 +25,7 @@ from demiglace.results.metric_table import metric_of
 from demiglace.runs.directory import read_manifest
 
 FINALISTS = 2
+SIGNALS = "signals"  # folder of the teacher's cached signals, which all students share; removed at the end
 RUNS = "runs"  # folder of all runs in the directory of a compression
 
 
@@ -86,7 +87,7 @@ class Trainer:
 
     def distillation(self, key: str, start: Mapping[str, Any], teacher: str, method: str, **options: Any) -> Job:
         """Return the job of `distill`; start: the options that give the student."""
-        cache = str(self.home / RUNS / "signals")
+        cache = str(self.home / SIGNALS)
         given = {**self.shared, **start, "teacher": teacher, "method": method, "cache": cache, **options}
         return self.job(key, "distill", **given)
 

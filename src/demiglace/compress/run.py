@@ -11,7 +11,7 @@ from demiglace.compress.budget import Budget
 from demiglace.compress.candidates import Student, config_of, full_student, grid
 from demiglace.compress.choice import choose, drop, none_fits
 from demiglace.compress.estimate import training_time
-from demiglace.compress.halving import RUNS, TimeLimit, Trained, Trainer, rung_epochs
+from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs
 from demiglace.compress.inputs import CompressionInputs, read_inputs
 from demiglace.compress.measure_candidates import CandidateMeter, Costs
 from demiglace.compress.search import MARGIN, Proposals, fitting, propose
@@ -28,9 +28,10 @@ from demiglace.report.compression.page import headline, render_compression
 from demiglace.report.format import milliseconds, score, size
 from demiglace.report.model_card import write_card
 from demiglace.results.metric_table import metric_of
+from demiglace.runs import integrity
 from demiglace.runs.artefacts import EXPORT
-from demiglace.runs.directory import Run, open_run, read_manifest
-from demiglace.runs.files import read_json, write_atomically, write_json
+from demiglace.runs.directory import Run, open_run, read_manifest, write_manifest
+from demiglace.runs.files import read_json, write_atomically
 from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result, ResultTable
 from demiglace.training.run import save_model
@@ -265,9 +266,8 @@ class _Compression:
             self._write_page(facts | {"problem_in_words": message})
             raise RunError(f"{message} {self.run.path / 'report.html'} shows all of them.")
         self._ship(best)
-        self.run.finish(**facts)
-        self._write_page(self.run.manifest)
-        write_card(self.run.path, best.run, export=Path(best.export))
+        self.run.finish(lambda manifest: self._describe(manifest, best), **facts)
+        shutil.rmtree(self.run.path / SIGNALS, ignore_errors=True)
         return _result(self.run.path, self.config.push_to_hub)
 
     def _facts(
@@ -292,7 +292,7 @@ class _Compression:
             "drop": None if best is None else round(drop(best, reference, metric), 4),
             "teacher": reference.to_json(),
             "pytorch": None if original is None else {"bytes": original.bytes, "latency_ms": original.latency_ms},
-            "files": [f.to_json() for f in files],
+            "model_files": [f.to_json() for f in files],
             "candidates": [
                 {
                     "name": s.name,
@@ -311,6 +311,11 @@ class _Compression:
             ],
             "rung_epochs": rung_epochs(self.config.students, self.config.epochs),
         }
+
+    def _describe(self, manifest: Mapping[str, Any], best: ModelFile) -> None:
+        """Write the page and the card."""
+        self._write_page(manifest)
+        write_card(self.run.path, best.run, exported=read_manifest(best.export))
 
     def _ship(self, best: ModelFile) -> None:
         """Copy the chosen model and the chosen file, each to its place at once."""
@@ -372,7 +377,7 @@ def ship_export(file: ModelFile, directory: Path) -> None:
     ignored = (".lock", "manifest.json", "*.scores.json", *left_out)
     shutil.copytree(source, draft, ignore=shutil.ignore_patterns(*ignored))
     entries = [a | {"file": str(directory / name)} if a["role"] == EXPORT else a for a in kept]
-    write_json(draft / "manifest.json", manifest | {"artefacts": entries})
+    write_manifest(draft, manifest | {"artefacts": entries, "files": integrity.record(draft)})
     shutil.rmtree(directory, ignore_errors=True)
     draft.rename(directory)
 
@@ -382,7 +387,7 @@ def _result(path: Path, repository: str | None) -> Result:
     push_to_hub(path / "model", repository)
     found = read_manifest(path)
     metric, chosen = found["metric"], ModelFile.from_json(found["chosen"])
-    files = [ModelFile.from_json(f) for f in found["files"]]
+    files = [ModelFile.from_json(f) for f in found["model_files"]]
     reference = ModelFile.from_json(found["teacher"])
     shown = [reference, *(f for f in files if f.file != reference.file)]
     title = metric_of(metric).title

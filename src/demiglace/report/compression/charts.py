@@ -22,7 +22,7 @@ def quality_charts(manifest: Mapping[str, Any]) -> tuple[Chart, ...]:
 def styles(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return a class of the style sheet for each model."""
     found: dict[str, str] = {}
-    for file in manifest["files"]:
+    for file in manifest["model_files"]:
         if file["model"] not in found:
             students = sum(style.startswith("s") for style in found.values())
             role = file["role"]
@@ -34,7 +34,7 @@ def _against(manifest: Mapping[str, Any], cost: Literal["latency", "size"]) -> C
     metric, style = manifest["metric"], styles(manifest)
     marks, points = [], []
     named: set[str] = set()
-    for file in manifest["files"]:
+    for file in manifest["model_files"]:
         price = file["cost"]["latency_ms"] if cost == "latency" else file["cost"]["bytes"] / 1e6
         quality = file["validation"][metric]
         points.append((price, quality))
@@ -56,7 +56,7 @@ def _against(manifest: Mapping[str, Any], cost: Literal["latency", "size"]) -> C
     if limit is not None:
         low, high = min(q for _, q in points), max(q for _, q in points)
         lines.append(Curve("limit", "total", ((limit, low, ""), (limit, high, "")), shape=""))
-    used = dict.fromkeys(file["precision"] for file in manifest["files"])
+    used = dict.fromkeys(file["precision"] for file in manifest["model_files"])
     shapes = ", ".join(f"{p} {_SHAPES.get(p, 'cross')}" for p in used)
     return chart(
         f"{metric_of(metric).title} against {cost}, validation rows",

@@ -103,7 +103,7 @@ def _notes(manifest: Manifest) -> list[str]:
             f"The model is measured in the same runtime, in {teacher['precision']}; in PyTorch it takes "
             f"{format.milliseconds(cost['latency_ms'])}. All latencies are of one row on one machine."
         )
-    baseline = next((f for f in manifest["files"] if f["role"] == "baseline" and f["test"]), None)
+    baseline = next((f for f in manifest["model_files"] if f["role"] == "baseline" and f["test"]), None)
     split = split_of(manifest)
     if baseline is not None and chosen["role"] == "student":
         gain = kind.scale * kind.sign * (chosen[split][metric] - baseline[split].get(metric, 0.0))
@@ -117,7 +117,7 @@ def _notes(manifest: Manifest) -> list[str]:
 
 def _static_note(manifest: Manifest, split: str) -> list[str]:
     """Return what the static student reaches, where there is one."""
-    static = next((f for f in manifest["files"] if f["role"] == "static"), None)
+    static = next((f for f in manifest["model_files"] if f["role"] == "static"), None)
     if static is None:
         return []
     metric, chosen = manifest["metric"], manifest["chosen"]

@@ -10,7 +10,7 @@ from demiglace.results.metric_table import metric_of
 
 def file_table(manifest: Mapping[str, Any]) -> Table:
     """Return a row for each exported file: size, latency, quality, and which one is to be shipped."""
-    metric, files = manifest["metric"], manifest["files"]
+    metric, files = manifest["metric"], manifest["model_files"]
     kind, chosen = metric_of(metric), manifest["chosen"]
     names = [
         Cell(f"{f['model']}, {f['precision']}", note="to ship" if chosen and f["file"] == chosen["file"] else "")
