@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     tokenizer.save_pretrained(run.path)
     model.config.save_pretrained(run.path)
     parameters = ModelShape.of(model).parameters
-    entries = [_entry(ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None)]
+    entries = [_entry(run.path, ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None)]
     for precision in precisions:
         say(f"writing {exporter.title} {precision} …")
         artefact = exporter.write(model, tokenizer, LANGUAGE_MODELLING, run.path, precision)
@@ -74,7 +75,7 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
                 f"warning: the {precision} model predicts the model's next token after only {parity.agreement:.1%} of "
                 f"{parity.tokens:,} tokens; evaluate it before you use it."
             )
-        entries.append(_entry(EXPORT, artefact, parameters, parity))
+        entries.append(_entry(run.path, EXPORT, artefact, parameters, parity))
     tokens = sum(batch["input_ids"].size for batch in batches)
     run.finish(problem=LANGUAGE_MODELLING.name, artefacts=entries, rows=len(texts), tokens=tokens)
     write_card(run.path, config.model, export=run.path)
@@ -100,7 +101,9 @@ def _batches(texts: Sequence[str], model: PreTrainedModel, tokenizer: PreTrained
     return [{"input_ids": np.array([row], dtype=np.int64)} for row in ids if row]
 
 
-def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity | None) -> dict[str, Any]:
+def _entry(
+    directory: Path, role: str, artefact: Artefact, parameters: int, parity: TokenParity | None
+) -> dict[str, Any]:
     """Return the entry of the manifest; `runs.artefacts` reads it."""
     title = title_of(artefact.format)
     return {
@@ -109,7 +112,7 @@ def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity |
         "precision": artefact.precision,
         "role": role,
         "file": artefact.path,
-        "files": [file.name for file in artefact.files],
+        "files": artefact.names_in(directory),
         "bytes": artefact.size or 4 * parameters,
         "parameters": parameters,
         "label_agreement": parity and parity.agreement,

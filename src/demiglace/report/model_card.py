@@ -75,7 +75,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         metrics=_metrics(trained, teacher, _baseline(run)),
         artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
         exported=_export_format(exported),
-        export_file=next((Path(a["file"]).name for a in measured_artefacts(exported)[::-1] if a["role"] == EXPORT), ""),
+        export_files=[_file(a) for a in measured_artefacts(exported) if a["role"] == EXPORT] or ["onnx/model.onnx"],
         processor=str((exported.get("machine") or {}).get("processor", "")),
         versions=trained.get("versions") or {},
     )
@@ -212,6 +212,11 @@ def _metrics(trained: Manifest, teacher: Manifest, baseline: Manifest) -> list[t
         for split, scores in (trained.get("metrics") or {}).items()
         for metric in numbers(scores)
     ]
+
+
+def _file(found: Mapping[str, Any]) -> str:
+    """Return the file of an artefact below the export directory, where the card is."""
+    return str((found.get("files") or [Path(found["file"]).name])[0])
 
 
 def _artefact(found: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
