@@ -21,8 +21,9 @@ from demiglace.runs.directory import read_manifest
 from factories import save_sentence_encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "export"))
-QUICK = {"epochs": 2, "teacher_epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "students": 3, "repeats": 1}
-ONE = QUICK | {"epochs": 1, "students": 1}
+TRAINING = {"batch_size": 8, "learning_rate": 2e-3, "repeats": 1}
+QUICK = TRAINING | {"epochs": 2, "teacher_epochs": 2, "students": 3, "vocabulary": "full"}
+ONE = TRAINING | {"epochs": 1, "students": 1, "vocabulary": "full"}
 LIMIT_MB = 0.18  # between the sizes of three and of four layers, for models with a mean-pooled encoder of width 32
 Line = Callable[..., list[str]]
 
@@ -163,10 +164,10 @@ def test_a_loss_that_no_file_stays_within(
 def test_a_dry_run_lists_candidates_and_trains_nothing(
     base: Path, rows: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main([*line_of(base, rows, tmp_path / "out", **QUICK), "--dry-run"]) == 0
+    assert main([*line_of(base, rows, tmp_path / "out", **QUICK | {"vocabulary": "auto"}), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "4 layers (the model)" in shown
-    assert "3 layers" in shown
+    assert "3 layers, trimmed vocabulary" in shown
     assert "Training takes about" in shown
     assert not (tmp_path / "out" / "runs").exists()
 
@@ -184,7 +185,7 @@ def test_a_limit_of_time_ends_the_training(base: Path, rows: dict[str, str], tmp
     ("options", "message"),
     [
         ({"max_mb": None}, "compress needs a limit"),
-        ({"layers": [2, 4]}, "--layers was given 4; the model has 4 layers"),
+        ({"layers": [2, 5]}, "--layers was given 5; the model has 4 layers"),
         ({"precisions": "int3"}, "int3"),
         ({"data": None}, "give --data TASK_OR_FILE"),
     ],
@@ -206,16 +207,17 @@ def test_bad_options_are_refused(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(base: Path, rows: dict[str, str], tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert main(line_of(base, rows, undisturbed, **ONE)) == 0
+    trim = ONE | {"vocabulary": "trim"}
+    assert main(line_of(base, rows, undisturbed, **trim)) == 0
     moments = [
         (measure_candidates.CandidateMeter, "_measure", 2),
         (halving.Trainer, "train", 2),
         (compression, "ship_export", 1),
     ]
     for owner, name, at in moments:
-        code = in_child(line_of(base, rows, killed, **ONE), lambda o=owner, n=name, a=at: strike(o, n, a))
+        code = in_child(line_of(base, rows, killed, **trim), lambda o=owner, n=name, a=at: strike(o, n, a))
         assert code == -9, name
-    assert main(line_of(base, rows, killed, **ONE)) == 0
+    assert main(line_of(base, rows, killed, **trim)) == 0
     ours, theirs = (read_manifest(path) for path in (killed, undisturbed))
     for manifest, path in ((ours, killed), (theirs, undisturbed)):
         manifest.update(json.loads(json.dumps(manifest).replace(str(path), "OUT")), finished="", checksum="")
@@ -223,6 +225,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(base: Path, rows: d
     assert ours == theirs
     weights = [(path / "model" / "model.safetensors").read_bytes() for path in (killed, undisturbed)]
     assert weights[0] == weights[1]
+    assert ours["chosen"]["model"] == "3 layers, trimmed vocabulary"
     assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in undisturbed.iterdir())
 
 

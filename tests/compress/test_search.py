@@ -35,10 +35,21 @@ def found(budget: Budget, count: int = 3) -> tuple[Proposals, list[int]]:
 
 def test_the_grid_has_smaller_models_only():
     assert [s.layers for s in grid(CONFIG, None)] == [8, 6, 5, 4, 3, 2, 1]
-    assert [s.layers for s in grid(CONFIG, (3, 9))] == [9, 3]
-    with pytest.raises(ConfigError, match="--layers was given 12; the model has 12 layers"):
-        grid(CONFIG, (3, 12))
+    assert [s.layers for s in grid(CONFIG, (3, 9, 12))] == [9, 3]
+    assert grid(CONFIG, (2, 12), ("full", "trim")) == [Student(12, "trim"), Student(2), Student(2, "trim")]
+    with pytest.raises(ConfigError, match="--layers was given 13; the model has 12 layers"):
+        grid(CONFIG, (3, 13))
+    with pytest.raises(ConfigError, match="--layers 12 is the model itself"):
+        grid(CONFIG, (12,))
     assert config_of(Student(3), CONFIG).num_hidden_layers == 3
+
+
+def test_a_student_that_is_smaller_in_every_dimension_costs_no_more():
+    assert Student(2, "trim").is_within(Student(3))
+    assert Student(3, "trim").is_within(Student(3))
+    assert not Student(3).is_within(Student(3, "trim"))
+    assert not Student(3).is_within(Student(2))
+    assert Student(3, "trim").name == "3 layers, trimmed vocabulary"
 
 
 @pytest.mark.parametrize(

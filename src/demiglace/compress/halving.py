@@ -66,6 +66,7 @@ class Trainer:
     label: str  # of the task, for the progress display
     metric: str  # the one that chooses
     shared: Mapping[str, Any]  # options of all trainings
+    trimming: Mapping[str, Any]  # of those that trim the vocabulary
 
     def train(self, jobs: Sequence[Job]) -> None:
         """Run the jobs that are not done, on this machine or a cluster. Raises `RunError` or `FailedRunsError`."""
@@ -88,7 +89,8 @@ class Trainer:
     def distillation(self, key: str, start: Mapping[str, Any], teacher: str, method: str, **options: Any) -> Job:
         """Return the job of `distill`; start: the options that give the student."""
         cache = str(self.home / SIGNALS)
-        given = {**self.shared, **start, "teacher": teacher, "method": method, "cache": cache, **options}
+        trimming = self.trimming if start.get("vocabulary") == "trim" else {}
+        given = {**self.shared, **start, **trimming, "teacher": teacher, "method": method, "cache": cache, **options}
         return self.job(key, "distill", **given)
 
     def read(self, student: Student, method: str, key: str) -> Trained:

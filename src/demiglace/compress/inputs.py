@@ -1,17 +1,24 @@
 """The inputs of a compression, read and checked before anything is measured: model, rows, tokenizer."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from demiglace.compress.candidates import Vocabulary
 from demiglace.config.command_options import CompressConfig
+from demiglace.config.data import ReadConfig
 from demiglace.console import notice, say
+from demiglace.data.rows.dataset import load_unlabelled
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import Dataset
 from demiglace.data.rows.units import units_of
+from demiglace.data.text.vocabulary_texts import vocabulary_files, vocabulary_texts
 from demiglace.data.tokenize import tokenize
+from demiglace.distillation.vocabulary import texts_of
 from demiglace.errors import ConfigError, ModelError
 from demiglace.export.base import Inputs
 from demiglace.export.parity import numpy_batches
@@ -22,11 +29,22 @@ from demiglace.models.labels import label_space_of
 from demiglace.models.sentence_modules import module_directory
 from demiglace.models.shape import HEADS
 from demiglace.models.tokenizer import load_tokenizer
+from demiglace.models.trimmed_tokenizer import trim_tokenizer
+from demiglace.models.vocabulary import TrimmedVocabulary, token_counts, trim_vocabulary
 from demiglace.runs.files import fingerprint
 from demiglace.tasks.base import RowTask
 from demiglace.training.datasets import choose_max_length, read_rows
 
 MEASURED_ROWS = 256  # validation rows whose latency is measured, as in `demiglace export`
+
+
+@dataclass(frozen=True)
+class StudentTokens:
+    """The tokens of students, and rows in them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    rows: list[Inputs]  # validation rows on which latency is measured, one in each batch
+    vocabulary: TrimmedVocabulary | None = None  # which of the model's tokens they are; None: all
 
 
 @dataclass(frozen=True)
@@ -50,11 +68,36 @@ class CompressionInputs:
         """Return the metric that chooses."""
         return self.dataset.metrics[0]
 
-    def measured_rows(self) -> list[Inputs]:
-        """Return validation rows as batches of one, on which latency is measured."""
+    def tokens(self, config: CompressConfig) -> dict[Vocabulary, StudentTokens]:
+        """Return the tokens of students with the full vocabulary and, unless it is excluded, with a trimmed one.
+
+        The trimmed vocabulary is that of `demiglace distill --vocabulary trim`. A tokenizer that cannot be trimmed
+        leaves the full one alone, with a line that says why, unless --vocabulary trim was given.
+        """
+        found: dict[Vocabulary, StudentTokens] = {"full": self._tokens(self.tokenizer)}
+        if config.vocabulary == "full":
+            return found
+        try:
+            used = token_counts(self.tokenizer, self._training_texts(config))
+            vocabulary = trim_vocabulary(self.tokenizer, used, self.config, size=config.vocabulary_size)
+            found["trim"] = self._tokens(trim_tokenizer(self.tokenizer, vocabulary), vocabulary)
+        except ModelError as error:
+            if config.vocabulary == "trim":
+                raise
+            notice("vocabulary", f"The vocabulary is not trimmed: {error}")
+            return found
+        say(vocabulary.line)
+        return found
+
+    def _tokens(self, tokenizer: PreTrainedTokenizerBase, vocabulary: TrimmedVocabulary | None = None) -> StudentTokens:
         rows = self.dataset.splits["validation"]
         rows = units_of(select_rows(rows, draw(len(rows), MEASURED_ROWS)), self.task)
-        return numpy_batches(tokenize(rows, self.tokenizer, self.max_length), 1)
+        return StudentTokens(tokenizer, numpy_batches(tokenize(rows, tokenizer, self.max_length), 1), vocabulary)
+
+    def _training_texts(self, config: CompressConfig) -> Iterator[str]:
+        unlabelled = load_unlabelled(config.source, self.dataset)
+        yield from texts_of([self.dataset.splits["train"], *([] if unlabelled is None else [unlabelled])])
+        yield from vocabulary_texts(vocabulary_files(config.vocabulary_corpus or ()), ReadConfig(), Counter())
 
     def fingerprints(self, config: CompressConfig) -> dict[str, str]:
         """Return the fingerprint of each input, for the run directory."""

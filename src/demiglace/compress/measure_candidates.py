@@ -6,14 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from demiglace.compress.budget import Cost
-from demiglace.compress.candidates import Student, config_of
+from demiglace.compress.candidates import Student, Vocabulary, config_of
+from demiglace.compress.inputs import StudentTokens
 from demiglace.console import say
-from demiglace.export.base import Exporter, Inputs
+from demiglace.export.base import Exporter
 from demiglace.export.measure import measure
 from demiglace.models.from_config import random_model
+from demiglace.models.trimmed_model import trim_model
 from demiglace.runs.files import read_json, write_json
 from demiglace.tasks.base import RowTask
 
@@ -26,11 +28,10 @@ class CandidateMeter:
 
     directory: Path  # STUDENT.json for each measured one
     config: PreTrainedConfig  # of the teacher, with the head for the labels
-    tokenizer: PreTrainedTokenizerBase
+    tokens: Mapping[Vocabulary, StudentTokens]  # of the students
     task: RowTask
     exporter: Exporter
     precisions: tuple[str, ...]  # the exporter's first one included
-    rows: Sequence[Inputs]  # real rows, one in each batch
     threads: int
     repeats: int
 
@@ -47,19 +48,25 @@ class CandidateMeter:
         return {precision: Cost(**known[precision]) for precision in self.precisions}
 
     def _measure(self, student: Student, precisions: Sequence[str]) -> Costs:
-        model = random_model(config_of(student, self.config), torch.device("cpu"), "eager")
+        model, tokens = self._untrained(student), self.tokens[student.vocabulary]
         found = {}
         with TemporaryDirectory(prefix="demiglace-") as folder:
             directory = Path(folder)
-            full = self.exporter.write(model, self.tokenizer, self.task, directory, self.exporter.precisions[0])
+            full = self.exporter.write(model, tokens.tokenizer, self.task, directory, self.exporter.precisions[0])
             for precision in precisions:
                 artefact = full
                 if precision != full.precision:
-                    artefact = self.exporter.write(model, self.tokenizer, self.task, directory, precision, full)
-                result = measure(artefact, {1: self.rows}, threads=self.threads, repeats=self.repeats)
+                    artefact = self.exporter.write(model, tokens.tokenizer, self.task, directory, precision, full)
+                result = measure(artefact, {1: tokens.rows}, threads=self.threads, repeats=self.repeats)
                 found[precision] = Cost(artefact.size, result.latency_ms["1"]["p50"])
         say(f"  {student.name}: " + ", ".join(f"{p} {in_words(cost)}" for p, cost in found.items()))
         return found
+
+    def _untrained(self, student: Student) -> PreTrainedModel:
+        """Return the student with random weights."""
+        model = random_model(config_of(student, self.config), torch.device("cpu"), "eager")
+        vocabulary = self.tokens[student.vocabulary].vocabulary
+        return model if vocabulary is None else trim_model(model, vocabulary, compare=False)
 
 
 def in_words(cost: Cost) -> str:

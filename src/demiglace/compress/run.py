@@ -23,7 +23,7 @@ from demiglace.errors import ModelError, RunError
 from demiglace.export.base import Exporter, exporter_for
 from demiglace.methods.registry import build_method
 from demiglace.models.from_config import shape_of_config
-from demiglace.models.loading import load_as_saved, load_tokenizer, resolve_model
+from demiglace.models.loading import load_as_saved, load_tokenizer, resolve_model, save_model
 from demiglace.report.compression.page import headline, render_compression
 from demiglace.report.format import milliseconds, score, size
 from demiglace.report.model_card import write_card
@@ -34,7 +34,6 @@ from demiglace.runs.directory import Run, open_run, read_manifest, write_manifes
 from demiglace.runs.files import read_json, write_atomically
 from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result, ResultTable
-from demiglace.training.run import save_model
 
 STAGE = "compress"
 AUTO_METHOD, SIMPLE_METHOD = "rail-balanced", "vanilla-kd"
@@ -106,22 +105,23 @@ class _Compression:
     def _propose(self) -> tuple[Proposals, Costs]:
         """Measure candidates; return those to train and the costs of the full model."""
         inputs, config = self.inputs, self.config
-        wanted = config.precisions or self.exporter.precisions
+        wanted = config.precisions or tuple(p for p in self.exporter.precisions if p != "fp16")
+        tokens = inputs.tokens(config)
+        students = [v for v in tokens if config.vocabulary in ("auto", v)]
         meter = CandidateMeter(
             directory=self.run.path / "candidates",
             config=inputs.config,
-            tokenizer=inputs.tokenizer,
+            tokens=tokens,
             task=inputs.task,
             exporter=self.exporter,
             precisions=tuple(dict.fromkeys((self.exporter.precisions[0], *wanted))),
-            rows=inputs.measured_rows(),
             threads=config.threads,
             repeats=config.repeats,
         )
         say("size and latency of candidates, on exported graphs with random weights:")
         whole = meter.costs(full_student(inputs.config))
         try:
-            found = propose(grid(inputs.config, config.layers), meter.costs, self.budget, config.students)
+            found = propose(grid(inputs.config, config.layers, students), meter.costs, self.budget, config.students)
         except RunError:
             if not fitting(whole, self.budget):
                 raise
@@ -141,7 +141,15 @@ class _Compression:
             shared["data_dir"] = str(config.location.data_dir)
         if config.allow_pickle:
             shared["allow_pickle"] = True
-        return Trainer(config, self.run.path, self.inputs.dataset.name, self.inputs.metric, shared)
+        vocabulary = {name: getattr(config, name) for name in ("vocabulary_corpus", "vocabulary_size")}
+        return Trainer(
+            config,
+            self.run.path,
+            self.inputs.dataset.name,
+            self.inputs.metric,
+            shared,
+            {name: value for name, value in vocabulary.items() if value},
+        )
 
     def _teacher(self, trainer: Trainer) -> str:
         """Return the teacher's directory: the given classifier, or the given encoder after fine-tuning."""
@@ -200,7 +208,7 @@ class _Compression:
                 steps = -(-(rows_of["train"] + rows_of.get("unlabelled", 0)) // self.config.batch_size)
                 options = {"max_steps": steps * epochs}
             trainer.train([trainer.distillation(key, start, teacher, BASELINE, **options)])
-            start = {"student": str(self.run.path / key)}
+            start = {"student": str(self.run.path / key)}  # whose tokens are known
         return key
 
     def _method(self, student: Student) -> str:
@@ -228,18 +236,14 @@ class _Compression:
 
         home: key of the folder of its exports. The exports run on this machine, whose latency counts.
         """
-        files: dict[str, ModelFile] = {}
-        first, *others = precisions
-        for quantized in others or ["none"]:
-            key = f"{home}/export-{first if quantized == 'none' else quantized}"
-            rows = {} if Path(path, "manifest.json").exists() else {"data": _rows_to_check(self.config)}
-            options = {"to": self.config.to, "quantize": quantized, "score_rows": 0} | rows
-            options |= {k: v for k, v in trainer.shared.items() if k in ("data_dir", "allow_pickle", "max_length")}
-            options |= {"threads": self.config.threads, "repeats": self.config.repeats, "model": path}
-            replace(trainer, config=replace(self.config, engine="local")).train([trainer.job(key, "export", **options)])
-            for file in read_files(self.run.path / key, path, name, role, method):
-                files.setdefault(file.precision, file)
-        return [replace(f, validation=self._metrics(f, "validation")) for f in files.values()]
+        key = f"{home}/export-{'-'.join(precisions)}"
+        rows = {} if Path(path, "manifest.json").exists() else {"data": _rows_to_check(self.config)}
+        options = {"to": self.config.to, "quantize": list(precisions[1:]), "score_rows": 0} | rows
+        options |= {k: v for k, v in trainer.shared.items() if k in ("data_dir", "allow_pickle", "max_length")}
+        options |= {"threads": self.config.threads, "repeats": self.config.repeats, "model": path}
+        replace(trainer, config=replace(self.config, engine="local")).train([trainer.job(key, "export", **options)])
+        files = read_files(self.run.path / key, path, name, role, method)
+        return [replace(f, validation=self._metrics(f, "validation")) for f in files]
 
     def _metrics(self, file: ModelFile, split: str) -> dict[str, float]:
         return metrics_of(file, split, self.inputs, self.config.label_map)
@@ -319,9 +323,16 @@ class _Compression:
 
     def _ship(self, best: ModelFile) -> None:
         """Copy the chosen model and the chosen file, each to its place at once."""
-        path = resolve_model(best.run)
-        model = load_as_saved(path, allow_pickle=self.config.allow_pickle)
-        save_model(model, load_tokenizer(path), self.run.path / "model")
+        path, directory = resolve_model(best.run), self.run.path / "model"
+        draft = directory.with_name("model.part")
+        shutil.rmtree(draft, ignore_errors=True)
+        if Path(path).name == "model" and (Path(path).parent / "manifest.json").exists():
+            shutil.copytree(path, draft)
+        else:  # the given model, which may be a name of the hub, or lie beside other files
+            save_model(load_as_saved(path, allow_pickle=self.config.allow_pickle), draft)
+            load_tokenizer(path).save_pretrained(draft)
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
         ship_export(best, self.run.path / self.config.to)
 
     def _listing(self, proposals: Proposals, whole: Costs) -> Result:

@@ -568,8 +568,16 @@ class CompressConfig:
         common=True,
     )
     layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    vocabulary: Literal["auto", "full", "trim"] = _model(
+        "tokens of the students: full, trim (those that the training texts use), or auto to try both", "auto"
+    )
+    vocabulary_corpus: tuple[str, ...] | None = _option_like("vocabulary_corpus", VocabularyConfig)
+    vocabulary_size: int | None = _option_like("vocabulary_size", VocabularyConfig)
     precisions: tuple[str, ...] | None = option(
-        "number formats of the exported file to try, such as int8; none: all of the format", None, decides=False
+        "number formats of the exported file to try, such as int8; none: all of the format but fp16, which processors "
+        "compute in fp32",
+        None,
+        decides=False,
     )
     method: str = option(
         "distillation method; auto: rail-balanced, or vanilla-kd for students with too few layers for it", "auto"
