@@ -308,7 +308,7 @@ def test_the_commands_of_the_readme_run(home, capsys):
     assert [words[0] for words in commands] == ["finetune", "distill", "export", "report"]
     for words in commands:
         assert main(words) == 0, capsys.readouterr().err
-    assert Path("report.html").is_file() and Path("runs/onnx/model.int8.onnx").is_file()
+    assert Path("report.html").is_file() and Path("runs/onnx/onnx/model_quantized.onnx").is_file()
 
 
 # how to add a method
