@@ -112,7 +112,7 @@ def test_a_missing_file_and_an_unfinished_export_are_named(home, tmp_path):
 def test_an_export_with_the_models_at_its_root_is_read(home, tmp_path, with_files):
     old = tmp_path / "moved"
     shutil.copytree(home / "onnx", old)
-    manifest = read_json(old / "manifest.json")
+    manifest = {k: v for k, v in read_json(old / "manifest.json").items() if k not in ("files", "checksum")}
     for entry in manifest["artefacts"]:
         entry["file"] = entry["file"].replace("onnx/model_quantized", "model.int8").replace("onnx/onnx/", "onnx/")
         entry["files"] = [Path(entry["file"]).name]

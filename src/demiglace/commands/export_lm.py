@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,10 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
             )
         entries.append(_entry(run.path, EXPORT, artefact, parameters, parity, same_texts, load))
     tokens = sum(batch["input_ids"].size for batch in batches)
-    size = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
-    size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens}
-    run.finish(problem=LANGUAGE_MODELLING.name, artefacts=entries, **size)
-    write_card(run.path, config.model, export=run.path)
+    size: dict[str, Any] = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
+    size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens, "problem": LANGUAGE_MODELLING.name}
+    card = partial(write_card, run.path, config.model)
+    run.finish(lambda manifest: card(exported=manifest), artefacts=entries, **size)
     return _result(run)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.export_formats import EXPORTERS
-from demiglace.config.options import group, option
+from demiglace.config.options import LARGEST_SEED, group, option
 from demiglace.config.training import TrainConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
@@ -141,6 +141,7 @@ class TruncateConfig:
         "seed of the new weights of --strategy embeddings and random; other than 0, also draws other calibration text",
         0,
         at_least=0,
+        at_most=LARGEST_SEED,
     )
     trimming: VocabularyConfig = group(VocabularyConfig)
     reading: ReadConfig = group(ReadConfig)
@@ -415,7 +416,7 @@ class GenerateConfig:
         "draw among the most probable tokens that hold this share of the probability", 0.95, above=0, at_most=1
     )
     add_bos: AddBos = option(f"a beginning-of-text token before the prompt: {ADD_BOS}", "auto")
-    seed: int = option("seed of the draws", 0, at_least=0)
+    seed: int = option("seed of the draws", 0, at_least=0, at_most=LARGEST_SEED)
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("model")
 
@@ -580,6 +581,19 @@ class CleanUpConfig:
 
 
 @dataclass(frozen=True)
+class VerifyConfig:
+    """Compare every file of complete runs with the digest that the run recorded; exit code 2 if one differs.
+
+    Every command compares sizes and modification times of the files that it reads. This one computes all digests.
+    """
+
+    SECTION: ClassVar[str] = "output"
+
+    runs: tuple[Path, ...] = option("run directories, or folders of them", positional=True, common=True)
+    accept: bool = option("record the files as they are now, after you changed some on purpose", False, common=True)
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Compress a classifier on real data: teacher, student, baseline, export and report."""
 
@@ -587,7 +601,7 @@ class DemoConfig:
     teacher_epochs: int = option("epochs of the teacher", 3, at_least=1, section="training")
     student_epochs: int = option("epochs of the students", 2, at_least=1, section="training")
     layers: int = _model("layers of the student", 3, at_least=1)
-    seed: int = option("seed of every run", 0, at_least=0, section="training")
+    seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 
 
 @dataclass(frozen=True)
@@ -598,7 +612,7 @@ class MethodsConfig:
     student_layers: int = option("show: layers of the student of the layer mapping", 6, at_least=1)
     teacher_layers: int = option("show: layers of the teacher", 12, at_least=1)
     epochs: int = option("show: epochs of a mapping that changes", 3, at_least=1)
-    seed: int = option("show: seed of a random mapping", 0, at_least=0)
+    seed: int = option("show: seed of a random mapping", 0, at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)

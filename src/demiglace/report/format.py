@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
+from demiglace.escaping import BIDI_CONTROLS
 from demiglace.evaluation.verdicts import NO_DIFFERENCE
 from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import Difference, Equivalence, SeedStats
 
 MISSING = "–"
-_DIRECTION = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])  # bidirectional controls of Unicode
+_DIRECTION = dict.fromkeys(BIDI_CONTROLS)
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 _COUNTS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
