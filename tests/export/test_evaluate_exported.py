@@ -15,14 +15,13 @@ from demiglace.config.data import DataLocation
 from demiglace.data.rows.evaluation_sets import texts_of
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, ModelError, RunError
-from demiglace.evaluation.set_results import file_name
 from demiglace.export.exported import exported_artefact
 from demiglace.export.measure import Measurement
 from demiglace.export.onnx import OnnxRunner
 from demiglace.export.parity import predict_with
 from demiglace.models.loading import load_tokenizer
 from demiglace.runs.directory import read_manifest
-from demiglace.runs.files import read_json, write_json
+from demiglace.runs.files import file_name, read_json, write_json
 from factories import save_tiny
 
 NAMES = ("bad", "good", "none")

@@ -170,6 +170,7 @@ class DistillConfig:
     keep: tuple[int, ...] | None = _model(
         "indices of the layers that the student keeps, from 0, instead of --layers", None, at_least=0
     )
+    trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = option(
         "a method of `demiglace methods`, or a YAML file that composes one",
         "rail-balanced",
@@ -291,6 +292,7 @@ class PlanConfig:
     layers: int | None = _option_like("layers")
     strategy: AnyStrategy = _option_like("strategy")
     keep: tuple[int, ...] | None = _option_like("keep")
+    trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = _option_like("method")
     method_options: dict[str, Any] = _option_like("method_options")
     label_map: dict[str, str | list[str] | None] = _option_like("label_map")
