@@ -88,7 +88,9 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
         full = full or artefact
         parity = compare_tokens(reference, _logits(artefact.open(torch.get_num_threads()), batches))
         decoder = artefact.open_decoder(torch.get_num_threads())
-        same_texts = decoder and compare_continuations(continued, _continuations(decoder, model, batches))
+        same_texts = None
+        if decoder is not None:
+            same_texts = compare_continuations(continued, _continuations(decoder, model, batches))
         if artefact is full:
             assert_token_parity(parity, artefact.path)
             if same_texts:

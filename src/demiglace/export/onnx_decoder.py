@@ -183,7 +183,7 @@ def _with_cache(model: "PreTrainedModel", tokens: Sequence[str]) -> "nn.Module":
 
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             past = inputs[len(tokens) :]
-            layers = [DynamicLayer() for _ in past[::2]]
+            layers: list[Any] = [DynamicLayer() for _ in past[::2]]
             for layer, keys, values in zip(layers, past[::2], past[1::2], strict=True):
                 layer.lazy_initialization(keys, values)
                 layer.keys, layer.values = keys, values
