@@ -75,13 +75,12 @@ class VocabularyConfig:
     SECTION: ClassVar[str] = "model"
 
     vocabulary: Literal["full", "trim"] = option(
-        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full", common=True
+        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full"
     )
     vocabulary_corpus: tuple[str, ...] | None = option(
         "texts whose tokens trim keeps, for distill beside the training texts: files, folders or globs, in the formats "
         "of a corpus, or CSV and TSV files",
         None,
-        common=True,
     )
     vocabulary_size: int | None = option(
         "tokens that trim keeps at most, the most frequent ones; none: all that the texts use", None, at_least=1
