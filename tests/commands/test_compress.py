@@ -21,7 +21,7 @@ from demiglace.runs.directory import read_manifest
 from factories import save_sentence_encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "export"))
-TRAINING = {"batch_size": 8, "learning_rate": 2e-3, "repeats": 1}
+TRAINING = {"batch_size": 8, "learning_rate": 2e-3, "repeats": 1, "width": "full"}
 QUICK = TRAINING | {"epochs": 2, "teacher_epochs": 2, "students": 3, "vocabulary": "full"}
 ONE = TRAINING | {"epochs": 1, "students": 1, "vocabulary": "full"}
 LIMIT_MB = 0.18  # between the sizes of three and of four layers, for models with a mean-pooled encoder of width 32

@@ -8,13 +8,15 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from demiglace.compress.budget import Cost
+from demiglace.compress.budget import Cost, latency_of
 from demiglace.compress.candidates import Student, Vocabulary, config_of
 from demiglace.compress.inputs import StudentTokens
 from demiglace.console import say
+from demiglace.distillation.static_student import static_config
 from demiglace.export.base import Exporter
 from demiglace.export.measure import measure
 from demiglace.models.from_config import random_model
+from demiglace.models.static import StaticForSequenceClassification
 from demiglace.models.trimmed_model import trim_model
 from demiglace.runs.files import read_json, write_json
 from demiglace.tasks.base import RowTask
@@ -58,12 +60,15 @@ class CandidateMeter:
                 if precision != full.precision:
                     artefact = self.exporter.write(model, tokens.tokenizer, self.task, directory, precision, full)
                 result = measure(artefact, {1: tokens.rows}, threads=self.threads, repeats=self.repeats)
-                found[precision] = Cost(artefact.size, result.latency_ms["1"]["p50"])
+                found[precision] = Cost(artefact.size, latency_of(result.latency_ms, self.threads))
         say(f"  {student.name}: " + ", ".join(f"{p} {in_words(cost)}" for p, cost in found.items()))
         return found
 
     def _untrained(self, student: Student) -> PreTrainedModel:
         """Return the student with random weights."""
+        if student.is_static:
+            tokenizer = self.tokens[student.vocabulary].tokenizer
+            return StaticForSequenceClassification(static_config(self.config, tokenizer)).eval()
         model = random_model(config_of(student, self.config), torch.device("cpu"), "eager")
         vocabulary = self.tokens[student.vocabulary].vocabulary
         return model if vocabulary is None else trim_model(model, vocabulary, compare=False)
