@@ -1,4 +1,4 @@
-"""Students of a model: a grid over depth, width and vocabulary, and which of two students is smaller in every respect."""
+"""Students of a model: a grid over depth, width and vocabulary; which of two students is smaller in every respect."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
