@@ -38,15 +38,11 @@ def test_the_grid_has_smaller_models_only():
     assert [s.layers for s in grid(CONFIG, (3, 9, 12))] == [9, 3]
     assert grid(CONFIG, (2, 12), ("full", "trim")) == [Student(12, "trim"), Student(2), Student(2, "trim")]
     narrow = grid(CONFIG, (2,), narrow=True)
-    assert [s.sizes for s in narrow] == [
-        {},
-        {"hidden_size": 24},
-        {"hidden_size": 16},
-        {"intermediate_size": 1536},
-        {"intermediate_size": 1536, "hidden_size": 24},
-        {"intermediate_size": 1536, "hidden_size": 16},
-    ]
-    assert config_of(narrow[-1], CONFIG).hidden_size == 16
+    assert {(s.hidden_size, s.intermediate_size) for s in narrow} == {
+        *((hidden, units) for hidden in (None, 24, 16) for units in (None, 1536))
+    }
+    assert [s.weights for s in narrow] == sorted((s.weights for s in narrow), reverse=True)
+    assert (narrow[-1].hidden_size, config_of(narrow[-1], CONFIG).hidden_size) == (16, 16)
     with pytest.raises(ConfigError, match="--layers was given 13; the model has 12 layers"):
         grid(CONFIG, (3, 13))
     with pytest.raises(ConfigError, match="--layers 12 is the model itself"):
