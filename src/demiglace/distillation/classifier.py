@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.config.command_options import DistillConfig
+from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
+from demiglace.distillation.static_student import check_static_method, check_static_student, static_student
 from demiglace.distillation.student import (
     check_compile,
     cut_of,
@@ -66,7 +67,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     See `demiglace.commands.distill.distill`.
     """
     source = rows_for(config.source, config.teacher)
-    method = build_method(config.method, config.method_options)
+    method, static = build_method(config.method, config.method_options), config.student == STATIC
+    if static:
+        check_static_method(config.method, method)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
@@ -77,6 +80,8 @@ def distill_classifier(config: DistillConfig) -> Path:
         method = without_labels(config.method, method)
     check_training(config.training, dataset)
     check_unit(config, method, dataset.labels.task)
+    if static:
+        check_static_student(dataset.labels.task)
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
@@ -86,20 +91,20 @@ def distill_classifier(config: DistillConfig) -> Path:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     tokenizer = load_tokenizer(config.teacher)
-    models = filter(None, (config.teacher, config.student))
+    models = filter(None, (config.teacher, None if static else config.student))
     max_length, chosen = choose_max_length(source, dataset, tokenizer, *models)
     inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
-    if config.student:
+    if config.student and not static:
         check_same_vocabulary(tokenizer, load_tokenizer(config.student))
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
     teacher_labels = label_space_of(config.teacher)
     dataset = with_labels_of(teacher_labels, dataset)
     match = _match_labels(config, teacher_labels, dataset.labels)
-    teacher, student, precision = _load_models(config, dataset.labels, match)
+    teacher, student, precision = _load_models(config, dataset.labels, match, tokenizer)
     for model in (teacher, student):
         check_tokenizer(model, tokenizer)
     cut = cut_of(config, student)
@@ -155,7 +160,7 @@ def check_unit(config: DistillConfig, method: Method, task: Task) -> None:
 
 
 def _load_models(
-    config: DistillConfig, labels: LabelSpace, match: Match
+    config: DistillConfig, labels: LabelSpace, match: Match, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
@@ -164,6 +169,13 @@ def _load_models(
         prepare_model(encoder, config.training)
         return teacher, encoder, precision
     adopt_labels(teacher, labels.names, match, labels.task)
+    if config.student == STATIC:
+        size, training = config.embedding_size, config.training
+        return (
+            teacher,
+            static_student(teacher, tokenizer, size, dropout=training.dropout, seed=training.seed),
+            precision,
+        )
     student = load_classifier(
         config.student or config.teacher,
         labels.names if config.student else None,

@@ -10,6 +10,7 @@ from demiglace.errors import ModelError
 from demiglace.models.library import LOAD_ERRORS
 from demiglace.models.paths import check_available, hub_address, resolve_model
 from demiglace.models.sentence_modules import module_files
+from demiglace.models.static import register
 from demiglace.runs.files import fingerprint
 
 _SAFE = ("model*.safetensors",)
@@ -105,6 +106,7 @@ def load_config(path: str) -> PreTrainedConfig:
     Also raised for a multimodal model, whose text part has a config inside of this one.
     """
     check_available(path)
+    register()
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(**hub_address(path), trust_remote_code=False)
     except LOAD_ERRORS as error:
