@@ -50,18 +50,14 @@ def test_it_learns(tmp_path: Path, teacher: Path, rows: dict[str, str]) -> None:
     assert read_manifest(tmp_path / "run")["metrics"]["test"]["accuracy"] >= 0.75  # the words decide the labels
 
 
-def test_its_card_says_what_loads_it(student: Path) -> None:
+def test_its_card_says_what_loads_it(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = (student / "model" / "README.md").read_text(encoding="utf-8")
     assert "library_name: demiglace" in card
     assert "A static student (the mean of its tokens’ vectors, and a linear layer), distilled from" in card
     code = card.split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
-    here = os.getcwd()
-    os.chdir(student / "model")
-    try:
-        exec(code, names)
-    finally:
-        os.chdir(here)
+    monkeypatch.chdir(student / "model")
+    exec(code, names)
     assert names["logits"].shape == (1, 2)
 
 
@@ -119,7 +115,7 @@ def test_every_kind_of_rows_with_one_output_vector(kind: str, tmp_path: Path, ba
         ({"layers": 2}, "both were given"),
         ({"strategy": "top"}, "--strategy top: a static student has no layers"),
         ({"gradient_checkpointing": "true"}, "--gradient-checkpointing: a static student has no layers"),
-        ({"embedding_size": 64}, "--embedding-size 64 was given, and the teacher's hidden states have 32 dimensions"),
+        ({"embedding_size": 64}, "--embedding-size 64 was given, and the teacher's states have 32 dimensions"),
         ({"student": None, "layers": 2}, "give --student static, or leave it out"),
     ],
 )

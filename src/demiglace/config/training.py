@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from demiglace.callbacks import Callback, check_callbacks
-from demiglace.config.options import option, python_option
+from demiglace.config.options import LARGEST_SEED, option, python_option
 from demiglace.errors import ConfigError
 
 LEARNING_RATE = 1e-4
@@ -19,15 +19,18 @@ class TrainConfig:
 
     epochs: int = option("epochs over the training data", 3, at_least=1, common=True)
     learning_rate: float = option(
-        f"peak learning rate of AdamW; of distill, none is {LEARNING_RATE:g}, or {STATIC_LEARNING_RATE:g} for --student "
-        "static",
+        f"peak learning rate of AdamW; of distill, none is {LEARNING_RATE:g}, or {STATIC_LEARNING_RATE:g} for "
+        "--student static",
         LEARNING_RATE,
         above=0,
         common=True,
     )
     batch_size: int = option("examples of an optimizer step, over all processes", 32, at_least=1, common=True)
     seed: int = option(
-        "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
+        "seed of the order of the examples, dropout, new weights and random layer mappings",
+        0,
+        at_least=0,
+        at_most=LARGEST_SEED,
     )
     max_steps: int | None = option(
         "optimizer steps of the run, instead of --epochs; the last epoch ends early, the learning rate falls to the "

@@ -55,7 +55,7 @@ def check_static_method(name: str, method: Method) -> None:
     """Raise `ConfigError` if a static student cannot learn by this method. name: of the method."""
     if method.augmentation is not None:
         raise ConfigError(
-            f"method {name} rewrites text by the gradients of a student's inputs, which a static student does not have; "
+            f"method {name} rewrites text by the gradients of its student's inputs, and a static student has none; "
             "give --method vanilla-kd, pseudo-labels or none, or another method on logits alone."
         )
     needed = method.requests(_DEEP, _DEEP).student
@@ -77,8 +77,8 @@ def static_config(
     register()
     if size is not None and size > teacher.hidden_size:
         raise ConfigError(
-            f"--embedding-size {size} was given, and the teacher's hidden states have {teacher.hidden_size} dimensions, "
-            f"of which the vectors are made; give at most {teacher.hidden_size}."
+            f"--embedding-size {size} was given, and the teacher's states have {teacher.hidden_size} dimensions; "
+            f"give at most {teacher.hidden_size}."
         )
     config = StaticConfig(
         vocab_size=1 + max(tokenizer.get_vocab().values()),
