@@ -12,7 +12,8 @@ import torch
 from command_kit import QUICK, RESULTS, SAVED, arguments, in_child, strike, weights, write_csv, write_rows
 
 from demiglace.cli import main
-from demiglace.models.loading import load_classifier
+from demiglace.distillation.static_student import token_vectors
+from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import read_manifest
 from demiglace.training import loop
 from factories import VOCABULARY, save_sentence_encoder
@@ -89,6 +90,27 @@ def test_its_cost_is_planned(teacher: Path, rows: dict[str, str], capsys: pytest
     options = {name: value for name, value in rows.items() if name != "test"} | STATIC | SHORT
     assert main(arguments("plan", teacher=teacher, calibration_seconds=0.1, **options)) == 0
     assert "StaticForSequenceClassification, 0 layers of 8, 826 parameters" in capsys.readouterr().out
+
+
+def test_a_trimmed_vocabulary_makes_a_smaller_table_of_the_same_logits(
+    tmp_path: Path, teacher: Path, rows: dict[str, str]
+) -> None:
+    still = rows | SHORT | {"epochs": 1, "learning_rate": 1e-12, "vocabulary": "trim", "embedding_size": 4}
+    assert run(tmp_path / "run", teacher, **still) == 0
+    manifest, kept = read_manifest(tmp_path / "run"), json.loads((tmp_path / "run" / "vocabulary.json").read_text())
+    ids = kept["vocabulary"]["kept"]
+    assert manifest["parameters"] == len(ids) * 4 + 5 * 2 < len(VOCABULARY) * 4
+    full = load_classifier(teacher, None), load_tokenizer(teacher)
+    expected = token_vectors(*full, ids, 4)
+    torch.testing.assert_close(weights(tmp_path / "run")["static.embeddings.weight"], expected, rtol=1e-5, atol=1e-6)
+    model, tokenizer = load_classifier(tmp_path / "run", None), load_tokenizer(tmp_path / "run" / "model")
+    encoded = tokenizer(["the good film", "no"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = model(**encoded).logits
+    tokens = full[1](["the good film", "no"])["input_ids"]
+    means = torch.stack([expected[[ids.index(i) for i in row]].mean(0) for row in tokens])
+    torch.testing.assert_close(found, model.classifier(means).detach(), rtol=1e-4, atol=1e-5)
+    assert main(["evaluate", str(tmp_path / "run"), "--data", rows["test"]]) == 0
 
 
 @pytest.mark.parametrize("kind", ["pairs", "regression", "label sets"])

@@ -15,6 +15,7 @@ from demiglace.config.command_options import (
     ExportConfig,
     FinetuneConfig,
     TruncateConfig,
+    VocabularyConfig,
 )
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
@@ -92,8 +93,9 @@ def _names(config: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 # options that the grid sets: paths, seeds, and those with their own section
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "holdout_from_train")
-SHAPE = ("layers", "strategy", "keep")
-STATIC_OPTIONS = ("embedding_size", "learning_rate", "epochs")  # of a student {model: static}
+SHAPE = ("layers", "strategy", "keep", *_names(VocabularyConfig))
+_STATIC_ONLY = ("embedding_size", "learning_rate", "epochs")
+STATIC_OPTIONS = (*_STATIC_ONLY, *_names(VocabularyConfig))  # of a student {model: static}
 # options for reading rows
 READING_OPTIONS = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
 _SHARED = ("holdout_from_train",)  # of a task, since its teacher and its students must hold out the same rows
@@ -110,7 +112,7 @@ _SWITCHES = {
 _EXPORT_OPTIONS = _names(ExportConfig, without=("model", "output", "teacher", "data_dir"))
 _ALLOWED = {
     "tasks": ("data", "teacher", "evaluate", *_SHARED, *RUN_OPTIONS),
-    "students": (*_names(TruncateConfig, without=("output",)), *STATIC_OPTIONS),
+    "students": (*_names(TruncateConfig, without=("output",)), *_STATIC_ONLY),
     "methods": ("method", "method_options", *RUN_OPTIONS),
 }
 # where to give the values of an option that cannot be an axis
@@ -293,7 +295,7 @@ def _check_models(grid: Grid) -> None:
     """Raise `ConfigError` for a student with both `model` and options of truncation, and for empty names."""
     for label, options in grid.students.items():
         static = options.get("model") == STATIC
-        if not static and (wrong := [name for name in STATIC_OPTIONS if name in options]):
+        if not static and (wrong := [name for name in _STATIC_ONLY if name in options]):
             raise ConfigError(
                 f"students.{label}: {', '.join(wrong)}: only for a static student, {{model: static}}; give the options "
                 "of other students in `defaults`, `tasks` or `methods`."

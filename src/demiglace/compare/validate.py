@@ -79,6 +79,8 @@ def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: Job
     """Raise `ConfigError` or `ModelError` if the layers to keep cannot be selected; a missing model is not checked."""
     base = next((config_of(j, graph.home).model for j in graph.jobs if str(graph.home / j.key) == model), model)
     if config.layers is None and config.keep is None:
+        if isinstance(config, TruncateConfig) and config.trimming.vocabulary == "trim":
+            return
         raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
     if (
         isinstance(config, TruncateConfig)

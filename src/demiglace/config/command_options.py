@@ -82,13 +82,12 @@ class VocabularyConfig:
     SECTION: ClassVar[str] = "model"
 
     vocabulary: Literal["full", "trim"] = option(
-        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full", common=True
+        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full"
     )
     vocabulary_corpus: tuple[str, ...] | None = option(
         "texts whose tokens trim keeps, for distill beside the training texts: files, folders or globs, in the formats "
         "of a corpus, or CSV and TSV files",
         None,
-        common=True,
     )
     vocabulary_size: int | None = option(
         "tokens that trim keeps at most, the most frequent ones; none: all that the texts use", None, at_least=1
@@ -186,6 +185,7 @@ class DistillConfig:
     keep: tuple[int, ...] | None = _model(
         "indices of the layers that the student keeps, from 0, instead of --layers", None, at_least=0
     )
+    trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = option(
         "a method of `demiglace methods`, or a YAML file that composes one; auto: rail-balanced, or vanilla-kd for "
         "--student static",
@@ -313,6 +313,7 @@ class PlanConfig:
     layers: int | None = _option_like("layers")
     strategy: AnyStrategy = _option_like("strategy")
     keep: tuple[int, ...] | None = _option_like("keep")
+    trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = _option_like("method")
     method_options: dict[str, Any] = _option_like("method_options")
     label_map: dict[str, str | list[str] | None] = _option_like("label_map")
@@ -501,11 +502,16 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
-    quantize: str = option(
-        "also write this precision. onnx: int8 (weights in 8 bits, activations quantized dynamically); gguf: q8_0, "
-        "q5_1, q5_0, q4_1, q4_0, bf16, fp32",
-        "none",
+    quantize: tuple[str, ...] = option(
+        "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
+        "(weights in 4 bits); gguf: q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        (),
         common=True,
+    )
+    reduce_range: Literal["auto", "true", "false"] = option(
+        "onnx int8: keep weights to 7 bits, for x86 processors without 8-bit dot products (VNNI); auto: if this "
+        "machine's is one",
+        "auto",
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",

@@ -21,6 +21,8 @@ from demiglace.models.labels import label_names_of_config, set_labels, task_of_c
 from demiglace.models.modes import evaluating
 from demiglace.models.shape import ModelShape
 from demiglace.models.static import StaticConfig, StaticForSequenceClassification, register
+from demiglace.models.trimmed_tokenizer import trim_tokenizer
+from demiglace.models.vocabulary import TrimmedVocabulary
 from demiglace.tasks.base import RowTask
 
 SIZE = 256  # usual width of the vectors
@@ -95,19 +97,23 @@ def static_student(
     tokenizer: PreTrainedTokenizerBase,
     size: int | None = None,
     *,
+    vocabulary: TrimmedVocabulary | None = None,
     dropout: float | None = None,
     seed: int = 0,
 ) -> StaticForSequenceClassification:
     """Return an untrained static student of a classifier or regressor: `token_vectors` and a new linear layer.
 
-    tokenizer: the teacher's. size, dropout: as in `static_config`. seed: of the linear layer. Raises `ConfigError` as
-    `static_config` does, and `ModelError` as `token_vectors` does.
+    tokenizer: the teacher's. size, dropout: as in `static_config`. vocabulary: the tokens that the student has; None
+    for all. seed: of the linear layer. Raises `ConfigError` as `static_config` does, and `ModelError` as
+    `token_vectors` does.
     """
-    config = static_config(teacher.config, tokenizer, size, dropout)
+    own = tokenizer if vocabulary is None else trim_tokenizer(tokenizer, vocabulary)
+    config = static_config(teacher.config, own, size, dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = StaticForSequenceClassification(config)
-    vectors = token_vectors(teacher, tokenizer, range(config.vocab_size), config.hidden_size)
+    ids = range(config.vocab_size) if vocabulary is None else vocabulary.kept.tolist()
+    vectors = token_vectors(teacher, tokenizer, ids, config.hidden_size)
     student.static.embeddings.weight.data.copy_(vectors)
     say(
         f"static student: {config.vocab_size:,} token vectors of {config.hidden_size} dimensions, made by the teacher; "
@@ -122,7 +128,7 @@ def token_vectors(
     """Return a vector for each of these token ids of the teacher, float32 [V, size].
 
     Each token is run through the teacher's body as a text of its own, with the special tokens of a text, and the states
-    of the last layer are averaged over the text. PCA keeps `size` dimensions. The i-th token, from 0, has the weight
+    of the last layer are averaged over the text. PCA keeps `size` dimensions. Token i of the teacher has the weight
     a / (a + p), where p ∝ 1 / (i + 2) is its probability by Zipf's law: ids are ordered by frequency in WordPiece, BPE
     and Unigram vocabularies. At the end all vectors are scaled, so that their root mean square norm is 1.
 
@@ -133,7 +139,8 @@ def token_vectors(
             f"{len(ids)} tokens cannot have vectors of {size} dimensions; give a smaller --embedding-size."
         )
     states = token_states(teacher, tokenizer, ids).double().numpy()
-    vectors = PCA(size, svd_solver="covariance_eigh").fit_transform(states) * sif_weights(len(ids))[:, None]
+    vectors = PCA(size, svd_solver="covariance_eigh").fit_transform(states)
+    vectors *= sif_weights(1 + max(*tokenizer.get_vocab().values(), *ids))[list(ids), None]
     return torch.from_numpy(vectors / np.sqrt(np.square(vectors).sum(1).mean())).float()
 
 
