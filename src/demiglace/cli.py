@@ -36,6 +36,12 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "compress": Command(
+        "demiglace.commands.compress",
+        "CompressConfig",
+        "compress a model to a size, a latency and a loss of quality",
+        "runs/teacher --data train.csv --max-mb 8 --max-latency-ms 0.5 --max-drop 1 -o small",
+    ),
     "demo": Command(
         "demiglace.commands.demo", "DemoConfig", "compress a classifier on real data, in minutes", "-o demo"
     ),
