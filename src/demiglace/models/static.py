@@ -6,6 +6,8 @@ transformers does not know the architecture. `register` makes its Auto classes l
 static model runs from its exported ONNX file.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
@@ -65,7 +67,7 @@ class StaticModel(StaticPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the table."""
-        self.embeddings = value
+        self.embeddings = cast(nn.Embedding, value)
 
 
 class StaticForSequenceClassification(StaticPreTrainedModel):
