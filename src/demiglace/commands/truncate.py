@@ -1,17 +1,19 @@
-"""`demiglace truncate`: keep some of a model's layers."""
+"""`demiglace truncate`: keep some of a model's layers, and some of their units."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import TruncateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
-from demiglace.errors import ConfigError, RunError
+from demiglace.data.tokenize import TokenizedSplit
+from demiglace.errors import ConfigError, ModelError, RunError
 from demiglace.given_objects import saved_objects
 from demiglace.models.loading import (
     check_tokenizer,
@@ -23,10 +25,14 @@ from demiglace.models.loading import (
     save_model,
 )
 from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
-from demiglace.models.sentence_modules import copy_modules
+from demiglace.models.narrow_student import BY_GRADIENTS, BY_MAGNITUDE, describe_width, student_units, width_facts
+from demiglace.models.prune_width import prune_units
+from demiglace.models.sentence_modules import copy_modules, module_directory
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
+from demiglace.models.width import HIDDEN, flag, narrow_config
 from demiglace.runs.directory import Run, open_run, read_manifest
+from demiglace.runs.files import write_json
 from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result
 
@@ -38,15 +44,28 @@ def truncate(config: TruncateConfig) -> Result:
     Works for classifiers, bare encoders and language models. What a strategy measures on text is printed and kept in
     the manifest. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
     """
-    path = resolve_model(config.model)
+    path, sizes = resolve_model(config.model), config.width.sizes
     strategy = _strategy(config, path)
-    keep = choose_layers(load_config(path), config.layers, strategy, config.keep)
-    if strategy in DATA_DRIVEN:
-        return _result(_by_text(config, path, strategy), config.push_to_hub)
+    keep = choose_layers(load_config(path), config.layers, strategy, config.keep, all_by_default=bool(sizes))
+    _check_width(load_config(path), sizes, path)
+    if config.calibration:
+        return _result(_by_text(config, path, strategy, keep), config.push_to_hub)
     run = _open(config, path)
     if not run.complete:
         _finish(run, config, load_as_saved(path, allow_pickle=config.allow_pickle), strategy, keep)
     return _result(run.path, config.push_to_hub)
+
+
+def _check_width(model: PreTrainedConfig, sizes: Mapping[str, int], path: str) -> None:
+    """Raise `ModelError` for sizes that a model cannot have."""
+    if not sizes:
+        return
+    if HIDDEN in sizes and module_directory(path) is not None:
+        raise ModelError(
+            f"{flag(HIDDEN)} {sizes[HIDDEN]} was given; {path} is a sentence-transformers model, whose embeddings "
+            "would have another width: leave the option out."
+        )
+    narrow_config(model, **sizes)
 
 
 def _result(path: Path, repository: str | None) -> Result:
@@ -61,10 +80,12 @@ def _strategy(config: TruncateConfig, path: str) -> str:
     model = load_config(path)
     causal = (model.architectures or [""])[0].endswith(CAUSAL_NAMES)
     text = bool(config.calibration)
-    strategy = strategy_for(config.strategy, model, causal=causal, text=text and config.keep is None)
+    strategy = strategy_for(config.strategy, model, causal=causal, text=text and config.layers is not None)
     measured = " or ".join(DATA_DRIVEN)
     if strategy in DATA_DRIVEN and not text:
         raise ConfigError(f"--strategy {strategy} is measured on text; give some files as --calibration.")
+    if config.width.sizes:
+        return strategy
     if text and config.keep is not None and strategy not in DATA_DRIVEN:
         raise ConfigError(f"--calibration is text for --strategy {measured}, and --keep names the layers; give one.")
     if text and strategy not in DATA_DRIVEN:
@@ -73,7 +94,7 @@ def _strategy(config: TruncateConfig, path: str) -> str:
     return strategy
 
 
-def _by_text(config: TruncateConfig, path: str, strategy: str) -> Path:
+def _by_text(config: TruncateConfig, path: str, strategy: str, keep: Keep) -> Path:
     model, tokenizer = load_as_saved(path, allow_pickle=config.allow_pickle), load_tokenizer(path)
     check_tokenizer(model, tokenizer)
     size = min(ROW_TOKENS, ModelShape.of(model).max_positions or ROW_TOKENS)
@@ -81,11 +102,14 @@ def _by_text(config: TruncateConfig, path: str, strategy: str) -> Path:
     rows = calibration_rows(sources, config.reading, tokenizer, tokens, size, config.seed)
     run = _open(config, path, calibration=rows.fingerprint)
     if not run.complete:
-        choice = choose_by_text(model, rows, strategy, config.layers or 0)
-        choice.show()
+        found = dict[str, Any]()
         text = f"{len(rows):,} rows of --calibration ({rows.lengths.sum():,} tokens)"
-        say(describe_choice(strategy, choice.keep, text))
-        _finish(run, config, model, strategy, choice.keep, importance=choice.measurements)
+        if strategy in DATA_DRIVEN:
+            choice = choose_by_text(model, rows, strategy, config.layers or 0)
+            choice.show()
+            say(describe_choice(strategy, choice.keep, text))
+            keep, found = choice.keep, {"importance": choice.measurements}
+        _finish(run, config, model, strategy, keep, rows, **found)
     return run.path
 
 
@@ -102,9 +126,18 @@ def _open(config: TruncateConfig, path: str, **inputs: str) -> Run:
 
 
 def _finish(
-    run: Run, config: TruncateConfig, model: PreTrainedModel, strategy: str, chosen: Keep, **found: Any
+    run: Run,
+    config: TruncateConfig,
+    model: PreTrainedModel,
+    strategy: str,
+    chosen: Keep,
+    rows: TokenizedSplit | None = None,
+    **found: Any,
 ) -> None:
     student = make_student(model, chosen, strategy, config.seed)
+    if config.width.sizes:
+        student, facts = _narrow(run, config, model, student, chosen, rows)
+        found |= facts
     before, after = ModelShape.of(model), ModelShape.of(student)
     modules = _save(student, load_tokenizer(config.model), resolve_model(config.model), run.path)
     keep = () if strategy in ABLATIONS else chosen
@@ -114,6 +147,24 @@ def _finish(
         say(f"Its sentence-transformers modules are kept: {', '.join(modules)}.")
     run.finish(strategy=None if config.keep else strategy, keep=list(keep), **sizes, **found)
     say(_summary(run.path, keep, before, after))
+
+
+def _narrow(
+    run: Run,
+    config: TruncateConfig,
+    model: PreTrainedModel,
+    student: PreTrainedModel,
+    keep: Keep,
+    rows: TokenizedSplit | None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the student of the given sizes, and the manifest's fields; RUN/width.json has all units that are kept."""
+    units = student_units(model, student, keep, config.width.sizes, rows)
+    pruned = prune_units(student, units)
+    measure = BY_MAGNITUDE if rows is None else BY_GRADIENTS
+    text = "" if rows is None else f"{len(rows):,} rows of --calibration ({rows.lengths.sum():,} tokens)"
+    say(describe_width(student, pruned, measure, text))
+    write_json(run.path / "width.json", units)
+    return pruned, width_facts(student, pruned, units, measure)
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str, path: Path) -> list[str]:

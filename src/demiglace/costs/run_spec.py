@@ -46,6 +46,7 @@ from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer, load_tokenizer
 from demiglace.models.truncate import choose_layers, truncate_config
+from demiglace.models.width import narrow_config
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import RowTask, Task
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
@@ -122,8 +123,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
     teacher = classifier_config(config.teacher, rows.label_names, task=task)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
     if not config.student:
-        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
-        student = truncate_config(student, keep)
+        student = _student_config(config, teacher, student)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
     check_unit(config, inputs.method, task)
@@ -141,6 +141,14 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         generator=shape_of_config(language_config(generator), language=True) if generator else None,
     )
     return _check_lengths(RunSpec(teacher, student, rows, inputs))
+
+
+def _student_config(config: DistillConfig, teacher: PreTrainedConfig, student: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config of the student that is truncated and pruned from a model as large as the teacher."""
+    sizes = config.width.sizes
+    keep = choose_layers(teacher, config.layers, config.strategy, config.keep, all_by_default=bool(sizes))
+    truncated = truncate_config(student, keep)
+    return narrow_config(truncated, **sizes) if sizes else truncated
 
 
 def _check_lengths(spec: RunSpec) -> RunSpec:
@@ -243,8 +251,7 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:
-        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
-        student = truncate_config(student, keep)
+        student = _student_config(config, teacher, student)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _language_shape(student, tokenizer), _language_shape(teacher, tokenizer)
     check_outputs(inputs.method, *shapes)
