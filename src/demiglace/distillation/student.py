@@ -117,8 +117,9 @@ def truncate_student(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student truncated from a model, or the model itself, and the manifest's fields about its layers.
 
-    A strategy of `MEASURED`, and the units of a narrower student, are measured once, on some of the training examples:
-    a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Raises `ModelError` if the model's outputs are not finite.
+    A strategy of `DATA_DRIVEN`, and the units of a narrower student, are measured once, on some of the training
+    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Raises
+    `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}

@@ -1,8 +1,9 @@
 """Sizes of a narrower model: which ones an architecture allows, and the config that has them.
 
 Three sizes can be smaller, by the names of Hugging Face's configs: `intermediate_size` (units of a feed-forward
-layer), `num_attention_heads` and `hidden_size`. The width of a head stays. Key and value heads that several query heads share
-(grouped-query attention) shrink in the same ratio, so whole groups are removed. `models.prune_width` copies the weights.
+layer), `num_attention_heads` and `hidden_size`. The width of a head stays. Key and value heads that several query
+heads share (grouped-query attention) shrink in the same ratio, so groups are removed as one. `models.prune_width`
+copies the weights.
 """
 
 import json
