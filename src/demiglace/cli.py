@@ -17,6 +17,7 @@ from demiglace import __version__
 from demiglace.config.arguments import parse
 from demiglace.config.options import Option, build, options_of, print_yaml
 from demiglace.errors import ConfigError, FailedRunsError, UsageError, UserError, unknown
+from demiglace.escaping import escape_controls
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ COMMANDS: dict[str, Command] = {
         "remove caches, checkpoints and last weights of finished runs",
         "runs/ --dry-run",
     ),
+    "verify": Command(
+        "demiglace.commands.verify",
+        "VerifyConfig",
+        "compare the files of runs with their recorded digests",
+        "runs/",
+    ),
     "methods": Command(
         "demiglace.commands.list", "MethodsConfig", "list the distillation methods, with papers", "rail-kd-l"
     ),
@@ -135,13 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(args)
     except UsageError as error:
-        print(f"error: {error}{_where_else(args[0], error.option)}\n{_usage(args[0])}", file=sys.stderr)
+        message = escape_controls(f"{error}{_where_else(args[0], error.option)}")
+        print(f"error: {message}\n{_usage(args[0])}", file=sys.stderr)
         return USER_ERROR
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape_controls(str(error))}", file=sys.stderr)
         return USER_ERROR
     except FailedRunsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape_controls(str(error))}", file=sys.stderr)
         return OUR_FAULT
     except KeyboardInterrupt:
         print("\ninterrupted; repeat the same command to resume from the last checkpoint.", file=sys.stderr)
@@ -197,11 +205,16 @@ def _execute(name: str, config: Any, switches: set[str]) -> None:
 
 def _print(result: Any, *, as_json: bool) -> None:
     if as_json:
-        print(result.to_json())
+        print(_visible(result.to_json()))
     elif hasattr(result, "print"):
         result.print(sys.stdout)
     else:
         print(result)
+
+
+def _visible(text: str) -> str:
+    """Return a result as a terminal can show it; a file or a pipe gets the text as it is."""
+    return escape_controls(text) if sys.stdout.isatty() else text
 
 
 def config_class_of(name: str) -> type:

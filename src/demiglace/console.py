@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from demiglace.escaping import escape_controls
 from demiglace.notices import record
 
 _WIDTH_OF_FILES = 120  # where standard error is no terminal
@@ -43,7 +44,7 @@ class _ConsoleHandler(logging.Handler):
     """Prints records as they are on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), markup=False, soft_wrap=True)
+        console.print(escape_controls(self.format(record)), markup=False, soft_wrap=True)
 
 
 def _logger() -> logging.Logger:
@@ -137,7 +138,7 @@ def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator
         auto_refresh=console.is_terminal,  # by a thread, which elsewhere would have nothing to draw
     )
     with bar:
-        yield Bar(bar, bar.add_task(description, total=total, completed=done, unit=unit, note=""))
+        yield Bar(bar, bar.add_task(escape_controls(description), total=total, completed=done, unit=unit, note=""))
 
 
 class Bar:
@@ -154,11 +155,17 @@ class Bar:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return a table of texts; the first column names the row, the others are aligned right."""
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn = Table(
+        title=escape_controls(title),
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        drawn.add_column(escape_controls(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(escape_controls(cell)) for cell in row))
     return drawn
 
 

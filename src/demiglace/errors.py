@@ -4,6 +4,7 @@ Every `UserError` ends the command with exit code 2; any other exception is a bu
 """
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -45,6 +46,31 @@ class UsageError(ConfigError):
     def __init__(self, message: str, option: str = ""):
         super().__init__(message)
         self.option = option  # the unknown one
+
+
+_DISK = {  # errno -> text of errors that a disk causes; libraries in Rust and C++ keep only the text
+    errno.ENOSPC: "No space left on device",
+    errno.EDQUOT: "Disk quota exceeded",
+    errno.EFBIG: "File too large",
+    errno.EROFS: "Read-only file system",
+    errno.EACCES: "Permission denied",
+    errno.EIO: "Input/output error",
+}
+
+
+def disk_error(error: BaseException) -> RunError | None:
+    """Return the error for the user if an error, or one that caused it, comes from a full or failing disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for number, text in _DISK.items():
+            if (isinstance(cause, OSError) and cause.errno == number) or text in str(cause):
+                file = getattr(cause, "filename", None) or "a file"
+                return RunError(
+                    f"{file} could not be read or written: {text}. Free space, check the permissions or give another "
+                    "--output, and repeat the command: it resumes from what is complete."
+                )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 _NEAR = 3  # names that are suggested at most

@@ -22,7 +22,7 @@ from demiglace.runs.directory import INPUTS, check_output
 from demiglace.runs.files import fingerprint, to_json
 
 _MODELS = ("model", "teacher", "student")
-_ROWS = ("data", "validation", "test", "unlabelled", "corpus", "validation_corpus", "calibration")
+_ROWS = ("data", "validation", "test", "unlabelled", "corpus", "validation_corpus", "calibration", "vocabulary_corpus")
 _GRID = "grid"
 
 

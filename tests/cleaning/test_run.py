@@ -9,13 +9,13 @@ import pytest
 
 import demiglace
 from demiglace.cleaning import run as cleaning
-from demiglace.cleaning import storage
 from demiglace.cleaning import tasks as steps
 from demiglace.cleaning.pipeline import Batch, Ledger, run_rules
 from demiglace.cleaning.rules.base import Rule
 from demiglace.cleaning.rules.c4 import C4
 from demiglace.cleaning.rules.gopher_quality import GopherQuality
 from demiglace.cleaning.text_arrays import Texts
+from demiglace.runs.files import partial_files
 
 GOOD = "One more good line.\n" * 5
 LONG = " ".join(f"w{i}" for i in range(80))
@@ -141,7 +141,7 @@ def test_all_drafts_are_found(tmp_path: Path) -> None:
     for place in places:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    assert sorted(storage.partial_files(tmp_path)) == sorted(tmp_path / place for place in places)
+    assert sorted(partial_files(tmp_path)) == sorted(tmp_path / place for place in places)
 
 
 def test_line_ends_of_windows_change_no_verdict_and_are_counted(tmp_path: Path) -> None:

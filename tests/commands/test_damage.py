@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -213,6 +214,18 @@ def test_a_full_disk_is_a_clear_error_and_the_command_goes_on(
     assert named in error
     assert not (tmp_path / "run" / "manifest.json").exists()
     assert not list((tmp_path / "run").rglob("*.safetensors.part"))
+    assert_goes_on(line, tmp_path / "run", whole)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_training(
+    line: list[str], tmp_path: Path, whole: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        free = itertools.chain([10**12], itertools.repeat(1000))  # enough for the cache, which is checked first
+        patch.setattr(fit.shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
+        assert main(line) == 2
+    assert "for the model and one checkpoint, and its disk has 0 MB left" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
     assert_goes_on(line, tmp_path / "run", whole)
 
 

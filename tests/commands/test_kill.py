@@ -36,7 +36,7 @@ TRAINING: dict[str, tuple[Any, str, int, bool]] = {
     "while RUN/model is written": (fit, "write_model", 2, True),
     "during the last evaluation": (datasets, "predict", 4, False),
     "before the manifest": (manifest.Run, "finish", 1, False),
-    "after the manifest": (fit, "cleanup_run_directory", 1, False),
+    "after the manifest": (fit, "remove_leftovers", 1, False),
 }
 CAPTURE: dict[str, tuple[Any, str, int, bool]] = {
     "before the cache is claimed": (shard_store, "write_json", 1, False),

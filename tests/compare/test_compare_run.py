@@ -70,6 +70,20 @@ def test_a_complete_grid_is_up_to_date(whole, content, capsys, monkeypatch):
     assert made(whole) == before
 
 
+def test_a_damaged_prediction_of_a_finished_run_does_not_enter_the_summary(whole, content, capsys):
+    record = next(r for r in read_json(whole / "results.json")["records"] if r["role"] == "student")
+    file = next((whole / record["evaluation"]).glob("*.predictions.npy"))
+    kept, manifest = file.read_bytes(), (whole / "manifest.json").read_bytes()
+    try:
+        file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        (whole / "manifest.json").unlink()  # as if the comparison had been stopped before its summary
+        assert compare(content, whole) == 2
+        assert f"{file} has other content" in capsys.readouterr().err
+    finally:
+        file.write_bytes(kept)
+        (whole / "manifest.json").write_bytes(manifest)
+
+
 def test_more_seeds_and_methods_extend_it(content, tmp_path):
     home = tmp_path / "runs"
     assert compare(content | {"seeds": [0]}, home) == 0

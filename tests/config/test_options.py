@@ -137,6 +137,35 @@ def test_yaml_keys_are_texts_as_they_stand(tmp_path):
     assert read_yaml(file) == {}
 
 
+ALIASES = "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("a0: &a0 [x]\n" + ALIASES, "its aliases repeat more than 200,000 values"),
+        ("a: &a [*a]", "an alias repeats the value that it is in"),
+        ("a: " + "[" * 60 + "]" * 60, "nested deeper than 40 levels"),
+        ("a: " + "[" * 100_000, "nested deeper than 40 levels"),
+        ("a: 1\n" * 100_001, "a config has at most 500,000"),
+    ],
+)
+def test_yaml_that_describes_more_than_a_config_is_refused(tmp_path, content, why):
+    (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=why):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_an_alias_repeats_its_value(tmp_path):
+    (tmp_path / "c.yaml").write_text("one: &one {a: [1, 2]}\ntwo: *one\n")
+    assert read_yaml(tmp_path / "c.yaml") == {"one": {"a": [1, 2]}, "two": {"a": [1, 2]}}
+
+
+def test_a_path_that_cannot_exist_is_refused():
+    with pytest.raises(ConfigError, match="could not be read"):
+        read_yaml("a\0b.yaml")
+
+
 @pytest.mark.parametrize("content", [b"- a\n- b", b"a: [", b"\xff\xfea", b"!!python/object/apply:os.getcwd []"])
 def test_yaml_that_is_no_config_is_refused(tmp_path, content):
     file = tmp_path / "c.yaml"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from demiglace.data.rows import readers
+from demiglace.data.rows import table as rows_table
 from demiglace.data.rows.readers import ENDINGS, read_table
 from demiglace.errors import DataError
 
@@ -170,3 +173,48 @@ def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path) -> None:
     for name in ("missing.csv", "folder.csv"):
         with pytest.raises(DataError, match="there is no file"):
             read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(("ending", "size"), [(".gz", 60_000_000), (".zst", 150_000_000)])
+def test_rows_that_unpack_to_more_than_text_does_are_refused(tmp_path, ending, size):
+    bomb = tmp_path / f"rows.csv{ending}"
+    bomb.write_bytes({".gz": gzip.compress, ".zst": zstandard.compress}[ending](b"text,label\n" + b"a" * size))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="it unpacks to far more than text does"):
+            read_table(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 170_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MOST_BYTES", 100_000)
+    (tmp_path / "rows.csv").write_text("text,label\n" + "a,b\n" * 50_000)
+    table = pa.table({"text": pa.array(["a" * 1000] * 5000).dictionary_encode(), "label": ["b"] * 5000})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 100_000
+    for name in ("rows.csv", "rows.parquet"):
+        with pytest.raises(DataError, match="more than can be read into memory as rows; split it"):
+            read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_too_many_columns_are_refused_at_once(tmp_path, ending):
+    names, file = [f"c{i}" for i in range(100_000)], tmp_path / f"rows{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.table({name: [1] for name in names[:10_001]}), file)
+    elif ending == ".jsonl":
+        file.write_text(json.dumps(dict.fromkeys(names, 1)))
+    else:
+        file.write_text(("," if ending == ".csv" else "\t").join(names) + "\n")
+    with pytest.raises(DataError, match=r"10.,?0.. columns in 1 rows, and a file can have at most 10,000 columns"):
+        read_table(file)
+
+
+def test_rows_with_a_key_each_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_table, "MOST_CELLS", 10_000)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": "a", f"key {i}": i}) + "\n" for i in range(200)))
+    with pytest.raises(DataError, match="201 columns in 200 rows"):
+        read_table(file)

@@ -10,9 +10,9 @@ from demiglace.data.rows.schema import Split
 from demiglace.data.tokenize import tokenize
 from demiglace.errors import ConfigError, DataError, ModelError, RunError
 from demiglace.evaluation.predict import predict
-from demiglace.evaluation.set_results import file_name
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import file_name
 from factories import save_tiny
 
 NAMES = ("bad", "good", "none")

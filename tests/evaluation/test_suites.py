@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import demiglace
 from demiglace import evaluate
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.suites import SUITES, named_suite, read_suite
@@ -184,6 +185,7 @@ def test_a_teachers_own_evaluation_is_read_again(model: Path, rows: Path, tmp_pa
     for file in before.glob("*.npy"):  # so that it is seen to be read
         if file.stem.endswith(".csv"):
             np.save(file, -np.load(file))
+    demiglace.verify(before, accept=True)
     again = evaluate(model=str(model), teacher=str(before), data=[str(rows)], output=tmp_path / "again")
     assert read_manifest(again)["sets"][str(rows)]["agreement"] != found[0]["sets"][str(rows)]["agreement"]
 

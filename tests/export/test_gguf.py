@@ -4,6 +4,7 @@ benchmarks/gguf_llama_cpp.py compares the files with llama.cpp itself.
 """
 
 import json
+import shutil
 import sys
 
 import gguf
@@ -17,6 +18,8 @@ from demiglace import evaluate, export, truncate
 from demiglace.errors import ConfigError, ModelError, UserError
 from demiglace.export.gguf import GgufExporter, pre_tokenizer_name
 from demiglace.models.gguf import read_gguf, read_gguf_tokenizer
+from demiglace.report.runs.load import collect
+from demiglace.report.runs.tables import artefact_table
 from demiglace.runs.directory import read_manifest
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from text_kit import END, byte_tokenizer, save_lm, sentences, write_jsonl
@@ -180,7 +183,7 @@ def exported(tmp_path_factory, tokenizer):
     home = tmp_path_factory.mktemp("gguf")
     model_of("llama", len(tokenizer), num_hidden_layers=4).save_pretrained(home / "model")
     tokenizer.save_pretrained(home / "model")
-    run = export(str(home / "model"), output=home / "out", to="gguf", quantize="q8_0", rows=8)
+    run = export(str(home / "model"), output=home / "out", to="gguf", quantize="q8_0", rows=8, repeats=20)
     return home, run
 
 
@@ -192,6 +195,19 @@ def test_the_command_compares_every_file_with_the_model(exported):
     assert found["GGUF fp16"]["kl_divergence"] < found["GGUF q8_0"]["kl_divergence"] < 0.1
     assert found["GGUF q8_0"]["bytes"] < found["GGUF fp16"]["bytes"] < found["PyTorch"]["bytes"]
     assert "nats per token" in run.summary() and "model-Q8_0.gguf" in (run / "README.md").read_text()
+
+
+def test_decoding_is_timed_where_a_program_is_found(exported):
+    _, run = exported
+    manifest = read_manifest(run)
+    assert (manifest["prompt_tokens"], manifest["new_tokens"], manifest["threads"]) == (24, 24, 1)
+    plain, file = manifest["artefacts"][:2]
+    assert min(plain["tokens_per_second"].values()) > 0 and plain["peak_memory_mb"] > 100
+    assert (file["tokens_per_second"] is None) == (shutil.which("llama-bench") is None)
+    card = (run / "README.md").read_text()
+    assert "| Decode, tokens/s |" in card and "a prompt of 24 tokens, 24 new ones" in card
+    table = artefact_table(collect([run]).artefacts)
+    assert {"Prefill, tokens/s", "Decode, tokens/s", "Same next token as PyTorch"} <= {c.title for c in table.columns}
 
 
 def test_an_exported_file_is_evaluated(exported, monkeypatch):

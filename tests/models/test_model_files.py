@@ -1,11 +1,14 @@
 """Values of `--model`: run directories, model directories, hub names; and fingerprints of models."""
 
+import json
+
 import pytest
 
 from demiglace.errors import ModelError
+from demiglace.models.files import check_weights, weight_files
 from demiglace.models.loading import fingerprint_model, resolve_model
 from demiglace.runs.directory import open_run
-from factories import save_tiny
+from factories import save_tiny, tiny_model
 
 
 def test_a_model_directory_is_unchanged(tmp_path):
@@ -80,3 +83,56 @@ def test_the_fingerprint_of_an_unreachable_name_is_an_error():
         match=r"no directory nobody/nothing here\. As a name on the Hugging Face hub it is not in the local cache",
     ):
         fingerprint_model("nobody/nothing")
+
+
+def sharded(model, directory):
+    """Save a model as several files with an index."""
+    model.save_pretrained(directory, max_shard_size="20KB")
+    assert len(weight_files(directory)) > 2
+    return directory / "model.safetensors.index.json"
+
+
+def rewrite(index, name):
+    """Let the first weight of an index be in another file."""
+    content = json.loads(index.read_text())
+    content["weight_map"][next(iter(content["weight_map"]))] = name
+    index.write_text(json.dumps(content))
+
+
+def test_the_fingerprint_covers_the_index_and_each_file_that_it_names(tmp_path):
+    index = sharded(tiny_model("bert", num_layers=1), tmp_path)
+    before = fingerprint_model(tmp_path)
+    (tmp_path / "other.safetensors").write_bytes((tmp_path / weight_files(tmp_path)[0].name).read_bytes())
+    assert fingerprint_model(tmp_path) == before
+    rewrite(index, "other.safetensors")
+    named = fingerprint_model(tmp_path)
+    assert named != before
+    (tmp_path / "other.safetensors").write_bytes(b"changed")
+    assert fingerprint_model(tmp_path) not in (before, named)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "/etc/hostname", "sub/x.safetensors", "gone.safetensors", ""]
+)
+def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path, name):
+    index = sharded(tiny_model("bert", num_layers=1), tmp_path / "model")
+    (tmp_path / "outside.safetensors").write_bytes(weight_files(tmp_path / "model")[0].read_bytes())
+    rewrite(index, name)
+    for read in (fingerprint_model, lambda path: check_weights(path, allow_pickle=False)):
+        with pytest.raises(ModelError, match="expected a file beside it"):
+            read(tmp_path / "model")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"weight_map": 1}', "{"])
+def test_a_damaged_index_is_refused(tmp_path, content):
+    index = sharded(tiny_model("bert", num_layers=1), tmp_path)
+    index.write_text(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        fingerprint_model(tmp_path)
+
+
+def test_an_index_of_weights_that_are_not_read_does_not_matter(tmp_path):
+    tiny_model("bert", num_layers=1).save_pretrained(tmp_path)
+    before = fingerprint_model(tmp_path)
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "gone.bin"}}')
+    assert fingerprint_model(tmp_path) == before

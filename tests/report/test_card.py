@@ -101,7 +101,7 @@ def test_the_baseline_of_a_grids_axis_is_that_of_the_same_value(tmp_path: Path) 
 
 def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
     demo = write_demo(tmp_path / "demo")
-    write_card(demo / "export", str(demo / "distilled"), export=demo / "export")
+    write_card(demo / "export", str(demo / "distilled"), exported=read_manifest(demo / "export"))
     text = (demo / "export" / "README.md").read_text("utf-8")
     assert read(text).data.eval_results
     assert "| ONNX int8 | 17.6 MB | 1.60 ms | 32.0 ms | 99.2 % |" in text.replace("\u00a0", " ")

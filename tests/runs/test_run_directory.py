@@ -5,17 +5,21 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from demiglace.config.command_options import TasksConfig
+from demiglace.config.options import command
 from demiglace.errors import RunError
+from demiglace.runs import files
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.environment import machine, versions
-from demiglace.runs.files import atomic_write, fingerprint, read_json, write_atomically, write_json
-from demiglace.training.checkpoint import save_checkpoint
+from demiglace.runs.files import atomic_write, file_name, fingerprint, read_json, write_atomically, write_json
+from demiglace.training.checkpoint import load_checkpoint, save_checkpoint
 from factories import save_tiny
 
 CONFIG = {"learning_rate": 1e-4, "keep": (0, 2), "data": Path("rows.csv"), "method_options": {"tau": 2.0}}
@@ -167,14 +171,94 @@ def test_a_full_disk_leaves_the_old_content_and_no_draft(tmp_path, monkeypatch, 
 
 def test_an_error_in_an_atomic_write_leaves_the_old_file_and_is_raised_again(tmp_path):
     file = tmp_path / "new" / "file"
-    with atomic_write(file, suffix=".7.part") as partial:
-        assert partial == tmp_path / "new" / "file.7.part"
+    with atomic_write(file) as partial:
+        assert partial.parent == file.parent and partial.name.endswith(".part")
         partial.write_text("old")
         assert not file.exists()
     with pytest.raises(KeyError), atomic_write(file) as partial:
         partial.write_text("half")
         raise KeyError
     assert [(p.name, p.read_text()) for p in file.parent.iterdir()] == [("file", "old")]
+
+
+def test_processes_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    file, contents, torn = tmp_path / "file", [bytes([65 + i]) * 50_000 for i in range(4)], []
+
+    def write(content: bytes) -> None:
+        for _ in range(50):
+            write_atomically(file, content)
+            if file.read_bytes() not in contents:
+                torn.append(content)
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert not torn
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "00")
+    (tmp_path / "secret").write_text("kept")
+    (tmp_path / "file.00.part").symlink_to(tmp_path / "secret")
+    with pytest.raises(RunError, match="could not be written"):
+        write_atomically(tmp_path / "file", b"other")
+    assert (tmp_path / "secret").read_text() == "kept"
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "???", "", "/", "a" * 300, "é" * 200, "\x00", "-.-", "con:\n", "\ud800"])
+def test_any_name_becomes_a_file_name(name, tmp_path):
+    plain = file_name(name)
+    assert plain and plain not in (".", "..") and "/" not in plain
+    (tmp_path / f"{plain}.predictions.npy").touch()
+    assert [p.parent for p in tmp_path.iterdir()] == [tmp_path]
+
+
+def test_file_names_are_those_of_earlier_versions():
+    assert file_name("mnli:validation") == "mnli-validation"
+    assert file_name("../data/a b.csv") == "data-a-b.csv"
+    assert file_name("???") != file_name("??")
+    assert file_name("a" * 300) != file_name("a" * 301)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "out.bin"),
+        PermissionError(errno.EACCES, "Permission denied", "out.bin"),
+        Exception("I/O error: No space left on device (os error 28)"),  # as tokenizers and safetensors raise it
+    ],
+)
+def test_a_full_or_closed_disk_is_a_sentence_in_every_command(error, tmp_path):
+    @command(TasksConfig)
+    def tasks(config: TasksConfig) -> None:
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("could not save") from cause
+
+    with pytest.raises(RunError, match=r"could not be read or written: (No space left|Permission denied).*--output"):
+        tasks()
+
+
+def test_other_errors_of_a_command_are_raised_as_they_are():
+    @command(TasksConfig)
+    def tasks(config: TasksConfig) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        tasks()
+
+
+def test_a_checkpoint_with_another_dtype_or_shape_is_damaged(tmp_path):
+    file = tmp_path / "last.safetensors"
+    for old, new in ((b'"F32"', b'"I32"'), (b"[2,3]", b"[3,2]")):
+        save_checkpoint(file, {"weight": torch.ones(2, 3)}, {"step": 1})
+        content = file.read_bytes()
+        assert old in content
+        file.write_bytes(content.replace(old, new))
+        with pytest.raises(RunError, match="checksum does not match"):
+            load_checkpoint(file)
 
 
 def test_numbers_of_numpy_are_written_as_numbers(tmp_path):

@@ -22,13 +22,13 @@ from demiglace.errors import DataError, ModelError
 from demiglace.evaluation.bootstrap_metrics import share_of_map
 from demiglace.evaluation.label_order import better_order
 from demiglace.evaluation.scores import compute
-from demiglace.evaluation.set_results import file_name
 from demiglace.evaluation.significance import influence
 from demiglace.export.measure import Measurement
 from demiglace.losses.divergences import forward_kl
 from demiglace.models.labels import label_space_of, set_labels
 from demiglace.report.runs.classes import class_table, confusion_table, read_classes
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import file_name
 from demiglace.tasks.classification import CLASSIFICATION
 from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.training.datasets import read_rows, with_problem_of

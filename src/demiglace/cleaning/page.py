@@ -13,6 +13,7 @@ import jinja2
 from demiglace.cleaning import storage
 from demiglace.cleaning.statistics import EXCERPT, bin_edges
 from demiglace.cleaning.tasks import CleaningSpec, part_files
+from demiglace.runs.files import atomic_write
 
 _WIDTH, _HEIGHT = 320, 90
 _MEMBERS = 3
@@ -29,7 +30,7 @@ def write_page(file: Path, spec: CleaningSpec, result: Mapping[str, Any]) -> Non
         sources=spec.sources,
         options=spec.rules,
     )
-    with storage.atomic_write(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text(page, "utf-8", "replace")
 
 

@@ -23,6 +23,7 @@ from demiglace.cleaning.tasks import (
     tallies_file,
 )
 from demiglace.console import progress
+from demiglace.runs.files import atomic_write, partial_files
 
 _BUCKET = 64_000_000  # bytes of sources, compressed or not, per bucket of keys
 _CLUSTERS = 20  # for the page
@@ -36,12 +37,12 @@ def bucket_count(size: int) -> int:
 
 def prepare(spec: CleaningSpec, reference: Iterable[str]) -> None:
     """Write the spec, and the hashes of the n-grams of `reference` if there is a decontamination rule."""
-    for draft in storage.partial_files(Path(spec.directory)):
+    for draft in partial_files(Path(spec.directory)):
         draft.unlink(missing_ok=True)
     spec.write()
     for rule in from_config(spec.rules):
         if isinstance(rule, Decontamination) and not reference_file(spec.work).exists():
-            with storage.atomic_write(reference_file(spec.work)) as draft, draft.open("wb") as stream:
+            with atomic_write(reference_file(spec.work)) as draft, draft.open("wb") as stream:
                 np.save(stream, rule.with_texts(reference).reference_hashes)
 
 

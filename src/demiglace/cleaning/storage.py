@@ -1,9 +1,7 @@
 """Files of a cleaning run: parts of documents, shards, ledgers, tallies and marks. All are written atomically."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pyarrow.parquet as pq
 from demiglace.cleaning.pipeline import Ledger
 from demiglace.cleaning.rules.dedup import KeyTable, concat_tables, key_table
 from demiglace.cleaning.statistics import Entry, RemovedLineEntries
-from demiglace.runs import files as run_files
+from demiglace.runs.files import atomic_write
 
 _SOURCE = np.uint64(32)  # bits; a document's number has its source in the high bits and its index there in the low bits
 _COLUMNS = ("key", "document", "line")
@@ -55,16 +53,6 @@ def document_number(source: int, index: int) -> int:
 def source_and_index(document: int) -> tuple[int, int]:
     """Return the source and the index of a document number; the inverse of `document_number`."""
     return int(document) >> 32, int(document) & 0xFFFFFFFF
-
-
-def atomic_write(file: Path) -> AbstractContextManager[Path]:
-    """Write one file of a cleaning run atomically; two processes may run one task, so each has its own draft."""
-    return run_files.atomic_write(file, suffix=f".{os.getpid()}.part")
-
-
-def partial_files(directory: Path) -> list[Path]:
-    """Return the temporary files that processes left below a directory when they were killed."""
-    return list(directory.rglob("*.part"))
 
 
 def write_part(file: Path, part: Part) -> None:

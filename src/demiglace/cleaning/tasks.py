@@ -27,6 +27,7 @@ from demiglace.config.data import ReadConfig
 from demiglace.data.text.readers import GUESSED, DamagedFileError, Document, SkippedDocument, read_documents
 from demiglace.data.text.streams import plain_line_ends
 from demiglace.errors import UserError
+from demiglace.runs.files import atomic_write
 
 PART = 16_000_000  # characters of a part
 READ = "read"  # the name of reading in the ledger
@@ -58,7 +59,7 @@ class CleaningSpec:
 
     def write(self) -> None:
         """Write the spec to the file that the tasks read."""
-        with storage.atomic_write(self.work / "plan.json") as draft:
+        with atomic_write(self.work / "plan.json") as draft:
             draft.write_text(json.dumps(self.__dict__), "utf-8")
 
 

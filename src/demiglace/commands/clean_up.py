@@ -13,7 +13,7 @@ from demiglace.config.options import command
 from demiglace.console import say
 from demiglace.errors import RunError
 from demiglace.report.format import count_of, size
-from demiglace.runs.directory import is_complete, stage_of
+from demiglace.runs.directory import is_complete, runs_below, stage_of
 from demiglace.runs.result import Result, ResultTable
 
 _DISPOSABLE = ("last", "checkpoints", "signals", "tokens", "*.part")
@@ -41,7 +41,7 @@ def clean_up(config: CleanUpConfig) -> Result:
     counted, unless `unfinished` is given; runs in use by another process always are. Raises `RunError` for a path that
     holds no run, before anything is removed, and for files that cannot be removed.
     """
-    runs = [run for path in config.runs for run in _runs_in(path)]
+    runs = [_run(directory) for path in config.runs for directory in runs_below(path)]
     unfinished = [run for run in runs if not run.complete and not config.unfinished]
     freed: dict[str, int] = {}
     for run in runs:
@@ -53,14 +53,6 @@ def clean_up(config: CleanUpConfig) -> Result:
     text = f"{verb} {size(sum(freed.values()))} in {len(freed):,} of {count_of(len(runs), 'run')}"
     rows = tuple((path, size(number)) for path, number in freed.items())
     return Result(None, freed, (ResultTable("Clean-up", ("run", verb), rows),) if rows else (), text)
-
-
-def _runs_in(path: Path) -> list[_Run]:
-    """Return the runs at or below a path. Raises `RunError` if there is none."""
-    found = [file.parent for file in sorted(path.rglob("run.json")) if stage_of(file.parent)]
-    if not found:
-        raise RunError(f"{path} holds no run of demiglace; give run directories, or a folder of them.")
-    return [_run(directory) for directory in dict.fromkeys(found)]
 
 
 def _run(path: Path) -> _Run:

@@ -28,7 +28,7 @@ from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.evaluation.label_order import contradiction
 from demiglace.evaluation.predict import check_lengths, check_longest, predict
 from demiglace.evaluation.scores import by_unit, predictions_of
-from demiglace.evaluation.set_results import disagreements, file_name, set_results
+from demiglace.evaluation.set_results import disagreements, set_results
 from demiglace.export.base import Artefact, title_of
 from demiglace.export.exported import exported_artefact
 from demiglace.export.parity import predict_with
@@ -47,7 +47,7 @@ from demiglace.models.loading import (
 from demiglace.models.max_length import max_length_of
 from demiglace.models.sentence_modules import longest_text
 from demiglace.runs.directory import Run, open_run, read_manifest
-from demiglace.runs.files import fingerprint, read_json, write_atomically, write_json
+from demiglace.runs.files import file_name, fingerprint, read_json, write_atomically, write_json
 from demiglace.runs.result import Result, ResultTable
 from demiglace.tasks.base import RowTask
 from demiglace.tasks.registry import row_metrics
@@ -166,11 +166,12 @@ def _check_names(own: Mapping[str, SuiteSet], suites: Mapping[str, SuiteSet]) ->
     """Raise `ConfigError` for sets whose results would be written to the same files."""
     files: dict[str, str] = {}
     for name in (*own, *(name for name, entry in suites.items() if name not in own or entry.data != own[name].data)):
-        if other := files.get(file_name(name)):
+        file = file_name(name).casefold()  # some file systems ignore the case
+        if other := files.get(file):
             raise ConfigError(
                 f"{other} and {name} would be written to the same files; rename one, or evaluate it alone."
             )
-        files[file_name(name)] = name
+        files[file] = name
 
 
 def _warn_of_order(

@@ -1,6 +1,5 @@
 """`demiglace evaluate --corpus`: evaluate a language model on text."""
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from demiglace.export.exported import exported_artefact
 from demiglace.models.language_model import load_causal
 from demiglace.models.loading import fingerprint_model, resolve_model
 from demiglace.models.shape import ModelShape
-from demiglace.runs.directory import Run, open_run
+from demiglace.runs.directory import Run, open_run, remove_leftovers
 from demiglace.runs.files import fingerprint
 from demiglace.runs.result import Result, ResultTable
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
@@ -80,7 +79,7 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
         add_bos=bounds.begin is not None,
         sets=results,
     )
-    shutil.rmtree(run.path / "tokens", ignore_errors=True)
+    remove_leftovers(run.path)
     return _run_result(run)
 
 

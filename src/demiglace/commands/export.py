@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def export(config: ExportConfig) -> Result:
     run = open_run(config.output, "export", identity, inputs)
     if run.complete:
         if not (run.path / "README.md").exists():  # killed just before it was written
-            write_card(run.path, config.model, export=run.path)
+            write_card(run.path, config.model, exported=run.manifest)
         say(f"{run.path} is up to date.")
         return _result(run, config.push_to_hub)
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
@@ -111,8 +112,8 @@ def export(config: ExportConfig) -> Result:
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
     size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
-    run.finish(artefacts=artefacts, **size, **kind, **scores)
-    write_card(run.path, config.model, export=run.path)
+    card = partial(write_card, run.path, config.model)
+    run.finish(lambda manifest: card(exported=manifest), artefacts=artefacts, **size, **kind, **scores)
     return _result(run, config.push_to_hub)
 
 

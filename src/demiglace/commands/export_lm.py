@@ -1,7 +1,8 @@
-"""`demiglace export` of a causal language model: write it, and compare its next tokens with PyTorch's."""
+"""`demiglace export` of a causal language model: write it, compare its next tokens with PyTorch's, and time it."""
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.text.readers import read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import ConfigError, DataError, ModelError
-from demiglace.export.base import Artefact, Exporter, Inputs, title_of
+from demiglace.export.base import Artefact, Exporter, Inputs, address_of, format_at, title_of
+from demiglace.export.decoding import Load
+from demiglace.export.measure import DecodingMeasurement, measure_decoding
 from demiglace.export.parity import TokenParity, assert_token_parity, compare_tokens
 from demiglace.export.pytorch import TorchRunner, checkpoint
 from demiglace.models.files import load_config
@@ -31,6 +34,8 @@ from demiglace.runs.result import Result, ResultTable
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 
 _TOKENS = 64  # of each text
+_PROMPT_TOKENS, _NEW_TOKENS = 128, 32  # of a round of the measurement, where the model has so many positions
+_ROUNDS_PER_REPEAT = 0.05  # a round takes about a hundred times as long as a call of a classifier
 _WARN_BELOW = 0.9  # same next tokens of a quantised model
 
 
@@ -39,8 +44,9 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
 
     The texts are those of --corpus, else rows of Banking77, which come with the package: the check is about the file,
     not about the text. The manifest has for each file its bytes, the share of tokens after which it predicts the same
-    next token, and the mean KL divergence from the model in nats. Raises `ModelError` for a masked language model, and
-    `UserError` if the first precision does not reproduce the model.
+    next token, the mean KL divergence from the model in nats, the tokens per second of prefill and decoding, and the
+    peak memory. Raises `ModelError` for a masked language model, and `UserError` if the first precision does not
+    reproduce the model.
     """
     exporter.require_support(LANGUAGE_MODELLING)
     if config.data or config.teacher:
@@ -61,7 +67,8 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     tokenizer.save_pretrained(run.path)
     model.config.save_pretrained(run.path)
     parameters = ModelShape.of(model).parameters
-    entries = [_entry(ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None)]
+    load = _load(config, model, batches)
+    entries = [_entry(ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None, load)]
     for precision in precisions:
         say(f"writing {exporter.title} {precision} …")
         artefact = exporter.write(model, tokenizer, LANGUAGE_MODELLING, run.path, precision)
@@ -74,10 +81,12 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
                 f"warning: the {precision} model predicts the model's next token after only {parity.agreement:.1%} of "
                 f"{parity.tokens:,} tokens; evaluate it before you use it."
             )
-        entries.append(_entry(EXPORT, artefact, parameters, parity))
+        entries.append(_entry(EXPORT, artefact, parameters, parity, load))
     tokens = sum(batch["input_ids"].size for batch in batches)
-    run.finish(problem=LANGUAGE_MODELLING.name, artefacts=entries, rows=len(texts), tokens=tokens)
-    write_card(run.path, config.model, export=run.path)
+    size: dict[str, Any] = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
+    size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens, "problem": LANGUAGE_MODELLING.name}
+    card = partial(write_card, run.path, config.model)
+    run.finish(lambda manifest: card(exported=manifest), artefacts=entries, **size)
     return _result(run)
 
 
@@ -100,11 +109,22 @@ def _batches(texts: Sequence[str], model: PreTrainedModel, tokenizer: PreTrained
     return [{"input_ids": np.array([row], dtype=np.int64)} for row in ids if row]
 
 
-def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity | None) -> dict[str, Any]:
-    """Return the entry of the manifest; `runs.artefacts` reads it."""
+def _load(config: ExportConfig, model: PreTrainedModel, batches: Sequence[Inputs]) -> Load:
+    """Return the work of the speed measurement: its prompt are the first tokens of all texts in a row."""
+    ids = np.concatenate([batch["input_ids"][0] for batch in batches])
+    limit = ModelShape.of(model).max_positions or _PROMPT_TOKENS + _NEW_TOKENS
+    new_tokens = min(_NEW_TOKENS, limit // 2)
+    prompt = np.resize(ids, min(_PROMPT_TOKENS, limit - new_tokens))
+    return Load(tuple(prompt.tolist()), new_tokens, max(1, round(_ROUNDS_PER_REPEAT * config.repeats)), config.threads)
+
+
+def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity | None, load: Load) -> dict[str, Any]:
+    """Measure an artefact and return its entry of the manifest; `runs.artefacts` reads it."""
     title = title_of(artefact.format)
+    name = title if role == ORIGINAL else f"{title} {artefact.precision}"
+    measured = _measured(artefact, name, load)
     return {
-        "name": title if role == ORIGINAL else f"{title} {artefact.precision}",
+        "name": name,
         "format": artefact.format,
         "precision": artefact.precision,
         "role": role,
@@ -115,7 +135,18 @@ def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity |
         "label_agreement": parity and parity.agreement,
         "largest_logit_difference": parity and parity.largest_logit_difference,
         "kl_divergence": parity and parity.kl_divergence,
+        "tokens_per_second": measured and {"prefill": measured.speed.prefill, "decode": measured.speed.decode},
+        "peak_memory_mb": measured and measured.peak_memory_mb,
     } | dict(artefact.settings)
+
+
+def _measured(artefact: Artefact, name: str, load: Load) -> DecodingMeasurement | None:
+    """Return the speed and memory of an artefact; None, with a line that says why, where they cannot be measured."""
+    if reason := format_at(address_of(artefact.format)).cannot_time():
+        say(f"{name}: {reason}")
+        return None
+    say(f"measuring {name} …")
+    return measure_decoding(artefact, load)
 
 
 def _result(run: Run) -> Result:
@@ -126,14 +157,26 @@ def _result(run: Run) -> Result:
             a["name"],
             f"{a['bytes'] / 1e6:,.1f}",
             *(["–"] * 3 if a["kl_divergence"] is None else _parity_cells(a)),
+            *_speed_cells(a),
         )
         for a in found["artefacts"]
     ]
-    title = f"Export: compared on {found['tokens']:,} tokens of {found['rows']:,} texts, one text at a time"
-    columns = ("", "file\nMB", "same next\ntoken", "KL from the model\nnats per token", "largest\nlogit diff.")
-    return Result(run.path, metrics, (ResultTable(title, columns, tuple(rows)),))
+    threads = found["threads"]
+    title = (
+        f"Export: compared on {found['tokens']:,} tokens of {found['rows']:,} texts; speed with one text, a prompt of "
+        f"{found['prompt_tokens']} tokens, {found['new_tokens']} new ones and {threads} thread{'s' * (threads > 1)}"
+    )
+    parity = ("same next\ntoken", "KL from the model\nnats per token", "largest\nlogit diff.")
+    speed = ("prefill\ntokens/s", "decode\ntokens/s", "peak\nmemory\nMB")
+    return Result(run.path, metrics, (ResultTable(title, ("", "file\nMB", *parity, *speed), tuple(rows)),))
 
 
 def _parity_cells(entry: dict[str, Any]) -> list[str]:
     difference = entry["largest_logit_difference"]
     return [f"{entry['label_agreement']:.1%}", f"{entry['kl_divergence']:.4f}", f"{difference:.2g}"]
+
+
+def _speed_cells(entry: dict[str, Any]) -> list[str]:
+    if (speed := entry["tokens_per_second"]) is None:
+        return ["–"] * 3
+    return [f"{speed['prefill']:,.0f}", f"{speed['decode']:,.1f}", f"{entry['peak_memory_mb']:,.0f}"]

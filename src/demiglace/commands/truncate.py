@@ -1,5 +1,6 @@
 """`demiglace truncate`: keep some of a model's layers, and some of their units."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,8 @@ from demiglace.config.command_options import TruncateConfig
 from demiglace.config.options import command, flatten
 from demiglace.console import say
 from demiglace.data.text.calibration_sample import calibration_rows
+from demiglace.data.text.readers import drops, report_left_out
+from demiglace.data.text.vocabulary_texts import vocabulary_files, vocabulary_texts
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import ConfigError, ModelError, RunError
 from demiglace.given_objects import saved_objects
@@ -29,10 +32,13 @@ from demiglace.models.narrow_student import BY_GRADIENTS, BY_MAGNITUDE, describe
 from demiglace.models.prune_width import prune_units
 from demiglace.models.sentence_modules import copy_modules, module_directory
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
+from demiglace.models.trimmed_model import trim_model
+from demiglace.models.trimmed_tokenizer import choose_vocabulary, report, trim_tokenizer
 from demiglace.models.truncate import ABLATIONS, AUTO, DATA_DRIVEN, Keep, choose_layers, make_student
+from demiglace.models.vocabulary import TrimmedVocabulary, check_options
 from demiglace.models.width import HIDDEN, flag, narrow_config
 from demiglace.runs.directory import Run, open_run, read_manifest
-from demiglace.runs.files import write_json
+from demiglace.runs.files import fingerprint, write_json
 from demiglace.runs.hub import push_to_hub
 from demiglace.runs.result import Result
 
@@ -42,12 +48,14 @@ def truncate(config: TruncateConfig) -> Result:
     """Write the truncated model and its tokenizer into the output directory, which is a model directory then.
 
     Works for classifiers, bare encoders and language models. What a strategy measures on text is printed and kept in
-    the manifest. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
+    the manifest. With sizes of the width units are removed too, and with `vocabulary="trim"` tokens; then all layers
+    are kept without `layers` and `keep`. Raises `ModelError`, `ConfigError`, `DataError` and `RunError`.
     """
-    path, sizes = resolve_model(config.model), config.width.sizes
+    check_options(config.trimming, corpus_needed=True)
+    path = resolve_model(config.model)
     strategy = _strategy(config, path)
-    keep = choose_layers(load_config(path), config.layers, strategy, config.keep, all_by_default=bool(sizes))
-    _check_width(load_config(path), sizes, path)
+    keep = _layers(config, path, strategy)
+    _check_width(load_config(path), config.width.sizes, path)
     if config.calibration:
         return _result(_by_text(config, path, strategy, keep), config.push_to_hub)
     run = _open(config, path)
@@ -75,12 +83,20 @@ def _result(path: Path, repository: str | None) -> Result:
     return Result(path, {name: manifest[name] for name in ("keep", "layers", "parameters") if name in manifest})
 
 
+def _layers(config: TruncateConfig, path: str, strategy: str) -> Keep:
+    trims = config.trimming.vocabulary == "trim" and strategy not in (*ABLATIONS, *DATA_DRIVEN)
+    every = trims or bool(config.width.sizes)
+    return choose_layers(load_config(path), config.layers, strategy, config.keep, all_by_default=every)
+
+
 def _strategy(config: TruncateConfig, path: str) -> str:
     """Return the strategy. Raises `ConfigError` unless calibration text is given exactly where it is measured on."""
     model = load_config(path)
     causal = (model.architectures or [""])[0].endswith(CAUSAL_NAMES)
     text = bool(config.calibration)
-    strategy = strategy_for(config.strategy, model, causal=causal, text=text and config.layers is not None)
+    strategy = strategy_for(
+        config.strategy, model, causal=causal, text=text and config.keep is None and config.layers is not None
+    )
     measured = " or ".join(DATA_DRIVEN)
     if strategy in DATA_DRIVEN and not text:
         raise ConfigError(f"--strategy {strategy} is measured on text; give some files as --calibration.")
@@ -114,6 +130,8 @@ def _by_text(config: TruncateConfig, path: str, strategy: str, keep: Keep) -> Pa
 
 
 def _open(config: TruncateConfig, path: str, **inputs: str) -> Run:
+    if config.trimming.vocabulary_corpus:
+        inputs["vocabulary corpus"] = fingerprint(vocabulary_files(config.trimming.vocabulary_corpus))
     run = open_run(
         config.output,
         "truncate",
@@ -134,18 +152,26 @@ def _finish(
     rows: TokenizedSplit | None = None,
     **found: Any,
 ) -> None:
+    tokenizer, vocabulary = load_tokenizer(config.model), None
+    if config.trimming.vocabulary == "trim":
+        check_tokenizer(model, tokenizer)
+        vocabulary, found["vocabulary"] = _vocabulary(config, model, tokenizer)
     student = make_student(model, chosen, strategy, config.seed)
     if config.width.sizes:
         student, facts = _narrow(run, config, model, student, chosen, rows)
         found |= facts
+    if vocabulary is not None:
+        student, tokenizer = trim_model(student, vocabulary), trim_tokenizer(tokenizer, vocabulary)
     before, after = ModelShape.of(model), ModelShape.of(student)
-    modules = _save(student, load_tokenizer(config.model), resolve_model(config.model), run.path)
+    modules = _save(student, tokenizer, resolve_model(config.model), run.path)
+    if vocabulary is not None:
+        vocabulary.save(run.path)
     keep = () if strategy in ABLATIONS else chosen
     sizes = {"layers": len(chosen), "parameters": after.parameters, "before": asdict(before), "after": asdict(after)}
     if modules:
         found["sentence_modules"] = modules
         say(f"Its sentence-transformers modules are kept: {', '.join(modules)}.")
-    run.finish(strategy=None if config.keep else strategy, keep=list(keep), **sizes, **found)
+    run.finish(strategy=None if config.keep or config.layers is None else strategy, keep=list(keep), **sizes, **found)
     say(_summary(run.path, keep, before, after))
 
 
@@ -165,6 +191,18 @@ def _narrow(
     say(describe_width(student, pruned, measure, text))
     write_json(run.path / "width.json", units)
     return pruned, width_facts(student, pruned, units, measure)
+
+
+def _vocabulary(
+    config: TruncateConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[TrimmedVocabulary, Mapping[str, Any]]:
+    """Return the tokens to keep, after printing what that costs, and the facts for the manifest."""
+    left_out: Counter[str] = Counter()
+    texts = vocabulary_texts(vocabulary_files(config.trimming.vocabulary_corpus or ()), config.reading, left_out)
+    vocabulary, found = choose_vocabulary(tokenizer, texts, model.config, config.trimming.vocabulary_size)
+    report_left_out(left_out, "--vocabulary-corpus")
+    facts = report(vocabulary, found, "of the texts, with the vocabulary of the others")
+    return vocabulary, facts | {"drops": drops(left_out)}
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str, path: Path) -> list[str]:

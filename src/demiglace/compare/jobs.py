@@ -17,7 +17,7 @@ from demiglace.config.aliases import renamed
 from demiglace.config.options import flatten
 from demiglace.console import say
 from demiglace.errors import RunError, UserError
-from demiglace.runs.directory import check_config, has_outputs
+from demiglace.runs.directory import check_config, has_outputs, is_complete, read_manifest, remove_leftovers
 from demiglace.runs.files import read_json
 
 
@@ -45,7 +45,11 @@ def is_done(job: Job, home: Path) -> bool:
         check_config(directory, job.stage, flatten(config_of(job, home), result_options_only=True))
     except RunError as error:
         raise RunError(f"{error} Or remove {directory} and what was made from it; the run is then repeated.") from error
-    return (directory / "manifest.json").exists()
+    if not is_complete(directory):
+        return False
+    remove_leftovers(directory)
+    read_manifest(directory)  # raises if a file of the run is damaged
+    return True
 
 
 def _check_search(directory: Path, existing: dict[str, Any], given: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from demiglace.compare.job_graph import Job
 from demiglace.compare.jobs import JobResult
 from demiglace.compare.scheduler import Schedule, Status
 from demiglace.costs.describe import duration
+from demiglace.escaping import escape_controls
 
 _SHOWN: tuple[Status, ...] = ("done", "running", "failed", "skipped", "pending")
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "skipped": "yellow", "pending": ""}
@@ -61,7 +62,7 @@ class Lines:
         how = f"done in {duration(result.seconds)}" if result.error is None else f"FAILED: {result.error}"
         line = f"[{over}/{len(self._schedule.jobs)}] {job.key}: {how}; {_time_left(self._schedule)}"
         if shared.is_verbose():
-            self._console.print(line, markup=False, soft_wrap=True)
+            self._console.print(escape_controls(line), markup=False, soft_wrap=True)
 
 
 class LiveTable:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.export_formats import EXPORTERS
-from demiglace.config.options import group, option
+from demiglace.config.options import LARGEST_SEED, group, option
 from demiglace.config.training import TrainConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
@@ -69,6 +69,26 @@ def _max_length() -> Any:
 
 
 @dataclass(frozen=True)
+class VocabularyConfig:
+    """Which tokens the embeddings keep."""
+
+    SECTION: ClassVar[str] = "model"
+
+    vocabulary: Literal["full", "trim"] = option(
+        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full", common=True
+    )
+    vocabulary_corpus: tuple[str, ...] | None = option(
+        "texts whose tokens trim keeps, for distill beside the training texts: files, folders or globs, in the formats "
+        "of a corpus, or CSV and TSV files",
+        None,
+        common=True,
+    )
+    vocabulary_size: int | None = option(
+        "tokens that trim keeps at most, the most frequent ones; none: all that the texts use", None, at_least=1
+    )
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """Fine-tune a model on labelled rows of texts: a teacher, or a student without a teacher."""
 
@@ -109,7 +129,7 @@ class WidthConfig:
 
 @dataclass(frozen=True)
 class TruncateConfig:
-    """Truncate a model: keep some of its layers, and its embeddings, norms, pooler and head; or make it narrower.
+    """Truncate a model: keep some of its layers, of their units, or of its tokens; embeddings, norms and head stay.
 
     Strategies by position: alternate, distil, bottom, top, first-middle-last. Measured on text: block-influence drops
     the layers that change the direction of hidden states least; greedy drops one layer after another, each time the one
@@ -143,10 +163,12 @@ class TruncateConfig:
         "tokens of that text to read, as many from each file", 20_000, at_least=1, section="corpus"
     )
     seed: int = _model(
-        "seed of the new weights of embeddings and random; other than 0, also draws other calibration text",
+        "seed of the new weights of --strategy embeddings and random; other than 0, also draws other calibration text",
         0,
         at_least=0,
+        at_most=LARGEST_SEED,
     )
+    trimming: VocabularyConfig = group(VocabularyConfig)
     reading: ReadConfig = group(ReadConfig)
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("model")
@@ -430,7 +452,7 @@ class GenerateConfig:
         "draw among the most probable tokens that hold this share of the probability", 0.95, above=0, at_most=1
     )
     add_bos: AddBos = option(f"a beginning-of-text token before the prompt: {ADD_BOS}", "auto")
-    seed: int = option("seed of the draws", 0, at_least=0)
+    seed: int = option("seed of the draws", 0, at_least=0, at_most=LARGEST_SEED)
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("model")
 
@@ -518,8 +540,13 @@ class ExportConfig:
         section="data",
     )
     teacher: str | None = _model("also measure this PyTorch model, for comparison", None, common=True)
-    threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
-    repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
+    threads: int = option("threads of the speed measurement", 1, at_least=1, section="hardware")
+    repeats: int = option(
+        "timed calls for each latency; language models: a twentieth of it, prompts with a continuation each",
+        100,
+        at_least=1,
+        section="hardware",
+    )
     max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
     allow_pickle: bool = _allow_pickle()
@@ -585,6 +612,19 @@ class CleanUpConfig:
 
 
 @dataclass(frozen=True)
+class VerifyConfig:
+    """Compare every file of complete runs with the digest that the run recorded; exit code 2 if one differs.
+
+    Every command compares sizes and modification times of the files that it reads. This one computes all digests.
+    """
+
+    SECTION: ClassVar[str] = "output"
+
+    runs: tuple[Path, ...] = option("run directories, or folders of them", positional=True, common=True)
+    accept: bool = option("record the files as they are now, after you changed some on purpose", False, common=True)
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Compress a classifier on real data: teacher, student, baseline, export and report."""
 
@@ -592,7 +632,7 @@ class DemoConfig:
     teacher_epochs: int = option("epochs of the teacher", 3, at_least=1, section="training")
     student_epochs: int = option("epochs of the students", 2, at_least=1, section="training")
     layers: int = _model("layers of the student", 3, at_least=1)
-    seed: int = option("seed of every run", 0, at_least=0, section="training")
+    seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 
 
 @dataclass(frozen=True)
@@ -603,7 +643,7 @@ class MethodsConfig:
     student_layers: int = option("show: layers of the student of the layer mapping", 6, at_least=1)
     teacher_layers: int = option("show: layers of the teacher", 12, at_least=1)
     epochs: int = option("show: epochs of a mapping that changes", 3, at_least=1)
-    seed: int = option("show: seed of a random mapping", 0, at_least=0)
+    seed: int = option("show: seed of a random mapping", 0, at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)

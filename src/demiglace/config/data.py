@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from demiglace.config.options import group, option
+from demiglace.config.options import LARGEST_SEED, group, option
 
 Unit = Literal["document", "line", "paragraph"]
 
@@ -64,7 +64,10 @@ class DataConfig:
     max_rows: int | None = option("use only this many training rows, drawn at random", None, at_least=1)
     on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
     data_seed: int | None = option(
-        "seed of --max-rows and of the validation rows that are split off; none: 0", None, at_least=0
+        "seed of --max-rows and of the validation rows that are split off; none: 0",
+        None,
+        at_least=0,
+        at_most=LARGEST_SEED,
     )
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "

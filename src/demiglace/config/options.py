@@ -21,13 +21,17 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from demiglace.config.aliases import canonical_values, unknown_option
 from demiglace.config.coerce import convert, describe_type
-from demiglace.errors import ConfigError, UsageError
+from demiglace.config.yaml_file import load_yaml
+from demiglace.errors import ConfigError, UsageError, UserError, disk_error
 from demiglace.interpreters import safe_children
 from demiglace.notices import collecting
 
 C = TypeVar("C")
 R = TypeVar("R")
 _SHOWN = 200  # characters of a wrong value in a message
+
+
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
 
 
 def option(
@@ -264,12 +268,7 @@ def _construct(config_class: type[C], flat: Mapping[str, Any]) -> C:
 
 def read_yaml(file: Path | str) -> dict[str, Any]:
     """Return the mapping in a YAML file, its keys as texts. Raises `ConfigError` where it cannot be read."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} could not be read: {error}") from error
+    content = load_yaml(file)
     if content is None:  # an empty file, or comments alone
         return {}
     if not isinstance(content, dict):
@@ -314,7 +313,14 @@ def command(
     def wrap(function: Callable[[C], R]) -> Callable[..., R]:
         def run(config: C) -> R:
             with safe_children(), collecting():
-                return function(config)
+                try:
+                    return function(config)
+                except UserError:
+                    raise
+                except Exception as error:
+                    if (reason := disk_error(error)) is None:
+                        raise
+                    raise reason from error
 
         @functools.wraps(function)
         def call(config: Any = None, /, **options: Any) -> R:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from demiglace.callbacks import Callback, check_callbacks
-from demiglace.config.options import option, python_option
+from demiglace.config.options import LARGEST_SEED, option, python_option
 from demiglace.errors import ConfigError
 
 
@@ -18,7 +18,10 @@ class TrainConfig:
     learning_rate: float = option("peak learning rate of AdamW", 1e-4, above=0, common=True)
     batch_size: int = option("examples of an optimizer step, over all processes", 32, at_least=1, common=True)
     seed: int = option(
-        "seed of the order of the examples, dropout, new weights and random layer mappings", 0, at_least=0
+        "seed of the order of the examples, dropout, new weights and random layer mappings",
+        0,
+        at_least=0,
+        at_most=LARGEST_SEED,
     )
     max_steps: int | None = option(
         "optimizer steps of the run, instead of --epochs; the last epoch ends early, the learning rate falls to the "

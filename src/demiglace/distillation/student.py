@@ -106,7 +106,8 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
     if config.student:
         return None
     sizes = config.width.sizes
-    causal, text = type(model).__name__.endswith(CAUSAL_NAMES), bool(config.text.corpus) and config.layers is not None
+    causal = type(model).__name__.endswith(CAUSAL_NAMES)
+    text = bool(config.text.corpus) and config.keep is None and config.layers is not None
     strategy = strategy_for(config.strategy, model.config, causal=causal, text=text)
     layers = choose_layers(model.config, config.layers, strategy, config.keep, all_by_default=bool(sizes))
     return Cut(None if config.keep else strategy, layers, sizes)

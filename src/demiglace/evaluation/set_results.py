@@ -1,6 +1,5 @@
 """Results of a model on one evaluation set: metrics (overall and by group) and disagreements with the teacher."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,8 +130,3 @@ def _confusions(student: np.ndarray, teacher: np.ndarray, names: Sequence[str]) 
     pairs, counts = np.unique(np.stack([teacher[differ], student[differ]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:EXAMPLES]
     return [{"from": names[pairs[i][0]], "to": names[pairs[i][1]], "rows": int(counts[i])} for i in order]
-
-
-def file_name(set_name: str) -> str:
-    """Return a set's name as a file name: ``mnli:validation`` gives ``mnli-validation``."""
-    return re.sub(r"[^\w.-]+", "-", set_name).strip("-.")

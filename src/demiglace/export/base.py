@@ -18,6 +18,7 @@ import numpy as np
 
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.errors import ConfigError, ModelError, UserError, unknown
+from demiglace.export.decoding import Decoder, Load, Speed, time_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,6 +58,10 @@ class Artefact:
         """Return a runner on the CPU that computes with this many threads."""
         return format_at(address_of(self.format)).open(self, threads)
 
+    def open_decoder(self, threads: int = 1) -> Decoder:
+        """Return a decoder with a KV cache on the CPU. Raises `ModelError` for a format without one."""
+        return format_at(address_of(self.format)).open_decoder(self, threads)
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self) | {"files": [str(file) for file in self.files]}
@@ -76,6 +81,18 @@ class Format(ABC):
     @abstractmethod
     def open(self, artefact: Artefact, threads: int) -> Runner:
         """Return a runner on the CPU for an artefact of this format."""
+
+    def open_decoder(self, artefact: Artefact, threads: int) -> Decoder:
+        """Return a decoder with a KV cache on the CPU. Raises `ModelError` for a format without one."""
+        raise ModelError(f"{self.title} files are not run with a KV cache here.")
+
+    def time_decoding(self, artefact: Artefact, load: Load) -> Speed:
+        """Time a language model of this format; by default, its decoder."""
+        return time_decoder(self.open_decoder(artefact, load.threads), load)
+
+    def cannot_time(self) -> str | None:
+        """Return why `time_decoding` cannot run on this machine, as a sentence; None if it can."""
+        return None
 
 
 class Exporter(Format):

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demiglace.errors import ModelError, RunError
+from demiglace.export import llama_cpp
 from demiglace.export.base import Artefact, Exporter, Inputs, Runner
+from demiglace.export.decoding import Load, Speed
 from demiglace.runs.files import atomic_write
 
 if TYPE_CHECKING:
@@ -105,6 +107,14 @@ class GgufExporter(Exporter):
 
         torch.set_num_threads(threads)
         return GgufRunner(read_gguf(Path(artefact.path)))
+
+    def time_decoding(self, artefact: Artefact, load: Load) -> Speed:
+        """Time the file in llama.cpp."""
+        return llama_cpp.time_file(artefact.path, load)
+
+    def cannot_time(self) -> str | None:
+        """Return a sentence if llama.cpp is not installed."""
+        return llama_cpp.missing_program()
 
 
 class GgufRunner:

@@ -1,4 +1,4 @@
-"""Measure latency and memory of one artefact in a fresh process: ``python -m demiglace.export.measure``.
+"""Measure speed and memory of one artefact in a fresh process: ``python -m demiglace.export.measure``.
 
 A fresh process holds only the artefact and the library that runs it, as a device would, and no other thread pool
 disturbs the timing. So this module imports nothing heavy.
@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from demiglace.errors import ModelError
 from demiglace.export.base import Artefact, Inputs, Runner, address_of, format_at
+from demiglace.export.decoding import Load, Speed
 from demiglace.interpreters import SAFE_PATH
 
 BATCH_SIZES = (1, 32)
@@ -34,6 +36,14 @@ class Measurement:
     peak_memory_mb: float  # largest resident memory of the process, in 10⁶ bytes
 
 
+@dataclass(frozen=True)
+class DecodingMeasurement:
+    """What one language model needs to generate text, one text at a time."""
+
+    speed: Speed
+    peak_memory_mb: float  # largest resident memory of the process, or of the program that it runs, in 10⁶ bytes
+
+
 def measure(
     artefact: Artefact, batches: Mapping[int, Sequence[Inputs]], *, threads: int = 1, repeats: int = 100
 ) -> Measurement:
@@ -45,17 +55,28 @@ def measure(
     with TemporaryDirectory() as folder:
         file = Path(folder) / "batches.npz"
         np.savez(file, **_to_npz(batches))  # type: ignore[arg-type] # a keyword for each array
-        arguments = [address_of(artefact.format), json.dumps(artefact.to_json()), str(file), str(threads), str(repeats)]
-        done = subprocess.run(
-            [sys.executable, "-m", "demiglace.export.measure", *arguments],
-            env=os.environ | SAFE_PATH | {"OMP_NUM_THREADS": str(threads)},
-            capture_output=True,
-            text=True,
-        )
+        return Measurement(**_in_fresh_process("rows", artefact, threads, str(file), str(repeats)))
+
+
+def measure_decoding(artefact: Artefact, load: Load) -> DecodingMeasurement:
+    """Measure a language model in a fresh process. Raises `ModelError` as `measure` does."""
+    found = _in_fresh_process("decoding", artefact, load.threads, json.dumps(asdict(load)))
+    return DecodingMeasurement(Speed(**found["speed"]), found["peak_memory_mb"])
+
+
+def _in_fresh_process(work: str, artefact: Artefact, threads: int, *arguments: str) -> dict[str, Any]:
+    """Return what `_main` prints there."""
+    about = [work, address_of(artefact.format), json.dumps(artefact.to_json()), str(threads)]
+    done = subprocess.run(
+        [sys.executable, "-m", "demiglace.export.measure", *about, *arguments],
+        env=os.environ | SAFE_PATH | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message; perhaps memory ran out"])[-1]
         raise ModelError(f"{artefact.path} could not be run in a fresh process (exit code {done.returncode}): {last}")
-    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def latency_ms(runner: Runner, batches: Sequence[Inputs], repeats: int) -> dict[str, float]:
@@ -94,23 +115,43 @@ def peak_memory() -> float:
     if status.exists():  # Linux: getrusage would count what the parent had at the fork
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) * 1024 / _MB
+    return _resource_peak("RUSAGE_SELF")
+
+
+def _resource_peak(whose: str) -> float:
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MB
+    return resource.getrusage(getattr(resource, whose)).ru_maxrss * unit / _MB
 
 
-def _main(address: str, artefact: str, file: str, threads: str, repeats: str) -> None:
-    """Print the measurement as JSON. address: MODULE:CLASS of the format; file: the batches."""
+def _main(work: str, address: str, artefact: str, threads: str, *arguments: str) -> None:
+    """Print the measurement as JSON. address: MODULE:CLASS of the format; artefact: as JSON."""
+    found = Artefact.from_json(json.loads(artefact))
+    result = (
+        _rows(address, found, int(threads), *arguments) if work == "rows" else _decoding(address, found, *arguments)
+    )
+    print(json.dumps(result))  # noqa: T201 - the parent process reads it
+
+
+def _rows(address: str, artefact: Artefact, threads: int, file: str, repeats: str) -> dict[str, Any]:
+    """Return the latency on the batches of a file, and the memory."""
     with np.load(file) as arrays:
         batches = _from_npz(arrays)
-    runner = format_at(address).open(Artefact.from_json(json.loads(artefact)), int(threads))
+    runner = format_at(address).open(artefact, threads)
     latency = {
         str(size): latency_ms(runner, several, int(repeats) if size == 1 else max(int(repeats) // 5, 1))
         for size, several in batches.items()
     }
-    result = {"latency_ms": latency, "peak_memory_mb": round(peak_memory(), 1)}
-    print(json.dumps(result))  # noqa: T201 - the parent process reads it
+    return {"latency_ms": latency, "peak_memory_mb": round(peak_memory(), 1)}
+
+
+def _decoding(address: str, artefact: Artefact, load: str) -> dict[str, Any]:
+    """Return the speed on a load, and the memory of this process or of a larger one that it started."""
+    values = json.loads(load)
+    speed = format_at(address).time_decoding(artefact, Load(**{**values, "prompt": tuple(values["prompt"])}))
+    memory = max(peak_memory(), _resource_peak("RUSAGE_CHILDREN"))
+    return {"speed": asdict(speed), "peak_memory_mb": round(memory, 1)}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Resolve a model (run directory, model directory, hub name), and check its files before they are read."""
 
+import json
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -7,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from demiglace.errors import ModelError
+from demiglace.models.config_check import check_config_file
 from demiglace.models.library import LOAD_ERRORS
 from demiglace.models.paths import check_available, hub_address, resolve_model
 from demiglace.models.sentence_modules import module_files
@@ -53,8 +55,33 @@ def fingerprint_config(model: str | Path) -> str:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the weight files of a model directory: safetensors, or pickle files if there are no safetensors."""
-    return _glob(path, _SAFE) or _glob(path, _PICKLED)
+    """Return the weight files of a model directory: safetensors, or pickle files if there are no safetensors.
+
+    With sharded weights they include the index and each file that it names. Raises `ModelError` for an index that is
+    damaged, or that names a file which is missing or outside of the directory.
+    """
+    for patterns, whole in ((_SAFE, "model.safetensors"), (_PICKLED, "pytorch_model.bin")):
+        files, index = set(_glob(path, patterns)), path / f"{whole}.index.json"
+        if index.is_file() and path / whole not in files:  # transformers reads the index only then
+            files |= {index, *_indexed(index)}
+        if files:
+            return sorted(files)
+    return []
+
+
+def _indexed(index: Path) -> set[Path]:
+    """Return the files that an index of sharded weights names."""
+    try:
+        names = sorted(map(str, set(json.loads(index.read_text("utf-8"))["weight_map"].values())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is damaged ({error}); copy or download the model again.") from error
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise ModelError(
+                f"{index} names the weight file {name!r}; expected a file beside it. Put all files of the model into "
+                "one directory."
+            )
+    return {index.with_name(name) for name in names}
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -82,7 +109,7 @@ def check_weights(path: Path, allow_pickle: bool) -> None:
     for file in files:
         if file.suffix == ".safetensors":
             _check_safetensors(file)
-        elif not allow_pickle:
+        elif file.suffix != ".json" and not allow_pickle:
             raise ModelError(
                 f"{path} has its weights only as a pickle file ({file.name}), which can run any code when it is "
                 "loaded. Convert it to safetensors, or give --allow-pickle if you trust its origin."
@@ -105,6 +132,8 @@ def load_config(path: str) -> PreTrainedConfig:
     Also raised for a multimodal model, whose text part has a config inside of this one.
     """
     check_available(path)
+    if (file := Path(path) / "config.json").is_file():
+        check_config_file(file)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(**hub_address(path), trust_remote_code=False)
     except LOAD_ERRORS as error:

@@ -8,7 +8,10 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 # raised for a config, tokenizer or weights that cannot be used
-LOAD_ERRORS = (OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+LOAD_ERRORS = (
+    *(OSError, EOFError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError),
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, TypeError),  # of values that no model has
+)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from demiglace.errors import ModelError, near, suggestion
+from demiglace.runs.directory import check_model_files, is_complete
 
 _TIMEOUT = 3.0  # seconds to wait for a connection with the hub
 _MODEL_FILES = ("config.json", "run.json")  # a directory of a model has one of them
@@ -18,7 +19,7 @@ def resolve_model(model: str | Path) -> str:
 
     A run directory of finetune or distill has its model in `model/`; one of truncate is a model directory. The model of
     a GGUF file is read once and kept in the user's cache as a directory. Raises `ModelError` for an unfinished run, a
-    directory or file that is no model, and a path that does not exist.
+    directory or file that is no model, and a path that does not exist; `RunError` for a model that is damaged.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -68,8 +69,12 @@ def check_available(model: str | Path) -> None:
 
 
 def _model_directory(path: Path) -> Path:
-    if (path / "run.json").exists() and not (path / "manifest.json").exists():
-        raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
+    if (path / "run.json").exists():
+        if not is_complete(path):
+            raise ModelError(f"{path} is an unfinished run; repeat its command to complete it, then use its model.")
+        check_model_files(path)
+    elif path.name == "model" and is_complete(path.parent):
+        check_model_files(path.parent)
     for directory in (path / "model", path) if (path / "run.json").exists() else (path,):
         if (directory / "config.json").is_file():
             return directory

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
+from demiglace.escaping import BIDI_CONTROLS
 from demiglace.evaluation.verdicts import NO_DIFFERENCE
 from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import Difference, Equivalence, SeedStats
 
 MISSING = "–"
-_DIRECTION = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])  # bidirectional controls of Unicode
+_DIRECTION = dict.fromkeys(BIDI_CONTROLS)
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
 _COUNTS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
@@ -128,6 +129,11 @@ def size(value: float | None) -> str:
 def milliseconds(value: float | None) -> str:
     """Return a duration given in ms: ``14.5 ms``, ``1.05 s``."""
     return MISSING if value is None else _with_unit(value, _TIMES)
+
+
+def rate(value: float | None) -> str:
+    """Return a number per second: ``1,050``, ``41.2``."""
+    return MISSING if value is None else three_digits(value)
 
 
 def seconds(value: float | None) -> str:

@@ -24,20 +24,23 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#|!~$])")
 
 
-def write_card(directory: Path, run: Path | str, export: Path | None = None) -> None:
+def write_card(
+    directory: Path, run: Path | str, *, trained: Manifest | None = None, exported: Manifest | None = None
+) -> None:
     """Write README.md into `directory`.
 
     run: the directory of the finetune or distill run that trained the model, or another reference to the model.
-    export: the directory of its export, with `manifest.json`. What no manifest records is left out.
+    trained: the manifest of that run, which need not be written yet. exported: the manifest of the model's export. What
+    no manifest records is left out.
     """
-    text = model_card(Path(run), {} if export is None else _manifest(export))
+    text = model_card(Path(run), exported or {}, trained)
     write_atomically(directory / "README.md", text.encode("utf-8", errors="replace"))
 
 
-def model_card(run: Path, exported: Manifest) -> str:
+def model_card(run: Path, exported: Manifest, trained: Manifest | None = None) -> str:
     """Return the card: YAML front matter and Markdown. Names from data are escaped, local paths are left out."""
     run = run.parent if run.name == "model" and (run.parent / "manifest.json").exists() else run
-    trained = _manifest(run)
+    trained = _manifest(run) if trained is None else trained
     kind = trained or exported  # of a model that no run trained, the export knows what its outputs mean
     task = task_of_manifest(kind)
     if isinstance(task, RowTask):
@@ -62,7 +65,7 @@ def model_card(run: Path, exported: Manifest) -> str:
         output=task.output_name,
         masked=_is_masked(run),
         tokens=numbers(trained.get("tokens")).get("train"),
-        base=_base(run),
+        base=_base(run, trained),
         method=_plain(Path(method).name),  # of a method file, not its path
         options=config.get("method_options") or {},
         layers=trained.get("layers"),
@@ -73,9 +76,13 @@ def model_card(run: Path, exported: Manifest) -> str:
         seed=config.get("seed"),
         length=trained.get("max_length") or config.get("max_length") or 128,
         metrics=_metrics(trained, teacher, _baseline(run)),
-        artefacts=[_artefact(a) for a in measured_artefacts(exported) if a["role"] != TEACHER],
+        artefacts=[_artefact(a, task.reads == "corpus") for a in measured_artefacts(exported) if a["role"] != TEACHER],
+        timed=any(a.get("tokens_per_second") for a in measured_artefacts(exported)),
         exported=_export_format(exported),
         export_file=next((Path(a["file"]).name for a in measured_artefacts(exported)[::-1] if a["role"] == EXPORT), ""),
+        threads=exported.get("threads"),
+        prompt_tokens=exported.get("prompt_tokens"),
+        new_tokens=exported.get("new_tokens"),
         processor=str((exported.get("machine") or {}).get("processor", "")),
         versions=trained.get("versions") or {},
     )
@@ -119,13 +126,14 @@ def _name(run: Path) -> str:
     return format.shorten("-".join(run.parts[-2:]).strip("/.") or "model", 90)
 
 
-def _base(run: Path) -> str:
+def _base(run: Path, trained: Manifest) -> str:
     """Return the first model: from teacher to teacher back to a model that no run trained; of a path its name."""
     reference, seen = str(run), set()
     while reference not in seen:
         seen.add(reference)
         path = Path(reference)
-        config = _manifest(path.parent if path.name == "model" else path).get("config", {})
+        manifest = trained if path == run else _manifest(path.parent if path.name == "model" else path)
+        config = manifest.get("config", {})
         if config.get("architecture"):
             return f"a new {Path(str(config['architecture'])).name}"
         reference = str(config.get("teacher") or config.get("model") or reference)
@@ -158,7 +166,7 @@ def _export_format(exported: Manifest) -> str | None:
 
 def _metadata(run: Path, trained: Manifest, exported: Manifest) -> ModelCardData:
     kind = _export_format(exported)
-    base, results = _base(run), _results(run, trained)
+    base, results = _base(run, trained), _results(run, trained)
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
     tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([kind] if kind else [])]
     return ModelCardData(
@@ -214,9 +222,21 @@ def _metrics(trained: Manifest, teacher: Manifest, baseline: Manifest) -> list[t
     ]
 
 
-def _artefact(found: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return a row of name, size, median latency with one row and with 32, and the share of equal labels."""
-    latency = found.get("latency_ms") or {}
-    times = [format.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
+def _artefact(found: Mapping[str, Any], language: bool) -> tuple[str, ...]:
+    """Return a row of name, size, speed, and the share of equal labels or next tokens.
+
+    Speed is the median latency with one row and with 32; of a language model the tokens per second of prefill and
+    decoding, and the peak memory.
+    """
+    if language:
+        rates = numbers(found.get("tokens_per_second"))
+        memory = finite(found.get("peak_memory_mb"))
+        speed = [
+            *(format.rate(rates.get(part)) for part in ("prefill", "decode")),
+            format.size(memory and 1e6 * memory),
+        ]
+    else:
+        latency = found.get("latency_ms") or {}
+        speed = [format.milliseconds(numbers(latency.get(batch)).get("p50")) for batch in ("1", "32")]
     agreement = format.share(finite(found.get("label_agreement")))
-    return str(found.get("name")), format.size(finite(found.get("bytes"))), times[0], times[1], agreement
+    return str(found.get("name")), format.size(finite(found.get("bytes"))), *speed, agreement

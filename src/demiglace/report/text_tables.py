@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import count
 
+from demiglace.escaping import spreadsheet_cell
 from demiglace.report.tables import Cell, Table
 
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
@@ -78,7 +79,8 @@ def csv_of(tables: Sequence[Table]) -> str:
         # rows are numbered, because their names may repeat: one set with two models
         for number, row in enumerate(table.rows, 1):
             for column, cell in zip(table.columns, row, strict=True):
-                writer.writerow((table.title, number, row[0].text, column.title, cell.value, cell.text))
+                cells = (table.title, number, row[0].text, column.title, cell.value, cell.text)
+                writer.writerow(map(spreadsheet_cell, cells))
     return out.getvalue()
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.errors import RunError
-from demiglace.evaluation.set_results import file_name
 from demiglace.results.comparison import Comparison
 from demiglace.results.parse import parse_summary
 from demiglace.results.run_log import Scores, read_epochs, read_log
 from demiglace.results.schema import Cell, run_directory
-from demiglace.runs.files import read_json
+from demiglace.runs.files import file_name, read_json
 
 STAGE = "compare"
 _OUTLINE = ("summary.json", "results.json")

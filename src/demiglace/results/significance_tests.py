@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from demiglace.evaluation.set_results import file_name
 from demiglace.evaluation.significance import (
     ALPHA,
     PairedDifference,
@@ -26,6 +25,7 @@ from demiglace.results.cells import Average, CellRuns, Name, averages, baseline_
 from demiglace.results.contrasts import Contrast
 from demiglace.results.metric_table import metric_of
 from demiglace.results.schema import BASELINES, is_own
+from demiglace.runs.files import file_name
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in_domain", "out_of_domain"
 PRIMARY, EXPLORATORY = "primary", "exploratory"

@@ -7,7 +7,9 @@ command on the same directory therefore reports "up to date" (manifest), resumes
 """
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +20,14 @@ from filelock import BaseFileLock, FileLock, Timeout
 from demiglace.config.aliases import renamed
 from demiglace.errors import RunError
 from demiglace.notices import collected
+from demiglace.runs import integrity
 from demiglace.runs.environment import machine, versions
-from demiglace.runs.files import read_json, to_json, write_json
+from demiglace.runs.files import PARTIAL, partial_files, read_json, to_json, write_json
 
 FORMAT = 1
 INPUTS = "inputs"  # what a Python program gave as objects; written before the run is opened
-_INITIAL_FILES = (".lock", "run.json.part", INPUTS)  # a run killed in its first moment leaves nothing else
+_INITIAL_FILES = (".lock", INPUTS)  # a run killed in its first moment leaves nothing else
+_OF_MODELS = ("model/", "last/")
 _SHARED_LOCK_TIMEOUT = 60.0  # seconds; a shared directory is locked only while its run.json is checked
 
 
@@ -43,17 +47,22 @@ class Run:
         """Read the manifest. Raises `RunError` if the run is not complete."""
         return read_manifest(self.path)
 
-    def finish(self, **results: Any) -> dict[str, Any]:
-        """Write the manifest with these results and the command's notices, which marks the run as complete.
+    def finish(self, write_card: Callable[[dict[str, Any]], None] | None = None, /, **results: Any) -> dict[str, Any]:
+        """Write the manifest with these results, the command's notices and the digests of the run's files.
 
-        Return the manifest.
+        The manifest marks the run as complete, so it is written last, when all files are on the disk.
+
+        write_card: writes what depends on the manifest, from the manifest to be. Return the manifest.
         """
         manifest = _identity(self.stage, self.config, self.inputs)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         manifest |= {"versions": versions(self.stage), "machine": machine(), "finished": finished} | results
         if found := collected():
             manifest["notices"] = found
-        write_json(self.path / "manifest.json", manifest)
+        if write_card is not None:
+            write_card(json.loads(to_json(manifest)))
+        manifest["files"] = integrity.record(self.path)
+        manifest = write_manifest(self.path, manifest)
         self.complete = True
         if self._lock:
             self._lock.release(force=True)
@@ -80,12 +89,20 @@ def open_run(
     path = Path(path)
     identity = json.loads(to_json(_identity(stage, dict(config), dict(inputs))))
     identity_file = path / "run.json"
+    if _is_read_only(path):
+        _check_identity(path, read_json(identity_file), identity)
+        return Run(path, stage, identity["config"], identity["inputs"], complete=True)
     lock = _lock(_prepare_directory(path), timeout=_SHARED_LOCK_TIMEOUT if shared else 0)
     try:
         if has_outputs(path):
             _check_identity(path, read_json(identity_file), identity)
         else:
             write_json(identity_file, identity)
+        if not shared:
+            _remove_partial_files(path)
+        if is_complete(path):
+            remove_leftovers(path)
+            read_manifest(path)  # raises if a file is damaged
     except RunError:
         lock.release()
         raise
@@ -93,6 +110,23 @@ def open_run(
     if run.complete or shared:
         lock.release()
     return run
+
+
+def _is_read_only(path: Path) -> bool:
+    """Return whether a complete run is on a disk or in a directory that cannot be written."""
+    return is_complete(path) and not os.access(path, os.W_OK)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a complete run no longer needs; a run killed at its end still has it."""
+    for name in integrity.NOT_KEPT:
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _remove_partial_files(path: Path) -> None:
+    """Remove what a killed process was writing; only the process that has the lock writes here."""
+    for file in partial_files(path):
+        file.unlink(missing_ok=True)
 
 
 def _prepare_directory(path: Path) -> Path:
@@ -110,7 +144,7 @@ def check_output(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; a directory was expected. Give another --output.")
     try:
-        foreign = [p for p in path.iterdir() if p.name not in _INITIAL_FILES] if path.exists() else []
+        foreign = [p for p in path.iterdir() if not _is_initial(p)] if path.exists() else []
     except OSError as error:
         raise _unusable(path, error) from error
     if foreign and not (path / "run.json").exists():
@@ -140,7 +174,19 @@ def has_outputs(path: Path) -> bool:
 
     A run refused at its start leaves only a run.json. Another run may replace it.
     """
-    return (path / "run.json").exists() and any(p.name not in (*_INITIAL_FILES, "run.json") for p in path.iterdir())
+    return (path / "run.json").exists() and any(not _is_initial(p) and p.name != "run.json" for p in path.iterdir())
+
+
+def _is_initial(path: Path) -> bool:
+    return path.name in _INITIAL_FILES or (path.name.startswith("run.json.") and path.name.endswith(PARTIAL))
+
+
+def runs_below(path: Path) -> list[Path]:
+    """Return the run directories at or below a path. Raises `RunError` if there is none."""
+    found = [file.parent for file in sorted(path.rglob("run.json")) if stage_of(file.parent)]
+    if not found:
+        raise RunError(f"{path} holds no run of demiglace; give run directories, or a folder of them.")
+    return found
 
 
 def _identity(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
@@ -199,7 +245,11 @@ def _lock(path: Path, timeout: float = 0) -> BaseFileLock:
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
-    """Return the manifest of the complete run at `path`. Raises `RunError` if there is none."""
+    """Return the manifest of the complete run at `path`.
+
+    Raises `RunError` if there is none, and if the manifest or a file of the run is not as the run wrote it. Models are
+    checked when they are resolved.
+    """
     file = Path(path) / "manifest.json"
     if not file.exists():
         state = (
@@ -208,4 +258,25 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
             else "is no run directory"
         )
         raise RunError(f"{path} {state} (no manifest.json there).")
-    return _with_current_names(read_json(file))
+    manifest = read_json(file)
+    if manifest.get("checksum", "") not in ("", integrity.checksum_of(manifest)):
+        raise RunError(
+            f"{file} is damaged: its content does not have the checksum that it was written with. Restore it, or "
+            f"remove {path} and repeat its command. If you changed it on purpose: demiglace verify {path} --accept"
+        )
+    integrity.check(Path(path), manifest.get("files", {}), lambda name: not name.startswith(_OF_MODELS))
+    return _with_current_names(manifest)
+
+
+def check_model_files(path: Path) -> None:
+    """Raise `RunError` if a model in the complete run at `path` is not as the run wrote it."""
+    manifest = read_manifest(path)
+    integrity.check(path, manifest.get("files", {}), lambda name: name.startswith("model/"))
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the manifest of the run at `path` with its checksum, and return it."""
+    plain = json.loads(to_json({key: value for key, value in manifest.items() if key != "checksum"}))
+    plain["checksum"] = integrity.checksum_of(plain)
+    write_json(path / "manifest.json", plain)
+    return plain

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from demiglace.escaping import escape_controls
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.files import to_json
 from demiglace.runs.hub import push_to_hub
@@ -94,7 +95,7 @@ class Result(os.PathLike[str]):
             each.print(file)
         for line in (self.text, "" if self.path is None else str(self.path)):
             if line:
-                print(line, file=file)
+                print(escape_controls(line) if file.isatty() else line, file=file)
 
     def _repr_html_(self) -> str:
         path = "" if self.path is None else f"<p><code>{html.escape(str(self.path))}</code></p>"

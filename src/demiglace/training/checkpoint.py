@@ -21,14 +21,14 @@ def save_checkpoint(file: Path, tensors: Mapping[str, Tensor], trainer_state: Ma
     """
     plain = _untie(tensors)
     header = {"position": json.dumps(dict(trainer_state))}
-    header["crc32"] = str(_checksum(plain, header["position"]))
+    header["checksum"] = str(_checksum(plain, header["position"]))
     try:
         with atomic_write(file) as partial:
             save_file(plain, partial, metadata=header)
     except (OSError, SafetensorError) as error:
+        rest = "it resumes from the last checkpoint, which is intact" if file.exists() else "it starts again"
         raise RunError(
-            f"the checkpoint {file} could not be written ({error}); free disk space and repeat the command: it "
-            "resumes from the last checkpoint, which is intact."
+            f"the checkpoint {file} could not be written ({error}); free disk space and repeat the command: {rest}."
         ) from error
 
 
@@ -53,7 +53,7 @@ def load_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, "pt") as handle:
             header = handle.metadata()
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        intact = int(header["crc32"]) == _checksum(tensors, header["position"])
+        intact = int(header["checksum"]) == _checksum(tensors, header["position"])
         trainer_state = json.loads(header["position"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(file, str(error)) from error
@@ -72,8 +72,9 @@ def _damaged(file: Path, reason: str) -> RunError:
 def _checksum(tensors: Mapping[str, Tensor], trainer_state: str) -> int:
     value = zlib.crc32(trainer_state.encode())
     for name in sorted(tensors):
-        value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(tensors[name].numpy().data, value)
+        tensor = tensors[name]
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.numpy().data, value)
     return value
 
 

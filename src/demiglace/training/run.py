@@ -23,7 +23,7 @@ from demiglace.models.loading import save_model as write_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
 from demiglace.report.model_card import write_card
-from demiglace.runs.directory import Run, open_run
+from demiglace.runs.directory import Run, open_run, remove_leftovers
 from demiglace.runs.processes import processes
 from demiglace.signals.online import SignalSource
 from demiglace.training.accelerator import check_machine, make_accelerator
@@ -47,20 +47,12 @@ def open_shared(output: Path, stage: str, config: Any, inputs: Mapping[str, str]
     if not state.is_main_process:
         run = Run(Path(output), stage, identity, dict(inputs), complete=(Path(output) / "manifest.json").exists())
     if run.complete:
-        cleanup_run_directory(run.path)
         # the process may have been killed before it wrote the card
         if state.is_main_process and not (run.path / "model" / "README.md").exists():
-            write_card(run.path / "model", run.path)
+            write_card(run.path / "model", run.path, trained=run.manifest)
         say(f"{output} is up to date.")
         return None
     return run
-
-
-def cleanup_run_directory(path: Path) -> None:
-    """Remove the files that a complete run no longer needs; a run killed at its end still has them."""
-    if processes().is_main_process:
-        for name in ("checkpoints", "signals", "tokens"):
-            shutil.rmtree(path / name, ignore_errors=True)
 
 
 def check_training(config: TrainConfig, dataset: Dataset) -> None:
@@ -113,6 +105,7 @@ def train(run: Run, training_run: TrainingRun) -> None:
 
     RUN/model has the weights of the best epoch, RUN/last those of the last one. Checkpoints are removed at the end.
     """
+    _check_disk(run.path, training_run.student)
     torch.manual_seed(training_run.config.seed)  # for the initial weights of the terms
     objective = Objective(
         training_run.student,
@@ -149,6 +142,19 @@ def train(run: Run, training_run: TrainingRun) -> None:
     accelerator.end_training()
 
 
+def _check_disk(directory: Path, student: PreTrainedModel) -> None:
+    """Raise `RunError` if the disk has no space for RUN/model, RUN/last and a checkpoint with AdamW's two moments."""
+    weights = sum(p.numel() * p.element_size() for p in student.parameters())
+    trained = sum(p.numel() * p.element_size() for p in student.parameters() if p.requires_grad)
+    needed = 3 * weights + 2 * trained
+    written = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())  # by a run that resumes
+    if needed - written > (free := shutil.disk_usage(directory).free):
+        raise RunError(
+            f"{directory} needs about {needed / 1e6:,.0f} MB for the model and one checkpoint, and its disk has "
+            f"{free / 1e6:,.0f} MB left; free space or give another --output."
+        )
+
+
 def _finalize_run(
     run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState, adapters: Adapters | None
 ) -> None:
@@ -169,6 +175,7 @@ def _finalize_run(
     metrics = {s: material.metrics(s, training_run.student, precision) for s in splits}
     shape = ModelShape.of(training_run.student)
     run.finish(
+        lambda manifest: write_card(run.path / "model", run.path, trained=manifest),
         **material.manifest_fields,
         **training_run.findings,
         method=training_run.method_name,
@@ -188,8 +195,7 @@ def _finalize_run(
         },
         rows_per_second=round(state.rows / max(state.seconds, 1e-9), 1),
     )
-    write_card(run.path / "model", run.path)
-    cleanup_run_directory(run.path)
+    remove_leftovers(run.path)
     say(f"{run.path}: {describe(metrics)}; best epoch {state.best_epoch + 1}, {state.seconds:.0f} s of training")
 
 

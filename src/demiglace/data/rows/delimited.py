@@ -8,13 +8,14 @@ lines are read as parts of a quoted cell.
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from demiglace.console import say
-from demiglace.data.rows.table import MALFORMED, RowProblem, Table, lines_of_text
+from demiglace.data.rows.table import MALFORMED, RowProblem, Table, check_columns, lines_of_text
 from demiglace.errors import DataError
 
 _Record = tuple[int, list[str]]
@@ -129,10 +130,11 @@ def _table(path: Path, records: Iterator[_Record], problems: list[RowProblem]) -
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:
+    check_columns(str(path), 1, len(cells))
     names = [cell.strip() for cell in cells]
     if not any(names):
         raise DataError(f"{path} is empty; its first line must name the columns.")
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{path}:1: the column {twice[0]!r} occurs twice; rename one.")
     if len(names) == 1 and (";" in names[0] or "\t" in names[0]):

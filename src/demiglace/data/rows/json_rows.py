@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from demiglace.data.rows.table import MALFORMED, RowProblem, Table, lines_of_text
+from demiglace.data.rows.table import MALFORMED, RowProblem, Table, check_columns, lines_of_text
 from demiglace.errors import DataError
 
 _Row = tuple[int, Any]
@@ -41,6 +41,7 @@ def _table(path: Path, values: list[_Row]) -> Table:
     )
     rows = [(line, value) for line, value in values if isinstance(value, dict)]
     names = dict.fromkeys(name for _, row in rows for name in row)
+    check_columns(str(path), 1, len(names), len(rows))
     columns = {name: [row.get(name) for _, row in rows] for name in names}
     return Table(str(path), columns, [line for line, _ in rows], problems)
 

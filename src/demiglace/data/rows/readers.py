@@ -13,9 +13,11 @@ from typing import Any
 from demiglace.data.rows.conll import read_conll
 from demiglace.data.rows.delimited import read_csv, read_tsv
 from demiglace.data.rows.json_rows import read_json_rows
-from demiglace.data.rows.table import Table
-from demiglace.data.text.streams import read_text
+from demiglace.data.rows.table import MOST_BYTES, Table, check_columns
+from demiglace.data.text.streams import read_text, too_large
 from demiglace.errors import DataError
+
+_PARQUET_ROWS = 1_000  # read at once
 
 
 def read_table(path: Path | str) -> Table:
@@ -54,21 +56,37 @@ def _reader_of(path: Path) -> Callable[[Path], Table]:
 
 
 def _text_reader(parse: Callable[[Path, str], Table]) -> Callable[[Path], Table]:
-    return lambda path: parse(path, read_text(path))
+    return lambda path: parse(path, read_text(path, MOST_BYTES))
 
 
 def _parquet(path: Path) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    tables, size = [], 0
     try:
-        content = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            check_columns(str(path), 1, len(file.schema_arrow))
+            schema = pa.schema([_without_dictionary(f) for f in file.schema_arrow], file.schema_arrow.metadata)
+            for batch in file.iter_batches(_PARQUET_ROWS):  # few rows at once: a small file can unpack to any size
+                tables.append(pa.Table.from_batches([batch]).cast(schema))
+                size += tables[-1].nbytes
+                if size > MOST_BYTES:
+                    raise too_large(path)
+            content = pa.concat_tables(tables) if tables else schema.empty_table()
     except pa.ArrowException as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
     columns = {name: _values(content.column(name)) for name in content.column_names}
     for name, tags in _tag_names(content.schema.metadata or {}).items():
         columns[name] = [None if row is None else [_tag(i, tags) for i in row] for row in columns[name]]
     return Table(str(path), columns, range(1, content.num_rows + 1))
+
+
+def _without_dictionary(field: Any) -> Any:
+    """Return a column's field with the type of its values, where they are stored as numbers of a dictionary."""
+    import pyarrow as pa
+
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def _tag_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:

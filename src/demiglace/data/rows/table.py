@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from demiglace.errors import DataError
+
 USUAL_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """Usual names of the splits, of files and of data sets; the first name is demiglace's."""
 
@@ -20,6 +22,9 @@ class RowProblem:
 
 
 MALFORMED = "malformed row"
+MOST_COLUMNS = 10_000  # more are a mistake, such as a file without line ends
+MOST_CELLS = 200_000_000
+MOST_BYTES = 1 << 32  # of the rows of one file, unpacked: they are read into memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,15 @@ class Table:
         """
         filled = {name: sum(value is not None for value in values) for name, values in self.columns.items()}
         return tuple(name for name, count in filled.items() if 2 * count >= len(self)) or tuple(self.columns)
+
+
+def check_columns(file: str, line: int, number: int, rows: int = 1) -> None:
+    """Raise `DataError` for a file with more columns, or more cells in its rows, than rows can have."""
+    if number > MOST_COLUMNS or number * rows > MOST_CELLS:
+        raise DataError(
+            f"{file}:{line}: {number:,} columns in {rows:,} rows, and a file can have at most {MOST_COLUMNS:,} columns "
+            f"and {MOST_CELLS:,} cells; check the line ends and the separator, or leave out columns."
+        )
 
 
 def lines_of_text(text: str) -> list[str]:

@@ -245,16 +245,27 @@ def plain_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
 
-def read_text(path: Path) -> str:
+def too_large(path: Path) -> DataError:
+    """Return the error for a file whose content takes too much memory."""
+    return DataError(
+        f"{path} holds more than can be read into memory as rows; split it, or give its text as --corpus. If it is "
+        "small on the disk, it is no real data: it unpacks to far more than text does."
+    )
+
+
+def read_text(path: Path, most: int) -> str:
     """Return the text of a file, decompressed if its name ends in .gz or .zst; invalid UTF-8 becomes surrogates.
 
-    Raises `DataError` for UTF-16, for damaged or cut-off content, and for another kind of file than the name says.
+    Raises `DataError` for UTF-16, for damaged or cut-off content, for another kind of file than the name says, and for
+    a file of more than `most` bytes, decompressed, or that decompresses to more than text does.
     """
+    if path.stat().st_size > most:
+        raise too_large(path)
     content, codec = path.read_bytes(), _codec(path.name)
     if codec is not None and content:
         if not content.startswith(codec.magic):
             raise DataError(f"{path} is not compressed as its name says; rename it without {path.suffix}.")
-        content = _decompressed(path, content, codec)
+        content = _decompressed(path, content, codec, min(most, codec.max_ratio * max(len(content), CHUNK // 16)))
     _check_kind(str(path), content[:16], codec)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path} is UTF-16; save it as UTF-8.")
@@ -265,11 +276,15 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8", "surrogateescape")
 
 
-def _decompressed(path: Path, compressed: bytes, codec: _Codec) -> bytes:
-    """Return the decompressed content. Raises `DataError` with the number of lines before the damage."""
+def _decompressed(path: Path, compressed: bytes, codec: _Codec, most: int) -> bytes:
+    """Return the decompressed content. Raises `DataError` that names the line of the damage, and for a bomb."""
     pieces: list[bytes] = []
+    size = 0
     try:
-        for piece in _decompress(_split(compressed, CHUNK), codec):
+        for piece in _decompress(_split(compressed, codec.chunk), codec):
+            size += len(piece)
+            if size > most:
+                raise too_large(path)
             pieces.append(piece)
     except _CorruptError as error:
         lines = b"".join(pieces).count(b"\n")

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from demiglace.escaping import spreadsheet_cell
 from demiglace.report.comparison.result_tables import NOT_TESTED, provenance, result_tables
 from demiglace.report.text_tables import latex_of, markdown
 from demiglace.results.cells import has_sets
@@ -33,6 +34,17 @@ _PRIMARY = (
 _MEASURES = ("agreement", "ece", "worst_class_f1")
 
 
+class _Writer(csv.DictWriter):
+    """Writes rows in which no text is a formula."""
+
+    def writerow(self, rowdict: Mapping[str, Any]) -> Any:
+        return super().writerow({key: spreadsheet_cell(value) for key, value in rowdict.items()})
+
+    def writerows(self, rowdicts: Iterable[Mapping[str, Any]]) -> None:
+        for row in rowdicts:
+            self.writerow(row)
+
+
 def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
     """Write tables.md, tables.tex, results.csv and summary.json into a directory; return their paths.
 
@@ -56,7 +68,7 @@ def write_tables(summary: Mapping[str, Any], directory: Path) -> list[Path]:
 def long_csv(summary: Mapping[str, Any]) -> str:
     """Return every number as CSV: a line for each set, metric, group and baseline of a cell; teachers; averages."""
     out, summary = io.StringIO(), upgrade(summary)
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
+    writer = _Writer(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for cell in summary["cells"]:
         for name, found in cell["sets"].items():
@@ -78,7 +90,7 @@ def long_csv(summary: Mapping[str, Any]) -> str:
 def primary_csv(summary: Mapping[str, Any]) -> str:
     """Return the primary tests as CSV, one a line, with their equivalence tests."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, _PRIMARY, lineterminator="\n", extrasaction="ignore")
+    writer = _Writer(out, _PRIMARY, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(map(_primary, upgrade(summary)["primary"]))
     return out.getvalue()

@@ -7,7 +7,6 @@ from typing import Any
 
 from demiglace.console import say
 from demiglace.errors import RunError
-from demiglace.evaluation.set_results import file_name
 from demiglace.report.runs.classes import read_classes
 from demiglace.report.runs.links import external_name, find, name_of, role_of, unique_names
 from demiglace.report.runs.schema import Artefact, Evaluation, Experiment, Latency, Model, Record, Role, RunReport
@@ -17,7 +16,7 @@ from demiglace.results.metric_table import finite
 from demiglace.results.run_log import Log, Scores, numbers, read_log
 from demiglace.runs.artefacts import ORIGINAL, TEACHER, measured_artefacts
 from demiglace.runs.directory import FORMAT, read_manifest
-from demiglace.runs.files import read_json
+from demiglace.runs.files import file_name, read_json
 
 _ORDER: tuple[Role, ...] = ("teacher", "distilled", "baseline", "model")
 
@@ -110,6 +109,7 @@ def _artefacts(record: Record, records: Sequence[Record], names: Mapping[Path, s
             file=str(found.get("file") or ""),
             size=finite(found.get("bytes")),
             latency=_latencies(found.get("latency_ms") or {}),
+            tokens_per_second=numbers(found.get("tokens_per_second")),
             peak_memory=finite(found.get("peak_memory_mb")),
             label_agreement=finite(found.get("label_agreement")),
             largest_difference=finite(found.get("largest_logit_difference")),

@@ -43,6 +43,7 @@ class Artefact:
     file: str
     size: float | None  # bytes
     latency: Mapping[int, Latency]  # by batch size
+    tokens_per_second: Mapping[str, float]  # of a language model: prefill and decode
     peak_memory: float | None  # MB
     label_agreement: float | None  # share of the checked rows with the label of the PyTorch model
     largest_difference: float | None  # of a logit

@@ -34,12 +34,19 @@ def model_table(experiment: Experiment) -> Table:
 
 
 def artefact_table(artefacts: Sequence[Artefact]) -> Table:
-    """Return one row for each exported file: size, latency at batch 1 and 32, memory, parity with PyTorch."""
+    """Return one row for each exported file: size, speed, memory, parity with PyTorch.
+
+    Speed is the latency at batch 1 and 32, or of a language model tokens per second.
+    """
 
     def latency(batch: int, which: str) -> tuple[Column, list[Cell]]:
         found = [a.latency.get(batch) for a in artefacts]
         values = [None if t is None else (t.p50 if which == "p50" else t.p95) for t in found]
         return numbers(f"{which}, batch\u00a0{batch}", values, format.milliseconds, -1)
+
+    def tokens_per_second(part: str) -> tuple[Column, list[Cell]]:
+        values = [a.tokens_per_second.get(part) for a in artefacts]
+        return numbers(f"{part.capitalize()}, tokens/s", values, format.rate, 1)
 
     metrics = dict.fromkeys(metric for a in artefacts for metric in a.scores)
     columns = [
@@ -47,12 +54,18 @@ def artefact_table(artefacts: Sequence[Artefact]) -> Table:
         (Column("File", text=True), [Cell(format.shorten(a.file.rsplit("/", 1)[-1], 40)) for a in artefacts]),
         numbers("Size", [a.size for a in artefacts], format.size, -1),
         *(latency(batch, which) for batch in (1, 32) for which in ("p50", "p95")),
+        *(tokens_per_second(part) for part in ("prefill", "decode")),
         numbers("Peak memory", [a.peak_memory and 1e6 * a.peak_memory for a in artefacts], format.size, -1),
         *(_scores(metric, [a.scores.get(metric) for a in artefacts], 0) for metric in metrics),
-        numbers("Same label as PyTorch", [a.label_agreement for a in artefacts], format.share),
+        numbers(_agreement_title(artefacts), [a.label_agreement for a in artefacts], format.share),
         numbers("Largest logit difference", [a.largest_difference for a in artefacts], format.small),
     ]
     return from_columns(columns, ["" for _ in artefacts])
+
+
+def _agreement_title(artefacts: Sequence[Artefact]) -> str:
+    """Return what agrees with PyTorch: labels, or the next tokens of language models."""
+    return f"Same {'next token' if any(a.tokens_per_second for a in artefacts) else 'label'} as PyTorch"
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
