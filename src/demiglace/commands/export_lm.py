@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     model.config.save_pretrained(run.path)
     parameters = ModelShape.of(model).parameters
     load = _load(config, model, batches)
-    entries = [_entry(ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None, load)]
+    entries = [_entry(run.path, ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None, load)]
     for precision in precisions:
         say(f"writing {exporter.title} {precision} …")
         artefact = exporter.write(model, tokenizer, LANGUAGE_MODELLING, run.path, precision)
@@ -81,7 +82,7 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
                 f"warning: the {precision} model predicts the model's next token after only {parity.agreement:.1%} of "
                 f"{parity.tokens:,} tokens; evaluate it before you use it."
             )
-        entries.append(_entry(EXPORT, artefact, parameters, parity, load))
+        entries.append(_entry(run.path, EXPORT, artefact, parameters, parity, load))
     tokens = sum(batch["input_ids"].size for batch in batches)
     size: dict[str, Any] = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
     size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens, "problem": LANGUAGE_MODELLING.name}
@@ -118,7 +119,9 @@ def _load(config: ExportConfig, model: PreTrainedModel, batches: Sequence[Inputs
     return Load(tuple(prompt.tolist()), new_tokens, max(1, round(_ROUNDS_PER_REPEAT * config.repeats)), config.threads)
 
 
-def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity | None, load: Load) -> dict[str, Any]:
+def _entry(
+    directory: Path, role: str, artefact: Artefact, parameters: int, parity: TokenParity | None, load: Load
+) -> dict[str, Any]:
     """Measure an artefact and return its entry of the manifest; `runs.artefacts` reads it."""
     title = title_of(artefact.format)
     name = title if role == ORIGINAL else f"{title} {artefact.precision}"
@@ -129,7 +132,7 @@ def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity |
         "precision": artefact.precision,
         "role": role,
         "file": artefact.path,
-        "files": [file.name for file in artefact.files],
+        "files": artefact.names_in(directory),
         "bytes": artefact.size or 4 * parameters,
         "parameters": parameters,
         "label_agreement": parity and parity.agreement,

@@ -9,7 +9,7 @@ from demiglace.models.loading import check_tokenizer, fingerprint_model, load_cl
 from demiglace.models.shape import ModelShape
 from demiglace.runs.result import Result, training_result
 from demiglace.tasks.registry import row_task
-from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
+from demiglace.training.datasets import choose_max_length, read_rows, splits_to_tokenize, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 
@@ -51,7 +51,8 @@ def finetune(config: FinetuneConfig) -> Result:
     )
     prepare_model(model, config.training)
     check_tokenizer(model, tokenizer)
-    material = tokenize_dataset(dataset, config.source, max_length, tokenizer, [model])
+    splits = splits_to_tokenize(dataset, config.source)
+    material = tokenize_dataset(dataset, splits, max_length, tokenizer, [model])
     method = build_method("none", {})
     job = TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
     train(run, job)

@@ -80,6 +80,7 @@ def with_existing_models(config: DistillConfig, graph: JobGraph) -> DistillConfi
     if start is not None:
         truncation = config_of(start, graph.home)
         choice = {name: getattr(truncation, name) for name in ("layers", "strategy", "keep")}
-        config = replace(config, student=None, **choice)
+        shallower = choice["layers"] is not None or choice["keep"] is not None
+        config = replace(config, student=None, **choice) if shallower else replace(config, student=config.teacher)
     teacher = pending.get(config.teacher)
     return config if teacher is None else replace(config, teacher=config_of(teacher, graph.home).model)

@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from demiglace.compare.search_space import Search, read_search
 from demiglace.config.aliases import RENAMED, canonical, canonical_values, unknown_option
-from demiglace.config.command_options import DistillConfig, EvaluateConfig, ExportConfig, FinetuneConfig, TruncateConfig
+from demiglace.config.command_options import (
+    DistillConfig,
+    EvaluateConfig,
+    ExportConfig,
+    FinetuneConfig,
+    TruncateConfig,
+    VocabularyConfig,
+)
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
 from demiglace.methods.registry import find_method, is_file, method_names
@@ -85,7 +92,7 @@ def _names(config: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 # options that the grid sets: paths, seeds, and those with their own section
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "holdout_from_train")
-SHAPE = ("layers", "strategy", "keep")
+SHAPE = ("layers", "strategy", "keep", *_names(VocabularyConfig))
 # options for reading rows
 READING_OPTIONS = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
 _SHARED = ("holdout_from_train",)  # of a task, since its teacher and its students must hold out the same rows

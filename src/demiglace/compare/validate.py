@@ -69,6 +69,8 @@ def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: Job
     base = next((config_of(j, graph.home).model for j in graph.jobs if str(graph.home / j.key) == model), model)
     sizes = config.width.sizes
     if config.layers is None and config.keep is None and not sizes:
+        if isinstance(config, TruncateConfig) and config.trimming.vocabulary == "trim":
+            return
         raise ConfigError(
             "`layers` (how many), `keep` (which ones) or a size of the width, such as `hidden_size`, must be given."
         )

@@ -117,7 +117,6 @@ class WidthConfig:
         "--hidden-size allows where heads follow from it (BERT, GPT-2)",
         None,
         at_least=1,
-        common=True,
     )
     hidden_size: int | None = _model("hidden channels to keep; none: all", None, at_least=1, common=True)
 
@@ -201,6 +200,7 @@ class DistillConfig:
         "indices of the layers that the student keeps, from 0, instead of --layers", None, at_least=0
     )
     width: WidthConfig = group(WidthConfig)
+    trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = option(
         "a method of `demiglace methods`, or a YAML file that composes one",
         "rail-balanced",
@@ -322,6 +322,7 @@ class PlanConfig:
     layers: int | None = _option_like("layers")
     strategy: AnyStrategy = _option_like("strategy")
     keep: tuple[int, ...] | None = _option_like("keep")
+    trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = _option_like("method")
     method_options: dict[str, Any] = _option_like("method_options")
     label_map: dict[str, str | list[str] | None] = _option_like("label_map")
@@ -514,11 +515,16 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
-    quantize: str = option(
-        "also write this precision. onnx: int8 (weights in 8 bits, activations quantized dynamically); gguf: q8_0, "
-        "q5_1, q5_0, q4_1, q4_0, bf16, fp32",
-        "none",
+    quantize: tuple[str, ...] = option(
+        "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
+        "(weights in 4 bits); gguf: q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        (),
         common=True,
+    )
+    reduce_range: Literal["auto", "true", "false"] = option(
+        "onnx int8: keep weights to 7 bits, for x86 processors without 8-bit dot products (VNNI); auto: if this "
+        "machine's is one",
+        "auto",
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",

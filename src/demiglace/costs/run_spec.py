@@ -45,6 +45,7 @@ from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer, load_tokenizer
+from demiglace.models.trimmed_tokenizer import vocabulary_between
 from demiglace.models.truncate import choose_layers, truncate_config
 from demiglace.models.width import narrow_config
 from demiglace.runs.processes import processes
@@ -120,6 +121,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
             RunSpec(None, model, rows, cost_inputs("none", {}, config.training, config.model, devices))
         )
     check_student_choice(config)
+    _say_trimming(config)
     teacher = classifier_config(config.teacher, rows.label_names, task=task)
     student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
     if not config.student:
@@ -149,6 +151,12 @@ def _student_config(config: DistillConfig, teacher: PreTrainedConfig, student: P
     keep = choose_layers(teacher, config.layers, config.strategy, config.keep, all_by_default=bool(sizes))
     truncated = truncate_config(student, keep)
     return narrow_config(truncated, **sizes) if sizes else truncated
+
+
+def _say_trimming(config: DistillConfig) -> None:
+    """Print that the tokens which --vocabulary trim removes are counted."""
+    if config.trimming.vocabulary == "trim":
+        say("the estimate is for a student with the full vocabulary; with --vocabulary trim it is smaller.")
 
 
 def _check_lengths(spec: RunSpec) -> RunSpec:
@@ -245,9 +253,14 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     check_student_choice(config)
     text_method(config)
     tokenizer = load_text_tokenizer(config.teacher)
-    if config.student:
-        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student), padded=False)
+    own = load_text_tokenizer(config.student) if config.student else tokenizer
+    trimmed = vocabulary_between(tokenizer, own)
+    if trimmed is None:
+        check_same_vocabulary(tokenizer, own, padded=False)
+    _say_trimming(config)
     teacher = language_config(config.teacher)
+    if trimmed is not None:  # the teacher reads the student's tokens
+        teacher.vocab_size, tokenizer = len(trimmed), own
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:

@@ -1,5 +1,6 @@
 """Distil a classifier or a regressor: train a student on rows and on the signals of a teacher."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import or_
@@ -12,6 +13,7 @@ from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.student import (
     check_compile,
@@ -23,6 +25,13 @@ from demiglace.distillation.student import (
 )
 from demiglace.distillation.teacher_check import check_generator, check_teacher_accuracy, with_hidden_states
 from demiglace.distillation.teacher_signals import attach_signal_source
+from demiglace.distillation.vocabulary import (
+    check_augmentation,
+    say_other_tokens,
+    student_tokens,
+    teacher_rows,
+    vocabulary_inputs,
+)
 from demiglace.distillation.without_labels import without_labels
 from demiglace.errors import ConfigError, ModelError
 from demiglace.evaluation.label_order import contradiction
@@ -54,7 +63,7 @@ from demiglace.runs.processes import processes
 from demiglace.tasks.base import Task
 from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
 from demiglace.training.adversarial_generator import AdversarialGenerator, Vocabulary
-from demiglace.training.datasets import choose_max_length, read_rows, tokenize_dataset
+from demiglace.training.datasets import choose_max_length, read_rows, splits_to_tokenize, tokenize_dataset
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun, check_training, open_shared, resolve_precision_and_attention, train
 from demiglace.training.schedule import check_max_steps, check_phases
@@ -77,6 +86,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         method = without_labels(config.method, method)
     check_training(config.training, dataset)
     check_unit(config, method, dataset.labels.task)
+    check_augmentation(config, method, trimmed=config.trimming.vocabulary == "trim")
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
     if generator:
@@ -85,6 +95,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         for file in config.source.unlabelled:
             check_is_file(file)
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+    inputs |= vocabulary_inputs(config)
     tokenizer = load_tokenizer(config.teacher)
     models = filter(None, (config.teacher, config.student))
     max_length, chosen = choose_max_length(source, dataset, tokenizer, *models)
@@ -92,28 +103,41 @@ def distill_classifier(config: DistillConfig) -> Path:
     run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
-    if config.student:
-        check_same_vocabulary(tokenizer, load_tokenizer(config.student))
+    splits = splits_to_tokenize(dataset, source)
+    tokens = student_tokens(config, run, tokenizer, load_tokenizer, splits)
+    check_augmentation(config, method, trimmed=tokens.vocabulary is not None)
     if method.augmentation is not None:
         _check_masking(config, tokenizer, generator)
     teacher_labels = label_space_of(config.teacher)
     dataset = with_labels_of(teacher_labels, dataset)
     match = _match_labels(config, teacher_labels, dataset.labels)
     teacher, student, precision = _load_models(config, dataset.labels, match)
-    for model in (teacher, student):
-        check_tokenizer(model, tokenizer)
+    check_tokenizer(teacher, tokenizer)
+    if config.trimming.vocabulary == "trim":
+        student = tokens.trim(student)
+    check_tokenizer(student, tokens.tokenizer)
     cut = cut_of(config, student)
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     check_compile(config, requests)
-    material = tokenize_dataset(dataset, source, max_length, tokenizer, [teacher, student])
+    material = tokenize_dataset(dataset, splits, max_length, tokens.tokenizer, [teacher, student])
+    rows = material.examples if tokens.vocabulary is None else teacher_rows(splits, material, tokenizer, [teacher])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
-    start |= method_facts(config, method)
+    start |= method_facts(config, method) | dict(tokens.facts)
     job = TrainingRun(
-        config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
+        config.training,
+        config.method,
+        method,
+        student,
+        tokens.tokenizer,
+        material,
+        precision,
+        shapes[1],
+        findings=start,
+        vocabulary=tokens.vocabulary,
     )
     job = _attach_generator(job, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
@@ -121,11 +145,14 @@ def distill_classifier(config: DistillConfig) -> Path:
         if config.training.compile:
             compile_layers(teacher)
         if isinstance(teacher, SentenceEncoder) or not dataset.labelled:
-            job = replace(job, material=with_teacher_outputs(material, teacher, precision))
+            job = replace(job, material=with_teacher_outputs(material, teacher, precision, rows))
         else:
-            _check_teacher(job, run, teacher, teacher_labels, match)
-    job = attach_signal_source(job, config, run, teacher, requests, match)
-    job = with_hidden_states(job, teacher, requests)
+            _check_teacher(job, run, teacher, teacher_labels, match, rows)
+    if tokens.vocabulary is not None and not reduce(or_, requests).is_cacheable:
+        say_other_tokens(rows["train"], material.examples["train"], tokens.vocabulary)
+        teacher, rows = tokens.trim(teacher), material.examples
+    job = attach_signal_source(job, config, run, teacher, requests, match, rows["train"])
+    job = with_hidden_states(job, teacher, requests, rows["train"])
     del teacher  # with a cache it is not needed again, and its memory is free for training
     train(run, job)
     return config.output
@@ -264,17 +291,23 @@ def _attach_generator(
 
 
 def _check_teacher(
-    job: TrainingRun, run: Run, teacher: PreTrainedModel, teacher_labels: LabelSpace, match: Match
+    job: TrainingRun,
+    run: Run,
+    teacher: PreTrainedModel,
+    teacher_labels: LabelSpace,
+    match: Match,
+    rows: Mapping[str, TokenizedSplit],
 ) -> None:
     """Measure the teacher's accuracy before its signals are computed, if the run is new.
 
-    An assumed match of labels is always checked. Raises `ModelError` if another match fits the rows better.
+    rows: in the teacher's tokens. An assumed match of labels is always checked. Raises `ModelError` if another match
+    fits the rows better.
     """
     if (run.path / "checkpoints").exists() or not processes().is_main_process:
         return
     if job.config.diagnostics == "off" and not match.assumed:
         return
-    rows, task = job.material.examples, teacher_labels.task
+    task = teacher_labels.task
     labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]), task)
     if match.assumed:
         names = label_names_of(teacher)

@@ -20,12 +20,12 @@ from demiglace.distillation.student import (
 )
 from demiglace.distillation.teacher_check import with_hidden_states
 from demiglace.distillation.teacher_signals import sparse_target_config, token_cache
+from demiglace.distillation.vocabulary import kept_probability, student_tokens, vocabulary_inputs
 from demiglace.errors import ConfigError, ModelError
 from demiglace.methods.base import Method
 from demiglace.methods.registry import build_method
 from demiglace.models.compilation import compile_layers
 from demiglace.models.language_model import is_masked, load_language_model, load_with_head
-from demiglace.models.loading import check_same_vocabulary
 from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer
 from demiglace.runs.directory import Run
@@ -47,15 +47,18 @@ def distill_language_model(config: DistillConfig) -> Path:
     """
     method = text_method(config)
     check_training(config.training)
-    run = open_shared(config.output, "distill", config, corpus_inputs(config.text) | fingerprint_inputs(config))
+    inputs = corpus_inputs(config.text) | fingerprint_inputs(config) | vocabulary_inputs(config)
+    run = open_shared(config.output, "distill", config, inputs)
     if run is None:
         return config.output
     tokenizer = load_text_tokenizer(config.teacher)
-    if config.student:
-        check_same_vocabulary(tokenizer, load_text_tokenizer(config.student), padded=False)
+    tokens = student_tokens(config, run, tokenizer, load_text_tokenizer)
     (teacher, new_head), student, precision = _load_models(config)
-    for model in (teacher, student):
-        check_ids(model, tokenizer)
+    check_ids(teacher, tokenizer)
+    if config.trimming.vocabulary == "trim":
+        student = tokens.trim(student)
+    full, teacher = teacher, tokens.trim(teacher)
+    check_ids(student, tokens.tokenizer)
     cut = cut_of(config, student)
     shapes = cut.shape(student) if cut else ModelShape.of(student), ModelShape.of(teacher)
     warn_of_first_token(config.method, method, *shapes)
@@ -70,17 +73,29 @@ def distill_language_model(config: DistillConfig) -> Path:
             "--model`; or, for a classifier, distil on rows (--data)."
         )
     check_compile(config, requests)
-    masking = masking_of(student.config, tokenizer, config.mlm_probability, config.training.seed)
-    material = make_blocks(config.text, size, tokenizer, masking, run.path)
+    masking = masking_of(student.config, tokens.tokenizer, config.mlm_probability, config.training.seed)
+    material = make_blocks(config.text, size, tokens.tokenizer, masking, run.path)
     check_max_steps(config.method, method, config.training, len(material.examples["train"]), least=1)
     student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
     prepare_model(student, config.training)
-    start |= method_facts(config, method)
+    start |= method_facts(config, method) | dict(tokens.facts)
+    if tokens.vocabulary is not None and reduce(or_, requests).logits:
+        start["kept_probability"] = kept_probability(full, material.examples["validation"], tokens.vocabulary)
+    del full
     job = TrainingRun(
-        config.training, config.method, method, student, tokenizer, material, precision, shapes[1], findings=start
+        config.training,
+        config.method,
+        method,
+        student,
+        tokens.tokenizer,
+        material,
+        precision,
+        shapes[1],
+        findings=start,
+        vocabulary=tokens.vocabulary,
     )
     job = _attach_signal_source(job, config, run, teacher, requests, sparse)
-    job = with_hidden_states(job, teacher, requests)
+    job = with_hidden_states(job, teacher, requests, material.examples["train"])
     del teacher  # with a cache it is not needed again, and its memory is free for training
     train(run, job)
     return config.output

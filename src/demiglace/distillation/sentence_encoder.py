@@ -1,5 +1,6 @@
 """What the distillation of a sentence encoder needs: its texts, its method without labels, and its student."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from transformers import PreTrainedModel
@@ -7,6 +8,7 @@ from transformers import PreTrainedModel
 from demiglace.config.command_options import DistillConfig
 from demiglace.config.data import DataConfig
 from demiglace.console import say
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.distillation.without_labels import without_labels
 from demiglace.errors import ConfigError
 from demiglace.evaluation.predict import predict
@@ -57,10 +59,15 @@ def load_student(config: DistillConfig, teacher: SentenceEncoder, attention: str
     )
 
 
-def with_teacher_outputs(material: TaskData, teacher: PreTrainedModel, precision: str) -> TaskData:
-    """Return the data with the teacher's outputs of the validation and test texts, and print its scores on them."""
+def with_teacher_outputs(
+    material: TaskData, teacher: PreTrainedModel, precision: str, rows: Mapping[str, TokenizedSplit]
+) -> TaskData:
+    """Return the data with the teacher's outputs of the validation and test texts, and print its scores on them.
+
+    rows: in the teacher's tokens.
+    """
     held_out = [name for name in material.examples if name != "train"]
-    outputs = {name: predict(teacher, material.examples[name], precision=precision) for name in held_out}
+    outputs = {name: predict(teacher, rows[name], precision=precision) for name in held_out}
     measure = (
         "the mean cosine of its embeddings"
         if isinstance(teacher, SentenceEncoder)

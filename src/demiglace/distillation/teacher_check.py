@@ -155,16 +155,18 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
-def with_hidden_states(job: TrainingRun, teacher: PreTrainedModel, requests: Sequence[SignalRequest]) -> TrainingRun:
+def with_hidden_states(
+    job: TrainingRun, teacher: PreTrainedModel, requests: Sequence[SignalRequest], training: TokenizedSplit | Blocks
+) -> TrainingRun:
     """Return the job with what `look_at_states` finds, if the run pools hidden states.
 
-    Without effect with `--diagnostics off`, and on all but the main process.
+    training: the examples in the teacher's tokens. Without effect with `--diagnostics off`, and on all but the main
+    process.
     """
     request = reduce(or_, requests)
     pools = any(pooling != "tokens" for pooling in request.poolings)
     if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
         return job
-    training = job.material.examples["train"]
     return replace(
         job,
         findings={**job.findings, "hidden_states": look_at_states(teacher, training, request, job.precision)},

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from demiglace.config.command_options import DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import CacheError, ConfigError
 from demiglace.labels import Match
 from demiglace.methods.base import Method
@@ -22,7 +23,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.processes import processes
 from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
-from demiglace.signals.online import OnlineTeacher
+from demiglace.signals.online import OnlineTeacher, RetokenizedSource, SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import CacheSpec, capture_seconds, prepare_cache
 from demiglace.signals.sparse_logit_cache import SparseLogitCacheKey, SparseLogitConfig, TokenCache, fill_token_cache
@@ -114,15 +115,20 @@ def attach_signal_source(
     teacher: PreTrainedModel,
     requests: Sequence[SignalRequest],
     match: Match,
+    rows: TokenizedSplit,
 ) -> TrainingRun:
-    """Return the job with its source of signals: none, the teacher online, or a cache that is filled here."""
+    """Return the job with its source of signals: none, the teacher online, or a cache that is filled here.
+
+    rows: the training rows in the teacher's tokens, which may be others than the student's.
+    """
     request = reduce(or_, requests)
     if request.is_empty:
         return job
     state = processes()
     if config.cache == "off" or not request.is_cacheable:
-        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
-    rows = job.material.examples["train"]
+        source: SignalSource = OnlineTeacher(teacher, requests, job.precision)
+        same_rows = rows is job.material.examples["train"]
+        return replace(job, source=source if same_rows else RetokenizedSource(source, rows))
     identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
     key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
     directory = cache_root(config, run) / key.name

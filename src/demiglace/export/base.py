@@ -43,7 +43,7 @@ class Artefact:
     """A model in one format and precision."""
 
     format: str  # name of the format: "onnx", "pytorch"
-    precision: str  # number format of the weights: "fp32", "int8"
+    precision: str  # number format of the weights: "fp32", "fp16", "int8", "int4"
     path: str  # what the format opens: a file, a model directory or a hub name
     files: tuple[Path, ...]  # all files that hold its graph and weights; empty for a hub name
     settings: Mapping[str, Any] = field(default_factory=dict)  # how it was written, for the manifest; JSON values
@@ -53,6 +53,13 @@ class Artefact:
     def size(self) -> int:
         """Return the bytes of its files; 0 where it has none on this disk."""
         return sum(file.stat().st_size for file in self.files)
+
+    def names_in(self, directory: Path) -> list[str]:
+        """Return its files as a manifest in `directory` lists them: relative to it, or by name if elsewhere."""
+        return [
+            file.relative_to(directory).as_posix() if file.is_relative_to(directory) else file.name
+            for file in self.files
+        ]
 
     def open(self, threads: int = 1) -> Runner:
         """Return a runner on the CPU that computes with this many threads."""
@@ -125,6 +132,13 @@ class Exporter(Format):
         if reason := self.unsupported(task):
             raise ModelError(f"a model for {task.name} cannot be exported to {self.title}: {reason}")
 
+    def with_reduce_range(self, reduce_range: bool) -> "Exporter":
+        """Return the exporter with int8 weights of 7 bits, or of 8. Raises `ConfigError` if the format has none."""
+        raise ConfigError(
+            f"--reduce-range {str(reduce_range).lower()} is about int8 by --to onnx, and export to {self.title} has no "
+            "such choice; leave it out."
+        )
+
     @abstractmethod
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this kind of problem cannot be written, as the end of a sentence; None if they can."""
@@ -147,13 +161,16 @@ class Exporter(Format):
         """
 
 
-def exporter_for(name: str) -> Exporter:
-    """Return the exporter of a format. Raises `ConfigError` for an unknown name."""
+def exporter_for(name: str, reduce_range: str = "auto") -> Exporter:
+    """Return the exporter of a format. Raises `ConfigError` for an unknown name.
+
+    reduce_range: whether int8 weights keep to 7 bits: "true", "false", or "auto" to leave it to the format.
+    """
     if name not in EXPORTERS:
         raise ConfigError(f"--to: {unknown('format', name, EXPORTERS)}")
     exporter = format_at(EXPORTERS[name])
     assert isinstance(exporter, Exporter), f"{EXPORTERS[name]} is not an Exporter"
-    return exporter
+    return exporter if reduce_range == "auto" else exporter.with_reduce_range(reduce_range == "true")
 
 
 def address_of(name: str) -> str:

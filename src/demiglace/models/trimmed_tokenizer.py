@@ -16,6 +16,7 @@ from demiglace.models.bpe_merges import Merges
 from demiglace.models.vocabulary import (
     TrimmedVocabulary,
     batches_of,
+    special_ids,
     token_counts,
     tokenizer_json,
     trim_vocabulary,
@@ -23,6 +24,12 @@ from demiglace.models.vocabulary import (
 
 _HELD_OUT = 10  # one of so many texts measures the vocabulary of the others
 _MOST_HELD_OUT = 2_000
+_PARTS = (
+    "normalizer",
+    "pre_tokenizer",
+    "model",
+    "added_tokens",
+)  # of tokenizer.json, which decide the tokens of a text
 
 
 def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: TrimmedVocabulary) -> PreTrainedTokenizerBase:
@@ -157,6 +164,21 @@ def choose_vocabulary(
         found = coverage(tokenizer, trim_tokenizer(tokenizer, partial), partial, held_out)
         counts += token_counts(tokenizer, held_out)
     return trim_vocabulary(tokenizer, counts, config, size=size), found
+
+
+def vocabulary_between(full: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> TrimmedVocabulary | None:
+    """Return which tokens of `full` a tokenizer has that `trim_tokenizer` made of it; None for any other tokenizer."""
+    ids, own = full.get_vocab(), small.get_vocab()
+    if not (full.is_fast and small.is_fast and len(own) < len(ids) and own.keys() <= ids.keys()):
+        return None
+    kept = np.array([ids[token] for token in sorted(own, key=own.__getitem__)], dtype=np.int64)
+    size = max(ids.values()) + 1
+    if (np.diff(kept) <= 0).any() or not special_ids(tokenizer_json(full), ids, None, size) <= set(kept.tolist()):
+        return None
+    vocabulary = TrimmedVocabulary(kept, size, len(kept))
+    made = tokenizer_json(trim_tokenizer(full, vocabulary))
+    differs = any(made.get(part) != tokenizer_json(small).get(part) for part in _PARTS)
+    return None if differs else vocabulary
 
 
 def report(vocabulary: TrimmedVocabulary, found: Coverage | None, what: str) -> dict[str, Any]:

@@ -65,18 +65,24 @@ class TrimmedVocabulary:
             f"texts use, {others:,} others (special tokens, single characters, parts of kept tokens){lost}."
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as they are written to a file."""
+        numbers = {"full": self.full, "used": self.used, "removed_used": self.removed_used}
+        return numbers | {"kept": self.kept.tolist()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "TrimmedVocabulary":
+        """Return the vocabulary that `to_json` has written."""
+        return cls(**{**content, "kept": np.array(content["kept"], dtype=np.int64)})
+
     def save(self, directory: Path) -> None:
-        """Write the map to DIRECTORY/vocabulary_map.json: `kept`, see above, and the size of the full vocabulary."""
-        write_json(
-            directory / FILE,
-            {"full": self.full, "used": self.used, "removed_used": self.removed_used} | {"kept": self.kept.tolist()},
-        )
+        """Write the fields to DIRECTORY/vocabulary_map.json."""
+        write_json(directory / FILE, self.to_json())
 
     @classmethod
     def load(cls, directory: Path) -> "TrimmedVocabulary":
-        """Read the map that `save` wrote. Raises `RunError` for a damaged one."""
-        content = read_json(directory / FILE)
-        return cls(**content | {"kept": np.array(content["kept"], dtype=np.int64)})
+        """Read what `save` wrote. Raises `RunError` for a damaged file."""
+        return cls.from_json(read_json(directory / FILE))
 
 
 def check_options(options: VocabularyConfig, *, corpus_needed: bool) -> None:
@@ -134,7 +140,7 @@ def trim_vocabulary(
     by_id = {i: token for token, i in vocabulary.items()}
     order = [i for i in np.lexsort((np.arange(len(counts)), -counts)).tolist() if counts[i]]
     added = {entry["id"] for entry in core.get("added_tokens", ())}
-    kept = added | _special_ids(core, vocabulary, config, full)
+    kept = special_ids(core, vocabulary, config, full)
     kept |= _single_characters(core, vocabulary, [by_id[i] for i in order if i not in added and i in by_id])
 
     def parts(i: int) -> set[int]:
@@ -174,14 +180,13 @@ def _size(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def _special_ids(
+def special_ids(
     core: Mapping[str, Any], vocabulary: Mapping[str, int], config: PreTrainedConfig | None, full: int
 ) -> set[int]:
-    """Return the ids that tokenizer or config name: of unknown tokens, in templates, of beginning and end, …"""
-    model = core["model"]
-    found = {
-        vocabulary[token] for token in {model.get("unk_token"), *_names(core.get("post_processor"))} & {*vocabulary}
-    }
+    """Return the ids with a role in a tokenizer or a config: added, unknown, in templates, of beginning and end, …"""
+    model, added = core["model"], [entry["content"] for entry in core.get("added_tokens", ())]
+    names = {model.get("unk_token"), *added, *_names(core.get("post_processor"))}
+    found = {vocabulary[token] for token in names if token in vocabulary}
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
         found.add(int(np.argmin(scores)))  # an unknown character's score is derived from the lowest one

@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.data.batching import Batch
+from demiglace.data.batching import Batch, collate
+from demiglace.data.tokenize import TokenizedSplit
 from demiglace.models.precision import autocast
 from demiglace.signals.capture import capture
 from demiglace.signals.request import SignalRequest, Signals
@@ -36,3 +37,15 @@ class OnlineTeacher:
         # no_grad, not inference_mode: inference tensors could not enter the student's graph
         with torch.no_grad(), autocast(self._precision, batch.input_ids.device):
             return capture(self._model, batch, request)
+
+
+class RetokenizedSource:
+    """A source that reads the rows of a batch with the teacher's tokenizer, which is not the student's."""
+
+    def __init__(self, source: SignalSource, rows: TokenizedSplit):
+        """Wrap a source. rows: those that the batches name, in the teacher's tokens."""
+        self._source, self._rows = source, rows
+
+    def fetch(self, batch: Batch, phase: int = 0) -> Signals:
+        """Return the source's signals for the same rows."""
+        return self._source.fetch(collate(self._rows, batch.rows, batch.input_ids.device), phase)

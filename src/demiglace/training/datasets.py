@@ -12,7 +12,7 @@ from demiglace.console import say
 from demiglace.data.lengths import default_max_length, report_cut
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.named_task_table import TASKS
-from demiglace.data.rows.schema import AGREEMENT, Dataset
+from demiglace.data.rows.schema import AGREEMENT, Dataset, Split
 from demiglace.data.rows.units import outputs_of_rows, units_of
 from demiglace.data.tokenize import TokenizedSplit, concatenate, tokenize
 from demiglace.errors import DataError, ModelError
@@ -190,30 +190,53 @@ def choose_max_length(
     return length, {"max_length": str(length)}
 
 
+def splits_to_tokenize(dataset: Dataset, source: DataConfig) -> dict[str, Split]:
+    """Return the rows as models read them, by split; the rows of --unlabelled, if there are any, as "unlabelled"."""
+    splits = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
+    if (more := load_unlabelled(source, dataset)) is not None:
+        splits["unlabelled"] = more
+        say(f"and {len(more):,} rows without labels")
+    return splits
+
+
+def tokenize_splits(
+    splits: Mapping[str, Split],
+    max_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    models: Sequence[PreTrainedModel],
+) -> dict[str, TokenizedSplit]:
+    """Tokenize all splits, truncated to `max_length` tokens. Raises `ConfigError` as `tokenize_dataset` does."""
+    examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}
+    for model in models:
+        for rows in examples.values():
+            check_lengths(model, rows)
+    return examples
+
+
+def with_unlabelled(examples: Mapping[str, TokenizedSplit]) -> dict[str, TokenizedSplit]:
+    """Return the rows by split, with the unlabelled ones appended to the training rows."""
+    joined = dict(examples)
+    if more := joined.pop("unlabelled", None):
+        joined["train"] = concatenate(joined["train"], more)
+    return joined
+
+
 def tokenize_dataset(
     dataset: Dataset,
-    source: DataConfig,
+    splits: Mapping[str, Split],
     max_length: int,
     tokenizer: PreTrainedTokenizerBase,
     models: Sequence[PreTrainedModel],
 ) -> TaskData:
     """Tokenize all splits, truncated to `max_length` tokens; unlabelled rows are appended to the training rows.
 
-    Raises `ConfigError` if a row is longer than one of the models allows.
+    splits: of `splits_to_tokenize`. Raises `ConfigError` if a row is longer than one of the models allows.
     """
-    splits = {name: units_of(split, dataset.labels.task) for name, split in dataset.splits.items()}
-    if (more_rows := load_unlabelled(source, dataset)) is not None:
-        splits["unlabelled"] = more_rows
-        say(f"and {len(more_rows):,} rows without labels")
-    examples = {name: tokenize(split, tokenizer, max_length) for name, split in splits.items()}
-    for model in models:
-        for rows in examples.values():
-            check_lengths(model, rows)
+    examples = tokenize_splits(splits, max_length, tokenizer, models)
     cut = report_cut(splits, examples, tokenizer, max_length)
-    lines, unlabelled = list(dataset.splits["train"].lines), 0
-    if more := examples.pop("unlabelled", None):
-        examples["train"] = concatenate(examples["train"], more)
-        lines, unlabelled = [*lines, *splits["unlabelled"].lines], len(more)
+    more = splits["unlabelled"].lines if "unlabelled" in splits else ()
+    lines, unlabelled = [*dataset.splits["train"].lines, *more], len(more)
+    examples = with_unlabelled(examples)
     for name, rows in examples.items():
         if line := rows.lost_words_line(max_length):
             say(f"{name}: {line}")

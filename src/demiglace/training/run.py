@@ -22,6 +22,7 @@ from demiglace.models.loading import largest_dropout, load_config, resolve_model
 from demiglace.models.loading import save_model as write_model
 from demiglace.models.precision import choose_attention, choose_precision
 from demiglace.models.shape import ModelShape
+from demiglace.models.vocabulary import TrimmedVocabulary
 from demiglace.report.model_card import write_card
 from demiglace.runs.directory import Run, open_run, remove_leftovers
 from demiglace.runs.processes import processes
@@ -98,6 +99,7 @@ class TrainingRun:
     capture_seconds: float = 0.0  # of the teacher's forward passes that filled the cache
     adversary: AdversarialGenerator | None = None
     findings: Mapping[str, Any] = field(default_factory=dict)  # measured before training, for the manifest
+    vocabulary: TrimmedVocabulary | None = None  # which tokens the student has, if they are not all of the teacher's
 
 
 def train(run: Run, training_run: TrainingRun) -> None:
@@ -162,14 +164,14 @@ def _finalize_run(
     if adapters is not None:
         adapters.merge()
     material.fit_decision_rule(training_run.student, precision)
-    save_model(training_run.student, training_run.tokenizer, run.path / "last")
+    save_model(training_run, run.path / "last")
     if adapters is None:
         training_run.student.load_state_dict(loop.best_weights())
     else:
         adapters.load(loop.best_weights())
         adapters.merge()
     rule = material.fit_decision_rule(training_run.student, precision)
-    save_model(training_run.student, training_run.tokenizer, run.path / "model")
+    save_model(training_run, run.path / "model")
     start = time.perf_counter()
     splits = [s for s in ("validation", "test") if s in material.examples]
     metrics = {s: material.metrics(s, training_run.student, precision) for s in splits}
@@ -213,16 +215,18 @@ def describe(metrics: Mapping[str, Mapping[str, float]]) -> str:
     return "; ".join(parts)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write model and tokenizer atomically as a Hugging Face directory.
+def save_model(training_run: TrainingRun, directory: Path) -> None:
+    """Write the student and its tokenizer atomically as a Hugging Face directory.
 
     Raises `RunError` if they cannot be written.
     """
     draft = directory.with_name(directory.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        write_model(model, draft)
-        tokenizer.save_pretrained(draft)
+        write_model(training_run.student, draft)
+        training_run.tokenizer.save_pretrained(draft)
+        if training_run.vocabulary is not None:
+            training_run.vocabulary.save(draft)
         shutil.rmtree(directory, ignore_errors=True)
         draft.rename(directory)
     except (OSError, SafetensorError) as error:
