@@ -114,8 +114,8 @@ def narrow_config(
     A model of this config, with random weights, has the parameters and the latency of the pruned one. Raises
     `ModelError` for a size that the architecture cannot have; the message names the nearest ones that it can have.
     """
-    wanted = {FEED_FORWARD: intermediate_size, HEADS: num_attention_heads, HIDDEN: hidden_size}
-    wanted = {name: size for name, size in wanted.items() if size is not None}
+    given = {FEED_FORWARD: intermediate_size, HEADS: num_attention_heads, HIDDEN: hidden_size}
+    wanted = {name: size for name, size in given.items() if size is not None}
     sizes, kind = sizes_of(config), config.model_type
     for name, size in wanted.items():
         if name not in sizes:
