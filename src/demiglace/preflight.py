@@ -26,6 +26,7 @@ from demiglace.runs.directory import check_output
 from demiglace.tasks.classification import CLASSIFICATION
 
 _MODELS = {
+    "compress": ("model",),
     "finetune": ("model",),
     "pretrain": ("model",),
     "distill": ("teacher", "student"),
@@ -35,18 +36,18 @@ _MODELS = {
     "generate": ("model",),
     "export": ("model", "teacher"),
 }
-_RUNS = ("finetune", "pretrain", "distill", "truncate", "evaluate", "export", "tokenizer")
+_RUNS = ("compress", "finetune", "pretrain", "distill", "truncate", "evaluate", "export", "tokenizer")
 _READ_ROWS_UP_TO = 20_000_000  # bytes of files that are read here in full; larger ones are read once, by the command
 
 
 def check(name: str, config: Any) -> None:
     """Raise `UserError` for what can be known to be wrong with the config of a command without torch."""
-    if name in ("distill", "plan"):
+    if name in ("distill", "plan") or (name == "compress" and config.method != "auto"):
         _check_method(config.method, config.method_options)
     _check_models(name, config)
     if name in _RUNS and config.output is not None:
         check_output(config.output)
-    if name in ("finetune", "pretrain", "distill", "plan"):
+    if name in ("compress", "finetune", "pretrain", "distill", "plan"):
         _check_training_data(name, config)
     elif name == "evaluate":
         _check_sets(config.data)
@@ -101,6 +102,7 @@ def _check_training_data(name: str, config: Any) -> None:
         _check_rows(name, config)
     else:
         wanted = {
+            "compress": "--data TASK_OR_FILE",
             "finetune": "--data TASK_OR_FILE",
             "pretrain": "--corpus FILES",
         }.get(name, "--data TASK_OR_FILE for a classifier or regressor, or --corpus FILES for a language model")

@@ -75,13 +75,12 @@ class VocabularyConfig:
     SECTION: ClassVar[str] = "model"
 
     vocabulary: Literal["full", "trim"] = option(
-        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full", common=True
+        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full"
     )
     vocabulary_corpus: tuple[str, ...] | None = option(
         "texts whose tokens trim keeps, for distill beside the training texts: files, folders or globs, in the formats "
         "of a corpus, or CSV and TSV files",
         None,
-        common=True,
     )
     vocabulary_size: int | None = option(
         "tokens that trim keeps at most, the most frequent ones; none: all that the texts use", None, at_least=1
@@ -555,6 +554,108 @@ class ExportConfig:
     )
     max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
+    allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
+
+
+@dataclass(frozen=True)
+class CompressConfig:
+    """Compress a model to a budget: find, train and export the student with the best quality that fits.
+
+    Size and latency of every candidate are measured on an exported graph before anything is trained. At least one of
+    --max-mb and --max-latency-ms must be given. A repeated call with other limits uses what was measured and trained.
+    """
+
+    SECTION: ClassVar[str] = "method"
+
+    model: str = _model(
+        "fine-tuned classifier (model directory, run directory or hub name), or an encoder, which is fine-tuned first",
+        positional=True,
+        common=True,
+    )
+    output: Path = _output("directory of the compressed model, its report and all runs")
+    max_mb: float | None = option("limit of the model file, in 10⁶ bytes", None, decides=False, above=0, common=True)
+    max_latency_ms: float | None = option(
+        "limit of the median latency of one row, in milliseconds on this machine",
+        None,
+        decides=False,
+        above=0,
+        common=True,
+    )
+    max_drop: float | None = option(
+        "largest loss of the task's main metric on the validation rows, in points of 100 (for a metric without points, "
+        "such as a correlation, in its unit); none: no limit",
+        None,
+        decides=False,
+        at_least=0,
+        common=True,
+    )
+    max_hours: float | None = option(
+        "time for training; when it is used up, the students that are trained are exported",
+        None,
+        decides=False,
+        above=0,
+        common=True,
+    )
+    layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    vocabulary: Literal["auto", "full", "trim"] = _model(
+        "tokens of the students: full, trim (those that the training texts use), or auto to try both", "auto"
+    )
+    vocabulary_corpus: tuple[str, ...] | None = _option_like("vocabulary_corpus", VocabularyConfig)
+    vocabulary_size: int | None = _option_like("vocabulary_size", VocabularyConfig)
+    precisions: tuple[str, ...] | None = option(
+        "number formats of the exported file to try, such as int8; none: all of the format but fp16, which processors "
+        "compute in fp32",
+        None,
+        decides=False,
+    )
+    method: str = option(
+        "distillation method; auto: rail-balanced, or vanilla-kd for students with too few layers for it", "auto"
+    )
+    method_options: dict[str, Any] = _option_like("method_options")
+    students: int = option(
+        "students that begin the training; after each round the better half goes on, until two are left",
+        4,
+        at_least=1,
+        common=True,
+    )
+    epochs: int = option("epochs of the two last students, over all rounds", 4, at_least=1, section="training")
+    teacher_epochs: int = option("epochs of the teacher, if it is fine-tuned here", 3, at_least=1, section="training")
+    learning_rate: float = option("peak learning rate of teacher and students", 2e-4, above=0, section="training")
+    batch_size: int = option("examples of an optimizer step", 32, at_least=1, section="training")
+    seed: int = option("seed of all runs", 0, at_least=0, section="training")
+    label_map: dict[str, str | list[str] | None] = _option_like("label_map")
+    source: DataConfig = group(DataConfig)
+    location: DataLocation = group(DataLocation)
+    to: str = option("format of the exported file", "onnx", section="output")
+    threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
+    repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
+    dry_run: bool = option(
+        "measure and list the candidates, and estimate the training; train nothing",
+        False,
+        decides=False,
+        section="output",
+        common=True,
+    )
+    engine: Literal["local", "ray"] = option(
+        "local: this machine, one run after another; ray: over a cluster", "local", decides=False, section="hardware"
+    )
+    address: str | None = option(
+        "Ray cluster (auto, HOST:PORT, ray://HOST:PORT); none: a new one on this machine",
+        None,
+        decides=False,
+        section="hardware",
+    )
+    cpus_per_run: int = option(
+        "Ray: processors, and threads, of each run", 1, decides=False, at_least=1, section="hardware"
+    )
+    gpus_per_run: float = option(
+        "Ray: GPUs, or the share of one, of each run", 0.0, decides=False, at_least=0, section="hardware"
+    )
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("model")
     push_to_hub: str | None = _push_to_hub()
