@@ -25,6 +25,7 @@ from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import DATA_DRIVEN, choose_layers
+from demiglace.models.width import narrow_config
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.registry import row_task
 from demiglace.training.schedule import check_phases
@@ -78,10 +79,13 @@ def _check_epochs(config: DistillConfig, job: Job) -> None:
 def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: JobGraph) -> None:
     """Raise `ConfigError` or `ModelError` if the layers to keep cannot be selected; a missing model is not checked."""
     base = next((config_of(j, graph.home).model for j in graph.jobs if str(graph.home / j.key) == model), model)
-    if config.layers is None and config.keep is None:
+    sizes = config.width.sizes
+    if config.layers is None and config.keep is None and not sizes:
         if isinstance(config, TruncateConfig) and config.trimming.vocabulary == "trim":
             return
-        raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
+        raise ConfigError(
+            "`layers` (how many), `keep` (which ones) or a size of the width, such as `hidden_size`, must be given."
+        )
     if (
         isinstance(config, TruncateConfig)
         and config.strategy in DATA_DRIVEN
@@ -91,7 +95,10 @@ def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: Job
             f"strategy {config.strategy} needs text to measure the layers on; give files as `calibration`."
         )
     if Path(base).expanduser().is_dir():
-        choose_layers(load_config(resolve_model(base)), config.layers, config.strategy, config.keep)
+        model_config = load_config(resolve_model(base))
+        choose_layers(model_config, config.layers, config.strategy, config.keep, all_by_default=bool(sizes))
+        if sizes:
+            narrow_config(model_config, **sizes)
 
 
 def input_files(graph: JobGraph) -> dict[str, list[Path]]:

@@ -112,8 +112,29 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class WidthConfig:
+    """Sizes of a narrower student, by the names of Hugging Face's configs."""
+
+    intermediate_size: int | None = _model(
+        "units of each feed-forward layer to keep; none: all", None, at_least=1, common=True
+    )
+    num_attention_heads: int | None = _model(
+        "attention heads of each layer to keep; key and value heads shrink in the same ratio; none: all, or as many as "
+        "--hidden-size allows where heads follow from it (BERT, GPT-2)",
+        None,
+        at_least=1,
+    )
+    hidden_size: int | None = _model("hidden channels to keep; none: all", None, at_least=1, common=True)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that are given."""
+        return {f.name: size for f in fields(self) if (size := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
 class TruncateConfig:
-    """Truncate a model: keep some of its layers, and its embeddings, norms, pooler and head; or some of its tokens.
+    """Truncate a model: keep some of its layers, of their units, or of its tokens; embeddings, norms and head stay.
 
     Strategies by position: alternate, distil, bottom, top, first-middle-last. Measured on text: block-influence drops
     the layers that change the direction of hidden states least; greedy drops one layer after another, each time the one
@@ -123,7 +144,9 @@ class TruncateConfig:
 
     model: str = _model("model directory, run directory or hub name", positional=True, common=True)
     output: Path = _output("directory of the truncated model")
-    layers: int | None = _model("number of layers to keep", None, at_least=1, common=True)
+    layers: int | None = _model(
+        "number of layers to keep; none: all, if a size of the width is given", None, at_least=1, common=True
+    )
     strategy: AnyStrategy = _model(
         "which layers to keep; auto: block-influence for a causal language model with --calibration, else by-kind for "
         "a model with several kinds of layers, else alternate",
@@ -133,9 +156,10 @@ class TruncateConfig:
     keep: tuple[int, ...] | None = _model(
         "indices of the layers to keep, from 0, instead of --layers", None, at_least=0, common=True
     )
+    width: WidthConfig = group(WidthConfig)
     calibration: tuple[str, ...] | None = option(
-        "text to measure layers on, for block-influence and greedy: files, folders or globs; .txt, .jsonl, also with "
-        ".gz or .zst, .parquet",
+        "text to measure layers on, for block-influence and greedy, and units of the width: files, folders or globs; "
+        ".txt, .jsonl, also with .gz or .zst, .parquet",
         None,
         section="corpus",
         common=True,
@@ -175,7 +199,12 @@ class DistillConfig:
         None,
         at_least=1,
     )
-    layers: int | None = _model("layers of the student, truncated from the teacher", None, at_least=1, common=True)
+    layers: int | None = _model(
+        "layers of the student, truncated from the teacher; none: all, if a size of the width is given",
+        None,
+        at_least=1,
+        common=True,
+    )
     strategy: AnyStrategy = _model(
         "which of the teacher's layers the student keeps; block-influence and greedy are measured on 20,000 tokens of "
         "the training text; auto: block-influence for causal language models with --corpus, else by-kind for a "
@@ -185,6 +214,7 @@ class DistillConfig:
     keep: tuple[int, ...] | None = _model(
         "indices of the layers that the student keeps, from 0, instead of --layers", None, at_least=0
     )
+    width: WidthConfig = group(WidthConfig)
     trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = option(
         "a method of `demiglace methods`, or a YAML file that composes one; auto: rail-balanced, or vanilla-kd for "
@@ -323,10 +353,15 @@ class PlanConfig:
     cached_per_token: int = _option_like("cached_per_token")
     mlm_probability: float = _option_like("mlm_probability")
     tokenizer: str | None = _option_like("tokenizer", PretrainConfig)
-    hidden_size: int | None = _option_like("hidden_size", PretrainConfig)
+    hidden_size: int | None = _model("width of the student or of a new model", None, at_least=1, common=True)
     num_layers: int | None = _option_like("num_layers", PretrainConfig)
     num_heads: int | None = _option_like("num_heads", PretrainConfig)
-    intermediate_size: int | None = _option_like("intermediate_size", PretrainConfig)
+    num_attention_heads: int | None = _option_like("num_attention_heads", WidthConfig)
+    intermediate_size: int | None = _model(
+        "units of each feed-forward layer of the student; or of a new model: none: 4 times --hidden-size",
+        None,
+        at_least=1,
+    )
     devices: int = option("processes that share the work", 1, at_least=1, section="hardware")
     flops: float | None = option(
         "FLOP/s that one device sustains, instead of a measurement of this machine", None, above=0, section="hardware"

@@ -48,6 +48,7 @@ from demiglace.models.shape import ModelShape
 from demiglace.models.tokenizer import check_ids, load_text_tokenizer, load_tokenizer
 from demiglace.models.trimmed_tokenizer import vocabulary_between
 from demiglace.models.truncate import choose_layers, truncate_config
+from demiglace.models.width import narrow_config
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import RowTask, Task
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
@@ -123,7 +124,7 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
     check_student_choice(config)
     _say_trimming(config)
     teacher = classifier_config(config.teacher, rows.label_names, task=task)
-    student = _student_config(config, teacher, rows)
+    student = _row_student_config(config, teacher, rows)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
     check_unit(config, inputs.method, task)
@@ -145,16 +146,23 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
     return _check_lengths(RunSpec(teacher, student, rows, inputs))
 
 
-def _student_config(config: DistillConfig, teacher: PreTrainedConfig, rows: Rows) -> PreTrainedConfig:
+def _row_student_config(config: DistillConfig, teacher: PreTrainedConfig, rows: Rows) -> PreTrainedConfig:
+    """Return the config of the student of a run on rows."""
     dropout = config.training.dropout
     assert isinstance(rows.task, RowTask)
     if config.student == STATIC:
         check_static_student(rows.task)
         return static_config(teacher, load_tokenizer(config.teacher), config.embedding_size, dropout)
     student = classifier_config(config.student or config.teacher, rows.label_names, dropout, rows.task)
-    if config.student:
-        return student
-    return truncate_config(student, choose_layers(teacher, config.layers, config.strategy, config.keep))
+    return student if config.student else _student_config(config, teacher, student)
+
+
+def _student_config(config: DistillConfig, teacher: PreTrainedConfig, student: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config of the student that is truncated and pruned from a model as large as the teacher."""
+    sizes = config.width.sizes
+    keep = choose_layers(teacher, config.layers, config.strategy, config.keep, all_by_default=bool(sizes))
+    truncated = truncate_config(student, keep)
+    return narrow_config(truncated, **sizes) if sizes else truncated
 
 
 def _say_trimming(config: DistillConfig) -> None:
@@ -268,8 +276,7 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:
-        keep = choose_layers(teacher, config.layers, config.strategy, config.keep)
-        student = truncate_config(student, keep)
+        student = _student_config(config, teacher, student)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     shapes = _language_shape(student, tokenizer), _language_shape(teacher, tokenizer)
     check_outputs(inputs.method, *shapes)
