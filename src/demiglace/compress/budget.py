@@ -21,10 +21,10 @@ class Cost:
 def latency_of(times: Mapping[str, Mapping[str, float]], threads: int) -> float:
     """Return the latency of one row from `Measurement.latency_ms`, in milliseconds.
 
-    With one thread it is the time in which the processor computes, so that a busy machine does not change the choice.
+    With one thread it is that of an idle machine, so that other programs do not change the choice.
     """
     of_row = times["1"]
-    return min(of_row["p50"], of_row.get("cpu_p50", of_row["p50"])) if threads == 1 else of_row["p50"]
+    return of_row.get("idle", of_row["p50"]) if threads == 1 else of_row["p50"]
 
 
 @dataclass(frozen=True)

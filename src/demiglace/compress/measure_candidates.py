@@ -28,7 +28,7 @@ Costs = Mapping[str, Cost]  # precision -> cost of the student in it
 class CandidateMeter:
     """Measures each student once, and keeps the result in a file."""
 
-    directory: Path  # STUDENT.json for each measured one
+    directory: Path  # of STUDENT.PRECISION.json for each measurement
     config: PreTrainedConfig  # of the teacher, with the head for the labels
     tokens: Mapping[Vocabulary, StudentTokens]  # of the students
     task: RowTask
@@ -38,16 +38,15 @@ class CandidateMeter:
     repeats: int
 
     def costs(self, student: Student) -> Costs:
-        """Return the cost in each precision, from the file or by a measurement, which takes seconds.
+        """Return the cost in each precision, from its file or by a measurement, which takes seconds.
 
         Raises `ModelError` if the architecture has no such student, or it cannot be exported.
         """
-        file = self.directory / f"{student.key}.json"
-        known = read_json(file) if file.exists() else {}
-        if missing := [p for p in self.precisions if p not in known]:
-            known |= {precision: asdict(cost) for precision, cost in self._measure(student, missing).items()}
-            write_json(file, known)
-        return {precision: Cost(**known[precision]) for precision in self.precisions}
+        files = {precision: self.directory / f"{student.key}.{precision}.json" for precision in self.precisions}
+        if missing := [precision for precision, file in files.items() if not file.exists()]:
+            for precision, cost in self._measure(student, missing).items():
+                write_json(files[precision], asdict(cost))
+        return {precision: Cost(**read_json(file)) for precision, file in files.items()}
 
     def _measure(self, student: Student, precisions: Sequence[str]) -> Costs:
         model, tokens = self._untrained(student), self.tokens[student.vocabulary]

@@ -51,7 +51,7 @@ def compress_model(config: CompressConfig) -> Result:
     inputs = read_inputs(config)
     exporter.require_support(inputs.task)
     run = _open(config, budget, inputs)
-    if run.complete:
+    if run.complete and not config.dry_run:
         say(f"{run.path} is up to date.")
         return _result(run.path, config.push_to_hub)
     return _Compression(config, budget, exporter, inputs, run).result()
@@ -318,7 +318,7 @@ class _Compression:
                 {
                     "name": s.name,
                     "options": s.options,
-                    "trained": s in proposals.students,
+                    "trained": s.is_static or s in proposals.students,
                     "costs": {
                         p: {"bytes": c.bytes, "latency_ms": c.latency_ms, "fits": self.budget.admits(c)}
                         for p, c in costs.items()
