@@ -65,7 +65,7 @@ def test_one_file_is_evaluated_and_needs_its_weights(exported):
     weights = file.with_suffix(".bin")
     content = weights.read_bytes()
     weights.unlink()
-    with pytest.raises(ModelError, match=r"openvino_model_int8\.bin is missing"):
+    with pytest.raises(UserError, match=r"openvino_model_int8\.bin is missing"):
         evaluated(exported, file)
     weights.write_bytes(content)
 
