@@ -79,7 +79,7 @@ def pytorch_cost(export: Path) -> Cost | None:
     """Return size and latency of the PyTorch model that was exported."""
     manifest = read_manifest(export)
     found = next((a for a in measured_artefacts(manifest) if a["role"] == ORIGINAL), None)
-    return found and Cost(found["bytes"], latency_of(found["latency_ms"], manifest["threads"]))
+    return None if found is None else Cost(found["bytes"], latency_of(found["latency_ms"], manifest["threads"]))
 
 
 def metrics_of(
