@@ -17,7 +17,7 @@ from demiglace.data.text.text_bounds import TextBounds, text_bounds
 from demiglace.data.text.token_shards import load_corpus
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.perplexity import LastWord, PerplexityResult, last_word, last_words, perplexity
-from demiglace.export.exported import exported_artefact
+from demiglace.export.exported import export_directory, exported_artefact
 from demiglace.models.language_model import load_causal
 from demiglace.models.loading import fingerprint_model, resolve_model
 from demiglace.models.shape import ModelShape
@@ -50,7 +50,8 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
             "--corpus and --lambada evaluate a language model; give them without --data, --suite and --teacher."
         )
     exported = exported_artefact(config.model)
-    path = resolve_model(config.model if exported is None else exported.path)
+    is_gguf = exported is not None and exported.format == "gguf"
+    path = resolve_model(exported.path if is_gguf else export_directory(config.model) or config.model)
     texts = {name: corpus_files([name]) for name in config.corpus}
     inputs = {"model": fingerprint_model(path)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
     lambada = corpus_files([config.lambada]) if config.lambada else []

@@ -7,4 +7,5 @@ Names alone, so that `--help` imports no library; `export.base.exporter_for` imp
 EXPORTERS: dict[str, str] = {
     "onnx": "demiglace.export.onnx:OnnxExporter",
     "gguf": "demiglace.export.gguf:GgufExporter",
+    "safetensors": "demiglace.export.safetensors:SafetensorsExporter",
 }
