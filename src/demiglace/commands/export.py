@@ -85,11 +85,13 @@ def export(config: ExportConfig) -> Result:
     then not complete.
     """
     exporter = exporter_for(config.to, config.reduce_range)
-    precisions = _precisions(config, exporter)
-    exporter.require_packages()
     path = resolve_model(config.model)
     if is_language_model(load_config(path)):
-        return export_lm(config, exporter, precisions)
+        exporter = exporter_for(config.to, config.reduce_range, language_model=True)
+        exporter.require_packages()
+        return export_lm(config, exporter, _precisions(config, exporter))
+    precisions = _precisions(config, exporter)
+    exporter.require_packages()
     labels = label_space_of(path)
     exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)

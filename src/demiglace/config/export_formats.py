@@ -9,3 +9,6 @@ EXPORTERS: dict[str, str] = {
     "gguf": "demiglace.export.gguf:GgufExporter",
     "safetensors": "demiglace.export.safetensors:SafetensorsExporter",
 }
+
+# those of them that have another exporter for language models: name for --to -> MODULE:CLASS
+LANGUAGE_MODEL_EXPORTERS: dict[str, str] = {"onnx": "demiglace.export.onnx_decoder:OnnxDecoderExporter"}

@@ -21,7 +21,7 @@ from demiglace.runs.files import atomic_write
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from demiglace.tasks.base import Task
@@ -78,7 +78,7 @@ class OnnxExporter(Exporter):
         self.require_packages()
         file, settings = directory / FILES[precision], dict[str, Any](opset=OPSET)
         if precision == "fp32":
-            export_onnx(model, tokenizer, file, task.output_name)
+            self.write_full(model, tokenizer, task, file)
             return Artefact(self.name, precision, str(file), (file,), settings)
         source = Path((full or self.write(model, tokenizer, task, directory)).path)
         match precision:
@@ -92,6 +92,12 @@ class OnnxExporter(Exporter):
                 quantize_int4(source, file)
                 settings["block_size"] = BLOCK
         return Artefact(self.name, precision, str(file), (file,), settings)
+
+    def write_full(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", task: "Task", file: Path
+    ) -> None:
+        """Write the graph in fp32."""
+        export_onnx(model, tokenizer, file, task.output_name)
 
     def open(self, artefact: Artefact, threads: int) -> Runner:
         """Return a runner of ONNX Runtime's CPU provider."""
@@ -143,26 +149,44 @@ def export_onnx(
 
     OnnxExporter().require_packages()
     names = input_names_of(tokenizer)
-    _check_size(model)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
+    return write_graph(_logits_module(model, names), example, (tuple(dynamic for _ in names),), path, names, [output])
+
+
+def write_graph(
+    module: "nn.Module",
+    example: tuple["Tensor", ...],
+    dynamic_shapes: Any,
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> Path:
+    """Write a module, whose submodule `model` is a transformers model, to `path` as ONNX in fp32. Return `path`.
+
+    example: its inputs; dynamic_shapes: which of their sizes vary, see `torch.onnx.export`. The file appears under its
+    name only when it is complete. Raises `ModelError` as `export_onnx` does.
+    """
+    import torch
+
+    _check_size(module)
     with _draft(path) as draft, _silenced():
         try:
             torch.onnx.export(
-                _logits_module(model, names),
+                module,
                 example,
                 draft,
                 dynamo=True,
-                dynamic_shapes=(tuple(dynamic for _ in names),),
-                input_names=names,
-                output_names=[output],
+                dynamic_shapes=dynamic_shapes,
+                input_names=list(inputs),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
-            what = f"{type(model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
+            what = f"{type(module.model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
             raise ModelError(f"{what}: {reason}") from error
     return path
 
@@ -194,7 +218,7 @@ def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) ->
 
     with _draft(out) as draft, _silenced():
         quantize_dynamic(
-            _bare(path),
+            _with_constant_weights(_bare(path)),
             draft,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -227,7 +251,7 @@ def quantize_int4(path: Path, out: Path, *, block_size: int = BLOCK) -> Path:
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     with _draft(out) as draft, _silenced():
-        graph = ONNXModel(_bare(path))
+        graph = ONNXModel(_with_constant_weights(_bare(path)))
         graph.replace_gemm_with_matmul()  # a Gemm would stay in fp32: heads, and all matrices of GPT-2
         _pack_tables(graph.model.graph, block_size)
         # activations in 8 bits, a scale per block: as exact as the weights, and faster
@@ -325,6 +349,23 @@ def _bare(path: Path) -> "ModelProto":
     return model
 
 
+def _with_constant_weights(model: "ModelProto") -> "ModelProto":
+    """Replace the transposed embedding table of a language model's head by a matrix, which quantisers recognise.
+
+    In fp32 one table serves both; quantised tables and matrices are stored in different ways.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "Transpose" and n.input[0] in weights]:
+        order = next(attribute.ints for attribute in node.attribute if attribute.name == "perm")
+        array = numpy_helper.to_array(weights[node.input[0]]).transpose(order)
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), node.output[0]))
+        graph.node.remove(node)
+    return model
+
+
 def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether this is an x86 processor without 8-bit dot products (VNNI), whose int8 sums can overflow."""
     flags = next((x for x in _lines(cpuinfo) if x.startswith("flags")), "")
@@ -335,7 +376,7 @@ def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def _check_size(model: "PreTrainedModel") -> None:
+def _check_size(model: "nn.Module") -> None:
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if size > _MAX_BYTES:
         raise ModelError(

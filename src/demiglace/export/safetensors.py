@@ -5,12 +5,14 @@ arithmetic in 16 bits, and others differ a little more.
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from demiglace.errors import ModelError, RunError
 from demiglace.export.base import Artefact, Exporter, Runner
+from demiglace.export.decoding import Decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +29,7 @@ class SafetensorsExporter(Exporter):
     title = "safetensors"
     precisions = tuple(_TYPES)
     only_one = True
+    for_transformers = True
 
     def home(self, directory: Path) -> Path:
         """Return the directory that transformers loads, which a run has as `model`."""
@@ -80,6 +83,12 @@ class SafetensorsExporter(Exporter):
         if is_language_model(load_config(path)):
             return TorchRunner(load_causal(path)[0].cpu())
         return TorchRunner(load_classifier(path, None))
+
+    def open_decoder(self, artefact: Artefact, threads: int) -> Decoder | None:
+        """Return a decoder in PyTorch, in fp32; sets the threads of the process."""
+        from demiglace.export.pytorch import PyTorch
+
+        return PyTorch().open_decoder(replace(artefact, path=str(Path(artefact.path).parent)), threads)
 
 
 def _moved(file: Path, target: Path) -> Path:
