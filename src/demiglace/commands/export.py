@@ -119,6 +119,7 @@ def export(config: ExportConfig) -> Result:
     home = exporter.home(run.path)
     tokenizer.save_pretrained(home)
     original.model.config.save_pretrained(home)
+    exporter = exporter.with_rows(numpy_batches(examples, 1))
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
