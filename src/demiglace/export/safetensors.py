@@ -81,7 +81,7 @@ class SafetensorsExporter(Exporter):
         torch.set_num_threads(threads)
         path = str(Path(artefact.path).parent)
         if is_language_model(load_config(path)):
-            return TorchRunner(load_causal(path)[0].cpu())
+            return TorchRunner(load_causal(path, False)[0].cpu())
         return TorchRunner(load_classifier(path, None))
 
     def open_decoder(self, artefact: Artefact, threads: int) -> Decoder | None:
