@@ -12,7 +12,7 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format report-demo cards bench-peers bench-clean bench-language clean
+.PHONY: help demo test check format report-demo js cards bench-peers bench-clean bench-language clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -36,6 +36,9 @@ format: $(READY) ## format the code and mend what lint can mend
 report-demo: $(READY) ## a sample report within a minute, from real runs of tiny models: runs/report-demo/report.html
 	OMP_NUM_THREADS=1 $(BIN)/python examples/report_demo.py $(ARGS)
 
+js: ## what the tests of exported files in JavaScript import: npm, 30 s, 0.5 GB
+	npm --prefix tests/export/js install --ignore-scripts --no-package-lock --no-audit --no-fund
+
 cards: $(READY) ## write the methods' cards, docs/methods
 	$(BIN)/python -m demiglace.methods.describe docs/methods
 
@@ -52,7 +55,7 @@ bench-language: $(PEERS)/.ready ## language models against plain PyTorch and TRL
 	$(PEERS)/bin/python benchmarks/language.py $(ARGS)
 
 clean: ## remove the environment and caches; runs stay
-	rm -rf .venv $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(PEERS) tests/export/js/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp comes last: an interrupted set-up goes on at the next call. torch goes first and alone, and is held where

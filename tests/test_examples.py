@@ -1,9 +1,16 @@
 """The examples, run on a tiny model; that they call the commands as they are is checked in test_docs.py."""
 
 import csv
+import json
 import runpy
+import socket
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -38,13 +45,63 @@ def test_compare_methods_runs(tmp_path, run_example, capsys):
 @pytest.mark.parametrize("classes", [2, 3])  # config.json holds no names of two default labels
 def test_classify_onnx_prints_the_labels_of_the_model(classes, tmp_path, run_example, capsys):
     model, tokenizer = tiny_model("bert", num_layers=1, num_labels=classes), tiny_tokenizer(tmp_path, segments=True)
-    export_onnx(model, tokenizer, tmp_path / "model.onnx")
+    export_onnx(model, tokenizer, tmp_path / "onnx/model.onnx")
     model.config.save_pretrained(tmp_path)
     texts = ["the card is lost", "a good film and not a bad one"]
     run_example("classify_onnx.py", str(tmp_path), *texts)
     logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.detach()
     expected = [f"{p:6.1%}  LABEL_{i}  {t}" for p, i, t in zip(*logits.softmax(-1).max(-1), texts, strict=True)]
     assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a server of a tiny fp32 model, the model and its tokenizer."""
+    home = tmp_path_factory.mktemp("served")
+    model, tokenizer = tiny_model("bert", num_layers=1), tiny_tokenizer(home, segments=True)
+    export_onnx(model, tokenizer, home / "onnx/model.onnx")
+    model.config.save_pretrained(home)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(EXAMPLES / "server.py"), str(home), str(port)])
+    try:
+        yield f"http://127.0.0.1:{port}", model, tokenizer, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answer(address: str, body: bytes | None = None):
+    with urlopen(Request(address, data=body), timeout=60) as response:
+        return json.load(response)
+
+
+def test_server_answers_requests_at_the_same_time(server):
+    address, model, tokenizer, process = server
+    while True:  # until it listens
+        assert process.poll() is None
+        try:
+            assert answer(address) == "ok"
+            break
+        except URLError:
+            time.sleep(0.2)
+    texts = [[f"the {a} {b} is lost" for b in ("red", "blue", "not so green")] for a in ("card", "film", "money", "9")]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda group: answer(address, json.dumps(group).encode()), texts))
+    for group, found in zip(texts, answers, strict=True):
+        probabilities = model(**tokenizer(group, padding=True, return_tensors="pt")).logits.detach().softmax(-1)
+        assert [label for label, _ in found] == [f"LABEL_{i}" for i in probabilities.argmax(-1)]
+        assert [p for _, p in found] == pytest.approx(probabilities.max(-1).values.tolist(), abs=1e-5)
+    for wrong in (b"no JSON", b'{"texts": []}', b'"a text"', b"[1]"):
+        with pytest.raises(HTTPError) as error:
+            answer(address, wrong)
+        assert error.value.code == 400 and "list of texts" in json.load(error.value)
+    assert answer(address) == "ok"
+
+
+def test_server_has_40_lines():
+    assert len((EXAMPLES / "server.py").read_text("utf-8").splitlines()) <= 40
 
 
 def test_few_labels_writes_rows_that_do_not_overlap(tmp_path):

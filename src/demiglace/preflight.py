@@ -85,11 +85,12 @@ def _check_method(name: str, options: dict[str, Any]) -> None:
 def _stage_of(model: str) -> str | None:
     """Return the command that made the directory that a model is given by, or that its file is in; None for others."""
     path = Path(model)
-    try:
-        claim = json.loads(((path.parent if path.is_file() else path) / "run.json").read_text(encoding="utf-8"))
-        return str(claim.get("stage"))
-    except (OSError, ValueError, AttributeError):
-        return None
+    for directory in path.parents[:2] if path.is_file() else (path,):  # EXPORT/onnx/model.onnx
+        try:
+            return str(json.loads((directory / "run.json").read_text(encoding="utf-8")).get("stage"))
+        except (OSError, ValueError, AttributeError):
+            continue
+    return None
 
 
 def _check_training_data(name: str, config: Any) -> None:

@@ -287,6 +287,14 @@ def test_a_killed_run_goes_on_to_the_same_result(many: dict, tmp_path: Path, mon
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         assert not (out / "manifest.json").exists()
+    finished = sorted((out / "shards").glob("*"))
+    if finished:  # a finished shard that is damaged meanwhile is named, and nothing is complete
+        content = finished[0].read_bytes()
+        finished[0].write_bytes(b"")
+        with pytest.raises(RunError, match=f"{finished[0].name} has 0 bytes instead of"):
+            demiglace.clean(**many)
+        assert not (out / "manifest.json").exists()
+        finished[0].write_bytes(content)
     (out / "ledger").mkdir(exist_ok=True)
     (out / "ledger" / "0-00000.parquet.1.part").write_bytes(b"PAR1")  # where the kill meets a file half written
     demiglace.clean(**many)

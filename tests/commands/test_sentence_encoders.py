@@ -154,7 +154,7 @@ def test_an_exported_graph_pools_and_normalizes(student, pairs, home, monkeypatc
     assert "spearman" in artefacts[1]["metrics"]
     tokenizer = load_tokenizer(str(home / "onnx"))
     inputs = tokenizer(["the film", "a good card and money"], padding=True, return_tensors="np")
-    runner = OnnxRunner(str(home / "onnx" / "model.onnx"))
+    runner = OnnxRunner(str(home / "onnx/onnx/model.onnx"))
     expected = embeddings(student / "model", ["the film", "a good card and money"])
     np.testing.assert_allclose(runner.logits(dict(inputs)), expected, atol=1e-5)
     assert runner._session.get_outputs()[0].name == "sentence_embedding"

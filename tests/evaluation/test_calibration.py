@@ -1,8 +1,11 @@
 """Calibration and the worst class."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from demiglace.evaluation import calibration
 from demiglace.evaluation.calibration import confidences, expected_calibration_error, worst_class_f1
 
 
@@ -32,3 +35,20 @@ def test_worst_class() -> None:
     assert worst_class_f1(labels, labels) == 1
     assert worst_class_f1(labels, np.array([0, 0, 0, 1, 2, 0])) == 0
     assert worst_class_f1(np.array([0, 0, 1]), np.array([0, 3, 1])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("class_map", [None, np.arange(500) // 2])
+def test_blocks_of_rows_change_no_confidence_and_take_little_memory(class_map, monkeypatch):
+    logits = np.random.default_rng(0).normal(size=(4000, 500)).astype(np.float32)
+    whole = confidences(logits, class_map)
+    monkeypatch.setattr(calibration, "_BLOCK", 10_000)
+    tracemalloc.start()
+    try:
+        assert np.array_equal(confidences(logits, class_map), whole)
+        assert tracemalloc.get_traced_memory()[1] < logits.nbytes // 4
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_rows_have_no_confidences():
+    assert confidences(np.zeros((0, 3), np.float32)).shape == (0,)

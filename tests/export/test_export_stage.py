@@ -1,9 +1,7 @@
 import csv
 import importlib
-import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +20,7 @@ from demiglace.export.measure import Measurement
 from demiglace.export.onnx import OnnxRunner, export_onnx
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import open_run, read_manifest
+from demiglace.runs.files import write_atomically
 
 NAMES = ("bad", "good", "none")
 STAGE = importlib.import_module("demiglace.commands.export")
@@ -52,7 +51,7 @@ def no_clock(monkeypatch, exported):
     """
     calls = []
     monkeypatch.setattr(
-        onnx_format, "export_onnx", lambda model, tokenizer, path, output: Path(shutil.copy(exported, path))
+        onnx_format, "export_onnx", lambda model, tokenizer, path, output: write_atomically(path, exported.read_bytes())
     )
 
     def measured(artefact, batches, **options):
@@ -71,7 +70,7 @@ def call_of(source, tmp_path, **options):
 
 def test_the_whole_way(source, tmp_path, capsys):
     teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES)
-    call = call_of(source, tmp_path, quantize="int8", teacher=str(teacher), repeats=2, rows=10)
+    call = call_of(source, tmp_path, quantize=["int8"], teacher=str(teacher), repeats=2, rows=10)
     run = export(**call)
     found = {a["name"]: a for a in read_manifest(run)["artefacts"]}
     assert {name: (a["format"], a["precision"], a["role"]) for name, a in found.items()} == {
@@ -85,14 +84,17 @@ def test_the_whole_way(source, tmp_path, capsys):
     assert found["ONNX fp32"]["label_agreement"] == 1.0
     assert 0 < found["ONNX fp32"]["largest_logit_difference"] < 1e-4
     assert found["ONNX int8"]["largest_logit_difference"] > found["ONNX fp32"]["largest_logit_difference"]
-    assert found["ONNX int8"]["bytes"] == (run / "model.int8.onnx").stat().st_size < found["ONNX fp32"]["bytes"]
+    assert (
+        found["ONNX int8"]["bytes"] == (run / "onnx/model_quantized.onnx").stat().st_size < found["ONNX fp32"]["bytes"]
+    )
     assert found["PyTorch teacher"]["parameters"] > found["PyTorch"]["parameters"]
     assert found["PyTorch teacher"]["label_agreement"] is None
     for artefact in found.values():
         assert artefact["peak_memory_mb"] > 0 and set(artefact["latency_ms"]) == {"1", "32"}
     shown = run.summary()
-    assert "10 real rows" in shown and "ONNX int8" in shown and "scores on 15 rows" in shown
-    logits = OnnxRunner(str(run / "model.int8.onnx")).logits
+    assert "10 real rows" in shown and "labels at batch 1;" in shown and read_manifest(run)["check_batch"] == 1
+    assert "ONNX int8" in shown and "scores on 15 rows" in shown
+    logits = OnnxRunner(str(run / "onnx/model_quantized.onnx")).logits
     rows = list(csv.DictReader((source / "rows.csv").open()))
     inputs = dict(AutoTokenizer.from_pretrained(run)([r["text"] for r in rows], padding=True, return_tensors="np"))
     right = [NAMES[i] == row["label"] for i, row in zip(logits(inputs).argmax(1), rows, strict=True)]
@@ -106,10 +108,10 @@ def test_the_whole_way(source, tmp_path, capsys):
 
 def test_the_directory_is_usable_alone(source, tmp_path, no_clock):
     run = export(**call_of(source, tmp_path))
-    assert not (run / "model.int8.onnx").exists() and not list(run.glob("*.part"))
+    assert [p.name for p in (run / "onnx").iterdir()] == ["model.onnx"] and not list(run.glob("*.part"))
     tokenizer, config = AutoTokenizer.from_pretrained(run), AutoConfig.from_pretrained(run)
     texts = dict(tokenizer(["good film", "no"], padding=True, return_tensors="np"))
-    logits = OnnxRunner(str(run / "model.onnx")).logits(texts)
+    logits = OnnxRunner(str(run / "onnx/model.onnx")).logits(texts)
     assert logits.shape == (2, 3) and [config.id2label[i] for i in range(3)] == list(NAMES)
 
 
@@ -159,6 +161,30 @@ def test_broken_parity_is_refused(source, tmp_path, no_clock, monkeypatch):
     assert not (tmp_path / "out" / "manifest.json").exists() and not no_clock
 
 
+def test_an_artefact_that_ignores_padding_is_refused(source, tmp_path, no_clock, monkeypatch):
+    opened = Artefact.open
+
+    def without_mask(artefact, threads=1):
+        logits = opened(artefact, threads).logits
+        return SimpleNamespace(logits=lambda b: logits(b | {"attention_mask": np.ones_like(b["attention_mask"])}))
+
+    monkeypatch.setattr(Artefact, "open", without_mask)
+    rows = tmp_path / "rows.csv"
+    texts = [f"{'the bad card 7 ' * (i % 9)}good film" for i in range(30)]
+    rows.write_text("text,label\n" + "".join(f"{text},good\n" for text in texts))
+    with pytest.raises(UserError, match=r"with a batch of padded rows, .*model.onnx does not reproduce"):
+        export(**call_of(source, tmp_path, data=str(rows)))
+
+
+def test_several_precisions(source, tmp_path, no_clock):
+    run = export(**call_of(source, tmp_path, quantize=["int4", "fp16", "none", "int4"]))
+    found = [(a["precision"], a["files"]) for a in read_manifest(run)["artefacts"][1:]]
+    files = {"fp32": "model.onnx", "int4": "model_q4.onnx", "fp16": "model_fp16.onnx"}
+    assert found == [(precision, [f"onnx/{file}"]) for precision, file in files.items()]
+    with pytest.raises(ConfigError, match="given 'int5', and export to ONNX writes fp32, fp16, int8, int4 only"):
+        export(**call_of(source, tmp_path, quantize="int5"))
+
+
 def test_int8_that_differs_is_said(source, tmp_path, no_clock, monkeypatch, capsys):
     plain = STAGE._parity
     monkeypatch.setattr(
@@ -204,7 +230,7 @@ def test_regression(source, tmp_path, no_clock, monkeypatch):
     run = export(model=str(model), data=str(rows), output=tmp_path / "out")
     assert read_manifest(run)["artefacts"][-1]["label_agreement"] == 1.0
     batch = {k: np.ones((2, 5), dtype=np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
-    assert OnnxRunner(str(run / "model.onnx")).logits(batch).shape == (2, 1)
+    assert OnnxRunner(str(run / "onnx/model.onnx")).logits(batch).shape == (2, 1)
 
 
 def test_unknown_format_names_those_there_are(source, tmp_path):

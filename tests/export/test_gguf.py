@@ -260,8 +260,6 @@ def test_refusals(exported, tmp_path, monkeypatch):
     save_lm(tmp_path / "masked", "bert")
     with pytest.raises(ModelError, match="is a masked language model"):
         export(str(tmp_path / "masked"), output=tmp_path / "o", to="gguf")
-    with pytest.raises(ModelError, match="language-modelling cannot be exported to ONNX"):
-        export(str(home / "model"), output=tmp_path / "o")
     with pytest.raises(ConfigError, match="--quantize was given 'int8', and export to GGUF writes fp16, "):
         export(str(home / "model"), output=tmp_path / "o", to="gguf", quantize="int8")
     (tmp_path / "x.gguf").write_bytes(b"GGUF but not really")

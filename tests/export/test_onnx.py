@@ -18,16 +18,18 @@ from torch import nn
 
 from demiglace.data.rows.schema import Split
 from demiglace.data.tokenize import tokenize
-from demiglace.errors import ModelError, RunError, UserError
+from demiglace.errors import ConfigError, ModelError, RunError, UserError
 from demiglace.evaluation.predict import predict
 from demiglace.export import onnx as exporter
-from demiglace.export.base import Artefact
+from demiglace.export.base import Artefact, exporter_for
 from demiglace.export.onnx import (
     OnnxExporter,
     OnnxRunner,
+    convert_to_fp16,
     export_onnx,
     input_names_of,
     needs_reduced_range,
+    quantize_int4,
     quantize_int8,
 )
 from demiglace.export.parity import compare, predict_with
@@ -100,6 +102,35 @@ def test_segments_matter_in_the_file_as_in_the_model(bert):
     turned = replace(examples, type_ids=np.ones_like(examples.type_ids))
     assert parity(model, path, turned, 4).largest_logit_difference < 1e-4
     assert np.abs(predict(model, turned) - predict(model, examples)).max() > 1e-3
+
+
+@pytest.mark.parametrize("arch", ["bert", "gpt2", "deberta-v2"])  # Gemms, and a matrix that two nodes share
+def test_fp16_and_int4_are_smaller_near_and_quiet(arch, tmp_path, capfd, recwarn):
+    model, tokenizer = eager(arch), tiny_tokenizer(segments=arch != "gpt2")
+    full, examples = export_onnx(model, tokenizer, tmp_path / "model.onnx"), examples_of(tokenizer)
+    before = logging.root.manager.disable
+    recwarn.clear()
+    half, small = convert_to_fp16(full, tmp_path / "half.onnx"), quantize_int4(full, tmp_path / "small.onnx")
+    assert capfd.readouterr() == ("", "") and not recwarn.list and logging.root.manager.disable == before
+    near, nearer = parity(model, small, examples, 1), parity(model, half, examples, 1)
+    assert 0 < nearer.largest_logit_difference < 0.01 and nearer.label_agreement == 1
+    assert nearer.largest_logit_difference < near.largest_logit_difference < 0.3 and near.label_agreement >= 0.8
+    for file in (half, small):
+        onnx.checker.check_model(onnx.load(file))
+        assert not weights(file, "float32") and not any(n.metadata_props for n in onnx.load(file).graph.node)
+    assert parity(model, half, examples, 4).largest_logit_difference < 0.01
+    assert 2 * sum(map(np.size, weights(full, "float32"))) == sum(a.nbytes for a in weights(half, "float16"))
+
+
+def weights(path, *dtypes):
+    """The matrices and tables of a file; not the scales of their blocks."""
+    return [a for a in matrices(path, *dtypes) if a.shape[0] > 1 and a.shape[1] > 4]
+
+
+def test_what_a_batch_changes_int4_does_not_depend_on(bert, tmp_path):
+    _, examples, path = bert
+    small = OnnxRunner(str(quantize_int4(path, tmp_path / "small.onnx")))
+    np.testing.assert_allclose(predict_with(small, examples, 1), predict_with(small, examples, 5), atol=1e-5)
 
 
 def test_int8_is_smaller_near_and_quiet(bert, tmp_path, capfd, recwarn):
@@ -203,21 +234,43 @@ def test_running_a_file_needs_no_pytorch(bert):
 
 def test_artefacts_have_format_precision_and_settings_as_fields(bert, tmp_path, monkeypatch):
     model, _, path = bert
+    (tmp_path / "onnx").mkdir()
     monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file, output: shutil.copy(path, file))
     full = OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path)
     assert (full.format, full.precision, full.settings) == ("onnx", "fp32", {"opset": exporter.OPSET})
-    assert full.files == (tmp_path / "model.onnx",) and full.size == path.stat().st_size
-    small = OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, "int8", full)
-    assert (small.format, small.precision) == ("onnx", "int8") and small.size < full.size
-    assert small.settings == {"opset": exporter.OPSET, "reduce_range": needs_reduced_range()}
+    assert full.files == (tmp_path / "onnx/model.onnx",) and full.size == path.stat().st_size
+    assert full.names_in(tmp_path) == ["onnx/model.onnx"] and full.names_in(tmp_path / "other") == ["model.onnx"]
+    settings = {
+        "fp16": ("model_fp16.onnx", {"opset": exporter.OPSET}),
+        "int8": ("model_quantized.onnx", {"opset": exporter.OPSET, "reduce_range": True}),
+        "int4": ("model_q4.onnx", {"opset": exporter.INT4_OPSET, "block_size": exporter.BLOCK}),
+    }
+    reduced = exporter_for("onnx", "true")
+    for precision, (name, expected) in settings.items():
+        small = reduced.write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, precision, full)
+        assert (small.format, small.precision, small.settings) == ("onnx", precision, expected)
+        assert small.files == (tmp_path / "onnx" / name,) and small.size < full.size
+    assert max(np.abs(a.astype(int)).max() for a in matrices(tmp_path / "onnx/model_quantized.onnx", "int8")) <= 64
+
+
+def test_reduce_range_is_that_of_this_processor_if_it_is_not_given(bert, tmp_path, monkeypatch):
+    model, _, path = bert
+    monkeypatch.setattr(exporter, "needs_reduced_range", lambda: True)
+    full = Artefact("onnx", "fp32", str(path), (path,))
+    for choice, expected in (("auto", True), ("false", False)):
+        small = exporter_for("onnx", choice).write(model, None, CLASSIFICATION, tmp_path, "int8", full)
+        assert small.settings["reduce_range"] is expected
+    with pytest.raises(ConfigError, match=r"--reduce-range true is about int8 by --to onnx.*leave it out"):
+        exporter_for("gguf", "true")
 
 
 def test_int8_alone_does_not_start_from_a_file_of_another_model(bert, tmp_path, monkeypatch):
     model, _, path = bert
-    (tmp_path / "model.onnx").write_bytes(b"of another model")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_bytes(b"of another model")
     monkeypatch.setattr(exporter, "export_onnx", lambda model, tokenizer, file, output: Path(shutil.copy(path, file)))
     OnnxExporter().write(model, tiny_tokenizer(segments=True), CLASSIFICATION, tmp_path, "int8")
-    assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
+    assert (tmp_path / "onnx/model.onnx").read_bytes() == path.read_bytes()
 
 
 def test_tasks_without_a_row_of_logits_for_each_text_are_refused():

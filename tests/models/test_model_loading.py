@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from demiglace.cli import main
 from demiglace.errors import ModelError
 from demiglace.models.language_model import load_language_model
 from demiglace.models.loading import (
@@ -258,7 +259,7 @@ def test_a_missing_shard_is_refused(tmp_path):
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert same(load_classifier(tmp_path, None).state_dict(), model.state_dict())
     shards[-1].unlink()
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match="expected a file beside it"):
         load_classifier(tmp_path, None)
 
 
@@ -288,7 +289,7 @@ def test_weights_of_another_shape_than_the_config_says_are_refused(tmp_path):
 )
 def test_bad_configs_are_refused(config, tmp_path):
     (save_tiny(tmp_path, num_layers=1) / "config.json").write_text(config)
-    with pytest.raises(ModelError, match="could not be loaded"):
+    with pytest.raises(ModelError, match=r"could not be loaded|is no config of a model"):
         load_classifier(tmp_path, None)
 
 
@@ -404,3 +405,14 @@ def test_weights_that_have_no_place_are_counted(tmp_path: Path, capsys: pytest.C
         (notice,) = collected()
     assert (notice["kind"], notice["weights"]) == ("unused weights", 32)  # 16 for each of two layers
     assert capsys.readouterr().err.count("holds 32 weights for which its config.json has no place") == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value, capsys):
+    directory = save_tiny(tmp_path / "m", num_layers=2)
+    weights = load_file(directory / "model.safetensors")
+    name = next(name for name in weights if "query.weight" in name)
+    weights[name][0, 0] = value
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    assert main(["truncate", str(directory), "--layers", "1", "-o", str(tmp_path / "out")]) == 2
+    assert f"NaN or infinite values in 1 of its weights ({name})" in capsys.readouterr().err

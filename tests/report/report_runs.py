@@ -91,7 +91,7 @@ def artefact(name: str, role: str, file: str, megabytes: float, milliseconds: fl
     return {
         "name": name,
         "format": "onnx" if role == "export" else "pytorch",
-        "precision": "int8" if "int8" in file else "fp32",
+        "precision": "int8" if "quantized" in file else "fp32",
         "role": role,
         "file": file,
         "bytes": megabytes * 1e6,
@@ -121,12 +121,18 @@ def write_demo(
             artefact("PyTorch teacher", "teacher", "teacher/model/model.safetensors", 90.9, 14.5),
             artefact("PyTorch", "original", "distilled/model/model.safetensors", 69.3, 4.7),
             artefact(
-                "ONNX fp32", "export", "model.onnx", 69.6, 4.6, label_agreement=1.0, largest_logit_difference=1.9e-6
+                "ONNX fp32",
+                "export",
+                "onnx/model.onnx",
+                69.6,
+                4.6,
+                label_agreement=1.0,
+                largest_logit_difference=1.9e-6,
             ),
             artefact(
                 "ONNX int8",
                 "export",
-                "model.int8.onnx",
+                "onnx/model_quantized.onnx",
                 17.6,
                 1.6,
                 label_agreement=0.992,

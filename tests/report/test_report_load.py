@@ -222,7 +222,7 @@ def test_an_exported_file_has_its_own_scores(tmp_path: Path) -> None:
     ]
     assert "exported files, with their own scores" in latency.note
     sets = {"banking77": {"metrics": {"accuracy": 0.917}, "rows": 3080}}
-    options = {"model": str(demo / "export" / "model.onnx"), "data": ["banking77"]}
+    options = {"model": str(demo / "export/onnx/model.onnx"), "data": ["banking77"]}
     manifest["artefacts"][2]["file"] = options["model"]
     (demo / "export" / "manifest.json").write_text(json.dumps(manifest))
     write_run(demo / "evaluate-file", "evaluate", options, sets=sets)

@@ -45,7 +45,7 @@ def test_exported_files_are_told_with_their_parity(tmp_path: Path) -> None:
     cells = {row[0].text: [c.text.replace("\u00a0", " ") for c in row[1:]] for row in table.rows}
     assert list(cells) == ["PyTorch teacher", "PyTorch · distilled", "ONNX fp32 · distilled", "ONNX int8 · distilled"]
     assert cells["ONNX int8 · distilled"] == [
-        "model.int8.onnx", "17.6 MB", "1.60 ms", "2.08 ms", "32.0 ms", "38.4 ms", "210 MB", "99.2 %", "0.41",
+        "model_quantized.onnx", "17.6 MB", "1.60 ms", "2.08 ms", "32.0 ms", "38.4 ms", "210 MB", "99.2 %", "0.41",
     ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from demiglace.cleaning.tasks import (
 )
 from demiglace.console import progress
 from demiglace.runs.files import atomic_write, partial_files
+from demiglace.runs.integrity import check
 
 _BUCKET = 64_000_000  # bytes of sources, compressed or not, per bucket of keys
 _CLUSTERS = 20  # for the page
@@ -49,6 +50,8 @@ def prepare(spec: CleaningSpec, reference: Iterable[str]) -> None:
 def run(spec: CleaningSpec, workers: int) -> dict[str, Any]:
     """Run the tasks of a run that are not done.
 
+    Raises `RunError` for a shard or ledger that is not as its task wrote it.
+
     Returns:
         rules: rule -> tally; clusters: some clusters of near-duplicates, as document numbers; parts: their number.
     """
@@ -64,7 +67,15 @@ def run(spec: CleaningSpec, workers: int) -> dict[str, Any]:
         finalize(spec, number)
         clean_tasks = [{"kind": "clean", "segment": number, "part": part} for part in parts]
         _run_all(spec, f"cleaning {number + 1}/{count}", clean_tasks, workers)
+    _check_outputs(spec, [(0, name) for name in names] + [(i, part) for i in range(count) for part in parts])
     return {"rules": _tallies(spec, names, parts), "clusters": _clusters(spec), "parts": len(parts)}
+
+
+def _check_outputs(spec: CleaningSpec, tasks: Sequence[tuple[int, str]]) -> None:
+    """Raise `RunError` for a shard or ledger that changed since its task wrote it, perhaps in an earlier process."""
+    for segment, name in tasks:
+        written = storage.read_tallies(tallies_file(spec, segment, name))["files"]
+        check(Path(spec.directory), written, lambda _: True)
 
 
 def clear(spec: CleaningSpec) -> None:

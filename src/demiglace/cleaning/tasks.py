@@ -28,6 +28,7 @@ from demiglace.data.text.readers import GUESSED, DamagedFileError, Document, Ski
 from demiglace.data.text.streams import plain_line_ends
 from demiglace.errors import UserError
 from demiglace.runs.files import atomic_write
+from demiglace.runs.integrity import digest
 
 PART = 16_000_000  # characters of a part
 READ = "read"  # the name of reading in the ledger
@@ -168,7 +169,7 @@ def _read(spec: CleaningSpec, first: int, end: int) -> None:
         if not tallies_file(spec, 0, name).exists():
             _finish(spec, 0, name, part, None)
     storage.write_ledger(_ledger_file(spec, 0, group), skipped, spec.sources)
-    storage.write_tallies(done, skipped, parts=parts)
+    storage.write_tallies(done, skipped, parts=parts, files=_digests(spec, [_ledger_file(spec, 0, group)]))
 
 
 def _parts(spec: CleaningSpec, sources: range, skipped: Ledger) -> Iterator[Part]:
@@ -249,13 +250,19 @@ def _finish(spec: CleaningSpec, number: int, name: str, part: Part, marked: KeyT
         [s for p in kept_parts for s in p.sites],
         np.concatenate([np.zeros(0, np.int64), *(p.words for p in kept_parts if p.words is not None)]),
     )
+    outputs = [_ledger_file(spec, number, name)]
     if last:
         extension = "parquet" if spec.output == "parquet" else "jsonl.zst"
-        shard = Path(spec.directory) / "shards" / f"{name}.{extension}"
-        storage.write_shard(shard, remaining, spec.sources, spec.output)
+        outputs.append(Path(spec.directory) / "shards" / f"{name}.{extension}")
+        storage.write_shard(outputs[-1], remaining, spec.sources, spec.output)
     else:
         storage.write_part(_part_file(spec, number, name), remaining)
-    storage.write_tallies(tallies_file(spec, number, name), ledger)
+    storage.write_tallies(tallies_file(spec, number, name), ledger, files=_digests(spec, outputs))
+
+
+def _digests(spec: CleaningSpec, files: Sequence[Path]) -> dict[str, Any]:
+    """Return the digests of output files, by which the end of the run, perhaps days later, finds damaged ones."""
+    return {file.relative_to(spec.directory).as_posix(): digest(file) for file in files}
 
 
 def _marks_of_batch(marked: KeyTable, documents: np.ndarray) -> KeyTable:

@@ -57,7 +57,7 @@ def demo(config: DemoConfig) -> Result:
     )
     files = {
         "the student, for PyTorch": student / "model",
-        "the student, for the edge": f"{home / 'onnx' / 'model.onnx'} and model.int8.onnx",
+        "the student, for the edge": f"{home / 'onnx' / 'onnx' / 'model.onnx'} and model_quantized.onnx",
         "the report, for the browser": page.path,
     }
     text = "\n".join(f"{what + ':':<30}{file}" for what, file in files.items())

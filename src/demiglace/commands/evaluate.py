@@ -30,7 +30,7 @@ from demiglace.evaluation.predict import check_lengths, check_longest, predict
 from demiglace.evaluation.scores import by_unit, predictions_of
 from demiglace.evaluation.set_results import disagreements, set_results
 from demiglace.export.base import Artefact, title_of
-from demiglace.export.exported import exported_artefact
+from demiglace.export.exported import export_directory, exported_artefact
 from demiglace.export.parity import predict_with
 from demiglace.given_objects import name_of, saved_objects
 from demiglace.labels import Match, match_all, pair
@@ -84,7 +84,7 @@ def _evaluate(config: EvaluateConfig) -> Result:
     if config.add_bos != "auto":
         raise ConfigError(f"--add-bos {config.add_bos} is for language models (--corpus, --lambada); leave it out.")
     exported = exported_artefact(config.model)
-    path = resolve_model(config.model if exported is None else Path(exported.path).parent)
+    path = resolve_model(export_directory(config.model) or config.model)
     labels = label_space_of(path)
     teacher = None if config.teacher is None else _teacher_of(config.teacher)
     order = None if teacher is None else _match_teacher(config, labels, teacher.model)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import EvaluateConfig
@@ -16,11 +17,22 @@ from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.text_bounds import TextBounds, text_bounds
 from demiglace.data.text.token_shards import load_corpus
 from demiglace.errors import ConfigError, DataError
-from demiglace.evaluation.perplexity import LastWord, PerplexityResult, last_word, last_words, perplexity
-from demiglace.export.exported import exported_artefact
+from demiglace.evaluation.perplexity import (
+    LastWord,
+    LogitsModel,
+    PerplexityResult,
+    last_word,
+    last_words,
+    perplexity,
+)
+from demiglace.export.base import Artefact, address_of, format_at
+from demiglace.export.exported import export_directory, exported_artefact
+from demiglace.models.files import fingerprint_tokenizer, load_config
+from demiglace.models.from_config import shape_of_config
 from demiglace.models.language_model import load_causal
 from demiglace.models.loading import fingerprint_model, resolve_model
 from demiglace.models.shape import ModelShape
+from demiglace.models.tokenizer import load_text_tokenizer
 from demiglace.runs.directory import Run, open_run, remove_leftovers
 from demiglace.runs.files import fingerprint
 from demiglace.runs.result import Result, ResultTable
@@ -50,9 +62,15 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
             "--corpus and --lambada evaluate a language model; give them without --data, --suite and --teacher."
         )
     exported = exported_artefact(config.model)
-    path = resolve_model(config.model if exported is None else exported.path)
+    runner = None if exported is None or format_at(address_of(exported.format)).for_transformers else exported
+    if runner is None:
+        path = resolve_model(config.model if exported is None else exported.path)
+        fingerprints = {"model": fingerprint_model(path)}
+    else:
+        path = str(export_directory(config.model))
+        fingerprints = {"model": fingerprint(runner.files), "tokenizer": fingerprint_tokenizer(path)}
     texts = {name: corpus_files([name]) for name in config.corpus}
-    inputs = {"model": fingerprint_model(path)} | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
+    inputs = fingerprints | {f"corpus {n}": fingerprint(f) for n, f in texts.items()}
     lambada = corpus_files([config.lambada]) if config.lambada else []
     if lambada:
         inputs["lambada"] = fingerprint(lambada)
@@ -60,8 +78,8 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
     if run.complete:
         say(f"{run.path} is up to date.")
         return _run_result(run)
-    model, tokenizer = load_causal(path, config.allow_pickle)
-    size, stride = _window(config, model)
+    model, tokenizer, shape = _opened(config, runner, path)
+    size, stride = _window(config, shape)
     bounds = text_bounds(tokenizer, config.add_bos)
     words, left_out = _last_words(lambada, config, tokenizer, size, bounds)
     results = _corpora(run, config, texts, model, tokenizer, bounds, size, stride)
@@ -88,8 +106,22 @@ def _run_result(run: Run) -> Result:
     return Result(run.path, {name: r["metrics"] for name, r in results.items()}, (_table(results, protocol),))
 
 
-def _window(config: EvaluateConfig, model: PreTrainedModel) -> tuple[int, int]:
-    size = block_size(config.block_size, [ModelShape.of(model)], _USUAL_BLOCK)
+def _opened(
+    config: EvaluateConfig, runner: Artefact | None, path: str
+) -> tuple[PreTrainedModel | LogitsModel, PreTrainedTokenizerBase, ModelShape]:
+    """Return the model at a path, or an exported model that runs outside of it; its tokenizer and shape."""
+    if runner is None:
+        model, tokenizer = load_causal(path, config.allow_pickle)
+        return model, tokenizer, ModelShape.of(model)
+    return (
+        runner.open(torch.get_num_threads()),
+        load_text_tokenizer(path),
+        shape_of_config(load_config(path), language=True),
+    )
+
+
+def _window(config: EvaluateConfig, shape: ModelShape) -> tuple[int, int]:
+    size = block_size(config.block_size, [shape], _USUAL_BLOCK)
     stride = config.stride or size
     if stride > size:
         raise ConfigError(
@@ -102,7 +134,7 @@ def _corpora(
     run: Run,
     config: EvaluateConfig,
     texts: Mapping[str, list[str]],
-    model: PreTrainedModel,
+    model: PreTrainedModel | LogitsModel,
     tokenizer: PreTrainedTokenizerBase,
     bounds: TextBounds,
     size: int,

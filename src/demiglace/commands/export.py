@@ -20,13 +20,21 @@ from demiglace.data.rows.evaluation_sets import EvaluationSet, load_set, sample_
 from demiglace.data.rows.sampling import draw, select_rows
 from demiglace.data.rows.schema import LabelSpace, Split
 from demiglace.data.rows.units import outputs_of_rows, units_of
-from demiglace.data.tokenize import TokenizedSplit, tokenize
+from demiglace.data.tokenize import TokenizedSplit, select, tokenize
 from demiglace.errors import ConfigError, DataError
 from demiglace.evaluation.predict import check_lengths
 from demiglace.evaluation.scores import compute
 from demiglace.export.base import PYTORCH, Artefact, Exporter, exporter_for, title_of
 from demiglace.export.measure import BATCH_SIZES, measure
-from demiglace.export.parity import Parity, assert_parity, compare, numpy_batches, predict_with
+from demiglace.export.parity import (
+    CHECK_BATCH,
+    PADDED_BATCH,
+    Parity,
+    assert_parity,
+    compare,
+    numpy_batches,
+    predict_with,
+)
 from demiglace.export.pytorch import TorchRunner, checkpoint
 from demiglace.given_objects import saved_objects
 from demiglace.models.files import load_config
@@ -76,12 +84,14 @@ def export(config: ExportConfig) -> Result:
     cannot hold the model's task, and later if the exported model does not reproduce the PyTorch model: the directory is
     then not complete.
     """
-    exporter = exporter_for(config.to)
-    precisions = _precisions(config, exporter)
-    exporter.require_packages()
+    exporter = exporter_for(config.to, config.reduce_range)
     path = resolve_model(config.model)
     if is_language_model(load_config(path)):
-        return export_lm(config, exporter, precisions)
+        exporter = exporter_for(config.to, config.reduce_range, language_model=True)
+        exporter.require_packages()
+        return export_lm(config, exporter, _precisions(config, exporter))
+    precisions = _precisions(config, exporter)
+    exporter.require_packages()
     labels = label_space_of(path)
     exporter.require_support(labels.task)
     tokenizer = load_tokenizer(path)
@@ -113,7 +123,9 @@ def export(config: ExportConfig) -> Result:
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
     size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
     card = partial(write_card, run.path, config.model)
-    run.finish(lambda manifest: card(exported=manifest), artefacts=artefacts, **size, **kind, **scores)
+    run.finish(
+        lambda manifest: card(exported=manifest), artefacts=artefacts, check_batch=CHECK_BATCH, **size, **kind, **scores
+    )
     return _result(run, config.push_to_hub)
 
 
@@ -129,12 +141,11 @@ def _result(run: Run, repository: str | None) -> Result:
 
 
 def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:
-    """Return the precisions to write: the format's first one, and that of --quantize."""
-    full = exporter.precisions[0]
-    if config.quantize == "none":
-        return (full,)
-    exporter.require_precision(config.quantize)
-    return tuple(dict.fromkeys((full, config.quantize)))
+    """Return the precisions to write: the format's first one, and those of --quantize."""
+    wanted = [precision for precision in config.quantize if precision != "none"]
+    for precision in wanted:
+        exporter.require_precision(precision)
+    return tuple(dict.fromkeys((exporter.precisions[0], *wanted)))
 
 
 def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSet | None]:
@@ -193,7 +204,7 @@ def _load(
     scored_examples = None if scored is None else tokenize(units_of(scored.split, labels.task), tokenizer, longest)
     if scored_examples is not None:
         check_lengths(model, scored_examples)
-    reference = predict_with(TorchRunner(model), examples)
+    reference = predict_with(TorchRunner(model), examples, PADDED_BATCH)
     return _Original(path, model, tokenizer, labels, examples, reference, scored, scored_examples)
 
 
@@ -208,6 +219,7 @@ def _artefacts(
     """Write, check and measure one artefact after the other. Yield their entries of the manifest."""
     full, parity = _write(exporter, original, directory, precisions[0], None)
     assert_parity(parity, full.path)
+    assert_parity(_padded_parity(original, full), f"with a batch of padded rows, {full.path}")
     if config.teacher is not None:
         yield _teacher(config, config.teacher, rows)
     parameters = ModelShape.of(original.model).parameters
@@ -230,8 +242,16 @@ def _write(
 
 
 def _parity(original: _Original, artefact: Artefact) -> Parity:
+    """Compare an artefact with the original on rows alone, without padding, as a device runs them."""
     candidate = predict_with(artefact.open(), original.examples)
     return compare(original.reference, candidate, original.labels.task)
+
+
+def _padded_parity(original: _Original, artefact: Artefact) -> Parity:
+    """Compare an artefact with the original on one batch of padded rows."""
+    rows = np.arange(min(len(original.examples), PADDED_BATCH))
+    candidate = predict_with(artefact.open(), select(original.examples, rows), PADDED_BATCH)
+    return compare(original.reference[rows], candidate, original.labels.task)
 
 
 def _scores(original: _Original, artefact: Artefact) -> dict[str, Any]:
@@ -272,7 +292,7 @@ def _measured(
         "precision": artefact.precision,
         "role": role,
         "file": artefact.path,
-        "files": [file.name for file in artefact.files],
+        "files": artefact.names_in(config.output),
         "bytes": artefact.size or 4 * parameters,  # a hub name has no files here: its fp32 parameters
         "parameters": parameters,
         "latency_ms": measurement.latency_ms,
@@ -320,7 +340,8 @@ def artefact_table(manifest: Mapping[str, Any]) -> ResultTable:
                 *([] if metric is None else [_score(a, metric)]),
             )
         )
-    title = f"Export: on {rows} real rows, {threads} thread{'' if threads == 1 else 's'}"
+    batch = manifest.get("check_batch", PADDED_BATCH)
+    title = f"Export: on {rows} real rows, {threads} thread{'' if threads == 1 else 's'}; labels at batch {batch}"
     if scored := manifest.get("scored_on"):
         title += f"; scores on {scored['rows']:,} rows of {scored['set']}"
     return ResultTable(title, tuple(columns), tuple(rows_of_table))

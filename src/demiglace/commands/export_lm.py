@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,18 @@ from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.text.readers import read_texts
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import ConfigError, DataError, ModelError
-from demiglace.export.base import Artefact, Exporter, Inputs, address_of, format_at, title_of
-from demiglace.export.decoding import Load
+from demiglace.export.base import Artefact, Exporter, Inputs, Runner, address_of, format_at, title_of
+from demiglace.export.decoding import Decoder, Load, generate_greedily
 from demiglace.export.measure import DecodingMeasurement, measure_decoding
-from demiglace.export.parity import TokenParity, assert_token_parity, compare_tokens
-from demiglace.export.pytorch import TorchRunner, checkpoint
+from demiglace.export.parity import (
+    Continuations,
+    TokenParity,
+    assert_continuations,
+    assert_token_parity,
+    compare_continuations,
+    compare_tokens,
+)
+from demiglace.export.pytorch import TorchDecoder, TorchRunner, checkpoint
 from demiglace.models.files import load_config
 from demiglace.models.language_model import is_masked, load_causal
 from demiglace.models.loading import fingerprint_model, resolve_model
@@ -34,6 +43,8 @@ from demiglace.runs.result import Result, ResultTable
 from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 
 _TOKENS = 64  # of each text
+_CONTINUED = 20  # texts that are continued with the KV cache
+_CONTEXT, _CONTINUATION = 16, 16  # tokens that are read and written of each
 _PROMPT_TOKENS, _NEW_TOKENS = 128, 32  # of a round of the measurement, where the model has so many positions
 _ROUNDS_PER_REPEAT = 0.05  # a round takes about a hundred times as long as a call of a classifier
 _WARN_BELOW = 0.9  # same next tokens of a quantised model
@@ -63,25 +74,33 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     model, tokenizer = load_causal(path, config.allow_pickle)
     model.cpu()
     batches = _batches(texts, model, tokenizer)
-    reference = [TorchRunner(model).logits(batch) for batch in batches]
+    reference = _logits(TorchRunner(model), batches)
     tokenizer.save_pretrained(run.path)
     model.config.save_pretrained(run.path)
     parameters = ModelShape.of(model).parameters
+    continued = _continuations(TorchDecoder(model), model, batches)
     load = _load(config, model, batches)
-    entries = [_entry(ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None, load)]
+    entries = [_entry(run.path, ORIGINAL, checkpoint(path, config.allow_pickle), parameters, None, None, load)]
+    full = None
     for precision in precisions:
         say(f"writing {exporter.title} {precision} …")
-        artefact = exporter.write(model, tokenizer, LANGUAGE_MODELLING, run.path, precision)
-        runner = artefact.open(torch.get_num_threads())
-        parity = compare_tokens(reference, [runner.logits(batch) for batch in batches])
-        if precision == exporter.precisions[0]:
+        artefact = exporter.write(model, tokenizer, LANGUAGE_MODELLING, run.path, precision, full)
+        full = full or artefact
+        parity = compare_tokens(reference, _logits(artefact.open(torch.get_num_threads()), batches))
+        decoder = artefact.open_decoder(torch.get_num_threads())
+        same_texts = None
+        if decoder is not None:
+            same_texts = compare_continuations(continued, _continuations(decoder, model, batches))
+        if artefact is full:
             assert_token_parity(parity, artefact.path)
+            if same_texts:
+                assert_continuations(same_texts, artefact.path)
         elif parity.agreement < _WARN_BELOW:
             say(
                 f"warning: the {precision} model predicts the model's next token after only {parity.agreement:.1%} of "
                 f"{parity.tokens:,} tokens; evaluate it before you use it."
             )
-        entries.append(_entry(EXPORT, artefact, parameters, parity, load))
+        entries.append(_entry(run.path, EXPORT, artefact, parameters, parity, same_texts, load))
     tokens = sum(batch["input_ids"].size for batch in batches)
     size: dict[str, Any] = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
     size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens, "problem": LANGUAGE_MODELLING.name}
@@ -109,6 +128,18 @@ def _batches(texts: Sequence[str], model: PreTrainedModel, tokenizer: PreTrained
     return [{"input_ids": np.array([row], dtype=np.int64)} for row in ids if row]
 
 
+def _logits(runner: Runner, batches: Sequence[Inputs]) -> list[np.ndarray]:
+    return [runner.logits(batch) for batch in batches]
+
+
+def _continuations(decoder: Decoder, model: PreTrainedModel, batches: Sequence[Inputs]) -> list[list[int]]:
+    """Return the greedy continuations of the first texts."""
+    limit = ModelShape.of(model).max_positions or _CONTEXT + _CONTINUATION
+    context = min(_CONTEXT, limit // 2)
+    prompts = [batch["input_ids"][0, :context].tolist() for batch in batches[:_CONTINUED]]
+    return [generate_greedily(decoder, prompt, min(_CONTINUATION, limit - context)) for prompt in prompts]
+
+
 def _load(config: ExportConfig, model: PreTrainedModel, batches: Sequence[Inputs]) -> Load:
     """Return the work of the speed measurement: its prompt are the first tokens of all texts in a row."""
     ids = np.concatenate([batch["input_ids"][0] for batch in batches])
@@ -118,7 +149,15 @@ def _load(config: ExportConfig, model: PreTrainedModel, batches: Sequence[Inputs
     return Load(tuple(prompt.tolist()), new_tokens, max(1, round(_ROUNDS_PER_REPEAT * config.repeats)), config.threads)
 
 
-def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity | None, load: Load) -> dict[str, Any]:
+def _entry(
+    directory: Path,
+    role: str,
+    artefact: Artefact,
+    parameters: int,
+    parity: TokenParity | None,
+    same_texts: Continuations | None,
+    load: Load,
+) -> dict[str, Any]:
     """Measure an artefact and return its entry of the manifest; `runs.artefacts` reads it."""
     title = title_of(artefact.format)
     name = title if role == ORIGINAL else f"{title} {artefact.precision}"
@@ -129,12 +168,13 @@ def _entry(role: str, artefact: Artefact, parameters: int, parity: TokenParity |
         "precision": artefact.precision,
         "role": role,
         "file": artefact.path,
-        "files": [file.name for file in artefact.files],
+        "files": artefact.names_in(directory),
         "bytes": artefact.size or 4 * parameters,
         "parameters": parameters,
         "label_agreement": parity and parity.agreement,
         "largest_logit_difference": parity and parity.largest_logit_difference,
         "kl_divergence": parity and parity.kl_divergence,
+        "continuations": same_texts and asdict(same_texts),
         "tokens_per_second": measured and {"prefill": measured.speed.prefill, "decode": measured.speed.decode},
         "peak_memory_mb": measured and measured.peak_memory_mb,
     } | dict(artefact.settings)
@@ -156,7 +196,7 @@ def _result(run: Run) -> Result:
         (
             a["name"],
             f"{a['bytes'] / 1e6:,.1f}",
-            *(["–"] * 3 if a["kl_divergence"] is None else _parity_cells(a)),
+            *_parity_cells(a),
             *_speed_cells(a),
         )
         for a in found["artefacts"]
@@ -166,14 +206,17 @@ def _result(run: Run) -> Result:
         f"Export: compared on {found['tokens']:,} tokens of {found['rows']:,} texts; speed with one text, a prompt of "
         f"{found['prompt_tokens']} tokens, {found['new_tokens']} new ones and {threads} thread{'s' * (threads > 1)}"
     )
-    parity = ("same next\ntoken", "KL from the model\nnats per token", "largest\nlogit diff.")
+    parity = ("same next\ntoken", "same\ncontinuation", "KL from the model\nnats per token", "largest\nlogit diff.")
     speed = ("prefill\ntokens/s", "decode\ntokens/s", "peak\nmemory\nMB")
     return Result(run.path, metrics, (ResultTable(title, ("", "file\nMB", *parity, *speed), tuple(rows)),))
 
 
 def _parity_cells(entry: dict[str, Any]) -> list[str]:
-    difference = entry["largest_logit_difference"]
-    return [f"{entry['label_agreement']:.1%}", f"{entry['kl_divergence']:.4f}", f"{difference:.2g}"]
+    if entry["kl_divergence"] is None:
+        return ["–"] * 4
+    texts, difference = entry["continuations"], entry["largest_logit_difference"]
+    same = "–" if texts is None else f"{texts['same']} of {texts['count']}"
+    return [f"{entry['label_agreement']:.1%}", same, f"{entry['kl_divergence']:.4f}", f"{difference:.2g}"]
 
 
 def _speed_cells(entry: dict[str, Any]) -> list[str]:

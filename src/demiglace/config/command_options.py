@@ -480,11 +480,16 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
-    quantize: str = option(
-        "also write this precision. onnx: int8 (weights in 8 bits, activations quantized dynamically); gguf: q8_0, "
-        "q5_1, q5_0, q4_1, q4_0, bf16, fp32",
-        "none",
+    quantize: tuple[str, ...] = option(
+        "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
+        "(weights in 4 bits); gguf: q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        (),
         common=True,
+    )
+    reduce_range: Literal["auto", "true", "false"] = option(
+        "onnx int8: keep weights to 7 bits, for x86 processors without 8-bit dot products (VNNI); auto: if this "
+        "machine's is one",
+        "auto",
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",

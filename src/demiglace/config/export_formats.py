@@ -8,3 +8,6 @@ EXPORTERS: dict[str, str] = {
     "onnx": "demiglace.export.onnx:OnnxExporter",
     "gguf": "demiglace.export.gguf:GgufExporter",
 }
+
+# those of them that have another exporter for language models: name for --to -> MODULE:CLASS
+LANGUAGE_MODEL_EXPORTERS: dict[str, str] = {"onnx": "demiglace.export.onnx_decoder:OnnxDecoderExporter"}

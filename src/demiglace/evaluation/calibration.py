@@ -5,14 +5,21 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 BINS = 15
+_BLOCK = 1 << 22  # logits at once
 
 
 def confidences(logits: np.ndarray, class_map: np.ndarray | None = None) -> np.ndarray:
-    """The probability that the model gives its own answer, from logits [N, C] to [N].
+    """Return the probability of each row's predicted class, from logits [N, C] to [N].
 
     class_map, int [C]: the class that each of the model's classes counts as; the probabilities of those that count as
-    the same add up.
+    the same add up. Rows are computed in blocks, so that many classes take little memory beside the logits.
     """
+    rows = max(1, _BLOCK // max(1, logits.shape[1]))
+    blocks = [_confidences(logits[start : start + rows], class_map) for start in range(0, len(logits), rows)]
+    return np.concatenate(blocks) if blocks else np.zeros(0)
+
+
+def _confidences(logits: np.ndarray, class_map: np.ndarray | None) -> np.ndarray:
     probabilities = softmax(logits.astype(np.float64), axis=1)
     best = probabilities.argmax(axis=1)
     if class_map is None:

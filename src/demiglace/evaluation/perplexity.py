@@ -3,13 +3,15 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.console import progress
@@ -23,6 +25,14 @@ from demiglace.losses.language import chunk_size, next_token_losses
 from demiglace.models.language_model import HeadInput, head_input
 from demiglace.models.modes import evaluating
 from demiglace.models.precision import autocast
+
+
+class LogitsModel(Protocol):
+    """A language model that is run by another library than PyTorch, such as an exported file."""
+
+    def logits(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the logits of each token of texts without padding, float32 [B, L, V]; input_ids: int64 [B, L]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,12 @@ class PerplexityResult:
 
 
 def perplexity(
-    model: PreTrainedModel, corpus: Corpus, bounds: TextBounds, size: int, stride: int, describe: str | None = None
+    model: PreTrainedModel | LogitsModel,
+    corpus: Corpus,
+    bounds: TextBounds,
+    size: int,
+    stride: int,
+    describe: str | None = None,
 ) -> PerplexityResult:
     """Compute the perplexity of a causal language model on a corpus, in fp32; each token is predicted once.
 
@@ -83,9 +98,11 @@ def perplexity(
     plan = plan if bounds.begin is None else document_windows(corpus, bounds, size, stride)
     tokens, of_text = np.array([w.end - w.first for w in plan]), 0.0
     sums, total = np.zeros(len(plan)), int(tokens.sum())
-    device, begun = next(model.parameters()).device, time.perf_counter()
-    with evaluating(model), torch.inference_mode(), progress(describe or "predicting", total, "tokens") as bar:
-        for numbers in _equal_length_batches(plan, max(1, forward_tokens(device) // size)):
+    device, begun = _device(model), time.perf_counter()
+    # the logits of all tokens of a batch are held where another library computes them, so one window at a time
+    most = max(1, forward_tokens(device) // size) if isinstance(model, nn.Module) else 1
+    with _evaluating(model), torch.inference_mode(), progress(describe or "predicting", total, "tokens") as bar:
+        for numbers in _equal_length_batches(plan, most):
             group = [plan[i] for i in numbers]
             rows = np.stack([_with_token_before(corpus, w, bounds) for w in group])
             losses, targets = _token_losses(model, torch.from_numpy(rows).to(device))
@@ -136,8 +153,19 @@ def _with_token_before(corpus: Corpus, window: Window, bounds: TextBounds) -> np
     return np.concatenate([[first], corpus.read(window.begin, window.end)])
 
 
-def _token_losses(model: PreTrainedModel, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _device(model: PreTrainedModel | LogitsModel) -> torch.device:
+    return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
+
+
+def _evaluating(model: PreTrainedModel | LogitsModel) -> AbstractContextManager[object]:
+    return evaluating(model) if isinstance(model, nn.Module) else nullcontext()
+
+
+def _token_losses(model: PreTrainedModel | LogitsModel, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return losses and targets [B, L] of token ids [B, L + 1]."""
+    if not isinstance(model, nn.Module):
+        logits = torch.from_numpy(model.logits({"input_ids": rows[:, :-1].numpy()}))
+        return F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none"), rows[:, 1:]
     with head_input(model) as found:
         model(input_ids=rows[:, :-1], attention_mask=torch.ones_like(rows[:, :-1]))
     return _losses(found[0].at(None), rows[:, 1:]), rows[:, 1:]
@@ -177,29 +205,35 @@ class LastWord:
     count: int
 
 
-def last_words(model: PreTrainedModel, words: Sequence[LastWord]) -> PerplexityResult:
+def last_words(model: PreTrainedModel | LogitsModel, words: Sequence[LastWord]) -> PerplexityResult:
     """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): predict the last word of a text.
 
     accuracy: the share of texts whose last word is right, that is, each of its tokens is the most likely one after the
     true ones; perplexity: exp of the mean loss per word, as in Radford et al. 2019. Parts: the loss of each last word
     in nats, float64, and whether it was right. Raises `ModelError` for a loss that is not finite.
     """
-    device, right, losses = next(model.parameters()).device, [], []
-    with evaluating(model), torch.inference_mode(), progress("last words", len(words), "texts") as bar:
+    device, right, losses = _device(model), [], []
+    with _evaluating(model), torch.inference_mode(), progress("last words", len(words), "texts") as bar:
         for word in words:
             row, count = word.ids, word.count
-            ids = torch.tensor([row[:-1]], device=device)
-            with head_input(model) as found:
-                model(input_ids=ids, attention_mask=torch.ones_like(ids))
-            output = found[0].at(torch.arange(len(row) - 1 - count, len(row) - 1, device=device)[None])
+            logits = _last_logits(model, torch.tensor([row[:-1]], device=device), count)
             targets = torch.tensor(row[-count:], device=device)
-            logits = F.linear(output.hidden, output.weight, output.bias)
             right.append(bool((logits.argmax(-1) == targets).all()))
             losses.append(float(F.cross_entropy(logits, targets, reduction="sum")))
             bar.advance(1)
     loss = _finite(sum(losses) / len(words))
     scores = {"accuracy": sum(right) / len(words), "perplexity": _exp(loss), "texts": len(words)}
     return PerplexityResult(scores, {"losses": np.array(losses), "right": np.array(right)})
+
+
+def _last_logits(model: PreTrainedModel | LogitsModel, ids: Tensor, count: int) -> Tensor:
+    """Return the logits [count, V] of the last positions of a text [1, L]."""
+    if not isinstance(model, nn.Module):
+        return torch.from_numpy(model.logits({"input_ids": ids.numpy()})[0, -count:])
+    with head_input(model) as found:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    output = found[0].at(torch.arange(ids.shape[1] - count, ids.shape[1], device=ids.device)[None])
+    return F.linear(output.hidden, output.weight, output.bias)
 
 
 def last_word(tokenizer: PreTrainedTokenizerBase, text: str, size: int, begin: int | None = None) -> LastWord:

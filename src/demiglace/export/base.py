@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from demiglace.config.export_formats import EXPORTERS
+from demiglace.config.export_formats import EXPORTERS, LANGUAGE_MODEL_EXPORTERS
 from demiglace.errors import ConfigError, ModelError, UserError, unknown
 from demiglace.export.decoding import Decoder, Load, Speed, time_decoder
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, np.ndarray]  # name -> int64 [B, L]
 PYTORCH = "pytorch"  # the format of the model to export: it can be opened and not written
-_FORMATS = {PYTORCH: "demiglace.export.pytorch:PyTorch"}
+# the formats that artefacts have and that are no names for --to
+_FORMATS = {PYTORCH: "demiglace.export.pytorch:PyTorch", "onnx-decoder": LANGUAGE_MODEL_EXPORTERS["onnx"]}
 
 
 class Runner(Protocol):
@@ -43,7 +44,7 @@ class Artefact:
     """A model in one format and precision."""
 
     format: str  # name of the format: "onnx", "pytorch"
-    precision: str  # number format of the weights: "fp32", "int8"
+    precision: str  # number format of the weights: "fp32", "fp16", "int8", "int4"
     path: str  # what the format opens: a file, a model directory or a hub name
     files: tuple[Path, ...]  # all files that hold its graph and weights; empty for a hub name
     settings: Mapping[str, Any] = field(default_factory=dict)  # how it was written, for the manifest; JSON values
@@ -54,12 +55,19 @@ class Artefact:
         """Return the bytes of its files; 0 where it has none on this disk."""
         return sum(file.stat().st_size for file in self.files)
 
+    def names_in(self, directory: Path) -> list[str]:
+        """Return its files as a manifest in `directory` lists them: relative to it, or by name if elsewhere."""
+        return [
+            file.relative_to(directory).as_posix() if file.is_relative_to(directory) else file.name
+            for file in self.files
+        ]
+
     def open(self, threads: int = 1) -> Runner:
         """Return a runner on the CPU that computes with this many threads."""
         return format_at(address_of(self.format)).open(self, threads)
 
-    def open_decoder(self, threads: int = 1) -> Decoder:
-        """Return a decoder with a KV cache on the CPU. Raises `ModelError` for a format without one."""
+    def open_decoder(self, threads: int = 1) -> Decoder | None:
+        """Return a decoder with a KV cache on the CPU; None if the format is not run with one here."""
         return format_at(address_of(self.format)).open_decoder(self, threads)
 
     def to_json(self) -> dict[str, Any]:
@@ -75,20 +83,23 @@ class Artefact:
 class Format(ABC):
     """A format that artefacts can be opened in."""
 
-    name: ClassVar[str]  # in manifests, and for --to
+    name: ClassVar[str]  # in manifests
     title: ClassVar[str]  # in tables and messages
+    for_transformers: ClassVar[bool] = False  # whether transformers loads the files
 
     @abstractmethod
     def open(self, artefact: Artefact, threads: int) -> Runner:
         """Return a runner on the CPU for an artefact of this format."""
 
-    def open_decoder(self, artefact: Artefact, threads: int) -> Decoder:
-        """Return a decoder with a KV cache on the CPU. Raises `ModelError` for a format without one."""
-        raise ModelError(f"{self.title} files are not run with a KV cache here.")
+    def open_decoder(self, artefact: Artefact, threads: int) -> Decoder | None:
+        """Return a decoder with a KV cache on the CPU; None if the format is not run with one here."""
+        return None
 
     def time_decoding(self, artefact: Artefact, load: Load) -> Speed:
         """Time a language model of this format; by default, its decoder."""
-        return time_decoder(self.open_decoder(artefact, load.threads), load)
+        decoder = self.open_decoder(artefact, load.threads)
+        assert decoder is not None, f"{self.title} has no decoder and does not time language models otherwise"
+        return time_decoder(decoder, load)
 
     def cannot_time(self) -> str | None:
         """Return why `time_decoding` cannot run on this machine, as a sentence; None if it can."""
@@ -125,6 +136,13 @@ class Exporter(Format):
         if reason := self.unsupported(task):
             raise ModelError(f"a model for {task.name} cannot be exported to {self.title}: {reason}")
 
+    def with_reduce_range(self, reduce_range: bool) -> "Exporter":
+        """Return the exporter with int8 weights of 7 bits, or of 8. Raises `ConfigError` if the format has none."""
+        raise ConfigError(
+            f"--reduce-range {str(reduce_range).lower()} is about int8 by --to onnx, and export to {self.title} has no "
+            "such choice; leave it out."
+        )
+
     @abstractmethod
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this kind of problem cannot be written, as the end of a sentence; None if they can."""
@@ -147,13 +165,17 @@ class Exporter(Format):
         """
 
 
-def exporter_for(name: str) -> Exporter:
-    """Return the exporter of a format. Raises `ConfigError` for an unknown name."""
+def exporter_for(name: str, reduce_range: str = "auto", *, language_model: bool = False) -> Exporter:
+    """Return the exporter of a format. Raises `ConfigError` for an unknown name.
+
+    reduce_range: whether int8 weights keep to 7 bits: "true", "false", or "auto" to leave it to the format.
+    """
     if name not in EXPORTERS:
         raise ConfigError(f"--to: {unknown('format', name, EXPORTERS)}")
-    exporter = format_at(EXPORTERS[name])
+    exporters = EXPORTERS | LANGUAGE_MODEL_EXPORTERS if language_model else EXPORTERS
+    exporter = format_at(exporters[name])
     assert isinstance(exporter, Exporter), f"{EXPORTERS[name]} is not an Exporter"
-    return exporter
+    return exporter if reduce_range == "auto" else exporter.with_reduce_range(reduce_range == "true")
 
 
 def address_of(name: str) -> str:

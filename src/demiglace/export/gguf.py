@@ -53,6 +53,7 @@ class GgufExporter(Exporter):
 
     name = "gguf"
     title = "GGUF"
+    for_transformers = True
     precisions = tuple(_PRECISIONS)
     packages = ("gguf",)
     install = "'demiglace[gguf]'"

@@ -1,12 +1,17 @@
-"""Write a classifier or regressor as one ONNX file, in fp32 or with int8 weights, and run it with ONNX Runtime."""
+"""Write a classifier or regressor as ONNX files in fp32, fp16, int8 and int4, and run them with ONNX Runtime.
+
+The names are those that transformers.js and optimum load: `onnx/model.onnx`, `onnx/model_quantized.onnx`, …, below the
+config and the tokenizer. All three quantisers start from the fp32 file.
+"""
 
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,25 +20,44 @@ from demiglace.export.base import Artefact, Exporter, Inputs, Runner
 from demiglace.runs.files import atomic_write
 
 if TYPE_CHECKING:
-    from torch import nn
+    from onnx import ModelProto
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
+INT4_OPSET = 21  # the first with 4-bit tensors
+BLOCK = 32  # weights of one scale in an int4 file
 _REASON = 160  # characters of an error of torch in a message
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
+# precision -> file below the export directory; the names are transformers.js's of its dtypes fp32, fp16, q8 and q4
+FILES = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "int8": "onnx/model_quantized.onnx",
+    "int4": "onnx/model_q4.onnx",
+}
+
+
+@dataclass(frozen=True)
 class OnnxExporter(Exporter):
-    """Write model.onnx (fp32) and model.int8.onnx."""
+    """Write the files of `FILES`."""
+
+    reduce_range: bool | None = None  # int8: keep weights to 7 bits; None: if this machine's processor needs it
 
     name = "onnx"
     title = "ONNX"
-    precisions = ("fp32", "int8")
+    precisions = tuple(FILES)
     packages = ("onnx", "onnxscript", "onnxruntime")
     install = "'demiglace[export]'"
+
+    def with_reduce_range(self, reduce_range: bool) -> "OnnxExporter":
+        """Return the exporter with int8 weights of 7 bits, or of 8, whatever this machine's processor is."""
+        return replace(self, reduce_range=reduce_range)
 
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this task cannot be written; None for tasks on rows of texts."""
@@ -50,15 +74,30 @@ class OnnxExporter(Exporter):
         precision: str = "fp32",
         full: Artefact | None = None,
     ) -> Artefact:
-        """Write an ONNX file; int8 is quantised from `full`, which is written first if it is None."""
+        """Write an ONNX file; other precisions than fp32 start from `full`, which is written first if it is None."""
         self.require_packages()
+        file, settings = directory / FILES[precision], dict[str, Any](opset=OPSET)
         if precision == "fp32":
-            file = export_onnx(model, tokenizer, directory / "model.onnx", task.output_name)
-            return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET})
-        full = full or self.write(model, tokenizer, task, directory)
-        reduced = needs_reduced_range()
-        file = quantize_int8(Path(full.path), directory / "model.int8.onnx", reduce_range=reduced)
-        return Artefact(self.name, precision, str(file), (file,), {"opset": OPSET, "reduce_range": reduced})
+            self.write_full(model, tokenizer, task, file)
+            return Artefact(self.name, precision, str(file), (file,), settings)
+        source = Path((full or self.write(model, tokenizer, task, directory)).path)
+        match precision:
+            case "fp16":
+                convert_to_fp16(source, file)
+            case "int8":
+                reduced = needs_reduced_range() if self.reduce_range is None else self.reduce_range
+                quantize_int8(source, file, reduce_range=reduced)
+                settings["reduce_range"] = reduced
+            case "int4":
+                quantize_int4(source, file)
+                settings |= {"opset": INT4_OPSET, "block_size": BLOCK}
+        return Artefact(self.name, precision, str(file), (file,), settings)
+
+    def write_full(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", task: "Task", file: Path
+    ) -> None:
+        """Write the graph in fp32."""
+        export_onnx(model, tokenizer, file, task.output_name)
 
     def open(self, artefact: Artefact, threads: int) -> Runner:
         """Return a runner of ONNX Runtime's CPU provider."""
@@ -110,26 +149,44 @@ def export_onnx(
 
     OnnxExporter().require_packages()
     names = input_names_of(tokenizer)
-    _check_size(model)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
+    return write_graph(_logits_module(model, names), example, (tuple(dynamic for _ in names),), path, names, [output])
+
+
+def write_graph(
+    module: "nn.Module",
+    example: tuple["Tensor", ...],
+    dynamic_shapes: Any,
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> Path:
+    """Write a module, whose submodule `model` is a transformers model, to `path` as ONNX in fp32. Return `path`.
+
+    example: its inputs; dynamic_shapes: which of their sizes vary, see `torch.onnx.export`. The file appears under its
+    name only when it is complete. Raises `ModelError` as `export_onnx` does.
+    """
+    import torch
+
+    _check_size(module)
     with _draft(path) as draft, _silenced():
         try:
             torch.onnx.export(
-                _logits_module(model, names),
+                module,
                 example,
                 draft,
                 dynamo=True,
-                dynamic_shapes=(tuple(dynamic for _ in names),),
-                input_names=names,
-                output_names=[output],
+                dynamic_shapes=dynamic_shapes,
+                input_names=list(inputs),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
-            what = f"{type(model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
+            what = f"{type(module.model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
             raise ModelError(f"{what}: {reason}") from error
     return path
 
@@ -152,24 +209,90 @@ def _logits_module(model: "PreTrainedModel", input_names: Sequence[str]) -> "nn.
 def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) -> Path:
     """Write the ONNX model at `path` to `out` with int8 weights, one scale per output channel. Return `out`.
 
-    Activations are quantised while the model runs, so no calibration rows are needed. reduce_range: keep weights to 7
-    bits, which prevents overflow on a processor without 8-bit dot products; None decides by this machine's processor.
+    Embedding tables have 8 bits as well, with one scale per table. Activations are quantised while the model runs, so
+    no calibration rows are needed. reduce_range: keep weights to 7 bits, which prevents overflow on a processor without
+    8-bit dot products; None decides by this machine's processor.
     """
     OnnxExporter().require_packages()
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    graph = onnx.load(path)
-    del graph.graph.value_info[:]  # the exporter's inner shapes clash with those that the quantiser infers
     with _draft(out) as draft, _silenced():
         quantize_dynamic(
-            graph,
+            _with_constant_weights(_bare(path)),
             draft,
             per_channel=True,
             weight_type=QuantType.QInt8,
             reduce_range=needs_reduced_range() if reduce_range is None else reduce_range,
         )
     return out
+
+
+def convert_to_fp16(path: Path, out: Path) -> Path:
+    """Write the ONNX model at `path` to `out` with weights and activations in fp16, logits in fp32. Return `out`."""
+    OnnxExporter().require_packages()
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with _draft(out) as draft, _silenced():
+        onnx.save(convert_float_to_float16(_bare(path), keep_io_types=True), draft)
+    return out
+
+
+def quantize_int4(path: Path, out: Path) -> Path:
+    """Write the ONNX model at `path` to `out` with weights in 4 bits, a scale per block of `BLOCK`. Return `out`.
+
+    Matrices and embedding tables become ONNX Runtime's operators MatMulNBits and GatherBlockQuantized. Weights are
+    rounded to the nearest value, so no calibration rows are needed; vectors stay in fp32.
+    """
+    OnnxExporter().require_packages()
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    with _draft(out) as draft, _silenced():
+        graph = ONNXModel(onnx.version_converter.convert_version(_with_constant_weights(_bare(path)), INT4_OPSET))
+        graph.replace_gemm_with_matmul()  # a Gemm would stay in fp32: heads, and all matrices of GPT-2
+        quantizer = MatMulNBitsQuantizer(
+            graph.model,
+            bits=4,
+            block_size=BLOCK,
+            accuracy_level=4,  # activations in 8 bits, a scale per block: as exact as the weights, and faster
+            op_types_to_quantize=("MatMul", "Gather"),
+        )
+        quantizer.process()
+        onnx.save(quantizer.model.model, draft)
+    return out
+
+
+def _bare(path: Path) -> "ModelProto":
+    """Load an ONNX model without what the exporter adds to the graph.
+
+    Its inner shapes clash with those that the quantisers infer, and its notes on source code take a fifth of a MB.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    return model
+
+
+def _with_constant_weights(model: "ModelProto") -> "ModelProto":
+    """Replace the transposed embedding table of a language model's head by a matrix, which quantisers recognise.
+
+    In fp32 one table serves both; quantised tables and matrices are stored in different ways.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "Transpose" and n.input[0] in weights]:
+        order = next(attribute.ints for attribute in node.attribute if attribute.name == "perm")
+        array = numpy_helper.to_array(weights[node.input[0]]).transpose(order)
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), node.output[0]))
+        graph.node.remove(node)
+    return model
 
 
 def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -182,7 +305,7 @@ def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def _check_size(model: "PreTrainedModel") -> None:
+def _check_size(model: "nn.Module") -> None:
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if size > _MAX_BYTES:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Compare the logits of an exported model with those of the original, on real rows with padding."""
+"""Compare the logits of an exported model with those of the original, on real rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from demiglace.export.base import Inputs, Runner
 from demiglace.tasks.base import RowTask
 
 MIN_AGREEMENT = 0.99  # label agreement of an artefact in the original's own precision
-CHECK_BATCH = 32  # rows of a batch; int8 activations are scaled per batch, so other batches give other logits
+MIN_SAME_TEXTS = 0.9  # of greedy continuations: one token that two models rate equally changes all after it
+CHECK_BATCH = 1  # rows of a batch: int8 activations are scaled per batch, and a device classifies one row at a time
+PADDED_BATCH = 32  # rows of the batch that checks padding, and of those of the original in PyTorch
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,31 @@ def assert_token_parity(parity: TokenParity, name: str) -> None:
             f"predicts the same next token (at least {MIN_AGREEMENT:.0%} are expected), and logits differ by up to "
             f"{parity.largest_logit_difference:.3g}. Do not use the file. If the model was never trained, rounding "
             "alone can cause this: export a trained one."
+        )
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """How many greedy continuations of texts are the same for two language models with a KV cache."""
+
+    same: int
+    count: int
+    new_tokens: int  # of each continuation
+
+
+def compare_continuations(reference: Sequence[Sequence[int]], candidate: Sequence[Sequence[int]]) -> Continuations:
+    """Compare the new tokens of each text."""
+    same = sum(list(a) == list(b) for a, b in zip(reference, candidate, strict=True))
+    return Continuations(same, len(reference), len(reference[0]))
+
+
+def assert_continuations(found: Continuations, name: str) -> None:
+    """Raise `UserError` if an artefact that should equal the original continues texts otherwise."""
+    if found.same < MIN_SAME_TEXTS * found.count:
+        raise UserError(
+            f"{name} does not reproduce the PyTorch model: of {found.count} texts that both continue by "
+            f"{found.new_tokens} tokens, {found.same} are the same (at least {MIN_SAME_TEXTS:.0%} are expected). Do "
+            "not use the file. If the model was never trained, rounding alone can cause this: export a trained one."
         )
 
 

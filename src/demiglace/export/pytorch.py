@@ -19,6 +19,7 @@ class PyTorch(Format):
 
     name = PYTORCH
     title = "PyTorch"
+    for_transformers = True
 
     def open(self, artefact: Artefact, threads: int) -> Runner:
         """Return a runner; sets the number of threads of the process."""

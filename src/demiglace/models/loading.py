@@ -316,9 +316,20 @@ def _load(
         raise ModelError(f"{path}: its pickle file is damaged or holds more than tensors; it is not read.") from error
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
+    _check_finite(path, loaded)
     unfreeze_padding_embedding(loaded)
     _report_unused(path, loaded, sorted(info["unexpected_keys"]))
     return loaded, sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+
+
+def _check_finite(path: str, model: PreTrainedModel) -> None:
+    """Raise `ModelError` for weights that are not numbers, as a training that diverged leaves them."""
+    damaged = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if damaged:
+        raise ModelError(
+            f"{path} holds NaN or infinite values in {len(damaged):,} of its weights ({_first_of(damaged)}). Its "
+            "training diverged, or the file is damaged: take an earlier checkpoint, or copy it again."
+        )
 
 
 def _report_unused(path: str, model: PreTrainedModel, unexpected: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def model_card(run: Path, exported: Manifest, trained: Manifest | None = None) -
         artefacts=[_artefact(a, task.reads == "corpus") for a in measured_artefacts(exported) if a["role"] != TEACHER],
         timed=any(a.get("tokens_per_second") for a in measured_artefacts(exported)),
         exported=_export_format(exported),
-        export_file=next((Path(a["file"]).name for a in measured_artefacts(exported)[::-1] if a["role"] == EXPORT), ""),
+        export_files=[_file(a) for a in measured_artefacts(exported) if a["role"] == EXPORT] or ["onnx/model.onnx"],
         threads=exported.get("threads"),
         prompt_tokens=exported.get("prompt_tokens"),
         new_tokens=exported.get("new_tokens"),
@@ -221,6 +221,11 @@ def _metrics(trained: Manifest, teacher: Manifest, baseline: Manifest) -> list[t
         for split, scores in (trained.get("metrics") or {}).items()
         for metric in numbers(scores)
     ]
+
+
+def _file(found: Mapping[str, Any]) -> str:
+    """Return the file of an artefact below the export directory, where the card is."""
+    return str((found.get("files") or [Path(found["file"]).name])[0])
 
 
 def _artefact(found: Mapping[str, Any], language: bool) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from demiglace.errors import RunError
 from demiglace.runs.files import PARTIAL, to_json
 
 _NOT_RECORDED = (".lock", "manifest.json", "README.md")  # users may edit the card
-NOT_KEPT = ("checkpoints", "signals", "tokens")  # removed when a run completes
+NOT_KEPT = ("checkpoints", "signals", "tokens", "work")  # removed when a run completes
 _NO_RESULTS = (*NOT_KEPT, "locks", "logs", "failed")  # the last three are a comparison's
 
 Digests = Mapping[str, Mapping[str, Any]]  # path in the run directory -> bytes, modified (ns), sha256
@@ -29,7 +29,7 @@ def record(run: Path) -> dict[str, dict[str, Any]]:
     """
     digests, directories = {}, {run}
     for file in sorted(_files(run)):
-        digests[file.relative_to(run).as_posix()] = _digest(file, flush=True)
+        digests[file.relative_to(run).as_posix()] = digest(file, flush=True)
         directories.add(file.parent)
     for directory in directories:
         _flush_directory(directory)
@@ -47,7 +47,8 @@ def _files(directory: Path) -> Iterator[Path]:
             yield from _files(path)
 
 
-def _digest(file: Path, *, flush: bool = False) -> dict[str, Any]:
+def digest(file: Path, *, flush: bool = False) -> dict[str, Any]:
+    """Return the bytes, the modification time in ns and the SHA-256 of a file; flush: write it to disk first."""
     with open(file, "r+b" if flush and os.access(file, os.W_OK) else "rb", buffering=0) as handle:  # noqa: PTH123
         sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         if flush:
@@ -85,9 +86,7 @@ def changed(run: Path, digests: Digests, *, full: bool = False) -> dict[str, str
                 damage[name] = "is missing"
         elif file.stat().st_size != recorded["bytes"]:
             damage[name] = f"has {file.stat().st_size:,} bytes instead of {recorded['bytes']:,}"
-        elif (full or file.stat().st_mtime_ns != recorded["modified"]) and _digest(file)["sha256"] != recorded[
-            "sha256"
-        ]:
+        elif (full or file.stat().st_mtime_ns != recorded["modified"]) and digest(file)["sha256"] != recorded["sha256"]:
             damage[name] = "has other content"
     return damage
 
@@ -95,7 +94,8 @@ def changed(run: Path, digests: Digests, *, full: bool = False) -> dict[str, str
 def check(run: Path, digests: Digests, select: Callable[[str], bool]) -> None:
     """Raise `RunError` that names a selected file that is not as the run wrote it."""
     for name, what in changed(run, {n: d for n, d in digests.items() if select(n)}).items():
+        accept = f" If you changed it on purpose, accept it with: demiglace verify {run} --accept"
         raise RunError(
             f"{run / name} {what}: it is not the file that the run wrote. Restore it, or remove {run} and repeat its "
-            f"command. If you changed it on purpose, accept it with: demiglace verify {run} --accept"
+            f"command.{accept if (run / 'manifest.json').exists() else ''}"
         )

@@ -121,9 +121,9 @@ def _artefacts(record: Record, records: Sequence[Record], names: Mapping[Path, s
 
 def _scores_of_file(file: str, records: Sequence[Record]) -> Scores:
     """Return the scores of an exported file from the first set of a run that evaluated it; empty without one."""
-    ends = Path(file).parts[-2:]
+    ends = Path(file).parts[-3:]  # EXPORT/onnx/model.onnx
     for record in records:
-        if file and record.stage == "evaluate" and Path(str(record.config.get("model"))).parts[-2:] == ends:
+        if file and record.stage == "evaluate" and Path(str(record.config.get("model"))).parts[-3:] == ends:
             return next((numbers(s.get("metrics")) for s in record.manifest.get("sets", {}).values()), {})
     return {}
 
