@@ -15,9 +15,9 @@ from command_kit import close
 from seqeval.metrics import classification_report
 
 import demiglace
-from demiglace.evaluation.set_results import file_name
 from demiglace.export.measure import Measurement
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import file_name
 from factories import save_tiny
 
 TAG_OF = {"red": "B-COLOUR", "blue": "B-COLOUR", "green": "I-COLOUR", "film": "B-THING", "card": "I-THING"}
