@@ -42,24 +42,33 @@ def rows(model: str, runs: Path) -> None:
     """Measure the classifier: tokens, length of the test rows, accuracy, and bytes as int8 ONNX."""
     texts = rows_of.load_dataset(DataConfig(data="banking77"), DataLocation()).splits["test"].texts
     corpus = [str(TRAIN)]
-    found: dict[str, Any] = {"full": accuracy(model)}
+    found: dict[str, Any] = {"full": accuracy(model, runs)}
     for size in (None, *SIZES):
         name = "trim" if size is None else f"trim-{size}"
         options = {"vocabulary": "trim", "vocabulary_corpus": corpus, "vocabulary_size": size}
         small = truncate(model, output=runs / name, **options).path
         covered = coverage(load_tokenizer(model), load_tokenizer(str(small)), TrimmedVocabulary.load(small), texts)
         kept = read_manifest(small)["vocabulary"]["kept"]
-        found[name] = {"kept": kept, "test": covered.facts()} | accuracy(str(small))
+        found[name] = {"kept": kept, "test": covered.facts()} | accuracy(str(small), runs)
     for name, options in (("full", {}), ("trim", {"vocabulary": "trim", "vocabulary_corpus": corpus})):
         three = truncate(model, output=runs / f"three-{name}", layers=3, **options).path
-        run = export(str(three), output=runs / f"onnx-{name}", quantize="int8", rows=16, score_rows=16, repeats=3)
+        run = export(
+            str(three),
+            output=runs / f"onnx-{name}",
+            quantize="int8",
+            data="banking77:test",
+            rows=16,
+            score_rows=16,
+            repeats=3,
+        )
         found[name]["bytes of three layers"] = {a["name"]: a["bytes"] for a in read_manifest(run)["artefacts"]}
     kit.write("vocabulary_rows", {"data": "banking77", "corpus": TRAIN.name, "model": trained_on(model)}, found)
 
 
-def accuracy(model: str) -> dict[str, float]:
+def accuracy(model: str, runs: Path) -> dict[str, float]:
     """Return the accuracy on the test rows."""
-    return {"accuracy": evaluate(model, data="banking77:test").metrics["banking77:test"]["accuracy"]}
+    found = evaluate(model, data="banking77:test", output=runs / f"evaluation-{Path(model).name}")
+    return {"accuracy": found.metrics["banking77:test"]["accuracy"]}
 
 
 def trained_on(model: str) -> dict[str, Any]:
