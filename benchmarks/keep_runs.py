@@ -3,9 +3,9 @@
     python benchmarks/keep_runs.py pack runs/evidence/few-labels benchmarks/results/few-labels.tar.xz
     python benchmarks/keep_runs.py unpack benchmarks/results/few-labels.tar.xz runs/evidence/few-labels GRID.yaml
 
-The archive holds the manifests, logs and predictions of every finished run, and the results of searches. `demiglace
-compare` treats unpacked runs as done. Only replicates with all student runs are unpacked. The others still need the
-weights of their teacher, so they start again.
+The archive holds the manifests, logs and predictions of every finished run, and the state of searches, which resume
+after their last finished trial. `demiglace compare` treats unpacked runs as done. Only replicates with all student runs
+are unpacked. The others still need the weights of their teacher, so they start again, as the teacher of searches does.
 """
 
 import argparse
@@ -19,16 +19,20 @@ from demiglace.compare.grid import Grid, parse_grid
 from demiglace.compare.grid_cells import student_runs
 from demiglace.config.options import read_yaml
 
-WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy")
+WANTED = (".json", ".jsonl", ".predictions.npy", ".labels.npy", "search.db")
+TRIAL = re.compile(r"predictions-trial-\d+\.npy")
+SEARCHES = "replicate-0"  # tunes and is never reported
 MACHINE_PATH = re.compile(r"^/|[\s\"']/(home|root|srv|work|tmp|Users)/")  # a path that exists only on one machine
 
 
 def is_wanted(file: Path, home: Path) -> bool:
     """Return whether a file is archived: a small result of a finished run or of the comparison."""
-    if not file.name.endswith(WANTED) or "model" in file.parts or "last" in file.parts:
+    wanted = file.name.endswith(WANTED) or TRIAL.fullmatch(file.name)
+    if not wanted or {"model", "last", "checkpoints", "signals"} & {*file.parts}:
         return False
-    run = file.parent
-    return run == home or (run / "manifest.json").exists() or (run / "best.json").exists()
+    return file.parent == home or any(
+        (file.parent / name).exists() for name in ("manifest.json", "search.json", "best.json")
+    )
 
 
 def pack(home: Path, archive: Path) -> None:
@@ -64,7 +68,7 @@ def unpack(archive: Path, home: Path, grid: Path) -> None:
         kept = Path(folder)
         with tarfile.open(archive) as tar:
             tar.extractall(kept, filter="data")
-        absent = incomplete(kept, parsed)
+        absent = incomplete(kept, parsed) | {SEARCHES}
         for file in sorted(f for f in kept.rglob("*") if f.is_file()):
             name = file.relative_to(kept)
             if absent & set(re.findall(r"replicate-\d+", str(name))) or (home / name).exists():

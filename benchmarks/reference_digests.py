@@ -42,6 +42,7 @@ VARYING = re.compile(
     r"|peak_memory_mb|Peak memory"
     r"|finished|declared_at"  # dates
     r"|versions|transformers_version|machine"
+    r"|files|checksum"  # digests of files, logs with times included
 )
 SIZES = re.compile("bytes|Size")  # of an ONNX file: it holds the places of source code, see `_onnx_parts`
 DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?([+-]\d\d:\d\d|Z)?)?")

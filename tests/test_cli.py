@@ -302,7 +302,7 @@ def test_a_command_without_options_prints_its_usage(name, capsys):
 def test_an_unknown_flag_shows_near_names_the_usage_and_who_has_it(capsys):
     assert cli.main(["finetune", "--layers", "3"]) == 2
     first, usage = capsys.readouterr().err.splitlines()
-    assert first.endswith("It is an option of demo, truncate, distill, plan.")
+    assert first.endswith("It is an option of compress, demo, truncate, distill, plan.")
     assert usage == "usage: demiglace finetune --model MODEL --output OUTPUT [options]"
     cli.main(["distill", "--cach-token", "x"])
     error = capsys.readouterr().err

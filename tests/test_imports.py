@@ -42,6 +42,9 @@ MAY_IMPORT = {
     "export": BASE | {"tasks", "runs", "data", "models", "evaluation"},
     "cleaning": BASE | {"runs", "data", "cluster"},
     "compare": BASE | LEARNING | {"cluster", "commands", "costs", "distillation", "export", "results", "report"},
+    "compress": BASE
+    | LEARNING
+    | {"compare", "commands", "costs", "distillation", "export", "results", "report", "cluster"},
     "preflight": BASE | {"runs", "tasks", "data", "models", "methods"},
     "given_objects": {"console", "data", "errors", "models", "runs"},
     "__init__": {"callbacks", "commands"},

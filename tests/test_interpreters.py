@@ -1,15 +1,17 @@
 """Neither a command nor a process that it starts imports modules from the current directory."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import demiglace
 from demiglace.cleaning import tasks
-from demiglace.interpreters import leave_out_current_directory, safe_children
+from demiglace.interpreters import leave_out_current_directory, run_module, safe_children
 from demiglace.runs.directory import read_manifest
 from factories import save_tiny
 
@@ -72,3 +74,54 @@ def test_workers_of_clean(planted, tmp_path, monkeypatch):
     run = demiglace.clean(sources=sources, output=tmp_path / "run", rules=str(rules), workers=2)
     assert read_manifest(run)["totals"]["documents"][0] == 2
     assert not planted.exists()
+
+
+SLEEPER = """import os, pathlib, sys, time
+from demiglace.interpreters import end_with_parent
+end_with_parent()
+pathlib.Path(sys.argv[1]).write_text(f"{os.getpid()} {sys.stdin.read()}")
+time.sleep(600)
+"""
+COMMAND = """import sys
+from demiglace import cli, interpreters
+cli._run = lambda args: interpreters.run_module("sleeper", args, {}, b"content")
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
+def test_a_child_ends_with_its_parent_however_that_ends(tmp_path, how, code):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    file, path = tmp_path / "pid", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(file)], env=os.environ | {"PYTHONPATH": path}, start_new_session=True
+    )
+    try:
+        wait_for(lambda: file.exists() and " content" in file.read_text())
+        child = int(file.read_text().split()[0])
+        parent.send_signal(how)
+        assert parent.wait(30) == code
+        wait_for(lambda: not is_running(child))
+    finally:
+        parent.kill()
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(process):
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_child_gets_its_input_and_environment(tmp_path, monkeypatch):
+    (tmp_path / "echo_input.py").write_text(
+        "import os, sys; print(sys.argv[1], sys.stdin.read(), os.environ['COLOUR'], os.environ['PYTHONSAFEPATH'])"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    done = run_module("echo_input", ["a"], {"COLOUR": "red"}, b"b")
+    assert (done.returncode, done.stdout.decode().split()) == (0, ["a", "b", "red", "1"])

@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 _COMMANDS = (
-    *("clean", "clean_up", "compare", "demo", "distill", "evaluate", "export", "finetune", "generate"),
+    *("clean", "clean_up", "compare", "compress", "demo", "distill", "evaluate", "export", "finetune", "generate"),
     *("methods", "plan", "pretrain", "report", "tasks", "tokenizer", "truncate", "verify"),
 )
 _CALLBACKS = ("Callback", "EpochEvent", "StepEvent")

@@ -6,10 +6,12 @@ Results are printed on standard output, everything else on standard error.
 # ruff: noqa: T201  (a command line prints)
 import importlib
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,12 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "compress": Command(
+        "demiglace.commands.compress",
+        "CompressConfig",
+        "compress a model to a size, a latency and a loss of quality",
+        "runs/teacher --data train.csv --max-mb 8 --max-latency-ms 0.5 --max-drop 1 -o small",
+    ),
     "demo": Command(
         "demiglace.commands.demo", "DemoConfig", "compress a classifier on real data, in minutes", "-o demo"
     ),
@@ -140,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 success, 2 user error, 1 a bug of demiglace, 130 interrupted."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(args)
+        with _terminated_like_interrupted():
+            return _run(args)
     except UsageError as error:
         message = escape_controls(f"{error}{_where_else(args[0], error.option)}")
         print(f"error: {message}\n{_usage(args[0])}", file=sys.stderr)
@@ -157,6 +166,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended; the command has not failed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would raise again
         return OK
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that it ends its child processes and removes temporary files."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: list[str]) -> int:

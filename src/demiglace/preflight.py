@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from demiglace.config.command_options import STATIC
 from demiglace.config.data import DataConfig
 from demiglace.console import quiet
 from demiglace.data.rows.dataset import load_dataset
@@ -26,6 +27,7 @@ from demiglace.runs.directory import check_output
 from demiglace.tasks.classification import CLASSIFICATION
 
 _MODELS = {
+    "compress": ("model",),
     "finetune": ("model",),
     "pretrain": ("model",),
     "distill": ("teacher", "student"),
@@ -35,18 +37,18 @@ _MODELS = {
     "generate": ("model",),
     "export": ("model", "teacher"),
 }
-_RUNS = ("finetune", "pretrain", "distill", "truncate", "evaluate", "export", "tokenizer")
+_RUNS = ("compress", "finetune", "pretrain", "distill", "truncate", "evaluate", "export", "tokenizer")
 _READ_ROWS_UP_TO = 20_000_000  # bytes of files that are read here in full; larger ones are read once, by the command
 
 
 def check(name: str, config: Any) -> None:
     """Raise `UserError` for what can be known to be wrong with the config of a command without torch."""
-    if name in ("distill", "plan"):
+    if name in ("distill", "plan") or (name == "compress" and config.method != "auto"):
         _check_method(config.method, config.method_options)
     _check_models(name, config)
     if name in _RUNS and config.output is not None:
         check_output(config.output)
-    if name in ("finetune", "pretrain", "distill", "plan"):
+    if name in ("compress", "finetune", "pretrain", "distill", "plan"):
         _check_training_data(name, config)
     elif name == "evaluate":
         _check_sets(config.data)
@@ -63,7 +65,8 @@ def _check_models(name: str, config: Any) -> None:
     if name in ("distill", "plan") and config.student and (config.layers or config.keep):
         return
     for option in _MODELS.get(name, ()):
-        if (model := getattr(config, option)) and _stage_of(model) not in ("evaluate", "export"):
+        model = getattr(config, option)
+        if model and (option, model) != ("student", STATIC) and _stage_of(model) not in ("evaluate", "export"):
             check_available(model)
 
 
@@ -101,6 +104,7 @@ def _check_training_data(name: str, config: Any) -> None:
         _check_rows(name, config)
     else:
         wanted = {
+            "compress": "--data TASK_OR_FILE",
             "finetune": "--data TASK_OR_FILE",
             "pretrain": "--corpus FILES",
         }.get(name, "--data TASK_OR_FILE for a classifier or regressor, or --corpus FILES for a language model")

@@ -60,3 +60,24 @@ def test_paths_of_a_machine_are_not_packed(load, tmp_path: Path) -> None:
     (run / "manifest.json").write_text(json.dumps({"model": "/srv/someone/model"}))
     with pytest.raises(SystemExit, match="contains a path of this machine"):
         load("keep_runs.py").pack(tmp_path / "out", tmp_path / "runs.tar.xz")
+
+
+def test_an_unfinished_search_resumes_after_its_last_trial(script, tmp_path: Path) -> None:
+    home, archive, grid = tmp_path / "out", tmp_path / "runs.tar.xz", tmp_path / "grid.yaml"
+    grid.write_text(json.dumps(replicated(grid_of(tmp_path), 1, 2)))
+    search = "mood/half/none/search"
+    kept = [
+        f"{search}/{name}" for name in ("search.json", "search.db", "predictions-trial-0.npy", "trial-0/manifest.json")
+    ]
+    others = [
+        f"{search}/trial-0/model/config.json",
+        f"{search}/trial-1/run.json",
+        "mood/teacher/replicate-0/manifest.json",
+    ]
+    for name in (*kept, *others):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("{}")
+    script.pack(home, archive)
+    script.unpack(archive, tmp_path / "new", grid)
+    unpacked = {str(f.relative_to(tmp_path / "new")) for f in (tmp_path / "new").rglob("*") if f.is_file()}
+    assert unpacked == set(kept)

@@ -1,6 +1,7 @@
 """Corpora as token files: complete, with end-of-text tokens, resumed after an interrupt, refused if damaged."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from demiglace.data.text.sources import corpus_files
 from demiglace.data.text.token_shards import Corpus, end_of_text, load_corpus
 from demiglace.errors import CacheError, DataError, ModelError
 from demiglace.notices import collected, collecting
+from demiglace.runs import files as runs_files
 from text_kit import END, byte_tokenizer, sentences, write_jsonl
 
 TOKENIZER = byte_tokenizer()
@@ -95,6 +97,24 @@ def test_the_same_text_is_tokenized_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     write_jsonl(file, sentences(6))
     assert loaded(tmp_path, file).fingerprint != first.fingerprint
+
+
+def test_more_files_than_a_process_can_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [write_jsonl(tmp_path / "text" / f"{i:03d}.jsonl", [f"text {i}"]) for i in range(150)]
+    listings, listed = [], rooms._receipts
+    monkeypatch.setattr(rooms, "_receipts", lambda directory: listings.append(directory) or listed(directory))
+    monkeypatch.setattr(runs_files.os, "fsync", lambda handle: None)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 60, limits[1]))
+    try:
+        corpus = loaded(tmp_path, *files)
+        text = TOKENIZER.decode(corpus.read(0, len(corpus)), skip_special_tokens=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert text == "".join(f"text {i}" for i in range(150))
+    assert len(listings) == 2
+    assert not corpus.parts[0].flags.writeable
 
 
 def test_token_ids_take_as_few_bytes_as_they_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,7 @@ def export(config: ExportConfig) -> Result:
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
     tokenizer.save_pretrained(run.path)
     original.model.config.save_pretrained(run.path)
+    exporter = exporter.with_rows(numpy_batches(examples, 1))
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}

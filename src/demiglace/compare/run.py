@@ -26,7 +26,7 @@ from demiglace.compare.validate import input_files, validate_jobs
 from demiglace.config.command_options import CompareConfig, ExportConfig
 from demiglace.console import say
 from demiglace.costs.describe import duration, size
-from demiglace.errors import ConfigError, FailedRunsError, RunError
+from demiglace.errors import ConfigError
 from demiglace.export.base import exporter_for
 from demiglace.runs.files import read_json
 from demiglace.runs.result import Result
@@ -142,9 +142,9 @@ def _warn_about_trials(grid: Grid, search: Search) -> None:
 
 def _executor(config: CompareConfig, graph: JobGraph, schedule: Schedule, listener: ProgressListener) -> Executor:
     if config.engine == "local":
-        return LocalExecutor(graph, schedule, listener)
+        return LocalExecutor(graph.home, schedule, listener)
     cpus, gpus = config.cpus_per_run, config.gpus_per_run
-    return RayExecutor(graph, schedule, listener, address=config.address, cpus=cpus, gpus=gpus)
+    return RayExecutor(graph.home, schedule, listener, address=config.address, cpus=cpus, gpus=gpus)
 
 
 def _forecast(graph: JobGraph) -> Result:
@@ -178,7 +178,7 @@ def _status(graph: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> d
 def _report_status(graph: JobGraph, schedule: Schedule, status: Mapping[str, str]) -> None:
     """Raise if a job of this process failed; otherwise print what other shards still have to run."""
     if schedule.errors:
-        raise _failure(graph.home, schedule)
+        raise schedule.failure(graph.home)
     count = list(status.values()).count
     if lost := count("failed") + count("skipped"):
         say(f"{lost} jobs of other shards failed or were skipped; {graph.home / 'failed'} has each error.")
@@ -186,12 +186,3 @@ def _report_status(graph: JobGraph, schedule: Schedule, status: Mapping[str, str
         say(f"this shard is done; {missing} of {len(graph.jobs)} jobs are still missing, for other shards.")
     if not lost and not missing:
         say(f"{graph.home}: all {len(graph.runs)} student runs are done; see results.json and summary.json.")
-
-
-def _failure(home: Path, schedule: Schedule) -> Exception:
-    count = len(schedule.errors)
-    lines = [f"{count} run{'s' if count > 1 else ''} failed, {schedule.count('skipped')} skipped that depend on them:"]
-    lines += [f"  {key}: {result.error}" for key, result in schedule.errors.items()]
-    lines.append(f"{home / 'failed'} has each error; repeat the same command to try them again.")
-    kind = RunError if all(result.is_user for result in schedule.errors.values()) else FailedRunsError
-    return kind("\n".join(lines))

@@ -1,10 +1,12 @@
 """The schedule of a comparison: which jobs can run, which are done, and which a failure skips. It runs nothing."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from demiglace.compare.job_graph import Job
 from demiglace.compare.jobs import JobResult
+from demiglace.errors import FailedRunsError, RunError
 
 Status = Literal["pending", "running", "done", "failed", "skipped"]
 
@@ -65,6 +67,18 @@ class Schedule:
     def count(self, status: Status) -> int:
         """Count the jobs with a status."""
         return sum(s == status for s in self.status.values())
+
+    def failure(self, home: Path) -> Exception:
+        """Return the error that names the jobs that failed: `RunError` if the user can correct all of them.
+
+        home: the directory that the keys of the jobs are relative to.
+        """
+        count = len(self.errors)
+        lines = [f"{count} run{'s' if count > 1 else ''} failed, {self.count('skipped')} skipped that depend on them:"]
+        lines += [f"  {key}: {result.error}" for key, result in self.errors.items()]
+        lines.append(f"{home / 'failed'} has each error; repeat the same command to try them again.")
+        kind = RunError if all(result.is_user for result in self.errors.values()) else FailedRunsError
+        return kind("\n".join(lines))
 
     def seconds_left(self) -> float | None:
         """Estimate the seconds until all jobs have ended, or return None if a remaining job cannot be estimated.

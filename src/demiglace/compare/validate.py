@@ -8,7 +8,7 @@ from demiglace.compare.grid_cells import row_options, teacher_options
 from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Job, JobGraph, reported_set
 from demiglace.compare.search_space import Range
-from demiglace.config.command_options import DistillConfig, FinetuneConfig, TruncateConfig
+from demiglace.config.command_options import STATIC, DistillConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build
 from demiglace.config.training import check_options
@@ -20,10 +20,12 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import files_in, files_of, missing
 from demiglace.data.rows.suites import read_suite, source_of
+from demiglace.distillation.static_student import check_static_method
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import DATA_DRIVEN, choose_layers
+from demiglace.models.width import narrow_config
 from demiglace.tasks.classification import LABEL_COLUMNS
 from demiglace.tasks.registry import row_task
 from demiglace.training.schedule import check_phases
@@ -41,6 +43,7 @@ def validate_jobs(graph: JobGraph) -> None:
             if isinstance(config, DistillConfig | FinetuneConfig):
                 check_options(config.training)
             if isinstance(config, DistillConfig):
+                _check_static(config, job)
                 _check_epochs(config, job)
             if isinstance(config, TruncateConfig):
                 _check_layers(config, config.model, graph)
@@ -48,6 +51,16 @@ def validate_jobs(graph: JobGraph) -> None:
                 _check_layers(config, config.teacher, graph)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{job.key}: {error}") from error
+
+
+def _check_static(config: DistillConfig, job: Job) -> None:
+    """Raise `ConfigError` if a static student cannot learn by the method of its job."""
+    if config.student == STATIC:
+        try:
+            check_static_method(config.method, build_method(config.method, config.method_options))
+        except ConfigError as error:
+            _, student, method, *_ = job.key.split("/")
+            raise ConfigError(f"{error} In a grid, leave it out by `skip: {{{student}: [{method}]}}`.") from error
 
 
 def _check_epochs(config: DistillConfig, job: Job) -> None:
@@ -66,10 +79,13 @@ def _check_epochs(config: DistillConfig, job: Job) -> None:
 def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: JobGraph) -> None:
     """Raise `ConfigError` or `ModelError` if the layers to keep cannot be selected; a missing model is not checked."""
     base = next((config_of(j, graph.home).model for j in graph.jobs if str(graph.home / j.key) == model), model)
-    if config.layers is None and config.keep is None:
+    sizes = config.width.sizes
+    if config.layers is None and config.keep is None and not sizes:
         if isinstance(config, TruncateConfig) and config.trimming.vocabulary == "trim":
             return
-        raise ConfigError("`layers` (how many) or `keep` (which ones) must be given.")
+        raise ConfigError(
+            "`layers` (how many), `keep` (which ones) or a size of the width, such as `hidden_size`, must be given."
+        )
     if (
         isinstance(config, TruncateConfig)
         and config.strategy in DATA_DRIVEN
@@ -79,7 +95,10 @@ def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: Job
             f"strategy {config.strategy} needs text to measure the layers on; give files as `calibration`."
         )
     if Path(base).expanduser().is_dir():
-        choose_layers(load_config(resolve_model(base)), config.layers, config.strategy, config.keep)
+        model_config = load_config(resolve_model(base))
+        choose_layers(model_config, config.layers, config.strategy, config.keep, all_by_default=bool(sizes))
+        if sizes:
+            narrow_config(model_config, **sizes)
 
 
 def input_files(graph: JobGraph) -> dict[str, list[Path]]:
@@ -100,7 +119,7 @@ def input_files(graph: JobGraph) -> dict[str, list[Path]]:
         if "run" in (options := teacher_options(grid, task)):
             inputs[f"teacher {task}"] = _files_of_model(options["run"])
     for label in dict.fromkeys(run.cell.student for run in graph.runs):
-        if "model" in grid.students[label]:
+        if grid.students[label].get("model", STATIC) != STATIC:
             inputs[f"student {label}"] = _files_of_model(grid.students[label]["model"])
     for label in dict.fromkeys(run.cell.method for run in graph.runs):
         if is_file(name := method_name(label, grid.methods[label])):

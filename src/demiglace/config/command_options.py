@@ -1,17 +1,18 @@
 """The options of every command."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import LARGEST_SEED, group, option
-from demiglace.config.training import TrainConfig
+from demiglace.config.training import LEARNING_RATE, STATIC_LEARNING_RATE, TrainConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text
 AnyStrategy = Literal["auto", Strategy, TextStrategy]
+STATIC = "static"  # as --student: token vectors made by the teacher, and a linear layer
 
 
 def _output(help: str = "run directory", default: Any = MISSING) -> Any:
@@ -40,6 +41,12 @@ def _pin(config: Any, *names: str) -> None:
         return
     object.__setattr__(config, name, f"{getattr(config, name)}@{config.revision}")
     object.__setattr__(config, "revision", None)
+
+
+def _choose_method(config: Any) -> None:
+    """Replace the method auto by the one that it means for the student."""
+    if config.method == "auto":
+        object.__setattr__(config, "method", "vanilla-kd" if config.student == STATIC else "rail-balanced")
 
 
 def _push_to_hub() -> Any:
@@ -75,13 +82,12 @@ class VocabularyConfig:
     SECTION: ClassVar[str] = "model"
 
     vocabulary: Literal["full", "trim"] = option(
-        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full", common=True
+        "full, or trim: keep the tokens that some texts use, special tokens and single characters", "full"
     )
     vocabulary_corpus: tuple[str, ...] | None = option(
         "texts whose tokens trim keeps, for distill beside the training texts: files, folders or globs, in the formats "
         "of a corpus, or CSV and TSV files",
         None,
-        common=True,
     )
     vocabulary_size: int | None = option(
         "tokens that trim keeps at most, the most frequent ones; none: all that the texts use", None, at_least=1
@@ -106,8 +112,29 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class WidthConfig:
+    """Sizes of a narrower student, by the names of Hugging Face's configs."""
+
+    intermediate_size: int | None = _model(
+        "units of each feed-forward layer to keep; none: all", None, at_least=1, common=True
+    )
+    num_attention_heads: int | None = _model(
+        "attention heads of each layer to keep; key and value heads shrink in the same ratio; none: all, or as many as "
+        "--hidden-size allows where heads follow from it (BERT, GPT-2)",
+        None,
+        at_least=1,
+    )
+    hidden_size: int | None = _model("hidden channels to keep; none: all", None, at_least=1, common=True)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes that are given."""
+        return {f.name: size for f in fields(self) if (size := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
 class TruncateConfig:
-    """Truncate a model: keep some of its layers, and its embeddings, norms, pooler and head; or some of its tokens.
+    """Truncate a model: keep some of its layers, of their units, or of its tokens; embeddings, norms and head stay.
 
     Strategies by position: alternate, distil, bottom, top, first-middle-last. Measured on text: block-influence drops
     the layers that change the direction of hidden states least; greedy drops one layer after another, each time the one
@@ -117,7 +144,9 @@ class TruncateConfig:
 
     model: str = _model("model directory, run directory or hub name", positional=True, common=True)
     output: Path = _output("directory of the truncated model")
-    layers: int | None = _model("number of layers to keep", None, at_least=1, common=True)
+    layers: int | None = _model(
+        "number of layers to keep; none: all, if a size of the width is given", None, at_least=1, common=True
+    )
     strategy: AnyStrategy = _model(
         "which layers to keep; auto: block-influence for a causal language model with --calibration, else by-kind for "
         "a model with several kinds of layers, else alternate",
@@ -127,9 +156,10 @@ class TruncateConfig:
     keep: tuple[int, ...] | None = _model(
         "indices of the layers to keep, from 0, instead of --layers", None, at_least=0, common=True
     )
+    width: WidthConfig = group(WidthConfig)
     calibration: tuple[str, ...] | None = option(
-        "text to measure layers on, for block-influence and greedy: files, folders or globs; .txt, .jsonl, also with "
-        ".gz or .zst, .parquet",
+        "text to measure layers on, for block-influence and greedy, and units of the width: files, folders or globs; "
+        ".txt, .jsonl, also with .gz or .zst, .parquet",
         None,
         section="corpus",
         common=True,
@@ -159,8 +189,22 @@ class DistillConfig:
 
     teacher: str = _model("model directory or run directory of the fine-tuned teacher", common=True)
     output: Path = _output()
-    student: str | None = _model("model to train; none: the teacher truncated to --layers", None)
-    layers: int | None = _model("layers of the student, truncated from the teacher", None, at_least=1, common=True)
+    student: str | None = _model(
+        "model to train; static: token vectors made by the teacher, and a linear layer; none: the teacher truncated to "
+        "--layers",
+        None,
+    )
+    embedding_size: int | None = _model(
+        "width of the token vectors of --student static; none: 256, or the teacher's width if that is less",
+        None,
+        at_least=1,
+    )
+    layers: int | None = _model(
+        "layers of the student, truncated from the teacher; none: all, if a size of the width is given",
+        None,
+        at_least=1,
+        common=True,
+    )
     strategy: AnyStrategy = _model(
         "which of the teacher's layers the student keeps; block-influence and greedy are measured on 20,000 tokens of "
         "the training text; auto: block-influence for causal language models with --corpus, else by-kind for a "
@@ -170,10 +214,12 @@ class DistillConfig:
     keep: tuple[int, ...] | None = _model(
         "indices of the layers that the student keeps, from 0, instead of --layers", None, at_least=0
     )
+    width: WidthConfig = group(WidthConfig)
     trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = option(
-        "a method of `demiglace methods`, or a YAML file that composes one",
-        "rail-balanced",
+        "a method of `demiglace methods`, or a YAML file that composes one; auto: rail-balanced, or vanilla-kd for "
+        "--student static",
+        "auto",
         section="method",
         common=True,
     )
@@ -209,13 +255,17 @@ class DistillConfig:
         "masked language models: share of the tokens to predict", 0.15, above=0, below=1, section="corpus"
     )
     location: DataLocation = group(DataLocation)
-    training: TrainConfig = group(TrainConfig)
+    training: TrainConfig = group(TrainConfig, learning_rate=None)
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("teacher")
     push_to_hub: str | None = _push_to_hub()
 
     def __post_init__(self) -> None:
         _pin(self, "teacher")
+        _choose_method(self)
+        if self.training.learning_rate is None:
+            rate = STATIC_LEARNING_RATE if self.student == STATIC else LEARNING_RATE
+            object.__setattr__(self, "training", replace(self.training, learning_rate=rate))
 
 
 def _option_like(name: str, kind: type = DistillConfig) -> Any:
@@ -289,6 +339,7 @@ class PlanConfig:
     architecture: str | None = _model("or architecture of a new model of `pretrain`", None, common=True)
     output: Path | None = option("run directory, whose disk would hold the cache", None, short="-o", section="output")
     student: str | None = _option_like("student")
+    embedding_size: int | None = _option_like("embedding_size")
     layers: int | None = _option_like("layers")
     strategy: AnyStrategy = _option_like("strategy")
     keep: tuple[int, ...] | None = _option_like("keep")
@@ -302,10 +353,15 @@ class PlanConfig:
     cached_per_token: int = _option_like("cached_per_token")
     mlm_probability: float = _option_like("mlm_probability")
     tokenizer: str | None = _option_like("tokenizer", PretrainConfig)
-    hidden_size: int | None = _option_like("hidden_size", PretrainConfig)
+    hidden_size: int | None = _model("width of the student or of a new model", None, at_least=1, common=True)
     num_layers: int | None = _option_like("num_layers", PretrainConfig)
     num_heads: int | None = _option_like("num_heads", PretrainConfig)
-    intermediate_size: int | None = _option_like("intermediate_size", PretrainConfig)
+    num_attention_heads: int | None = _option_like("num_attention_heads", WidthConfig)
+    intermediate_size: int | None = _model(
+        "units of each feed-forward layer of the student; or of a new model: none: 4 times --hidden-size",
+        None,
+        at_least=1,
+    )
     devices: int = option("processes that share the work", 1, at_least=1, section="hardware")
     flops: float | None = option(
         "FLOP/s that one device sustains, instead of a measurement of this machine", None, above=0, section="hardware"
@@ -322,6 +378,7 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         _pin(self, "teacher", "model")
+        _choose_method(self)
 
 
 @dataclass(frozen=True)
@@ -479,10 +536,15 @@ class ExportConfig:
 
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
-    to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
+    to: str = option(
+        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers",
+        "onnx",
+        common=True,
+    )
     quantize: tuple[str, ...] = option(
         "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
-        "(weights in 4 bits); gguf: q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); gguf: "
+        "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
         (),
         common=True,
     )
@@ -520,6 +582,113 @@ class ExportConfig:
     )
     max_length: int | None = _max_length()
     location: DataLocation = group(DataLocation)
+    allow_pickle: bool = _allow_pickle()
+    revision: str | None = _revision("model")
+    push_to_hub: str | None = _push_to_hub()
+
+    def __post_init__(self) -> None:
+        _pin(self, "model")
+
+
+@dataclass(frozen=True)
+class CompressConfig:
+    """Compress a model to a budget: find, train and export the student with the best quality that fits.
+
+    Size and latency of every candidate are measured on an exported graph before anything is trained. At least one of
+    --max-mb and --max-latency-ms must be given. A repeated call with other limits uses what was measured and trained.
+    """
+
+    SECTION: ClassVar[str] = "method"
+
+    model: str = _model(
+        "fine-tuned classifier (model directory, run directory or hub name), or an encoder, which is fine-tuned first",
+        positional=True,
+        common=True,
+    )
+    output: Path = _output("directory of the compressed model, its report and all runs")
+    max_mb: float | None = option("limit of the model file, in 10⁶ bytes", None, decides=False, above=0, common=True)
+    max_latency_ms: float | None = option(
+        "limit of the median latency of one row, in milliseconds on this machine",
+        None,
+        decides=False,
+        above=0,
+        common=True,
+    )
+    max_drop: float | None = option(
+        "largest loss of the task's main metric on the validation rows, in points of 100 (for a metric without points, "
+        "such as a correlation, in its unit); none: no limit",
+        None,
+        decides=False,
+        at_least=0,
+        common=True,
+    )
+    max_hours: float | None = option(
+        "time for training; when it is used up, the students that are trained are exported",
+        None,
+        decides=False,
+        above=0,
+        common=True,
+    )
+    layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    width: Literal["auto", "full"] = _model(
+        "width of the students: full, that of the model, or auto to try fewer feed-forward units, heads and hidden "
+        "channels too",
+        "auto",
+    )
+    vocabulary: Literal["auto", "full", "trim"] = _model(
+        "tokens of the students: full, trim (those that the training texts use), or auto to try both", "auto"
+    )
+    vocabulary_corpus: tuple[str, ...] | None = _option_like("vocabulary_corpus", VocabularyConfig)
+    vocabulary_size: int | None = _option_like("vocabulary_size", VocabularyConfig)
+    precisions: tuple[str, ...] | None = option(
+        "number formats of the exported file to try, such as int8; none: all of the format but fp16, which processors "
+        "compute in fp32",
+        None,
+        decides=False,
+    )
+    method: str = option(
+        "distillation method; auto: rail-balanced, or vanilla-kd for students with too few layers for it", "auto"
+    )
+    method_options: dict[str, Any] = _option_like("method_options")
+    students: int = option(
+        "students that begin the training; after each round the better half goes on, until two are left",
+        4,
+        at_least=1,
+        common=True,
+    )
+    epochs: int = option("epochs of the two last students, over all rounds", 4, at_least=1, section="training")
+    teacher_epochs: int = option("epochs of the teacher, if it is fine-tuned here", 3, at_least=1, section="training")
+    learning_rate: float = option("peak learning rate of teacher and students", 2e-4, above=0, section="training")
+    batch_size: int = option("examples of an optimizer step", 32, at_least=1, section="training")
+    seed: int = option("seed of all runs", 0, at_least=0, section="training")
+    label_map: dict[str, str | list[str] | None] = _option_like("label_map")
+    source: DataConfig = group(DataConfig)
+    location: DataLocation = group(DataLocation)
+    to: str = option("format of the exported file", "onnx", section="output")
+    threads: int = option("threads of the latency measurement", 1, at_least=1, section="hardware")
+    repeats: int = option("timed calls for each latency", 100, at_least=1, section="hardware")
+    dry_run: bool = option(
+        "measure and list the candidates, and estimate the training; train nothing",
+        False,
+        decides=False,
+        section="output",
+        common=True,
+    )
+    engine: Literal["local", "ray"] = option(
+        "local: this machine, one run after another; ray: over a cluster", "local", decides=False, section="hardware"
+    )
+    address: str | None = option(
+        "Ray cluster (auto, HOST:PORT, ray://HOST:PORT); none: a new one on this machine",
+        None,
+        decides=False,
+        section="hardware",
+    )
+    cpus_per_run: int = option(
+        "Ray: processors, and threads, of each run", 1, decides=False, at_least=1, section="hardware"
+    )
+    gpus_per_run: float = option(
+        "Ray: GPUs, or the share of one, of each run", 0.0, decides=False, at_least=0, section="hardware"
+    )
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("model")
     push_to_hub: str | None = _push_to_hub()

@@ -69,6 +69,11 @@ class DataConfig:
         at_least=0,
         at_most=LARGEST_SEED,
     )
+    score_test: bool = option(
+        "evaluate the trained model on the test rows, if there are any; false: leave them to `demiglace evaluate`",
+        True,
+        decides=False,
+    )
     holdout_from_train: bool = option(
         "split the validation rows off the training rows even where the data has a validation set, which then is not "
         "read: for choosing options",

@@ -1,13 +1,13 @@
 """What both kinds of `distill` share: fingerprints of the inputs, and the student truncated from its teacher."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.config.command_options import DistillConfig
+from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
@@ -18,6 +18,8 @@ from demiglace.methods.from_yaml import describe_method
 from demiglace.methods.registry import METHODS, fingerprint_method, is_file
 from demiglace.models.loading import fingerprint_model
 from demiglace.models.measured_layers import ROW_TOKENS, choose_by_text, describe_choice, strategy_for
+from demiglace.models.narrow_student import BY_GRADIENTS, describe_width, student_units, width_facts
+from demiglace.models.prune_width import Units, prune_units
 from demiglace.models.shape import CAUSAL_NAMES, ModelShape
 from demiglace.models.truncate import (
     ABLATIONS,
@@ -28,6 +30,7 @@ from demiglace.models.truncate import (
     choose_layers,
     make_student,
 )
+from demiglace.models.width import SIZES, flag, narrow_config
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
 from demiglace.runs.processes import processes
@@ -43,7 +46,7 @@ def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
         inputs["method"] = fingerprint([config.method])
     elif digest := fingerprint_method(config.method, config.method_options):
         inputs["method"] = digest
-    if config.student:
+    if config.student and config.student != STATIC:
         inputs["student"] = fingerprint_model(config.student)
     return inputs
 
@@ -77,16 +80,21 @@ class Cut:
 
     strategy: str | None  # None: --keep names the layers
     layers: Keep  # kept layers; for a strategy of `MEASURED` only their number counts
+    sizes: Mapping[str, int] = field(default_factory=dict)  # of the width, each smaller than the teacher's
 
     def shape(self, model: PreTrainedModel) -> ModelShape:
         """Return the shape of the student of a model as deep as the teacher; no weight is copied.
 
-        Raises `ModelError` as `check_fit` does, except for a strategy of `DATA_DRIVEN`.
+        Raises `ModelError` as `narrow_config` does, and as `check_fit` except for a strategy of `DATA_DRIVEN`.
         """
         if self.strategy not in DATA_DRIVEN:
-            return ModelShape.of(check_fit(model, self.layers))
-        with torch.device("meta"):
-            student = build_truncated(model, self.layers)
+            student = check_fit(model, self.layers)
+        else:
+            with torch.device("meta"):
+                student = build_truncated(model, self.layers)
+        if self.sizes:
+            with torch.device("meta"):
+                student = type(model)(narrow_config(student.config, **self.sizes))
         return ModelShape.of(student)
 
 
@@ -97,10 +105,12 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
     """
     if config.student:
         return None
-    causal, text = type(model).__name__.endswith(CAUSAL_NAMES), bool(config.text.corpus) and config.keep is None
+    sizes = config.width.sizes
+    causal = type(model).__name__.endswith(CAUSAL_NAMES)
+    text = bool(config.text.corpus) and config.keep is None and config.layers is not None
     strategy = strategy_for(config.strategy, model.config, causal=causal, text=text)
-    layers = choose_layers(model.config, config.layers, strategy, config.keep)
-    return Cut(None if config.keep else strategy, layers)
+    layers = choose_layers(model.config, config.layers, strategy, config.keep, all_by_default=bool(sizes))
+    return Cut(None if config.keep else strategy, layers, sizes)
 
 
 def truncate_student(
@@ -108,8 +118,9 @@ def truncate_student(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student truncated from a model, or the model itself, and the manifest's fields about its layers.
 
-    A strategy of `MEASURED` is measured once, on some of the training examples: a resumed run, and all processes of a
-    `torchrun`, read RUN/layers.json. Raises `ModelError` if the model's outputs are not finite.
+    A strategy of `DATA_DRIVEN`, and the units of a narrower student, are measured once, on some of the training
+    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Raises
+    `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}
@@ -121,7 +132,26 @@ def truncate_student(
         text = f"{measured['rows']:,} {kind} ({measured['tokens']:,} tokens)"
     say(describe_choice(cut.strategy, keep, text))
     facts |= {"strategy": cut.strategy, "keep": [] if cut.strategy in ABLATIONS else list(keep)}
-    return make_student(model, keep, cut.strategy or "", seed), facts
+    student = make_student(model, keep, cut.strategy or "", seed)
+    if not cut.sizes:
+        return student, facts
+    units = _measured_units(cut, model, student, keep, examples, run)
+    pruned = prune_units(student, units)
+    say(describe_width(student, pruned, BY_GRADIENTS))
+    return pruned, facts | width_facts(student, pruned, units, BY_GRADIENTS)
+
+
+def _measured_units(
+    cut: Cut, model: PreTrainedModel, student: PreTrainedModel, keep: Keep, examples: TokenizedSplit | Blocks, run: Run
+) -> Units:
+    """Return the units that the student keeps, measured once as the layers are: they are kept in RUN/width.json."""
+    state, file = processes(), run.path / "width.json"
+    if state.is_main_process and not file.exists():
+        rows = drawn_rows(examples, CALIBRATION_TOKENS, ROW_TOKENS)
+        write_json(file, student_units(model, student, keep, cut.sizes, rows))
+    state.wait_for_everyone()
+    units: Units = read_json(file)
+    return units
 
 
 def _measured(
@@ -137,10 +167,37 @@ def _measured(
 
 
 def check_student_choice(config: DistillConfig) -> None:
-    """Raise `ConfigError` unless exactly one is given: --student, or --layers or --keep."""
-    ways = [bool(config.student), config.layers is not None or config.keep is not None]
+    """Raise `ConfigError` unless exactly one is given: --student, or --layers, --keep or a size of the width.
+
+    Also raised for options that exclude a static student, and for --embedding-size with another one.
+    """
+    ways = [bool(config.student), config.layers is not None or config.keep is not None or bool(config.width.sizes)]
     if sum(ways) != 1:
         given = "both were given" if all(ways) else "neither was given"
         raise ConfigError(
-            f"the student is either --student MODEL or truncated from the teacher by --layers or --keep; {given}."
+            "the student is either --student MODEL or made from the teacher by --layers, --keep or sizes of its width "
+            f"({', '.join(map(flag, SIZES))}); {given}."
+        )
+    if config.student == STATIC:
+        _check_static(config)
+    elif config.embedding_size is not None:
+        raise ConfigError(
+            f"--embedding-size {config.embedding_size} is the width of a static student's vectors; give --student "
+            "static, or leave it out."
+        )
+
+
+def _check_static(config: DistillConfig) -> None:
+    wrong = {
+        f"--strategy {config.strategy}": config.strategy != "auto",
+        f"--lora-rank {config.training.lora_rank}": config.training.lora_rank is not None,
+        "--compile": config.training.compile,
+        "--gradient-checkpointing": config.training.gradient_checkpointing,
+    }
+    if given := [name for name, is_given in wrong.items() if is_given]:
+        raise ConfigError(f"{', '.join(given)}: a static student has no layers; leave it out.")
+    if config.text.corpus:
+        raise ConfigError(
+            "--student static was given with --corpus: a static student is a classifier or regressor of texts, not a "
+            "language model. Give rows (--data), or another student."
         )

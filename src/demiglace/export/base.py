@@ -8,7 +8,7 @@ artefact imports it, and its memory counts as the artefact's.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -142,6 +142,10 @@ class Exporter(Format):
             f"--reduce-range {str(reduce_range).lower()} is about int8 by --to onnx, and export to {self.title} has no "
             "such choice; leave it out."
         )
+
+    def with_rows(self, rows: Sequence[Inputs]) -> "Exporter":
+        """Return the exporter with tokenized rows, batches of one, on which a quantiser may measure activations."""
+        return self
 
     @abstractmethod
     def unsupported(self, task: "Task") -> str | None:

@@ -5,15 +5,14 @@ disturbs the timing. So this module imports nothing heavy.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from itertools import cycle, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,10 @@ import numpy as np
 from demiglace.errors import ModelError
 from demiglace.export.base import Artefact, Inputs, Runner, address_of, format_at
 from demiglace.export.decoding import Load, Speed
-from demiglace.interpreters import SAFE_PATH
+from demiglace.interpreters import end_with_parent, run_module
 
 BATCH_SIZES = (1, 32)
+_CALLS = 5  # of each batch
 _WARM_UP = 5  # untimed calls at the start, for caches, memory arenas and thread pools
 _MB = 1e6
 
@@ -32,7 +32,7 @@ _MB = 1e6
 class Measurement:
     """What one artefact needs to run."""
 
-    latency_ms: Mapping[str, Mapping[str, float]]  # batch size -> {"p50", "p95"} in milliseconds a call
+    latency_ms: Mapping[str, Mapping[str, float]]  # batch size -> {"p50", "p95", "idle"}, see the function
     peak_memory_mb: float  # largest resident memory of the process, in 10⁶ bytes
 
 
@@ -52,10 +52,9 @@ def measure(
     batches: batch size -> batches of that size, run in turn. repeats: timed calls with one row; a larger batch takes
     longer, so it is timed repeats / 5 times. Raises `ModelError` with the last line of its errors if the process fails.
     """
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "batches.npz"
-        np.savez(file, **_to_npz(batches))  # type: ignore[arg-type] # a keyword for each array
-        return Measurement(**_in_fresh_process("rows", artefact, threads, str(file), str(repeats)))
+    content = BytesIO()  # given as standard input: a killed command leaves no rows in a temporary folder
+    np.savez(content, **_to_npz(batches))  # type: ignore[arg-type] # a keyword for each array
+    return Measurement(**_in_fresh_process("rows", artefact, threads, str(repeats), content=content.getvalue()))
 
 
 def measure_decoding(artefact: Artefact, load: Load) -> DecodingMeasurement:
@@ -64,32 +63,45 @@ def measure_decoding(artefact: Artefact, load: Load) -> DecodingMeasurement:
     return DecodingMeasurement(Speed(**found["speed"]), found["peak_memory_mb"])
 
 
-def _in_fresh_process(work: str, artefact: Artefact, threads: int, *arguments: str) -> dict[str, Any]:
-    """Return what `_main` prints there."""
+def _in_fresh_process(
+    work: str, artefact: Artefact, threads: int, *arguments: str, content: bytes = b""
+) -> dict[str, Any]:
+    """Return what `_main` prints there; content: its standard input."""
     about = [work, address_of(artefact.format), json.dumps(artefact.to_json()), str(threads)]
-    done = subprocess.run(
-        [sys.executable, "-m", "demiglace.export.measure", *about, *arguments],
-        env=os.environ | SAFE_PATH | {"OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-    )
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    try:
+        done = run_module("demiglace.export.measure", [*about, *arguments], environment, content)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"{artefact.path} was not measured within {error.timeout / 60:.0f} minutes.") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message; perhaps memory ran out"])[-1]
+        errors = done.stderr.decode(errors="replace").strip().splitlines()
+        last = (errors or ["no message; perhaps memory ran out"])[-1]
         raise ModelError(f"{artefact.path} could not be run in a fresh process (exit code {done.returncode}): {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def latency_ms(runner: Runner, batches: Sequence[Inputs], repeats: int) -> dict[str, float]:
-    """Return the median and 95th percentile of the time of a call in milliseconds, over the batches in turn."""
+    """Return the median and 95th percentile of the time of a call in milliseconds, over the batches in turn.
+
+    Each batch is timed up to five times. idle: the least time in which this process computed, median over the batches.
+    With one thread it is the latency on an idle machine: other programs that interrupt a call do not count.
+    """
+    batches = batches[: -(-repeats // _CALLS)]
     for batch in islice(cycle(batches), _WARM_UP):
         runner.logits(batch)
-    times = []
+    times, computing = [], []
     for batch in islice(cycle(batches), repeats):
-        start = time.perf_counter()
+        start, started = time.perf_counter(), time.process_time()
         runner.logits(batch)
+        computing.append(1e3 * (time.process_time() - started))
         times.append(1e3 * (time.perf_counter() - start))
     p50, p95 = np.percentile(times, [50, 95])
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+    found = {
+        "p50": p50,
+        "p95": p95,
+        "idle": np.median([min(computing[i :: len(batches)]) for i in range(len(batches))]),
+    }
+    return {name: round(float(value), 3) for name, value in found.items()}
 
 
 def _to_npz(batches: Mapping[int, Sequence[Inputs]]) -> dict[str, np.ndarray]:
@@ -134,9 +146,9 @@ def _main(work: str, address: str, artefact: str, threads: str, *arguments: str)
     print(json.dumps(result))  # noqa: T201 - the parent process reads it
 
 
-def _rows(address: str, artefact: Artefact, threads: int, file: str, repeats: str) -> dict[str, Any]:
-    """Return the latency on the batches of a file, and the memory."""
-    with np.load(file) as arrays:
+def _rows(address: str, artefact: Artefact, threads: int, repeats: str) -> dict[str, Any]:
+    """Return the latency on the batches that standard input holds, and the memory."""
+    with np.load(BytesIO(sys.stdin.buffer.read())) as arrays:
         batches = _from_npz(arrays)
     runner = format_at(address).open(artefact, threads)
     latency = {
@@ -155,4 +167,5 @@ def _decoding(address: str, artefact: Artefact, load: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     _main(*sys.argv[1:])

@@ -151,7 +151,7 @@ def export_onnx(
     names = input_names_of(tokenizer)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
-    return write_graph(_logits_module(model, names), example, (tuple(dynamic for _ in names),), path, names, [output])
+    return write_graph(logits_module(model, names), example, (tuple(dynamic for _ in names),), path, names, [output])
 
 
 def write_graph(
@@ -170,7 +170,7 @@ def write_graph(
     import torch
 
     _check_size(module)
-    with _draft(path) as draft, _silenced():
+    with _draft(path) as draft, silenced():
         try:
             torch.onnx.export(
                 module,
@@ -191,7 +191,7 @@ def write_graph(
     return path
 
 
-def _logits_module(model: "PreTrainedModel", input_names: Sequence[str]) -> "nn.Module":
+def logits_module(model: "PreTrainedModel", input_names: Sequence[str]) -> "nn.Module":
     """Return the model as a module in eval mode that takes its inputs in this order and returns the logits tensor."""
     from torch import Tensor, nn
 
@@ -216,7 +216,7 @@ def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) ->
     OnnxExporter().require_packages()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _draft(out) as draft, _silenced():
+    with _draft(out) as draft, silenced():
         quantize_dynamic(
             _with_constant_weights(_bare(path)),
             draft,
@@ -233,7 +233,7 @@ def convert_to_fp16(path: Path, out: Path) -> Path:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with _draft(out) as draft, _silenced():
+    with _draft(out) as draft, silenced():
         onnx.save(convert_float_to_float16(_bare(path), keep_io_types=True), draft)
     return out
 
@@ -249,7 +249,7 @@ def quantize_int4(path: Path, out: Path) -> Path:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    with _draft(out) as draft, _silenced():
+    with _draft(out) as draft, silenced():
         graph = ONNXModel(onnx.version_converter.convert_version(_with_constant_weights(_bare(path)), INT4_OPSET))
         graph.replace_gemm_with_matmul()  # a Gemm would stay in fp32: heads, and all matrices of GPT-2
         quantizer = MatMulNBitsQuantizer(
@@ -325,7 +325,7 @@ def _draft(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Hide warnings, prints and logs of the exporter and the quantiser, which are about libraries, not the model."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

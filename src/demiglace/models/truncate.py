@@ -136,11 +136,19 @@ def default_strategy(config: PreTrainedConfig) -> str:
     return BY_KIND if len(set(layer_kinds(config))) > 1 else "alternate"
 
 
-def choose_layers(config: PreTrainedConfig, layers: int | None, strategy: str, keep: Sequence[int] | None) -> Keep:
+def choose_layers(
+    config: PreTrainedConfig,
+    layers: int | None,
+    strategy: str,
+    keep: Sequence[int] | None,
+    *,
+    all_by_default: bool = False,
+) -> Keep:
     """Return the layers that --layers, --strategy and --keep select in a model of this config, 0-based and ascending.
 
-    --keep overrides --strategy. For `auto` and the strategies of `DATA_DRIVEN`, return as many layers of the
-    `default_strategy` instead: checks and cost estimates need a choice before anything is measured. Raises
+    --keep overrides --strategy. all_by_default: return all layers if neither --layers nor --keep is given. For `auto`
+    and the strategies of `DATA_DRIVEN`, return as many layers of the `default_strategy` instead: checks and cost
+    estimates need a choice before anything is measured. Raises
     `ConfigError` if neither --layers nor --keep is given, if they disagree, or if --keep is given with a strategy that
     selects the layers itself; otherwise as `layers_to_keep` and `number_of_layers`.
     """
@@ -150,6 +158,8 @@ def choose_layers(config: PreTrainedConfig, layers: int | None, strategy: str, k
         if layers is None:
             raise ConfigError(f"--strategy {strategy} needs --layers, the number of layers to keep.")
     num_layers = number_of_layers(config)
+    if all_by_default and layers is None and keep is None:
+        layers = num_layers
     if strategy in (AUTO, *DATA_DRIVEN):
         strategy = default_strategy(config)
     if keep is None:
@@ -177,17 +187,21 @@ def truncate_model(model: PreTrainedModel, keep: Sequence[int], *, compare: bool
     check_fit(model, keep)
     with torch.random.fork_rng(devices=[]):  # all of its random weights are replaced
         student = build_truncated(model, keep)
-    nn.Module.to(student, model.device, model.dtype)
-    student.train(model.training)
-    student.load_state_dict(_kept_weights(model, name, keep), strict=True)
-    _input_embeddings(student).padding_idx = _input_embeddings(
-        model
-    ).padding_idx  # whether its embedding is trained: `loading.unfreeze_padding_embedding`
-    if model.can_generate():
-        student.generation_config = copy.deepcopy(model.generation_config)
+    copy_weights(model, student, _kept_weights(model, name, keep))
     if compare:
         check_equal(model, student, keep)
     return student
+
+
+def copy_weights(model: PreTrainedModel, student: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
+    """Fill a new model with weights of a model, and give it that model's dtype, device and modes."""
+    nn.Module.to(student, model.device, model.dtype)
+    student.train(model.training)
+    student.load_state_dict(weights, strict=True)
+    # whether its embedding is trained: `loading.unfreeze_padding_embedding`
+    _input_embeddings(student).padding_idx = _input_embeddings(model).padding_idx
+    if model.can_generate():
+        student.generation_config = copy.deepcopy(model.generation_config)
 
 
 def check_fit(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:

@@ -19,8 +19,8 @@ from demiglace.models.modes import evaluating
 
 _TOKENS = 12  # of the row that both models read; classifiers without a padding token take one row only
 # both models do the same operations, so that only the order of sums on some devices can differ
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # relative to the largest number
-_TOLERANCE_HALF = 1e-2  # the same in bfloat16 and float16
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # relative to the largest number
+TOLERANCE_HALF = 1e-2  # the same in bfloat16 and float16
 
 
 def misfit(kept: Mapping[str, Tensor], new: Mapping[str, Tensor], stack: str, keep: Sequence[int]) -> str:
@@ -57,7 +57,7 @@ def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequen
     Compared are the output of the last kept layer and the first output of the model (logits or hidden states) on 12
     random tokens. Also raised if either model cannot be run.
     """
-    inputs, name, shown = _random_inputs(model), type(model).__name__, ",".join(map(str, keep))
+    inputs, name, shown = random_inputs(model), type(model).__name__, ",".join(map(str, keep))
     try:
         expected = _run_without(model, [i for i in range(len(layer_stack(model))) if i not in keep], inputs, keep[-1])
     except ModelError:
@@ -72,7 +72,7 @@ def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequen
         raise ModelError(
             f"{name} with only its layers {shown} cannot be run ({reason_of(error)}); keep other layers."
         ) from error
-    tolerance = _TOLERANCE.get(model.dtype, _TOLERANCE_HALF)
+    tolerance = TOLERANCE.get(model.dtype, TOLERANCE_HALF)
     for one, other in zip(expected, computed, strict=True):
         difference, scale = (one - other).abs().max().item(), one.abs().max().item()
         if difference > tolerance * scale:  # False for models whose outputs are not finite
@@ -83,7 +83,8 @@ def check_equal(model: PreTrainedModel, truncated: PreTrainedModel, keep: Sequen
             )
 
 
-def _random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+def random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return one row of random tokens, input_ids and attention_mask [1, 12], on the model's device."""
     ids = torch.randint(model.config.vocab_size, (1, _TOKENS), generator=torch.Generator().manual_seed(0))
     eos = getattr(model.config, "eos_token_id", None)
     if isinstance(eos, int) and 0 <= eos < model.config.vocab_size:
@@ -95,7 +96,7 @@ def _run_without(
     model: PreTrainedModel, dropped: Iterable[int], inputs: Mapping[str, Tensor], last: int
 ) -> tuple[Tensor, Tensor]:
     layers = layer_stack(model)
-    with evaluating(model), _without_cache(model):
+    with evaluating(model), without_cache(model):
         formats = output_formats(model, layers, inputs)
         with skip_layers(layers, dropped, formats):
             return _run(model, layers, last, inputs)
@@ -117,7 +118,7 @@ def _run(
 
 
 @contextmanager
-def _without_cache(model: PreTrainedModel) -> Iterator[None]:
+def without_cache(model: PreTrainedModel) -> Iterator[None]:
     """Switch the key-value cache off inside, which layers that are skipped would not fill."""
     if not hasattr(model.config, "use_cache"):
         yield

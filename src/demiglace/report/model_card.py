@@ -171,7 +171,7 @@ def _metadata(run: Path, trained: Manifest, exported: Manifest) -> ModelCardData
     distilled = trained.get("stage") == "distill" and trained.get("method") != "none"
     tags = ["demiglace", *(["knowledge-distillation"] if distilled else []), *([kind] if kind else [])]
     return ModelCardData(
-        library_name=kind or task_of_manifest(trained).hub_library,  # an export has no weights for transformers
+        library_name=_library(kind, trained),
         pipeline_tag=_kind(run, trained or exported),
         base_model=base if _is_hub_name(base) else None,
         datasets=[str(trained["hub"][0])] if trained.get("hub") else None,
@@ -180,6 +180,11 @@ def _metadata(run: Path, trained: Manifest, exported: Manifest) -> ModelCardData
         model_name=_plain(_name(run)) or "model",
         eval_results=results or None,
     )
+
+
+def _library(kind: str | None, trained: Manifest) -> str:
+    """Return the library that loads the files: an export has no weights for transformers, which has no static model."""
+    return kind or ("demiglace" if trained.get("layers") == 0 else task_of_manifest(trained).hub_library)
 
 
 def _results(run: Path, trained: Manifest) -> list[EvalResult]:

@@ -1,9 +1,10 @@
-"""The base class of executors, which run the jobs of a comparison."""
+"""The base class of executors, which run jobs."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
-from demiglace.compare.job_graph import Job, JobGraph
+from demiglace.compare.job_graph import Job
 from demiglace.compare.jobs import JobResult
 from demiglace.compare.progress import ProgressListener
 from demiglace.compare.scheduler import Schedule
@@ -11,9 +12,9 @@ from demiglace.compare.scheduler import Schedule
 
 @dataclass(frozen=True)
 class Executor(ABC):
-    """Runs all jobs of a graph. A subclass decides where and how many at once; the schedule decides the order."""
+    """Runs all jobs of a schedule. A subclass decides where and how many at once; the schedule decides the order."""
 
-    graph: JobGraph
+    home: Path  # the directory that the keys of jobs are relative to
     schedule: Schedule
     listener: ProgressListener
 

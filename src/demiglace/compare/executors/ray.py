@@ -27,13 +27,12 @@ class RayExecutor(Executor):
         """Run every job that is not done. Raises `ConfigError` if Ray is missing or the cluster cannot be reached."""
         ray = _connect(self.address, self.cpus)
         remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_remote_job)
-        home = self.graph.home
         refs: dict[str, Any] = {}  # job key -> reference of its Ray task, in the order of submission
         try:
             while not self.schedule.finished:
                 for job in self.schedule.ready():
                     if job.key not in refs:
-                        refs[job.key] = remote.remote(job, str(home.absolute()), str(home), str(Path.cwd()))
+                        refs[job.key] = remote.remote(job, str(self.home.absolute()), str(self.home), str(Path.cwd()))
                 self._mark_running(refs, _max_concurrency(ray.cluster_resources(), self.cpus, self.gpus))
                 done, _ = ray.wait(list(refs.values()), num_returns=1, timeout=_POLL_SECONDS)
                 for job in [self.schedule.jobs[key] for key, ref in refs.items() if ref in done]:

@@ -53,6 +53,8 @@ def load_dataset(config: DataConfig, location: DataLocation, *, teacher: LabelSp
     for split in splits.values():
         report_contradictions(split, split.name)
     mark = fingerprint(dataset.labels, splits.values())
+    if not config.score_test and "test" in splits:
+        unused.append(splits.pop("test"))
     return replace(dataset, splits=splits, fingerprint=mark, drops=dict(+drops), unused_splits=unused)
 
 

@@ -7,7 +7,7 @@ interrupted run resumes after the last complete shard. The receipts count the do
 import hashlib
 import json
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
@@ -137,12 +138,13 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> str:
 def _tokenize_all(
     directory: Path, sources: Sequence[str], tokenizer: PreTrainedTokenizerBase, reading: ReadConfig, end: int
 ) -> None:
-    pending = [i for i in range(len(sources)) if not _is_done(directory, i)]
+    receipts = _receipts(directory)
+    pending = [i for i in range(len(sources)) if not (receipts[i] and receipts[i][-1]["last"])]
     if not pending:
         return
     with progress("tokenising", sum(_size(sources[i]) for i in pending), "bytes") as bar:
         for i in pending:
-            _tokenize_file(directory, i, sources[i], tokenizer, reading, end)
+            _tokenize_file(directory, i, receipts[i], sources[i], tokenizer, reading, end)
             bar.advance(_size(sources[i]))
 
 
@@ -150,21 +152,20 @@ def _size(file: str) -> int:
     return Path(file).stat().st_size
 
 
-def _is_done(directory: Path, source: int) -> bool:
-    receipts = _receipts(directory, source)
-    return bool(receipts) and receipts[-1]["last"]
+def _receipts(directory: Path) -> defaultdict[int, list[dict[str, Any]]]:
+    """Return file number -> receipts of its shards in order, from one listing of the directory.
 
-
-def _receipts(directory: Path, source: int) -> list[dict[str, Any]]:
-    """Return the receipts of a file's shards in order. Raises `CacheError` if one is missing or damaged."""
-    receipts = []
-    for shard, file in enumerate(sorted(directory.glob(f"{source:05d}-*.json"))):
-        expected, receipt = _stem(directory, source, shard).with_suffix(".json"), {}
+    Raises `CacheError` if a receipt is missing or damaged.
+    """
+    receipts = defaultdict[int, list[dict[str, Any]]](list)
+    for file in sorted(directory.glob("[0-9]*-[0-9]*.json")):
+        source = int(file.stem.partition("-")[0])
+        expected, receipt = _stem(directory, source, len(receipts[source])).with_suffix(".json"), {}
         with suppress(RunError):
             receipt = read_json(expected) if file == expected else {}
         if not receipt.keys() >= _RECEIPT:
             raise CacheError(f"the receipt {expected} is missing or damaged; {_remedy(directory)}")
-        receipts.append(receipt)
+        receipts[source].append(receipt)
     return receipts
 
 
@@ -177,10 +178,15 @@ def _remedy(directory: Path) -> str:
 
 
 def _tokenize_file(
-    directory: Path, number: int, file: str, tokenizer: PreTrainedTokenizerBase, reading: ReadConfig, end: int
+    directory: Path,
+    number: int,
+    receipts: Sequence[Mapping[str, Any]],
+    file: str,
+    tokenizer: PreTrainedTokenizerBase,
+    reading: ReadConfig,
+    end: int,
 ) -> None:
-    """Write the missing shards of one file."""
-    receipts = _receipts(directory, number)
+    """Write the missing shards of one file; receipts: of those that it has."""
     shard, num_read = len(receipts), sum(r["read"] for r in receipts)
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     counts, pieces, tokens = _DocumentCounts(), [np.zeros(0, dtype)], 0
@@ -260,8 +266,9 @@ def _write(stem: Path, tokens: np.ndarray, counts: _DocumentCounts, last: bool) 
 
 def _open(directory: Path, sources: Sequence[str], name: str) -> Corpus:
     parts, files, total, left_out = [], [], Counter[str](), Counter[str]()
+    receipts = _receipts(directory)
     for i, source in enumerate(sources):
-        for shard, receipt in enumerate(_receipts(directory, i)):
+        for shard, receipt in enumerate(receipts[i]):
             tokens = _verified(_stem(directory, i, shard).with_suffix(".npy"), receipt, directory)
             if len(tokens):
                 parts.append(tokens)
@@ -278,9 +285,30 @@ def _open(directory: Path, sources: Sequence[str], name: str) -> Corpus:
     return Corpus(tuple(parts), tuple(files), **counts, left_out=dict(left_out), fingerprint=name)
 
 
+def _mapped(file: Path) -> np.ndarray:
+    """Return the array in a .npy file, memory-mapped and read-only.
+
+    NumPy's maps keep their files open, so that a corpus of a thousand files would reach the limit of open files; torch
+    closes each file once it is mapped.
+    """
+    with file.open("rb") as handle:
+        version = np.lib.format.read_magic(handle)
+        if version != (1, 0):
+            raise ValueError(f"version {version} of the format")
+        (length,), _, dtype = np.lib.format.read_array_header_1_0(handle)
+        start = handle.tell()
+    size = start + length * dtype.itemsize
+    if size != file.stat().st_size:
+        raise ValueError("it is cut off")
+    content = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).numpy()
+    tokens: np.ndarray = content[start:].view(dtype)
+    tokens.flags.writeable = False
+    return tokens
+
+
 def _verified(file: Path, receipt: Mapping[str, Any], directory: Path) -> np.ndarray:
     try:
-        tokens: np.ndarray = np.load(file, mmap_mode="r") if receipt["tokens"] else np.zeros(0, np.uint16)
+        tokens = _mapped(file) if receipt["tokens"] else np.zeros(0, np.uint16)
     except (OSError, EOFError, ValueError) as error:
         raise CacheError(f"the token file {file} cannot be read ({error}); {_remedy(directory)}") from error
     if len(tokens) != receipt["tokens"] or zlib.crc32(tokens.data) != receipt["crc32"]:

@@ -1,0 +1,243 @@
+"""`compress`: a student within a budget, what is impossible, resuming, one choice on validation rows."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from command_kit import arguments, in_child, strike
+
+from demiglace.cli import main
+from demiglace.commands import export as export_command
+from demiglace.compress import artefacts, estimate, halving, measure_candidates
+from demiglace.compress import run as compression
+from demiglace.config.export_formats import EXPORTERS
+from demiglace.costs.estimate import Speed
+from demiglace.export.measure import Measurement
+from demiglace.runs.directory import read_manifest
+from factories import save_sentence_encoder
+
+sys.path.append(str(Path(__file__).parent.parent / "export"))
+TRAINING = {"batch_size": 8, "learning_rate": 2e-3, "repeats": 1, "width": "full"}
+QUICK = TRAINING | {"epochs": 2, "teacher_epochs": 2, "students": 3, "vocabulary": "full"}
+ONE = TRAINING | {"epochs": 1, "students": 1, "vocabulary": "full"}
+LIMIT_MB = 0.18  # between the sizes of three and of four layers, for models with a mean-pooled encoder of width 32
+Line = Callable[..., list[str]]
+
+
+class Done(NamedTuple):
+    """A complete compression: its directory, and what its manifest and its page held when it was made."""
+
+    path: Path
+    manifest: dict[str, Any]
+    page: str
+    scored: list[tuple[str, str]]  # (file, split) of each time that labelled rows were scored
+
+
+def measured_by_size(artefact: Any, batches: Any, **_: Any) -> Measurement:
+    """A latency that depends on the size alone: 1 ms for each 100 kB."""
+    times = {"p50": artefact.size / 1e5, "p95": artefact.size / 1e5}
+    return Measurement({str(size): times for size in (1, 32)}, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_format() -> Iterator[None]:
+    """An export format of one archive of weights, and measurements without a clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXPORTERS, "toy", "toy_exporter:ToyExporter")
+        patch.setattr(estimate, "measure_speed", lambda *_: Speed(1e9, 1e9))
+        for module in (export_command, measure_candidates):
+            patch.setattr(module, "measure", measured_by_size)
+        yield
+
+
+def line_of(model: Path, rows: dict[str, str], output: Path, **options: Any) -> list[str]:
+    command, *flags = arguments("compress", output=output, **rows, **{"to": "toy", "max_mb": LIMIT_MB} | options)
+    return [command, str(model), *flags]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, str]) -> Done:
+    """The compression of an encoder without a head, of four layers."""
+    home = tmp_path_factory.mktemp("compress")
+    encoder, scored = save_sentence_encoder(home / "encoder"), []
+    with pytest.MonkeyPatch.context() as patch:
+        original = artefacts._score
+
+        def score(file: Any, split: Any, *others: Any) -> Any:
+            scored.append((file.name, split.name))
+            return original(file, split, *others)
+
+        patch.setattr(artefacts, "_score", score)
+        assert main(line_of(encoder, rows, home / "small", **QUICK)) == 0
+    page = (home / "small" / "report.html").read_text(encoding="utf-8")
+    return Done(home / "small", read_manifest(home / "small"), page, scored)
+
+
+def test_the_best_file_within_the_budget_is_shipped(done: Done) -> None:
+    chosen, files = done.manifest["chosen"], done.manifest["model_files"]
+    admitted = [f for f in files if f["cost"]["bytes"] <= LIMIT_MB * 1e6]
+    assert chosen["file"] in [f["file"] for f in admitted]
+    assert chosen["validation"]["accuracy"] == max(f["validation"]["accuracy"] for f in admitted)
+    assert {f["role"] for f in files} == {"teacher", "student", "baseline", "static"}
+    assert (done.path / "model" / "model.safetensors").is_file()
+    assert [p.name for p in (done.path / "toy").glob("*.npz")] == [Path(chosen["file"]).name]
+    assert "library_name" in (done.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_shipped_file_can_be_evaluated(done: Done, rows: dict[str, str], capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(done.path / "toy"), "--data", rows["test"], "--json"]) == 0
+    (metrics,) = json.loads(capsys.readouterr().out)["metrics"].values()
+    assert metrics["accuracy"] == pytest.approx(done.manifest["chosen"]["test"]["accuracy"])
+
+
+def test_the_test_rows_are_scored_once_and_after_the_choice(done: Done) -> None:
+    splits = [split for _, split in done.scored]
+    assert splits == sorted(splits, reverse=True)  # validation first
+    tested = [name for name, split in done.scored if split == "test"]
+    assert len(tested) == len(set(tested)) < splits.count("validation")
+    chosen = done.manifest["chosen"]
+    assert {f"{chosen['model']}, {chosen['precision']}", "teacher, fp32"} <= set(tested)
+    runs = [read_manifest(file.parent) for file in (done.path / "runs").rglob("manifest.json")]
+    assert not any("test" in run.get("metrics", {}) for run in runs)
+
+
+def test_the_better_half_trains_on(done: Done) -> None:
+    first, second = done.manifest["rungs"]
+    assert {run["name"] for run in first} == {"1 layer", "2 layers", "3 layers"}
+    assert {run["method"] for run in first} == {"rail-balanced"}
+    left = {run["name"] for run in second}
+    assert len(left) == 2
+    assert min(r["quality"] for r in first if r["name"] in left) >= max(
+        r["quality"] for r in first if r["name"] not in left
+    )
+    assert done.manifest["rung_epochs"] == [1, 1]
+
+
+def test_the_page_answers_first(done: Done) -> None:
+    chosen = done.manifest["chosen"]
+    for text in ("instead of", "Quality against cost", "Candidates", "to ship", "--max-mb 0.18", "3 layers, fp32"):
+        assert text in done.page, text
+    assert f"{chosen['cost']['bytes'] / 1e3:.0f}" in done.page
+    assert "nan" not in done.page
+
+
+def test_report_writes_the_same_page(done: Done, tmp_path: Path) -> None:
+    assert main(["report", str(done.path), "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == done.page
+
+
+def test_a_repeated_call_does_nothing(done: Done, rows: dict[str, str], capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    assert main(line_of(done.path.parent / "encoder", rows, done.path, **QUICK)) == 0
+    shown = capsys.readouterr()
+    assert "is up to date" in shown.err
+    assert "instead of" in shown.out
+
+
+def test_an_impossible_size_is_named_with_the_nearest(
+    base: Path, rows: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(line_of(base, rows, tmp_path / "out", max_mb=0.01, max_latency_ms=0.05, **ONE)) == 2
+    error = capsys.readouterr().err
+    assert "--max-mb 0.01 is impossible: the smallest candidate, static in fp32, takes 0.014" in error
+    assert "give at least --max-mb 0.015." in error
+    assert "--max-latency-ms 0.05 is impossible on this machine" in error
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_loss_that_no_file_stays_within(
+    base: Path, rows: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = iter([0.9] + [0.5] * 20)  # the teacher's file, then those of others
+    monkeypatch.setattr(artefacts, "_score", lambda *_: {"accuracy": next(worse), "macro_f1": 0.5})
+    output = tmp_path / "out"
+    assert main(line_of(base, rows, output, max_drop=1, **ONE)) == 2
+    error = capsys.readouterr().err
+    assert "--max-drop 1 is not met" in error
+    assert "40 points below the teacher's 90.0" in error
+    assert "is not met" in (output / "report.html").read_text(encoding="utf-8")
+    assert not (output / "manifest.json").exists()
+    assert main(line_of(base, rows, output, max_drop=45, **ONE)) == 0  # what was trained and scored is used
+    assert read_manifest(output)["drop"] == pytest.approx(40)
+
+
+def test_a_dry_run_lists_candidates_and_trains_nothing(
+    base: Path, rows: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*line_of(base, rows, tmp_path / "out", **QUICK | {"vocabulary": "auto"}), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 layers (the model)" in shown
+    assert "3 layers, trimmed vocabulary" in shown
+    assert "Training takes about" in shown
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_limit_of_time_ends_the_training(base: Path, rows: dict[str, str], tmp_path: Path) -> None:
+    two = ONE | {"students": 2, "max_hours": 1e-9}
+    assert main(line_of(base, rows, tmp_path / "out", **two)) == 0
+    manifest = read_manifest(tmp_path / "out")
+    assert [[run["name"] for run in rung] for rung in manifest["rungs"]] == [["3 layers"]]
+    assert any("--max-hours 1e-09 is used up: 1 of 2 students" in n["message"] for n in manifest["notices"])
+    assert {f["role"] for f in manifest["model_files"]} == {"teacher", "student", "static"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_mb": None}, "compress needs a limit"),
+        ({"layers": [2, 5]}, "--layers was given 5; the model has 4 layers"),
+        ({"precisions": "int3"}, "int3"),
+        ({"data": None}, "give --data TASK_OR_FILE"),
+    ],
+)
+def test_bad_options_are_refused(
+    options: dict[str, Any],
+    message: str,
+    base: Path,
+    rows: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert main(line_of(base, rows | {k: v for k, v in options.items() if k == "data"}, tmp_path / "out", **ONE | {
+        k: v for k, v in options.items() if k != "data"
+    })) == 2  # fmt: skip
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(base: Path, rows: dict[str, str], tmp_path: Path) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    trim = ONE | {"vocabulary": "trim"}
+    assert main(line_of(base, rows, undisturbed, **trim)) == 0
+    moments = [
+        (measure_candidates.CandidateMeter, "_measure", 2),
+        (halving.Trainer, "train", 2),
+        (compression, "ship_export", 1),
+    ]
+    for owner, name, at in moments:
+        code = in_child(line_of(base, rows, killed, **trim), lambda o=owner, n=name, a=at: strike(o, n, a))
+        assert code == -9, name
+    assert main(line_of(base, rows, killed, **trim)) == 0
+    ours, theirs = (read_manifest(path) for path in (killed, undisturbed))
+    for manifest, path in ((ours, killed), (theirs, undisturbed)):
+        manifest.update(json.loads(json.dumps(manifest).replace(str(path), "OUT")), finished="", checksum="")
+    assert ours.pop("files").keys() == theirs.pop("files").keys()
+    assert ours == theirs
+    weights = [(path / "model" / "model.safetensors").read_bytes() for path in (killed, undisturbed)]
+    assert weights[0] == weights[1]
+    assert {"3 layers, trimmed vocabulary", "static, trimmed vocabulary"} < {f["model"] for f in ours["model_files"]}
+    assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in undisturbed.iterdir())
+
+
+def test_other_limits_use_what_was_trained(done: Done, rows: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = {f: f.stat().st_mtime_ns for f in (done.path / "runs").rglob("rung-1/manifest.json")}
+    monkeypatch.setattr(measure_candidates.CandidateMeter, "_measure", None)  # nothing is measured again
+    assert main(line_of(done.path.parent / "encoder", rows, done.path, **QUICK | {"max_mb": 0.14})) == 0
+    manifest = read_manifest(done.path)
+    assert manifest["chosen"]["cost"]["bytes"] <= 140_000
+    assert {f: f.stat().st_mtime_ns for f in trained} == trained
