@@ -48,6 +48,13 @@ def test_a_comparison_gives_the_baselines_score_and_the_layers_kept(tmp_path: Pa
     assert "70.0" not in model_card(tmp_path / "none" / "seed-0", {}).split("No teacher |")[0]
 
 
+def test_a_trimmed_vocabulary_is_named(tmp_path: Path) -> None:
+    options, kept = {"teacher": "m", "method": "none"}, {"kept": 2840, "full": 30522, "drops": {}}
+    text = model_card(write_training(tmp_path / "a", "distill", options, 0.7, vocabulary=kept), {})
+    assert "- **Vocabulary:** 2,840 of 30,522 tokens; words" in text
+    assert "Vocabulary" not in model_card(write_training(tmp_path / "b", "distill", options, 0.7), {})
+
+
 def test_the_baseline_is_not_called_distilled(tmp_path: Path) -> None:
     teacher = write_training(tmp_path / "teacher", "finetune", {"model": "org/base"}, 0.9, layers=6)
     options = {"teacher": str(teacher), "method": "none"}

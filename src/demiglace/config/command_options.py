@@ -631,6 +631,11 @@ class CompressConfig:
         common=True,
     )
     layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    width: Literal["auto", "full"] = _model(
+        "width of the students: full, that of the model, or auto to try fewer feed-forward units, heads and hidden "
+        "channels too",
+        "auto",
+    )
     vocabulary: Literal["auto", "full", "trim"] = _model(
         "tokens of the students: full, trim (those that the training texts use), or auto to try both", "auto"
     )

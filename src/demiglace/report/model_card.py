@@ -73,6 +73,7 @@ def model_card(run: Path, exported: Manifest, trained: Manifest | None = None) -
         teacher_layers=teacher.get("layers"),
         kept=_kept(trained),
         parameters=trained.get("parameters"),
+        vocabulary=numbers(trained.get("vocabulary")),
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
         length=trained.get("max_length") or config.get("max_length") or 128,
