@@ -181,7 +181,9 @@ def test_a_limit_of_time_ends_the_training(base: Path, rows: dict[str, str], tmp
     assert main(line_of(base, rows, tmp_path / "out", **two)) == 0
     manifest = read_manifest(tmp_path / "out")
     assert [[run["name"] for run in rung] for rung in manifest["rungs"]] == [["3 layers"]]
-    assert any("--max-hours 1e-09 is used up: 1 of 2 students" in n["message"] for n in manifest["notices"])
+    messages = " ".join(n["message"] for n in manifest["notices"])
+    assert "--max-hours 1e-09 is used up: 1 of 2 students" in messages
+    assert "is used up: the baseline, 3 layers without the teacher" in messages
     assert {f["role"] for f in manifest["model_files"]} == {"teacher", "student", "static"}
 
 

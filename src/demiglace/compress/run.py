@@ -18,7 +18,7 @@ from demiglace.compress.outputs import Outcome, facts, limits, listing, result_o
 from demiglace.compress.search import Proposals, check_possible, fitting, propose
 from demiglace.config.command_options import CompressConfig
 from demiglace.config.options import flatten
-from demiglace.console import say
+from demiglace.console import notice, say
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ModelError, RunError
 from demiglace.export.base import Exporter, exporter_for
@@ -196,7 +196,13 @@ class _Compression:
         ]
         shapes = [t.student for t in finalists]
         best = finalists[0]
-        if best.method != BASELINE and limit.allows(self.config.epochs * (best.student.layers + 1)):
+        if not limit.allows(self.config.epochs * (best.student.layers + 1)):
+            notice(
+                "time limit",
+                f"--max-hours {self.config.max_hours:g} is used up: the baseline, {best.student.name} without the "
+                "teacher, is not trained.",
+            )
+        elif best.method != BASELINE:
             path = str(self.run.path / self._baseline(trainer, teacher, best.student))
             name, key = f"{best.student.name}, no teacher", f"{best.student.key}/baseline"
             trained.append(_TrainedModel(path, name, "baseline", BASELINE, key))
