@@ -1,11 +1,17 @@
 """Compress a model to a budget with `demiglace compress`, and keep the numbers of the page.
 
     OMP_NUM_THREADS=1 python benchmarks/compress.py NAME MODEL OUTPUT --data banking77 --max-mb 8 --max-drop 1
+    python benchmarks/compress.py rows FOLDER ROWS
 
 All further options are those of the command. A second call resumes in OUTPUT. results/compress_NAME.json has the chosen
 file, all files and candidates, and the rungs of the training.
+
+rows: from the rows of a task that evidence_rows.py wrote to FOLDER, write train.csv, validation.csv (1,000 of the test
+rows, which a teacher of experiment E1 has not seen), test.csv (the others) and texts.csv (1,000 texts without labels).
 """
 
+import csv
+import random
 import sys
 from pathlib import Path
 
@@ -15,8 +21,31 @@ from demiglace.cli import main
 from demiglace.report.compression.page import headline
 from demiglace.runs.directory import read_manifest
 
+VALIDATION = TEXTS = 1_000
 KEPT = ("rows", "metric", "chosen", "drop", "vocabulary", "teacher", "pytorch", "model_files", "candidates", "rungs")
 PATHS = ("run", "export", "file")  # of one machine
+
+
+def rows(source: Path, output: Path) -> int:
+    """Write the four files; return the exit code 0."""
+    content = {name: read(source / f"{name}.csv") for name in ("train", "test", "texts")}
+    held = content["test"][1]
+    random.Random(0).shuffle(held)
+    content["validation"] = (content["test"][0], held[:VALIDATION])
+    content["test"] = (content["test"][0], held[VALIDATION:])
+    content["texts"] = (content["texts"][0], content["texts"][1][:TEXTS])
+    output.mkdir(parents=True, exist_ok=True)
+    for name, (header, lines) in content.items():
+        with (output / f"{name}.csv").open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows([header, *lines])
+    return 0
+
+
+def read(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a CSV file."""
+    with file.open(newline="", encoding="utf-8") as handle:
+        header, *lines = csv.reader(handle)
+    return header, lines
 
 
 def without_paths(value: object) -> object:
@@ -38,4 +67,6 @@ def compress(name: str, model: str, output: Path, options: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "rows":
+        sys.exit(rows(Path(sys.argv[2]), Path(sys.argv[3])))
     sys.exit(compress(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]))
