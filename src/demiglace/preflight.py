@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from demiglace.config.command_options import STATIC
 from demiglace.config.data import DataConfig
 from demiglace.console import quiet
 from demiglace.data.rows.dataset import load_dataset
@@ -64,7 +65,8 @@ def _check_models(name: str, config: Any) -> None:
     if name in ("distill", "plan") and config.student and (config.layers or config.keep):
         return
     for option in _MODELS.get(name, ()):
-        if (model := getattr(config, option)) and _stage_of(model) not in ("evaluate", "export"):
+        model = getattr(config, option)
+        if model and (option, model) != ("student", STATIC) and _stage_of(model) not in ("evaluate", "export"):
             check_available(model)
 
 

@@ -326,3 +326,15 @@ def test_a_ready_teacher_whose_classes_have_no_names(label_map, content, tmp_pat
     names = [row["label"] for row in csv.DictReader(rows)]
     own = {"negative": 0, "positive": 1} if not label_map else {"negative": 1, "positive": 0}
     assert labels.tolist() == [own[name] for name in names]
+
+
+def test_a_static_student_is_a_row_of_a_comparison(content, tmp_path):
+    students = {"half": {"layers": 1}, "bag": {"model": "static", "embedding_size": 8}}
+    assert compare(content | {"students": students, "seeds": [0]}, tmp_path / "runs") == 0
+    found = {(r["student"], r["method"]): r for r in results(tmp_path / "runs")}
+    assert set(found) == {(s, m) for s in students for m in ("none", "vanilla-kd")}
+    bag = found["bag", "vanilla-kd"]
+    assert (bag["status"], bag["layers"], bag["parameters"]) == ("done", 0, 826)
+    page = tmp_path / "report.html"
+    assert main(["report", str(tmp_path / "runs"), "--output", str(page)]) == 0
+    assert "bag" in page.read_text(encoding="utf-8")

@@ -94,6 +94,8 @@ def changed(content: dict, **sections) -> dict:
         ({"tasks": {"sst2": {"evaluate": {"teacher": "t"}}}}, "tasks.sst2.evaluate.teacher was given 't'"),
         ({"students": {"half": {"model": "m", "layers": 3}}}, "students.half: layers beside `model`"),
         ({"students": {"half": {"model": None}}}, "students.half: `model` is empty"),
+        ({"students": {"bag": {"model": "static", "layers": 1}}}, "students.bag: layers beside `model`"),
+        ({"students": {"half": {"layers": 2, "embedding_size": 8}}}, "embedding_size: only for a static student"),
         ({"teacher": {"run": None}}, "teacher: `run` is empty"),
         ({"teachers": {"mood": None}}, "tasks.mood.teacher: `run` is empty"),
         ({"export": {"quantise": "int8"}}, "did you mean 'quantize'"),

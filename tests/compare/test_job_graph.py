@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from compare_kit import replicated
 
+from demiglace.compare.cost import with_existing_models
 from demiglace.compare.directory import register_inputs
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_config import config_of
@@ -109,6 +110,20 @@ def test_ready_teachers_and_students_are_not_made(content, place):
     assert graph.job("mood/own/none/seed-0").depends_on == ()
     assert graph.job("mood/own/none/seed-0.evaluation").options["teacher"] == "runs/mood/teacher.evaluation"
     assert input_files(graph).keys() == {"data mood", "teacher mood", "student own"}
+
+
+def test_students_with_fewer_tokens_are_truncated_first(content, place):
+    trim = {"vocabulary": "trim", "vocabulary_corpus": [content["tasks"]["mood"]["data"]]}
+    graph = graph_of(content | {"students": {"half": {"layers": 2} | trim, "all": trim}})
+    validate_jobs(graph)
+    for label, layers in (("half", 2), ("all", None)):
+        start = next(job for job in graph.jobs if job.stage == "truncate" and f"/{label}/" in job.key)
+        config = config_of(start, HOME)
+        assert (config.layers, config.trimming.vocabulary) == (layers, "trim")
+        run = graph.job(f"mood/{label}/none/seed-0")
+        assert config_of(run, HOME).trimming.vocabulary == "full"  # the student has its tokens already
+        planned = with_existing_models(config_of(run, HOME), graph)
+        assert (planned.layers, bool(planned.student)) == (layers, layers is None)
 
 
 def test_a_shard_has_what_it_needs(content):
@@ -438,3 +453,26 @@ def test_remaining_time_comes_from_runs_alike(content):
     assert schedule.seconds_left() == 3 * 10.0 + 3 * 2.0
     schedule.workers = 2
     assert schedule.seconds_left() == 18.0
+
+
+def test_a_static_student_needs_no_truncation_and_has_its_learning_rate(content):
+    students = {"half": {"layers": 2}, "bag": {"model": "static", "embedding_size": 8, "epochs": 5}}
+    grid = content | {"students": students, "axes": {"batch_size": [4, 8]}}
+    graph = graph_of(grid)
+    assert_in_order(graph)
+    assert not [job.key for job in graph.jobs if job.key.startswith("mood/bag/start")]
+    config = config_of(graph.job("mood/bag/none/batch_size=4/seed-1"), HOME)
+    assert (config.student, config.embedding_size, config.training.epochs) == ("static", 8, 5)
+    assert config.training.learning_rate == 0.01
+    assert config_of(graph.job("mood/half/none/batch_size=4/seed-1"), HOME).training.learning_rate == 2e-3
+    graph = graph_of(grid | {"axes": {"learning_rate": [0.1, 0.2]}})
+    assert config_of(graph.job("mood/bag/none/learning_rate=0.2/seed-1"), HOME).training.learning_rate == 0.2
+    assert not [name for name in input_files(graph) if name.startswith("student")]
+
+
+def test_methods_that_compare_layers_are_skipped_for_a_static_student(content):
+    methods = {"none": {}, "vanilla-kd": {}, "rail-kd-l": {}}
+    grid = content | {"students": {"half": {"layers": 2}, "bag": {"model": "static"}}, "methods": methods}
+    with pytest.raises(ConfigError, match=re.escape("leave it out by `skip: {bag: [rail-kd-l]}`")):
+        validate_jobs(graph_of(grid))
+    validate_jobs(graph_of(grid | {"skip": {"bag": ["rail-kd-l"]}}))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from demiglace.compare.search_space import Search, read_search
 from demiglace.config.aliases import RENAMED, canonical, canonical_values, unknown_option
 from demiglace.config.command_options import (
+    STATIC,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
@@ -36,7 +37,7 @@ class _File:
     """The sections of a grid file."""
 
     tasks: dict[str, Any] = option("label -> options for this task; `data` defaults to the label")
-    students: dict[str, Any] = option("label -> how the teacher is truncated, or {model: DIR}")
+    students: dict[str, Any] = option("label -> how the teacher is truncated, or {model: DIR}, or {model: static}")
     methods: dict[str, Any] = option("label -> options; `method` defaults to the label")
     teacher: dict[str, Any] = option("how the teacher of each task is fine-tuned, or {run: DIR}", {})
     teachers: dict[str, Any] = option("task -> run directory of a finished teacher", {})
@@ -67,7 +68,7 @@ class Grid:
     """A checked grid."""
 
     tasks: Mapping[str, Options]  # label -> options
-    students: Mapping[str, Options]  # label -> options of the truncation, or {model: DIR}
+    students: Mapping[str, Options]  # label -> options of the truncation, or {model: DIR} or {model: static, …}
     methods: Mapping[str, Options]  # label -> options
     teacher: Options  # of every task's fine-tuning, or {run: DIR}
     defaults: Options  # of every student run
@@ -93,10 +94,12 @@ def _names(config: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 # options that the grid sets: paths, seeds, and those with their own section
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "holdout_from_train")
 SHAPE = ("layers", "strategy", "keep", *_names(VocabularyConfig))
+_STATIC_ONLY = ("embedding_size", "learning_rate", "epochs")
+STATIC_OPTIONS = (*_STATIC_ONLY, *_names(VocabularyConfig))  # of a student {model: static}
 # options for reading rows
 READING_OPTIONS = ("text_columns", "label_column", "label_map", "on_bad_rows", "max_length", "allow_pickle")
 _SHARED = ("holdout_from_train",)  # of a task, since its teacher and its students must hold out the same rows
-RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "data", "method", "method_options"))
+RUN_OPTIONS = _names(DistillConfig, without=(*_PATHS, *SHAPE, "embedding_size", "data", "method", "method_options"))
 _TEACHER_OPTIONS = ("run", "model", "seed", *_names(FinetuneConfig, without=_PATHS))
 _EVALUATE_OPTIONS = (
     *("sets", "suites", "files", "teacher"),
@@ -109,7 +112,7 @@ _SWITCHES = {
 _EXPORT_OPTIONS = _names(ExportConfig, without=("model", "output", "teacher", "data_dir"))
 _ALLOWED = {
     "tasks": ("data", "teacher", "evaluate", *_SHARED, *RUN_OPTIONS),
-    "students": _names(TruncateConfig, without=("output",)),
+    "students": (*_names(TruncateConfig, without=("output",)), *_STATIC_ONLY),
     "methods": ("method", "method_options", *RUN_OPTIONS),
 }
 # where to give the values of an option that cannot be an axis
@@ -291,8 +294,14 @@ def _check(grid: Grid, baselines: bool) -> None:
 def _check_models(grid: Grid) -> None:
     """Raise `ConfigError` for a student with both `model` and options of truncation, and for empty names."""
     for label, options in grid.students.items():
-        if "model" in options and len(options) > 1:
-            others = ", ".join(name for name in options if name != "model")
+        static = options.get("model") == STATIC
+        if not static and (wrong := [name for name in _STATIC_ONLY if name in options]):
+            raise ConfigError(
+                f"students.{label}: {', '.join(wrong)}: only for a static student, {{model: static}}; give the options "
+                "of other students in `defaults`, `tasks` or `methods`."
+            )
+        others = ", ".join(name for name in options if name != "model" and not (static and name in STATIC_OPTIONS))
+        if "model" in options and others:
             raise ConfigError(
                 f"students.{label}: {others} beside `model`; a student is either a model as it is or a truncation of "
                 "each task's teacher. Remove one of them, or truncate a model with `demiglace truncate`."

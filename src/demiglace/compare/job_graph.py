@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from demiglace.compare.grid import READING_OPTIONS, SHAPE, Grid, as_list
+from demiglace.compare.grid import READING_OPTIONS, SHAPE, STATIC_OPTIONS, Grid, as_list
 from demiglace.compare.grid_cells import (
     Cell,
     StudentRun,
@@ -20,8 +20,9 @@ from demiglace.compare.grid_cells import (
     teacher_path,
 )
 from demiglace.compare.search_space import Range, trial_options
-from demiglace.config.command_options import TruncateConfig
+from demiglace.config.command_options import STATIC, TruncateConfig
 from demiglace.config.options import options_of
+from demiglace.config.training import STATIC_LEARNING_RATE
 from demiglace.data.rows.suites import SUITES
 from demiglace.errors import ConfigError
 from demiglace.models.truncate import ABLATIONS
@@ -164,6 +165,9 @@ class _JobFactory:
         start = {"student": str(options.get("model", self.at(self._start_path(cell, number))))}
         if self._reinitializes_weights(cell.student):
             start = {k: v for k, v in options.items() if k in SHAPE}
+        if options.get("model") == STATIC:  # the learning rate of other students is too small for it
+            rate = {} if "learning_rate" in cell.axes else {"learning_rate": STATIC_LEARNING_RATE}
+            start |= rate | {k: v for k, v in options.items() if k in STATIC_OPTIONS}
         cache = {"cache": self.at(shared_path(self.grid, f"{cell.task}/signals", number))}
         models = {**start, **self._replicate_seeds(data_seed=number), "teacher": self.teacher(cell.task, number)}
         return {**cache, **cell.options, **models, **self.location}

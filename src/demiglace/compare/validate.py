@@ -8,7 +8,7 @@ from demiglace.compare.grid_cells import row_options, teacher_options
 from demiglace.compare.job_config import config_of
 from demiglace.compare.job_graph import Job, JobGraph, reported_set
 from demiglace.compare.search_space import Range
-from demiglace.config.command_options import DistillConfig, FinetuneConfig, TruncateConfig
+from demiglace.config.command_options import STATIC, DistillConfig, FinetuneConfig, TruncateConfig
 from demiglace.config.data import DataConfig
 from demiglace.config.options import build
 from demiglace.config.training import check_options
@@ -20,6 +20,7 @@ from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sources import files_in, files_of, missing
 from demiglace.data.rows.suites import read_suite, source_of
+from demiglace.distillation.static_student import check_static_method
 from demiglace.errors import ConfigError, DataError, ModelError
 from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
@@ -42,6 +43,7 @@ def validate_jobs(graph: JobGraph) -> None:
             if isinstance(config, DistillConfig | FinetuneConfig):
                 check_options(config.training)
             if isinstance(config, DistillConfig):
+                _check_static(config, job)
                 _check_epochs(config, job)
             if isinstance(config, TruncateConfig):
                 _check_layers(config, config.model, graph)
@@ -49,6 +51,16 @@ def validate_jobs(graph: JobGraph) -> None:
                 _check_layers(config, config.teacher, graph)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{job.key}: {error}") from error
+
+
+def _check_static(config: DistillConfig, job: Job) -> None:
+    """Raise `ConfigError` if a static student cannot learn by the method of its job."""
+    if config.student == STATIC:
+        try:
+            check_static_method(config.method, build_method(config.method, config.method_options))
+        except ConfigError as error:
+            _, student, method, *_ = job.key.split("/")
+            raise ConfigError(f"{error} In a grid, leave it out by `skip: {{{student}: [{method}]}}`.") from error
 
 
 def _check_epochs(config: DistillConfig, job: Job) -> None:
@@ -107,7 +119,7 @@ def input_files(graph: JobGraph) -> dict[str, list[Path]]:
         if "run" in (options := teacher_options(grid, task)):
             inputs[f"teacher {task}"] = _files_of_model(options["run"])
     for label in dict.fromkeys(run.cell.student for run in graph.runs):
-        if "model" in grid.students[label]:
+        if grid.students[label].get("model", STATIC) != STATIC:
             inputs[f"student {label}"] = _files_of_model(grid.students[label]["model"])
     for label in dict.fromkeys(run.cell.method for run in graph.runs):
         if is_file(name := method_name(label, grid.methods[label])):

@@ -8,13 +8,13 @@ from typing import Any
 
 from demiglace.compress.artefacts import ModelFile, Role, metrics_of, pytorch_cost, read_files
 from demiglace.compress.budget import Budget
-from demiglace.compress.candidates import Student, config_of, full_student, grid
+from demiglace.compress.candidates import Student, config_of, full_student, grid, static_student_shape
 from demiglace.compress.choice import choose, drop, none_fits
 from demiglace.compress.estimate import training_time
 from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs
 from demiglace.compress.inputs import CompressionInputs, read_inputs
 from demiglace.compress.measure_candidates import CandidateMeter, Costs
-from demiglace.compress.search import MARGIN, Proposals, fitting, propose
+from demiglace.compress.search import MARGIN, Proposals, check_possible, fitting, propose
 from demiglace.config.command_options import CompressConfig
 from demiglace.config.options import flatten
 from demiglace.console import say
@@ -24,6 +24,7 @@ from demiglace.export.base import Exporter, exporter_for
 from demiglace.methods.registry import build_method
 from demiglace.models.from_config import shape_of_config
 from demiglace.models.loading import load_as_saved, load_tokenizer, resolve_model, save_model
+from demiglace.models.static import StaticForSequenceClassification
 from demiglace.report.compression.page import headline, render_compression
 from demiglace.report.format import milliseconds, score, size
 from demiglace.report.model_card import write_card
@@ -38,6 +39,7 @@ from demiglace.runs.result import Result, ResultTable
 STAGE = "compress"
 AUTO_METHOD, SIMPLE_METHOD = "rail-balanced", "vanilla-kd"
 BASELINE = "none"
+STATIC_EPOCHS = 10  # of the static student, which trains about as fast as its rows are read
 
 
 def compress_model(config: CompressConfig) -> Result:
@@ -49,7 +51,7 @@ def compress_model(config: CompressConfig) -> Result:
     inputs = read_inputs(config)
     exporter.require_support(inputs.task)
     run = _open(config, budget, inputs)
-    if run.complete:
+    if run.complete and not config.dry_run:
         say(f"{run.path} is up to date.")
         return _result(run.path, config.push_to_hub)
     return _Compression(config, budget, exporter, inputs, run).result()
@@ -92,6 +94,7 @@ class _Compression:
         files = self._export(trainer, teacher, "teacher", "teacher", RUNS + "/teacher", "", self._precisions(whole))
         reference, rungs = files[0], list[list[Trained]]()
         best = choose(files, reference, self.inputs.metric, self.budget)
+        files += self._static(trainer, teacher, proposals)
         if best is None:
             files += self._students(trainer, teacher, proposals, rungs)
             best = choose(files, reference, self.inputs.metric, self.budget)
@@ -100,6 +103,7 @@ class _Compression:
                 f"The model fits as it is in {best.precision}, so no student is trained; give lower limits to train "
                 "smaller ones."
             )
+            best = choose(files, reference, self.inputs.metric, self.budget)
         return self._finish(best, files, reference, proposals, rungs, teacher)
 
     def _propose(self) -> tuple[Proposals, Costs]:
@@ -120,12 +124,11 @@ class _Compression:
         )
         say("size and latency of candidates, on exported graphs with random weights:")
         whole = meter.costs(full_student(inputs.config))
-        try:
-            found = propose(grid(inputs.config, config.layers, students), meter.costs, self.budget, config.students)
-        except RunError:
-            if not fitting(whole, self.budget):
-                raise
-            found = Proposals((), {})
+        candidates = grid(inputs.config, config.layers, students, narrow=config.width == "auto")
+        if inputs.task.auto_class == StaticForSequenceClassification.auto_class:
+            candidates.append(static_student_shape(students))
+        found = propose(candidates, meter.costs, self.budget, config.students)
+        check_possible({full_student(inputs.config): whole, **found.measured}, self.budget)
         return found, whole
 
     def _precisions(self, costs: Costs) -> tuple[str, ...]:
@@ -160,6 +163,19 @@ class _Compression:
         job = trainer.job(f"{RUNS}/teacher", "finetune", **shared | options)
         trainer.train([job])
         return str(self.run.path / job.key)
+
+    def _static(self, trainer: Trainer, teacher: str, proposals: Proposals) -> list[ModelFile]:
+        """Train the static student, which is cheap, and return its exported files; none for words with labels."""
+        student = next((s for s in proposals.measured if s.is_static), None)
+        if student is None:
+            return []
+        say("static student: token vectors and a linear layer, the baseline of every compression")
+        key, epochs = f"{RUNS}/{student.key}/distillation", max(STATIC_EPOCHS, self.config.epochs)
+        trained = {"epochs": epochs, "learning_rate": None}  # the usual one of such students
+        trainer.train([trainer.distillation(key, student.options, teacher, SIMPLE_METHOD, **trained)])
+        precisions = self._precisions(proposals.measured[student])
+        path = str(self.run.path / key)
+        return self._export(trainer, path, student.name, "static", f"{RUNS}/{student.key}", SIMPLE_METHOD, precisions)
 
     def _students(
         self, trainer: Trainer, teacher: str, proposals: Proposals, rungs: list[list[Trained]]
@@ -293,6 +309,7 @@ class _Compression:
             "limits": _limits(self.config, self.budget),
             "limits_in_words": self.budget.in_words(),
             "chosen": None if best is None else best.to_json(),
+            "vocabulary": None if best is None else _vocabulary_of(best),
             "drop": None if best is None else round(drop(best, reference, metric), 4),
             "teacher": reference.to_json(),
             "pytorch": None if original is None else {"bytes": original.bytes, "latency_ms": original.latency_ms},
@@ -301,7 +318,7 @@ class _Compression:
                 {
                     "name": s.name,
                     "options": s.options,
-                    "trained": s in proposals.students,
+                    "trained": s.is_static or s in proposals.students,
                     "costs": {
                         p: {"bytes": c.bytes, "latency_ms": c.latency_ms, "fits": self.budget.admits(c)}
                         for p, c in costs.items()
@@ -369,8 +386,17 @@ def _rows_to_check(config: CompressConfig) -> str:
 
 def _compared(best: ModelFile, reference: ModelFile, files: Sequence[ModelFile]) -> list[ModelFile]:
     """Return the files that are scored on the test rows: the chosen one, the teacher, and the baselines."""
-    others = [f for f in files if f.role in ("baseline", "static") and f.precision == best.precision]
-    return [best, reference, *others]
+    compared = [best, reference]
+    for role in ("baseline", "static"):
+        same_role = sorted((f for f in files if f.role == role), key=lambda f: f.precision != best.precision)
+        compared += same_role[:1]
+    return compared
+
+
+def _vocabulary_of(file: ModelFile) -> dict[str, Any] | None:
+    """Return how many tokens a file's model has of its teacher's, and what that changes; None for all of them."""
+    path = Path(file.run)
+    return read_manifest(path).get("vocabulary") if (path / "manifest.json").exists() else None
 
 
 def ship_export(file: ModelFile, directory: Path) -> None:

@@ -1,17 +1,18 @@
 """The options of every command."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from demiglace.config.data import ADD_BOS, AddBos, CorpusConfig, DataConfig, DataLocation, ReadConfig
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.config.options import LARGEST_SEED, group, option
-from demiglace.config.training import TrainConfig
+from demiglace.config.training import LEARNING_RATE, STATIC_LEARNING_RATE, TrainConfig
 
 Strategy = Literal["alternate", "distil", "bottom", "top", "first-middle-last", "by-kind", "random", "embeddings"]
 TextStrategy = Literal["block-influence", "greedy"]  # measured on text
 AnyStrategy = Literal["auto", Strategy, TextStrategy]
+STATIC = "static"  # as --student: token vectors made by the teacher, and a linear layer
 
 
 def _output(help: str = "run directory", default: Any = MISSING) -> Any:
@@ -40,6 +41,12 @@ def _pin(config: Any, *names: str) -> None:
         return
     object.__setattr__(config, name, f"{getattr(config, name)}@{config.revision}")
     object.__setattr__(config, "revision", None)
+
+
+def _choose_method(config: Any) -> None:
+    """Replace the method auto by the one that it means for the student."""
+    if config.method == "auto":
+        object.__setattr__(config, "method", "vanilla-kd" if config.student == STATIC else "rail-balanced")
 
 
 def _push_to_hub() -> Any:
@@ -182,7 +189,16 @@ class DistillConfig:
 
     teacher: str = _model("model directory or run directory of the fine-tuned teacher", common=True)
     output: Path = _output()
-    student: str | None = _model("model to train; none: the teacher truncated to --layers", None)
+    student: str | None = _model(
+        "model to train; static: token vectors made by the teacher, and a linear layer; none: the teacher truncated to "
+        "--layers",
+        None,
+    )
+    embedding_size: int | None = _model(
+        "width of the token vectors of --student static; none: 256, or the teacher's width if that is less",
+        None,
+        at_least=1,
+    )
     layers: int | None = _model(
         "layers of the student, truncated from the teacher; none: all, if a size of the width is given",
         None,
@@ -201,8 +217,9 @@ class DistillConfig:
     width: WidthConfig = group(WidthConfig)
     trimming: VocabularyConfig = group(VocabularyConfig)
     method: str = option(
-        "a method of `demiglace methods`, or a YAML file that composes one",
-        "rail-balanced",
+        "a method of `demiglace methods`, or a YAML file that composes one; auto: rail-balanced, or vanilla-kd for "
+        "--student static",
+        "auto",
         section="method",
         common=True,
     )
@@ -238,13 +255,17 @@ class DistillConfig:
         "masked language models: share of the tokens to predict", 0.15, above=0, below=1, section="corpus"
     )
     location: DataLocation = group(DataLocation)
-    training: TrainConfig = group(TrainConfig)
+    training: TrainConfig = group(TrainConfig, learning_rate=None)
     allow_pickle: bool = _allow_pickle()
     revision: str | None = _revision("teacher")
     push_to_hub: str | None = _push_to_hub()
 
     def __post_init__(self) -> None:
         _pin(self, "teacher")
+        _choose_method(self)
+        if self.training.learning_rate is None:
+            rate = STATIC_LEARNING_RATE if self.student == STATIC else LEARNING_RATE
+            object.__setattr__(self, "training", replace(self.training, learning_rate=rate))
 
 
 def _option_like(name: str, kind: type = DistillConfig) -> Any:
@@ -318,6 +339,7 @@ class PlanConfig:
     architecture: str | None = _model("or architecture of a new model of `pretrain`", None, common=True)
     output: Path | None = option("run directory, whose disk would hold the cache", None, short="-o", section="output")
     student: str | None = _option_like("student")
+    embedding_size: int | None = _option_like("embedding_size")
     layers: int | None = _option_like("layers")
     strategy: AnyStrategy = _option_like("strategy")
     keep: tuple[int, ...] | None = _option_like("keep")
@@ -356,6 +378,7 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         _pin(self, "teacher", "model")
+        _choose_method(self)
 
 
 @dataclass(frozen=True)
@@ -513,10 +536,16 @@ class ExportConfig:
 
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
-    to: str = option(f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for decoders", "onnx", common=True)
+    to: str = option(
+        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers, "
+        "safetensors for transformers",
+        "onnx",
+        common=True,
+    )
     quantize: tuple[str, ...] = option(
         "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
-        "(weights in 4 bits); gguf: q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); gguf: "
+        "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32; safetensors: bf16 or fp16",
         (),
         common=True,
     )
@@ -602,6 +631,11 @@ class CompressConfig:
         common=True,
     )
     layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    width: Literal["auto", "full"] = _model(
+        "width of the students: full, that of the model, or auto to try fewer feed-forward units, heads and hidden "
+        "channels too",
+        "auto",
+    )
     vocabulary: Literal["auto", "full", "trim"] = _model(
         "tokens of the students: full, trim (those that the training texts use), or auto to try both", "auto"
     )

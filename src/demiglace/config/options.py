@@ -237,7 +237,7 @@ def check(config: Any) -> None:
 
 
 def _coerce(o: Option, values: Mapping[str, Any]) -> Any:
-    if o.name not in values:
+    if o.name not in values or (values[o.name] is None and o.default is None):
         return copy(o.default)  # a mapping or a list is the config's alone
     try:
         return convert(o.type, values[o.name])

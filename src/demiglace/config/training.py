@@ -7,6 +7,9 @@ from demiglace.callbacks import Callback, check_callbacks
 from demiglace.config.options import LARGEST_SEED, option, python_option
 from demiglace.errors import ConfigError
 
+LEARNING_RATE = 1e-4
+STATIC_LEARNING_RATE = 1e-2  # of a static student: docs/static-student.md has the measurement
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -15,7 +18,13 @@ class TrainConfig:
     SECTION: ClassVar[str] = "training"
 
     epochs: int = option("epochs over the training data", 3, at_least=1, common=True)
-    learning_rate: float = option("peak learning rate of AdamW", 1e-4, above=0, common=True)
+    learning_rate: float = option(
+        f"peak learning rate of AdamW; of distill, none is {LEARNING_RATE:g}, or {STATIC_LEARNING_RATE:g} for "
+        "--student static",
+        LEARNING_RATE,
+        above=0,
+        common=True,
+    )
     batch_size: int = option("examples of an optimizer step, over all processes", 32, at_least=1, common=True)
     seed: int = option(
         "seed of the order of the examples, dropout, new weights and random layer mappings",

@@ -49,7 +49,8 @@ def activation_bytes(
     (GPT-2, Llama, DeBERTa) keep up to twice as much. With gradient checkpointing, the inputs of all layers are kept, in
     fp32, and these numbers of one layer at a time (Chen et al. 2016, arXiv 1604.06174).
     """
-    in_layer = (shape.parameters - shape.embedding_parameters - shape.head_parameters) / shape.num_layers
+    layers = shape.num_layers or 1  # a static model counts as one
+    in_layer = (shape.parameters - shape.embedding_parameters - shape.head_parameters) / layers
     scores = shape.num_heads * tokens if attention == "eager" else 0
     numbers = 4 * shape.hidden_size + in_layer / shape.hidden_size + scores
     if precision in ("bf16", "fp16"):
@@ -57,7 +58,7 @@ def activation_bytes(
         copies = _HALF * (shape.parameters - shape.embedding_parameters)
     else:
         each, copies = _FP32 * numbers, 0
-    kept = each + _FP32 * shape.num_layers * shape.hidden_size if checkpointing else shape.num_layers * each
+    kept = each + _FP32 * layers * shape.hidden_size if checkpointing else layers * each
     return int(rows * tokens * kept) + copies
 
 

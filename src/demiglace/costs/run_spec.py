@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from demiglace.config.command_options import DistillConfig, FinetuneConfig, PretrainConfig
+from demiglace.config.command_options import STATIC, DistillConfig, FinetuneConfig, PretrainConfig
 from demiglace.config.data import CorpusConfig, DataConfig, DataLocation
 from demiglace.config.training import TrainConfig
 from demiglace.console import say
@@ -26,6 +26,7 @@ from demiglace.data.text.sources import corpus_files
 from demiglace.data.tokenize import tokenize
 from demiglace.distillation.classifier import check_generator_options, check_unit
 from demiglace.distillation.language_model import check_outputs, check_same_kind, text_method
+from demiglace.distillation.static_student import check_static_method, check_static_student, static_config
 from demiglace.distillation.student import check_student_choice
 from demiglace.distillation.teacher_signals import sparse_target_config
 from demiglace.errors import ConfigError, DataError
@@ -123,12 +124,12 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
     check_student_choice(config)
     _say_trimming(config)
     teacher = classifier_config(config.teacher, rows.label_names, task=task)
-    student = classifier_config(config.student or config.teacher, rows.label_names, config.training.dropout, task)
-    if not config.student:
-        student = _student_config(config, teacher, student)
+    student = _row_student_config(config, teacher, rows)
     inputs = cost_inputs(config.method, config.method_options, config.training, config.teacher, devices)
     check_generator_options(config, inputs.method)
     check_unit(config, inputs.method, task)
+    if config.student == STATIC:
+        check_static_method(config.method, inputs.method)
     if config.training.max_steps is None:
         check_phases(config.method, inputs.method, config.training.epochs)
     check_max_steps(config.method, inputs.method, config.training, len(rows.lengths["train"]))
@@ -143,6 +144,17 @@ def run_spec(config: DistillConfig | FinetuneConfig, rows: Rows, devices: int = 
         generator=shape_of_config(language_config(generator), language=True) if generator else None,
     )
     return _check_lengths(RunSpec(teacher, student, rows, inputs))
+
+
+def _row_student_config(config: DistillConfig, teacher: PreTrainedConfig, rows: Rows) -> PreTrainedConfig:
+    """Return the config of the student of a run on rows."""
+    dropout = config.training.dropout
+    assert isinstance(rows.task, RowTask)
+    if config.student == STATIC:
+        check_static_student(rows.task)
+        return static_config(teacher, load_tokenizer(config.teacher), config.embedding_size, dropout)
+    student = classifier_config(config.student or config.teacher, rows.label_names, dropout, rows.task)
+    return student if config.student else _student_config(config, teacher, student)
 
 
 def _student_config(config: DistillConfig, teacher: PreTrainedConfig, student: PreTrainedConfig) -> PreTrainedConfig:
@@ -195,7 +207,7 @@ def models_of(config: DistillConfig | FinetuneConfig) -> tuple[str, ...]:
     """Return the models whose limits bound the rows of a run; the tokenizer is that of the first."""
     if isinstance(config, FinetuneConfig):
         return (config.model,)
-    return (config.teacher, config.student) if config.student else (config.teacher,)
+    return (config.teacher, config.student) if config.student and config.student != STATIC else (config.teacher,)
 
 
 def token_lengths(
@@ -253,14 +265,14 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     check_student_choice(config)
     text_method(config)
     tokenizer = load_text_tokenizer(config.teacher)
-    own = load_text_tokenizer(config.student) if config.student else tokenizer
-    trimmed = vocabulary_between(tokenizer, own)
+    of_student = load_text_tokenizer(config.student) if config.student else tokenizer
+    trimmed = vocabulary_between(tokenizer, of_student)
     if trimmed is None:
-        check_same_vocabulary(tokenizer, own, padded=False)
+        check_same_vocabulary(tokenizer, of_student, padded=False)
     _say_trimming(config)
     teacher = language_config(config.teacher)
     if trimmed is not None:  # the teacher reads the student's tokens
-        teacher.vocab_size, tokenizer = len(trimmed), own
+        teacher.vocab_size, tokenizer = len(trimmed), of_student
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:

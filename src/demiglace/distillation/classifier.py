@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from demiglace.config.command_options import DistillConfig
+from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
+from demiglace.distillation.static_student import check_static_method, check_static_student, static_student
 from demiglace.distillation.student import (
     check_compile,
     cut_of,
@@ -57,6 +58,7 @@ from demiglace.models.loading import (
 from demiglace.models.masked_lm import lm_with_tied_head, load_masked_lm
 from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
+from demiglace.models.vocabulary import TrimmedVocabulary
 from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
@@ -75,7 +77,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     See `demiglace.commands.distill.distill`.
     """
     source = rows_for(config.source, config.teacher)
-    method = build_method(config.method, config.method_options)
+    method, static = build_method(config.method, config.method_options), config.student == STATIC
+    if static:
+        check_static_method(config.method, method)
     check_generator_options(config, method)
     if config.training.max_steps is None:
         check_phases(config.method, method, config.training.epochs)
@@ -86,6 +90,8 @@ def distill_classifier(config: DistillConfig) -> Path:
         method = without_labels(config.method, method)
     check_training(config.training, dataset)
     check_unit(config, method, dataset.labels.task)
+    if static:
+        check_static_student(dataset.labels.task)
     check_augmentation(config, method, trimmed=config.trimming.vocabulary == "trim")
     inputs = fingerprint_inputs(config) | {"data": dataset.fingerprint}
     generator = method.augmentation.generator if isinstance(method.augmentation, AdversarialMasking) else None
@@ -97,7 +103,7 @@ def distill_classifier(config: DistillConfig) -> Path:
         inputs["unlabelled"] = fingerprint(config.source.unlabelled)
     inputs |= vocabulary_inputs(config)
     tokenizer = load_tokenizer(config.teacher)
-    models = filter(None, (config.teacher, config.student))
+    models = filter(None, (config.teacher, None if static else config.student))
     max_length, chosen = choose_max_length(source, dataset, tokenizer, *models)
     inputs |= chosen
     run = open_shared(config.output, "distill", config, inputs)
@@ -111,9 +117,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     teacher_labels = label_space_of(config.teacher)
     dataset = with_labels_of(teacher_labels, dataset)
     match = _match_labels(config, teacher_labels, dataset.labels)
-    teacher, student, precision = _load_models(config, dataset.labels, match)
+    teacher, student, precision = _load_models(config, dataset.labels, match, tokenizer, tokens.vocabulary)
     check_tokenizer(teacher, tokenizer)
-    if config.trimming.vocabulary == "trim":
+    if config.trimming.vocabulary == "trim" and not static:
         student = tokens.trim(student)
     check_tokenizer(student, tokens.tokenizer)
     cut = cut_of(config, student)
@@ -182,7 +188,11 @@ def check_unit(config: DistillConfig, method: Method, task: Task) -> None:
 
 
 def _load_models(
-    config: DistillConfig, labels: LabelSpace, match: Match
+    config: DistillConfig,
+    labels: LabelSpace,
+    match: Match,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: TrimmedVocabulary | None,
 ) -> tuple[PreTrainedModel, PreTrainedModel, str]:
     precision, attention = resolve_precision_and_attention(config.training, config.teacher)
     teacher = load_classifier(config.teacher, None, attention=attention, allow_pickle=config.allow_pickle)
@@ -191,6 +201,17 @@ def _load_models(
         prepare_model(encoder, config.training)
         return teacher, encoder, precision
     adopt_labels(teacher, labels.names, match, labels.task)
+    if config.student == STATIC:
+        training = config.training
+        static = static_student(
+            teacher,
+            tokenizer,
+            config.embedding_size,
+            vocabulary=vocabulary,
+            dropout=training.dropout,
+            seed=training.seed,
+        )
+        return teacher, static, precision
     student = load_classifier(
         config.student or config.teacher,
         labels.names if config.student else None,

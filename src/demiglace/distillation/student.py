@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from demiglace.config.command_options import DistillConfig
+from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
@@ -46,7 +46,7 @@ def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
         inputs["method"] = fingerprint([config.method])
     elif digest := fingerprint_method(config.method, config.method_options):
         inputs["method"] = digest
-    if config.student:
+    if config.student and config.student != STATIC:
         inputs["student"] = fingerprint_model(config.student)
     return inputs
 
@@ -167,11 +167,37 @@ def _measured(
 
 
 def check_student_choice(config: DistillConfig) -> None:
-    """Raise `ConfigError` unless exactly one is given: --student, or --layers, --keep or a size of the width."""
+    """Raise `ConfigError` unless exactly one is given: --student, or --layers, --keep or a size of the width.
+
+    Also raised for options that exclude a static student, and for --embedding-size with another one.
+    """
     ways = [bool(config.student), config.layers is not None or config.keep is not None or bool(config.width.sizes)]
     if sum(ways) != 1:
         given = "both were given" if all(ways) else "neither was given"
         raise ConfigError(
             "the student is either --student MODEL or made from the teacher by --layers, --keep or sizes of its width "
             f"({', '.join(map(flag, SIZES))}); {given}."
+        )
+    if config.student == STATIC:
+        _check_static(config)
+    elif config.embedding_size is not None:
+        raise ConfigError(
+            f"--embedding-size {config.embedding_size} is the width of a static student's vectors; give --student "
+            "static, or leave it out."
+        )
+
+
+def _check_static(config: DistillConfig) -> None:
+    wrong = {
+        f"--strategy {config.strategy}": config.strategy != "auto",
+        f"--lora-rank {config.training.lora_rank}": config.training.lora_rank is not None,
+        "--compile": config.training.compile,
+        "--gradient-checkpointing": config.training.gradient_checkpointing,
+    }
+    if given := [name for name, is_given in wrong.items() if is_given]:
+        raise ConfigError(f"{', '.join(given)}: a static student has no layers; leave it out.")
+    if config.text.corpus:
+        raise ConfigError(
+            "--student static was given with --corpus: a static student is a classifier or regressor of texts, not a "
+            "language model. Give rows (--data), or another student."
         )

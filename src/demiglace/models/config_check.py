@@ -23,6 +23,7 @@ _LIMITS = {
     "num_labels": 10_000_000,
 }
 _MAY_BE_ZERO = ("type_vocab_size",)
+_WITHOUT_LAYERS = ("demiglace-static",)  # model types
 
 
 def check_config_file(file: Path) -> None:
@@ -39,8 +40,9 @@ def check_config_file(file: Path) -> None:
         raise _unusable(file, "it is nested too deeply" if isinstance(error, RecursionError) else str(error)) from error
     if not isinstance(config, dict):
         raise _unusable(file, "it holds no object")
+    no_layers = config.get("model_type") in _WITHOUT_LAYERS
     for name, most in _LIMITS.items():
-        value, least = config.get(name), 0 if name in _MAY_BE_ZERO else 1
+        value, least = config.get(name), 0 if name in _MAY_BE_ZERO or (no_layers and name in _LAYERS) else 1
         numbers: list[Any] = value if isinstance(value, list) else [value]  # some models have one value a layer
         if value is not None and not all(_is_integer(n) and least <= n <= most for n in numbers):
             raise _unusable(file, f"{name} is {_shown(value)}; expected an integer from {least} to {most:,}")

@@ -12,6 +12,7 @@ from demiglace.models.config_check import check_config_file
 from demiglace.models.library import LOAD_ERRORS
 from demiglace.models.paths import check_available, hub_address, resolve_model
 from demiglace.models.sentence_modules import module_files
+from demiglace.models.static import register
 from demiglace.runs.files import fingerprint
 
 _SAFE = ("model*.safetensors",)
@@ -132,6 +133,7 @@ def load_config(path: str) -> PreTrainedConfig:
     Also raised for a multimodal model, whose text part has a config inside of this one.
     """
     check_available(path)
+    register()
     if (file := Path(path) / "config.json").is_file():
         check_config_file(file)
     try:

@@ -35,7 +35,7 @@ _COMPUTED = ("layer_types", "layers_num_experts")  # properties that some config
 def number_of_layers(config: PreTrainedConfig) -> int:
     """Return the number of layers of a config. Raises `ModelError` for an architecture without such a number."""
     count: int | None = getattr(config, "num_hidden_layers", None)  # some configs of transformers lack it
-    if count is None:
+    if not count:  # a static model has none
         raise ModelError(
             f"{config.name_or_path or 'the model'} is a {config.model_type} model, which has no single stack of layers "
             "to truncate; take a model of another architecture."

@@ -112,7 +112,7 @@ def _notes(manifest: Manifest) -> list[str]:
                 f"The teacher adds {gain:+.1f} points: the same student without it reaches "
                 f"{format.score(baseline[split][metric], metric)}."
             )
-    return notes + _static_note(manifest, split)
+    return [*notes, *_static_note(manifest, split), *_vocabulary_note(manifest)]
 
 
 def _static_note(manifest: Manifest, split: str) -> list[str]:
@@ -128,6 +128,20 @@ def _static_note(manifest: Manifest, split: str) -> list[str]:
     return [
         f"For comparison, the static student (token vectors and a linear layer) reaches "
         f"{format.score(scores[metric], metric)} on the {where} rows, in {_size(static)} and {_latency(static)}."
+    ]
+
+
+def _vocabulary_note(manifest: Manifest) -> list[str]:
+    """Return what a trimmed vocabulary changes, for a file that has one."""
+    found = manifest["vocabulary"]
+    if not found:
+        return []
+    longer = (
+        f"; the validation rows are {format.share(found['coverage']['growth'])} longer" if "coverage" in found else ""
+    )
+    return [
+        f"It has {found['kept']:,} of the model’s {found['full']:,} tokens, those of the training texts{longer}. Other "
+        "words are split into smaller pieces, so give more text of the kind that it will read as `--vocabulary-corpus`."
     ]
 
 

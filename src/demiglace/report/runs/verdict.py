@@ -61,7 +61,7 @@ def _plain(experiment: Experiment, model: Model) -> str:
 
 
 def _called(model: Model) -> str:
-    depth = "" if model.layers is None else f"{model.layers:.0f}-layer "
+    depth = "" if model.layers is None else f"{model.layers:.0f}-layer " if model.layers else "static "
     return depth + ("student" if model.role in ("distilled", "baseline") else "model")
 
 
