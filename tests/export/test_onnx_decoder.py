@@ -1,5 +1,10 @@
 """ONNX of decoders: the graph with its KV cache continues texts as PyTorch does, and other runtimes load the layout."""
 
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +19,7 @@ from demiglace.export.pytorch import TorchDecoder
 from demiglace.runs.directory import read_manifest
 from text_kit import byte_tokenizer, save_lm, sentences, write_jsonl
 
+SCRIPTS = Path(__file__).parent / "js"
 _SIZES = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "num_key_value_heads": 2}
 SPECS = {
     "llama": _SIZES | {"num_hidden_layers": 2, "tie_word_embeddings": True},
@@ -145,6 +151,21 @@ def test_onnxruntime_genai_runs_the_directory(exported):
             generator.generate_next_token()
             made.append(int(generator.get_next_tokens()[0]))
         assert made == generate_greedily(reference, prompt, 8)[: len(made)] and made
+
+
+@pytest.mark.skipif(not (SCRIPTS / "node_modules").is_dir(), reason="no JavaScript packages here; see `make js`")
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node here")
+def test_transformers_js_continues_as_python(exported):
+    _, run = exported
+    prompts, files = prompts_of(8, 200), {"fp32": "model.onnx", "q4": "model_q4.onnx"}
+    words = ["node", str(SCRIPTS / "generate.mjs"), str(run), "8", *files]
+    done = subprocess.run(words, input=json.dumps(prompts), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for dtype, continuations in json.loads(done.stdout).items():
+        decoder = OnnxDecoder(str(run / "onnx" / files[dtype]))
+        expected = [generate_greedily(decoder, prompt, 8) for prompt in prompts]
+        same = [made and made == full[: len(made)] for made, full in zip(continuations, expected, strict=True)]
+        assert sum(map(bool, same)) >= (8 if dtype == "fp32" else 6)  # other kernels round int8 activations otherwise
 
 
 def test_refusals(exported, tmp_path):

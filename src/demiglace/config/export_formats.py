@@ -7,6 +7,8 @@ Names alone, so that `--help` imports no library; `export.base.exporter_for` imp
 EXPORTERS: dict[str, str] = {
     "onnx": "demiglace.export.onnx:OnnxExporter",
     "gguf": "demiglace.export.gguf:GgufExporter",
+    "openvino": "demiglace.export.openvino:OpenVinoExporter",
+    "safetensors": "demiglace.export.safetensors:SafetensorsExporter",
 }
 
 # those of them that have another exporter for language models: name for --to -> MODULE:CLASS

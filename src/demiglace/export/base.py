@@ -8,7 +8,7 @@ artefact imports it, and its memory counts as the artefact's.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -110,6 +110,7 @@ class Exporter(Format):
     """A format that models can be written in."""
 
     precisions: ClassVar[tuple[str, ...]]  # what it writes; the first is the one that must equal the original model
+    only_one: ClassVar[bool] = False  # whether a directory holds one precision alone
     packages: ClassVar[tuple[str, ...]] = ()  # modules that it imports and demiglace does not require
     install: ClassVar[str] = ""  # arguments of `pip install` that bring them
 
@@ -136,12 +137,20 @@ class Exporter(Format):
         if reason := self.unsupported(task):
             raise ModelError(f"a model for {task.name} cannot be exported to {self.title}: {reason}")
 
+    def home(self, directory: Path) -> Path:
+        """Return where an export directory has its config, tokenizer and card."""
+        return directory
+
     def with_reduce_range(self, reduce_range: bool) -> "Exporter":
         """Return the exporter with int8 weights of 7 bits, or of 8. Raises `ConfigError` if the format has none."""
         raise ConfigError(
             f"--reduce-range {str(reduce_range).lower()} is about int8 by --to onnx, and export to {self.title} has no "
             "such choice; leave it out."
         )
+
+    def with_rows(self, rows: Sequence[Inputs]) -> "Exporter":
+        """Return the exporter with tokenized rows, batches of one, on which a quantiser may measure activations."""
+        return self
 
     @abstractmethod
     def unsupported(self, task: "Task") -> str | None:

@@ -185,8 +185,8 @@ def _with_cache(model: "PreTrainedModel", tokens: Sequence[str]) -> "nn.Module":
             past = inputs[len(tokens) :]
             layers: list[Any] = [DynamicLayer() for _ in past[::2]]
             for layer, keys, values in zip(layers, past[::2], past[1::2], strict=True):
-                layer.lazy_initialization(keys, values)
-                layer.keys, layer.values = keys, values
+                layer.keys, layer.values, layer.is_initialized = keys, values, True
+                layer.dtype, layer.device = keys.dtype, keys.device
             named = dict(zip(tokens, inputs, strict=False))
             made = self.model(**named, past_key_values=Cache(layers=layers), use_cache=True)
             return made.logits, *(state for layer in layers for state in (layer.keys, layer.values))

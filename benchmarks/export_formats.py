@@ -1,9 +1,12 @@
-"""Export a decoder in every format and record sizes, equality with PyTorch, speed and memory.
+"""Export a model in several formats and record sizes, equality with PyTorch, scores, speed and memory.
 
-    python benchmarks/decoder_formats.py MODEL --name SmolLM2-135M-Instruct -o benchmarks/results/decoder_formats.json
+    python benchmarks/export_formats.py CLASSIFIER --formats onnx:int8,int4 openvino:int8-weights,int8 \
+        --data banking77 -o benchmarks/results/classifier_formats.json
+    python benchmarks/export_formats.py DECODER --formats onnx:int8,int4 --name SmolLM2-135M-Instruct \
+        -o benchmarks/results/decoder_formats.json
 
-MODEL is a causal language model. The numbers are those that `demiglace export` writes into its manifests. The load of
-the machine before and after is recorded: speeds are those of a quiet machine only where it is near 0.
+The numbers are those that `demiglace export` writes into its manifests. The load of the machine before and after is
+recorded: speeds are those of a quiet machine only where it is near 0.
 """
 
 import argparse
@@ -19,38 +22,40 @@ from demiglace.runs.files import write_json
 
 _KEPT = (
     *("format", "precision", "bytes", "label_agreement", "continuations", "kl_divergence", "largest_logit_difference"),
-    *("tokens_per_second", "peak_memory_mb"),
+    *("metrics", "latency_ms", "tokens_per_second", "peak_memory_mb"),
 )
-_PROTOCOL = ("rows", "tokens", "threads", "prompt_tokens", "new_tokens")
+_PROTOCOL = ("rows", "tokens", "threads", "prompt_tokens", "new_tokens", "max_length", "scored_on")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("--formats", nargs="+", required=True, metavar="FORMAT:PRECISION,…")
+    parser.add_argument("--data", help="rows of the check of a classifier")
     parser.add_argument("--name", help="of the model, in the results")
     parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--score-rows", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--onnx", nargs="*", default=["int8", "int4"], help="precisions besides fp32")
-    parser.add_argument("--gguf", nargs="*", default=[], help="precisions besides fp16; none given: no GGUF")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     load, results, protocol = [round(os.getloadavg()[0], 1)], {}, {}
     with TemporaryDirectory() as folder:
-        for to, precisions in (("onnx", options.onnx), ("gguf", options.gguf)):
-            if to == "gguf" and not precisions:
-                continue
+        for name in options.formats:
+            to, _, precisions = name.partition(":")
             run = export(
                 options.model,
                 output=Path(folder) / to,
                 to=to,
-                quantize=tuple(precisions),
+                quantize=tuple(filter(None, precisions.split(","))),
+                data=options.data,
                 rows=options.rows,
+                score_rows=options.score_rows,
                 repeats=options.repeats,
             )
             found = read_manifest(run)
             print(run.summary(), flush=True)
-            results |= {a["name"]: {key: a[key] for key in _KEPT} for a in found["artefacts"]}
-            protocol = {key: found[key] for key in _PROTOCOL}
+            results |= {a["name"]: {key: a[key] for key in _KEPT if key in a} for a in found["artefacts"]}
+            protocol = {key: found[key] for key in _PROTOCOL if key in found}
     write_json(
         options.output,
         {
@@ -58,7 +63,7 @@ def main() -> None:
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine() | {"load": [*load, round(os.getloadavg()[0], 1)]},
             "versions": versions(),
-            "protocol": protocol | {"rounds": max(1, round(options.repeats / 20))},
+            "protocol": protocol | {"repeats": options.repeats},
             "results": results,
         },
     )
