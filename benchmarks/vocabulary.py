@@ -113,6 +113,9 @@ def decoder(source: str, runs: Path, data: Path) -> None:
         "test": covered.facts(),
         "bytes": files,
         "prompts": len(prompts),
+        "prompts of kept tokens": sum(
+            bool((vocabulary.new_ids[tokenizers[0](p).input_ids] >= 0).all()) for p in prompts
+        ),
         "same as with all tokens": sum(map(str.__eq__, texts_of[0], texts_of[1])),
         "same from the GGUF file": sum(map(str.__eq__, texts_of[1], texts_of[2])),
         "example": texts_of[1][0],
