@@ -218,7 +218,7 @@ def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) ->
 
     with _draft(out) as draft, silenced():
         quantize_dynamic(
-            _with_constant_weights(_bare(path)),
+            _bare(path),
             draft,
             per_channel=True,
             weight_type=QuantType.QInt8,
