@@ -12,8 +12,7 @@ from command_kit import arguments, in_child, strike
 
 from demiglace.cli import main
 from demiglace.commands import export as export_command
-from demiglace.compress import artefacts, estimate, halving, measure_candidates
-from demiglace.compress import run as compression
+from demiglace.compress import artefacts, estimate, halving, measure_candidates, outputs
 from demiglace.config.export_formats import EXPORTERS
 from demiglace.costs.estimate import Speed
 from demiglace.export.measure import Measurement
@@ -21,7 +20,7 @@ from demiglace.runs.directory import read_manifest
 from factories import save_sentence_encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "export"))
-TRAINING = {"batch_size": 8, "learning_rate": 2e-3, "repeats": 1}
+TRAINING = {"batch_size": 8, "learning_rate": 2e-3, "repeats": 1, "width": "full"}
 QUICK = TRAINING | {"epochs": 2, "teacher_epochs": 2, "students": 3, "vocabulary": "full"}
 ONE = TRAINING | {"epochs": 1, "students": 1, "vocabulary": "full"}
 LIMIT_MB = 0.18  # between the sizes of three and of four layers, for models with a mean-pooled encoder of width 32
@@ -82,7 +81,7 @@ def test_the_best_file_within_the_budget_is_shipped(done: Done) -> None:
     admitted = [f for f in files if f["cost"]["bytes"] <= LIMIT_MB * 1e6]
     assert chosen["file"] in [f["file"] for f in admitted]
     assert chosen["validation"]["accuracy"] == max(f["validation"]["accuracy"] for f in admitted)
-    assert {f["role"] for f in files} == {"teacher", "student", "baseline"}
+    assert {f["role"] for f in files} == {"teacher", "student", "baseline", "static"}
     assert (done.path / "model" / "model.safetensors").is_file()
     assert [p.name for p in (done.path / "toy").glob("*.npz")] == [Path(chosen["file"]).name]
     assert "library_name" in (done.path / "README.md").read_text(encoding="utf-8")
@@ -126,6 +125,11 @@ def test_the_page_answers_first(done: Done) -> None:
     assert "nan" not in done.page
 
 
+def test_report_writes_the_same_page(done: Done, tmp_path: Path) -> None:
+    assert main(["report", str(done.path), "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == done.page
+
+
 def test_a_repeated_call_does_nothing(done: Done, rows: dict[str, str], capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert main(line_of(done.path.parent / "encoder", rows, done.path, **QUICK)) == 0
@@ -137,11 +141,11 @@ def test_a_repeated_call_does_nothing(done: Done, rows: dict[str, str], capsys: 
 def test_an_impossible_size_is_named_with_the_nearest(
     base: Path, rows: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(line_of(base, rows, tmp_path / "out", max_mb=0.01, max_latency_ms=0.5, **ONE)) == 2
+    assert main(line_of(base, rows, tmp_path / "out", max_mb=0.01, max_latency_ms=0.05, **ONE)) == 2
     error = capsys.readouterr().err
-    assert "--max-mb 0.01 is impossible: the smallest candidate, 1 layer in fp32, takes 0." in error
-    assert "give at least --max-mb 0.093." in error
-    assert "--max-latency-ms 0.5 is impossible on this machine" in error
+    assert "--max-mb 0.01 is impossible: the smallest candidate, static in fp32, takes 0.014" in error
+    assert "give at least --max-mb 0.015." in error
+    assert "--max-latency-ms 0.05 is impossible on this machine" in error
     assert not (tmp_path / "out" / "runs").exists()
 
 
@@ -178,7 +182,7 @@ def test_a_limit_of_time_ends_the_training(base: Path, rows: dict[str, str], tmp
     manifest = read_manifest(tmp_path / "out")
     assert [[run["name"] for run in rung] for rung in manifest["rungs"]] == [["3 layers"]]
     assert any("--max-hours 1e-09 is used up: 1 of 2 students" in n["message"] for n in manifest["notices"])
-    assert {f["role"] for f in manifest["model_files"]} == {"teacher", "student"}
+    assert {f["role"] for f in manifest["model_files"]} == {"teacher", "student", "static"}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(base: Path, rows: d
     moments = [
         (measure_candidates.CandidateMeter, "_measure", 2),
         (halving.Trainer, "train", 2),
-        (compression, "ship_export", 1),
+        (outputs, "ship_export", 1),
     ]
     for owner, name, at in moments:
         code = in_child(line_of(base, rows, killed, **trim), lambda o=owner, n=name, a=at: strike(o, n, a))
@@ -225,7 +229,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(base: Path, rows: d
     assert ours == theirs
     weights = [(path / "model" / "model.safetensors").read_bytes() for path in (killed, undisturbed)]
     assert weights[0] == weights[1]
-    assert ours["chosen"]["model"] == "3 layers, trimmed vocabulary"
+    assert {"3 layers, trimmed vocabulary", "static, trimmed vocabulary"} < {f["model"] for f in ours["model_files"]}
     assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in undisturbed.iterdir())
 
 

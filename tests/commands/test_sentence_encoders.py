@@ -11,11 +11,11 @@ from command_kit import write_csv
 
 import demiglace
 from demiglace.errors import ConfigError, DataError, ModelError, UserError
-from demiglace.evaluation.set_results import file_name
 from demiglace.export.measure import Measurement
 from demiglace.export.onnx import OnnxRunner
 from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import file_name
 from factories import save_sentence_encoder, save_tiny
 
 WORDS = ["the", "a", "and", "good", "bad", "great", "awful", "film", "card", "money", "lost", "red", "blue", "green"]

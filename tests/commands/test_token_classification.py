@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_kit import close
 from seqeval.metrics import classification_report
 
 import demiglace
-from demiglace.evaluation.set_results import file_name
 from demiglace.export.measure import Measurement
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import file_name
 from factories import save_tiny
 
 TAG_OF = {"red": "B-COLOUR", "blue": "B-COLOUR", "green": "I-COLOUR", "film": "B-THING", "card": "I-THING"}
@@ -173,3 +174,14 @@ def test_words_beyond_the_maximum_length_are_counted_and_missed(
     assert (
         "3 of 8 words, in 1 rows, have no token; 1 of these rows are cut at --max-length 5" in capsys.readouterr().err
     )
+
+
+def test_words_of_a_trimmed_student_learn_from_the_same_words(teacher, rows, tmp_path):
+    """Rows of letters are cut at --max-length earlier than the teacher's rows of words: only common words count."""
+    how = {"layers": 1, "method": "vanilla-kd", "cache_dtype": "float32", "max_length": 12} | QUICK | rows
+    how |= {"vocabulary": "trim", "vocabulary_size": 86}
+    runs = [demiglace.distill(teacher=str(teacher), output=tmp_path / c, cache=c, **how).path for c in ("auto", "off")]
+    manifest = read_manifest(runs[0])
+    assert manifest["vocabulary"]["coverage"]["growth"] > 0.3
+    assert manifest["words"]["train"]["lost"] > 0
+    close(*runs, 1e-4)

@@ -84,11 +84,11 @@ def small(rows, teacher, tmp_path_factory):
 
 def same_model(one, other, vocabulary, tolerance=1e-5):
     """Assert that a trimmed run has the weights of a run with the full vocabulary."""
-    ours, theirs = weights(one), weights(other)
-    for name, weight in theirs.items():
+    trimmed, full = weights(one), weights(other)
+    for name, weight in full.items():
         expected = weight[vocabulary.kept] if "word_embeddings" in name else weight
         if not name.endswith("key.bias"):
-            torch.testing.assert_close(ours[name], expected, rtol=tolerance, atol=tolerance, msg=name)
+            torch.testing.assert_close(trimmed[name], expected, rtol=tolerance, atol=tolerance, msg=name)
 
 
 def test_distill_learns_the_same_with_fewer_tokens(small, rows, teacher, tmp_path, capsys):

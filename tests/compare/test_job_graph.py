@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from compare_kit import replicated
 
+from demiglace.compare.cost import with_existing_models
 from demiglace.compare.directory import register_inputs
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_config import config_of
@@ -109,6 +110,20 @@ def test_ready_teachers_and_students_are_not_made(content, place):
     assert graph.job("mood/own/none/seed-0").depends_on == ()
     assert graph.job("mood/own/none/seed-0.evaluation").options["teacher"] == "runs/mood/teacher.evaluation"
     assert input_files(graph).keys() == {"data mood", "teacher mood", "student own"}
+
+
+def test_students_with_fewer_tokens_are_truncated_first(content, place):
+    trim = {"vocabulary": "trim", "vocabulary_corpus": [content["tasks"]["mood"]["data"]]}
+    graph = graph_of(content | {"students": {"half": {"layers": 2} | trim, "all": trim}})
+    validate_jobs(graph)
+    for label, layers in (("half", 2), ("all", None)):
+        start = next(job for job in graph.jobs if job.stage == "truncate" and f"/{label}/" in job.key)
+        config = config_of(start, HOME)
+        assert (config.layers, config.trimming.vocabulary) == (layers, "trim")
+        run = graph.job(f"mood/{label}/none/seed-0")
+        assert config_of(run, HOME).trimming.vocabulary == "full"  # the student has its tokens already
+        planned = with_existing_models(config_of(run, HOME), graph)
+        assert (planned.layers, bool(planned.student)) == (layers, layers is None)
 
 
 def test_a_shard_has_what_it_needs(content):
@@ -257,7 +272,11 @@ def test_axes_are_no_part_of_a_search(content):
         ({"methods": {"none": {}, "vanilla-kd": {"method_options": {"tau": 1}}}}, ConfigError, "unknown option 'tau'"),
         ({"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 3}}}, ConfigError, "Give --epochs 4 or more"),
         ({"students": {"half": {"layers": 0}}}, ConfigError, "mood/half/start: --layers was given 0"),
-        ({"students": {"half": {}}}, ConfigError, "mood/half/start: `layers` (how many) or `keep`"),
+        (
+            {"students": {"half": {}}},
+            ConfigError,
+            "mood/half/start: `layers` (how many), `keep` (which ones) or a size",
+        ),
         ({"students": {"half": {"layers": 40}}}, ModelError, "mood/half/start: 40 layers were"),
         ({"students": {"half": {"layers": 40, "strategy": "random"}}}, ModelError, "mood/half/none/seed-0: 40 layers"),
         ({"students": {"half": {"layers": 2, "strategy": "greedy"}}}, ConfigError, "greedy needs text"),

@@ -10,10 +10,10 @@ from demiglace.compress.budget import Budget, Cost
 from demiglace.compress.candidates import Student, config_of, grid
 from demiglace.compress.choice import choose, drop, none_fits
 from demiglace.compress.halving import TimeLimit, Trained, promoted, rung_epochs
-from demiglace.compress.search import Proposals, propose
+from demiglace.compress.search import Proposals, check_possible, propose
 from demiglace.errors import ConfigError, RunError
 
-CONFIG = BertConfig(num_hidden_layers=12, hidden_size=32, num_attention_heads=4)
+CONFIG = BertConfig(num_hidden_layers=12, hidden_size=32, num_attention_heads=4, intermediate_size=3072)
 
 
 def by_layers(student: Student) -> dict[str, Cost]:
@@ -37,6 +37,12 @@ def test_the_grid_has_smaller_models_only():
     assert [s.layers for s in grid(CONFIG, None)] == [8, 6, 5, 4, 3, 2, 1]
     assert [s.layers for s in grid(CONFIG, (3, 9, 12))] == [9, 3]
     assert grid(CONFIG, (2, 12), ("full", "trim")) == [Student(12, "trim"), Student(2), Student(2, "trim")]
+    narrow = grid(CONFIG, (2,), narrow=True)
+    assert {(s.hidden_size, s.intermediate_size) for s in narrow} == {
+        *((hidden, units) for hidden in (None, 24, 16) for units in (None, 1536))
+    }
+    assert [s.weights for s in narrow] == sorted((s.weights for s in narrow), reverse=True)
+    assert (narrow[-1].hidden_size, config_of(narrow[-1], CONFIG).hidden_size) == (16, 16)
     with pytest.raises(ConfigError, match="--layers was given 13; the model has 12 layers"):
         grid(CONFIG, (3, 13))
     with pytest.raises(ConfigError, match="--layers 12 is the model itself"):
@@ -49,6 +55,12 @@ def test_a_student_that_is_smaller_in_every_dimension_costs_no_more():
     assert Student(3, "trim").is_within(Student(3))
     assert not Student(3).is_within(Student(3, "trim"))
     assert not Student(3).is_within(Student(2))
+    assert Student(3, hidden_size=16).is_within(Student(3, hidden_size=24))
+    assert not Student(3, hidden_size=16).is_within(Student(3, intermediate_size=64))
+    assert not Student(0).is_within(Student(3))
+    assert not Student(1, "trim").is_within(Student(0))
+    assert Student(3, "trim", hidden_size=16).key == "layers-3-hidden-16-trimmed"
+    assert Student(0, "trim").options == {"student": "static", "vocabulary": "trim"}
     assert Student(3, "trim").name == "3 layers, trimmed vocabulary"
 
 
@@ -85,14 +97,16 @@ def test_a_latency_close_to_the_limit_is_left_out():
     ],
 )
 def test_an_impossible_limit_is_named_with_the_nearest_possible_one(budget, message):
+    proposals, _ = found(budget)
+    assert proposals.students == ()
     with pytest.raises(RunError, match=message):
-        found(budget)
+        check_possible(proposals.measured, budget)
 
 
 def test_two_limits_that_exclude_each_other():
     costs = {"fp32": Cost(20_000_000, 1.0), "int4": Cost(5_000_000, 9.0)}
     with pytest.raises(RunError, match=r"no candidate meets both limits at once\. The smallest one, 1 layer in int4"):
-        propose([Student(1)], lambda _: costs, Budget(max_mb=6, max_latency_ms=2), 1)
+        check_possible({Student(1): costs}, Budget(max_mb=6, max_latency_ms=2))
 
 
 def test_rungs_double_the_epochs():

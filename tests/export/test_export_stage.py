@@ -161,14 +161,14 @@ def test_broken_parity_is_refused(source, tmp_path, no_clock, monkeypatch):
     assert not (tmp_path / "out" / "manifest.json").exists() and not no_clock
 
 
-def test_an_artefact_that_ignores_padding_is_refused(source, tmp_path, no_clock, monkeypatch):
+def test_an_artefact_that_is_wrong_on_padded_rows_is_refused(source, tmp_path, no_clock, monkeypatch):
     opened = Artefact.open
 
-    def without_mask(artefact, threads=1):
+    def wrong_where_padded(artefact, threads=1):
         logits = opened(artefact, threads).logits
-        return SimpleNamespace(logits=lambda b: logits(b | {"attention_mask": np.ones_like(b["attention_mask"])}))
+        return SimpleNamespace(logits=lambda batch: logits(batch) * (1 if batch["attention_mask"].all() else -1))
 
-    monkeypatch.setattr(Artefact, "open", without_mask)
+    monkeypatch.setattr(Artefact, "open", wrong_where_padded)
     rows = tmp_path / "rows.csv"
     texts = [f"{'the bad card 7 ' * (i % 9)}good film" for i in range(30)]
     rows.write_text("text,label\n" + "".join(f"{text},good\n" for text in texts))

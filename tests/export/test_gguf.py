@@ -233,6 +233,28 @@ def test_a_gguf_file_is_a_model_to_start_from(exported, monkeypatch):
     assert AutoTokenizer.from_pretrained(cut)("a b").input_ids
 
 
+def test_a_trimmed_vocabulary_writes_the_same_text(exported, tmp_path):
+    home, _ = exported
+    text = write_jsonl(tmp_path / "text.jsonl", ["the cat sat on the mat"] * 3)
+    options = {"vocabulary": "trim", "vocabulary_corpus": [str(text)]}
+    small = truncate(str(home / "model"), output=tmp_path / "small", **options)
+    kept = read_manifest(small)["vocabulary"]["kept"]
+    assert 257 < kept < len(AutoTokenizer.from_pretrained(home / "model"))  # all bytes, and some merges
+    out = export(str(small), output=tmp_path / "out", to="gguf", rows=8)
+    file = out / "model-F16.gguf"
+    tokenizer, again = AutoTokenizer.from_pretrained(small), read_gguf_tokenizer(file)
+    for line in ("the cat sat on the mat", "a dog, naïve", "x=1234"):
+        assert again(line).input_ids == tokenizer(line).input_ids
+        assert again.decode(again(line).input_ids) == line
+    ids = torch.tensor([tokenizer("the cat").input_ids])
+    written, models = [], (AutoModelForCausalLM.from_pretrained(small), read_gguf(file))
+    for model in models:
+        made = model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)
+        written.append(tokenizer.decode(made[0]))
+    assert written[0] == written[1] and len(written[0]) > 20
+    np.testing.assert_allclose(*(logits(model, ids) for model in models), atol=5e-2)
+
+
 def test_refusals(exported, tmp_path, monkeypatch):
     home, _ = exported
     save_lm(tmp_path / "masked", "bert")

@@ -58,8 +58,16 @@ def test_failure_gives_the_last_words(tmp_path):
 def test_every_batch_has_its_turn():
     seen = []
     runner = SimpleNamespace(logits=lambda batch: seen.append(batch["x"]))
-    latency_ms(runner, [{"x": 0}, {"x": 1}, {"x": 2}], repeats=7)
-    assert seen == [i % 3 for i in range(room._WARM_UP)] + [i % 3 for i in range(7)]
+    latency_ms(runner, [{"x": 0}, {"x": 1}, {"x": 2}, {"x": 3}], repeats=14)
+    assert seen == [i % 3 for i in range(room._WARM_UP)] + [i % 3 for i in range(14)]  # each about five times
+
+
+def test_time_in_which_others_compute_is_counted_apart(monkeypatch):
+    wall, cpu = (iter([0.0, 4.0, 5.0, 7.0, 8.0, 11.0]), iter([0.0, 0.5, 0.5, 1.5, 1.5, 3.0]))  # of three calls, in s
+    clocks = SimpleNamespace(perf_counter=lambda: next(wall), process_time=lambda: next(cpu))
+    monkeypatch.setattr(room, "time", clocks)
+    times = latency_ms(SimpleNamespace(logits=lambda batch: None), [{}], repeats=3)
+    assert times == {"p50": 3000.0, "p95": pytest.approx(3900), "idle": 500.0}
 
 
 def test_batches_survive_the_way_to_the_other_process():

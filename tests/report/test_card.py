@@ -48,6 +48,13 @@ def test_a_comparison_gives_the_baselines_score_and_the_layers_kept(tmp_path: Pa
     assert "70.0" not in model_card(tmp_path / "none" / "seed-0", {}).split("No teacher |")[0]
 
 
+def test_a_trimmed_vocabulary_is_named(tmp_path: Path) -> None:
+    options, kept = {"teacher": "m", "method": "none"}, {"kept": 2840, "full": 30522, "drops": {}}
+    text = model_card(write_training(tmp_path / "a", "distill", options, 0.7, vocabulary=kept), {})
+    assert "- **Vocabulary:** 2,840 of 30,522 tokens; words" in text
+    assert "Vocabulary" not in model_card(write_training(tmp_path / "b", "distill", options, 0.7), {})
+
+
 def test_the_baseline_is_not_called_distilled(tmp_path: Path) -> None:
     teacher = write_training(tmp_path / "teacher", "finetune", {"model": "org/base"}, 0.9, layers=6)
     options = {"teacher": str(teacher), "method": "none"}
@@ -108,6 +115,45 @@ def test_an_export_has_its_files_measured(tmp_path: Path) -> None:
     assert "PyTorch teacher" not in text and 'InferenceSession("model.onnx")' in text
     assert read(text).data.library_name == "onnx" and "onnx" in read(text).data.tags
     assert read_manifest(demo / "export")["artefacts"]
+
+
+def exported_as(problem: str, model_type: str, precisions: tuple[str, ...] = ("fp32", "int4", "int8")) -> dict:
+    """The manifest of an ONNX export, as far as the card reads it."""
+    artefacts = [
+        {"name": p, "format": "onnx", "precision": p, "role": "export", "file": f"{p}.onnx"} for p in precisions
+    ]
+    labels = [] if problem in ("regression", "sentence-embedding") else ["bad", "good"]
+    return {"artefacts": artefacts, "problem": problem, "labels": labels, "model_type": model_type}
+
+
+def javascript(text: str) -> str:
+    return text.partition("```js\n")[2].partition("```")[0]
+
+
+def test_an_exports_card_shows_how_to_call_it_from_javascript(tmp_path: Path) -> None:
+    code = javascript(model_card(tmp_path, exported_as("classification", "bert")))
+    assert 'await pipeline("text-classification", "onnx", { dtype: "q8" })' in code
+    code = javascript(model_card(tmp_path, exported_as("classification", "bert", ("fp32",))))
+    assert 'dtype: "fp32"' in code
+    text = model_card(tmp_path, exported_as("token-classification", "distilbert"))
+    assert 'pipeline("token-classification"' in javascript(text) and "to each token, not to each word" in text
+    pairs = write_training(tmp_path / "pairs", "finetune", {"model": "m"}, 0.9, pairs=True, labels=["a", "b"])
+    text = model_card(pairs, exported_as("classification", "bert"))
+    assert 'tokenizer("a text", { text_pair: "another" })' in javascript(text) and "takes no pairs" in text
+
+
+def test_a_card_states_what_transformers_js_cannot_do(tmp_path: Path) -> None:
+    text = model_card(tmp_path, exported_as("regression", "bert"))
+    assert "would return 1 for every text" in text and "console.log(logits.data);" in javascript(text)
+    for kind in ("gpt2", "llama"):
+        text = model_card(tmp_path, exported_as("classification", kind))
+        assert f"transformers.js has no classifier of the type {kind}; run the file with onnxruntime-web" in text
+        assert not javascript(text)
+    text = model_card(tmp_path, exported_as("sentence-embedding", "bert"))
+    assert "AutoModel.from_pretrained" in javascript(text) and "const { sentence_embedding }" in text
+    without = exported_as("classification", "bert")
+    del without["model_type"]  # an export of an earlier version
+    assert "transformers.js" not in model_card(tmp_path, without)
 
 
 def test_a_regressors_card_prints_its_number(tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def test_verify_finds_what_size_and_time_do_not_show(run: Path, capsys: pytest.C
     assert str(run / "out.npy") in error and str(run / "last" / "model.safetensors") in error
 
 
+def test_a_run_whose_identity_is_damaged_is_still_a_run(run: Path) -> None:
+    (run / "run.json").write_bytes(b"\x00")
+    with pytest.raises(RunError, match=r"run\.json has 1 bytes instead of"):
+        demiglace.verify(run.parent)
+
+
 def test_a_removed_directory_of_weights_is_no_damage(run: Path) -> None:
     shutil.rmtree(run / "last")
     assert demiglace.verify(run).metrics

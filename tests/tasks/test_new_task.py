@@ -11,8 +11,8 @@ from counts_task import COUNTS
 
 import demiglace
 from demiglace.errors import ConfigError, DataError, ModelError
-from demiglace.evaluation.set_results import file_name
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.files import file_name
 from demiglace.tasks.registry import TASK_KINDS
 from factories import save_tiny
 

@@ -64,7 +64,7 @@ def evaluate_lm(config: EvaluateConfig) -> Result:
     exported = exported_artefact(config.model)
     runner = None if exported is None or format_at(address_of(exported.format)).for_transformers else exported
     if runner is None:
-        path = resolve_model(config.model if exported is None else exported.path)
+        path = resolve_model(config.model if exported is None else _loaded_by_transformers(Path(exported.path)))
         fingerprints = {"model": fingerprint_model(path)}
     else:
         path = str(export_directory(config.model))
@@ -118,6 +118,11 @@ def _opened(
         load_text_tokenizer(path),
         shape_of_config(load_config(path), language=True),
     )
+
+
+def _loaded_by_transformers(file: Path) -> Path:
+    """Return what transformers opens for a file of an export: a GGUF file, or the directory of safetensors."""
+    return file.parent if file.suffix == ".safetensors" else file
 
 
 def _window(config: EvaluateConfig, shape: ModelShape) -> tuple[int, int]:

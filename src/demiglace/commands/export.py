@@ -111,42 +111,51 @@ def export(config: ExportConfig) -> Result:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
     run = open_run(config.output, "export", identity, inputs)
     if run.complete:
-        if not (run.path / "README.md").exists():  # killed just before it was written
-            write_card(run.path, config.model, exported=run.manifest)
+        if not (exporter.home(run.path) / "README.md").exists():  # an earlier version wrote the manifest first
+            write_card(exporter.home(run.path), config.model, exported=run.manifest)
         say(f"{run.path} is up to date.")
-        return _result(run, config.push_to_hub)
+        return _result(run, exporter, config.push_to_hub)
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
-    tokenizer.save_pretrained(run.path)
-    original.model.config.save_pretrained(run.path)
+    home = exporter.home(run.path)
+    tokenizer.save_pretrained(home)
+    original.model.config.save_pretrained(home)
     exporter = exporter.with_rows(numpy_batches(examples, 1))
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
+    kind["model_type"] = original.model.config.model_type
     size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
-    card = partial(write_card, run.path, config.model)
+    card = partial(write_card, home, config.model)
     run.finish(
         lambda manifest: card(exported=manifest), artefacts=artefacts, check_batch=CHECK_BATCH, **size, **kind, **scores
     )
-    return _result(run, config.push_to_hub)
+    return _result(run, exporter, config.push_to_hub)
 
 
-def _result(run: Run, repository: str | None) -> Result:
+def _result(run: Run, exporter: Exporter, repository: str | None) -> Result:
     """Return the measurements of each artefact by its name, with the run directory.
 
     The directory is uploaded to a repository of the hub, if one is given.
     """
-    push_to_hub(run.path, repository)
+    push_to_hub(exporter.home(run.path), repository)
     found = run.manifest
     metrics = {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}
     return Result(run.path, metrics, (artefact_table(found),))
 
 
 def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:
-    """Return the precisions to write: the format's first one, and those of --quantize."""
-    wanted = [precision for precision in config.quantize if precision != "none"]
+    """Return the precisions to write: the format's first one, and those of --quantize, or one where one alone fits."""
+    wanted = tuple(dict.fromkeys(precision for precision in config.quantize if precision != "none"))
     for precision in wanted:
         exporter.require_precision(precision)
-    return tuple(dict.fromkeys((exporter.precisions[0], *wanted)))
+    if not exporter.only_one:
+        return tuple(dict.fromkeys((exporter.precisions[0], *wanted)))
+    if len(wanted) > 1:
+        raise ConfigError(
+            f"--quantize was given {', '.join(wanted)}, and a directory of {exporter.title} holds one precision; give "
+            "one of them, and another --output for the next."
+        )
+    return wanted or exporter.precisions[:1]
 
 
 def _rows(config: ExportConfig, labels: LabelSpace) -> tuple[Split, EvaluationSet | None]:
@@ -218,28 +227,34 @@ def _artefacts(
     rows: Split,
 ) -> Iterator[dict[str, Any]]:
     """Write, check and measure one artefact after the other. Yield their entries of the manifest."""
-    full, parity = _write(exporter, original, directory, precisions[0], None)
-    assert_parity(parity, full.path)
-    assert_parity(_padded_parity(original, full), f"with a batch of padded rows, {full.path}")
+    first, parity = _checked(exporter, original, directory, precisions[0], None)
     if config.teacher is not None:
         yield _teacher(config, config.teacher, rows)
     parameters = ModelShape.of(original.model).parameters
     pytorch = checkpoint(original.path, config.allow_pickle)
     yield _measured(config, ORIGINAL, pytorch, parameters, original.examples, _IDENTICAL)
-    yield _measured(config, EXPORT, full, parameters, original.examples, parity) | _scores(original, full)
+    yield _measured(config, EXPORT, first, parameters, original.examples, parity) | _scores(original, first)
     for precision in precisions[1:]:
-        quantized, parity = _write(exporter, original, directory, precision, full)
-        _warn(parity, precision)
+        quantized, parity = _checked(exporter, original, directory, precision, first)
         yield _measured(config, EXPORT, quantized, parameters, original.examples, parity) | _scores(original, quantized)
 
 
-def _write(
+def _checked(
     exporter: Exporter, original: _Original, directory: Path, precision: str, full: Artefact | None
 ) -> tuple[Artefact, Parity]:
-    """Write the model in one precision and compare it with the original."""
+    """Write the model in one precision and compare it with the original.
+
+    Raises `UserError` if the precision should equal the original and does not. Others that differ much are reported.
+    """
     say(f"writing {exporter.title} {precision} …")
     artefact = exporter.write(original.model, original.tokenizer, original.labels.task, directory, precision, full)
-    return artefact, _parity(original, artefact)
+    parity = _parity(original, artefact)
+    if precision == exporter.precisions[0]:
+        assert_parity(parity, artefact.path)
+        assert_parity(_padded_parity(original, artefact), f"with a batch of padded rows, {artefact.path}")
+    else:
+        _warn(parity, precision)
+    return artefact, parity
 
 
 def _parity(original: _Original, artefact: Artefact) -> Parity:

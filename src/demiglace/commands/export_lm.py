@@ -75,8 +75,9 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     model.cpu()
     batches = _batches(texts, model, tokenizer)
     reference = _logits(TorchRunner(model), batches)
-    tokenizer.save_pretrained(run.path)
-    model.config.save_pretrained(run.path)
+    home = exporter.home(run.path)
+    tokenizer.save_pretrained(home)
+    model.config.save_pretrained(home)
     parameters = ModelShape.of(model).parameters
     continued = _continuations(TorchDecoder(model), model, batches)
     load = _load(config, model, batches)
@@ -104,7 +105,7 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     tokens = sum(batch["input_ids"].size for batch in batches)
     size: dict[str, Any] = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
     size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens, "problem": LANGUAGE_MODELLING.name}
-    card = partial(write_card, run.path, config.model)
+    card = partial(write_card, home, config.model)
     run.finish(lambda manifest: card(exported=manifest), artefacts=entries, **size)
     return _result(run)
 

@@ -9,10 +9,12 @@ from demiglace.console import say
 from demiglace.errors import RunError
 from demiglace.report.comparison import table_files as comparison_tables
 from demiglace.report.comparison.page import render_comparison
+from demiglace.report.compression.page import render_compression
 from demiglace.report.runs.load import collect
 from demiglace.report.runs.page import render
 from demiglace.report.runs.table_files import write_tables
 from demiglace.results.load import is_comparison, read_comparison
+from demiglace.runs.directory import read_manifest, stage_of
 from demiglace.runs.files import read_json, write_atomically
 from demiglace.runs.result import Result
 
@@ -31,13 +33,18 @@ _CONFIGS = {
 
 @command(ReportConfig)
 def report(config: ReportConfig) -> Result:
-    """Write one self-contained HTML page about runs, directories of runs, or a comparison; return its path.
+    """Write one self-contained HTML page about runs, directories of runs, a compression or a comparison.
+
+    Return its path.
 
     Raises `RunError` for what is no complete run, for a comparison beside other runs, and where a file cannot be
     written; an older page is then intact.
     """
     output = Path(config.output)
-    html = _comparison(config, output.parent) if _is_comparison(config.runs) else _runs(config)
+    if len(config.runs) == 1 and stage_of(config.runs[0]) == "compress":
+        html = render_compression(read_manifest(config.runs[0]), config.runs[0])
+    else:
+        html = _comparison(config, output.parent) if _is_comparison(config.runs) else _runs(config)
     _make(output.parent, output.name)
     write_atomically(output, html.encode("utf-8", errors="replace"))  # JSON can hold half a surrogate pair
     say(f"wrote {output}")

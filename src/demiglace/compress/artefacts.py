@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from demiglace.compress.budget import Cost
+from demiglace.compress.budget import Cost, latency_of
 from demiglace.compress.inputs import CompressionInputs
 from demiglace.data.rows.schema import Split
 from demiglace.data.rows.units import outputs_of_rows, units_of
@@ -56,6 +56,7 @@ class ModelFile:
 
 def read_files(export: Path, run: str, model: str, role: Role, method: str) -> list[ModelFile]:
     """Return the exported files of an export directory, without scores; run: path of the model that it exported."""
+    manifest = read_manifest(export)
     return [
         ModelFile(
             model,
@@ -65,19 +66,20 @@ def read_files(export: Path, run: str, model: str, role: Role, method: str) -> l
             run,
             str(export),
             str(export / next(name for name in a["files"] if Path(name).name == Path(a["file"]).name)),
-            Cost(a["bytes"], a["latency_ms"]["1"]["p50"]),
+            Cost(a["bytes"], latency_of(a["latency_ms"], manifest["threads"])),
             {},
             a["label_agreement"],
         )
-        for a in measured_artefacts(read_manifest(export))
+        for a in measured_artefacts(manifest)
         if a["role"] == EXPORT
     ]
 
 
 def pytorch_cost(export: Path) -> Cost | None:
     """Return size and latency of the PyTorch model that was exported."""
-    found = [a for a in measured_artefacts(read_manifest(export)) if a["role"] == ORIGINAL]
-    return Cost(found[0]["bytes"], found[0]["latency_ms"]["1"]["p50"]) if found else None
+    manifest = read_manifest(export)
+    found = next((a for a in measured_artefacts(manifest) if a["role"] == ORIGINAL), None)
+    return None if found is None else Cost(found["bytes"], latency_of(found["latency_ms"], manifest["threads"]))
 
 
 def metrics_of(

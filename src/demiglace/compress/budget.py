@@ -1,5 +1,6 @@
 """The limits of a compression, and what a model file costs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,16 @@ class Cost:
     """What a model file needs."""
 
     bytes: int
-    latency_ms: float  # median of a call with one row
+    latency_ms: float  # median of a call with one row, see `latency_of`
+
+
+def latency_of(times: Mapping[str, Mapping[str, float]], threads: int) -> float:
+    """Return the latency of one row from `Measurement.latency_ms`, in milliseconds.
+
+    With one thread it is that of an idle machine, so that other programs do not change the choice.
+    """
+    of_row = times["1"]
+    return of_row.get("idle", of_row["p50"]) if threads == 1 else of_row["p50"]
 
 
 @dataclass(frozen=True)

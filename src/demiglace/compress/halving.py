@@ -91,6 +91,10 @@ class Trainer:
         cache = str(self.home / SIGNALS)
         trimming = self.trimming if start.get("vocabulary") == "trim" else {}
         given = {**self.shared, **start, **trimming, "teacher": teacher, "method": method, "cache": cache, **options}
+        if method == self.config.method and self.config.method_options:
+            given["method_options"] = self.config.method_options
+        if self.config.label_map and teacher == self.config.model:
+            given["label_map"] = self.config.label_map
         return self.job(key, "distill", **given)
 
     def read(self, student: Student, method: str, key: str) -> Trained:

@@ -8,13 +8,15 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from demiglace.compress.budget import Cost
+from demiglace.compress.budget import Cost, latency_of
 from demiglace.compress.candidates import Student, Vocabulary, config_of
 from demiglace.compress.inputs import StudentTokens
 from demiglace.console import say
+from demiglace.distillation.static_student import static_config
 from demiglace.export.base import Exporter
 from demiglace.export.measure import measure
 from demiglace.models.from_config import random_model
+from demiglace.models.static import StaticForSequenceClassification
 from demiglace.models.trimmed_model import trim_model
 from demiglace.runs.files import read_json, write_json
 from demiglace.tasks.base import RowTask
@@ -26,7 +28,7 @@ Costs = Mapping[str, Cost]  # precision -> cost of the student in it
 class CandidateMeter:
     """Measures each student once, and keeps the result in a file."""
 
-    directory: Path  # STUDENT.json for each measured one
+    directory: Path  # of STUDENT.PRECISION.json for each measurement
     config: PreTrainedConfig  # of the teacher, with the head for the labels
     tokens: Mapping[Vocabulary, StudentTokens]  # of the students
     task: RowTask
@@ -36,16 +38,15 @@ class CandidateMeter:
     repeats: int
 
     def costs(self, student: Student) -> Costs:
-        """Return the cost in each precision, from the file or by a measurement, which takes seconds.
+        """Return the cost in each precision, from its file or by a measurement, which takes seconds.
 
         Raises `ModelError` if the architecture has no such student, or it cannot be exported.
         """
-        file = self.directory / f"{student.key}.json"
-        known = read_json(file) if file.exists() else {}
-        if missing := [p for p in self.precisions if p not in known]:
-            known |= {precision: asdict(cost) for precision, cost in self._measure(student, missing).items()}
-            write_json(file, known)
-        return {precision: Cost(**known[precision]) for precision in self.precisions}
+        files = {precision: self.directory / f"{student.key}.{precision}.json" for precision in self.precisions}
+        if missing := [precision for precision, file in files.items() if not file.exists()]:
+            for precision, cost in self._measure(student, missing).items():
+                write_json(files[precision], asdict(cost))
+        return {precision: Cost(**read_json(file)) for precision, file in files.items()}
 
     def _measure(self, student: Student, precisions: Sequence[str]) -> Costs:
         model, tokens = self._untrained(student), self.tokens[student.vocabulary]
@@ -58,12 +59,15 @@ class CandidateMeter:
                 if precision != full.precision:
                     artefact = self.exporter.write(model, tokens.tokenizer, self.task, directory, precision, full)
                 result = measure(artefact, {1: tokens.rows}, threads=self.threads, repeats=self.repeats)
-                found[precision] = Cost(artefact.size, result.latency_ms["1"]["p50"])
+                found[precision] = Cost(artefact.size, latency_of(result.latency_ms, self.threads))
         say(f"  {student.name}: " + ", ".join(f"{p} {in_words(cost)}" for p, cost in found.items()))
         return found
 
     def _untrained(self, student: Student) -> PreTrainedModel:
         """Return the student with random weights."""
+        if student.is_static:
+            tokenizer = self.tokens[student.vocabulary].tokenizer
+            return StaticForSequenceClassification(static_config(self.config, tokenizer)).eval()
         model = random_model(config_of(student, self.config), torch.device("cpu"), "eager")
         vocabulary = self.tokens[student.vocabulary].vocabulary
         return model if vocabulary is None else trim_model(model, vocabulary, compare=False)

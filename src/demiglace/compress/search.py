@@ -26,11 +26,11 @@ def fitting(costs: Costs, budget: Budget) -> tuple[str, ...]:
 
 
 def propose(students: Sequence[Student], measure: Callable[[Student], Costs], budget: Budget, count: int) -> Proposals:
-    """Return up to `count` of the students that fit: the largest ones, then the next smaller ones.
+    """Return up to `count` of the students that fit: the largest ones, then the next smaller ones; no static one.
 
     A student that is smaller than another one in every dimension is neither larger nor slower. So a student that fits
     decides for all smaller ones, and one that does not for all larger ones; the next to measure is the one that decides
-    most. Raises `RunError`, which names the impossible limit and the nearest possible value, if none fits.
+    most.
     """
     measured: dict[Student, Costs] = {}
 
@@ -39,9 +39,8 @@ def propose(students: Sequence[Student], measure: Callable[[Student], Costs], bu
         return bool(fitting(measured[student], budget))
 
     smallest = [s for s in students if not any(o != s and o.is_within(s) for o in students)]
-    measured |= {student: measure(student) for student in smallest}
-    if not any(fitting(costs, budget) for costs in measured.values()):
-        raise RunError(impossible(measured, budget))
+    for student in smallest:
+        fits(student)
     undecided = [s for s in students if s not in measured]
     while undecided:
         student = max(undecided, key=lambda s: min(_decided(s, undecided)))
@@ -52,6 +51,7 @@ def propose(students: Sequence[Student], measure: Callable[[Student], Costs], bu
     fit = [s for s in measured if fitting(measured[s], budget)]
     top = [s for s in fit if not any(o != s and s.is_within(o) for o in fit)]
     below = [s for s in students if s not in top and any(s.is_within(o) for o in top)]
+    top, below = ([s for s in found if not s.is_static] for found in (top, below))
     chosen = sorted(top, key=lambda s: s.capacity, reverse=True)[:count]
     chosen += sorted(below, key=lambda s: s.capacity, reverse=True)[: count - len(chosen)]
     return Proposals(tuple(s for s in chosen if s in fit or fits(s)), measured)
@@ -60,6 +60,12 @@ def propose(students: Sequence[Student], measure: Callable[[Student], Costs], bu
 def _decided(student: Student, undecided: Sequence[Student]) -> tuple[int, int]:
     """Return how many students are decided if this one fits, and if it does not."""
     return sum(s.is_within(student) for s in undecided), sum(student.is_within(s) for s in undecided)
+
+
+def check_possible(measured: Mapping[Student, Costs], budget: Budget) -> None:
+    """Raise `RunError`, which names the impossible limit and the nearest possible value, if no measurement fits."""
+    if not any(fitting(costs, budget) for costs in measured.values()):
+        raise RunError(impossible(measured, budget))
 
 
 def impossible(measured: Mapping[Student, Costs], budget: Budget) -> str:

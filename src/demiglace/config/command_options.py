@@ -537,14 +537,15 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(
-        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers",
+        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers, "
+        "safetensors for transformers",
         "onnx",
         common=True,
     )
     quantize: tuple[str, ...] = option(
         "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
         "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); gguf: "
-        "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32",
+        "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32; safetensors: bf16 or fp16",
         (),
         common=True,
     )
@@ -630,6 +631,11 @@ class CompressConfig:
         common=True,
     )
     layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    width: Literal["auto", "full"] = _model(
+        "width of the students: full, that of the model, or auto to try fewer feed-forward units, heads and hidden "
+        "channels too",
+        "auto",
+    )
     vocabulary: Literal["auto", "full", "trim"] = _model(
         "tokens of the students: full, trim (those that the training texts use), or auto to try both", "auto"
     )

@@ -8,6 +8,7 @@ EXPORTERS: dict[str, str] = {
     "onnx": "demiglace.export.onnx:OnnxExporter",
     "gguf": "demiglace.export.gguf:GgufExporter",
     "openvino": "demiglace.export.openvino:OpenVinoExporter",
+    "safetensors": "demiglace.export.safetensors:SafetensorsExporter",
 }
 
 # those of them that have another exporter for language models: name for --to -> MODULE:CLASS

@@ -265,14 +265,14 @@ def _distill_spec(config: DistillConfig, devices: int) -> RunSpec:
     check_student_choice(config)
     text_method(config)
     tokenizer = load_text_tokenizer(config.teacher)
-    own = load_text_tokenizer(config.student) if config.student else tokenizer
-    trimmed = vocabulary_between(tokenizer, own)
+    of_student = load_text_tokenizer(config.student) if config.student else tokenizer
+    trimmed = vocabulary_between(tokenizer, of_student)
     if trimmed is None:
-        check_same_vocabulary(tokenizer, own, padded=False)
+        check_same_vocabulary(tokenizer, of_student, padded=False)
     _say_trimming(config)
     teacher = language_config(config.teacher)
     if trimmed is not None:  # the teacher reads the student's tokens
-        teacher.vocab_size, tokenizer = len(trimmed), own
+        teacher.vocab_size, tokenizer = len(trimmed), of_student
     student = language_config(config.student or config.teacher, config.training.dropout)
     check_same_kind(teacher, student)
     if not config.student:

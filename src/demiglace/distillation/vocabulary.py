@@ -97,11 +97,11 @@ def student_tokens(
     """
     trims = config.trimming.vocabulary == "trim"
     if config.student and config.student != STATIC:
-        own = load(config.student)
-        if not trims and (found := vocabulary_between(teacher, own)) is not None:
-            say(f"the student has {len(found):,} of the teacher's {found.full:,} tokens.")
-            return StudentTokens(own, found, {"vocabulary": {"kept": len(found), "full": found.full}})
-        check_same_vocabulary(teacher, own, padded=splits is not None)
+        student = load(config.student)
+        if not trims and (known := vocabulary_between(teacher, student)) is not None:
+            say(f"the student has {len(known):,} of the teacher's {known.full:,} tokens.")
+            return StudentTokens(student, known, {"vocabulary": {"kept": len(known), "full": known.full}})
+        check_same_vocabulary(teacher, student, padded=splits is not None)
     if not trims:
         return StudentTokens(teacher)
     file = run.path / _FILE

@@ -110,6 +110,7 @@ class Exporter(Format):
     """A format that models can be written in."""
 
     precisions: ClassVar[tuple[str, ...]]  # what it writes; the first is the one that must equal the original model
+    only_one: ClassVar[bool] = False  # whether a directory holds one precision alone
     packages: ClassVar[tuple[str, ...]] = ()  # modules that it imports and demiglace does not require
     install: ClassVar[str] = ""  # arguments of `pip install` that bring them
 
@@ -135,6 +136,10 @@ class Exporter(Format):
         """Raise `ModelError` if models of this kind of problem cannot be written."""
         if reason := self.unsupported(task):
             raise ModelError(f"a model for {task.name} cannot be exported to {self.title}: {reason}")
+
+    def home(self, directory: Path) -> Path:
+        """Return where an export directory has its config, tokenizer and card."""
+        return directory
 
     def with_reduce_range(self, reduce_range: bool) -> "Exporter":
         """Return the exporter with int8 weights of 7 bits, or of 8. Raises `ConfigError` if the format has none."""

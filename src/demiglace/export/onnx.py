@@ -20,15 +20,15 @@ from demiglace.export.base import Artefact, Exporter, Inputs, Runner
 from demiglace.runs.files import atomic_write
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from demiglace.tasks.base import Task
 
 OPSET = 18  # what the exporter of torch writes; other versions are conversions from it
-INT4_OPSET = 21  # the first with 4-bit tensors
 BLOCK = 32  # weights of one scale in an int4 file
+_SMALL_TABLE = 16  # rows; tables up to this size stay in fp32, such as those of segments
 _REASON = 160  # characters of an error of torch in a message
 _MAX_BYTES = 2**31 - 2**24  # protobuf's limit for one file, less room for the graph
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -90,7 +90,7 @@ class OnnxExporter(Exporter):
                 settings["reduce_range"] = reduced
             case "int4":
                 quantize_int4(source, file)
-                settings |= {"opset": INT4_OPSET, "block_size": BLOCK}
+                settings["block_size"] = BLOCK
         return Artefact(self.name, precision, str(file), (file,), settings)
 
     def write_full(
@@ -238,30 +238,102 @@ def convert_to_fp16(path: Path, out: Path) -> Path:
     return out
 
 
-def quantize_int4(path: Path, out: Path) -> Path:
-    """Write the ONNX model at `path` to `out` with weights in 4 bits, a scale per block of `BLOCK`. Return `out`.
+def quantize_int4(path: Path, out: Path, *, block_size: int = BLOCK) -> Path:
+    """Write the ONNX model at `path` to `out` with weights in 4 bits, a scale per `block_size` weights. Return `out`.
 
-    Matrices and embedding tables become ONNX Runtime's operators MatMulNBits and GatherBlockQuantized. Weights are
-    rounded to the nearest value, so no calibration rows are needed; vectors stay in fp32.
+    Matrices become ONNX Runtime's operator MatMulNBits. Embedding tables are two weights in a byte, which standard
+    operators unpack: browsers do not have GatherBlockQuantized. Weights are rounded to the nearest value, so no
+    calibration rows are needed; vectors stay in fp32.
     """
     OnnxExporter().require_packages()
     import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     with _draft(out) as draft, silenced():
-        graph = ONNXModel(onnx.version_converter.convert_version(_with_constant_weights(_bare(path)), INT4_OPSET))
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # it configures logging
+
+        graph = ONNXModel(_with_constant_weights(_bare(path)))
         graph.replace_gemm_with_matmul()  # a Gemm would stay in fp32: heads, and all matrices of GPT-2
-        quantizer = MatMulNBitsQuantizer(
-            graph.model,
-            bits=4,
-            block_size=BLOCK,
-            accuracy_level=4,  # activations in 8 bits, a scale per block: as exact as the weights, and faster
-            op_types_to_quantize=("MatMul", "Gather"),
-        )
-        quantizer.process()
+        _pack_tables(graph.model.graph, block_size)
+        # activations in 8 bits, a scale per block: as exact as the weights, and faster
+        quantizer = MatMulNBitsQuantizer(graph.model, bits=4, block_size=block_size, accuracy_level=4)
+        quantizer.process()  # also removes tables that nothing reads any more
         onnx.save(quantizer.model.model, draft)
     return out
+
+
+def _pack_tables(graph: "GraphProto", block_size: int) -> None:
+    """Replace each lookup in an embedding table by one in a table of 4 bits."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes, packed = list(graph.node), set[str]()
+    del graph.node[:]
+    for node in nodes:
+        table = constants.get(node.input[0]) if node.op_type == "Gather" else None
+        if table is None or len(table.dims) != 2 or table.dims[0] <= _SMALL_TABLE or table.dims[1] % 2:
+            graph.node.append(node)
+            continue
+        width = table.dims[1]
+        block = block_size if width % block_size == 0 else width
+        if table.name not in packed:
+            packed.add(table.name)
+            graph.initializer.extend(_four_bits(table.name, numpy_helper.to_array(table), block))
+        graph.node.extend(_lookup(node))
+
+
+def _four_bits(name: str, table: np.ndarray, block: int) -> list["TensorProto"]:
+    """Return the constants of `_lookup` for a table float [V, D]: its packed values, scales and shapes.
+
+    A weight is scale × (value − 8) with a value of 0 to 15; the weight of largest magnitude in a block has the value 0.
+    A byte holds the values of columns j and j + D / 2.
+    """
+    from onnx import numpy_helper
+
+    rows, width = table.shape
+    blocks = table.reshape(rows, -1, block)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+    scales = (largest / -8).astype(np.float16)
+    steps = np.where(scales == 0, 1, scales).astype(np.float32)
+    values = (np.rint(blocks / steps).clip(-8, 7) + 8).astype(np.uint8).reshape(rows, width)
+    arrays = {
+        "packed": values[:, : width // 2] | values[:, width // 2 :] << 4,
+        "scales": scales[..., 0],
+        "15": np.array(15, np.uint8),
+        "4": np.array(4, np.uint8),
+        "8": np.array(8, np.float32),
+        "blocks": np.array([-1, width // block, block]),
+        "of_blocks": np.array([-1, width // block, 1]),
+        "width": np.array([width]),
+    }
+    return [numpy_helper.from_array(array, f"{name}_{part}") for part, array in arrays.items()]
+
+
+def _lookup(node: "NodeProto") -> Iterator["NodeProto"]:
+    """Yield the nodes that look up rows of a packed table and unpack them; the last has the output of `node`."""
+    from onnx import TensorProto
+    from onnx.helper import make_node
+
+    (table, ids), out = node.input, node.output[0]
+
+    def step(kind: str, inputs: Sequence[str], part: str = "", **attributes: Any) -> "NodeProto":
+        output = f"{out}_{part}" if part else out
+        return make_node(kind, inputs, [output], f"{node.name}_{part}", **attributes)
+
+    yield step("Gather", [f"{table}_packed", ids], "bytes")
+    yield step("BitwiseAnd", [f"{out}_bytes", f"{table}_15"], "low")
+    yield step("BitShift", [f"{out}_bytes", f"{table}_4"], "high", direction="RIGHT")
+    yield step("Concat", [f"{out}_low", f"{out}_high"], "values", axis=-1)
+    yield step("Cast", [f"{out}_values"], "floats", to=TensorProto.FLOAT)
+    yield step("Sub", [f"{out}_floats", f"{table}_8"], "signed")
+    yield step("Reshape", [f"{out}_signed", f"{table}_blocks"], "blocks")
+    yield step("Gather", [f"{table}_scales", ids], "half_scales")
+    yield step("Cast", [f"{out}_half_scales"], "flat_scales", to=TensorProto.FLOAT)
+    yield step("Reshape", [f"{out}_flat_scales", f"{table}_of_blocks"], "scales")
+    yield step("Mul", [f"{out}_blocks", f"{out}_scales"], "weights")
+    yield step("Shape", [ids], "ids_shape")
+    yield step("Concat", [f"{out}_ids_shape", f"{table}_width"], "shape", axis=0)
+    yield step("Reshape", [f"{out}_weights", f"{out}_shape"])
 
 
 def _bare(path: Path) -> "ModelProto":
@@ -326,8 +398,12 @@ def _draft(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Hide warnings, prints and logs of the exporter and the quantiser, which are about libraries, not the model."""
+    """Hide warnings, prints and logs of the exporter and the quantiser, which are about libraries, not the model.
+
+    What they change of the root logger is undone, so that they do not print the logs of others either.
+    """
     disabled = logging.root.manager.disable
+    level, handlers = logging.root.level, logging.root.handlers[:]
     logging.disable(logging.WARNING)
     sink = StringIO()
     try:
@@ -336,3 +412,5 @@ def silenced() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+        logging.root.setLevel(level)
+        logging.root.handlers[:] = handlers

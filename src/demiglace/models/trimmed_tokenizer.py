@@ -168,10 +168,10 @@ def choose_vocabulary(
 
 def vocabulary_between(full: PreTrainedTokenizerBase, small: PreTrainedTokenizerBase) -> TrimmedVocabulary | None:
     """Return which tokens of `full` a tokenizer has that `trim_tokenizer` made of it; None for any other tokenizer."""
-    ids, own = full.get_vocab(), small.get_vocab()
-    if not (full.is_fast and small.is_fast and len(own) < len(ids) and own.keys() <= ids.keys()):
+    ids, new_ids = full.get_vocab(), small.get_vocab()
+    if not (full.is_fast and small.is_fast and len(new_ids) < len(ids) and new_ids.keys() <= ids.keys()):
         return None
-    kept = np.array([ids[token] for token in sorted(own, key=own.__getitem__)], dtype=np.int64)
+    kept = np.array([ids[token] for token in sorted(new_ids, key=new_ids.__getitem__)], dtype=np.int64)
     size = max(ids.values()) + 1
     if (np.diff(kept) <= 0).any() or not special_ids(tokenizer_json(full), ids, None, size) <= set(kept.tolist()):
         return None

@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from demiglace.report import format
+from demiglace.report.transformers_js import Usage, usage
 from demiglace.results.metric_table import finite, metric_of
 from demiglace.results.run_log import numbers
 from demiglace.runs.artefacts import EXPORT, TEACHER, measured_artefacts
@@ -72,6 +73,7 @@ def model_card(run: Path, exported: Manifest, trained: Manifest | None = None) -
         teacher_layers=teacher.get("layers"),
         kept=_kept(trained),
         parameters=trained.get("parameters"),
+        vocabulary=numbers(trained.get("vocabulary")),
         rows=numbers(trained.get("rows")),
         seed=config.get("seed"),
         length=trained.get("max_length") or config.get("max_length") or 128,
@@ -79,6 +81,7 @@ def model_card(run: Path, exported: Manifest, trained: Manifest | None = None) -
         artefacts=[_artefact(a, task.reads == "corpus") for a in measured_artefacts(exported) if a["role"] != TEACHER],
         timed=any(a.get("tokens_per_second") for a in measured_artefacts(exported)),
         exported=_export_format(exported),
+        js=_javascript(kind, exported),
         export_files=[_file(a) for a in measured_artefacts(exported) if a["role"] == EXPORT] or ["onnx/model.onnx"],
         threads=exported.get("threads"),
         prompt_tokens=exported.get("prompt_tokens"),
@@ -160,8 +163,9 @@ def _kind(run: Path, trained: Manifest) -> str:
 
 
 def _export_format(exported: Manifest) -> str | None:
-    """Return the format of an export by its manifest, None without one."""
-    return str((exported.get("config") or {}).get("to", "onnx")) if exported else None
+    """Return the format of an export by its manifest; None without one, and for a directory that transformers loads."""
+    kind = str((exported.get("config") or {}).get("to", "onnx")) if exported else None
+    return None if kind == "safetensors" else kind
 
 
 def _metadata(run: Path, trained: Manifest, exported: Manifest) -> ModelCardData:
@@ -225,6 +229,14 @@ def _metrics(trained: Manifest, teacher: Manifest, baseline: Manifest) -> list[t
         for split, scores in (trained.get("metrics") or {}).items()
         for metric in numbers(scores)
     ]
+
+
+def _javascript(kind: Manifest, exported: Manifest) -> Usage | None:
+    """Return how transformers.js runs an ONNX export; None for others, and without a record of the model's type."""
+    precisions = [a["precision"] for a in measured_artefacts(exported) if a["role"] == EXPORT]
+    if _export_format(exported) != "onnx" or not exported.get("model_type") or not precisions:
+        return None
+    return usage(task_of_manifest(kind).name, str(exported["model_type"]), precisions, bool(kind.get("pairs")))
 
 
 def _file(found: Mapping[str, Any]) -> str:

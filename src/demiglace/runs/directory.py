@@ -183,7 +183,8 @@ def _is_initial(path: Path) -> bool:
 
 def runs_below(path: Path) -> list[Path]:
     """Return the run directories at or below a path. Raises `RunError` if there is none."""
-    found = [file.parent for file in sorted(path.rglob("run.json")) if stage_of(file.parent)]
+    directories = [file.parent for file in sorted(path.rglob("run.json"))]
+    found = [run for run in directories if stage_of(run) or is_complete(run)]  # of a damaged run.json, too
     if not found:
         raise RunError(f"{path} holds no run of demiglace; give run directories, or a folder of them.")
     return found

@@ -90,7 +90,7 @@ def _notes(manifest: Manifest) -> list[str]:
         return []
     kind = metric_of(metric)
     notes = [
-        f"The file is {chosen['model']} in {chosen['precision']}"
+        f"The file to ship: {chosen['model']}, {chosen['precision']}"
         + (f", trained by {chosen['method']}" if chosen["method"] else "")
         + f". It was chosen on {manifest['rows']['validation']:,} validation rows, where it loses "
         f"{manifest['drop']:.1f} points of {kind.phrase}."
@@ -112,14 +112,15 @@ def _notes(manifest: Manifest) -> list[str]:
                 f"The teacher adds {gain:+.1f} points: the same student without it reaches "
                 f"{format.score(baseline[split][metric], metric)}."
             )
-    return notes + _static_note(manifest, split)
+    return [*notes, *_static_note(manifest, split), *_vocabulary_note(manifest)]
 
 
 def _static_note(manifest: Manifest, split: str) -> list[str]:
     """Return what the static student reaches, where there is one."""
-    static = next((f for f in manifest["model_files"] if f["role"] == "static"), None)
-    if static is None:
+    found = sorted((f for f in manifest["model_files"] if f["role"] == "static"), key=lambda f: not f[split])
+    if not found:
         return []
+    static = found[0]
     metric, chosen = manifest["metric"], manifest["chosen"]
     if chosen["role"] == "static":
         return ["It has no layers: a table of token vectors and a linear layer. This task does not need more."]
@@ -128,6 +129,20 @@ def _static_note(manifest: Manifest, split: str) -> list[str]:
     return [
         f"For comparison, the static student (token vectors and a linear layer) reaches "
         f"{format.score(scores[metric], metric)} on the {where} rows, in {_size(static)} and {_latency(static)}."
+    ]
+
+
+def _vocabulary_note(manifest: Manifest) -> list[str]:
+    """Return what a trimmed vocabulary changes, for a file that has one."""
+    found = manifest["vocabulary"]
+    if not found:
+        return []
+    longer = (
+        f"; the validation rows are {format.share(found['coverage']['growth'])} longer" if "coverage" in found else ""
+    )
+    return [
+        f"It has {found['kept']:,} of the model’s {found['full']:,} tokens, those of the training texts{longer}. Other "
+        "words are split into smaller pieces, so give more text of the kind that it will read as `--vocabulary-corpus`."
     ]
 
 
