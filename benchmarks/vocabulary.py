@@ -28,11 +28,13 @@ from demiglace import evaluate, export, truncate
 from demiglace.config.data import DataConfig, DataLocation, ReadConfig
 from demiglace.data.rows import dataset as rows_of
 from demiglace.data.text.readers import read_texts
+from demiglace.export.gguf import GgufExporter
 from demiglace.models.gguf import read_gguf
 from demiglace.models.loading import load_as_saved, load_tokenizer
 from demiglace.models.trimmed_tokenizer import coverage
 from demiglace.models.vocabulary import TrimmedVocabulary
 from demiglace.runs.directory import read_manifest
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 
 TRAIN = Path(rows_of.__file__).parent.parent / "banking77" / "train.csv.gz"
 SIZES = (2000, 1500, 1000)
@@ -81,40 +83,45 @@ def trained_on(model: str) -> dict[str, Any]:
     }
 
 
-def decoder(model: str, runs: Path, data: Path) -> None:
+def decoder(source: str, runs: Path, data: Path) -> None:
     """Measure the decoder: tokens, length of the test text, bytes, and equal continuations."""
     corpus, test = (str(data / "wikitext2" / f"{split}.jsonl.zst") for split in ("validation", "test"))
     options = {"layers": 24, "calibration": [corpus], "calibration_tokens": 2_000}
-    full = truncate(model, output=runs / "full", **options).path
+    full = truncate(source, output=runs / "full", **options).path
     trimming = {"vocabulary": "trim", "vocabulary_corpus": [corpus]}
-    small = truncate(model, output=runs / "trim", **options, **trimming).path
+    small = truncate(source, output=runs / "trim", **options, **trimming).path
     vocabulary = TrimmedVocabulary.load(small)
     tokenizers = [load_tokenizer(str(path)) for path in (full, small)]
     texts = list(read_texts([test], ReadConfig(), Counter()))
     covered = coverage(*tokenizers, vocabulary, texts)
-    files = {}
-    for name, path in (("full", full), ("trim", small)):
-        run = export(str(path), output=runs / f"gguf-{name}", to="gguf", quantize="q8_0", rows=16, repeats=1)
-        keys = ("bytes", "kl_divergence", "label_agreement")
-        files[name] = {a["name"]: {key: a.get(key) for key in keys} for a in read_manifest(run)["artefacts"]}
+    models = [load_as_saved(str(path)).float() for path in (full, small)]
+    files: dict[str, dict[str, int]] = {}
+    for name, model, tokenizer in zip(("full", "trim"), models, tokenizers, strict=True):
+        folder = runs / f"gguf-{name}"
+        folder.mkdir(exist_ok=True)
+        written = (GgufExporter().write(model, tokenizer, LANGUAGE_MODELLING, folder, p) for p in ("fp16", "q8_0"))
+        files[name] = {artefact.precision: artefact.size for artefact in written}
     removed = np.setdiff1d(np.arange(vocabulary.full), vocabulary.kept).tolist()
     prompts = [text.strip()[:60] for text in texts[:10]]
-    written = [
-        continuations(load_as_saved(full).float(), tokenizers[0], prompts, removed),
-        continuations(load_as_saved(small).float(), tokenizers[1], prompts),
+    texts_of = [
+        continuations(models[0], tokenizers[0], prompts, removed),
+        continuations(models[1], tokenizers[1], prompts),
         continuations(read_gguf(runs / "gguf-trim" / "model-F16.gguf"), tokenizers[1], prompts),
     ]
     results = {
         "vocabulary": read_manifest(small)["vocabulary"],
         "test": covered.facts(),
-        "files": files,
+        "bytes": files,
         "prompts": len(prompts),
-        "same as with all tokens": sum(map(str.__eq__, written[0], written[1])),
-        "same from the GGUF file": sum(map(str.__eq__, written[1], written[2])),
-        "example": written[1][0],
+        "prompts of kept tokens": sum(
+            bool((vocabulary.new_ids[tokenizers[0](p).input_ids] >= 0).all()) for p in prompts
+        ),
+        "same as with all tokens": sum(map(str.__eq__, texts_of[0], texts_of[1])),
+        "same from the GGUF file": sum(map(str.__eq__, texts_of[1], texts_of[2])),
+        "example": texts_of[1][0],
     }
     config = {
-        "model": Path(model).name,
+        "model": Path(source).name,
         "corpus": "wikitext2 validation",
         "layers": 24,
         "keep": read_manifest(small)["keep"],

@@ -168,7 +168,7 @@ def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):
         ({"method": "annealing-kd", "epochs": 1}, "the shortest has 0"),
         ({"flops": 0}, "--flops was given 0"),
         ({"devices": 0}, "expected a whole number, at least 1"),
-        ({"method": "pkd", "student": "narrow", "layers": None}, "hidden sizes differ (16 in the student"),
+        ({"method": "alp-kd", "student": "narrow", "layers": None}, "hidden sizes differ (16 in the student"),
     ],
 )
 def test_what_a_run_would_refuse_is_refused(options, message, tmp_path, teacher, rows, capsys):

@@ -272,7 +272,11 @@ def test_axes_are_no_part_of_a_search(content):
         ({"methods": {"none": {}, "vanilla-kd": {"method_options": {"tau": 1}}}}, ConfigError, "unknown option 'tau'"),
         ({"methods": {"none": {}, "vanilla-kd": {}, "minilm": {"epochs": 3}}}, ConfigError, "Give --epochs 4 or more"),
         ({"students": {"half": {"layers": 0}}}, ConfigError, "mood/half/start: --layers was given 0"),
-        ({"students": {"half": {}}}, ConfigError, "mood/half/start: `layers` (how many) or `keep`"),
+        (
+            {"students": {"half": {}}},
+            ConfigError,
+            "mood/half/start: `layers` (how many), `keep` (which ones) or a size",
+        ),
         ({"students": {"half": {"layers": 40}}}, ModelError, "mood/half/start: 40 layers were"),
         ({"students": {"half": {"layers": 40, "strategy": "random"}}}, ModelError, "mood/half/none/seed-0: 40 layers"),
         ({"students": {"half": {"layers": 2, "strategy": "greedy"}}}, ConfigError, "greedy needs text"),

@@ -152,6 +152,14 @@ def test_a_table_of_4_bits_gives_each_row_to_half_a_step(width, tmp_path):
     assert (found[0, 1] == 0).all()
 
 
+def test_the_quantisers_configuration_of_logging_is_undone(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    monkeypatch.delitem(sys.modules, "onnxruntime.quantization.matmul_nbits_quantizer", raising=False)
+    quantize_int4(bert[2], tmp_path / "small.onnx")
+    assert logging.root.handlers == [] and logging.root.level == logging.WARNING
+
+
 def test_what_a_batch_changes_int4_does_not_depend_on(bert, tmp_path):
     _, examples, path = bert
     small = OnnxRunner(str(quantize_int4(path, tmp_path / "small.onnx")))

@@ -16,7 +16,18 @@ from demiglace.models.shape import ModelShape
 from factories import tiny_config, tiny_model
 from training_kit import CLASSES, loss_of, objective_of, random_examples
 
-NARROW = {"none", "vanilla-kd", "rail-kd-l", "rail-kd-c", "tinybert", "minilm", "minilmv2"}
+NARROW = {
+    "none",
+    "vanilla-kd",
+    "rail-kd-l",
+    "rail-kd-c",
+    "tinybert",
+    "minilm",
+    "minilmv2",
+    "pkd",
+    "distil",
+    "rail-balanced",
+}
 
 
 def student(hidden: int, heads: int) -> PreTrainedModel:

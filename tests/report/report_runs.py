@@ -8,6 +8,7 @@ from typing import Any
 from demiglace.config import command_options as configs
 from demiglace.config.options import build, flatten
 from demiglace.runs.directory import open_run
+from demiglace.runs.files import write_json
 
 _CONFIGS = {
     "clean": configs.CleanConfig,
@@ -22,10 +23,11 @@ ROWS = {"train": 9003, "validation": 1000, "test": 3080}
 
 
 def write_run(path: Path, stage: str, options: dict[str, Any], **results: Any) -> Path:
-    """A complete run directory of a stage with these options and results."""
+    """Write a complete run directory of a stage with these options and results; tests may change its files."""
     config = build(_CONFIGS[stage], options | {"output": str(path)})
     run = open_run(path, stage, flatten(config, result_options_only=True), inputs={"data": "0123456789abcdef"})
-    run.finish(**results)
+    manifest = run.finish(**results)
+    write_json(path / "manifest.json", {k: v for k, v in manifest.items() if k not in ("files", "checksum")})
     return path
 
 

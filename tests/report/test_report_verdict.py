@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import write_demo, write_training
+from report_runs import artefact, write_demo, write_run, write_training
 
 from demiglace.report.runs.load import collect
 from demiglace.report.runs.verdict import Verdict, noise_of, verdict
@@ -65,6 +65,17 @@ def test_the_int8_file_is_told(tmp_path: Path) -> None:
     content["artefacts"][-1]["metrics"] = {"accuracy": 0.905}
     manifest.write_text(json.dumps(content))
     assert "for the PyTorch teacher, scores 90.5 itself and gives" in shown(tmp_path)
+
+
+def test_a_language_models_file_has_its_speed(tmp_path: Path) -> None:
+    write_training(tmp_path / "s", "distill", {"teacher": "m", "layers": 3}, 0.4, problem="language-modelling")
+    speed = {"tokens_per_second": {"prefill": 310.0, "decode": 41.25}, "label_agreement": 0.983}
+    file = artefact("ONNX int4", "export", "onnx/model_q4.onnx", 92.4, 1.0) | speed | {"latency_ms": None}
+    write_run(tmp_path / "e", "export", {"model": str(tmp_path / "s")}, artefacts=[file])
+    assert (
+        "As ONNX int4 it takes 92.4 MB, writes 41.2 tokens per second (median, one text at a time) and predicts the "
+        "PyTorch student’s next token after 98.3 % of the tokens checked."
+    ) in shown(tmp_path)
 
 
 def test_a_student_above_its_teacher_reaches_more_than_all(tmp_path: Path) -> None:

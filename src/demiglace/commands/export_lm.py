@@ -217,7 +217,8 @@ def _parity_cells(entry: dict[str, Any]) -> list[str]:
         return ["–"] * 4
     texts, difference = entry["continuations"], entry["largest_logit_difference"]
     same = "–" if texts is None else f"{texts['same']} of {texts['count']}"
-    return [f"{entry['label_agreement']:.1%}", same, f"{entry['kl_divergence']:.4f}", f"{difference:.2g}"]
+    divergence = max(0.0, entry["kl_divergence"])  # rounding may give −1e-9
+    return [f"{entry['label_agreement']:.1%}", same, f"{divergence:.4f}", f"{difference:.2g}"]
 
 
 def _speed_cells(entry: dict[str, Any]) -> list[str]:

@@ -218,7 +218,7 @@ def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) ->
 
     with _draft(out) as draft, silenced():
         quantize_dynamic(
-            _with_constant_weights(_bare(path)),
+            _bare(path),
             draft,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -247,10 +247,11 @@ def quantize_int4(path: Path, out: Path, *, block_size: int = BLOCK) -> Path:
     """
     OnnxExporter().require_packages()
     import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     with _draft(out) as draft, silenced():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # it configures logging
+
         graph = ONNXModel(_with_constant_weights(_bare(path)))
         graph.replace_gemm_with_matmul()  # a Gemm would stay in fp32: heads, and all matrices of GPT-2
         _pack_tables(graph.model.graph, block_size)
@@ -397,8 +398,12 @@ def _draft(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Hide warnings, prints and logs of the exporter and the quantiser, which are about libraries, not the model."""
+    """Hide warnings, prints and logs of the exporter and the quantiser, which are about libraries, not the model.
+
+    What they change of the root logger is undone, so that they do not print the logs of others either.
+    """
     disabled = logging.root.manager.disable
+    level, handlers = logging.root.level, logging.root.handlers[:]
     logging.disable(logging.WARNING)
     sink = StringIO()
     try:
@@ -407,3 +412,5 @@ def silenced() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
+        logging.root.setLevel(level)
+        logging.root.handlers[:] = handlers

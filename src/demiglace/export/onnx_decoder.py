@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demiglace.errors import ModelError
+from demiglace.errors import ConfigError, ModelError
 from demiglace.export.base import Artefact, Inputs
 from demiglace.export.decoding import Decoder
 from demiglace.export.onnx import FILES, OnnxExporter, OnnxRunner, write_graph
@@ -35,7 +35,7 @@ class OnnxDecoderExporter(OnnxExporter):
     """Write the files of `onnx.FILES` for a causal language model, and genai_config.json beside them."""
 
     name = "onnx-decoder"
-    precisions = ("fp32", "int8", "int4")
+    precisions = ("fp32", "int4")  # int8 of classifiers has one scale for all activations: too coarse for decoders
 
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this kind of problem cannot be written; None for language models."""
@@ -61,6 +61,13 @@ class OnnxDecoderExporter(OnnxExporter):
     ) -> None:
         """Write the graph in fp32."""
         export_decoder(model, file)
+
+    def with_reduce_range(self, reduce_range: bool) -> "OnnxDecoderExporter":
+        """Raise `ConfigError`: there is no int8."""
+        raise ConfigError(
+            f"--reduce-range {str(reduce_range).lower()} is about int8 files of classifiers, and language models are "
+            "written in fp32 and int4 only; leave it out."
+        )
 
     def open(self, artefact: Artefact, threads: int) -> "OnnxDecoder":
         """Return a runner of ONNX Runtime's CPU provider."""
@@ -135,8 +142,11 @@ def export_decoder(model: "PreTrainedModel", path: Path) -> Path:
     lengths = {"attention_mask": past + sequence}
     example = [torch.ones(batch, lengths.get(name, sequence), dtype=torch.int64) for name in tokens]
     example += [torch.zeros(batch, count, past, width) for count, width in heads for _ in range(2)]
-    dynamic = [{0: "batch", 1: "total" if name in lengths else "sequence"} for name in tokens]
-    dynamic += [{0: "batch", 2: "past"} for _ in states]
+    # the names of the sizes are those of Optimum: Transformers.js makes the empty cache by them
+    dynamic = [
+        {0: "batch_size", 1: "total_sequence_length" if name in lengths else "sequence_length"} for name in tokens
+    ]
+    dynamic += [{0: "batch_size", 2: "past_sequence_length"} for _ in states]
     attention = model.config._attn_implementation
     model.set_attn_implementation("eager")  # see `onnx.export_onnx`
     try:

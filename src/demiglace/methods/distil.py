@@ -2,7 +2,8 @@
 
 The paper pre-trains a masked language model. Here the same three terms also train causal language models (--corpus), as
 for DistilGPT2, and classifiers (--data). For classifiers, the loss on the labels replaces the language-modelling loss.
-The student must be as wide as the teacher, because the cosine compares their hidden states directly.
+A narrower student's states are mapped to the teacher's width by a trained linear map; of equal widths they are compared
+directly, as in the paper.
 
 Deviation: the cosine compares the output of the last layers, before a decoder's final norm (GPT-2's ln_f), as all
 methods here do. The authors' script compares the last hidden states of transformers, which come after that norm.
@@ -15,6 +16,7 @@ from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import Final
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Projection
 from demiglace.models.pooling import POOLING_HELP, StateOption
 
 
@@ -34,10 +36,11 @@ class Distil:
 
     def method(self) -> Method:
         """Return the method with its three loss terms."""
+        to_teacher = Projection("auto", teacher=False)  # for a narrower student; of equal widths none
         return Method(
             (
                 WeightedTerm(self.kd_weight, LogitDistillation(self.temperature)),
                 WeightedTerm(self.task_weight, TaskLoss()),
-                WeightedTerm(self.cosine_weight, LayerDistillation(Final(), self.pooling, "cosine")),
+                WeightedTerm(self.cosine_weight, LayerDistillation(Final(), self.pooling, "cosine", to_teacher)),
             )
         )

@@ -8,6 +8,7 @@ from demiglace.methods.base import Method, Reduction, WeightedTerm
 from demiglace.methods.terms.hidden_states import LayerDistillation
 from demiglace.methods.terms.layer_mapping import Last, Skip
 from demiglace.methods.terms.logits import LogitDistillation, TaskLoss
+from demiglace.methods.terms.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class PKD:
 
     The squared differences are averaged over layers and summed over the d dimensions of a hidden state. The authors'
     code averages over both, so β here is the β of that code divided by d: 100 / 768 ≈ 0.13. That code also divides the
-    KD term by the number of classes; here it is not divided.
+    KD term by the number of classes; here it is not divided. The paper compares models of one width; a narrower
+    student's states are mapped to the teacher's width by a trained linear map for each layer.
     """
 
     mapping: Literal["skip", "last"] = option(
@@ -31,7 +33,8 @@ class PKD:
     def method(self) -> Method:
         """Return the method with its three loss terms."""
         mapping = Skip(self.final_layer) if self.mapping == "skip" else Last(self.final_layer)
-        layers = LayerDistillation(mapping, "first", "normalised-squared", reduction=self.reduction)
+        to_teacher = Projection("auto", teacher=False)
+        layers = LayerDistillation(mapping, "first", "normalised-squared", to_teacher, reduction=self.reduction)
         return Method(
             (
                 WeightedTerm(1 - self.alpha, TaskLoss()),

@@ -13,7 +13,7 @@ for (const dtype of dtypes) {
   const model = await AutoModelForCausalLM.from_pretrained(basename(directory), { dtype });
   found[dtype] = [];
   for (const ids of prompts) {
-    const inputs = { inputs: tensor(ids), attention_mask: tensor(ids.map(() => 1)) };
+    const inputs = { input_ids: tensor(ids), attention_mask: tensor(ids.map(() => 1)) };
     const made = await model.generate({ ...inputs, max_new_tokens: Number(newTokens), do_sample: false });
     found[dtype].push(made.tolist()[0].slice(ids.length).map(Number));
   }

@@ -7,7 +7,10 @@ from demiglace.report import format
 from demiglace.report.runs.schema import Artefact, Experiment, Model, RunReport
 from demiglace.results.metric_table import metric_of
 from demiglace.runs.artefacts import EXPORT
+from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 from demiglace.tasks.registry import predicts_classes
+
+_LANGUAGE = (LANGUAGE_MODELLING.name, "language")  # the second: in manifests of version 0.1
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def _choice(students: list[Model], chosen: Model) -> str:
 
 
 def _smallest(student: Model, teacher: Model | None, metric: str, artefacts: tuple[Artefact, ...]) -> str:
-    """Return the size, latency, score and parity of the student's smallest exported file."""
+    """Return the size, speed, score and parity of the student's smallest exported file."""
     exported = [a for a in artefacts if a.model == student.name and a.role == EXPORT and a.size]
     if not exported:
         return ""
@@ -113,9 +116,14 @@ def _smallest(student: Model, teacher: Model | None, metric: str, artefacts: tup
         facts.append(f"answers in {format.milliseconds(latency.p50)} (median, one row at a time)")
         if teacher is not None and teacher.latency is not None:
             facts[-1] += f" against {format.milliseconds(teacher.latency.p50)} for the PyTorch teacher"
+    if decode := a.tokens_per_second.get("decode"):
+        facts.append(f"writes {format.rate(decode)} tokens per second (median, one text at a time)")
     if metric in a.scores:
         facts.append(f"scores {format.score(a.scores[metric], metric)} itself")
-    if a.label_agreement is not None:
+    if a.label_agreement is not None and student.problem in _LANGUAGE:
+        share = format.share(a.label_agreement)
+        facts.append(f"predicts the PyTorch student’s next token after {share} of the tokens checked")
+    elif a.label_agreement is not None:
         facts.append(f"gives the PyTorch student’s label for {format.share(a.label_agreement)} of the rows checked")
     return f"As {a.name} it {format.listed(facts)}."
 
