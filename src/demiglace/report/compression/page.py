@@ -92,8 +92,8 @@ def _notes(manifest: Manifest) -> list[str]:
     notes = [
         f"The file to ship: {chosen['model']}, {chosen['precision']}"
         + (f", trained by {chosen['method']}" if chosen["method"] else "")
-        + f". It was chosen on {manifest['rows']['validation']:,} validation rows, where it loses "
-        f"{manifest['drop']:.1f} points of {kind.phrase}."
+        + f". It was chosen on {manifest['rows']['validation']:,} validation rows, where it "
+        f"{'gains' if manifest['drop'] < 0 else 'loses'} {abs(manifest['drop']):.1f} points of {kind.phrase}."
     ]
     if "test" in manifest["rows"]:
         notes[0] += f" The {manifest['rows']['test']:,} test rows were scored once, after the choice."
