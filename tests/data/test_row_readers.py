@@ -30,7 +30,7 @@ def content(kind: str) -> bytes:
 
 def packed(data: bytes, ending: str) -> bytes:
     if ending.endswith(".gz"):
-        return gzip.compress(data)
+        return gzip.compress(data, mtime=0)
     return zstandard.compress(data) if ending.endswith(".zst") else data
 
 
@@ -157,8 +157,12 @@ def test_an_archive_may_have_several_frames(tmp_path: Path, ending: str) -> None
         ("rows.csv", "text,label\na,b\n".encode("utf-16"), "is UTF-16"),
         ("rows.parquet", b"nothing of the kind", "cannot be read as Parquet"),
         ("rows.csv.gz", b"", "is empty"),
-        ("rows.csv", gzip.compress(b"text,label\na,b\n"), "compressed by gzip but its name does not end so"),
-        ("rows.csv.gz", gzip.compress(gzip.compress(b"text,label\na,b\n")), "compressed by gzip once more"),
+        ("rows.csv", gzip.compress(b"text,label\na,b\n", mtime=0), "compressed by gzip but its name does not end so"),
+        (
+            "rows.csv.gz",
+            gzip.compress(gzip.compress(b"text,label\na,b\n", mtime=0), mtime=0),
+            "compressed by gzip once more",
+        ),
         ("rows.csv", b"PK\x03\x04rest", "a zip archive or a spreadsheet"),
         ("rows.json", b'[{"text": "a"},\n{"text": "b"},\n{"te', r"rows.json:3: the JSON array is broken after 2 rows"),
     ],
