@@ -14,6 +14,7 @@ from factories import ARCHITECTURES, DECODERS, tiny_model, tiny_tokenizer
 
 pytest.importorskip("onnxruntime")
 import onnx
+import torch
 from torch import nn
 
 from demiglace.data.rows.schema import Split
@@ -95,6 +96,11 @@ def test_the_file_is_what_the_docstring_says(bert):
     assert [v.name for v in graph.graph.output] == ["logits"]
     assert [o.version for o in graph.opset_import if o.domain == ""] == [exporter.OPSET]
     assert [p.name for p in bert[2].parent.iterdir()] == ["model.onnx"]
+
+
+def test_the_file_names_no_place_of_this_machine(bert):
+    content = bert[2].read_bytes()
+    assert b".py" not in content and str(Path(torch.__file__).parent).encode() not in content
 
 
 def test_segments_matter_in_the_file_as_in_the_model(bert):

@@ -172,18 +172,19 @@ def write_graph(
     _check_size(module)
     with _draft(path) as draft, silenced():
         try:
-            torch.onnx.export(
+            program: Any = torch.onnx.export(
                 module,
                 example,
-                draft,
                 dynamo=True,
                 dynamic_shapes=dynamic_shapes,
                 input_names=list(inputs),
                 output_names=list(outputs),
                 opset_version=OPSET,
-                external_data=False,
                 verbose=False,
             )
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # places in source files of this machine
+            program.save(draft, external_data=False)
         except torch.onnx.errors.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0][:_REASON]
             what = f"{type(module.model).__name__} cannot be exported to ONNX by torch {torch.__version__}"
