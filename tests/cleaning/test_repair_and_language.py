@@ -10,6 +10,7 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from demiglace.cleaning.rules import language
 from demiglace.cleaning.rules.language import Language, languages, probabilities
 from demiglace.cleaning.rules.repair import _CONFIG, Repair
+from demiglace.data.text.streams import plain_line_ends
 from demiglace.errors import ConfigError
 
 BROKEN = [
@@ -37,8 +38,9 @@ PLAIN = ["word ", "é", "“quoted”", "—", "…", "日本", "п", "°", "\n"
 @example("a\x80b")
 @example("<a>\n&amp;")
 @example("&amp;\n<a>")
+@example("\r")
 def test_repair_is_ftfys(text: str) -> None:
-    assert Repair()([text]).texts[0] == ftfy.fix_text(text, _CONFIG)
+    assert Repair()([text]).texts[0] == ftfy.fix_text(plain_line_ends(text), _CONFIG)
 
 
 def test_what_needs_no_repair_is_the_same_object() -> None:
