@@ -149,6 +149,16 @@ def test_leftovers_are_removed_when_the_run_is_found_complete(run: Path) -> None
     assert not (run / "checkpoints").exists() and not list(run.glob(f"*{PARTIAL}"))
 
 
+def test_a_task_of_a_comparison_may_be_called_like_a_leftover(tmp_path: Path) -> None:
+    for _ in range(2):
+        opened = open_run(tmp_path / "home", "compare", {}, {}, shared=True)
+        (opened.path / "work" / "half").mkdir(parents=True, exist_ok=True)
+        if not opened.complete:
+            opened.finish()
+    open_run(tmp_path / "home", "compare", {}, {}, shared=True)
+    assert (tmp_path / "home" / "work" / "half").exists()
+
+
 def test_a_complete_run_on_a_read_only_disk_is_up_to_date(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(run.rglob("*"))
     monkeypatch.setattr(directory.os, "access", lambda path, mode: False)

@@ -101,7 +101,8 @@ def open_run(
         if not shared:
             _remove_partial_files(path)
         if is_complete(path):
-            remove_leftovers(path)
+            if not shared:  # in a comparison, a task may have the name of one of these directories
+                remove_leftovers(path)
             read_manifest(path)  # raises if a file is damaged
     except RunError:
         lock.release()
