@@ -130,7 +130,8 @@ def distill_classifier(config: DistillConfig) -> Path:
     material = tokenize_dataset(dataset, splits, max_length, tokens.tokenizer, [teacher, student])
     rows = material.examples if tokens.vocabulary is None else teacher_rows(splits, material, tokenizer, [teacher])
     check_max_steps(config.method, method, config.training, len(material.examples["train"]))
-    student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
+    labelled = len(material.examples["train"]) - material.unlabelled  # that runs with and without --unlabelled share
+    student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed, labelled)
     prepare_model(student, config.training)
     start |= method_facts(config, method) | dict(tokens.facts)
     job = TrainingRun(

@@ -11,7 +11,7 @@ from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
-from demiglace.data.tokenize import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.from_yaml import describe_method
@@ -114,13 +114,19 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
 
 
 def truncate_student(
-    cut: Cut | None, model: PreTrainedModel, examples: TokenizedSplit | Blocks, run: Run, seed: int
+    cut: Cut | None,
+    model: PreTrainedModel,
+    examples: TokenizedSplit | Blocks,
+    run: Run,
+    seed: int,
+    labelled: int | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student truncated from a model, or the model itself, and the manifest's fields about its layers.
 
     A strategy of `DATA_DRIVEN`, and the units of a narrower student, are measured once, on some of the training
-    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Raises
-    `ModelError` if the model's outputs are not finite.
+    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. labelled: units
+    are measured on this many of the first examples, None for all, so that runs of one comparison keep the same units.
+    Raises `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}
@@ -135,7 +141,8 @@ def truncate_student(
     student = make_student(model, keep, cut.strategy or "", seed)
     if not cut.sizes:
         return student, facts
-    units = _measured_units(cut, model, student, keep, examples, run)
+    known = select(examples, range(labelled)) if isinstance(examples, TokenizedSplit) and labelled else examples
+    units = _measured_units(cut, model, student, keep, known, run)
     pruned = prune_units(student, units)
     say(describe_width(student, pruned, BY_GRADIENTS))
     return pruned, facts | width_facts(student, pruned, units, BY_GRADIENTS)
