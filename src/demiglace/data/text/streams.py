@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from demiglace.data.text.addresses import is_address
 from demiglace.errors import DataError
 
 CHUNK = 1 << 20  # bytes
@@ -68,7 +69,7 @@ class _CutOffError(_CorruptError):
 def open_source(file: str) -> BinaryIO:
     """Open a local file, or one of an object store by Daft. Raises `DataError` if it cannot be opened."""
     try:
-        if "://" in file:
+        if is_address(file):
             import daft
 
             return daft.open_file(file, "rb")  # type: ignore[return-value]
