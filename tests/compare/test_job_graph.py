@@ -225,7 +225,7 @@ def test_a_search_that_is_shared_lies_at_the_first_student(content):
 def test_students_with_new_weights_differ_from_seed_to_seed(content):
     graph = graph_of(content | {"students": {"half": {"layers": 2, "strategy": "random"}}})
     assert "mood/half/start" not in [s.key for s in graph.jobs]
-    run = config_of(graph.job("mood/half/none/seed-1"), graph.home)
+    run = config_of(graph.job("mood/half/none/seed-1"), graph.root)
     assert (run.student, run.layers, run.strategy, run.training.seed) == (None, 2, "random", 1)
     validate_jobs(graph)
     same = graph_of(content | {"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}})

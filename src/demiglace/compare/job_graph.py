@@ -51,7 +51,7 @@ class Job:
 class JobGraph:
     """The jobs of a grid."""
 
-    home: Path  # the comparison directory
+    root: Path  # the comparison directory
     grid: Grid
     jobs: tuple[Job, ...]  # each after the jobs it depends on
     runs: tuple[StudentRun, ...]  # the student runs that the jobs are for
@@ -62,18 +62,18 @@ class JobGraph:
 
 
 def build_job_graph(
-    grid: Grid, home: Path, *, searching: bool = False, shard: tuple[int, int] = (1, 1), data_dir: Path | None = None
+    grid: Grid, root: Path, *, searching: bool = False, shard: tuple[int, int] = (1, 1), data_dir: Path | None = None
 ) -> JobGraph:
     """Return the jobs of a grid.
 
     Args:
         grid: the grid.
-        home: the comparison directory.
+        root: the comparison directory.
         searching: add the searches of the grid.
         shard: (number, count): only this part of the student runs, and what they depend on.
         data_dir: directory of the data sets; None for the default.
     """
-    factory = _JobFactory(grid, home, searching, {} if data_dir is None else {"data_dir": str(data_dir)})
+    factory = _JobFactory(grid, root, searching, {} if data_dir is None else {"data_dir": str(data_dir)})
     runs = shard_runs(student_runs(grid), *shard)
     jobs: dict[str, Job] = {}
     for number in dict.fromkeys(run.seed for run in runs):
@@ -82,7 +82,7 @@ def build_job_graph(
             jobs |= {j.key: j for j in factory.teacher_jobs(task, number)}
         for run in same_seed:
             jobs |= {j.key: j for j in factory.jobs(run) if j.key not in jobs}
-    return JobGraph(home, grid, tuple(jobs.values()), tuple(runs))
+    return JobGraph(root, grid, tuple(jobs.values()), tuple(runs))
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class _JobFactory:
     """Makes the jobs of a grid. In its methods, `number` is a seed of the grid, or a replicate."""
 
     grid: Grid
-    home: Path  # the comparison directory
+    root: Path  # the comparison directory
     searching: bool  # add the searches
     location: Mapping[str, Any]  # {"data_dir": …} or {}
 
     def at(self, key: str) -> str:
         """Return the path of a key."""
-        return str(self.home / key)
+        return str(self.root / key)
 
     def teacher(self, task: str, number: int) -> str:
         """Return the path of a task's teacher."""

@@ -2,7 +2,7 @@
 
     terms:
     - {term: task, weight: 0.3}
-    - {term: kd, weight: 0.3, temperature: 2, divergence: jsd, mix: 0.1}
+    - {term: kd, weight: 0.3, temperature: 2, divergence: jsd, beta: 0.1}
     - {term: layers, weight: 0.4, mapping: {kind: random, sampling: step}, pooling: mean, distance: cosine}
 
 Each term's keys are the fields of its class; `demiglace methods show NAME` prints any named method, ready to edit.

@@ -23,7 +23,8 @@ from demiglace.data.rows.units import units_of
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError
 from demiglace.tasks.base import RowTask
-from demiglace.tasks.regression import REGRESSION, number
+from demiglace.tasks.label_kinds import number
+from demiglace.tasks.regression import REGRESSION
 
 
 def load_texts(config: DataConfig, location: DataLocation, task: RowTask) -> Dataset:
