@@ -508,6 +508,11 @@ class CleanConfig:
     format: Literal["parquet", "jsonl"] = option(
         "format of the shards; jsonl is compressed with Zstandard", "parquet", section="output"
     )
+    remote: bool = option(
+        "read sources that are addresses on the network (s3://…, https://…); they are refused without it",
+        False,
+        decides=False,
+    )
     reading: ReadConfig = group(ReadConfig)
     keep_damaged: bool = option("use damaged and cut-off files up to the damage", False)
     engine: Literal["local", "ray"] = option(
