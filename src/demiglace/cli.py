@@ -146,7 +146,7 @@ _SECTIONS = ("model", "data", "corpus", "method", "cache", "training", "generati
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 success, 2 user error, 1 a bug of demiglace, 130 interrupted."""
-    args = _expand_plan(list(sys.argv[1:] if argv is None else argv))
+    args = expand_plan(list(sys.argv[1:] if argv is None else argv))
     try:
         with _terminated_like_interrupted():
             return _run(args)
@@ -212,7 +212,7 @@ def _run(args: list[str]) -> int:
     return OK
 
 
-def _expand_plan(args: list[str]) -> list[str]:
+def expand_plan(args: list[str]) -> list[str]:
     """Return ``compress … --dry-run`` for ``plan compress …``, and other words unchanged."""
     if args[:2] != ["plan", "compress"]:
         return args
