@@ -34,7 +34,8 @@ from demiglace.runs.result import Result
 STAGE = "compress"
 AUTO_METHOD, SIMPLE_METHOD = "rail-balanced", "vanilla-kd"
 BASELINE = "none"
-STATIC_EPOCHS = 10  # of the static student, which trains about as fast as its rows are read
+STATIC_EPOCHS = 20  # of the static student, which trains about as fast as its rows are read
+STATIC_LEARNING_RATE = 3e-3  # less than that of `distill`, for more epochs: docs/static-student.md
 
 
 def compress_model(config: CompressConfig) -> Result:
@@ -172,7 +173,7 @@ class _Compression:
             return []
         say("static student: token vectors and a linear layer, the baseline of every compression")
         key, epochs = f"{RUNS}/{student.key}/distillation", max(STATIC_EPOCHS, self.config.epochs)
-        trained = {"epochs": epochs, "learning_rate": None}  # the usual one of such students
+        trained = {"epochs": epochs, "learning_rate": STATIC_LEARNING_RATE}
         trainer.train([trainer.distillation(key, student.options, teacher, SIMPLE_METHOD, **trained)])
         path = str(self.run.path / key)
         model = _TrainedModel(path, student.name, "static", SIMPLE_METHOD, student.key)
