@@ -90,6 +90,7 @@ def test_few_students_are_measured_and_each_once():
     [  # MB: a full layer takes 4, one with half of the feed-forward units 3, one of hidden size 16 1.5 or 1
         (9.0, 2, [(2, None, None), (3, None, 1536)]),
         (9.0, 3, [(2, None, None), (3, None, 1536), (3, 24, None)]),
+        (2.0, 1, [(1, 24, 1536)]),
         (2.0, 2, [(1, 24, 1536), (1, 16, None)]),
         (1.2, 4, [(1, 16, 1536)]),
     ],
