@@ -39,7 +39,7 @@ report-demo: $(READY) ## a sample report within a minute, from real runs of tiny
 js: ## what the tests of exported files in JavaScript import: npm, 30 s, 0.5 GB
 	npm --prefix tests/export/js install --ignore-scripts --no-package-lock --no-audit --no-fund
 
-chaos: $(READY) ## kill commands at random moments and flip bits of files; ARGS="--kills 500"
+chaos: $(READY) ## kill commands, fill their disk, start them three at once, flip bits; ARGS="--kills 500 --disks 50"
 	$(BIN)/python benchmarks/chaos.py runs/chaos $(ARGS)
 
 cards: $(READY) ## write the methods' cards, docs/methods
