@@ -261,7 +261,7 @@ def undisturbed(work: Path, stages: list[str]) -> dict[str, dict[str, float]]:
 def needs(stage: str) -> tuple[str, ...]:
     """Return the runs that a command reads, and the one that it is compared with, in order."""
     words = shlex.split(RUNS[stage])
-    read = [word for word in words[1:] if word in RUNS and word != stage] + [SAME[stage]] * (stage in SAME)
+    read = [word for word in words[1:] if word in RUNS and word != stage] + [SAME[s] for s in [stage] if s in SAME]
     return tuple(name for word in read for name in (*needs(word), word))
 
 
