@@ -10,6 +10,7 @@ DIR gets tiny models and rows (`reference_material`) and, for each command, one 
   where it is full, the command must end with exit code 2 and no traceback. Then the disk grows and the command repeats.
 - crowd: three start at once with the same output. One must end well, and the others say that the output is in use.
 
+Commands start as forks of this process, which has imported the libraries: most of a short command's time is imports.
 After each round weights, predictions and shards must be those of the undisturbed run bit for bit, no process and no
 temporary file may be left, and `demiglace verify` must agree. At the end one bit of each file of each finished run is
 flipped in turn: `demiglace verify` must name the file. DIR/rounds.jsonl holds the rounds that are done, so that the
@@ -27,9 +28,12 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,11 @@ from reference_digests import digest_tree
 from reference_material import write_material
 
 import demiglace
+import demiglace.commands.distill
+import demiglace.commands.evaluate
+import demiglace.commands.export
+import demiglace.commands.pretrain
+from demiglace.cli import main as command_line
 from demiglace.errors import RunError
 from demiglace.runs.directory import read_manifest
 
@@ -53,7 +62,6 @@ COMPARED = ("weights", "predictions", "shards")
 MOST_KILLS = 3  # in one round
 CROWD = 3
 PATIENCE = 30.0  # seconds in which children have to notice that their parent is gone
-ENTRY = Path(__file__).with_name("chaos_entry.py")
 
 
 class Round:
@@ -68,19 +76,19 @@ class Round:
         self.counts = Counter[str]()
         self.logs: dict[int, Path] = {}  # process -> what it printed
 
-    def start(self, write: int = 0) -> "subprocess.Popen[bytes]":
+    def start(self, write: int = 0) -> BaseProcess:
         """Start the command; write: the rename ahead of which it is killed, 0 for none."""
         line = RUNS[self.stage].replace("--cache cache ", f"--cache {self.folder}/cache ")
         (self.work / self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         log = self.work / "logs" / f"{self.mark}-{len(self.logs)}.txt"
         process = start(self.work, f"{line} -o {self.folder}/run", log, self.mark, self.folder / "tmp", write)
-        self.logs[process.pid] = log
+        self.logs[process.pid or 0] = log
         return process
 
-    def end(self, process: "subprocess.Popen[bytes]", allowed: tuple[int, ...] = (0,)) -> int:
+    def end(self, process: BaseProcess, allowed: tuple[int, ...] = (0,)) -> int:
         """Wait for a command and return its exit code; another one than `allowed`, and a traceback, is wrong."""
-        code = process.wait()
-        said = self.logs[process.pid].read_text(errors="replace")
+        process.join()
+        code, said = process.exitcode or 0, self.logs[process.pid or 0].read_text(errors="replace")
         if code not in allowed or "Traceback (most recent call last)" in said:
             self.wrong.append(f"exit code {code}: {said[-2000:]}")
         return code
@@ -108,12 +116,11 @@ class Round:
         for _ in range(self.draw.randint(1, MOST_KILLS)):
             at_write = self.draw.random() < 0.5
             process = self.start(self.draw.randint(1, max(1, self.renames)) if at_write else 0)
-            try:
-                process.wait(None if at_write else self.draw.uniform(0, self.seconds))
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)  # the command alone: its children have to notice
-                process.wait()
-            if process.returncode == -signal.SIGKILL:
+            process.join(None if at_write else self.draw.uniform(0, self.seconds))
+            if process.is_alive():
+                process.kill()  # the command alone: its children have to notice
+                process.join()
+            if process.exitcode == -signal.SIGKILL:
                 self.counts["kills"] += 1
                 self.counts["kills ahead of a rename"] += at_write
             deadline = time.monotonic() + PATIENCE
@@ -160,15 +167,52 @@ KINDS: dict[str, tuple[Callable[[Round], None], str]] = {
 }
 
 
-def start(work: Path, line: str, log: Path, mark: str, temporary: Path, write: int) -> "subprocess.Popen[bytes]":
-    """Start a command line; what it prints goes to the file `log`."""
+def start(work: Path, line: str, log: Path, mark: str, temporary: Path, write: int = 0) -> BaseProcess:
+    """Start a command line in a fork; what it prints goes to the file `log`.
+
+    write: the rename ahead of which it is killed, 0 for none. Everything that demiglace writes is renamed into place.
+    """
     log.parent.mkdir(exist_ok=True)
-    count = (work / "renames.txt").absolute()
-    chaos = {"CHAOS_WRITE": str(write), "CHAOS_COUNT": str(count), "CHAOS_ROUND": mark}
-    environment = reference_runs._environment() | chaos | {"TMPDIR": str((work / temporary).absolute())}
-    words = [sys.executable, "-P", str(ENTRY.absolute()), *shlex.split(line)]
-    with log.open("wb") as stream:
-        return subprocess.Popen(words, cwd=work, env=environment, stdout=stream, stderr=stream, start_new_session=True)
+    environment = {"CHAOS_ROUND": mark, "TMPDIR": str((work / temporary).absolute())}
+    process = get_context("fork").Process(
+        target=run_command, args=(work, shlex.split(line), log.absolute(), environment, write)
+    )
+    process.start()
+    return process
+
+
+def run_command(work: Path, words: list[str], log: Path, environment: dict[str, str], write: int) -> None:
+    """Run a command in this process, which is new, and end it; write the number of its renames to a file."""
+    os.setsid()
+    os.chdir(work)
+    os.environ.update(environment)
+    stream = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    renames = 0
+
+    def counted(rename: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal renames
+            renames += 1
+            if renames == write:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(*args, **options)
+
+        return call
+
+    os.replace, os.rename = counted(os.replace), counted(os.rename)
+    try:
+        code = command_line(words)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    Path("renames.txt").write_text(str(renames))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -194,7 +238,7 @@ def results_of(folder: Path) -> dict[str, str]:
 
 
 def survivors(mark: str) -> list[int]:
-    """Return the processes that the commands of a round started and that run still."""
+    """Return the processes that the commands of a round started, by their environment, and that run still."""
     word, found = f"CHAOS_ROUND={mark}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -250,7 +294,9 @@ def undisturbed(work: Path, stages: list[str]) -> dict[str, dict[str, float]]:
         (work / "tmp").mkdir(exist_ok=True)
         begun = time.perf_counter()
         log = work / "logs" / f"{name}.txt"
-        if start(work, f"{RUNS[name]} -o {name}", log, "undisturbed", Path("tmp"), 0).wait() != 0:
+        process = start(work, f"{RUNS[name]} -o {name}", log, "undisturbed", Path("tmp"))
+        process.join()
+        if process.exitcode:
             raise SystemExit(f"{name} failed; see {log}")
         renames = int((work / "renames.txt").read_text())
         known[name] = {"seconds": time.perf_counter() - begun, "renames": renames}
@@ -274,6 +320,8 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=(*LIGHT, *HEAVY), choices=(*LIGHT, *HEAVY))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if not reference_runs.FIXED.items() <= os.environ.items():  # which libraries read when they are imported
+        os.execve(sys.executable, [sys.executable, *sys.argv], reference_runs._environment())
     work, log = args.dir / "work", args.dir / "rounds.jsonl"
     work.mkdir(parents=True, exist_ok=True)
     known = undisturbed(work, list(args.stages))
