@@ -122,6 +122,12 @@ def test_the_better_half_trains_on(done: Done) -> None:
     assert done.manifest["rung_epochs"] == [1, 1]
 
 
+def test_the_static_student_reads_the_signals_of_the_others(done: Done) -> None:
+    static = read_manifest(done.path / "runs" / "static" / "distillation")
+    student = read_manifest(done.path / done.manifest["rungs"][0][0]["run"])
+    assert static["seconds"]["capture"] == student["seconds"]["capture"] > 0  # one pass of the teacher
+
+
 def test_the_page_answers_first(done: Done) -> None:
     chosen = done.manifest["chosen"]
     for text in ("instead of", "Quality against cost", "Candidates", "to ship", "--max-mb 0.18", "3 layers, fp32"):

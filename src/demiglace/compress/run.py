@@ -97,15 +97,16 @@ class _Compression:
         teacher = self._teacher(trainer)
         files = self._export(trainer, _TrainedModel(teacher, "teacher", "teacher", "", "teacher"), costs)
         fitting_file = self._best(files)
-        files += self._static(trainer, teacher, proposals)
         rungs: list[list[Trained]] = []
+        students: list[ModelFile] = []
         if fitting_file is None:
-            files += self._students(trainer, teacher, proposals, rungs)
+            students = self._students(trainer, teacher, proposals, rungs)
         else:
             say(
                 f"The model fits as it is in {fitting_file.precision}, so no student is trained; give lower limits to "
                 "train smaller ones."
             )
+        files += self._static(trainer, teacher, proposals) + students  # after those whose teacher's pass has its logits
         return self._finish(Outcome(files, self._best(files), proposals, rungs))
 
     def _best(self, files: Sequence[ModelFile]) -> ModelFile | None:
