@@ -120,6 +120,11 @@ def test_the_better_half_trains_on(done: Done) -> None:
         r["quality"] for r in first if r["name"] not in left
     )
     assert done.manifest["rung_epochs"] == [1, 1]
+    seeds = {
+        rung: {read_manifest(file.parent)["config"]["seed"] for file in done.path.rglob(f"rung-{rung}/manifest.json")}
+        for rung in (1, 2)
+    }
+    assert seeds == {rung: {halving.rung_seed(0, rung)} for rung in (1, 2)}  # the baseline's are those of its student
 
 
 def test_the_page_answers_first(done: Done) -> None:

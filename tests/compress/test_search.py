@@ -9,9 +9,11 @@ from demiglace.compress.artefacts import ModelFile
 from demiglace.compress.budget import Budget, Cost
 from demiglace.compress.candidates import Student, config_of, grid
 from demiglace.compress.choice import choose, drop, none_fits
-from demiglace.compress.halving import TimeLimit, Trained, promoted, rung_epochs
+from demiglace.compress.halving import TimeLimit, Trained, promoted, rung_epochs, rung_seed
 from demiglace.compress.search import Proposals, check_possible, propose
 from demiglace.errors import ConfigError, RunError
+from demiglace.methods.base import TrainingProgress
+from demiglace.methods.terms.layer_mapping import MatchedLayers, RandomSorted
 
 CONFIG = BertConfig(num_hidden_layers=12, hidden_size=32, num_attention_heads=4, intermediate_size=3072)
 
@@ -145,6 +147,16 @@ def test_rungs_double_the_epochs():
     assert rung_epochs(4, 4) == [2, 2]
     assert rung_epochs(8, 8) == [2, 2, 4]
     assert rung_epochs(8, 1) == [1, 1, 1]
+
+
+def test_each_rung_draws_other_batches_and_layers():
+    seeds = [rung_seed(7, number) for number in (1, 2, 3)]
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 3
+    assert seeds == [rung_seed(7, number) for number in (1, 2, 3)]
+    layers, mapping = MatchedLayers(tuple(range(1, 6)), tuple(range(1, 12))), RandomSorted()
+    draws = [[mapping.teacher_layers_at(layers, TrainingProgress(s, epoch, 0)) for epoch in (0, 1)] for s in seeds]
+    assert draws[0] != draws[1] != draws[2]
 
 
 def trained(*qualities: float) -> list[Trained]:

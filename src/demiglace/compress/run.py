@@ -11,7 +11,7 @@ from demiglace.compress.budget import Budget
 from demiglace.compress.candidates import Student, config_of, full_student, grid, static_student_shape
 from demiglace.compress.choice import choose, none_fits
 from demiglace.compress.estimate import training_time
-from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs
+from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs, rung_seed
 from demiglace.compress.inputs import CompressionInputs, read_inputs
 from demiglace.compress.measure_candidates import CandidateMeter, Costs
 from demiglace.compress.outputs import Outcome, facts, limits, listing, result_of, ship
@@ -226,6 +226,7 @@ class _Compression:
                 rows_of = read_manifest(self.run.path / RUNS / student.key / f"rung-{number}")["rows"]
                 steps = -(-(rows_of["train"] + rows_of.get("unlabelled", 0)) // self.config.batch_size)
                 options = {"max_steps": steps * epochs}
+            options["seed"] = rung_seed(self.config.seed, number)
             trainer.train([trainer.distillation(key, start, teacher, BASELINE, **options)])
             start = {"student": str(self.run.path / key)}  # whose tokens are known
         return key
