@@ -1,6 +1,7 @@
 """The search for students that fit, the rungs of the training, and the choice of the file."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import BertConfig
@@ -202,6 +203,12 @@ def test_the_best_on_validation_rows_is_chosen_whatever_the_test_rows_are():
     assert chosen(files, Budget(max_mb=8, max_drop=0.5)) is None
     assert chosen(files, Budget(max_mb=8, max_drop=1)) == "b"
     assert drop(files[0], TEACHER, "accuracy") == pytest.approx(2)
+
+
+def test_a_correlation_has_points_too():
+    teacher, student = (replace(TEACHER, validation={"pearson": r}) for r in (0.91, 0.9))
+    assert drop(student, teacher, "pearson") == pytest.approx(1)
+    assert choose([student], teacher, "pearson", Budget(max_mb=100, max_drop=1)) == student
 
 
 @pytest.mark.parametrize(
