@@ -11,7 +11,7 @@ from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
-from demiglace.data.tokenize import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit, select
 from demiglace.distillation.vocabulary import StudentTokens
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
@@ -36,7 +36,7 @@ from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
-from demiglace.training.datasets import TrainingData
+from demiglace.training.datasets import TaskData, TrainingData
 from demiglace.training.prepare import prepare_model
 from demiglace.training.run import TrainingRun
 
@@ -127,7 +127,7 @@ def student_run(
 
     model: the student, or what it is truncated from. Raises `ModelError` as `_truncate_student` does.
     """
-    student, facts = _truncate_student(cut, model, data.examples["train"], run, config.training.seed)
+    student, facts = _truncate_student(cut, model, data, run, config.training.seed)
     prepare_model(student, config.training)
     facts |= {} if config.method in METHODS else {"method_terms": describe_method(method)["terms"]}
     return TrainingRun(
@@ -145,17 +145,18 @@ def student_run(
 
 
 def _truncate_student(
-    cut: Cut | None, model: PreTrainedModel, examples: TokenizedSplit | Blocks, run: Run, seed: int
+    cut: Cut | None, model: PreTrainedModel, data: TrainingData, run: Run, seed: int
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student truncated from a model, or the model itself, and the manifest's fields about its layers.
 
     A strategy of `DATA_DRIVEN`, and the units of a narrower student, are measured once, on some of the training
-    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Raises
-    `ModelError` if the model's outputs are not finite.
+    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Units are
+    measured on labelled examples where there are any, so that runs with and without --unlabelled keep the same ones.
+    Raises `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}
-    keep, facts, text = cut.layers, dict[str, Any](), ""
+    examples, keep, facts, text = data.examples["train"], cut.layers, dict[str, Any](), ""
     if cut.strategy in DATA_DRIVEN:
         measured = _measured(cut.strategy, len(cut.layers), model, examples, run)
         keep, facts = tuple(measured.pop("keep")), {"importance": measured}
@@ -166,6 +167,8 @@ def _truncate_student(
     student = make_student(model, keep, cut.strategy or "", seed)
     if not cut.sizes:
         return student, facts
+    if isinstance(data, TaskData) and data.unlabelled:
+        examples = select(data.examples["train"], range(len(examples) - data.unlabelled))
     units = _measured_units(cut, model, student, keep, examples, run)
     pruned = prune_units(student, units)
     say(describe_width(student, pruned, BY_GRADIENTS))
