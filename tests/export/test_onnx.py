@@ -252,7 +252,7 @@ def test_too_large_for_one_file(monkeypatch, tmp_path):
 
 def test_missing_library_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"onnxruntime.*pip install 'demiglace\[export\]'"):
+    with pytest.raises(UserError, match=r"onnxruntime.*pip install 'onnx>="):
         export_onnx(eager("bert"), tiny_tokenizer(), tmp_path / "model.onnx")
 
 
