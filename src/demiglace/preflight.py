@@ -45,6 +45,8 @@ def check(name: str, config: Any) -> None:
     """Raise `UserError` for what can be known to be wrong with the config of a command without torch."""
     if name in ("distill", "plan") or (name == "compress" and config.method != "auto"):
         _check_method(config.method, config.method_options)
+    if name == "methods" and config.name and config.name[-1] != "show":
+        _check_method(config.name[-1], {})
     _check_models(name, config)
     if name in _RUNS and config.output is not None:
         check_output(config.output)
