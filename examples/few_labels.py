@@ -2,9 +2,9 @@
 
     python examples/few_labels.py --output few-labels
 
-A teacher is trained on the labelled rows. A student is distilled from it on all texts. The baseline, another student with
-the same start, is trained on the labelled rows only, for as many optimizer steps (43 epochs of 29 steps against 4 of
-310; 100 of the labelled rows are held out for validation). All are evaluated on the 3,080 test rows.
+A teacher is trained on the labelled rows. A student is distilled from it on all texts. The baseline, another student
+with the same start, is trained on the labelled rows only, for as many optimizer steps (43 epochs of 29 steps against 4
+of 310; 100 of the labelled rows are held out for validation). All are evaluated on the 3,080 test rows.
 """
 
 import argparse

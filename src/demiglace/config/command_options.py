@@ -658,7 +658,7 @@ class CompressConfig:
     )
     method_options: dict[str, Any] = _option_like("method_options")
     students: int = option(
-        "students that begin the training; after each round the better half goes on, until two are left",
+        "students that begin the training; after each round the better half is trained further, until two are left",
         4,
         at_least=1,
         common=True,
