@@ -1,12 +1,13 @@
-"""Compare the speed of a decoder in PyTorch, ONNX Runtime and llama.cpp, with one text on one thread.
+"""Compare a decoder in PyTorch, ONNX Runtime and llama.cpp: speed with one text on one thread, memory, size, quality.
 
     npm i --ignore-scripts node-llama-cpp          # in a folder; it brings llama.cpp as a prebuilt library
-    python benchmarks/decoder_speeds.py MODEL --node FOLDER -o benchmarks/results/decoder_speeds.json
+    python benchmarks/decoder_formats.py MODEL --node FOLDER -o benchmarks/results/decoder_formats.json
 
 The model is exported in each precision. Then all files take turns: in each round a fresh process of every file reads
 the prompt and writes new tokens, once untimed and then --passes times. Tokens per second count the processor's time of
 the process, and are those of the fastest pass of all rounds: other programs on the machine disturb this least. All
-files read the same prompt; each continues it by its own tokens.
+files read the same prompt; each continues it by its own tokens. ONNX files are also compared with PyTorch on the first
+64 tokens of --rows texts, as `demiglace export` does; for GGUF files see gguf_llama_cpp.py.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +72,7 @@ def measure_here(artefact: Artefact, work: dict) -> dict:
 def measure(artefact: Artefact, work: dict, node: Path) -> dict:
     """Return what `measure_here` returns, of a fresh process; GGUF files are run by llama.cpp in Node."""
     if artefact.format == "gguf":
-        script = node / "decoder_speeds.mjs"
+        script = node / "decoder_formats.mjs"
         script.write_text(_NODE, "utf-8")
         command = ["node", str(script), artefact.path]
     else:
@@ -82,24 +84,39 @@ def measure(artefact: Artefact, work: dict, node: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def export_all(model_path: str, folder: Path, onnx: list[str], gguf: list[str]) -> tuple[dict[str, Artefact], list]:
-    """Return the files by their names in the table, and the ids of a text."""
+def export_all(options: argparse.Namespace) -> tuple[dict[str, Artefact], dict[str, dict], list[int]]:
+    """Return the files by their names in the table, how the ONNX files differ from PyTorch, and ids of a prompt."""
+    from demiglace.commands.export_lm import _batches, _logits, _texts
+    from demiglace.config.command_options import ExportConfig
     from demiglace.export.base import exporter_for
-    from demiglace.export.pytorch import checkpoint
+    from demiglace.export.parity import compare_tokens
+    from demiglace.export.pytorch import TorchRunner, checkpoint
     from demiglace.models.language_model import load_causal
     from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 
-    model, tokenizer = load_causal(model_path, False)
-    found = {"PyTorch fp32": checkpoint(model_path)}
-    full = None
-    for name, title, precisions in (("onnx", "ONNX Runtime", ["fp32", *onnx]), ("gguf", "llama.cpp", gguf)):
-        exporter = exporter_for(name, language_model=True)
-        for precision in precisions:
-            found[f"{title} {precision}"] = exporter.write(
-                model, tokenizer, LANGUAGE_MODELLING, folder, precision, full if name == "onnx" else None
-            )
-            full = full or found[f"{title} {precision}"]
-    return found, tokenizer((Path(__file__).parent.parent / "README.md").read_text("utf-8")).input_ids
+    model, tokenizer = load_causal(options.model, False)
+    texts = _texts(ExportConfig(model=options.model, output=options.files, rows=options.rows))
+    batches = _batches(texts, model, tokenizer)
+    reference = _logits(TorchRunner(model), batches)
+    found, quality, full = {"PyTorch fp32": checkpoint(options.model)}, {}, None
+    for name, title, precisions in (
+        ("onnx", "ONNX Runtime", ["fp32", *options.onnx]),
+        ("gguf", "llama.cpp", options.gguf),
+    ):
+        for choice in precisions:
+            precision, _, bits = choice.partition("/")
+            exporter = exporter_for(name, embedding_bits=int(bits) if bits else None, language_model=True)
+            given = full if name == "onnx" else None
+            home = options.files / f"{name}-{choice.replace('/', '-')}"
+            home.mkdir(exist_ok=True)
+            made = exporter.write(model, tokenizer, LANGUAGE_MODELLING, home, precision, given)
+            full = full or made
+            found[f"{title} {choice}"] = made
+            if name == "onnx":
+                quality[f"{title} {choice}"] = asdict(compare_tokens(reference, _logits(made.open(), batches)))
+                print(choice, made.size, quality[f"{title} {choice}"], flush=True)
+    prompt = np.concatenate([batch["input_ids"][0] for batch in batches])
+    return found, quality, np.resize(prompt, options.prompt_tokens).tolist()
 
 
 def main() -> None:
@@ -110,21 +127,21 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--name", help="of the model, in the results")
     parser.add_argument("--node", type=Path, required=True, help="folder with node_modules/node-llama-cpp")
-    parser.add_argument("--onnx", nargs="+", default=["int8", "int4"])
+    parser.add_argument("--onnx", nargs="+", default=["int8", "int4"], help="precisions; int4/4: with tables of 4 bits")
     parser.add_argument("--gguf", nargs="+", default=["fp16", "q8_0", "q4_0"])
+    parser.add_argument("--rows", type=int, default=32, help="texts on which the ONNX files are compared with PyTorch")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--passes", type=int, default=2)
-    parser.add_argument("--files", type=Path, default=Path("runs/decoder-speeds"), help="folder of the exported files")
+    parser.add_argument("--files", type=Path, default=Path("runs/decoder-formats"), help="folder of the exported files")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     from demiglace.runs.environment import machine, versions
     from demiglace.runs.files import write_json
 
     options.files.mkdir(parents=True, exist_ok=True)
-    files, ids = export_all(options.model, options.files, options.onnx, options.gguf)
-    prompt = [int(i) for i in np.resize(ids, options.prompt_tokens)]
+    files, quality, prompt = export_all(options)
     work = {"prompt": prompt, "new_tokens": options.new_tokens, "passes": options.passes}
     passes: dict[str, list] = {name: [] for name in files}
     memory = dict.fromkeys(files, 0.0)
@@ -142,11 +159,12 @@ def main() -> None:
                 "prefill_tokens_per_cpu_second": round(options.prompt_tokens / float(fastest[name][0]), 1),
                 "decode_tokens_per_cpu_second": round(options.new_tokens / float(fastest[name][1]), 1),
                 "peak_memory_mb": round(memory[name], 1),
+                **quality.get(name, {}),
                 "seconds": [[round(s, 3) for s in seconds] for seconds in passes[name]],
             }
             for name in files
         }
-        protocol = {key: getattr(options, key) for key in ("prompt_tokens", "new_tokens", "passes")}
+        protocol = {key: getattr(options, key) for key in ("prompt_tokens", "new_tokens", "passes", "rows")}
         write_json(  # after each round: an interrupted run keeps what it measured
             options.output,
             {
