@@ -332,6 +332,7 @@ class PlanConfig:
     """Estimate the cost of a run of distill, finetune or pretrain from the run's options; train and write nothing.
 
     Only the models' configs are read, so weights need not be there; of a large corpus only a part is read.
+    `demiglace plan compress MODEL …` is `demiglace compress MODEL … --dry-run`.
     """
 
     teacher: str | None = _model("teacher of `distill`", None, common=True)
@@ -506,6 +507,11 @@ class CleanConfig:
     )
     format: Literal["parquet", "jsonl"] = option(
         "format of the shards; jsonl is compressed with Zstandard", "parquet", section="output"
+    )
+    remote: bool = option(
+        "read sources that are addresses on the network (s3://…, https://…); they are refused without it",
+        False,
+        decides=False,
     )
     reading: ReadConfig = group(ReadConfig)
     keep_damaged: bool = option("use damaged and cut-off files up to the damage", False)
@@ -771,12 +777,13 @@ class VerifyConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Compress a classifier on real data: teacher, student, baseline, export and report."""
+    """Compress a classifier on real data: few labels and much text of Banking77, within 8 MB."""
 
-    output: Path = _output("directory of the demo's runs", Path("demo"))
-    teacher_epochs: int = option("epochs of the teacher", 3, at_least=1, section="training")
-    student_epochs: int = option("epochs of the students", 2, at_least=1, section="training")
-    layers: int = _model("layers of the student", 3, at_least=1)
+    output: Path = _output("directory of the rows, and of the compression in small/", Path("demo"))
+    labels: int = option("training rows that keep their labels", 1_000, at_least=77, section="data")
+    teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 12, at_least=1, section="training")
+    student_epochs: int = option("epochs of the student, on all texts", 3, at_least=1, section="training")
+    layers: int = _model("layers of the student", 2, at_least=1)
     seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 
 

@@ -137,7 +137,7 @@ class Exporter(Format):
         if reason := self.unsupported(task):
             raise ModelError(f"a model for {task.name} cannot be exported to {self.title}: {reason}")
 
-    def home(self, directory: Path) -> Path:
+    def model_directory(self, directory: Path) -> Path:
         """Return where an export directory has its config, tokenizer and card."""
         return directory
 

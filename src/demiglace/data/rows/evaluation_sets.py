@@ -93,7 +93,7 @@ def load_set(
     if labels.task.separate_texts:
         given = None if text_columns is None else tuple(text_columns)
         config = DataConfig(text_columns=given, label_column=label_column, on_bad_rows=on_bad_rows)
-        found = _of_texts(str(path), *read_texts("test", path, config, labels.task), labels.task)
+        found = _of_texts(str(path), *read_texts("test", read_source(path), config, labels.task), labels.task)
     else:
         found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
     report_contradictions(found.split, spec)

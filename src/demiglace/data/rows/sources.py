@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
+from demiglace.console import notice
 from demiglace.data.rows.hub import SYNTAX, hub_set, hub_splits, is_hub, read_hub
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.data.rows.readers import ENDINGS, read_table, stem_of
+from demiglace.data.rows.sampling import EVERY_ROW, RowSample
 from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError, unknown
 
 _PACKAGE = Path(__file__).parent.parent  # has banking77
+_SAMPLE = 50_000  # rows that are read, at least, where --max-rows uses few of a file
+_TIMES = 10  # rows that are read for each one of --max-rows, at least
 
 
 def sources_of(config: DataConfig) -> dict[str, Path | str]:
@@ -34,9 +38,29 @@ def text_sources_of(config: DataConfig) -> dict[str, list[Path | str]]:
     return {"train": [*training, *map(Path, config.unlabelled or ())]} | {n: [source] for n, source in named.items()}
 
 
-def read_source(source: Path | str) -> Table:
+def read_source(source: Path | str, sample: RowSample = EVERY_ROW) -> Table:
     """Read rows from a file or an address of the hub. Raises `DataError` as `read_table` and `read_hub` do."""
-    return read_hub(str(source)) if is_hub(source) else read_table(source)
+    return read_hub(str(source), sample) if is_hub(source) else read_table(source, sample)
+
+
+def read_training_rows(source: Path | str, config: DataConfig) -> Table:
+    """Read the rows to train on, of one source.
+
+    Where `--max-rows` uses few of them, and there are very many, a sample is read and the rest is not checked: the
+    rows to use, and those to validate on, are drawn from it. Raises `DataError` as `read_source` does.
+    """
+    if config.max_rows is None:
+        return read_source(source)
+    table = read_source(source, RowSample(max(_SAMPLE, _TIMES * config.max_rows), config.data_seed or 0))
+    if table.total is not None:
+        notice(
+            "sampled file",
+            f"{source}: of its {table.total:,} rows, {len(table):,} drawn at random are read and checked; the "
+            f"{config.max_rows:,} of --max-rows, and the rows to validate on, are taken from these.",
+            rows=table.total,
+            read=len(table),
+        )
+    return table
 
 
 def files_of(config: DataConfig) -> dict[str, Path]:
