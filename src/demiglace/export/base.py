@@ -149,8 +149,19 @@ class Exporter(Format):
             "such choice; leave it out."
         )
 
-    def with_rows(self, rows: Sequence[Inputs]) -> "Exporter":
-        """Return the exporter with tokenized rows, batches of one, on which a quantiser may measure activations."""
+    def with_embedding_bits(self, bits: int) -> "Exporter":
+        """Return the exporter with embedding tables of 8 or 4 bits. Raises `ConfigError` if it has no choice."""
+        raise ConfigError(
+            f"--embedding-bits {bits} is about int8 and int4 by --to onnx, and export to {self.title} has no such "
+            "choice; leave it out."
+        )
+
+    def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "Exporter":
+        """Return the exporter for rows of this kind.
+
+        rows: tokenized ones, batches of one, on which a quantiser may measure activations. max_length: most tokens of a
+        row; None if unlimited.
+        """
         return self
 
     @abstractmethod
@@ -175,17 +186,22 @@ class Exporter(Format):
         """
 
 
-def exporter_for(name: str, reduce_range: str = "auto", *, language_model: bool = False) -> Exporter:
+def exporter_for(
+    name: str, reduce_range: str = "auto", embedding_bits: int | None = None, *, language_model: bool = False
+) -> Exporter:
     """Return the exporter of a format. Raises `ConfigError` for an unknown name.
 
     reduce_range: whether int8 weights keep to 7 bits: "true", "false", or "auto" to leave it to the format.
+    embedding_bits: of embedding tables in quantised files, 8 or 4; None leaves it to the format.
     """
     if name not in EXPORTERS:
         raise ConfigError(f"--to: {unknown('format', name, EXPORTERS)}")
     exporters = EXPORTERS | LANGUAGE_MODEL_EXPORTERS if language_model else EXPORTERS
     exporter = format_at(exporters[name])
     assert isinstance(exporter, Exporter), f"{EXPORTERS[name]} is not an Exporter"
-    return exporter if reduce_range == "auto" else exporter.with_reduce_range(reduce_range == "true")
+    if reduce_range != "auto":
+        exporter = exporter.with_reduce_range(reduce_range == "true")
+    return exporter if embedding_bits is None else exporter.with_embedding_bits(embedding_bits)
 
 
 def address_of(name: str) -> str:

@@ -44,7 +44,7 @@ class OpenVinoExporter(Exporter):
     packages = ("openvino", "nncf")
     install = "openvino"
 
-    def with_rows(self, rows: Sequence[Inputs]) -> "OpenVinoExporter":
+    def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "OpenVinoExporter":
         """Return the exporter with tokenized rows, each a batch of one."""
         return replace(self, rows=rows)
 
