@@ -288,3 +288,19 @@ def test_lines_do_not_depend_on_the_pieces_that_are_read(end: str, size: int) ->
     assert (found.peek(4), found.peek(99), found.number) == ("two words", None, 1)
     assert found.take(2) == ["", "one"] and found.number == 3
     assert list(found) == lines[2:]
+
+
+@pytest.mark.parametrize(
+    "metadata", ['{"info": 3}', "{", "[]", '{"info": {"features": {"text": [{"_type": "ClassLabel"}]}}}']
+)
+def test_parquet_metadata_of_another_form_names_nothing(tmp_path: Path, metadata: str) -> None:
+    table = pa.table({"text": ["a"], "label": ["b"]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert dict(read_table(tmp_path / "rows.parquet").columns) == {"text": ["a"], "label": ["b"]}
+
+
+def test_parquet_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "LABEL": ["b"]}), tmp_path / "rows.parquet")
+    content = (tmp_path / "rows.parquet").read_bytes().replace(b"LABEL", b"LA\xe1EL")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_table(write(tmp_path, "rows.parquet", content))

@@ -84,6 +84,7 @@ LAYERS = {"term": "layers", "mapping": "skip", "pooling": "mean", "distance": "m
         ({"terms": [LAYERS | {"input": "perturbed"}]}, "no augmentation"),
         ({"terms": [LAYERS], "phases": [0.5, 0]}, "each above 0"),
         ({"terms": [LAYERS], "phases": [0.5, float("nan")]}, "each above 0"),
+        ({"terms": [{"term": ["kd"]}]}, "unknown term"),
         ({"terms": [LAYERS | {"weight": -0.5}]}, "weight was given -0.5; expected a number, at least 0"),
         ({"terms": [LAYERS | {"weight": float("inf")}]}, "weight was given inf; expected a number, at least 0"),
         ({"terms": [LAYERS | {"course": "up"}]}, "course was given 'up'"),

@@ -543,14 +543,15 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(
-        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers, "
-        "safetensors for transformers",
+        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino and executorch "
+        "(phones) for classifiers, safetensors for transformers",
         "onnx",
         common=True,
     )
     quantize: tuple[str, ...] = option(
         "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
-        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); gguf: "
+        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); "
+        "executorch: int8; gguf: "
         "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32; safetensors: bf16 or fp16",
         (),
         common=True,
@@ -559,6 +560,9 @@ class ExportConfig:
         "onnx int8: keep weights to 7 bits, for x86 processors without 8-bit dot products (VNNI); auto: if this "
         "machine's is one",
         "auto",
+    )
+    embedding_bits: Literal["auto", "8", "4"] = option(
+        "onnx int8 and int4: bits of a weight in embedding tables; auto: as many as matrices have", "auto"
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",
@@ -660,7 +664,7 @@ class CompressConfig:
     )
     method_options: dict[str, Any] = _option_like("method_options")
     students: int = option(
-        "students that begin the training; after each round the better half goes on, until two are left",
+        "students that begin the training; after each round the better half is trained further, until two are left",
         4,
         at_least=1,
         common=True,

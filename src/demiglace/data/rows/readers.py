@@ -90,11 +90,12 @@ def _parquet(path: Path, sample: RowSample) -> Table:
                     first, part = first + len(part), part.take(rows[low:high] - first)
                 tables.append(part)
             content = pa.concat_tables(tables) if tables else schema.empty_table()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the second for names of columns
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
     columns = {name: _values(content.column(name)) for name in content.column_names}
-    for name, tags in _tag_names(content.schema.metadata or {}).items():
-        columns[name] = [None if row is None else [_tag(i, tags) for i in row] for row in columns[name]]
+    tagged = {n: names for n, names in _tag_names(content.schema.metadata or {}).items() if n in columns}
+    for name, tags in tagged.items():
+        columns[name] = [[_tag(i, tags) for i in row] if isinstance(row, list) else row for row in columns[name]]
     lines = range(1, content.num_rows + 1) if total is None else (rows + 1).tolist()
     return Table(str(path), columns, lines, total=total)
 
@@ -107,10 +108,19 @@ def _without_dictionary(field: Any) -> Any:
 
 
 def _tag_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return column -> names of the ids in its lists, from the features that `datasets` keeps in a file's metadata."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    inner = {name: f[0] if isinstance(f, list) else f.get("feature") for name, f in features.items() if f}
-    return {name: f["names"] for name, f in inner.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    """Return column -> names of the ids in its lists, from the features that `datasets` keeps in a file's metadata.
+
+    Metadata of another form, which any file may have, names nothing.
+    """
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        inner = {name: f[0] if isinstance(f, list) else f.get("feature") for name, f in features.items() if f}
+        found = {n: f["names"] for n, f in inner.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        return {}
+    return {
+        n: names for n, names in found.items() if isinstance(names, list) and all(isinstance(x, str) for x in names)
+    }
 
 
 def _tag(i: Any, names: Sequence[str]) -> Any:
