@@ -26,7 +26,8 @@ class WithRanges(Exporter):
     rows: Sequence[Inputs] = ()
     name, title, precisions = "ranges", "Ranges", ("fp32", "int8")
 
-    def with_rows(self, rows: Sequence[Inputs]) -> "WithRanges":
+    def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "WithRanges":
+        assert max_length == 32
         return replace(self, rows=rows)
 
     def unsupported(self, task: Any) -> None:
@@ -49,5 +50,7 @@ def test_a_quantiser_gets_rows_for_the_ranges_of_activations(tmp_path: Path, mon
     monkeypatch.setattr(measure_candidates, "measure", lambda *_, **__: Measurement(times, 1.0))
     rows: list[Inputs] = [{"input_ids": np.array([[2, i, 3]])} for i in range(20)]
     tokens = {"full": StudentTokens(tiny_tokenizer(), rows)}
-    meter = CandidateMeter(tmp_path, tiny_config("bert"), tokens, CLASSIFICATION, WithRanges(), ("fp32", "int8"), 1, 1)
+    meter = CandidateMeter(
+        tmp_path, tiny_config("bert"), tokens, CLASSIFICATION, 32, WithRanges(), ("fp32", "int8"), 1, 1
+    )
     assert meter.costs(Student(2)) == {"fp32": Cost(8, 1.0), "int8": Cost(8, 1.0)}

@@ -33,6 +33,7 @@ class CandidateMeter:
     config: PreTrainedConfig  # of the teacher, with the head for the labels
     tokens: Mapping[Vocabulary, StudentTokens]  # of the students
     task: RowTask
+    max_length: int  # tokens of a row
     exporter: Exporter
     precisions: tuple[str, ...]  # the exporter's first one included
     threads: int
@@ -51,7 +52,7 @@ class CandidateMeter:
 
     def _measure(self, student: Student, precisions: Sequence[str]) -> Costs:
         model, tokens = self._untrained(student), self.tokens[student.vocabulary]
-        exporter, found = self.exporter.with_rows(tokens.rows[:_RANGE_ROWS]), {}
+        exporter, found = self.exporter.with_rows(tokens.rows[:_RANGE_ROWS], self.max_length), {}
         with TemporaryDirectory(prefix="demiglace-") as folder:
             directory = Path(folder)
             full = exporter.write(model, tokens.tokenizer, self.task, directory, exporter.precisions[0])

@@ -121,6 +121,7 @@ class _Compression:
             config=inputs.config,
             tokens=tokens,
             task=inputs.task,
+            max_length=inputs.max_length,
             exporter=self.exporter,
             precisions=tuple(dict.fromkeys((self.exporter.precisions[0], *wanted))),
             threads=config.threads,
