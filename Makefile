@@ -12,7 +12,7 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format report-demo js cards bench-peers bench-clean bench-language clean
+.PHONY: help demo test check format report-demo js chaos fuzz cards bench-peers bench-clean bench-language clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -40,8 +40,11 @@ report-demo: $(READY) ## a sample report within a minute, from real runs of tiny
 js: ## what the tests of exported files in JavaScript import: npm, 30 s, 0.5 GB
 	npm --prefix tests/export/js install --ignore-scripts --no-package-lock --no-audit --no-fund
 
-chaos: $(READY) ## kill commands at random moments and flip bits of files; ARGS="--kills 500"
+chaos: $(READY) ## kill commands, fill their disk, start them three at once, flip bits; ARGS="--kills 500 --disks 50"
 	$(BIN)/python benchmarks/chaos.py runs/chaos $(ARGS)
+
+fuzz: $(READY) ## read damaged and hostile files by the hundred thousand; ARGS="--targets rows yaml"
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 cards: $(READY) ## write the methods' cards, docs/methods
 	$(BIN)/python -m demiglace.methods.describe docs/methods

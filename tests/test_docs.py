@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from demiglace.cli import COMMANDS, config_class_of, main
+from demiglace.cli import COMMANDS, config_class_of, expand_plan, main
 from demiglace.compare.grid import parse_grid
 from demiglace.compare.job_graph import build_job_graph
 from demiglace.compare.validate import validate_jobs
@@ -64,6 +64,7 @@ def shell_of(text: str) -> str:
 
 
 def check_command(words: list[str]) -> object:
+    words = expand_plan(words)
     assert words[0] in COMMANDS, words
     kind = config_class_of(words[0])
     return build(kind, parse(words[1:], options_of(kind)))

@@ -115,22 +115,6 @@ def test_server_has_40_lines():
     assert len((EXAMPLES / "server.py").read_text("utf-8").splitlines()) <= 40
 
 
-def test_few_labels_writes_rows_that_do_not_overlap(tmp_path):
-    example = runpy.run_path(str(EXAMPLES / "few_labels.py"))
-    example["write_files"](tmp_path, 1000, seed=0)
-    rows = {name: example_rows(tmp_path / f"{name}.csv") for name in ("labelled", "unlabelled", "test")}
-    assert {name: len(r) for name, r in rows.items()} == {"labelled": 1000, "unlabelled": 8997, "test": 3080}
-    assert len({r["category"] for r in rows["labelled"]}) == 77
-    assert set(rows["unlabelled"][0]) == {"text"}
-    texts = {name: {r["text"].strip() for r in found} for name, found in rows.items()}
-    assert not texts["test"] & (texts["labelled"] | texts["unlabelled"])
-
-
-def example_rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 def test_report_demo_writes_a_grid_of_two_tasks_that_can_be_learnt(tmp_path):
     example = runpy.run_path(str(EXAMPLES / "report_demo.py"))
     content = example["grid"](tmp_path)

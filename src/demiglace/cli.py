@@ -66,7 +66,7 @@ COMMANDS: dict[str, Command] = {
     "truncate": Command(
         "demiglace.commands.truncate",
         "TruncateConfig",
-        "truncate a model to some of its layers",
+        "keep some layers, units or tokens of a model",
         "runs/teacher --layers 6 -o runs/start",
     ),
     "distill": Command(
@@ -78,7 +78,7 @@ COMMANDS: dict[str, Command] = {
     "plan": Command(
         "demiglace.commands.plan",
         "PlanConfig",
-        "estimate the cost of a run",
+        "estimate the cost of a run; `plan compress …` lists the candidates of a compression",
         "--teacher runs/teacher --layers 6 --data train.csv",
     ),
     "evaluate": Command(
@@ -96,7 +96,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "demiglace.commands.export",
         "ExportConfig",
-        "export a model to ONNX or GGUF, check and measure it",
+        "export a model for deployment (ONNX, OpenVINO, GGUF, …), check and measure it",
         "runs/student --quantize int8 -o runs/onnx",
     ),
     "clean": Command(
@@ -146,7 +146,7 @@ _SECTIONS = ("model", "data", "corpus", "method", "cache", "training", "generati
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0 success, 2 user error, 1 a bug of demiglace, 130 interrupted."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = expand_plan(list(sys.argv[1:] if argv is None else argv))
     try:
         with _terminated_like_interrupted():
             return _run(args)
@@ -210,6 +210,13 @@ def _run(args: list[str]) -> int:
         return OK
     _execute(name, config, switches)
     return OK
+
+
+def expand_plan(args: list[str]) -> list[str]:
+    """Return ``compress … --dry-run`` for ``plan compress …``, and other words unchanged."""
+    if args[:2] != ["plan", "compress"]:
+        return args
+    return ["compress", *args[2:], *(["--dry-run"] if args[2:] else [])]
 
 
 def _plain(word: str) -> str:

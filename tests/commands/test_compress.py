@@ -1,5 +1,6 @@
 """`compress`: a student within a budget, what is impossible, resuming, one choice on validation rows."""
 
+import csv
 import json
 import os
 import sys
@@ -11,12 +12,16 @@ import pytest
 from command_kit import arguments, in_child, strike
 
 from demiglace.cli import main
+from demiglace.commands import demo as demo_command
 from demiglace.commands import export as export_command
 from demiglace.compress import artefacts, estimate, halving, measure_candidates, outputs
+from demiglace.config.command_options import CompressConfig
 from demiglace.config.export_formats import EXPORTERS
+from demiglace.config.options import build
 from demiglace.costs.estimate import Speed
 from demiglace.export.measure import Measurement
 from demiglace.runs.directory import read_manifest
+from demiglace.runs.result import Result
 from factories import save_sentence_encoder
 
 sys.path.append(str(Path(__file__).parent.parent / "export"))
@@ -242,3 +247,55 @@ def test_other_limits_use_what_was_trained(done: Done, rows: dict[str, str], mon
     manifest = read_manifest(done.path)
     assert manifest["chosen"]["cost"]["bytes"] <= 140_000
     assert {f: f.stat().st_mtime_ns for f in trained} == trained
+
+
+def packaged_rows(split: str) -> list[dict[str, str]]:
+    """Rows whose class is in their words; three training rows are test rows, too."""
+    rows = [{"text": f"{mood} film number {i}", "category": mood} for i in range(60) for mood in ("good", "bad")]
+    held = [{"text": f"{mood} book number {i}", "category": mood} for i in range(10) for mood in ("good", "bad")]
+    return held if split == "test" else rows + held[:3]
+
+
+def test_the_demo_compresses_few_labels_and_much_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    encoder, home = save_sentence_encoder(tmp_path / "encoder"), tmp_path / "demo"
+    monkeypatch.setattr(demo_command, "_base_model", lambda: str(encoder))
+    monkeypatch.setattr(demo_command, "_packaged", packaged_rows)
+    recipe = demo_command._RECIPE | TRAINING | {"to": "toy", "max_mb": LIMIT_MB}
+    monkeypatch.setattr(demo_command, "_RECIPE", recipe)
+    line = ["demo", "-o", str(home), "--labels", "80", "--teacher-epochs", "1", "--student-epochs", "1"]
+    assert main(line) == 0
+    shown = capsys.readouterr()
+    manifest = read_manifest(home / "small")
+    assert manifest["rows"] == {"train": 64, "validation": 16, "test": 20}
+    assert {"teacher", "student", "baseline", "static"} == {f["role"] for f in manifest["model_files"]}
+    for words in ("instead of", str(home / "small" / "report.html"), "demiglace compress MODEL --data train.csv"):
+        assert words in shown.out, words
+    assert "80 of them have labels" in shown.err
+    assert (home / "small" / "report.html").is_file()
+    monkeypatch.setattr(halving.Trainer, "train", None)  # nothing is trained again
+    assert main(line) == 0
+    assert "is up to date" in capsys.readouterr().err
+
+
+def test_the_demos_options_are_those_of_compress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(demo_command, "_base_model", lambda: "encoder")
+    monkeypatch.setattr(demo_command, "compress", lambda **options: given.append(options) or Result(tmp_path))
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    config = build(CompressConfig, given[0])
+    assert (config.max_mb, config.students, config.precisions) == (8, 1, ("int8",))
+
+
+def test_the_demos_rows_do_not_overlap(tmp_path: Path) -> None:
+    options = demo_command.write_rows(tmp_path, 1000, seed=0)
+    rows = {}
+    for file in (options["data"], *options["unlabelled"], options["test"]):
+        with Path(file).open(encoding="utf-8", newline="") as handle:
+            rows[Path(file).stem] = list(csv.DictReader(handle))
+    assert {name: len(r) for name, r in rows.items()} == {"labelled": 1000, "unlabelled": 8997, "test": 3080}
+    assert len({r["category"] for r in rows["labelled"]}) == 77
+    assert set(rows["unlabelled"][0]) == {"text"}
+    texts = {name: {r["text"].strip() for r in found} for name, found in rows.items()}
+    assert not texts["test"] & (texts["labelled"] | texts["unlabelled"])

@@ -9,6 +9,7 @@ from command_kit import QUICK, arguments, lenient, write_rows
 
 import demiglace
 from demiglace.cli import main
+from demiglace.commands import compress as compress_command
 from demiglace.commands.plan import run_of
 from demiglace.config.command_options import DistillConfig, FinetuneConfig, PlanConfig, PretrainConfig
 from demiglace.config.options import build, options_of, read_yaml
@@ -156,6 +157,21 @@ def test_a_cache_that_does_not_fit_is_told(teacher, rows, monkeypatch, capsys):
     monkeypatch.setattr(describe, "free_disk", lambda path: (1000, path))
     assert plan(teacher=teacher, layers=2, flops=1e9, **rows, **QUICK) == 0
     assert "too little: give --cache DIR" in capsys.readouterr().out
+
+
+def test_a_compression_is_planned_by_its_dry_run(monkeypatch, capsys):
+    planned = []
+    monkeypatch.setattr(compress_command, "compress", planned.append)
+    words = ["--data", "sst2", "--max-mb", "8", "-o", "small"]
+    monkeypatch.setattr("demiglace.preflight.check", lambda *_: None)
+    assert main(["plan", "compress", "some/model", *words]) == 0
+    assert main(["compress", "some/model", *words, "--dry-run"]) == 0
+    assert planned[0] == planned[1]
+    assert planned[0].dry_run
+    assert main(["plan", "compress"]) == 2
+    assert "usage: demiglace compress MODEL" in capsys.readouterr().err
+    assert main(["plan", "compress", "--help"]) == 0
+    assert "--max-latency-ms" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

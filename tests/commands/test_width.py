@@ -83,6 +83,17 @@ def test_distill_classifiers(method: str, epochs: int, teacher: Path, rows: dict
     assert f"{manifest['parameters']:,} parameters" in "\n".join(planned.lines)
 
 
+def test_the_units_are_those_of_the_labelled_rows(teacher: Path, rows: dict[str, str], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text\n" + "\n".join(f"a film of words number {i} and more" for i in range(40)), encoding="utf-8")
+    shared = {"layers": 2, "method": "vanilla-kd", **NARROW, **rows, **QUICK, "epochs": 1}
+    for name, unlabelled in (("without", {}), ("with", {"unlabelled": [texts]})):
+        demiglace.distill(teacher=teacher, output=tmp_path / name, **shared, **unlabelled)
+    units = [(tmp_path / name / "width.json").read_bytes() for name in ("without", "with")]
+    assert units[0] == units[1]
+    assert read_manifest(tmp_path / "with")["rows"]["unlabelled"] == 40
+
+
 def test_distill_a_narrow_language_model_at_full_depth(text: str, tmp_path: Path) -> None:
     save_lm(tmp_path / "lm", "llama")
     options = {"corpus": [text], "validation_corpus": [text], "method": "vanilla-kd", "block_size": 16, "epochs": 1}

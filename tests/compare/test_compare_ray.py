@@ -27,7 +27,7 @@ from demiglace.compare.scheduler import Schedule
 from demiglace.errors import ConfigError
 
 if find_spec("ray") is None:
-    pytest.skip("needs pip install 'demiglace[ray]'", allow_module_level=True)
+    pytest.skip("needs pip install '.[ray]'", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,7 @@ def test_what_waits_in_the_cluster_is_not_running(content, tmp_path, monkeypatch
     fake = FakeRay(5.0, lambda: running.append(schedule.count("running")))
     monkeypatch.setattr(ray, "_connect", lambda *_: fake)
     nothing = SimpleNamespace(on_job_start=lambda job: None, on_job_end=lambda job, result: None)
-    ray.RayExecutor(graph.home, schedule, nothing, address=None, cpus=2).run()
+    ray.RayExecutor(graph.root, schedule, nothing, address=None, cpus=2).run()
     assert schedule.count("done") == len(graph.jobs)
     assert max(running) == schedule.workers == 2
 

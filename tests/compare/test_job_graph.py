@@ -47,6 +47,17 @@ def test_shared_work_is_there_once(content):
     assert {s.options["cache"] for s in graph.jobs if s.stage == "distill"} == {"runs/mood/signals"}
 
 
+def test_a_narrower_student_is_made_in_each_run_where_its_units_are_measured_on_the_rows(content):
+    narrow = {"layers": 2, "intermediate_size": 24}
+    students = {"narrow": narrow, "by-text": narrow | {"calibration": ["text.txt"]}}
+    graph = graph_of(content | {"students": students})
+    assert [job.key for job in graph.jobs if job.stage == "truncate"] == ["mood/by-text/start"]
+    run = graph.job("mood/narrow/none/seed-0")
+    config = config_of(run, HOME)
+    assert run.depends_on == ("mood/teacher",)
+    assert (config.student, config.layers, config.width.intermediate_size) == (None, 2, 24)
+
+
 def test_each_replicate_has_its_own_rows_teacher_signals_and_student(content):
     graph = graph_of(replicated(content, 3, 1, export={}))
     stages = [job.stage for job in graph.jobs]
@@ -225,7 +236,7 @@ def test_a_search_that_is_shared_lies_at_the_first_student(content):
 def test_students_with_new_weights_differ_from_seed_to_seed(content):
     graph = graph_of(content | {"students": {"half": {"layers": 2, "strategy": "random"}}})
     assert "mood/half/start" not in [s.key for s in graph.jobs]
-    run = config_of(graph.job("mood/half/none/seed-1"), graph.home)
+    run = config_of(graph.job("mood/half/none/seed-1"), graph.root)
     assert (run.student, run.layers, run.strategy, run.training.seed) == (None, 2, "random", 1)
     validate_jobs(graph)
     same = graph_of(content | {"students": {"half": {"layers": 2, "strategy": "random", "seed": 3}}})

@@ -77,7 +77,7 @@ def test_the_protocol_is_hashed_before_anything_runs(content, tmp_path, monkeypa
     file.write_text("none against vanilla-kd")
     seen = []
     monkeypatch.setattr(
-        compare_run.LocalExecutor, "run", lambda self: seen.append(read_json(self.home / "protocol.json"))
+        compare_run.LocalExecutor, "run", lambda self: seen.append(read_json(self.root / "protocol.json"))
     )
     assert compare(content | {"protocol": "protocol.md", "primary": [PAIR]}, home) == 0
     (entry,) = seen[0]["history"]

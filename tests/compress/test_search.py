@@ -41,7 +41,8 @@ def test_the_grid_has_smaller_models_only():
     assert {(s.hidden_size, s.intermediate_size) for s in narrow} == {
         *((hidden, units) for hidden in (None, 24, 16) for units in (None, 1536))
     }
-    assert [s.weights for s in narrow] == sorted((s.weights for s in narrow), reverse=True)
+    assert [s.hidden_size for s in narrow] == [None, None, 24, 24, 16, 16]
+    assert [s.intermediate_size for s in narrow] == [None, 1536] * 3
     assert (narrow[-1].hidden_size, config_of(narrow[-1], CONFIG).hidden_size) == (16, 16)
     with pytest.raises(ConfigError, match="--layers was given 13; the model has 12 layers"):
         grid(CONFIG, (3, 13))
@@ -82,6 +83,36 @@ def test_few_students_are_measured_and_each_once():
     proposals, measured = found(Budget(max_mb=16), count=1)
     assert [s.layers for s in proposals.students] == [6]
     assert len(measured) == len(set(measured)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "count", "expected"),
+    [  # MB: a full layer takes 4, one with half of the feed-forward units 3, one of hidden size 16 1.5 or 1
+        (9.0, 2, [(2, None, None), (3, None, 1536)]),
+        (9.0, 3, [(2, None, None), (3, None, 1536), (3, 24, None)]),
+        (2.0, 2, [(1, 24, 1536), (1, 16, None)]),
+        (1.2, 4, [(1, 16, 1536)]),
+    ],
+)
+def test_narrower_hidden_states_are_proposed_last(limit: float, count: int, expected: list):
+    measured: list[Student] = []
+
+    def measure(student: Student) -> dict[str, Cost]:
+        measured.append(student)
+        of_layer = {None: 4.0, 24: 2.6, 16: 1.5}[student.hidden_size] * (0.75 if student.intermediate_size else 1)
+        return {"fp32": Cost(round(student.layers * of_layer * 1e6), 1.0)}
+
+    students = grid(CONFIG, (1, 2, 3), narrow=True)
+    proposals = propose(students, measure, Budget(max_mb=limit), count)
+    assert [(s.layers, s.hidden_size, s.intermediate_size) for s in proposals.students] == expected
+    assert len(measured) == len(set(measured)) < len(students)
+    if count == 2 and limit == 9:
+        assert {s.hidden_size for s in measured} == {None, 16}  # of the narrowest only the smallest student
+
+
+def test_only_the_smallest_student_is_measured_where_it_is_too_large():
+    proposals, measured = found(Budget(max_mb=0.5))
+    assert (proposals.students, measured) == ((), [1])
 
 
 def test_a_latency_close_to_the_limit_is_left_out():

@@ -42,6 +42,20 @@ def test_all_documents_and_an_end_behind_each(tmp_path: Path) -> None:
     assert corpus.locate(int(ends[8]) + 1) == (str(tmp_path / "b.jsonl"), 0)
 
 
+def test_the_backend_at_once_gives_the_ids_that_transformers_gives(tmp_path: Path) -> None:
+    tokenizer, texts = byte_tokenizer(), ["", " ", f"a {END} b", f"{END}{END}", "naïve café €😀", *sentences(30)]
+    plain = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    tokenizer(texts, truncation=True, max_length=3, padding=True)  # which leaves both switched on in the backend
+    assert list(rooms._encode(tokenizer, texts)) == plain
+
+    class Overridden(type(tokenizer)):
+        def _encode_plus(self, text: list[str], **options: object) -> dict:  # such as those of CodeLlama
+            return {"input_ids": [[7] for _ in text]}
+
+    tokenizer.__class__ = Overridden
+    assert list(rooms._encode(tokenizer, texts)) == [[7]] * len(texts)
+
+
 def test_any_stretch_can_be_read_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", sentences(60))
     whole = loaded(tmp_path / "one", file)

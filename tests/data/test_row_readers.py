@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,8 @@ import zstandard
 from demiglace.data.rows import readers
 from demiglace.data.rows import table as rows_table
 from demiglace.data.rows.readers import ENDINGS, read_table
+from demiglace.data.rows.sampling import RowSample
+from demiglace.data.rows.table import Lines
 from demiglace.errors import DataError
 
 ROWS = [("plain", "a"), ("with, comma", "b"), ('a "quote"', "a"), ("Ünïcödé 😀", "b")]
@@ -187,7 +190,7 @@ def test_rows_that_unpack_to_more_than_text_does_are_refused(tmp_path, ending, s
     try:
         with pytest.raises(DataError, match="it unpacks to far more than text does"):
             read_table(bomb)
-        assert tracemalloc.get_traced_memory()[1] < 170_000_000
+        assert tracemalloc.get_traced_memory()[1] < 210_000_000  # 131 MB of text, and two pieces of 34 MB
     finally:
         tracemalloc.stop()
 
@@ -222,3 +225,82 @@ def test_rows_with_a_key_each_are_refused(tmp_path, monkeypatch):
     file.write_text("".join(json.dumps({"text": "a", f"key {i}": i}) + "\n" for i in range(200)))
     with pytest.raises(DataError, match="201 columns in 200 rows"):
         read_table(file)
+
+
+def content_of_all_kinds(folder: Path, rows: list[tuple[str, str]]) -> list[Path]:
+    text = {
+        ".csv": "text,label\n" + "".join(f'"{t}",{label}\n' for t, label in rows),
+        ".tsv": "text\tlabel\n" + "".join(f"{t}\t{label}\n" for t, label in rows),
+        ".jsonl": "".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in rows),
+        ".json": "[" + ",\n".join(json.dumps({"text": t, "label": label}) for t, label in rows) + "]",
+        ".conll": "".join(f"{t} {label}\n\n" for t, label in rows),
+    }
+    files = [write(folder, f"rows{kind}", content) for kind, content in text.items()]
+    files += [write(folder, f"rows.csv{ending}", packed(text[".csv"].encode(), ending)) for ending in (".gz", ".zst")]
+    pq.write_table(pa.table({"text": [t for t, _ in rows], "label": [x for _, x in rows]}), folder / "rows.parquet")
+    return [*files, folder / "rows.parquet"]
+
+
+def test_a_sample_is_rows_of_the_file_in_their_order_and_with_their_lines(tmp_path: Path) -> None:
+    rows = [(f"row{i}", "ab"[i % 2]) for i in range(5000)]
+    for file in content_of_all_kinds(tmp_path, rows):
+        full, drawn = read_table(file), read_table(file, RowSample(300, seed=1))
+        assert (full.total, drawn.total, len(full), len(drawn)) == (None, 5000, 5000, 300), file
+        positions = [list(full.lines).index(line) for line in drawn.lines]
+        assert positions == sorted(set(positions))
+        for name, values in full.columns.items():
+            assert list(drawn.columns[name]) == [values[i] for i in positions]
+        assert abs(sum(positions) / 300 - 2500) < 5 * 5000 / (12 * 300) ** 0.5  # from all of it
+        assert read_table(file, RowSample(300, seed=1)).lines == drawn.lines
+        assert read_table(file, RowSample(300, seed=2)).lines != drawn.lines
+        assert dict(read_table(file, RowSample(5000)).columns) == dict(full.columns)
+
+
+def test_a_sample_is_uniform_over_blocks_of_rows() -> None:
+    counts = np.zeros(200_000, dtype=int)
+    for seed in range(60):
+        rows, total = RowSample(20_000, seed).of(iter(range(200_000)))
+        assert total == 200_000 and rows == sorted(set(rows))
+        counts[rows] += 1
+    tenths = counts.reshape(10, -1).sum(axis=1) / (60 * 20_000)
+    assert np.abs(tenths - 0.1).max() < 0.002  # four standard errors are 0.001
+
+
+def test_rows_that_are_not_drawn_take_no_memory(tmp_path: Path) -> None:
+    text = "".join(f'"row {i} {"x" * 500}",a\n' for i in range(40_000))
+    for ending in ("", ".zst"):
+        file = write(tmp_path, f"rows.csv{ending}", packed(f"text,label\n{text}".encode(), ending))
+        tracemalloc.start()
+        assert len(read_table(file, RowSample(100))) == 100
+        assert tracemalloc.get_traced_memory()[1] < len(text)  # a block of rows, not the 20 MB in pieces and as rows
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_lines_do_not_depend_on_the_pieces_that_are_read(end: str, size: int) -> None:
+    lines = ["", "one", "", "", "two words", "é😀", "last"]
+    text = end.join(lines) + end
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    if end == "\r":
+        pieces = [text[:5], *(text[i : i + size] for i in range(5, len(text), size))]  # the kind is seen in the first
+    found = Lines(iter(pieces))
+    assert (found.peek(4), found.peek(99), found.number) == ("two words", None, 1)
+    assert found.take(2) == ["", "one"] and found.number == 3
+    assert list(found) == lines[2:]
+
+
+@pytest.mark.parametrize(
+    "metadata", ['{"info": 3}', "{", "[]", '{"info": {"features": {"text": [{"_type": "ClassLabel"}]}}}']
+)
+def test_parquet_metadata_of_another_form_names_nothing(tmp_path: Path, metadata: str) -> None:
+    table = pa.table({"text": ["a"], "label": ["b"]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert dict(read_table(tmp_path / "rows.parquet").columns) == {"text": ["a"], "label": ["b"]}
+
+
+def test_parquet_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "LABEL": ["b"]}), tmp_path / "rows.parquet")
+    content = (tmp_path / "rows.parquet").read_bytes().replace(b"LABEL", b"LA\xe1EL")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_table(write(tmp_path, "rows.parquet", content))

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demiglace import notices
 from demiglace.config.data import DataConfig, DataLocation
+from demiglace.data.rows import sources
 from demiglace.data.rows.dataset import load_dataset, load_unlabelled
 from demiglace.data.rows.schema import Dataset
 from demiglace.errors import DataError
@@ -253,6 +255,26 @@ def test_max_rows_draws_training_rows_and_keeps_all_classes_and_validation(tmp_p
     assert drawn.labels == whole.labels
     assert drawn.splits["train"].texts == load(file, max_rows=10).splits["train"].texts
     assert drawn.fingerprint != whole.fingerprint
+
+
+def test_max_rows_of_a_large_file_reads_a_sample_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    file = csv(tmp_path, "all.csv", many(2000))
+    small = load(file, max_rows=10)
+    monkeypatch.setattr(sources, "_SAMPLE", 400)
+    with notices.collecting():
+        drawn = load(file, max_rows=10)
+        (said,) = notices.collected()
+    assert (said["kind"], said["rows"], said["read"]) == ("sampled file", 2000, 400)
+    assert "of its 2,000 rows, 400 drawn at random are read and checked" in capsys.readouterr().err
+    assert (len(drawn.splits["train"]), len(drawn.splits["validation"])) == (10, 40)
+    train = drawn.splits["train"]
+    assert [int(text.split()[1]) + 2 for text in train.texts] == [line for _, line in train.lines]
+    assert train.texts != small.splits["train"].texts
+    assert drawn.fingerprint == load(file, max_rows=10).fingerprint != load(file, max_rows=10, data_seed=1).fingerprint
+    assert len(load(file, max_rows=100).splits["validation"]) == 100  # ten rows are read for each
+    assert len(load(file).splits["validation"]) == 200  # without it, all
 
 
 def test_the_fingerprint_follows_texts_labels_and_order(tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ def test_warc_and_wet(tmp_path: Path) -> None:
     assert other == SkippedDocument("no HTML", "image/png")
 
 
+def test_a_response_that_is_not_of_http_is_no_page(tmp_path: Path) -> None:
+    assert read(tmp_path / "x.warc", record("response", PAGE)) == [SkippedDocument("no HTML", "no content type")]
+
+
 def test_no_cut_goes_unnoticed(tmp_path: Path) -> None:
     first, second = record("conversion", b"Whole."), record("conversion", b"Cut off here.")
     mark = len(b"\r\n\r\n")  # behind a record; without it the record is whole all the same

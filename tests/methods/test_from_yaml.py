@@ -42,7 +42,7 @@ def test_a_user_defined_method(tmp_path: Path) -> None:
         """
 terms:
 - {term: task, weight: 0.25}
-- {term: kd, weight: 0.5, temperature: 2, divergence: jsd, mix: 0.1}
+- {term: kd, weight: 0.5, temperature: 2, divergence: jsd, beta: 0.1}
 - {term: layers, weight: 2, mapping: {kind: list, student_layers: [1, 3], teacher_layers: [6, 2]}, pooling: tokens,
    distance: cosine}
 - {term: layers, mapping: reverse, pooling: mean, distance: mse, projection: {kind: shared, size: 8}}
@@ -84,12 +84,13 @@ LAYERS = {"term": "layers", "mapping": "skip", "pooling": "mean", "distance": "m
         ({"terms": [LAYERS | {"input": "perturbed"}]}, "no augmentation"),
         ({"terms": [LAYERS], "phases": [0.5, 0]}, "each above 0"),
         ({"terms": [LAYERS], "phases": [0.5, float("nan")]}, "each above 0"),
+        ({"terms": [{"term": ["kd"]}]}, "unknown term"),
         ({"terms": [LAYERS | {"weight": -0.5}]}, "weight was given -0.5; expected a number, at least 0"),
         ({"terms": [LAYERS | {"weight": float("inf")}]}, "weight was given inf; expected a number, at least 0"),
         ({"terms": [LAYERS | {"course": "up"}]}, "course was given 'up'"),
         ({"terms": [{"term": "annealed", "steps": 0}]}, "steps was given 0; expected a whole number, at least 1"),
         ({"terms": [{"term": "kd", "temperature": 0}]}, "temperature was given 0.0; expected a number, above 0"),
-        ({"terms": [{"term": "kd", "divergence": "jsd", "mix": 1}]}, "mix was given 1.0; expected"),
+        ({"terms": [{"term": "kd", "divergence": "jsd", "beta": 1}]}, "beta was given 1.0; expected"),
         ({"terms": [{"term": "pseudo", "temperature": -1}]}, "temperature was given -1.0; expected"),
         ({"terms": [LAYERS | {"mapping": {"kind": "random", "count": 0}}]}, "count was given 0; expected"),
         ({"terms": [LAYERS | {"projection": {"kind": "shared", "size": 0}}]}, "size was given 0; expected"),
@@ -117,7 +118,7 @@ ATTENTION = {"term": "attention", "relations": ["query-key"], "distance": "kl"}
         ),
         (ATTENTION | {"mapping": "all"}, "mapping=all was given for the term on attention"),
         (LAYERS | {"projection": {"kind": "concatenated"}, "layer_weights": [1, 0.5]}, "layer_weights was given"),
-        ({"term": "kd", "divergence": "jsd", "mix": 0}, "mix=0 was given"),
+        ({"term": "kd", "divergence": "jsd", "beta": 0}, "beta=0 was given"),
     ],
 )
 def test_incompatible_options_are_refused(term: dict[str, Any], message: str) -> None:

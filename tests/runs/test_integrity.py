@@ -90,6 +90,13 @@ def test_a_changed_manifest_is_refused(run: Path) -> None:
         read_manifest(run)
 
 
+@pytest.mark.parametrize("files", ["x", 3, ["out.npy"], {"out.npy": 3}, {"out.npy": {"bytes": "9"}}, {"out.npy": {}}])
+def test_digests_that_are_none_are_refused(run: Path, files: object) -> None:
+    directory.write_manifest(run, read_manifest(run) | {"files": files})
+    with pytest.raises(RunError, match=r"digests of its files are damaged|has no usable digest on record"):
+        read_manifest(run)
+
+
 def test_a_manifest_of_an_earlier_version_is_read(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     write_json(run / "manifest.json", {k: v for k, v in manifest.items() if k not in ("files", "checksum")})

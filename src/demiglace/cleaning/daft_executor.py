@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from demiglace.cleaning.liveness import watched
 from demiglace.cleaning.tasks import read_spec, run_task
 from demiglace.cluster import connect
 from demiglace.errors import ConfigError, UserError
@@ -54,6 +55,7 @@ def run_tasks(directory: str, tasks: Sequence[dict[str, Any]], workers: int) -> 
 
     Raises:
         UserError: a task failed for a reason that the user can fix.
+        RunError: a local worker ended, or computed nothing for ten minutes, see `liveness.watched`.
     """
     if not tasks:
         return
@@ -63,7 +65,8 @@ def run_tasks(directory: str, tasks: Sequence[dict[str, Any]], workers: int) -> 
     options = {"use_process": True, "max_concurrency": workers} if workers > 1 else {"use_process": False}
     worker = daft.cls(_Worker, **options)
     frame = daft.from_pydict({"task": [json.dumps(task) for task in tasks]}).into_batches(1)
-    for row in frame.select(worker(directory).run(daft.col("task")).alias("error")).iter_rows():
+    rows = frame.select(worker(directory).run(daft.col("task")).alias("error")).iter_rows()
+    for row in watched(rows) if _started != "ray" else rows:
         if row["error"]:
             raise UserError(row["error"])
         yield

@@ -15,6 +15,7 @@ from demiglace.console import say
 from demiglace.data.rows.columns import find_columns
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.sources import read_task
+from demiglace.data.text.addresses import is_address
 from demiglace.data.text.readers import SkippedDocument, read_documents
 from demiglace.data.text.sources import find_sources
 from demiglace.errors import ConfigError, DataError, unknown
@@ -32,14 +33,20 @@ def read_references(
         ConfigError: a name is neither a task nor a file.
         DataError: a name gives no text.
     """
-    decontaminations = [rule for rule in rules if isinstance(rule, Decontamination)]
-    names = list(dict.fromkeys(name for rule in decontaminations for name in rule.against))
+    names = reference_names(rules)
     for name in names:
         _check_name(name)
     texts = {name: tuple(_of_task(name, location) if name in TASKS else _of_files(name, reading)) for name in names}
-    for rule in decontaminations:
-        _log_usable(rule, texts)
+    for rule in rules:
+        if isinstance(rule, Decontamination):
+            _log_usable(rule, texts)
     return texts
+
+
+def reference_names(rules: Sequence[AnyRule]) -> list[str]:
+    """Return the tasks, files and addresses that the decontamination rules name."""
+    decontaminations = (rule for rule in rules if isinstance(rule, Decontamination))
+    return list(dict.fromkeys(name for rule in decontaminations for name in rule.against))
 
 
 def fingerprint_texts(texts: Sequence[str]) -> str:
@@ -51,7 +58,7 @@ def fingerprint_texts(texts: Sequence[str]) -> str:
 
 
 def _check_name(name: str) -> None:
-    if name not in TASKS and "://" not in name and not Path(name).exists():
+    if name not in TASKS and not is_address(name) and not Path(name).exists():
         raise ConfigError(f"against {name}: " + unknown("task", name, TASKS) + "; there is no such file either.")
 
 

@@ -10,12 +10,13 @@ from demiglace.cleaning import run as cleaning
 from demiglace.cleaning.daft_executor import start
 from demiglace.cleaning.explain import explain
 from demiglace.cleaning.page import write_page
-from demiglace.cleaning.references import fingerprint_texts, read_references
+from demiglace.cleaning.references import fingerprint_texts, read_references, reference_names
 from demiglace.cleaning.registry import AnyRule, load_rules, to_config
 from demiglace.cleaning.tasks import READ, CleaningSpec
 from demiglace.config.command_options import CleanConfig
 from demiglace.config.options import flatten
 from demiglace.console import notice, say
+from demiglace.data.text.addresses import check_addresses, is_address
 from demiglace.data.text.sources import find_sources, is_inside
 from demiglace.data.text.streams import cannot_read
 from demiglace.errors import ConfigError
@@ -33,6 +34,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
     rules = load_rules(config.rules, config.decontaminate_against)
     if config.output is None and not config.explain:
         raise ConfigError("no output directory was given; add --output (-o), or --explain to write nothing.")
+    check_addresses([*config.sources, *reference_names(rules)], config.remote)
     if config.output is not None:
         _check_output(config.sources, config.output)
     sources = find_sources(config.sources, exclude=config.output)
@@ -47,7 +49,7 @@ def clean_sources(config: CleanConfig) -> Path | None:
     spec = CleaningSpec(
         str(run.path.absolute()),
         tuple(sources),
-        tuple(s if "://" in s else str(Path(s).absolute()) for s in sources),
+        tuple(s if is_address(s) else str(Path(s).absolute()) for s in sources),
         tuple(to_config(rules)),
         asdict(config.reading),
         config.keep_damaged,
@@ -76,13 +78,13 @@ def clean_sources(config: CleanConfig) -> Path | None:
 def _check_output(sources: Sequence[str], output: Path) -> None:
     """Raise `ConfigError` if a source is inside the output. If a source contains the output, the rest of it is read."""
     for source in sources:
-        if "://" not in source and is_inside(source, output):
+        if not is_address(source) and is_inside(source, output):
             raise ConfigError(f"the source {source} is in the output directory {output}; give another --output.")
 
 
 def _identity(source: str, size: int) -> str:
     """Return the fingerprint of a file; of a remote file, which is not read twice, its size."""
-    if "://" in source:
+    if is_address(source):
         return f"an address, {size} bytes"
     try:
         return fingerprint([source])

@@ -24,6 +24,7 @@ from demiglace.cleaning.statistics import Entry, excerpt
 from demiglace.cleaning.storage import Part
 from demiglace.cleaning.text_arrays import Texts
 from demiglace.config.data import ReadConfig
+from demiglace.data.text.addresses import is_address
 from demiglace.data.text.readers import GUESSED, DamagedFileError, Document, SkippedDocument, read_documents
 from demiglace.data.text.streams import plain_line_ends
 from demiglace.errors import UserError
@@ -137,7 +138,7 @@ def groups(spec: CleaningSpec) -> list[range]:
     result: list[range] = []
     size = 0
     for source, name in enumerate(spec.locations):
-        source_size = PART if "://" in name else Path(name).stat().st_size  # a remote file counts as large
+        source_size = PART if is_address(name) else Path(name).stat().st_size  # a remote file counts as large
         if result and size + source_size <= PART:
             result[-1], size = range(result[-1].start, source + 1), size + source_size
         else:

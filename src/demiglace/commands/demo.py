@@ -1,67 +1,96 @@
-"""`demiglace demo`: compress a classifier on real data, from a pre-trained encoder to an exported student."""
+"""`demiglace demo`: compress a classifier of few labels and much text, on real data that comes with the package."""
 
+import csv
+import gzip
 import importlib
+import importlib.resources
+import io
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from demiglace.commands.distill import distill
-from demiglace.commands.evaluate import evaluate
-from demiglace.commands.export import export
-from demiglace.commands.finetune import finetune
-from demiglace.commands.report import report
-from demiglace.commands.truncate import truncate
+from demiglace.commands.compress import compress
 from demiglace.config.command_options import DemoConfig
 from demiglace.config.options import command
 from demiglace.console import say
 from demiglace.errors import ConfigError
-from demiglace.report.runs.load import collect, summary_rows
-from demiglace.runs.result import Result, ResultTable
+from demiglace.runs.files import write_atomically
+from demiglace.runs.result import Result
 
-_TASK = "banking77"
-_LEARNING_RATE = 2e-4
+Row = Mapping[str, str]
+_RECIPE = {  # about four minutes on two cores
+    "max_mb": 8,
+    "width": "full",
+    "vocabulary": "trim",
+    "precisions": ["int8"],
+    "students": 1,
+    "learning_rate": 3e-4,
+    "validation_fraction": 0.2,  # of few rows: the choice needs them
+}
 
 
 @command(DemoConfig)
 def demo(config: DemoConfig) -> Result:
-    """Fine-tune a teacher on Banking77, distil it into half its layers, compare with a baseline, export and report.
+    """Compress a MiniLM, fine-tuned on some labelled rows of Banking77, to 8 MB with the texts of all other rows.
 
-    Returns the tables, and the directory of the runs and report.html. An interrupted demo resumes when the call is
-    repeated. Raises `ConfigError` where the extra `demiglace[demo]` is missing.
+    Returns the result of `compress`, with the next command to try. OUTPUT/rows has the rows as CSV files, OUTPUT/small
+    is the directory of the compression. An interrupted demo resumes when the call is repeated. Raises `ConfigError`
+    where the extra `demiglace[demo]` is missing.
     """
-    home = Path(config.output)
-    teacher, cut, student, baseline = (home / name for name in ("teacher", "truncated", "student", "baseline"))
-    recipe = {"data": _TASK, "learning_rate": _LEARNING_RATE, "seed": config.seed}
-    _heading(1, "the teacher: MiniLM, 6 layers, fine-tuned on 77 banking intents")
-    finetune(model=_base_model(), output=teacher, epochs=config.teacher_epochs, **recipe)
-    _heading(2, f"the student: {config.layers} of its layers")
-    truncate(model=str(teacher), output=cut, layers=config.layers)
-    _heading(3, "distillation with RAIL-KD: the student learns from the teacher's layers")
-    distill(
-        teacher=str(teacher),
-        student=str(cut),
-        method="rail-balanced",
-        output=student,
-        epochs=config.student_epochs,
-        **recipe,
-    )
-    _heading(4, "the baseline: the same student, the same epochs, no teacher")
-    finetune(model=str(cut), output=baseline, epochs=config.student_epochs, **recipe)
-    _heading(5, "all three on the test rows")
-    evaluate(model=str(teacher), data=_TASK, output=home / "evaluation-teacher")
-    for run in (student, baseline):
-        evaluate(model=str(run), data=_TASK, teacher=str(teacher), output=home / f"evaluation-{run.name}")
-    _heading(6, "export, checked and measured")
-    export(model=str(student), teacher=str(teacher), quantize="int8", repeats=50, output=home / "onnx")
-    runs = [teacher, cut, student, baseline, *(home / f"evaluation-{r.name}" for r in (teacher, student, baseline))]
-    page = report(
-        runs=[*runs, home / "onnx"], output=home / "report.html", title="Banking77: MiniLM in half its layers"
-    )
-    files = {
-        "the student, for PyTorch": student / "model",
-        "the student, for the edge": f"{home / 'onnx' / 'onnx' / 'model.onnx'} and model_quantized.onnx",
-        "the report, for the browser": page.path,
+    model, home = _base_model(), Path(config.output)
+    rows = write_rows(home / "rows", config.labels, config.seed)
+    say(_introduction(config, rows))
+    options = {"model": model, "layers": [config.layers], "seed": config.seed, "output": home / "small"}
+    epochs = {"epochs": config.student_epochs, "teacher_epochs": config.teacher_epochs}
+    found = compress(**options, **epochs, **rows, **_RECIPE)
+    return replace(found, text=f"{found.text}\n\n{_next(home)}")
+
+
+def write_rows(directory: Path, labels: int, seed: int) -> dict[str, Any]:
+    """Write labelled.csv, unlabelled.csv and test.csv from the packaged Banking77; return the options of `compress`.
+
+    labels: training rows that keep their labels, at least one of each class where there are as many rows. The others
+    are in unlabelled.csv without labels. Training rows that also occur in the test rows are left out.
+    """
+    test = _packaged("test")
+    tested = {row["text"].strip() for row in test}
+    labelled, others = choose([row for row in _packaged("train") if row["text"].strip() not in tested], labels, seed)
+    return {
+        "data": _write(directory / "labelled.csv", labelled, ("text", "category")),
+        "unlabelled": [_write(directory / "unlabelled.csv", others, ("text",))],
+        "test": _write(directory / "test.csv", test, ("text", "category")),
     }
-    text = "\n".join(f"{what + ':':<30}{file}" for what, file in files.items())
-    return Result(home, {}, _tables([*runs, home / "onnx"]), text)
+
+
+def choose(rows: Sequence[Row], count: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Return `count` rows, the first of each class and the rest at random, and the other rows."""
+    classes: set[str] = set()
+    first: list[Row] = []
+    more: list[Row] = []
+    for row in random.Random(seed).sample(rows, len(rows)):
+        (more if row["category"] in classes else first).append(row)
+        classes.add(row["category"])
+    ordered = first + more
+    return ordered[:count], ordered[count:]
+
+
+def _packaged(split: str) -> list[Row]:
+    """Return the packaged rows of a split, with `text` and `category`."""
+    packed = importlib.resources.files("demiglace") / "data" / "banking77" / f"{split}.csv.gz"
+    with packed.open("rb") as raw, gzip.open(raw, "rt", encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _write(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Write rows as CSV; return the file's path."""
+    content = io.StringIO(newline="")
+    writer = csv.DictWriter(content, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(file, content.getvalue().encode())
+    return str(file)
 
 
 def _base_model() -> str:
@@ -73,14 +102,22 @@ def _base_model() -> str:
         ) from error
 
 
-def _heading(number: int, text: str) -> None:
-    say(f"\n[{number}/6] {text}")
+def _introduction(config: DemoConfig, rows: Mapping[str, Any]) -> str:
+    return (
+        f"Banking77: questions of a bank's customers with 77 intents. {config.labels:,} of them have labels "
+        f"({rows['data']}), of the others only the texts are used ({rows['unlabelled'][0]}).\n"
+        "demiglace fine-tunes MiniLM (6 layers) on the labels. Students learn from its logits and hidden states on all "
+        f"texts: one of {config.layers} layers, and a static one, a table of token vectors. The baseline trains on the "
+        f"labels alone.\nThe best file within {_RECIPE['max_mb']} MB is chosen on validation rows. An interrupted demo "
+        "resumes when it is repeated."
+    )
 
 
-def _tables(runs: list[Path]) -> tuple[ResultTable, ...]:
-    """Return a table for each task: a column for each model, a row for each fact, which fits any terminal."""
-    found = summary_rows(collect(runs))
-    return tuple(
-        ResultTable(task, ("", *(r[0] for r in rows)), tuple(zip(columns, *rows, strict=True))[1:])
-        for task, columns, rows in found
+def _next(home: Path) -> str:
+    """Return the next commands to try."""
+    return (
+        "On your data, with your model and limits (--unlabelled is optional):\n"
+        "  demiglace compress MODEL --data train.csv --unlabelled texts.csv --max-mb 8 --max-latency-ms 1 -o small\n"
+        "The shipped file on other rows:\n"
+        f"  demiglace evaluate {home / 'small' / 'onnx'} --data {home / 'rows' / 'test.csv'}"
     )

@@ -84,10 +84,10 @@ def export(config: ExportConfig) -> Result:
     cannot hold the model's task, and later if the exported model does not reproduce the PyTorch model: the directory is
     then not complete.
     """
-    exporter = exporter_for(config.to, config.reduce_range)
+    exporter = _exporter(config)
     path = resolve_model(config.model)
     if is_language_model(load_config(path)):
-        exporter = exporter_for(config.to, config.reduce_range, language_model=True)
+        exporter = _exporter(config, language_model=True)
         exporter.require_packages()
         return export_lm(config, exporter, _precisions(config, exporter))
     precisions = _precisions(config, exporter)
@@ -109,23 +109,22 @@ def export(config: ExportConfig) -> Result:
         inputs["scored rows"] = scored.fingerprint
     if config.teacher is not None:
         inputs["teacher"] = fingerprint_model(resolve_model(config.teacher))
-    run = open_run(config.output, "export", identity, inputs)
+    run, target = open_run(config.output, "export", identity, inputs), exporter.model_directory(config.output)
     if run.complete:
-        if not (exporter.home(run.path) / "README.md").exists():  # an earlier version wrote the manifest first
-            write_card(exporter.home(run.path), config.model, exported=run.manifest)
+        if not (target / "README.md").exists():  # an earlier version wrote the manifest first
+            write_card(target, config.model, exported=run.manifest)
         say(f"{run.path} is up to date.")
         return _result(run, exporter, config.push_to_hub)
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
-    home = exporter.home(run.path)
-    tokenizer.save_pretrained(home)
-    original.model.config.save_pretrained(home)
-    exporter = exporter.with_rows(numpy_batches(examples, 1))
+    tokenizer.save_pretrained(target)
+    original.model.config.save_pretrained(target)
+    exporter = exporter.with_rows(numpy_batches(examples, 1), longest)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
     kind["model_type"] = original.model.config.model_type
     size = {"rows": len(rows), "threads": config.threads, "max_length": config.max_length}
-    card = partial(write_card, home, config.model)
+    card = partial(write_card, target, config.model)
     run.finish(
         lambda manifest: card(exported=manifest), artefacts=artefacts, check_batch=CHECK_BATCH, **size, **kind, **scores
     )
@@ -137,10 +136,20 @@ def _result(run: Run, exporter: Exporter, repository: str | None) -> Result:
 
     The directory is uploaded to a repository of the hub, if one is given.
     """
-    push_to_hub(exporter.home(run.path), repository)
+    push_to_hub(exporter.model_directory(run.path), repository)
     found = run.manifest
     metrics = {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}
     return Result(run.path, metrics, (artefact_table(found),))
+
+
+def _exporter(config: ExportConfig, language_model: bool = False) -> Exporter:
+    """Return the exporter that the options ask for. Raises `ConfigError` for --embedding-bits that change nothing."""
+    bits = None if config.embedding_bits == "auto" else int(config.embedding_bits)
+    if bits and not {"int8", "int4"}.intersection(config.quantize):
+        raise ConfigError(
+            f"--embedding-bits {bits} is about int8 and int4 files, and none is written; add --quantize int8 or int4."
+        )
+    return exporter_for(config.to, config.reduce_range, bits, language_model=language_model)
 
 
 def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:

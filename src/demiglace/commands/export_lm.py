@@ -75,9 +75,9 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     model.cpu()
     batches = _batches(texts, model, tokenizer)
     reference = _logits(TorchRunner(model), batches)
-    home = exporter.home(run.path)
-    tokenizer.save_pretrained(home)
-    model.config.save_pretrained(home)
+    target = exporter.model_directory(run.path)
+    tokenizer.save_pretrained(target)
+    model.config.save_pretrained(target)
     parameters = ModelShape.of(model).parameters
     continued = _continuations(TorchDecoder(model), model, batches)
     load = _load(config, model, batches)
@@ -105,7 +105,7 @@ def export_lm(config: ExportConfig, exporter: Exporter, precisions: Sequence[str
     tokens = sum(batch["input_ids"].size for batch in batches)
     size: dict[str, Any] = {"rows": len(texts), "tokens": tokens, "threads": config.threads}
     size |= {"prompt_tokens": len(load.prompt), "new_tokens": load.new_tokens, "problem": LANGUAGE_MODELLING.name}
-    card = partial(write_card, home, config.model)
+    card = partial(write_card, target, config.model)
     run.finish(lambda manifest: card(exported=manifest), artefacts=entries, **size)
     return _result(run)
 

@@ -41,7 +41,7 @@ def run_of(config: PlanConfig) -> Planned:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given) or "none of them"
         raise ConfigError(
             "plan takes --teacher, as distill does, or --model, as finetune and pretrain do, or --architecture, as "
-            f"pretrain does; given: {named}."
+            f"pretrain does; given: {named}. To plan a compression: demiglace plan compress MODEL --data ROWS ..."
         )
     if config.teacher:
         return _to_run_config(DistillConfig, config)

@@ -59,11 +59,9 @@ def pretrain(config: PretrainConfig) -> Result:
     check_ids(model, tokenizer)
     size = block_size(config.text.block_size, [ModelShape.of(model)])
     masking = masking_of(model.config, tokenizer, config.mlm_probability, config.training.seed)
-    material = make_blocks(config.text, size, tokenizer, masking, run.path)
+    data = make_blocks(config.text, size, tokenizer, masking, run.path)
     method = build_method("none", {})
-    train(
-        run, TrainingRun(config.training, "none", method, model, tokenizer, material, precision, ModelShape.of(model))
-    )
+    train(run, TrainingRun(config.training, "none", method, model, tokenizer, data, precision, ModelShape.of(model)))
     return training_result(config.output, config.push_to_hub)
 
 

@@ -59,11 +59,11 @@ def _is_comparison(runs: tuple[Path, ...]) -> bool:
 
 
 def _comparison(config: ReportConfig, folder: Path) -> str:
-    home = config.runs[0]
-    found = read_comparison(home, config.title)
+    root = config.runs[0]
+    found = read_comparison(root, config.title)
     if config.tables is not None:
         _make(config.tables, "tables")
-        written = comparison_tables.write_tables(read_json(home / "summary.json"), config.tables)
+        written = comparison_tables.write_tables(read_json(root / "summary.json"), config.tables)
         say(f"wrote {', '.join(map(str, written))}")
     return render_comparison(found, {stage: options_of(kind) for stage, kind in _CONFIGS.items()}, folder)
 

@@ -61,7 +61,7 @@ def _training_jobs(graph: JobGraph, done: Collection[str]) -> Iterator[tuple[Job
     """Yield the jobs that train and are not done, each with the inputs of its estimate."""
     read = cache(token_lengths)
     for job in graph.jobs:
-        config = config_of(job, graph.home)
+        config = config_of(job, graph.root)
         if job.key in done or not isinstance(config, (FinetuneConfig, DistillConfig)):
             continue
         if isinstance(config, DistillConfig):
@@ -75,12 +75,12 @@ def with_existing_models(config: DistillConfig, graph: JobGraph) -> DistillConfi
     A teacher that is still to be fine-tuned is replaced by its base model, which has the same shape. A student that is
     still to be truncated becomes a truncation of the teacher by this config.
     """
-    pending = {str(graph.home / s.key): s for s in graph.jobs if not (graph.home / s.key / "manifest.json").exists()}
+    pending = {str(graph.root / s.key): s for s in graph.jobs if not (graph.root / s.key / "manifest.json").exists()}
     start = pending.get(str(config.student))
     if start is not None:
-        truncation = config_of(start, graph.home)
+        truncation = config_of(start, graph.root)
         choice = {name: getattr(truncation, name) for name in ("layers", "strategy", "keep")}
         shallower = choice["layers"] is not None or choice["keep"] is not None
         config = replace(config, student=None, **choice) if shallower else replace(config, student=config.teacher)
     teacher = pending.get(config.teacher)
-    return config if teacher is None else replace(config, teacher=config_of(teacher, graph.home).model)
+    return config if teacher is None else replace(config, teacher=config_of(teacher, graph.root).model)

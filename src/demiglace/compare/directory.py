@@ -36,14 +36,14 @@ def identity(content: Mapping[str, Any], search: str) -> dict[str, Any]:
     return json.loads(json.dumps({"grid": dict(content), "search": search}, default=str))
 
 
-def is_up_to_date(home: Path, config: Mapping[str, Any]) -> bool:
+def is_up_to_date(root: Path, config: Mapping[str, Any]) -> bool:
     """Return whether the directory is complete for this grid: all its runs exist and their inputs are unchanged."""
-    if not (home / "manifest.json").exists():
+    if not (root / "manifest.json").exists():
         return False
-    manifest = read_manifest(home)
+    manifest = read_manifest(root)
     if manifest["stage"] != STAGE or {**manifest["config"], **config} != manifest["config"]:
         return False
-    done = all((home / key / name).exists() for key, name in manifest["steps"].items())
+    done = all((root / key / name).exists() for key, name in manifest["steps"].items())
     return done and all(
         _fingerprint_or_missing(manifest["read"].get(k, ())) == mark for k, mark in manifest["inputs"].items()
     )
@@ -54,7 +54,7 @@ def _fingerprint_or_missing(files: Sequence[Path | str]) -> str:
     return fingerprint(files) if all(Path(f).exists() for f in files) else "gone"
 
 
-def register_inputs(home: Path, read: Files) -> dict[str, str]:
+def register_inputs(root: Path, read: Files) -> dict[str, str]:
     """Create or reopen the comparison directory, and record the fingerprint of each input; return them.
 
     New inputs may be added, and an input may change until a run has read it.
@@ -62,16 +62,16 @@ def register_inputs(home: Path, read: Files) -> dict[str, str]:
     Raises:
         RunError: an input changed after a run read it, or the directory holds something else.
     """
-    open_run(home, STAGE, {}, {}, shared=True)
+    open_run(root, STAGE, {}, {}, shared=True)
     current = {name: _fingerprint_or_missing(files) for name, files in read.items()}
-    (home / "locks").mkdir(exist_ok=True)
-    with FileLock(home / "locks" / "inputs.lock"):
-        file = home / "inputs.json"
+    (root / "locks").mkdir(exist_ok=True)
+    with FileLock(root / "locks" / "inputs.lock"):
+        file = root / "inputs.json"
         known = read_json(file) if file.exists() else {}
-        changed = [n for n, mark in current.items() if known.get(n, mark) != mark and _was_read(home, n)]
+        changed = [n for n, mark in current.items() if known.get(n, mark) != mark and _was_read(root, n)]
         if changed:
             raise RunError(
-                f"{home}: {', '.join(changed)} changed after runs had read it; give another --output, or remove the "
+                f"{root}: {', '.join(changed)} changed after runs had read it; give another --output, or remove the "
                 "runs that read it, and what was made from them."
             )
         if known | current != known:
@@ -79,15 +79,15 @@ def register_inputs(home: Path, read: Files) -> dict[str, str]:
     return current
 
 
-def _was_read(home: Path, name: str) -> bool:
+def _was_read(root: Path, name: str) -> bool:
     """Return whether a run may have read an input. A run that was refused at its start has not."""
     kind, _, label = name.partition(" ")
     if kind not in _READERS:  # the protocol; `compare.protocol` records its changes
         return False
-    identity_files = home.glob(_READERS[kind].format(label=label))
+    identity_files = root.glob(_READERS[kind].format(label=label))
     return any(has_outputs(identity_file.parent) for identity_file in identity_files)
 
 
-def invalidate_manifest(home: Path) -> None:
+def invalidate_manifest(root: Path) -> None:
     """Remove the manifest of an earlier grid; it is written again when the new runs are complete."""
-    (home / "manifest.json").unlink(missing_ok=True)
+    (root / "manifest.json").unlink(missing_ok=True)

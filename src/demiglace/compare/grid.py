@@ -16,6 +16,7 @@ from demiglace.config.command_options import (
     FinetuneConfig,
     TruncateConfig,
     VocabularyConfig,
+    WidthConfig,
 )
 from demiglace.config.options import build, option, options_of
 from demiglace.errors import ConfigError, unknown
@@ -93,7 +94,7 @@ def _names(config: type, without: Iterable[str] = ()) -> tuple[str, ...]:
 
 # options that the grid sets: paths, seeds, and those with their own section
 _PATHS = ("output", "data_dir", "model", "teacher", "student", "seed", "data_seed", "holdout_from_train")
-SHAPE = ("layers", "strategy", "keep", *_names(VocabularyConfig))
+SHAPE = ("layers", "strategy", "keep", *_names(WidthConfig), *_names(VocabularyConfig))
 _STATIC_ONLY = ("embedding_size", "learning_rate", "epochs")
 STATIC_OPTIONS = (*_STATIC_ONLY, *_names(VocabularyConfig))  # of a student {model: static}
 # options for reading rows

@@ -26,6 +26,7 @@ from demiglace.config.training import STATIC_LEARNING_RATE
 from demiglace.data.rows.suites import SUITES
 from demiglace.errors import ConfigError
 from demiglace.models.truncate import ABLATIONS
+from demiglace.models.width import SIZES
 
 Stage = Literal["finetune", "truncate", "search", "distill", "evaluate", "export"]
 EXPORT_ROW_OPTIONS = ("max_length", "allow_pickle")
@@ -51,7 +52,7 @@ class Job:
 class JobGraph:
     """The jobs of a grid."""
 
-    home: Path  # the comparison directory
+    root: Path  # the comparison directory
     grid: Grid
     jobs: tuple[Job, ...]  # each after the jobs it depends on
     runs: tuple[StudentRun, ...]  # the student runs that the jobs are for
@@ -62,18 +63,18 @@ class JobGraph:
 
 
 def build_job_graph(
-    grid: Grid, home: Path, *, searching: bool = False, shard: tuple[int, int] = (1, 1), data_dir: Path | None = None
+    grid: Grid, root: Path, *, searching: bool = False, shard: tuple[int, int] = (1, 1), data_dir: Path | None = None
 ) -> JobGraph:
     """Return the jobs of a grid.
 
     Args:
         grid: the grid.
-        home: the comparison directory.
+        root: the comparison directory.
         searching: add the searches of the grid.
         shard: (number, count): only this part of the student runs, and what they depend on.
         data_dir: directory of the data sets; None for the default.
     """
-    factory = _JobFactory(grid, home, searching, {} if data_dir is None else {"data_dir": str(data_dir)})
+    factory = _JobFactory(grid, root, searching, {} if data_dir is None else {"data_dir": str(data_dir)})
     runs = shard_runs(student_runs(grid), *shard)
     jobs: dict[str, Job] = {}
     for number in dict.fromkeys(run.seed for run in runs):
@@ -82,7 +83,7 @@ def build_job_graph(
             jobs |= {j.key: j for j in factory.teacher_jobs(task, number)}
         for run in same_seed:
             jobs |= {j.key: j for j in factory.jobs(run) if j.key not in jobs}
-    return JobGraph(home, grid, tuple(jobs.values()), tuple(runs))
+    return JobGraph(root, grid, tuple(jobs.values()), tuple(runs))
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ class _JobFactory:
     """Makes the jobs of a grid. In its methods, `number` is a seed of the grid, or a replicate."""
 
     grid: Grid
-    home: Path  # the comparison directory
+    root: Path  # the comparison directory
     searching: bool  # add the searches
     location: Mapping[str, Any]  # {"data_dir": …} or {}
 
     def at(self, key: str) -> str:
         """Return the path of a key."""
-        return str(self.home / key)
+        return str(self.root / key)
 
     def teacher(self, task: str, number: int) -> str:
         """Return the path of a task's teacher."""
@@ -151,7 +152,7 @@ class _JobFactory:
         """Return the truncation that a student starts from, or None, and the keys that its runs depend on."""
         teacher, key = self._after_teacher(cell.task, number), self._start_path(cell, number)
         options = self.grid.students[cell.student]
-        if "model" in options or self._reinitializes_weights(cell.student):
+        if "model" in options or self._is_made_in_its_run(cell.student):
             return None, teacher
         shared = {k: v for k, v in row_options(self.grid, cell.task).items() if k in _TRUNCATION_OPTIONS}
         options = {**shared, **options, **self._replicate_seeds(seed=number), "model": self.teacher(cell.task, number)}
@@ -163,7 +164,7 @@ class _JobFactory:
     def _distill(self, cell: Cell, number: int) -> dict[str, Any]:
         options = self.grid.students[cell.student]
         start = {"student": str(options.get("model", self.at(self._start_path(cell, number))))}
-        if self._reinitializes_weights(cell.student):
+        if self._is_made_in_its_run(cell.student):
             start = {k: v for k, v in options.items() if k in SHAPE}
         if options.get("model") == STATIC:  # the learning rate of other students is too small for it
             rate = {} if "learning_rate" in cell.axes else {"learning_rate": STATIC_LEARNING_RATE}
@@ -172,10 +173,17 @@ class _JobFactory:
         models = {**start, **self._replicate_seeds(data_seed=number), "teacher": self.teacher(cell.task, number)}
         return {**cache, **cell.options, **models, **self.location}
 
-    def _reinitializes_weights(self, student: str) -> bool:
-        """Return whether each run initialises new weights with its seed, so that they share no truncation."""
+    def _is_made_in_its_run(self, student: str) -> bool:
+        """Return whether `distill` makes the student from the teacher, so that the runs share no truncation.
+
+        So it is for new weights, which depend on the seed, and for a narrower student without `calibration` text, whose
+        units are measured on the labelled training rows.
+        """
         options = self.grid.students[student]
-        return options.get("strategy") in ABLATIONS and "seed" not in options
+        narrow = any(options.get(name) is not None for name in SIZES)
+        return (options.get("strategy") in ABLATIONS and "seed" not in options) or (
+            narrow and not options.get("calibration")
+        )
 
     def _search(self, cell: Cell) -> Job | None:
         """Return the hyper-parameter search for a cell's method, or None if it has no searched option.

@@ -30,19 +30,19 @@ class JobResult:
     is_user: bool = False  # the error is a `UserError`, which the user can fix
 
 
-def is_done(job: Job, home: Path) -> bool:
+def is_done(job: Job, root: Path) -> bool:
     """Return whether a job is complete. Raises `RunError` if its directory holds a run or search with other options."""
     if job.stage == "search":
-        identity_file, best = search_file(home, job.key), best_file(home, job.key)
+        identity_file, best = search_file(root, job.key), best_file(root, job.key)
         if identity_file.exists() or best.exists():
             existing = read_json(identity_file if identity_file.exists() else best)
-            _check_search(home / job.key, existing, search_identity(job, home))
+            _check_search(root / job.key, existing, search_identity(job, root))
         return best.exists() and read_json(best)["trials"] >= job.trials
-    directory = home / job.key
+    directory = root / job.key
     if not has_outputs(directory):
         return False
     try:
-        check_config(directory, job.stage, flatten(config_of(job, home), result_options_only=True))
+        check_config(directory, job.stage, flatten(config_of(job, root), result_options_only=True))
     except RunError as error:
         raise RunError(f"{error} Or remove {directory} and what was made from it; the run is then repeated.") from error
     if not is_complete(directory):
@@ -73,28 +73,28 @@ def _check_search(directory: Path, existing: dict[str, Any], given: dict[str, An
         )
 
 
-def run_job(job: Job, home: Path, *, wait: bool = True) -> JobResult | None:
+def run_job(job: Job, root: Path, *, wait: bool = True) -> JobResult | None:
     """Run one job unless it is done, and return its result; every `Exception` becomes an error in the result.
 
     The output goes to logs/KEY.log. The error of a failed job goes to failed/KEY.txt, which a later success removes.
 
     Args:
         job: the job.
-        home: the directory of the comparison.
+        root: the directory of the comparison.
         wait: wait while another process runs the job; if False, return None at once.
     """
     try:
-        with FileLock(_job_file(home, "locks", job, "lock")).acquire(timeout=-1 if wait else 0):
-            return _attempt(job, home)
+        with FileLock(_job_file(root, "locks", job, "lock")).acquire(timeout=-1 if wait else 0):
+            return _attempt(job, root)
     except Timeout:
         return None
 
 
-def _attempt(job: Job, home: Path) -> JobResult:
-    start, error_file = time.perf_counter(), _job_file(home, "failed", job, "txt")
+def _attempt(job: Job, root: Path) -> JobResult:
+    start, error_file = time.perf_counter(), _job_file(root, "failed", job, "txt")
     try:
-        if not is_done(job, home):
-            _run(job, home)
+        if not is_done(job, root):
+            _run(job, root)
     except Exception as error:
         is_user = isinstance(error, UserError)
         error_file.write_text(str(error) if is_user else traceback.format_exc(), encoding="utf-8")
@@ -107,22 +107,22 @@ def _one_line(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def _job_file(home: Path, kind: str, job: Job, extension: str) -> Path:
-    file = home / kind / f"{job.key}.{extension}"
+def _job_file(root: Path, kind: str, job: Job, extension: str) -> Path:
+    file = root / kind / f"{job.key}.{extension}"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 
 
-def _run(job: Job, home: Path) -> None:
+def _run(job: Job, root: Path) -> None:
     # The module is imported before the redirection: a logger configured on import keeps the stream of that moment.
     if job.stage == "search":
         module = importlib.import_module("demiglace.compare.search")
-        with redirect_output(_job_file(home, "logs", job, "log")):
-            module.run_search(job, home)
+        with redirect_output(_job_file(root, "logs", job, "log")):
+            module.run_search(job, root)
         return
     module = importlib.import_module(f"demiglace.commands.{job.stage}")
-    with redirect_output(_job_file(home, "logs", job, "log")):
-        say(repr(getattr(module, job.stage)(config_of(job, home))))
+    with redirect_output(_job_file(root, "logs", job, "log")):
+        say(repr(getattr(module, job.stage)(config_of(job, root))))
 
 
 @contextlib.contextmanager

@@ -18,19 +18,19 @@ from demiglace.runs.files import read_json, write_json
 Entry = Mapping[str, Any]
 
 
-def declare(home: Path, grid: Grid, content: Mapping[str, Any]) -> None:
+def declare(root: Path, grid: Grid, content: Mapping[str, Any]) -> None:
     """Append the grid's declaration to protocol.json if it changed; called before the runs.
 
     An entry holds the hashes of the protocol and the grid, `primary`, the time, and whether a run had begun by then.
     Entries are never overwritten. Nothing is written if nothing was ever declared.
 
     Args:
-        home: the comparison directory.
+        root: the comparison directory.
         grid: the parsed grid.
         content: content of the grid file.
     """
-    with FileLock(home / "locks" / "protocol.lock"):
-        history = _history(home)
+    with FileLock(root / "locks" / "protocol.lock"):
+        history = _history(root)
         if not history and grid.protocol is None and not grid.primary:
             return
         declared = {
@@ -42,11 +42,11 @@ def declare(home: Path, grid: Grid, content: Mapping[str, Any]) -> None:
         declared = json.loads(json.dumps(declared))
         if not history or any(history[-1][name] != declared[name] for name in ("sha256", "primary", "grid_sha256")):
             time = datetime.now(UTC).isoformat(timespec="seconds")
-            entry = {"declared_at": time, "after_first_run": _any_run(home), **declared}
-            write_json(home / "protocol.json", {"history": [*history, entry]})
+            entry = {"declared_at": time, "after_first_run": _any_run(root), **declared}
+            write_json(root / "protocol.json", {"history": [*history, entry]})
 
 
-def declaration(home: Path) -> dict[str, Any] | None:
+def declaration(root: Path) -> dict[str, Any] | None:
     """Return the declaration of a comparison, or None if nothing was declared.
 
     Returns:
@@ -55,7 +55,7 @@ def declaration(home: Path) -> dict[str, Any] | None:
         changed_after_first_run: whether any were first declared, or changed, after a run had begun.
         history: every declaration, the oldest first.
     """
-    history = _history(home)
+    history = _history(root)
     if not history:
         return None
     changes = [history[0], *(new for old, new in pairwise(history) if _declared(old) != _declared(new))]
@@ -68,8 +68,8 @@ def declaration(home: Path) -> dict[str, Any] | None:
     }
 
 
-def _history(home: Path) -> list[Entry]:
-    file = home / "protocol.json"
+def _history(root: Path) -> list[Entry]:
+    file = root / "protocol.json"
     return list(read_json(file)["history"]) if file.exists() else []
 
 
@@ -78,8 +78,8 @@ def _declared(entry: Entry) -> tuple[Any, Any]:
     return entry["sha256"], entry["primary"]
 
 
-def _any_run(home: Path) -> bool:
-    return any(has_outputs(identity_file.parent) for identity_file in home.glob("*/**/run.json"))
+def _any_run(root: Path) -> bool:
+    return any(has_outputs(identity_file.parent) for identity_file in root.glob("*/**/run.json"))
 
 
 def _sha256(content: bytes) -> str:

@@ -82,13 +82,13 @@ class _RecordReader:
 
     def _searched(self, key: str) -> dict[str, Any]:
         search = self._searches.get(key)
-        best = best_file(self._graph.home, search) if search else None
+        best = best_file(self._graph.root, search) if search else None
         return dict(read_json(best)["options"]) if best and best.exists() else {}
 
     def _record(self, head: Record, keys: list[str], evaluation: str, export: str) -> Record:
         status, error = self._job_status([*keys, evaluation])
-        evaluated, exported = (_manifest(self._graph.home / key) for key in (evaluation, export))
-        trained = _manifest(self._graph.home / head["run"] if keys else Path(head["run"]))  # or a finished teacher
+        evaluated, exported = (_manifest(self._graph.root / key) for key in (evaluation, export))
+        trained = _manifest(self._graph.root / head["run"] if keys else Path(head["run"]))  # or a finished teacher
         artefacts = [_artefact(a) for a in measured_artefacts(exported) if a["role"] == EXPORT]
         sets = evaluated.get("sets", {})
         in_domain = next(iter(sets), None)
@@ -174,26 +174,26 @@ def jobs_done(graph: JobGraph) -> set[str]:
     Raises:
         RunError: the directory of a job holds a run with other options, or one that used no or another search.
     """
-    done = {job.key for job in graph.jobs if is_done(job, graph.home)}
+    done = {job.key for job in graph.jobs if is_done(job, graph.root)}
     for job in graph.jobs:
         # Check again: meanwhile another process may have finished the search and begun its runs.
-        if job.search is not None and job.search not in done and not is_done(graph.job(job.search), graph.home):
-            _check_search_came_first(job, graph.job(job.search), graph.home)
+        if job.search is not None and job.search not in done and not is_done(graph.job(job.search), graph.root):
+            _check_search_came_first(job, graph.job(job.search), graph.root)
     return done
 
 
-def _check_search_came_first(job: Job, search: Job, home: Path) -> None:
+def _check_search_came_first(job: Job, search: Job, root: Path) -> None:
     """Raise `RunError` if a run began without its search, or after fewer trials than the search now has."""
-    best = best_file(home, search.key)
-    if not (home / job.key / "run.json").exists():
+    best = best_file(root, search.key)
+    if not (root / job.key / "run.json").exists():
         return
     if not best.exists():
         raise RunError(
-            f"{home / job.key} was made without a search. Give another --output, or leave out --search as before."
+            f"{root / job.key} was made without a search. Give another --output, or leave out --search as before."
         )
     raise RunError(
-        f"{home / job.key} used the best options of {read_json(best)['trials']} trials, and {search.key} now has "
-        f"{search.trials}. Give another --output, or the former `trials`. Or remove {home / job.key}* and all other "
+        f"{root / job.key} used the best options of {read_json(best)['trials']} trials, and {search.key} now has "
+        f"{search.trials}. Give another --output, or the former `trials`. Or remove {root / job.key}* and all other "
         "runs of that search, which are then repeated with the new best options."
     )
 
@@ -210,12 +210,12 @@ def write_results(
         config: the identity of the comparison.
         read: the user's files that the grid reads.
     """
-    home, rows = graph.home, records(graph, status, errors)
-    write_json(home / "results.json", {"config": config, "records": rows})
-    declared = declaration(home)
-    write_json(home / "summary.json", summarize(rows, home, graph.grid.primary, declared))
+    root, rows = graph.root, records(graph, status, errors)
+    write_json(root / "results.json", {"config": config, "records": rows})
+    declared = declaration(root)
+    write_json(root / "summary.json", summarize(rows, root, graph.grid.primary, declared))
     if all(status[job.key] == "done" for job in graph.jobs):
-        Run(home, STAGE, config, register_inputs(home, read)).finish(
+        Run(root, STAGE, config, register_inputs(root, read)).finish(
             runs=len(graph.runs),
             steps={job.key: "best.json" if job.stage == "search" else "manifest.json" for job in graph.jobs},
             read={name: [str(file) for file in files] for name, files in read.items()},
@@ -225,6 +225,6 @@ def write_results(
 
 def failure_messages(graph: JobGraph) -> dict[str, str]:
     """Return key -> error of each job that failed in any process; of a traceback, the last line."""
-    files = {job.key: graph.home / "failed" / f"{job.key}.txt" for job in graph.jobs}
+    files = {job.key: graph.root / "failed" / f"{job.key}.txt" for job in graph.jobs}
     texts = {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.exists()}
     return {k: t.splitlines()[-1] if t.startswith("Traceback") else t for k, t in texts.items() if t}

@@ -142,15 +142,15 @@ def _warn_about_trials(grid: Grid, search: Search) -> None:
 
 def _executor(config: CompareConfig, graph: JobGraph, schedule: Schedule, listener: ProgressListener) -> Executor:
     if config.engine == "local":
-        return LocalExecutor(graph.home, schedule, listener)
+        return LocalExecutor(graph.root, schedule, listener)
     cpus, gpus = config.cpus_per_run, config.gpus_per_run
-    return RayExecutor(graph.home, schedule, listener, address=config.address, cpus=cpus, gpus=gpus)
+    return RayExecutor(graph.root, schedule, listener, address=config.address, cpus=cpus, gpus=gpus)
 
 
 def _forecast(graph: JobGraph) -> Result:
     """Return a line for each job (whether it is done, its command, its directory), then the cost."""
     done = jobs_done(graph)
-    lines = [f"{'done' if j.key in done else 'run ':<5}{j.stage:<9} {graph.home / j.key}" for j in graph.jobs]
+    lines = [f"{'done' if j.key in done else 'run ':<5}{j.stage:<9} {graph.root / j.key}" for j in graph.jobs]
     lines.append(f"{len(graph.runs)} student runs, {len(graph.jobs)} jobs, {len(done)} of them done.")
     cost = grid_cost(graph, done)
     lines.append(f"The teachers' signals take {size(cost.cache_bytes)}.")
@@ -178,11 +178,11 @@ def _status(graph: JobGraph, schedule: Schedule, errors: Mapping[str, str]) -> d
 def _report_status(graph: JobGraph, schedule: Schedule, status: Mapping[str, str]) -> None:
     """Raise if a job of this process failed; otherwise print what other shards still have to run."""
     if schedule.errors:
-        raise schedule.failure(graph.home)
+        raise schedule.failure(graph.root)
     count = list(status.values()).count
     if lost := count("failed") + count("skipped"):
-        say(f"{lost} jobs of other shards failed or were skipped; {graph.home / 'failed'} has each error.")
+        say(f"{lost} jobs of other shards failed or were skipped; {graph.root / 'failed'} has each error.")
     if missing := count("missing"):
         say(f"this shard is done; {missing} of {len(graph.jobs)} jobs are still missing, for other shards.")
     if not lost and not missing:
-        say(f"{graph.home}: all {len(graph.runs)} student runs are done; see results.json and summary.json.")
+        say(f"{graph.root}: all {len(graph.runs)} student runs are done; see results.json and summary.json.")

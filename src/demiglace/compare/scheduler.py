@@ -68,15 +68,15 @@ class Schedule:
         """Count the jobs with a status."""
         return sum(s == status for s in self.status.values())
 
-    def failure(self, home: Path) -> Exception:
+    def failure(self, root: Path) -> Exception:
         """Return the error that names the jobs that failed: `RunError` if the user can correct all of them.
 
-        home: the directory that the keys of the jobs are relative to.
+        root: the directory that the keys of the jobs are relative to.
         """
         count = len(self.errors)
         lines = [f"{count} run{'s' if count > 1 else ''} failed, {self.count('skipped')} skipped that depend on them:"]
         lines += [f"  {key}: {result.error}" for key, result in self.errors.items()]
-        lines.append(f"{home / 'failed'} has each error; repeat the same command to try them again.")
+        lines.append(f"{root / 'failed'} has each error; repeat the same command to try them again.")
         kind = RunError if all(result.is_user for result in self.errors.values()) else FailedRunsError
         return kind("\n".join(lines))
 

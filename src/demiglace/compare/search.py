@@ -18,7 +18,7 @@ from demiglace.config.options import build
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenize import tokenize
-from demiglace.errors import ConfigError, RunError, UserError
+from demiglace.errors import ConfigError, RunError, UserError, install_command
 from demiglace.evaluation.predict import predict
 from demiglace.evaluation.scores import METRICS, predictions_of
 from demiglace.evaluation.significance import influence, variance_over_rows
@@ -37,13 +37,13 @@ def require_optuna() -> Any:
         optuna = importlib.import_module("optuna")
     except ImportError as error:
         raise ConfigError(
-            "--search optuna needs Optuna: pip install 'demiglace[search]', or leave --search out."
+            f"--search optuna needs Optuna: {install_command('search')}, or leave --search out."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
 
-def run_search(job: Job, home: Path) -> None:
+def run_search(job: Job, root: Path) -> None:
     """Run the trials of a search and write the best options to best.json; an interrupted search resumes.
 
     The options of trial i depend only on the ranges and i (`compare.search_space.trial_options`), so a resumed search,
@@ -54,32 +54,32 @@ def run_search(job: Job, home: Path) -> None:
     Raises:
         RunError: all trials failed, or earlier trials do not follow the sequence.
     """
-    optuna, identity_file = require_optuna(), search_file(home, job.key)
+    optuna, identity_file = require_optuna(), search_file(root, job.key)
     identity_file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(identity_file, search_identity(job, home))
-    study, sequence = _open(optuna, job, home), trial_options(job.ranges, job.trials)
+    write_json(identity_file, search_identity(job, root))
+    study, sequence = _open(optuna, job, root), trial_options(job.ranges, job.trials)
     if any(t.user_attrs.get("options") != o for t, o in zip(study.trials, sequence, strict=False)):
         raise RunError(
-            f"{home / job.key} was begun by an earlier version, whose trials follow another sequence. Give another "
-            f"--output, or remove {home / job.key}."
+            f"{root / job.key} was begun by an earlier version, whose trials follow another sequence. Give another "
+            f"--output, or remove {root / job.key}."
         )
     for number in range(len(study.trials), len(sequence)):
-        study.add_trial(_trial(optuna, number, sequence[number], job, home))
-        _remove_other_weights(study, home)
-    _finish(study, job, home)
+        study.add_trial(_trial(optuna, number, sequence[number], job, root))
+        _remove_other_weights(study, root)
+    _finish(study, job, root)
 
 
-def _open(optuna: Any, job: Job, home: Path) -> Any:
+def _open(optuna: Any, job: Job, root: Path) -> Any:
     # One SQLite file per search, written by the one process that holds the job's lock: SQLite's own locks do not work
     # on network file systems.
-    storage = optuna.storages.RDBStorage(f"sqlite:///{home / job.key / 'search.db'}")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{root / job.key / 'search.db'}")
     return optuna.create_study(storage=storage, study_name=job.key, direction="maximize", load_if_exists=True)
 
 
-def _trial(optuna: Any, number: int, options: Mapping[str, Any], job: Job, home: Path) -> Any:
+def _trial(optuna: Any, number: int, options: Mapping[str, Any], job: Job, root: Path) -> Any:
     """Run one trial and return it as an Optuna trial, failed or complete."""
-    directory = home / job.key / f"trial-{number}"
-    fields: dict[str, Any] = {"user_attrs": {"directory": str(directory.relative_to(home)), "options": options}}
+    directory = root / job.key / f"trial-{number}"
+    fields: dict[str, Any] = {"user_attrs": {"directory": str(directory.relative_to(root)), "options": options}}
     say(f"trial {number + 1} of {job.trials}: {options}")
     try:
         values = with_values(job.options, options) | {"output": str(directory)}
@@ -138,12 +138,12 @@ def _value(manifest: Mapping[str, Any]) -> float:
     return value if METRICS[name].higher_is_better else -value
 
 
-def _remove_other_weights(study: Any, home: Path) -> None:
+def _remove_other_weights(study: Any, root: Path) -> None:
     best = _ranked(study.trials)[:1]
     for trial in study.trials:
         if trial.number not in [t.number for t in best]:
             for name in ("model", "last", "checkpoints", "signals"):
-                shutil.rmtree(home / trial.user_attrs["directory"] / name, ignore_errors=True)
+                shutil.rmtree(root / trial.user_attrs["directory"] / name, ignore_errors=True)
 
 
 def _ranked(trials: Sequence[Any]) -> list[Any]:
@@ -151,24 +151,24 @@ def _ranked(trials: Sequence[Any]) -> list[Any]:
     return sorted((t for t in trials if t.value is not None), key=lambda t: (-t.value, t.number))
 
 
-def _finish(study: Any, job: Job, home: Path) -> None:
+def _finish(study: Any, job: Job, root: Path) -> None:
     best, *others = _ranked(study.trials) or [None]
     if best is None:
         first = next((t.user_attrs["error"] for t in study.trials if "error" in t.user_attrs), "")
         raise RunError(f"all {job.trials} trials of {job.key} failed; the first error: {first}")
     options = best.user_attrs["options"]
     content = {"options": options, "value": best.value, "trial": best.number, "trials": job.trials}
-    content["runner_up"] = _runner_up(best, others[0], home) if others else None
-    write_json(best_file(home, job.key), content | {"ranges": search_identity(job, home)["ranges"]})
+    content["runner_up"] = _runner_up(best, others[0], root) if others else None
+    write_json(best_file(root, job.key), content | {"ranges": search_identity(job, root)["ranges"]})
     say(f"best of {job.trials} trials: {options} ({best.value:.4f}){_lead(content['runner_up'])}")
 
 
-def _runner_up(best: Any, second: Any, home: Path) -> dict[str, Any]:
+def _runner_up(best: Any, second: Any, root: Path) -> dict[str, Any]:
     """Return the second best trial, its difference from the best one and the standard error of that difference.
 
     The standard error is over the validation rows, by the jackknife. It does not include the variance over seeds.
     """
-    directories = [home / trial.user_attrs["directory"] for trial in (best, second)]
+    directories = [root / trial.user_attrs["directory"] for trial in (best, second)]
     (labels, best_predictions), (_, second_predictions) = (
         np.load(_predictions(directory)) for directory in directories
     )

@@ -26,7 +26,7 @@ from demiglace.methods.registry import build_method, is_file
 from demiglace.models.files import load_config, resolve_model, weight_files
 from demiglace.models.truncate import DATA_DRIVEN, choose_layers
 from demiglace.models.width import narrow_config
-from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.label_kinds import LABEL_COLUMNS
 from demiglace.tasks.registry import row_task
 from demiglace.training.schedule import check_phases
 
@@ -38,7 +38,7 @@ def validate_jobs(graph: JobGraph) -> None:
         ConfigError, ModelError: for the first invalid job; the message names it.
     """
     for job in graph.jobs:
-        config = config_of(job, graph.home)
+        config = config_of(job, graph.root)
         try:
             if isinstance(config, DistillConfig | FinetuneConfig):
                 check_options(config.training)
@@ -78,7 +78,7 @@ def _check_epochs(config: DistillConfig, job: Job) -> None:
 
 def _check_layers(config: TruncateConfig | DistillConfig, model: str, graph: JobGraph) -> None:
     """Raise `ConfigError` or `ModelError` if the layers to keep cannot be selected; a missing model is not checked."""
-    base = next((config_of(j, graph.home).model for j in graph.jobs if str(graph.home / j.key) == model), model)
+    base = next((config_of(j, graph.root).model for j in graph.jobs if str(graph.root / j.key) == model), model)
     sizes = config.width.sizes
     if config.layers is None and config.keep is None and not sizes:
         if isinstance(config, TruncateConfig) and config.trimming.vocabulary == "trim":

@@ -1,5 +1,6 @@
 """Students of a model: a grid over depth, width and vocabulary; which of two students is smaller in every respect."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -77,8 +78,12 @@ class Student:
 
     @property
     def capacity(self) -> tuple[float, ...]:
-        """Return what students are ordered by: a larger one is expected to reach a better quality."""
-        return self.weights, self.vocabulary == "full"
+        """Return what students are ordered by: a larger one is expected to reach a better quality.
+
+        The hidden size comes first, because narrower hidden states cost far more points than fewer feed-forward units
+        (docs/tutorial.md, "Narrower students").
+        """
+        return self.hidden_size or math.inf, self.weights, self.vocabulary == "full"
 
 
 def grid(

@@ -62,7 +62,7 @@ class Trainer:
     """Runs the jobs of a compression."""
 
     config: CompressConfig
-    home: Path
+    root: Path
     label: str  # of the task, for the progress display
     metric: str  # the one that chooses
     shared: Mapping[str, Any]  # options of all trainings
@@ -70,25 +70,25 @@ class Trainer:
 
     def train(self, jobs: Sequence[Job]) -> None:
         """Run the jobs that are not done, on this machine or a cluster. Raises `RunError` or `FailedRunsError`."""
-        schedule = Schedule(jobs, {job.key for job in jobs if is_done(job, self.home)})
+        schedule = Schedule(jobs, {job.key for job in jobs if is_done(job, self.root)})
         if schedule.finished:
             return
         with progress_display(schedule) as listener:
             if self.config.engine == "ray":
                 cpus, gpus = self.config.cpus_per_run, self.config.gpus_per_run
-                RayExecutor(self.home, schedule, listener, address=self.config.address, cpus=cpus, gpus=gpus).run()
+                RayExecutor(self.root, schedule, listener, address=self.config.address, cpus=cpus, gpus=gpus).run()
             else:
-                LocalExecutor(self.home, schedule, listener).run()
+                LocalExecutor(self.root, schedule, listener).run()
         if schedule.errors:
-            raise schedule.failure(self.home)
+            raise schedule.failure(self.root)
 
     def job(self, key: str, stage: Any, **options: Any) -> Job:
         """Return the job of a command."""
-        return Job(key, stage, self.label, options | {"output": str(self.home / key)})
+        return Job(key, stage, self.label, options | {"output": str(self.root / key)})
 
     def distillation(self, key: str, start: Mapping[str, Any], teacher: str, method: str, **options: Any) -> Job:
         """Return the job of `distill`; start: the options that give the student."""
-        cache = str(self.home / SIGNALS)
+        cache = str(self.root / SIGNALS)
         trimming = self.trimming if start.get("vocabulary") == "trim" else {}
         given = {**self.shared, **start, **trimming, "teacher": teacher, "method": method, "cache": cache, **options}
         if method == self.config.method and self.config.method_options:
@@ -99,7 +99,7 @@ class Trainer:
 
     def read(self, student: Student, method: str, key: str) -> Trained:
         """Return a student whose run is complete."""
-        quality = read_manifest(self.home / key)["metrics"]["validation"][self.metric]
+        quality = read_manifest(self.root / key)["metrics"]["validation"][self.metric]
         return Trained(student, method, key, quality)
 
     def halve(
@@ -114,7 +114,7 @@ class Trainer:
         for number, epochs in enumerate(rung_epochs(self.config.students, self.config.epochs), 1):
             jobs = {}
             for t in left:
-                start = {"student": str(self.home / t.key)} if t.key else t.student.options
+                start = {"student": str(self.root / t.key)} if t.key else t.student.options
                 key = f"{RUNS}/{t.student.key}/rung-{number}"
                 jobs[t.student] = self.distillation(key, start, teacher, t.method, epochs=epochs)
             names = ", ".join(t.student.name for t in left)
@@ -149,10 +149,10 @@ class Trainer:
         begun: list[Student] = []
         for student, job in jobs.items():
             cost = epochs * (student.layers + 1)
-            if not is_done(job, self.home) and not limit.allows(cost):
+            if not is_done(job, self.root) and not limit.allows(cost):
                 break
             self.train([job])
-            limit.add(cost, read_manifest(self.home / job.key)["seconds"])
+            limit.add(cost, read_manifest(self.root / job.key)["seconds"])
             begun.append(student)
         return begun
 

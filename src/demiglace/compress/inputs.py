@@ -11,6 +11,7 @@ from demiglace.config.command_options import CompressConfig
 from demiglace.config.data import ReadConfig
 from demiglace.console import notice, say
 from demiglace.data.rows.dataset import load_unlabelled
+from demiglace.data.rows.hub import is_hub
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.sampling import draw, select_rows
@@ -117,8 +118,10 @@ def read_inputs(config: CompressConfig) -> CompressionInputs:
     model = load_config(path)
     if not config.source.data:
         raise ConfigError("compress needs rows with labels, to train and to choose on; give --data TASK_OR_FILE.")
-    for file in config.source.unlabelled or ():
-        check_is_file(file)
+    for spec in config.source.unlabelled or ():
+        if is_hub(spec):  # its texts also choose the kept tokens, and those are read from files
+            raise ConfigError(f"--unlabelled {spec} was given, and compress reads unlabelled rows from files.")
+        check_is_file(spec)
     dataset = read_rows(config.source, config.location, config.model)
     task = dataset.labels.task
     if task.separate_texts:

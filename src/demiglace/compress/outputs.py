@@ -107,19 +107,19 @@ def _vocabulary_of(file: ModelFile) -> dict[str, Any] | None:
     return read_manifest(path).get("vocabulary") if (path / "manifest.json").exists() else None
 
 
-def ship(file: ModelFile, home: Path, *, to: str, allow_pickle: bool = False) -> None:
+def ship(file: ModelFile, root: Path, *, to: str, allow_pickle: bool = False) -> None:
     """Copy the chosen model to HOME/model and the chosen file to HOME/TO, each at once."""
-    path, directory = resolve_model(file.run), home / "model"
+    path, directory = resolve_model(file.run), root / "model"
     draft = directory.with_name("model.part")
     shutil.rmtree(draft, ignore_errors=True)
-    if Path(path).is_relative_to(home):
+    if Path(path).is_relative_to(root):
         shutil.copytree(path, draft)
     else:  # the given model, which may be a name of the hub, or lie beside other files
         save_model(load_as_saved(path, allow_pickle=allow_pickle), draft)
         load_tokenizer(path).save_pretrained(draft)
     shutil.rmtree(directory, ignore_errors=True)
     draft.rename(directory)
-    ship_export(file, home / to)
+    ship_export(file, root / to)
 
 
 def ship_export(file: ModelFile, directory: Path) -> None:

@@ -269,15 +269,15 @@ class _Compression:
             chosen = found.best and next(f for f in files if f.file == found.best.file)
             found = replace(found, files=files, best=chosen)
         fields = facts(self.config, self.budget, self.inputs, found)
-        best, home = found.best, self.run.path
+        best, root = found.best, self.run.path
         if best is None:
             message = none_fits(found.files, found.teacher, self.inputs.metric, self.budget)
             self._write_page(fields | {"problem_in_words": message})
-            raise RunError(f"{message} {home / 'report.html'} shows all of them.")
-        ship(best, home, to=self.config.to, allow_pickle=self.config.allow_pickle)
+            raise RunError(f"{message} {root / 'report.html'} shows all of them.")
+        ship(best, root, to=self.config.to, allow_pickle=self.config.allow_pickle)
         self.run.finish(lambda manifest: self._describe(manifest, best), **fields)
-        shutil.rmtree(home / SIGNALS, ignore_errors=True)
-        return result_of(home, self.config.push_to_hub)
+        shutil.rmtree(root / SIGNALS, ignore_errors=True)
+        return result_of(root, self.config.push_to_hub)
 
     def _describe(self, manifest: Mapping[str, Any], best: ModelFile) -> None:
         """Write the page and the card."""

@@ -30,7 +30,7 @@ def propose(students: Sequence[Student], measure: Callable[[Student], Costs], bu
 
     A student that is smaller than another one in every dimension is neither larger nor slower. So a student that fits
     decides for all smaller ones, and one that does not for all larger ones; the next to measure is the one that decides
-    most.
+    most. Students of the next smaller hidden size are measured if fewer than `count` are found.
     """
     measured: dict[Student, Costs] = {}
 
@@ -39,19 +39,20 @@ def propose(students: Sequence[Student], measure: Callable[[Student], Costs], bu
         return bool(fitting(measured[student], budget))
 
     smallest = [s for s in students if not any(o != s and o.is_within(s) for o in students)]
-    for student in smallest:
-        fits(student)
-    undecided = [s for s in students if s not in measured]
-    while undecided:
-        student = max(undecided, key=lambda s: min(_decided(s, undecided)))
-        if fits(student):
-            undecided = [s for s in undecided if not s.is_within(student)]
-        else:
-            undecided = [s for s in undecided if not student.is_within(s)]
-    fit = [s for s in measured if fitting(measured[s], budget)]
-    top = [s for s in fit if not any(o != s and s.is_within(o) for o in fit)]
-    below = [s for s in students if s not in top and any(s.is_within(o) for o in top)]
-    top, below = ([s for s in found if not s.is_static] for found in (top, below))
+    too_large = [s for s in smallest if not fits(s)]
+    undecided = [s for s in students if s not in measured and not any(t.is_within(s) for t in too_large)]
+    for hidden_size in sorted({s.hidden_size or math.inf for s in students}, reverse=True):
+        while group := [s for s in undecided if (s.hidden_size or math.inf) == hidden_size]:
+            student = max(group, key=lambda s: min(_decided(s, group)))
+            if fits(student):
+                undecided = [s for s in undecided if not s.is_within(student)]
+            else:
+                undecided = [s for s in undecided if not student.is_within(s)]
+        fit = [s for s in measured if not s.is_static and fitting(measured[s], budget)]
+        top = [s for s in fit if not any(o != s and s.is_within(o) for o in fit)]
+        if len(top) >= count:
+            break
+    below = [s for s in students if not s.is_static and s not in top and any(s.is_within(o) for o in top)]
     chosen = sorted(top, key=lambda s: s.capacity, reverse=True)[:count]
     chosen += sorted(below, key=lambda s: s.capacity, reverse=True)[: count - len(chosen)]
     return Proposals(tuple(s for s in chosen if s in fit or fits(s)), measured)

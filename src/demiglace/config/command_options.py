@@ -332,6 +332,7 @@ class PlanConfig:
     """Estimate the cost of a run of distill, finetune or pretrain from the run's options; train and write nothing.
 
     Only the models' configs are read, so weights need not be there; of a large corpus only a part is read.
+    `demiglace plan compress MODEL …` is `demiglace compress MODEL … --dry-run`.
     """
 
     teacher: str | None = _model("teacher of `distill`", None, common=True)
@@ -507,6 +508,11 @@ class CleanConfig:
     format: Literal["parquet", "jsonl"] = option(
         "format of the shards; jsonl is compressed with Zstandard", "parquet", section="output"
     )
+    remote: bool = option(
+        "read sources that are addresses on the network (s3://…, https://…); they are refused without it",
+        False,
+        decides=False,
+    )
     reading: ReadConfig = group(ReadConfig)
     keep_damaged: bool = option("use damaged and cut-off files up to the damage", False)
     engine: Literal["local", "ray"] = option(
@@ -537,14 +543,15 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(
-        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers, "
-        "safetensors for transformers",
+        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino and executorch "
+        "(phones) for classifiers, safetensors for transformers",
         "onnx",
         common=True,
     )
     quantize: tuple[str, ...] = option(
         "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
-        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); gguf: "
+        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); "
+        "executorch: int8; gguf: "
         "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32; safetensors: bf16 or fp16",
         (),
         common=True,
@@ -553,6 +560,9 @@ class ExportConfig:
         "onnx int8: keep weights to 7 bits, for x86 processors without 8-bit dot products (VNNI); auto: if this "
         "machine's is one",
         "auto",
+    )
+    embedding_bits: Literal["auto", "8", "4"] = option(
+        "onnx int8 and int4: bits of a weight in embedding tables; auto: as many as matrices have", "auto"
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",
@@ -652,7 +662,7 @@ class CompressConfig:
     )
     method_options: dict[str, Any] = _option_like("method_options")
     students: int = option(
-        "students that begin the training; after each round the better half goes on, until two are left",
+        "students that begin the training; after each round the better half is trained further, until two are left",
         4,
         at_least=1,
         common=True,
@@ -767,12 +777,13 @@ class VerifyConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Compress a classifier on real data: teacher, student, baseline, export and report."""
+    """Compress a classifier on real data: few labels and much text of Banking77, within 8 MB."""
 
-    output: Path = _output("directory of the demo's runs", Path("demo"))
-    teacher_epochs: int = option("epochs of the teacher", 3, at_least=1, section="training")
-    student_epochs: int = option("epochs of the students", 2, at_least=1, section="training")
-    layers: int = _model("layers of the student", 3, at_least=1)
+    output: Path = _output("directory of the rows, and of the compression in small/", Path("demo"))
+    labels: int = option("training rows that keep their labels", 1_000, at_least=77, section="data")
+    teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 12, at_least=1, section="training")
+    student_epochs: int = option("epochs of the student, on all texts", 3, at_least=1, section="training")
+    layers: int = _model("layers of the student", 2, at_least=1)
     seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 
 

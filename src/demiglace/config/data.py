@@ -50,7 +50,8 @@ class DataConfig:
         "auto",
     )
     unlabelled: tuple[str, ...] | None = option(
-        "files of unlabelled rows, for the teacher's loss terms; also without --data", None
+        "files of unlabelled rows, or data sets of the hub (hf://…), for the teacher's loss terms; also without --data",
+        None,
     )
     max_length: int | None = option(
         "longest example, in tokens; longer ones are truncated; none: the 99th percentile of the training rows, up to "
@@ -61,7 +62,12 @@ class DataConfig:
     validation_fraction: float = option(
         "share of the training rows that is split off for validation", 0.1, above=0, below=1
     )
-    max_rows: int | None = option("use only this many training rows, drawn at random", None, at_least=1)
+    max_rows: int | None = option(
+        "use only this many training rows, drawn at random; of a file of more than 50,000 rows (and ten times this "
+        "number) only a random sample of so many is read into memory and checked",
+        None,
+        at_least=1,
+    )
     on_bad_rows: Literal["error", "drop"] = option("what to do with rows that cannot be used", "error")
     data_seed: int | None = option(
         "seed of --max-rows and of the validation rows that are split off; none: 0",

@@ -62,8 +62,8 @@ def _beginning(file: str, max_bytes: int, reading: ReadConfig) -> tuple[list[str
         count = max(1, rows * max_bytes // size)
         return _texts(islice(read_documents(file, reading), count)), count / rows
     if size > max_bytes:
-        with TemporaryDirectory() as home, Path(file).open("rb") as stored:
-            head = Path(home) / Path(file).name
+        with TemporaryDirectory() as folder, Path(file).open("rb") as stored:
+            head = Path(folder) / Path(file).name
             head.write_bytes(stored.read(max_bytes))
             texts = _texts(_up_to_damage(read_documents(str(head), reading)))
             if texts:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
-from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.rows.sources import check_source, fingerprint_sources, unlabelled_sources
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.static_student import check_static_method, check_static_student, static_student
@@ -20,8 +20,7 @@ from demiglace.distillation.student import (
     check_compile,
     cut_of,
     fingerprint_inputs,
-    method_facts,
-    truncate_student,
+    student_run,
     warn_of_first_token,
 )
 from demiglace.distillation.teacher_check import check_generator, check_teacher_accuracy, with_hidden_states
@@ -60,7 +59,6 @@ from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.models.vocabulary import TrimmedVocabulary
 from demiglace.runs.directory import Run
-from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import Task
 from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
@@ -98,9 +96,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     if generator:
         inputs["generator"] = fingerprint_model(generator)
     if config.source.unlabelled:
-        for file in config.source.unlabelled:
-            check_is_file(file)
-        inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+        for spec in config.source.unlabelled:
+            check_source(spec)
+        inputs["unlabelled"] = fingerprint_sources(unlabelled_sources(config.source))
     inputs |= vocabulary_inputs(config)
     tokenizer = load_tokenizer(config.teacher)
     models = filter(None, (config.teacher, None if static else config.student))
@@ -127,40 +125,26 @@ def distill_classifier(config: DistillConfig) -> Path:
     warn_of_first_token(config.method, method, *shapes)
     requests = [method.requests(*shapes, phase).teacher for phase in range(len(method.phases))]
     check_compile(config, requests)
-    material = tokenize_dataset(dataset, splits, max_length, tokens.tokenizer, [teacher, student])
-    rows = material.examples if tokens.vocabulary is None else teacher_rows(splits, material, tokenizer, [teacher])
-    check_max_steps(config.method, method, config.training, len(material.examples["train"]))
-    student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
-    prepare_model(student, config.training)
-    start |= method_facts(config, method) | dict(tokens.facts)
-    job = TrainingRun(
-        config.training,
-        config.method,
-        method,
-        student,
-        tokens.tokenizer,
-        material,
-        precision,
-        shapes[1],
-        findings=start,
-        vocabulary=tokens.vocabulary,
-    )
-    job = _attach_generator(job, shapes, teacher, generator)
+    data = tokenize_dataset(dataset, splits, max_length, tokens.tokenizer, [teacher, student])
+    rows = data.examples if tokens.vocabulary is None else teacher_rows(splits, data, tokenizer, [teacher])
+    check_max_steps(config.method, method, config.training, len(data.examples["train"]))
+    training_run = student_run(config, run, method, cut, student, tokens, data, precision, shapes[1])
+    training_run = _attach_generator(training_run, shapes, teacher, generator)
     if not reduce(or_, requests).is_empty:
         teacher.to(processes().device)
         if config.training.compile:
             compile_layers(teacher)
         if isinstance(teacher, SentenceEncoder) or not dataset.labelled:
-            job = replace(job, material=with_teacher_outputs(material, teacher, precision, rows))
+            training_run = replace(training_run, data=with_teacher_outputs(data, teacher, precision, rows))
         else:
-            _check_teacher(job, run, teacher, teacher_labels, match, rows)
+            _check_teacher(training_run, run, teacher, teacher_labels, match, rows)
     if tokens.vocabulary is not None and not reduce(or_, requests).is_cacheable:
-        say_other_tokens(rows["train"], material.examples["train"], tokens.vocabulary)
-        teacher, rows = tokens.trim(teacher), material.examples
-    job = attach_signal_source(job, config, run, teacher, requests, match, rows["train"])
-    job = with_hidden_states(job, teacher, requests, rows["train"])
+        say_other_tokens(rows["train"], data.examples["train"], tokens.vocabulary)
+        teacher, rows = tokens.trim(teacher), data.examples
+    training_run = attach_signal_source(training_run, config, run, teacher, requests, match, rows["train"])
+    training_run = with_hidden_states(training_run, teacher, requests, rows["train"])
     del teacher  # with a cache it is not needed again, and its memory is free for training
-    train(run, job)
+    train(run, training_run)
     return config.output
 
 
@@ -290,29 +274,29 @@ def _check_masking(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, ge
 
 
 def _attach_generator(
-    job: TrainingRun, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
+    training_run: TrainingRun, shapes: tuple[ModelShape, ModelShape], teacher: PreTrainedModel, generator: str | None
 ) -> TrainingRun:
-    """Return the job with the generator of its perturbed text, if the method has one.
+    """Return the training run with the generator of its perturbed text, if the method has one.
 
     Raises `ModelError` for a generator that is no better than noise.
     """
-    options = job.method.augmentation
+    options = training_run.method.augmentation
     if not isinstance(options, AdversarialMasking):
-        return job
+        return training_run
     model = load_masked_lm(generator) if generator else lm_with_tied_head(teacher)
-    request = job.method.perturbed_requests(*shapes).teacher
-    check_lengths(model.body, job.material.examples["train"])
-    mask = (load_tokenizer(generator) if generator else job.tokenizer).mask_token_id
-    vocabulary = Vocabulary(mask, tuple(job.tokenizer.all_special_ids), len(job.tokenizer))
-    adversary = AdversarialGenerator(options, model, teacher, request, vocabulary, job.precision)
+    request = training_run.method.perturbed_requests(*shapes).teacher
+    check_lengths(model.body, training_run.data.examples["train"])
+    mask = (load_tokenizer(generator) if generator else training_run.tokenizer).mask_token_id
+    vocabulary = Vocabulary(mask, tuple(training_run.tokenizer.all_special_ids), len(training_run.tokenizer))
+    adversary = AdversarialGenerator(options, model, teacher, request, vocabulary, training_run.precision)
     adversary.to(processes().device)
-    rows = job.material.examples
+    rows = training_run.data.examples
     skill = check_generator(adversary, rows["validation"], len(rows["train"]))
-    return replace(job, adversary=adversary, findings={**job.findings, "generator": asdict(skill)})
+    return replace(training_run, adversary=adversary, findings={**training_run.findings, "generator": asdict(skill)})
 
 
 def _check_teacher(
-    job: TrainingRun,
+    training_run: TrainingRun,
     run: Run,
     teacher: PreTrainedModel,
     teacher_labels: LabelSpace,
@@ -326,10 +310,12 @@ def _check_teacher(
     """
     if (run.path / "checkpoints").exists() or not processes().is_main_process:
         return
-    if job.config.diagnostics == "off" and not match.assumed:
+    if training_run.config.diagnostics == "off" and not match.assumed:
         return
     task = teacher_labels.task
-    labels, logits = check_teacher_accuracy(teacher, rows["validation"], job.precision, len(rows["train"]), task)
+    labels, logits = check_teacher_accuracy(
+        teacher, rows["validation"], training_run.precision, len(rows["train"]), task
+    )
     if match.assumed:
         names = label_names_of(teacher)
         predictions = predictions_of(logits, task)

@@ -14,8 +14,7 @@ from demiglace.distillation.student import (
     check_compile,
     cut_of,
     fingerprint_inputs,
-    method_facts,
-    truncate_student,
+    student_run,
     warn_of_first_token,
 )
 from demiglace.distillation.teacher_check import with_hidden_states
@@ -74,30 +73,17 @@ def distill_language_model(config: DistillConfig) -> Path:
         )
     check_compile(config, requests)
     masking = masking_of(student.config, tokens.tokenizer, config.mlm_probability, config.training.seed)
-    material = make_blocks(config.text, size, tokens.tokenizer, masking, run.path)
-    check_max_steps(config.method, method, config.training, len(material.examples["train"]), least=1)
-    student, start = truncate_student(cut, student, material.examples["train"], run, config.training.seed)
-    prepare_model(student, config.training)
-    start |= method_facts(config, method) | dict(tokens.facts)
+    data = make_blocks(config.text, size, tokens.tokenizer, masking, run.path)
+    check_max_steps(config.method, method, config.training, len(data.examples["train"]), least=1)
+    training_run = student_run(config, run, method, cut, student, tokens, data, precision, shapes[1])
     if tokens.vocabulary is not None and reduce(or_, requests).logits:
-        start["kept_probability"] = kept_probability(full, material.examples["validation"], tokens.vocabulary)
+        kept = {"kept_probability": kept_probability(full, data.examples["validation"], tokens.vocabulary)}
+        training_run = replace(training_run, findings={**training_run.findings, **kept})
     del full
-    job = TrainingRun(
-        config.training,
-        config.method,
-        method,
-        student,
-        tokens.tokenizer,
-        material,
-        precision,
-        shapes[1],
-        findings=start,
-        vocabulary=tokens.vocabulary,
-    )
-    job = _attach_signal_source(job, config, run, teacher, requests, sparse)
-    job = with_hidden_states(job, teacher, requests, material.examples["train"])
+    training_run = _attach_signal_source(training_run, config, run, teacher, requests, sparse)
+    training_run = with_hidden_states(training_run, teacher, requests, data.examples["train"])
     del teacher  # with a cache it is not needed again, and its memory is free for training
-    train(run, job)
+    train(run, training_run)
     return config.output
 
 
@@ -111,26 +97,26 @@ def check_outputs(method: Method, student: ModelShape, teacher: ModelShape) -> N
 
 
 def _attach_signal_source(
-    job: TrainingRun,
+    training_run: TrainingRun,
     config: DistillConfig,
     run: Run,
     teacher: PreTrainedModel,
     requests: Sequence[SignalRequest],
     sparse: SparseLogitConfig | None,
 ) -> TrainingRun:
-    """Return the job with its source of signals: none, the teacher online, or a cache of likely tokens."""
+    """Return the training run with its source of signals: none, the teacher online, or a cache of likely tokens."""
     request = reduce(or_, requests)
     if request.is_empty:
-        return job
+        return training_run
     teacher.to(processes().device)  # type: ignore[arg-type]
     if config.training.compile:
         compile_layers(teacher)
     if sparse is None:
-        return replace(job, source=OnlineTeacher(teacher, requests, job.precision))
-    blocks = job.material.examples["train"]
+        return replace(training_run, source=OnlineTeacher(teacher, requests, training_run.precision))
+    blocks = training_run.data.examples["train"]
     assert isinstance(blocks, Blocks)
-    source, seconds = token_cache(config, run, teacher, blocks, sparse, request, job.precision)
-    return replace(job, source=source, capture_seconds=seconds)
+    source, seconds = token_cache(config, run, teacher, blocks, sparse, request, training_run.precision)
+    return replace(training_run, source=source, capture_seconds=seconds)
 
 
 def text_method(config: DistillConfig) -> Method:

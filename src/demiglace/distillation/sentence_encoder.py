@@ -41,7 +41,7 @@ def for_embeddings(name: str, method: Method) -> Method:
     if method.augmentation is not None or any(w.term.needs_scores for w in kept.terms):
         raise ConfigError(
             f"method {name} reads the teacher's outputs as scores of classes or as numbers, which the dimensions of an "
-            "embedding are not; take another one, such as vanilla-kd, rail-kd or rail-balanced."
+            "embedding are not; take another one, such as vanilla-kd, rail-kd-l or rail-balanced."
         )
     return kept
 
@@ -60,13 +60,13 @@ def load_student(config: DistillConfig, teacher: SentenceEncoder, attention: str
 
 
 def with_teacher_outputs(
-    material: TaskData, teacher: PreTrainedModel, precision: str, rows: Mapping[str, TokenizedSplit]
+    data: TaskData, teacher: PreTrainedModel, precision: str, rows: Mapping[str, TokenizedSplit]
 ) -> TaskData:
     """Return the data with the teacher's outputs of the validation and test texts, and print its scores on them.
 
     rows: in the teacher's tokens.
     """
-    held_out = [name for name in material.examples if name != "train"]
+    held_out = [name for name in data.examples if name != "train"]
     outputs = {name: predict(teacher, rows[name], precision=precision) for name in held_out}
     measure = (
         "the mean cosine of its embeddings"
@@ -74,8 +74,8 @@ def with_teacher_outputs(
         else "the agreement of its predictions"
     )
     for name in held_out:
-        if scores := material.scores(name, outputs[name], material.task):
+        if scores := data.scores(name, outputs[name], data.task):
             say(f"teacher: {name} " + ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))
         else:
             say(f"{name}: no labels; the student is measured by {measure} with the teacher's")
-    return replace(material, teacher_outputs=outputs)
+    return replace(data, teacher_outputs=outputs)

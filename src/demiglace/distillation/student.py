@@ -1,4 +1,4 @@
-"""What both kinds of `distill` share: fingerprints of the inputs, and the student truncated from its teacher."""
+"""What both kinds of `distill` share: fingerprints of the inputs, and the training run of the truncated student."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
 from demiglace.data.text.blocks import Blocks
 from demiglace.data.text.calibration_sample import drawn_rows
-from demiglace.data.tokenize import TokenizedSplit
+from demiglace.data.tokenize import TokenizedSplit, select
+from demiglace.distillation.vocabulary import StudentTokens
 from demiglace.errors import ConfigError
 from demiglace.methods.base import Method
 from demiglace.methods.from_yaml import describe_method
@@ -35,6 +36,9 @@ from demiglace.runs.directory import Run
 from demiglace.runs.files import fingerprint, read_json, write_json
 from demiglace.runs.processes import processes
 from demiglace.signals.request import SignalRequest
+from demiglace.training.datasets import TaskData, TrainingData
+from demiglace.training.prepare import prepare_model
+from demiglace.training.run import TrainingRun
 
 CALIBRATION_TOKENS = 20_000  # of the training examples, to measure layers on
 
@@ -49,11 +53,6 @@ def fingerprint_inputs(config: DistillConfig) -> dict[str, str]:
     if config.student and config.student != STATIC:
         inputs["student"] = fingerprint_model(config.student)
     return inputs
-
-
-def method_facts(config: DistillConfig, method: Method) -> dict[str, Any]:
-    """Return the terms of a method that is not demiglace's, for the manifest; {} for a built-in method."""
-    return {} if config.method in METHODS else {"method_terms": describe_method(method)["terms"]}
 
 
 def check_compile(config: DistillConfig, requests: Sequence[SignalRequest]) -> None:
@@ -113,18 +112,51 @@ def cut_of(config: DistillConfig, model: PreTrainedModel) -> Cut | None:
     return Cut(None if config.keep else strategy, layers, sizes)
 
 
-def truncate_student(
-    cut: Cut | None, model: PreTrainedModel, examples: TokenizedSplit | Blocks, run: Run, seed: int
+def student_run(
+    config: DistillConfig,
+    run: Run,
+    method: Method,
+    cut: Cut | None,
+    model: PreTrainedModel,
+    tokens: StudentTokens,
+    data: TrainingData,
+    precision: str,
+    teacher_shape: ModelShape,
+) -> TrainingRun:
+    """Return the training run of a student, without a source of signals; its findings are the facts about its start.
+
+    model: the student, or what it is truncated from. Raises `ModelError` as `_truncate_student` does.
+    """
+    student, facts = _truncate_student(cut, model, data, run, config.training.seed)
+    prepare_model(student, config.training)
+    facts |= {} if config.method in METHODS else {"method_terms": describe_method(method)["terms"]}
+    return TrainingRun(
+        config.training,
+        config.method,
+        method,
+        student,
+        tokens.tokenizer,
+        data,
+        precision,
+        teacher_shape,
+        findings=facts | dict(tokens.facts),
+        vocabulary=tokens.vocabulary,
+    )
+
+
+def _truncate_student(
+    cut: Cut | None, model: PreTrainedModel, data: TrainingData, run: Run, seed: int
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the student truncated from a model, or the model itself, and the manifest's fields about its layers.
 
     A strategy of `DATA_DRIVEN`, and the units of a narrower student, are measured once, on some of the training
-    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Raises
-    `ModelError` if the model's outputs are not finite.
+    examples: a resumed run, and all processes of a `torchrun`, read RUN/layers.json and RUN/width.json. Units are
+    measured on labelled examples where there are any, so that runs with and without --unlabelled keep the same ones.
+    Raises `ModelError` if the model's outputs are not finite.
     """
     if cut is None:
         return model, {}
-    keep, facts, text = cut.layers, dict[str, Any](), ""
+    examples, keep, facts, text = data.examples["train"], cut.layers, dict[str, Any](), ""
     if cut.strategy in DATA_DRIVEN:
         measured = _measured(cut.strategy, len(cut.layers), model, examples, run)
         keep, facts = tuple(measured.pop("keep")), {"importance": measured}
@@ -135,6 +167,8 @@ def truncate_student(
     student = make_student(model, keep, cut.strategy or "", seed)
     if not cut.sizes:
         return student, facts
+    if isinstance(data, TaskData) and data.unlabelled:
+        examples = select(data.examples["train"], range(len(examples) - data.unlabelled))
     units = _measured_units(cut, model, student, keep, examples, run)
     pruned = prune_units(student, units)
     say(describe_width(student, pruned, BY_GRADIENTS))

@@ -156,18 +156,19 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def with_hidden_states(
-    job: TrainingRun, teacher: PreTrainedModel, requests: Sequence[SignalRequest], training: TokenizedSplit | Blocks
+    training_run: TrainingRun,
+    teacher: PreTrainedModel,
+    requests: Sequence[SignalRequest],
+    training: TokenizedSplit | Blocks,
 ) -> TrainingRun:
-    """Return the job with what `look_at_states` finds, if the run pools hidden states.
+    """Return the training run with what `look_at_states` finds, if the run pools hidden states.
 
     training: the examples in the teacher's tokens. Without effect with `--diagnostics off`, and on all but the main
     process.
     """
     request = reduce(or_, requests)
     pools = any(pooling != "tokens" for pooling in request.poolings)
-    if not pools or job.config.diagnostics == "off" or not processes().is_main_process:
-        return job
-    return replace(
-        job,
-        findings={**job.findings, "hidden_states": look_at_states(teacher, training, request, job.precision)},
-    )
+    if not pools or training_run.config.diagnostics == "off" or not processes().is_main_process:
+        return training_run
+    states = look_at_states(teacher, training, request, training_run.precision)
+    return replace(training_run, findings={**training_run.findings, "hidden_states": states})

@@ -109,7 +109,7 @@ def token_cache(
 
 
 def attach_signal_source(
-    job: TrainingRun,
+    training_run: TrainingRun,
     config: DistillConfig,
     run: Run,
     teacher: PreTrainedModel,
@@ -117,22 +117,22 @@ def attach_signal_source(
     match: Match,
     rows: TokenizedSplit,
 ) -> TrainingRun:
-    """Return the job with its source of signals: none, the teacher online, or a cache that is filled here.
+    """Return the training run with its source of signals: none, the teacher online, or a cache that is filled here.
 
     rows: the training rows in the teacher's tokens, which may be others than the student's.
     """
     request = reduce(or_, requests)
     if request.is_empty:
-        return job
+        return training_run
     state = processes()
     if config.cache == "off" or not request.is_cacheable:
-        source: SignalSource = OnlineTeacher(teacher, requests, job.precision)
-        same_rows = rows is job.material.examples["train"]
-        return replace(job, source=source if same_rows else RetokenizedSource(source, rows))
+        source: SignalSource = OnlineTeacher(teacher, requests, training_run.precision)
+        same_rows = rows is training_run.data.examples["train"]
+        return replace(training_run, source=source if same_rows else RetokenizedSource(source, rows))
     identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
-    key = CacheKey.of(identity, job.teacher_shape, rows, request, config.cache_dtype, job.precision)
+    key = CacheKey.of(identity, training_run.teacher_shape, rows, request, config.cache_dtype, training_run.precision)
     directory = cache_root(config, run) / key.name
     with exclusive_cache(directory, key, state):
         fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
         state.wait_for_everyone()
-    return replace(job, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))
+    return replace(training_run, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))

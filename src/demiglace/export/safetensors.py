@@ -31,7 +31,7 @@ class SafetensorsExporter(Exporter):
     only_one = True
     for_transformers = True
 
-    def home(self, directory: Path) -> Path:
+    def model_directory(self, directory: Path) -> Path:
         """Return the directory that transformers loads, which a run has as `model`."""
         return directory / "model"
 
@@ -53,19 +53,19 @@ class SafetensorsExporter(Exporter):
 
         from demiglace.models.loading import save_model
 
-        home = self.home(directory)
-        home.mkdir(exist_ok=True)
+        target = self.model_directory(directory)
+        target.mkdir(exist_ok=True)
         rounded = deepcopy(model).to(getattr(torch, _TYPES[precision]))
         for name, weight in rounded.named_parameters():
             if not weight.isfinite().all():
                 raise ModelError(f"{name} has values that {precision} cannot hold; give --quantize bf16.")
         try:
-            with TemporaryDirectory(dir=home, prefix=".") as draft:
+            with TemporaryDirectory(dir=target, prefix=".") as draft:
                 save_model(rounded, Path(draft))
                 written = [file for file in Path(draft).rglob("*") if file.is_file()]
-                files = [_moved(file, home / file.relative_to(draft)) for file in written]
+                files = [_moved(file, target / file.relative_to(draft)) for file in written]
         except OSError as error:
-            raise RunError(f"{home} could not be written: {error.strerror or error}; make room there.") from error
+            raise RunError(f"{target} could not be written: {error.strerror or error}; make room there.") from error
         weights = tuple(sorted((f for f in files if f.suffix == ".safetensors"), key=lambda f: (len(f.parts), f)))
         return Artefact(self.name, precision, str(weights[0]), weights)
 

@@ -16,12 +16,12 @@ from demiglace.methods.base import Method, WeightedTerm
 from demiglace.methods.terms.logits import Divergence, LogitDistillation, TaskLoss
 
 
-def divergence_method(task_weight: float, temperature: float, divergence: Divergence, mix: float = 0.5) -> Method:
-    """Return the method λ·CE + (1 − λ)·divergence, λ = task_weight; mix: β of `jsd`, λ of the skewed divergences."""
+def divergence_method(task_weight: float, temperature: float, divergence: Divergence, beta: float = 0.5) -> Method:
+    """Return the method λ·CE + (1 − λ)·divergence, λ = task_weight; beta: β of `jsd`, λ of the skewed divergences."""
     return Method(
         (
             WeightedTerm(task_weight, TaskLoss()),
-            WeightedTerm(1 - task_weight, LogitDistillation(temperature, divergence, mix)),
+            WeightedTerm(1 - task_weight, LogitDistillation(temperature, divergence, beta)),
         )
     )
 

@@ -2,7 +2,7 @@
 
     terms:
     - {term: task, weight: 0.3}
-    - {term: kd, weight: 0.3, temperature: 2, divergence: jsd, mix: 0.1}
+    - {term: kd, weight: 0.3, temperature: 2, divergence: jsd, beta: 0.1}
     - {term: layers, weight: 0.4, mapping: {kind: random, sampling: step}, pooling: mean, distance: cosine}
 
 Each term's keys are the fields of its class; `demiglace methods show NAME` prints any named method, ready to edit.
@@ -111,7 +111,7 @@ def describe_method(method: Method) -> dict[str, Any]:
 def _weighted(place: str, row: Any, phases: int) -> WeightedTerm:
     if not isinstance(row, dict) or "term" not in row:
         raise ConfigError(f"{place} was given {row!r}; expected {{term: NAME, weight: …}}.")
-    if row["term"] not in TERMS:
+    if not isinstance(row["term"], str) or row["term"] not in TERMS:
         raise ConfigError(f"{place}: {unknown('term', str(row['term']), TERMS)}{_in_python(row['term'])}")
     options = {k: v for k, v in row.items() if k not in _ROW}
     term: Term = _build(f"{place} ({row['term']})", TERMS[row["term"]], options, _ROW)

@@ -90,9 +90,9 @@ def _is_local_path(model: str) -> bool:
 
 def _similar(path: Path) -> str:
     """Return the end of a sentence that suggests directories of models with names like that of a path."""
-    home = path.parent if path.parent.is_dir() else Path()
+    folder = path.parent if path.parent.is_dir() else Path()
     try:
-        found = [p for p in sorted(home.iterdir()) if p.is_dir() and any((p / name).exists() for name in _MODEL_FILES)]
+        found = [p for p in sorted(folder.iterdir()) if any((p / name).exists() for name in _MODEL_FILES)]
     except OSError:
         return "."
     by_name = {p.name: str(p) for p in found}

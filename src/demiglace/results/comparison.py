@@ -26,7 +26,7 @@ Cost = Literal["latency", "size", "parameters"]  # in ms (p50, one row), bytes, 
 class Comparison:
     """The results of a comparison, from `summary.json` and from the files of its runs."""
 
-    home: Path
+    root: Path
     title: str
     cells: tuple[Cell, ...]
     teachers: Mapping[str, Teacher]  # by task

@@ -22,51 +22,51 @@ def is_comparison(path: Path) -> bool:
     return claim.exists() and read_json(claim).get("stage") == STAGE
 
 
-def read_comparison(home: Path, title: str) -> Comparison:
+def read_comparison(root: Path, title: str) -> Comparison:
     """Load a comparison, with its failed and missing runs.
 
     Raises `RunError` where the comparison has no summary yet, and where no version of demiglace wrote the files.
     """
-    absent = [name for name in _OUTLINE if not (home / name).exists()]
+    absent = [name for name in _OUTLINE if not (root / name).exists()]
     if absent:
         raise RunError(
-            f"{home} has no {absent[0]} yet: the comparison was interrupted. Repeat its `demiglace compare` command."
+            f"{root} has no {absent[0]} yet: the comparison was interrupted. Repeat its `demiglace compare` command."
         )
-    summary, results = read_json(home / "summary.json"), read_json(home / "results.json")
+    summary, results = read_json(root / "summary.json"), read_json(root / "results.json")
     try:
-        return _comparison(home, title, summary, results)
+        return _comparison(root, title, summary, results)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise RunError(
-            f"{home / 'summary.json'} is not what this version writes ({type(error).__name__}: {error}); "
+            f"{root / 'summary.json'} is not what this version writes ({type(error).__name__}: {error}); "
             "repeat the `demiglace compare` command with this version."
         ) from error
 
 
-def _comparison(home: Path, title: str, summary: Mapping[str, Any], results: Mapping[str, Any]) -> Comparison:
-    manifest = read_json(home / "manifest.json") if (home / "manifest.json").exists() else {}
-    directories = _directories(home, results["records"])
-    found = parse_summary(summary, home, title)
+def _comparison(root: Path, title: str, summary: Mapping[str, Any], results: Mapping[str, Any]) -> Comparison:
+    manifest = read_json(root / "manifest.json") if (root / "manifest.json").exists() else {}
+    directories = _directories(root, results["records"])
+    found = parse_summary(summary, root, title)
     return replace(
         found,
-        cells=tuple(_with_runs(cell, home) for cell in found.cells),
+        cells=tuple(_with_runs(cell, root) for cell in found.cells),
         config=results.get("config") or manifest.get("config") or {},
         manifests=_contents(directories, "manifest.json"),
         searches=_contents(directories, "best.json"),
     )
 
 
-def _directories(home: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:
+def _directories(root: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Return the directories of the runs that the records come from, each before those that need it."""
     found: dict[Path, None] = {}
     for r in records:
-        run = home / r["run"]
+        run = root / r["run"]
         starts = []
         if r["role"] == "student":
-            student = home / r["task"] / r["student"]
+            student = root / r["task"] / r["student"]
             starts = [student / "start", student / "start" / run.name, student / r["method"] / "search"]
         else:
-            run = run_directory(home, r["run"])
-        made = [home / r[kind] for kind in ("evaluation", "export") if r[kind]]
+            run = run_directory(root, r["run"])
+        made = [root / r[kind] for kind in ("evaluation", "export") if r[kind]]
         found |= dict.fromkeys([*starts, run, *made])
     return list(found)
 
@@ -75,12 +75,12 @@ def _contents(directories: Iterable[Path], name: str) -> dict[Path, Mapping[str,
     return {d: read_json(d / name) for d in directories if (d / name).exists()}
 
 
-def _with_runs(cell: Cell, home: Path) -> Cell:
+def _with_runs(cell: Cell, root: Path) -> Cell:
     """Return the cell with what the files of its runs hold: curves, layer mappings, changes against the teacher."""
-    first, *others = [home / run / "log.jsonl" for run in cell.runs]
+    first, *others = [root / run / "log.jsonl" for run in cell.runs]
     log = read_log(first)
     curve = _mean_curve([log.epochs, *map(read_epochs, others)])
-    changes = [_changes(home / directory, cell.in_domain) for directory in cell.evaluations if directory]
+    changes = [_changes(root / directory, cell.in_domain) for directory in cell.evaluations if directory]
     return replace(cell, log=log, curve=curve, changes=tuple(filter(None, changes)))
 
 

@@ -27,7 +27,7 @@ from demiglace.results.schema import (
 Json = Mapping[str, Any]
 
 
-def parse_summary(summary: Json, home: Path = Path(), title: str = "") -> Comparison:
+def parse_summary(summary: Json, root: Path = Path(), title: str = "") -> Comparison:
     """Return the comparison of a summary, without what the files of its runs hold.
 
     Raises `KeyError`, `TypeError`, `AttributeError` or `ValueError` where the summary is not what any version writes.
@@ -35,7 +35,7 @@ def parse_summary(summary: Json, home: Path = Path(), title: str = "") -> Compar
     found = upgrade(summary)
     baselines = _baselines(found["cells"])
     return Comparison(
-        home=home,
+        root=root,
         title=title,
         cells=tuple(_cell(c, baselines) for c in found["cells"]),
         teachers={task: _teacher(t) for task, t in found["teachers"].items()},

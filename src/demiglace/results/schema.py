@@ -174,9 +174,9 @@ class Missing:
     method: str | None = None  # None for a teacher
 
 
-def run_directory(home: Path, run: str) -> Path:
+def run_directory(root: Path, run: str) -> Path:
     """Return the directory of a run: below the comparison's, or for an existing teacher as the grid names it."""
-    return home / run if (home / run).exists() else Path(run)
+    return root / run if (root / run).exists() else Path(run)
 
 
 def is_own(name: str, in_domain: str) -> bool:

@@ -74,7 +74,7 @@ class SignificanceTests:
     primary: list[Result]  # an entry for each primary test: see `_declare`; its metric, and its result as `test`
 
     def __init__(
-        self, cells: Sequence[CellRuns], home: Path, contrasts: Sequence[Contrast] = (), planned: Iterable[Name] = ()
+        self, cells: Sequence[CellRuns], root: Path, contrasts: Sequence[Contrast] = (), planned: Iterable[Name] = ()
     ):
         self._cells = {c.name: c for c in cells}
         self._planned = list(planned)
@@ -85,7 +85,7 @@ class SignificanceTests:
         self._of_average: dict[tuple[tuple[str, str, str], str, str], _Test] = {}
         self._influences = _Influences()
         for key in dict.fromkeys(c.name[:2] for c in cells):
-            self._compare([c for c in cells if c.name[:2] == key], home)
+            self._compare([c for c in cells if c.name[:2] == key], root)
         self._compare_averages(averages(cells))
         self.primary = self._apply_correction([*itertools.chain.from_iterable(map(self._declare, contrasts))])
         self.of_set = {key: test.result for key, test in self._of_set.items()}
@@ -101,11 +101,11 @@ class SignificanceTests:
         declared = dict.fromkeys(c.baseline for c in self._contrasts if c.method == method)
         return found | {label: label for label in declared if label not in found.values()}
 
-    def _compare(self, cells: Sequence[CellRuns], home: Path) -> None:
+    def _compare(self, cells: Sequence[CellRuns], root: Path) -> None:
         """Compare the cells of one task and student, set by set."""
         for name in dict.fromkeys(s for c in cells for s in c.first["sets"]):
             having = [c for c in cells if all(name in r["sets"] for r in c.runs.values())]
-            predictions = _Predictions(having, name, home)
+            predictions = _Predictions(having, name, root)
             for cell in having:
                 for baseline, label in self._baselines(cell.student, cell.method).items():
                     other = next((c for c in having if c.method == label and _is_comparable_baseline(c, cell)), None)
@@ -206,9 +206,9 @@ class SignificanceTests:
 class _Predictions:
     """The predictions of all runs of a task and student on one set, and the influences of its rows on their scores."""
 
-    def __init__(self, cells: Sequence[CellRuns], name: str, home: Path):
+    def __init__(self, cells: Sequence[CellRuns], name: str, root: Path):
         keys = [(c.name, seed) for c in cells for seed in c.runs]
-        stems = [home / c.runs[seed]["evaluation"] / file_name(name) for c in cells for seed in c.runs]
+        stems = [root / c.runs[seed]["evaluation"] / file_name(name) for c in cells for seed in c.runs]
         self._index = {key: i for i, key in enumerate(keys)}
         self.labels = np.load(stems[0].with_name(f"{stems[0].name}.labels.npy"))
         self._predicted = [np.load(stem.with_name(f"{stem.name}.predictions.npy")) for stem in stems]

@@ -18,7 +18,7 @@ _EXTRAS = ("agreement", "ece", "worst_class_f1", "teacher_difference")
 
 def summarize(
     records: Sequence[Record],
-    home: Path,
+    root: Path,
     primary: Sequence[Contrast] = (),
     protocol: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def summarize(
     """
     students = [r for r in records if r["role"] == "student"]
     done = cells_of(students)
-    found = SignificanceTests(done, home, primary, dict.fromkeys(map(name_of, students)))
+    found = SignificanceTests(done, root, primary, dict.fromkeys(map(name_of, students)))
     return {
         "level": LEVEL,
         "alpha": ALPHA,

@@ -76,12 +76,17 @@ def changed(run: Path, digests: Digests, *, full: bool = False) -> dict[str, str
     """Return path -> what happened to it, for each file that is not as recorded.
 
     A file is missing only if the directory or file at the top of its path is there: `model/` as a whole may have been
-    removed to free space. full: compute every digest, whatever size and modification time are.
+    removed to free space. full: compute every digest, whatever size and modification time are. Raises `RunError` for
+    digests that are no mapping.
     """
+    if not isinstance(digests, Mapping):
+        raise RunError(f"{run}: the digests of its files are damaged; restore its manifest, or repeat its command.")
     damage = {}
     for name, recorded in digests.items():
         file = run / name
-        if not file.is_file():
+        if not _is_digest(recorded):
+            damage[name] = "has no usable digest on record"
+        elif not file.is_file():
             if (run / name.partition("/")[0]).exists():
                 damage[name] = "is missing"
         elif file.stat().st_size != recorded["bytes"]:
@@ -91,9 +96,16 @@ def changed(run: Path, digests: Digests, *, full: bool = False) -> dict[str, str
     return damage
 
 
+def _is_digest(recorded: Any) -> bool:
+    """Return whether a manifest, which anything may have changed, has a digest here as `digest` returns it."""
+    kinds = {"bytes": int, "modified": int, "sha256": str}
+    return isinstance(recorded, Mapping) and all(type(recorded.get(key)) is kind for key, kind in kinds.items())
+
+
 def check(run: Path, digests: Digests, select: Callable[[str], bool]) -> None:
     """Raise `RunError` that names a selected file that is not as the run wrote it."""
-    for name, what in changed(run, {n: d for n, d in digests.items() if select(n)}).items():
+    chosen = {n: d for n, d in digests.items() if select(n)} if isinstance(digests, Mapping) else digests
+    for name, what in changed(run, chosen).items():
         accept = f" If you changed it on purpose, accept it with: demiglace verify {run} --accept"
         raise RunError(
             f"{run / name} {what}: it is not the file that the run wrote. Restore it, or remove {run} and repeat its "

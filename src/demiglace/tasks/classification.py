@@ -1,45 +1,22 @@
 """Classification of rows: one of C named classes for each."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demiglace.tasks.base import Label, RowTask, names_in
+from demiglace.tasks.base import Label
+from demiglace.tasks.label_kinds import LABEL_COLUMNS, NamedLabels
 from demiglace.tasks.metrics import OF_CLASSES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 UNLABELLED = -100  # class id of a row without a label, which PyTorch's cross-entropy ignores
-LABEL_COLUMNS = (
-    *("label", "labels", "category", "class", "intent", "target", "score", "stars", "rating", "sentiment", "topic"),
-    *("emotion", "gold_label", "similarity"),
-)
 
 
-def sorted_names(labels: Iterable[Label]) -> tuple[str, ...]:
-    """Return the distinct names of labels sorted, numerically where all are integers."""
-    names = {name for label in labels for name in names_in(label)}
-    integers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
-    return tuple(sorted(names, key=(lambda n: (int(n), n)) if integers else None))
-
-
-class Classification(RowTask):
+class Classification(NamedLabels):
     """Labels are class ids, int64 [N]; logits are [N, C]; the loss is cross-entropy."""
-
-    def head_width(self, names: Sequence[str]) -> int:
-        """Return the number of classes."""
-        return len(names)
-
-    def label_fault(self, label: Label) -> str | None:
-        """Return None: any text names a class."""
-        return None
-
-    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
-        """Return the distinct labels in order, see `sorted_names`."""
-        return sorted_names(labels)
 
     def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
         """Return class ids, int64 [N]; `UNLABELLED` for a missing label."""
@@ -73,10 +50,6 @@ class Classification(RowTask):
     def rows_by_name(self, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Return the number of rows of each class."""
         return np.bincount(labels[self.is_labelled(labels)], minlength=len(names))
-
-    def hub_task(self, *, masked: bool) -> str:
-        """Return the Hub's text-classification."""
-        return "text-classification"
 
 
 CLASSIFICATION = Classification(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from demiglace.tasks.base import Divergence, Label, RowTask, names_in
-from demiglace.tasks.classification import sorted_names
+from demiglace.tasks.base import Divergence, Label, names_in
+from demiglace.tasks.label_kinds import NamedLabels
 from demiglace.tasks.metrics import OF_LABEL_LISTS, average_precisions
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _LEAST_THRESHOLD = 1e-6  # and 1 minus it is the largest one: its logit is finit
 
 
 @dataclass(frozen=True, eq=False)
-class MultiLabel(RowTask):
+class MultiLabel(NamedLabels):
     """Labels are 0 or 1, float32 [N, C]; logits are [N, C], of one Bernoulli distribution for each label.
 
     The loss is the binary cross-entropy, averaged over the labels, as in transformers. A label is predicted where its
@@ -29,18 +29,6 @@ class MultiLabel(RowTask):
     """
 
     threshold: float = 0.5  # probability above which a label is predicted
-
-    def head_width(self, names: Sequence[str]) -> int:
-        """Return the number of labels."""
-        return len(names)
-
-    def label_fault(self, label: Label) -> str | None:
-        """Return None: any text names a label."""
-        return None
-
-    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
-        """Return the distinct labels in order, see `sorted_names`."""
-        return sorted_names(labels)
 
     def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
         """Return which labels each row has, float32 [N, C] of 0 and 1; NaN for a row without labels."""
@@ -134,10 +122,6 @@ class MultiLabel(RowTask):
     def _with_threshold(self, threshold: float) -> Self:
         changed = replace(self, threshold=threshold)
         return replace(changed, readout=_readout(changed._cut))
-
-    def hub_task(self, *, masked: bool) -> str:
-        """Return the Hub's text-classification, whose pipeline reads the problem type in the config."""
-        return "text-classification"
 
 
 def _two_classes(logits: "Tensor") -> "Tensor":

@@ -6,45 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demiglace.tasks.base import Divergence, Label, RowTask
-from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.base import Divergence
+from demiglace.tasks.label_kinds import LABEL_COLUMNS, NumberLabels
 from demiglace.tasks.metrics import OF_NUMBERS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def number(label: Label) -> float | None:
-    """Return the finite number that a label is, or None."""
-    try:
-        value = float(label)  # type: ignore[arg-type] # a tuple raises TypeError
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-class Regression(RowTask):
+class Regression(NumberLabels):
     """Labels are numbers, float32 [N]; logits are [N, 1]; the loss and the divergence are squared errors."""
 
     def head_width(self, names: Sequence[str]) -> int:
         """Return 1."""
         return 1
-
-    def label_fault(self, label: Label) -> str | None:
-        """Return what is wrong with a label that is not a finite number."""
-        return "label is no number" if number(label) is None else None
-
-    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
-        """Return nothing: numbers have no names."""
-        return ()
-
-    def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
-        """Return the numbers, float32 [N]; NaN for a missing label."""
-        return np.array([math.nan if label is None else number(label) for label in labels], dtype=np.float32)
-
-    def is_labelled(self, labels: np.ndarray) -> np.ndarray:
-        """Return which labels are not NaN."""
-        return ~np.isnan(labels)
 
     def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
         """Return the squared error."""

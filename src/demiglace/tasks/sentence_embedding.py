@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from demiglace.tasks.base import Divergence, Label, Metric, RowTask
+from demiglace.tasks.base import Divergence, Label, Metric
+from demiglace.tasks.label_kinds import NumberLabels, number
 from demiglace.tasks.metrics import OF_NUMBERS
-from demiglace.tasks.regression import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ SCORE_COLUMNS = (
 )
 
 
-class SentenceEmbedding(RowTask):
+class SentenceEmbedding(NumberLabels):
     """Logits are embeddings [N, D]; of pairs [N, 2·D]. Labels are the similarities of pairs, float32 [N]."""
 
     output_name = "sentence_embedding"
@@ -44,18 +44,6 @@ class SentenceEmbedding(RowTask):
     def label_fault(self, label: Label) -> str | None:
         """Return what is wrong with a label that is not a finite number."""
         return "similarity is no number" if number(label) is None else None
-
-    def label_names(self, labels: Sequence[Label]) -> tuple[str, ...]:
-        """Return nothing: numbers have no names."""
-        return ()
-
-    def encode(self, labels: Sequence[Label | None], names: Sequence[str]) -> np.ndarray:
-        """Return the numbers, float32 [N]; NaN for a missing label."""
-        return np.array([math.nan if label is None else number(label) for label in labels], dtype=np.float32)
-
-    def is_labelled(self, labels: np.ndarray) -> np.ndarray:
-        """Return which labels are not NaN."""
-        return ~np.isnan(labels)
 
     def loss(self, logits: "Tensor", labels: "Tensor") -> "Tensor":
         """Return (cos(u, v) − label)² of pairs [B, 2·D] (Sentence-BERT, Reimers and Gurevych 2019, arXiv 1908.10084).

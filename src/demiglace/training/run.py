@@ -92,7 +92,7 @@ class TrainingRun:
     method: Method
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    material: TrainingData
+    data: TrainingData
     precision: str
     teacher_shape: ModelShape
     source: SignalSource | None = None
@@ -113,7 +113,7 @@ def train(run: Run, training_run: TrainingRun) -> None:
         training_run.student,
         training_run.method,
         training_run.teacher_shape,
-        training_run.material.task,
+        training_run.data.task,
         training_run.precision,
     )
     adapters = None if training_run.config.lora_rank is None else Adapters(training_run.student, training_run.config)
@@ -122,16 +122,16 @@ def train(run: Run, training_run: TrainingRun) -> None:
     # without its logits the student's head gets no gradient
     all_parameters = len(training_run.method.phases) == 1 and objective.requests.student.logits
     accelerator = make_accelerator(training_run.config, run.path, run.config, all_parameters=all_parameters)
-    selection = selection_criterion(training_run.material, training_run.config, training_run.precision)
+    selection = selection_criterion(training_run.data, training_run.config, training_run.precision)
     loop = Loop(
         objective=objective,
-        examples=training_run.material.examples["train"],
+        examples=training_run.data.examples["train"],
         source=training_run.source,
         selection=selection,
         config=training_run.config,
         directory=run.path,
         accelerator=accelerator,
-        source_locations=training_run.material.lines,
+        source_locations=training_run.data.lines,
         adversary=training_run.adversary,
         starts_from=training_run.method.starts_from,
     )
@@ -160,25 +160,25 @@ def _check_disk(directory: Path, student: PreTrainedModel) -> None:
 def _finalize_run(
     run: Run, training_run: TrainingRun, loop: Loop, state: TrainerState, adapters: Adapters | None
 ) -> None:
-    material, precision = training_run.material, training_run.precision
+    data, precision = training_run.data, training_run.precision
     if adapters is not None:
         adapters.merge()
-    material.fit_decision_rule(training_run.student, precision)
+    data.fit_decision_rule(training_run.student, precision)
     save_model(training_run, run.path / "last")
     if adapters is None:
         training_run.student.load_state_dict(loop.best_weights())
     else:
         adapters.load(loop.best_weights())
         adapters.merge()
-    rule = material.fit_decision_rule(training_run.student, precision)
+    rule = data.fit_decision_rule(training_run.student, precision)
     save_model(training_run, run.path / "model")
     start = time.perf_counter()
-    splits = [s for s in ("validation", "test") if s in material.examples]
-    metrics = {s: material.metrics(s, training_run.student, precision) for s in splits}
+    splits = [s for s in ("validation", "test") if s in data.examples]
+    metrics = {s: data.metrics(s, training_run.student, precision) for s in splits}
     shape = ModelShape.of(training_run.student)
     run.finish(
         lambda manifest: write_card(run.path / "model", run.path, trained=manifest),
-        **material.manifest_fields,
+        **data.manifest_fields,
         **training_run.findings,
         method=training_run.method_name,
         precision=precision,

@@ -14,7 +14,7 @@ from demiglace.compare.scheduler import Schedule
 class Executor(ABC):
     """Runs all jobs of a schedule. A subclass decides where and how many at once; the schedule decides the order."""
 
-    home: Path  # the directory that the keys of jobs are relative to
+    root: Path  # the directory that the keys of jobs are relative to
     schedule: Schedule
     listener: ProgressListener
 

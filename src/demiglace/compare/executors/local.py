@@ -23,7 +23,7 @@ class LocalExecutor(Executor):
     def _run_if_free(self, job: Job) -> bool:
         """Run a job and return True, or return False if another process is running it."""
         self.start(job)
-        result = run_job(job, self.home, wait=False)
+        result = run_job(job, self.root, wait=False)
         if result is None:
             self.schedule.requeue(job)
             return False

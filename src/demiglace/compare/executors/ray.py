@@ -32,7 +32,7 @@ class RayExecutor(Executor):
             while not self.schedule.finished:
                 for job in self.schedule.ready():
                     if job.key not in refs:
-                        refs[job.key] = remote.remote(job, str(self.home.absolute()), str(self.home), str(Path.cwd()))
+                        refs[job.key] = remote.remote(job, str(self.root.absolute()), str(self.root), str(Path.cwd()))
                 self._mark_running(refs, _max_concurrency(ray.cluster_resources(), self.cpus, self.gpus))
                 done, _ = ray.wait(list(refs.values()), num_returns=1, timeout=_POLL_SECONDS)
                 for job in [self.schedule.jobs[key] for key, ref in refs.items() if ref in done]:
@@ -56,14 +56,14 @@ def _max_concurrency(resources: Mapping[str, float], cpus: int, gpus: float) -> 
     return max(1, int(min(fits)))
 
 
-def _remote_job(job: Job, absolute: str, home: str, working_directory: str) -> JobResult:
+def _remote_job(job: Job, absolute: str, root: str, working_directory: str) -> JobResult:
     """Run a job in a Ray worker, in the command's working directory, so that relative paths mean the same."""
     if not Path(absolute).is_dir():
         return JobResult(
             0.0, f"this machine of the cluster has no {absolute}; the runs must be on a shared disk.", True
         )
     os.chdir(working_directory)
-    result = run_job(job, Path(home))
+    result = run_job(job, Path(root))
     assert result is not None  # with wait=True it always returns a result
     return result
 

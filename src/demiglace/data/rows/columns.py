@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demiglace.errors import DataError
-from demiglace.tasks.classification import LABEL_COLUMNS
+from demiglace.tasks.label_kinds import LABEL_COLUMNS
 
 PAIR_NAMES = (
     ("sentence1", "sentence2"),

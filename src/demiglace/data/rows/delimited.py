@@ -6,35 +6,39 @@ lines are read as parts of a quoted cell.
 """
 
 import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from demiglace.console import say
-from demiglace.data.rows.table import MALFORMED, RowProblem, Table, check_columns, lines_of_text
+from demiglace.data.rows.sampling import EVERY_ROW, RowSample
+from demiglace.data.rows.table import MALFORMED, Lines, RowProblem, Table, check_columns, pieces_of
 from demiglace.errors import DataError
 
 _Record = tuple[int, list[str]]
 """The line on which a row starts, and its cells."""
 
 
-def read_csv(path: Path, text: str) -> Table:
-    """Return the rows of a CSV text. Raises `DataError` for a header that cannot be used, and for an open quote."""
+def read_csv(path: Path, text: TextIO, sample: RowSample = EVERY_ROW) -> Table:
+    """Return the rows of a CSV text, or a sample.
+
+    Raises `DataError` for a header that cannot be used, and for an open quote.
+    """
     problems: list[RowProblem] = []
     with _long_cells():
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        return _table(path, _csv_records(path, reader, problems), problems)
+        return _table(path, _csv_records(path, csv.reader(text, strict=True), problems), problems, sample)
 
 
-def read_tsv(path: Path, text: str) -> Table:
-    """Return the rows of a TSV text; stray quotes are kept. Raises `DataError` for a header that cannot be used."""
-    problems: list[RowProblem] = []
+def read_tsv(path: Path, text: TextIO, sample: RowSample = EVERY_ROW) -> Table:
+    """Return the rows of a TSV text, or a sample; stray quotes are kept.
+
+    Raises `DataError` for a header that cannot be used.
+    """
     with _long_cells():
-        return _table(path, _tsv_records(path, lines_of_text(text)), problems)
+        return _table(path, _tsv_records(path, Lines(pieces_of(text))), [], sample)
 
 
 @contextmanager
@@ -65,47 +69,44 @@ def _csv_records(path: Path, reader: Any, problems: list[RowProblem]) -> Iterato
             yield start, cells
 
 
-def _tsv_records(path: Path, lines: list[str]) -> Iterator[_Record]:
+def _tsv_records(path: Path, lines: Lines) -> Iterator[_Record]:
     """Yield the rows, and other lines as they are, for `_table` to report; count the stray quotes."""
-    width = lines[0].count("\t") + 1
-    number, stray = 0, 0
-    while number < len(lines):
-        line = lines[number]
-        cells = line.split("\t")
-        is_odd = line.count('"') % 2 == 1
-        quoted = _quoted_row(lines, number, width) if '"' in line and (is_odd or len(cells) != width) else None
-        if quoted is not None:
-            yield number + 1, quoted[0]
-            number += quoted[1]
-            continue
-        stray += is_odd and len(cells) == width
-        yield number + 1, [_unquoted(cell) for cell in cells]
-        number += 1
+    width, stray = (lines.peek() or "").count("\t") + 1, 0
+    while (line := lines.peek()) is not None:
+        number, cells, used = lines.number, line.split("\t"), 1
+        if '"' in line:
+            is_odd = line.count('"') % 2 == 1
+            quoted = _quoted_row(lines, width) if is_odd or len(cells) != width else None
+            stray += quoted is None and is_odd and len(cells) == width
+            cells, used = quoted or ([_unquoted(cell) for cell in cells], 1)
+        lines.take(used)
+        yield number, cells
     if stray:
         say(f"{path}: {stray:,} rows have a quote without a second one; it is kept as a character.")
 
 
-def _quoted_row(lines: list[str], start: int, width: int) -> tuple[list[str], int] | None:
-    """Return a row with a tab or a line end in a quoted cell, and its number of lines; None if there is none here.
+def _quoted_row(lines: Lines, width: int) -> tuple[list[str], int] | None:
+    """Return a row with a tab or a line end in a quoted cell, and its number of lines; None if none is next.
 
     No line of it may be a row of its own, but for the last one of a row whose first line is none: that line ends the
     quoted cell, and holds the cells after it.
     """
-    is_row = lines[start].count("\t") + 1 == width
-    end, is_open = start, lines[start].count('"') % 2 == 1
+    parts = [lines.peek() or ""]
+    is_row, is_open = parts[0].count("\t") + 1 == width, parts[0].count('"') % 2 == 1
     while is_open:
-        end += 1
-        if end == len(lines):
+        line = lines.peek(len(parts))
+        if line is None:
             return None
-        closes = lines[end].count('"') % 2 == 1
-        if lines[end].count("\t") + 1 == width and (is_row or not closes):
+        closes = line.count('"') % 2 == 1
+        if line.count("\t") + 1 == width and (is_row or not closes):
             return None
+        parts.append(line)
         is_open = not closes
     try:
-        records = list(csv.reader(["\n".join(lines[start : end + 1])], delimiter="\t", strict=True))
+        records = list(csv.reader(["\n".join(parts)], delimiter="\t", strict=True))
     except csv.Error:
         return None
-    return (records[0], end + 1 - start) if len(records) == 1 and len(records[0]) == width else None
+    return (records[0], len(parts)) if len(records) == 1 and len(records[0]) == width else None
 
 
 def _unquoted(cell: str) -> str:
@@ -115,18 +116,21 @@ def _unquoted(cell: str) -> str:
     return inner.replace('""', '"')
 
 
-def _table(path: Path, records: Iterator[_Record], problems: list[RowProblem]) -> Table:
+def _table(path: Path, records: Iterator[_Record], problems: list[RowProblem], sample: RowSample) -> Table:
     header = _header(path, next(records, (1, []))[1])
-    lines, rows = [], []
+    rows, total = sample.of(_of_width(len(header), path, records, problems))
+    columns = zip(*(cells for _, cells in rows), strict=True) if rows else ([] for _ in header)
+    named = dict(zip(header, columns, strict=True))
+    return Table(str(path), named, [line for line, _ in rows], tuple(problems), total)
+
+
+def _of_width(width: int, path: Path, records: Iterator[_Record], problems: list[RowProblem]) -> Iterator[_Record]:
+    """Yield the rows with as many cells as the header; others become problems, but for blank lines."""
     for line, cells in records:
-        if len(cells) == len(header):
-            lines.append(line)
-            rows.append(cells)
+        if len(cells) == width:
+            yield line, cells
         elif any(cell.strip() for cell in cells):
-            detail = f"{len(cells)} cells, the header has {len(header)}"
-            problems.append(RowProblem(MALFORMED, str(path), line, detail))
-    columns = zip(*rows, strict=True) if rows else ([] for _ in header)
-    return Table(str(path), dict(zip(header, columns, strict=True)), lines, tuple(problems))
+            problems.append(RowProblem(MALFORMED, str(path), line, f"{len(cells)} cells, the header has {width}"))
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:

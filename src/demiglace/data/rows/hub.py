@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from demiglace.data.rows.objects import class_names
+from demiglace.data.rows.sampling import EVERY_ROW, RowSample
 from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError
 
@@ -101,15 +102,21 @@ def pinned(rows: HubRows) -> HubRows:
         return replace(rows, revision=HfApi().dataset_info(rows.path, revision=rows.revision).sha)
 
 
-def read_hub(spec: str) -> Table:
-    """Return the rows of one split; class ids of its features as names. Raises `DataError` where it cannot be read."""
+def read_hub(spec: str, sample: RowSample = EVERY_ROW) -> Table:
+    """Return the rows of one split, or a sample; class ids of its features as names.
+
+    Raises `DataError` where it cannot be read.
+    """
     import datasets
 
     rows = parse_hub(spec)
     with _reading(rows):
         found = datasets.load_dataset(rows.path, rows.config, split=rows.split, revision=rows.revision)
+    drawn, total = sample.indices(len(found))
+    if total is not None:
+        found = found.select(drawn)
     columns = {name: [class_names(feature, v) for v in found[name]] for name, feature in found.features.items()}
-    return Table(spec, columns, range(1, len(found) + 1))
+    return Table(spec, columns, (drawn + 1).tolist(), total=total)
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from demiglace.data.rows.table import MALFORMED, RowProblem, Table, check_columns, lines_of_text
+from demiglace.data.rows.sampling import EVERY_ROW, RowSample
+from demiglace.data.rows.table import MALFORMED, Lines, RowProblem, Table, check_columns, pieces_of
 from demiglace.errors import DataError
 
 _Row = tuple[int, Any]
@@ -14,36 +16,47 @@ _Row = tuple[int, Any]
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def read_json_rows(path: Path, text: str) -> Table:
-    """Return the rows of a JSON text.
+def read_json_rows(path: Path, stream: TextIO, sample: RowSample = EVERY_ROW) -> Table:
+    """Return the rows of a JSON text, or a sample. An array is read into memory, all of it; lines are streamed.
 
     Raises `DataError` for an array that is broken: what follows the damage cannot be read.
     """
-    text = "\n".join(lines_of_text(text))
+    pieces = pieces_of(stream)
+    head = next(pieces, "")
+    pieces = chain([head], pieces)
+    if not head.lstrip().startswith("["):
+        return _table(path, _objects(Lines(pieces)), sample)
+    text = "\n".join(Lines(pieces))
     array, end, error = _array(text)
     if array and error is None and end == len(text):
-        return _table(path, array)
-    rows = list(_objects(text.split("\n")))
+        return _table(path, array, sample)
+    rows = list(_objects(Lines([text])))
     if error is not None and sum(isinstance(v, dict) for _, v in array) > sum(isinstance(v, dict) for _, v in rows):
         line = text.count("\n", 0, end) + 1
         raise DataError(
             f"{path}:{line}: the JSON array is broken after {len(array):,} rows ({error}); the rest cannot be read. "
             "Save it again, or one object a line."
         )
-    return _table(path, rows)
+    return _table(path, rows, sample)
 
 
-def _table(path: Path, values: list[_Row]) -> Table:
-    problems = tuple(
-        RowProblem(MALFORMED, str(path), line, f"broken JSON: {v}" if isinstance(v, Exception) else "not a JSON object")
-        for line, v in values
-        if not isinstance(v, dict)
-    )
-    rows = [(line, value) for line, value in values if isinstance(value, dict)]
+def _table(path: Path, values: Iterable[_Row], sample: RowSample) -> Table:
+    problems: list[RowProblem] = []
+    rows, total = sample.of(_only_objects(path, values, problems))
     names = dict.fromkeys(name for _, row in rows for name in row)
     check_columns(str(path), 1, len(names), len(rows))
     columns = {name: [row.get(name) for _, row in rows] for name in names}
-    return Table(str(path), columns, [line for line, _ in rows], problems)
+    return Table(str(path), columns, [line for line, _ in rows], tuple(problems), total)
+
+
+def _only_objects(path: Path, values: Iterable[_Row], problems: list[RowProblem]) -> Iterator[_Row]:
+    """Yield the values that are objects; others become problems."""
+    for line, value in values:
+        if isinstance(value, dict):
+            yield line, value
+        else:
+            detail = f"broken JSON: {value}" if isinstance(value, Exception) else "not a JSON object"
+            problems.append(RowProblem(MALFORMED, str(path), line, detail))
 
 
 def _array(text: str) -> tuple[list[_Row], int, str | None]:
@@ -75,18 +88,17 @@ def _skip(text: str, position: int) -> int:
     return position if found is None else found.end()
 
 
-def _objects(lines: list[str]) -> Iterator[_Row]:
+def _objects(lines: Lines) -> Iterator[_Row]:
     """Yield the value of each line, or of the lines over which an object is printed."""
-    number = 0
-    while number < len(lines):
-        line, used = lines[number], 1
-        if line and not line.isspace():
-            value = _parsed(line)
-            if isinstance(value, ValueError) and (end := _end_of_object(lines, number)) is not None:
-                used = end + 1 - number
-                value = _parsed("\n".join(lines[number : end + 1]))
-            yield number + 1, value
-        number += used
+    while (line := lines.peek()) is not None:
+        number = lines.number
+        if not line or line.isspace():
+            lines.take()
+            continue
+        value = _parsed(line)
+        used = _lines_of_object(lines) if isinstance(value, ValueError) else 1
+        text = lines.take(used)
+        yield number, value if used == 1 else _parsed("\n".join(text))
 
 
 def _parsed(text: str) -> Any:
@@ -101,13 +113,17 @@ def _parsed(text: str) -> Any:
         return ValueError("too deeply nested")
 
 
-def _end_of_object(lines: list[str], start: int) -> int | None:
-    """Return the line that closes the object that a line opens: the first one that is not indented more."""
-    head = lines[start].rstrip()
+def _lines_of_object(lines: Lines) -> int:
+    """Return the number of lines of the object that the next line opens: to the first one that is not indented more.
+
+    1 where that line does not close it.
+    """
+    head = (lines.peek() or "").rstrip()
     if not head.endswith(("{", "[", ",")) or not head.lstrip().startswith("{"):
-        return None
-    indent = head[: len(head) - len(head.lstrip())]
-    for number in range(start + 1, len(lines)):
-        if lines[number].startswith(indent) and lines[number][len(indent) : len(indent) + 1] not in ("", " ", "\t"):
-            return number if lines[number].startswith(indent + "}") else None
-    return None
+        return 1
+    indent, count = head[: len(head) - len(head.lstrip())], 1
+    while (line := lines.peek(count)) is not None:
+        count += 1
+        if line.startswith(indent) and line[len(indent) : len(indent) + 1] not in ("", " ", "\t"):
+            return count if line.startswith(indent + "}") else 1
+    return 1

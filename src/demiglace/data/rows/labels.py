@@ -13,9 +13,10 @@ from demiglace.data.rows.schema import LabelSpace
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
 from demiglace.tasks.classification import CLASSIFICATION
+from demiglace.tasks.label_kinds import number
 from demiglace.tasks.multi_label import MULTI_LABEL
 from demiglace.tasks.registry import row_task
-from demiglace.tasks.regression import REGRESSION, number
+from demiglace.tasks.regression import REGRESSION
 
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _GROUPED = r"\d{{1,3}}(?:[{}]\d{{3}})+"  # digits in groups of three

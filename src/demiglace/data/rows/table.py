@@ -1,10 +1,11 @@
 """The rows of one file by column, and what is wrong with the rows that cannot be read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TextIO
 
+from demiglace.data.text.streams import CHUNK
 from demiglace.errors import DataError
 
 USUAL_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -35,6 +36,7 @@ class Table:
     columns: Mapping[str, Sequence[Any]]
     lines: Sequence[int]
     problems: tuple[RowProblem, ...] = field(default=())
+    total: int | None = None  # rows in the file, where these are a sample of them
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -58,13 +60,68 @@ def check_columns(file: str, line: int, number: int, rows: int = 1) -> None:
         )
 
 
-def lines_of_text(text: str) -> list[str]:
-    r"""Split a text at its line ends: \n and \r\n, and \r in a file that ends most of its lines so.
+class Lines:
+    r"""The lines of a text without their ends, of which the next ones can be seen before they are taken.
 
-    A line end at the end of the text starts no further line.
+    Line ends are \n and \r\n, and \r in a file most of whose line ends are \r in its first million characters. A
+    line end at the end of the text starts no further line.
     """
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-        if text.count("\r") > text.count("\n"):
-            text = text.replace("\r", "\n")
-    return text.removesuffix("\n").split("\n")
+
+    def __init__(self, pieces: Iterable[str]):
+        self._source, self._seen, self._first = _split_lines(pieces), list[str](), 0
+        self.number = 1  # of the next line
+
+    def peek(self, ahead: int = 0) -> str | None:
+        """Return the next line, or one further ahead, and leave it; None after the end."""
+        while len(self._seen) <= self._first + ahead:
+            line = next(self._source, None)
+            if line is None:
+                return None
+            self._seen.append(line)
+        return self._seen[self._first + ahead]
+
+    def take(self, count: int = 1) -> list[str]:
+        """Return the next lines, which were seen, and go on after them."""
+        taken = self._seen[self._first : self._first + count]
+        self._first += count
+        self.number += count
+        if 2 * self._first > len(self._seen):  # so that each line is moved once on average
+            del self._seen[: self._first]
+            self._first = 0
+        return taken
+
+    def __iter__(self) -> Iterator[str]:
+        while self.peek() is not None:
+            yield from self.take()
+
+
+def pieces_of(stream: TextIO) -> Iterator[str]:
+    """Return the rest of a stream in pieces of a million characters."""
+    return iter(partial(stream.read, CHUNK), "")
+
+
+def _split_lines(pieces: Iterable[str]) -> Iterator[str]:
+    parts: list[str] = []  # of the line that is not at its end
+    for text in _plain_ends(pieces):
+        lines = text.split("\n")
+        if len(lines) > 1:
+            yield "".join(parts) + lines[0]
+            yield from lines[1:-1]
+            parts.clear()
+        parts.append(lines[-1])
+    if last := "".join(parts):
+        yield last
+
+
+def _plain_ends(pieces: Iterable[str]) -> Iterator[str]:
+    r"""Yield the pieces with \n as every line end."""
+    held, is_mac = "", None
+    for piece in pieces:
+        text = held + piece
+        held = "\r" if text.endswith("\r") else ""  # perhaps half a line end
+        text = text.removesuffix("\r").replace("\r\n", "\n")
+        if is_mac is None:
+            is_mac = text.count("\r") > text.count("\n")
+        yield text.replace("\r", "\n") if is_mac else text
+    if held:
+        yield "\n" if is_mac else held

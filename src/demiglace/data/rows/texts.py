@@ -14,16 +14,16 @@ from demiglace.data.rows.hub import origin_of
 from demiglace.data.rows.labels import plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
-from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import read_source, text_sources_of
+from demiglace.data.rows.sources import read_source, read_training_rows, text_sources_of, unlabelled_sources
 from demiglace.data.rows.table import Table
 from demiglace.data.rows.units import units_of
 from demiglace.data.rows.user_files import as_split, in_order, usable
 from demiglace.errors import DataError
 from demiglace.tasks.base import RowTask
-from demiglace.tasks.regression import REGRESSION, number
+from demiglace.tasks.label_kinds import number
+from demiglace.tasks.regression import REGRESSION
 
 
 def load_texts(config: DataConfig, location: DataLocation, task: RowTask) -> Dataset:
@@ -36,7 +36,8 @@ def load_texts(config: DataConfig, location: DataLocation, task: RowTask) -> Dat
     """
     if config.data in TASKS:
         parts, drops = _texts_of_task(config.data, location, task)
-        more, left_out = _texts_of_files(text_sources_of(replace(config, data="")), config, task)
+        others = replace(config, data="", max_rows=None)  # sampled later, together with the task's rows
+        more, left_out = _texts_of_files(text_sources_of(others), others, task)
         parts, drops = {name: [*each, *more.get(name, ())] for name, each in parts.items()}, drops + left_out
         name, hub, revision = config.data, TASKS[config.data].hub, None
     else:
@@ -63,7 +64,8 @@ def _texts_of_files(
     files: Mapping[str, Sequence[Path | str]], config: DataConfig, task: RowTask
 ) -> tuple[dict[str, list[Split]], Counter[str]]:
     """Return the rows of each split by file, and the rows left out by reason."""
-    read = {name: [read_texts(name, file, config, task) for file in each] for name, each in files.items()}
+    tables = {name: [_read(name, file, each, config) for file in each] for name, each in files.items()}
+    read = {name: [read_texts(name, table, config, task) for table in each] for name, each in tables.items()}
     drops = sum((left_out for each in read.values() for _, left_out in each), Counter[str]())
     return {name: [split for split, _ in each] for name, each in read.items()}, drops
 
@@ -103,13 +105,12 @@ def _single_texts(parts: Sequence[Split], task: RowTask) -> Split:
     return Split("train", texts, None, task.encode([None] * len(texts), ()), lines)
 
 
-def read_texts(name: str, path: Path | str, config: DataConfig, task: RowTask) -> tuple[Split, Counter[str]]:
+def read_texts(name: str, table: Table, config: DataConfig, task: RowTask) -> tuple[Split, Counter[str]]:
     """Return a split of a user's file with its similarity scores, if it has any, and the rows left out by reason.
 
     Scores are numbers in a column of a usual name, or in --label-column, beside two columns of text. Raises `DataError`
     for rows that cannot be used, and for pairs without the column that --label-column names.
     """
-    table = read_source(path)
     texts = columns_of(table, config.text_columns, labelled=False).texts
     usual = [column for column in table.columns if column.lower() in task.label_columns and column not in texts]
     label = config.label_column
@@ -146,7 +147,7 @@ def read_without_labels(config: DataConfig, labels: LabelSpace) -> Dataset:
     if labels.task.unit != "row":
         raise DataError(f"the rows have no labels, and {labels.task.name} needs rows of labelled words to train on.")
     files = text_sources_of(config)
-    tables = {name: [read_source(file) for file in paths] for name, paths in files.items()}
+    tables = {name: [_read(name, file, paths, config) for file in paths] for name, paths in files.items()}
     first = tables["train"][0]
     columns = columns_of(first, config.text_columns, labelled=False)
     _say_columns(first, columns.texts)
@@ -165,6 +166,11 @@ def read_without_labels(config: DataConfig, labels: LabelSpace) -> Dataset:
     drops = Counter(p.kind for p in problems) + repeated
     name, hub, revision = _origin(config, files)
     return Dataset(name, labels, splits, (AGREEMENT,), "", drops, hub=hub, revision=revision, labelled=False)
+
+
+def _read(name: str, file: Path | str, files: Sequence[Path | str], config: DataConfig) -> Table:
+    """Read a file of a split; of several files to train on, which are sampled together, all rows."""
+    return read_training_rows(file, config) if name == "train" and len(files) == 1 else read_source(file)
 
 
 def _say_columns(table: Table, texts: Sequence[str]) -> None:
@@ -216,7 +222,7 @@ def _new_rows(train: Split, others: Sequence[Split], task: RowTask) -> tuple[Spl
 
 def read_unlabelled(config: DataConfig, task: RowTask, *, paired: bool) -> RawRows:
     """Read and check the rows of `--unlabelled` for a kind of problem; paired: whether rows have two texts."""
-    tables = [read_table(file) for file in config.unlabelled or ()]
+    tables = [read_source(source) for source in unlabelled_sources(config)]
     rows = _joined("unlabelled", [_unlabelled_rows(table, task, paired, config.text_columns) for table in tables])
     faults = check_texts(rows)
     raise_or_drop([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)

@@ -27,7 +27,7 @@ from demiglace.data.rows.hub import is_hub, origin_of
 from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.labels import encode, infer_task, label_space, plain_labels, split_labels
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import read_source, sources_of
+from demiglace.data.rows.sources import read_source, read_training_rows, sources_of
 from demiglace.data.rows.table import RowProblem, Table
 from demiglace.errors import DataError
 from demiglace.tasks.base import Label, RowTask
@@ -36,7 +36,8 @@ from demiglace.tasks.registry import recognized_task, row_task
 
 def read_files(config: DataConfig) -> Dataset:
     """Read and check the files that `--data`, --validation and --test name; nothing is split off or sampled."""
-    tables = {name: read_source(source) for name, source in sources_of(config).items()}
+    sources = sources_of(config)
+    tables = {n: read_training_rows(s, config) if n == "train" else read_source(s) for n, s in sources.items()}
     kind = recognized_task(tables["train"].columns) if config.problem == "auto" else row_task(config.problem)
     sets, label = kind.label_columns if kind is not None and kind.has_label_sets else None, config.label_column
     if names := label_columns(tables["train"], config.text_columns, label, sets):

@@ -170,7 +170,7 @@ def _parquet(file: str, config: ReadConfig) -> Iterator[Document | SkippedDocume
             values = [_values(batch.column(name)) for name in columns]
             for row in zip(*values, strict=True):
                 yield _parquet_row(dict(zip(columns, row, strict=True)), config)
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
         raise DamagedFileError(f"{file} cannot be read as Parquet: {error}") from error
 
 

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from demiglace.data.text.addresses import is_address
 from demiglace.data.text.readers import FORMATS, format_of
 from demiglace.data.text.streams import cannot_read
 from demiglace.errors import DataError
@@ -21,7 +22,7 @@ def find_sources(sources: Sequence[str], exclude: Path | None = None) -> dict[st
     """
     files: dict[str, int] = {}
     for source in sources:
-        files |= _stored(source) if "://" in source else {file: _size(file) for file in _local(source, exclude)}
+        files |= _stored(source) if is_address(source) else {file: _size(file) for file in _local(source, exclude)}
     if not files:
         raise DataError(
             f"{', '.join(sources)} has no file of a known format; expected {', '.join(FORMATS)}, or one of "
@@ -87,7 +88,7 @@ def corpus_files(sources: Sequence[str]) -> list[str]:
     Raises `DataError` as `find_sources`, and for addresses.
     """
     for source in sources:
-        if "://" in source:
+        if is_address(source):
             raise DataError(
                 f"{source} is an address; a corpus is read from local files. Download it, or read it with `demiglace "
                 "clean` and give its run directory."

@@ -1,17 +1,21 @@
 """Read files as bytes, lines or text, optionally compressed by gzip or Zstandard.
 
-`unpacked` and `lines_of` stream a file in bounded memory, for corpora. `read_text` returns the text of a small file,
-for rows. Both decompress by `_decompress`.
+`unpacked` and `lines_of` stream documents for corpora, `open_text` streams text for rows. Both decompress by
+`_decompress`.
 """
 
+import io
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, iterdecode
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
+from demiglace.data.text.addresses import is_address
 from demiglace.errors import DataError
 
 CHUNK = 1 << 20  # bytes
@@ -65,7 +69,7 @@ class _CutOffError(_CorruptError):
 def open_source(file: str) -> BinaryIO:
     """Open a local file, or one of an object store by Daft. Raises `DataError` if it cannot be opened."""
     try:
-        if "://" in file:
+        if is_address(file):
             import daft
 
             return daft.open_file(file, "rb")  # type: ignore[return-value]
@@ -253,40 +257,73 @@ def too_large(path: Path) -> DataError:
     )
 
 
-def read_text(path: Path, most: int) -> str:
-    """Return the text of a file, decompressed if its name ends in .gz or .zst; invalid UTF-8 becomes surrogates.
+@contextmanager
+def open_text(path: Path, most: int) -> Iterator[TextIO]:
+    """Open a file as text to stream, decompressed if its name ends in .gz or .zst; line ends are kept.
 
-    Raises `DataError` for UTF-16, for damaged or cut-off content, for another kind of file than the name says, and for
-    a file of more than `most` bytes, decompressed, or that decompresses to more than text does.
+    Invalid UTF-8 becomes surrogates. Here, or while it is read, it raises `DataError` for UTF-16, for damaged or
+    cut-off content, for another kind of file than the name says, and for a file of more than `most` bytes,
+    decompressed, or that decompresses to more than text does.
     """
     if path.stat().st_size > most:
         raise too_large(path)
-    content, codec = path.read_bytes(), _codec(path.name)
-    if codec is not None and content:
-        if not content.startswith(codec.magic):
-            raise DataError(f"{path} is not compressed as its name says; rename it without {path.suffix}.")
-        content = _decompressed(path, content, codec, min(most, codec.max_ratio * max(len(content), CHUNK // 16)))
-    _check_kind(str(path), content[:16], codec)
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path} is UTF-16; save it as UTF-8.")
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("utf-8", "surrogateescape")
+    buffer = io.BufferedReader(_PieceReader(_text_pieces(path, most)), CHUNK)
+    with io.TextIOWrapper(buffer, "utf-8", "surrogateescape", newline="") as stream:
+        yield stream
 
 
-def _decompressed(path: Path, compressed: bytes, codec: _Codec, most: int) -> bytes:
-    """Return the decompressed content. Raises `DataError` that names the line of the damage, and for a bomb."""
-    pieces: list[bytes] = []
-    size = 0
+class _PieceReader(io.RawIOBase):
+    """Reads from pieces of bytes as from a file."""
+
+    def __init__(self, pieces: Iterator[bytes]):
+        self._pieces, self._rest = pieces, memoryview(b"")
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Copy the next bytes to `target` and return their number, 0 at the end."""
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        size = min(len(target), len(self._rest))
+        target[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def _text_pieces(path: Path, most: int) -> Iterator[bytes]:
+    """Yield the content of a file of rows, without a byte order mark; see `open_text`."""
+    codec = _codec(path.name)
+    with path.open("rb") as file:
+        pieces = iter(partial(file.read, CHUNK if codec is None else codec.chunk), b"")
+        if codec is not None:
+            pieces = _decompressed(path, pieces, codec, most)
+        head = b""
+        while len(head) < 16 and (piece := next(pieces, b"")):
+            head += piece
+        _check_kind(str(path), head, codec)
+        if head.startswith(_UTF16):
+            raise DataError(f"{path} is UTF-16; save it as UTF-8.")
+        yield head.removeprefix(b"\xef\xbb\xbf")
+        yield from pieces
+
+
+def _decompressed(path: Path, pieces: Iterator[bytes], codec: _Codec, most: int) -> Iterator[bytes]:
+    """Yield the decompressed content. Raises `DataError` that names the line of the damage, and for a bomb."""
+    most = min(most, codec.max_ratio * max(path.stat().st_size, CHUNK // 16))
+    head = next(pieces, b"")
+    if head and not head.startswith(codec.magic):
+        raise DataError(f"{path} is not compressed as its name says; rename it without {path.suffix}.")
+    size = lines = 0
     try:
-        for piece in _decompress(_split(compressed, codec.chunk), codec):
-            size += len(piece)
+        for content in _decompress(chain([head], pieces), codec):
+            size, lines = size + len(content), lines + content.count(b"\n")
             if size > most:
                 raise too_large(path)
-            pieces.append(piece)
+            if content:
+                yield content
     except _CorruptError as error:
-        lines = b"".join(pieces).count(b"\n")
         raise DataError(f"{path} is damaged after line {lines} ({error}); fetch or compress it again.") from error
-    return b"".join(pieces)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from demiglace.config.data import ReadConfig
 from demiglace.console import progress
@@ -191,10 +191,12 @@ def _tokenize_file(
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     counts, pieces, tokens = _DocumentCounts(), [np.zeros(0, dtype)], 0
     for documents in _batches(islice(read_documents(file, reading), num_read, None)):
-        texts = counts.add(documents)
-        for ids in _encode(tokenizer, texts):
-            pieces.append(np.array([*ids, end], dtype))
-            tokens += len(pieces[-1])
+        ids: list[int] = []
+        for document_ids in _encode(tokenizer, counts.add(documents)):
+            ids += document_ids
+            ids.append(end)
+        pieces.append(np.array(ids, dtype))
+        tokens += len(ids)
         if tokens >= SHARD_TOKENS:
             _write(_stem(directory, number, shard), np.concatenate(pieces), counts, last=False)
             shard, counts, pieces, tokens = shard + 1, _DocumentCounts(), [np.zeros(0, dtype)], 0
@@ -207,9 +209,16 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> int:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterable[list[int]]:
+    """Return the token ids of each text; the string of a special token in a text does not become that token."""
     if not texts:
         return []
-    # split_special_tokens: the string of an end-of-text token in a document must not become that token
+    if getattr(type(tokenizer), "_encode_plus", None) is PreTrainedTokenizerFast._encode_plus:
+        # its backend at once: the batch of ids and offsets that transformers builds takes as long as tokenizing
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # as `split_special_tokens`; transformers sets all three in each call
+        return (encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False))
     encoded = tokenizer(
         texts, add_special_tokens=False, return_attention_mask=False, verbose=False, split_special_tokens=True
     )

@@ -38,7 +38,8 @@ def read_pages(file: str, limit: int) -> Iterator[Page | SkippedDocument]:
             continue
         is_text = record.record_type == WarcRecordType.conversion
         url = record.headers.get("WARC-Target-URI")
-        if not is_text and "chunked" in (record.http_headers.get("Transfer-Encoding") or "").lower():
+        headers = record.http_headers or {}  # None for a response that is not of HTTP, whose page is then skipped
+        if not is_text and "chunked" in (headers.get("Transfer-Encoding") or "").lower():
             content = joined_chunks(content)
         yield Page(url, None if is_text else record.http_content_type or "", content)
 

@@ -24,7 +24,7 @@ from demiglace.tasks.base import Task
 
 _LOGITS = SignalRequest(logits=True)
 Divergence = Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "squared", "hard"]
-# (student logits, teacher logits, temperature, mix) -> [B]
+# (student logits, teacher logits, temperature, beta) -> [B]
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {
     "forward-kl": lambda student, teacher, temperature, _: forward_kl(student, teacher, temperature),
     "reverse-kl": lambda student, teacher, temperature, _: reverse_kl(student, teacher, temperature),
@@ -72,7 +72,7 @@ class LogitDistillation(Term):
 
     temperature: float = option("τ", 1.0, above=0)
     divergence: Divergence = "forward-kl"
-    mix: float = option("β of jsd, λ of the skewed ones", 0.5, at_least=0, below=1)
+    beta: float = option("β of jsd, λ of the skewed ones", 0.5, at_least=0, below=1)
     name = "kd"
 
     @property
@@ -82,8 +82,8 @@ class LogitDistillation(Term):
 
     def requests(self, student: ModelShape, teacher: ModelShape) -> SignalRequests:
         """Return a request for both models' logits. Raises `ConfigError` for a `jsd` that is always 0."""
-        if self.divergence == "jsd" and self.mix == 0:
-            raise ConfigError("mix=0 was given, with which jsd is always 0; give a number above 0 and below 1.")
+        if self.divergence == "jsd" and self.beta == 0:
+            raise ConfigError("beta=0 was given, with which jsd is always 0; give a number above 0 and below 1.")
         return SignalRequests(_LOGITS, _LOGITS)
 
     def build(self, student: ModelShape, teacher: ModelShape, task: Task) -> TermLoss:
@@ -106,7 +106,7 @@ class _LogitDistillation(TermLoss):
         return self._task.divergence(student.logits, teacher.logits, self._categorical)
 
     def _categorical(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return DIVERGENCES[self._term.divergence](student, teacher, self._term.temperature, self._term.mix)
+        return DIVERGENCES[self._term.divergence](student, teacher, self._term.temperature, self._term.beta)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from demiglace.results.comparison import Comparison
 
 def compare_command(comparison: Comparison) -> str:
     """Return the command of the comparison, with the options that decide its results."""
-    config, portable = renamed(comparison.config), PortablePaths.around([comparison.home])
-    words = ["demiglace", "compare", "GRID.yaml", "-o", portable(str(comparison.home))]
+    config, portable = renamed(comparison.config), PortablePaths.around([comparison.root])
+    words = ["demiglace", "compare", "GRID.yaml", "-o", portable(str(comparison.root))]
     words += ["--search", str(config["search"])] if config.get("search", "none") != "none" else []
     words += ["--no-baselines"] if config.get("no_baselines") else []
     words += ["--data-dir", portable(str(config["data_dir"]))] if config.get("data_dir") else []
@@ -31,13 +31,13 @@ def grid_file(comparison: Comparison) -> str | None:
     grid = comparison.config.get("grid")
     if grid is None:
         return None
-    portable = PortablePaths.around([comparison.home]).everywhere(json.loads(json.dumps(grid)))
+    portable = PortablePaths.around([comparison.root]).everywhere(json.loads(json.dumps(grid)))
     return str(yaml.safe_dump(portable, sort_keys=False, allow_unicode=True, width=100))
 
 
 def step_commands(comparison: Comparison, options: Mapping[str, Sequence[Option]]) -> list[str]:
     """Return one line for each finished run, in order of execution; a search, which has no command, as a comment."""
-    portable = PortablePaths.around([comparison.home])
+    portable = PortablePaths.around([comparison.root])
     location = {name: value for name, value in comparison.config.items() if name == "data_dir"}  # decides no result
     found = [_command(_record(path, m, location), options, portable) for path, m in comparison.manifests.items()]
     searched = [f"# {portable(str(path))}: {_choice(best)}" for path, best in comparison.searches.items()]

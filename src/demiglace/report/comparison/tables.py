@@ -147,7 +147,7 @@ def run_table(comparison: Comparison, folder: Path) -> Table:
             score = cell.own.score.values[i]
             first = anchor(comparison, cell.key, cell.task) if i == 0 else ""
             names = [Cell(format.shorten(text, 50)) for text in (cell.task, cell.student, cell.method)]
-            where = Cell(format.shorten(run, 90), link=relative_link(comparison.home / run, folder), anchor=first)
+            where = Cell(format.shorten(run, 90), link=relative_link(comparison.root / run, folder), anchor=first)
             shown = [Cell(metric_of(cell.own.metric).phrase), Cell(format.score(score, cell.own.metric), score)]
             rows.append(
                 (where, *names, Cell(str(seed), seed), *shown, _measured(comparison, cell.evaluations[i], folder))
@@ -165,7 +165,7 @@ def _anchor_of_teacher(comparison: Comparison, task: str) -> str:
 
 def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder: Path) -> tuple[Cell, ...]:
     metric, score = next(iter(teacher.scores.get(teacher.in_domain, {}).items()), ("", None))
-    run = run_directory(comparison.home, teacher.run)
+    run = run_directory(comparison.root, teacher.run)
     link = relative_link(run, folder) if run.exists() else ""
     where = Cell(format.shorten(teacher.run, 90), link=link, anchor=_anchor_of_teacher(comparison, task))
     names = [Cell(format.shorten(text, 50)) for text in (task, format.MISSING, "teacher", format.MISSING)]
@@ -175,7 +175,7 @@ def _run_of_teacher(comparison: Comparison, task: str, teacher: Teacher, folder:
 
 def _measured(comparison: Comparison, evaluation: str, folder: Path) -> Cell:
     """Return the link to the evaluation that holds all scores of a model."""
-    directory = comparison.home / evaluation
+    directory = comparison.root / evaluation
     return Cell("evaluation", link=relative_link(directory, folder)) if directory.exists() else Cell(format.MISSING)
 
 

@@ -19,13 +19,13 @@ from demiglace.runs.directory import read_manifest
 Manifest = Mapping[str, Any]
 
 
-def render_compression(manifest: Manifest, home: Path) -> str:
+def render_compression(manifest: Manifest, root: Path) -> str:
     """Return the page as HTML, as safe as that of `report.runs.page.render`.
 
-    manifest: of the compression in the directory `home`, or its fields so far where no file fits the budget; then
+    manifest: of the compression in the directory `root`, or its fields so far where no file fits the budget; then
     `problem_in_words` is the reason.
     """
-    portable = PortablePaths.around([home])
+    portable = PortablePaths.around([root])
     return template("compression.html.j2").render(
         title=f"{manifest['task']}: compressed to {manifest['limits_in_words']}",
         headline=headline(manifest),
@@ -35,9 +35,9 @@ def render_compression(manifest: Manifest, home: Path) -> str:
         charts=quality_charts(manifest),
         candidates=candidate_table(manifest),
         rungs=rung_table(manifest),
-        command=_command(manifest, home, portable),
+        command=_command(manifest, root, portable),
         inside=_inside(manifest),
-        notices=_notices(manifest, home, portable),
+        notices=_notices(manifest, root, portable),
         machine=machine_of([manifest]),
         frame=svg,
     )
@@ -146,12 +146,12 @@ def _vocabulary_note(manifest: Manifest) -> list[str]:
     ]
 
 
-def _command(manifest: Manifest, home: Path, portable: PortablePaths) -> str:
+def _command(manifest: Manifest, root: Path, portable: PortablePaths) -> str:
     """Return the command that repeats the compression; empty where the manifest is not complete."""
     if "config" not in manifest:
         return ""
     limits = {name: value for name, value in manifest["limits"].items() if value is not None}
-    record = Record(home, "compress", {**manifest, "config": {**manifest["config"], **limits}})
+    record = Record(root, "compress", {**manifest, "config": {**manifest["config"], **limits}})
     return command_line(record, options_of(CompressConfig), portable)
 
 
@@ -171,9 +171,9 @@ def _inside(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def _notices(manifest: Manifest, home: Path, portable: PortablePaths) -> list[tuple[bool, str]]:
+def _notices(manifest: Manifest, root: Path, portable: PortablePaths) -> list[tuple[bool, str]]:
     """Return the notices of the compression and of its runs, each once: whether it is a warning, and its sentence."""
-    runs = [read_manifest(file.parent) for file in sorted(home.glob("runs/**/manifest.json"))]
+    runs = [read_manifest(file.parent) for file in sorted(root.glob("runs/**/manifest.json"))]
     found = [str(n["message"]) for m in (manifest, *runs) for n in m.get("notices") or ()]
     messages: Sequence[str] = list(dict.fromkeys(map(portable.in_sentence, found)))
     return [(m.startswith(WARNING), m.removeprefix(WARNING)) for m in messages]
