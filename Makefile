@@ -21,7 +21,8 @@ demo: $(READY) ## compress a real classifier on real data, in minutes: demo/smal
 	@$(BIN)/demiglace demo $(ARGS)
 
 test: $(READY) ## run all tests; ARGS="-k cache" passes options on to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@# files in alphabetical order: by their number of tests, a few long ones of Ray and torchrun would come last
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## formatting, lint, types, and which room imports which
 	$(BIN)/ruff format --check -q $(CODE)

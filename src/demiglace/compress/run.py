@@ -11,7 +11,7 @@ from demiglace.compress.budget import Budget
 from demiglace.compress.candidates import Student, config_of, full_student, grid, static_student_shape
 from demiglace.compress.choice import choose, none_fits
 from demiglace.compress.estimate import training_time
-from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs
+from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs, rung_seed
 from demiglace.compress.inputs import CompressionInputs, read_inputs
 from demiglace.compress.measure_candidates import CandidateMeter, Costs
 from demiglace.compress.outputs import Outcome, facts, limits, listing, result_of, ship
@@ -19,7 +19,6 @@ from demiglace.compress.search import Proposals, check_possible, fitting, propos
 from demiglace.config.command_options import CompressConfig
 from demiglace.config.options import flatten
 from demiglace.console import notice, say
-from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ModelError, RunError
 from demiglace.export.base import Exporter, exporter_for
 from demiglace.methods.registry import build_method
@@ -124,6 +123,7 @@ class _Compression:
             config=inputs.config,
             tokens=tokens,
             task=inputs.task,
+            max_length=inputs.max_length,
             exporter=self.exporter,
             precisions=tuple(dict.fromkeys((self.exporter.precisions[0], *wanted))),
             threads=config.threads,
@@ -215,9 +215,11 @@ class _Compression:
     def _baseline(self, trainer: Trainer, teacher: str, student: Student) -> str:
         """Train a student without its teacher for as many steps and with the same schedule; return its key."""
         rows = {k: v for k, v in trainer.shared.items() if k != "unlabelled"}
-        texts = [*(self.config.vocabulary_corpus or ()), *(self.config.source.unlabelled or ())]
-        trimming = {**trainer.trimming, "vocabulary_corpus": texts} if texts else trainer.trimming  # the same tokens
-        trainer = replace(trainer, shared=rows, trimming=trimming)
+        if self.config.source.unlabelled and student.vocabulary == "trim":  # the same tokens
+            texts = self.inputs.write_unlabelled(self.config, self.run.path / RUNS / "unlabelled.jsonl")
+            corpus = [*(self.config.vocabulary_corpus or ()), texts]
+            trainer = replace(trainer, trimming={**trainer.trimming, "vocabulary_corpus": corpus})
+        trainer = replace(trainer, shared=rows)
         start: Mapping[str, Any] = student.options
         say(f"baseline: {student.name} without the teacher, as many steps")
         for number, epochs in enumerate(rung_epochs(self.config.students, self.config.epochs), 1):
@@ -227,6 +229,7 @@ class _Compression:
                 rows_of = read_manifest(self.run.path / RUNS / student.key / f"rung-{number}")["rows"]
                 steps = -(-(rows_of["train"] + rows_of.get("unlabelled", 0)) // self.config.batch_size)
                 options = {"max_steps": steps * epochs}
+            options["seed"] = rung_seed(self.config.seed, number)
             trainer.train([trainer.distillation(key, start, teacher, BASELINE, **options)])
             start = {"student": str(self.run.path / key)}  # whose tokens are known
         return key
@@ -251,7 +254,8 @@ class _Compression:
         precisions = tuple(dict.fromkeys((full, *fitting(costs, self.budget))))
         key = f"{RUNS}/{model.key}/export-{'-'.join(precisions)}"
         path = Path(model.path)
-        rows = {} if path.is_relative_to(self.run.path) else {"data": _rows_to_check(self.config)}
+        file = self.run.path / RUNS / "validation.jsonl"  # of the check, for a model that no run has trained
+        rows = {} if path.is_relative_to(self.run.path) else {"data": self.inputs.write_validation(file)}
         options = {"to": self.config.to, "quantize": list(precisions[1:]), "score_rows": 0} | rows
         options |= {k: v for k, v in trainer.shared.items() if k in ("data_dir", "allow_pickle", "max_length")}
         options |= {"threads": self.config.threads, "repeats": self.config.repeats, "model": model.path}
@@ -290,9 +294,3 @@ class _Compression:
         html = render_compression(manifest, self.run.path)
         write_atomically(self.run.path / "report.html", html.encode("utf-8", errors="replace"))
         say(f"wrote {self.run.path / 'report.html'}")
-
-
-def _rows_to_check(config: CompressConfig) -> str:
-    """Return what `demiglace export --data` takes for rows of the task, for a model that no run has trained."""
-    source = config.source
-    return f"{source.data}:validation" if source.data in TASKS else source.validation or source.data
