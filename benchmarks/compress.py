@@ -1,16 +1,20 @@
 """Compress a model to a budget with `demiglace compress`, and keep the numbers of the page.
 
     OMP_NUM_THREADS=1 python benchmarks/compress.py NAME MODEL OUTPUT --data banking77 --max-mb 8 --max-drop 1
+    OMP_NUM_THREADS=1 python benchmarks/compress.py demo OUTPUT
     python benchmarks/compress.py rows FOLDER ROWS
 
 All further options are those of the command. A second call resumes in OUTPUT. results/compress_NAME.json has the chosen
 file, all files and candidates, and the rungs of the training.
+
+demo: the same for `demiglace demo`, in results/compress_demo.json.
 
 rows: from the rows of a task that evidence_rows.py wrote to FOLDER, write train.csv, validation.csv (1,000 of the test
 rows, which a teacher of experiment E1 has not seen), test.csv (the others) and texts.csv (1,000 texts without labels).
 """
 
 import csv
+import json
 import random
 import sys
 from pathlib import Path
@@ -57,11 +61,16 @@ def without_paths(value: object) -> object:
 
 def compress(name: str, model: str, output: Path, options: list[str]) -> int:
     """Run the command; write the results and return its exit code."""
-    code = main(["compress", model, "--output", str(output), *options])
+    return keep(name, output, main(["compress", model, "--output", str(output), *options]))
+
+
+def keep(name: str, output: Path, code: int) -> int:
+    """Write the results of a complete compression; return the command's exit code, which is given."""
     if code == 0:
         manifest = read_manifest(output)
         results = {"headline": headline(manifest)} | {key: without_paths(manifest[key]) for key in KEPT}
         config = {k: v for k, v in manifest["config"].items() if k not in ("model", "data_dir")} | manifest["limits"]
+        config = json.loads(json.dumps(config).replace(f"{output.parent}/", ""))
         print(kit.write(f"compress_{name}", config, results))
     return code
 
@@ -69,4 +78,6 @@ def compress(name: str, model: str, output: Path, options: list[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "rows":
         sys.exit(rows(Path(sys.argv[2]), Path(sys.argv[3])))
+    if sys.argv[1] == "demo":
+        sys.exit(keep("demo", Path(sys.argv[2]) / "small", main(["demo", "--output", sys.argv[2]])))
     sys.exit(compress(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]))

@@ -286,7 +286,12 @@ def test_the_demo_compresses_few_labels_and_much_text(
     manifest = read_manifest(home / "small")
     assert manifest["rows"] == {"train": 64, "validation": 16, "test": 20}
     assert {"teacher", "student", "baseline", "static"} == {f["role"] for f in manifest["model_files"]}
-    for words in ("instead of", str(home / "small" / "report.html"), "demiglace compress MODEL --data train.csv"):
+    for words in (
+        "instead of",
+        "static",
+        str(home / "small" / "report.html"),
+        "demiglace compress MODEL --data train.csv",
+    ):
         assert words in shown.out, words
     assert "80 of them have labels" in shown.err
     assert (home / "small" / "report.html").is_file()

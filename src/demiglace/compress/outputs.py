@@ -16,7 +16,7 @@ from demiglace.compress.measure_candidates import Costs
 from demiglace.compress.search import MARGIN, Proposals
 from demiglace.config.command_options import CompressConfig
 from demiglace.models.loading import load_as_saved, load_tokenizer, resolve_model, save_model
-from demiglace.report.compression.page import headline
+from demiglace.report.compression.page import headline, split_of, static_note
 from demiglace.report.format import milliseconds, score, size
 from demiglace.results.metric_table import metric_of
 from demiglace.runs import integrity
@@ -199,5 +199,6 @@ def result_of(path: Path, repository: str | None) -> Result:
         "validation": dict(chosen.validation),
         "test": dict(chosen.test),
     }
-    text = "\n".join([headline(found), *(f"{what + ':':<30}{file}" for what, file in where.items())])
+    notes = static_note(found, split_of(found))
+    text = "\n".join([headline(found), *notes, *(f"{what + ':':<30}{file}" for what, file in where.items())])
     return Result(path, metrics, (table,), text)

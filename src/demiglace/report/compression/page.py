@@ -112,18 +112,21 @@ def _notes(manifest: Manifest) -> list[str]:
                 f"The teacher adds {gain:+.1f} points: the same student without it reaches "
                 f"{format.score(baseline[split][metric], metric)}."
             )
-    return [*notes, *_static_note(manifest, split), *_vocabulary_note(manifest)]
+    return [*notes, *static_note(manifest, split), *_vocabulary_note(manifest)]
 
 
-def _static_note(manifest: Manifest, split: str) -> list[str]:
-    """Return what the static student reaches, where there is one."""
+def static_note(manifest: Manifest, split: str) -> list[str]:
+    """Return a sentence on what the static student reaches, or [] where there is none."""
     found = sorted((f for f in manifest["model_files"] if f["role"] == "static"), key=lambda f: not f[split])
     if not found:
         return []
     static = found[0]
     metric, chosen = manifest["metric"], manifest["chosen"]
     if chosen["role"] == "static":
-        return ["It has no layers: a table of token vectors and a linear layer. This task does not need more."]
+        return [
+            "It has no layers: a table of token vectors and a linear layer. No file with layers within the limits is "
+            "better on the validation rows."
+        ]
     scores = static[split] or static["validation"]
     where = split if static[split] else "validation"
     return [
