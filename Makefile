@@ -17,11 +17,12 @@ CODE := src tests $(wildcard benchmarks examples)
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-demo: $(READY) ## compress a real classifier on real data and open the books on it
+demo: $(READY) ## compress a real classifier on real data, in minutes: demo/small/report.html
 	@$(BIN)/demiglace demo $(ARGS)
 
 test: $(READY) ## run all tests; ARGS="-k cache" passes options on to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@# files in alphabetical order: by their number of tests, a few long ones of Ray and torchrun would come last
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## formatting, lint, types, and which room imports which
 	$(BIN)/ruff format --check -q $(CODE)

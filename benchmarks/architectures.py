@@ -237,15 +237,21 @@ class Chain:
 
         from demiglace.export.base import exporter_for
         from demiglace.models.labels import label_space_of
+        from demiglace.models.language_model import load_causal
         from demiglace.models.loading import load_classifier, load_tokenizer, resolve_model
         from demiglace.tasks.language_modelling import LANGUAGE_MODELLING
 
-        exporter, path = exporter_for("onnx"), resolve_model(str(self.directory / "student"))
-        if not self.architecture.is_classifier():
-            exporter.require_support(LANGUAGE_MODELLING)
-        model, text_tokenizer = load_classifier(path, None, attention="eager"), load_tokenizer(path)
-        artefact = exporter.write(model, text_tokenizer, label_space_of(path).task, self.directory)
-        batch = text_tokenizer([text for text, _ in rows(4)], padding=True, return_tensors="pt")
+        path = resolve_model(str(self.directory / "student"))
+        texts = [text for text, _ in rows(4)]
+        if self.architecture.is_classifier():
+            exporter, task = exporter_for("onnx"), label_space_of(path).task
+            model, text_tokenizer = load_classifier(path, None, attention="eager"), load_tokenizer(path)
+            batch = text_tokenizer(texts, padding=True, return_tensors="pt")
+        else:
+            exporter, task = exporter_for("onnx", language_model=True), LANGUAGE_MODELLING
+            model, text_tokenizer = load_causal(path, False)
+            batch = {"input_ids": text_tokenizer(texts[0], return_tensors="pt").input_ids}
+        artefact = exporter.write(model, text_tokenizer, task, self.directory)
         with torch.no_grad():
             expected = model(**batch).logits.numpy()
         got = artefact.open().logits({name: tensor.numpy() for name, tensor in batch.items()})

@@ -1,9 +1,7 @@
 """Export a model in several formats and record sizes, equality with PyTorch, scores, speed and memory.
 
-    python benchmarks/export_formats.py CLASSIFIER --formats onnx:int8,int4 openvino:int8-weights,int8 \
+    python benchmarks/export_formats.py CLASSIFIER --formats onnx:int8,int4 openvino:int8-weights,int8 executorch:int8 \
         --data banking77 -o benchmarks/results/classifier_formats.json
-    python benchmarks/export_formats.py DECODER --formats onnx:int4 --name SmolLM2-135M-Instruct \
-        -o benchmarks/results/decoder_formats.json
 
 The numbers are those that `demiglace export` writes into its manifests. The load of the machine before and after is
 recorded: speeds are those of a quiet machine only where it is near 0.

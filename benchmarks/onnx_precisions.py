@@ -6,7 +6,7 @@ trained.
 
 Every file classifies the 3,080 test rows one at a time, on one thread. The time of a call is CPU time of the process,
 which other processes on the machine disturb little. Beside the files of `demiglace export` there are variants that
-show what a choice costs: int8 with its embedding tables in fp32, and int4 with larger blocks or tables in fp32.
+show what a choice costs: embedding tables with more or fewer bits (`--embedding-bits`, or fp32), and larger blocks.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenize import select, tokenize
 from demiglace.export.base import Artefact, Runner, exporter_for
-from demiglace.export.onnx import FILES, quantize_int4
+from demiglace.export.onnx import FILES, quantize_blocks, quantize_int8
 from demiglace.export.parity import numpy_batches, predict_with
 from demiglace.export.pytorch import TorchRunner
 from demiglace.models.labels import label_space_of
@@ -56,7 +56,12 @@ def files_of(model: str, home: Path) -> Iterator[tuple[str, Path]]:
         graph, int8, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
     )
     yield "int8, tables in fp32", int8
-    yield "int4, blocks of 128", quantize_int4(Path(full.path), home / "int4-128.onnx", block_size=128)
+    yield (
+        "int8, tables in 4 bits",
+        quantize_int8(Path(full.path), home / "int8-4.onnx", reduce_range=False, embedding_bits=4),
+    )
+    yield "int4, tables in 8 bits", quantize_blocks(Path(full.path), home / "int4-8.onnx", embedding_bits=8)
+    yield "int4, blocks of 128", quantize_blocks(Path(full.path), home / "int4-128.onnx", block_size=128)
     quantizer = MatMulNBitsQuantizer(onnx.load(full.path), bits=4, block_size=32, accuracy_level=4)
     quantizer.process()
     onnx.save(quantizer.model.model, home / "int4-tables-fp32.onnx")

@@ -84,10 +84,10 @@ def export(config: ExportConfig) -> Result:
     cannot hold the model's task, and later if the exported model does not reproduce the PyTorch model: the directory is
     then not complete.
     """
-    exporter = exporter_for(config.to, config.reduce_range)
+    exporter = _exporter(config)
     path = resolve_model(config.model)
     if is_language_model(load_config(path)):
-        exporter = exporter_for(config.to, config.reduce_range, language_model=True)
+        exporter = _exporter(config, language_model=True)
         exporter.require_packages()
         return export_lm(config, exporter, _precisions(config, exporter))
     precisions = _precisions(config, exporter)
@@ -118,7 +118,7 @@ def export(config: ExportConfig) -> Result:
     original = _load(config, path, tokenizer, labels, examples, scored, longest)
     tokenizer.save_pretrained(target)
     original.model.config.save_pretrained(target)
-    exporter = exporter.with_rows(numpy_batches(examples, 1))
+    exporter = exporter.with_rows(numpy_batches(examples, 1), longest)
     artefacts = list(_artefacts(config, exporter, precisions, run.path, original, rows))
     scores = {} if scored is None else {"scored_on": {"set": scored.name, "rows": len(scored.split)}}
     kind = {"problem": labels.task.name, "labels": list(labels.names), "decision_rule": labels.task.decision_rule()}
@@ -140,6 +140,16 @@ def _result(run: Run, exporter: Exporter, repository: str | None) -> Result:
     found = run.manifest
     metrics = {a["name"]: {k: v for k, v in a.items() if k != "name"} for a in found["artefacts"]}
     return Result(run.path, metrics, (artefact_table(found),))
+
+
+def _exporter(config: ExportConfig, language_model: bool = False) -> Exporter:
+    """Return the exporter that the options ask for. Raises `ConfigError` for --embedding-bits that change nothing."""
+    bits = None if config.embedding_bits == "auto" else int(config.embedding_bits)
+    if bits and not {"int8", "int4"}.intersection(config.quantize):
+        raise ConfigError(
+            f"--embedding-bits {bits} is about int8 and int4 files, and none is written; add --quantize int8 or int4."
+        )
+    return exporter_for(config.to, config.reduce_range, bits, language_model=language_model)
 
 
 def _precisions(config: ExportConfig, exporter: Exporter) -> tuple[str, ...]:

@@ -543,14 +543,15 @@ class ExportConfig:
     model: str = _model("model directory or run directory", positional=True, common=True)
     output: Path = _output("directory of the exported model")
     to: str = option(
-        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino for classifiers, "
-        "safetensors for transformers",
+        f"format: {', '.join(EXPORTERS)}; gguf (llama.cpp) is for language models, openvino and executorch "
+        "(phones) for classifiers, safetensors for transformers",
         "onnx",
         common=True,
     )
     quantize: tuple[str, ...] = option(
         "also write these precisions. onnx: fp16, int8 (weights in 8 bits, activations quantized dynamically), int4 "
-        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); gguf: "
+        "(weights in 4 bits); openvino: int8-weights, int8 (activations in ranges measured on the check's rows); "
+        "executorch: int8; gguf: "
         "q8_0, q5_1, q5_0, q4_1, q4_0, bf16, fp32; safetensors: bf16 or fp16",
         (),
         common=True,
@@ -559,6 +560,9 @@ class ExportConfig:
         "onnx int8: keep weights to 7 bits, for x86 processors without 8-bit dot products (VNNI); auto: if this "
         "machine's is one",
         "auto",
+    )
+    embedding_bits: Literal["auto", "8", "4"] = option(
+        "onnx int8 and int4: bits of a weight in embedding tables; auto: as many as matrices have", "auto"
     )
     data: str | None = option(
         "task or file with the rows of the parity check; none: the run's validation rows",
@@ -622,8 +626,8 @@ class CompressConfig:
         common=True,
     )
     max_drop: float | None = option(
-        "largest loss of the task's main metric on the validation rows, in points of 100 (for a metric without points, "
-        "such as a correlation, in its unit); none: no limit",
+        "largest loss of the task's main metric on the validation rows, in points: hundredths of an accuracy, an F1 or "
+        "a correlation; none: no limit",
         None,
         decides=False,
         at_least=0,
@@ -636,7 +640,9 @@ class CompressConfig:
         above=0,
         common=True,
     )
-    layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    layers: tuple[int, ...] | None = _model(
+        "numbers of layers to try; none: each up to 6, then fewer", None, at_least=1
+    )
     width: Literal["auto", "full"] = _model(
         "width of the students: full, that of the model, or auto to try fewer feed-forward units, heads and hidden "
         "channels too",
@@ -648,8 +654,8 @@ class CompressConfig:
     vocabulary_corpus: tuple[str, ...] | None = _option_like("vocabulary_corpus", VocabularyConfig)
     vocabulary_size: int | None = _option_like("vocabulary_size", VocabularyConfig)
     precisions: tuple[str, ...] | None = option(
-        "number formats of the exported file to try, such as int8; none: all of the format but fp16, which processors "
-        "compute in fp32",
+        "number formats of the exported file to try beside the full one, such as int8; none: all of the format but "
+        "fp16, which processors compute in fp32",
         None,
         decides=False,
     )
@@ -658,16 +664,18 @@ class CompressConfig:
     )
     method_options: dict[str, Any] = _option_like("method_options")
     students: int = option(
-        "students that begin the training; after each round the better half goes on, until two are left",
+        "students that begin the training; after each round the better half is trained further, until two are left",
         4,
         at_least=1,
         common=True,
     )
-    epochs: int = option("epochs of the two last students, over all rounds", 4, at_least=1, section="training")
+    epochs: int = option(
+        "epochs of the two last students, over all rounds, at least one in each", 4, at_least=1, section="training"
+    )
     teacher_epochs: int = option("epochs of the teacher, if it is fine-tuned here", 3, at_least=1, section="training")
     learning_rate: float = option("peak learning rate of teacher and students", 2e-4, above=0, section="training")
     batch_size: int = option("examples of an optimizer step", 32, at_least=1, section="training")
-    seed: int = option("seed of all runs", 0, at_least=0, section="training")
+    seed: int = option("seed of all runs", 0, at_least=0, at_most=LARGEST_SEED, section="training")
     label_map: dict[str, str | list[str] | None] = _option_like("label_map")
     source: DataConfig = group(DataConfig)
     location: DataLocation = group(DataLocation)
@@ -777,8 +785,8 @@ class DemoConfig:
 
     output: Path = _output("directory of the rows, and of the compression in small/", Path("demo"))
     labels: int = option("training rows that keep their labels", 1_000, at_least=77, section="data")
-    teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 12, at_least=1, section="training")
-    student_epochs: int = option("epochs of the student, on all texts", 3, at_least=1, section="training")
+    teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 10, at_least=1, section="training")
+    student_epochs: int = option("epochs of the student, on all texts", 2, at_least=1, section="training")
     layers: int = _model("layers of the student", 2, at_least=1)
     seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 

@@ -8,6 +8,7 @@ EXPORTERS: dict[str, str] = {
     "onnx": "demiglace.export.onnx:OnnxExporter",
     "gguf": "demiglace.export.gguf:GgufExporter",
     "openvino": "demiglace.export.openvino:OpenVinoExporter",
+    "executorch": "demiglace.export.executorch:ExecuTorchExporter",
     "safetensors": "demiglace.export.safetensors:SafetensorsExporter",
 }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from demiglace.config.export_formats import EXPORTERS, LANGUAGE_MODEL_EXPORTERS
-from demiglace.errors import ConfigError, ModelError, UserError, unknown
+from demiglace.errors import ConfigError, ModelError, UserError, install_command, unknown
 from demiglace.export.decoding import Decoder, Load, Speed, time_decoder
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Exporter(Format):
     precisions: ClassVar[tuple[str, ...]]  # what it writes; the first is the one that must equal the original model
     only_one: ClassVar[bool] = False  # whether a directory holds one precision alone
     packages: ClassVar[tuple[str, ...]] = ()  # modules that it imports and demiglace does not require
-    install: ClassVar[str] = ""  # arguments of `pip install` that bring them
+    install: ClassVar[str] = ""  # the extra of demiglace, or the arguments of `pip install`, that brings them
 
     def require_packages(self) -> None:
         """Raise `UserError` with the command to run if a package is missing."""
@@ -120,8 +120,9 @@ class Exporter(Format):
             for package in self.packages:
                 import_module(package)
         except ImportError as error:
+            command = install_command(self.install)
             raise UserError(
-                f"export to {self.title} needs {error.name}, which is not installed; run: pip install {self.install}"
+                f"export to {self.title} needs {error.name}, which is not installed; run: {command}"
             ) from error
 
     def require_precision(self, precision: str) -> None:
@@ -148,8 +149,19 @@ class Exporter(Format):
             "such choice; leave it out."
         )
 
-    def with_rows(self, rows: Sequence[Inputs]) -> "Exporter":
-        """Return the exporter with tokenized rows, batches of one, on which a quantiser may measure activations."""
+    def with_embedding_bits(self, bits: int) -> "Exporter":
+        """Return the exporter with embedding tables of 8 or 4 bits. Raises `ConfigError` if it has no choice."""
+        raise ConfigError(
+            f"--embedding-bits {bits} is about int8 and int4 by --to onnx, and export to {self.title} has no such "
+            "choice; leave it out."
+        )
+
+    def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "Exporter":
+        """Return the exporter for rows of this kind.
+
+        rows: tokenized ones, batches of one, on which a quantiser may measure activations. max_length: most tokens of a
+        row; None if unlimited.
+        """
         return self
 
     @abstractmethod
@@ -174,17 +186,22 @@ class Exporter(Format):
         """
 
 
-def exporter_for(name: str, reduce_range: str = "auto", *, language_model: bool = False) -> Exporter:
+def exporter_for(
+    name: str, reduce_range: str = "auto", embedding_bits: int | None = None, *, language_model: bool = False
+) -> Exporter:
     """Return the exporter of a format. Raises `ConfigError` for an unknown name.
 
     reduce_range: whether int8 weights keep to 7 bits: "true", "false", or "auto" to leave it to the format.
+    embedding_bits: of embedding tables in quantised files, 8 or 4; None leaves it to the format.
     """
     if name not in EXPORTERS:
         raise ConfigError(f"--to: {unknown('format', name, EXPORTERS)}")
     exporters = EXPORTERS | LANGUAGE_MODEL_EXPORTERS if language_model else EXPORTERS
     exporter = format_at(exporters[name])
     assert isinstance(exporter, Exporter), f"{EXPORTERS[name]} is not an Exporter"
-    return exporter if reduce_range == "auto" else exporter.with_reduce_range(reduce_range == "true")
+    if reduce_range != "auto":
+        exporter = exporter.with_reduce_range(reduce_range == "true")
+    return exporter if embedding_bits is None else exporter.with_embedding_bits(embedding_bits)
 
 
 def address_of(name: str) -> str:

@@ -48,16 +48,21 @@ class OnnxExporter(Exporter):
     """Write the files of `FILES`."""
 
     reduce_range: bool | None = None  # int8: keep weights to 7 bits; None: if this machine's processor needs it
+    embedding_bits: int | None = None  # of embedding tables in int8 and int4, 8 or 4; None: as many as matrices have
 
     name = "onnx"
     title = "ONNX"
     precisions = tuple(FILES)
     packages = ("onnx", "onnxscript", "onnxruntime")
-    install = "'demiglace[export]'"
+    install = "export"
 
     def with_reduce_range(self, reduce_range: bool) -> "OnnxExporter":
         """Return the exporter with int8 weights of 7 bits, or of 8, whatever this machine's processor is."""
         return replace(self, reduce_range=reduce_range)
+
+    def with_embedding_bits(self, bits: int) -> "OnnxExporter":
+        """Return the exporter with embedding tables of 8 or 4 bits in int8 and int4 files."""
+        return replace(self, embedding_bits=bits)
 
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this task cannot be written; None for tasks on rows of texts."""
@@ -81,17 +86,22 @@ class OnnxExporter(Exporter):
             self.write_full(model, tokenizer, task, file)
             return Artefact(self.name, precision, str(file), (file,), settings)
         source = Path((full or self.write(model, tokenizer, task, directory)).path)
-        match precision:
-            case "fp16":
-                convert_to_fp16(source, file)
-            case "int8":
-                reduced = needs_reduced_range() if self.reduce_range is None else self.reduce_range
-                quantize_int8(source, file, reduce_range=reduced)
-                settings["reduce_range"] = reduced
-            case "int4":
-                quantize_int4(source, file)
-                settings["block_size"] = BLOCK
+        settings |= self.convert(source, file, precision)
         return Artefact(self.name, precision, str(file), (file,), settings)
+
+    def convert(self, source: Path, file: Path, precision: str) -> dict[str, Any]:
+        """Write the fp32 file `source` to `file` in another precision; return how, for the manifest."""
+        if precision == "fp16":
+            convert_to_fp16(source, file)
+            return {}
+        if precision == "int4":
+            bits = self.embedding_bits or 4
+            quantize_blocks(source, file, embedding_bits=bits)
+            return {"block_size": BLOCK, "embedding_bits": bits}
+        reduced = needs_reduced_range() if self.reduce_range is None else self.reduce_range
+        bits = self.embedding_bits or 8
+        quantize_int8(source, file, reduce_range=reduced, embedding_bits=bits)
+        return {"reduce_range": reduced, "embedding_bits": bits}
 
     def write_full(
         self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", task: "Task", file: Path
@@ -207,22 +217,25 @@ def logits_module(model: "PreTrainedModel", input_names: Sequence[str]) -> "nn.M
     return Logits().eval()
 
 
-def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None) -> Path:
+def quantize_int8(path: Path, out: Path, *, reduce_range: bool | None = None, embedding_bits: int = 8) -> Path:
     """Write the ONNX model at `path` to `out` with int8 weights, one scale per output channel. Return `out`.
 
-    Embedding tables have 8 bits as well, with one scale per table. Activations are quantised while the model runs, so
-    no calibration rows are needed. reduce_range: keep weights to 7 bits, which prevents overflow on a processor without
-    8-bit dot products; None decides by this machine's processor.
+    Activations are quantised while the model runs, so no calibration rows are needed. reduce_range: keep weights to 7
+    bits, which prevents overflow on a processor without 8-bit dot products; None decides by this machine's processor.
+    embedding_bits: 8, with one scale per table, or 4, as in `quantize_blocks`.
     """
     OnnxExporter().require_packages()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _draft(out) as draft, silenced():
+        model = _bare(path)
+        packed = _pack_tables(model.graph, embedding_bits, BLOCK) if embedding_bits == 4 else []
         quantize_dynamic(
-            _bare(path),
+            model,
             draft,
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=packed,
             reduce_range=needs_reduced_range() if reduce_range is None else reduce_range,
         )
     return out
@@ -239,12 +252,15 @@ def convert_to_fp16(path: Path, out: Path) -> Path:
     return out
 
 
-def quantize_int4(path: Path, out: Path, *, block_size: int = BLOCK) -> Path:
-    """Write the ONNX model at `path` to `out` with weights in 4 bits, a scale per `block_size` weights. Return `out`.
+def quantize_blocks(
+    path: Path, out: Path, *, bits: int = 4, block_size: int = BLOCK, embedding_bits: int | None = None
+) -> Path:
+    """Write the ONNX model at `path` to `out` with weights in 4 or 8 bits, a scale per `block_size` weights.
 
-    Matrices become ONNX Runtime's operator MatMulNBits. Embedding tables are two weights in a byte, which standard
-    operators unpack: browsers do not have GatherBlockQuantized. Weights are rounded to the nearest value, so no
-    calibration rows are needed; vectors stay in fp32.
+    Return `out`. Matrices become ONNX Runtime's operator MatMulNBits. Embedding tables, in `embedding_bits` (default:
+    `bits`), are read by standard operators: browsers do not have GatherBlockQuantized. A head that shares its table
+    with the embedding has as many bits; in 8 bits, one table serves both. Weights are rounded to the nearest value, so
+    no calibration rows are needed; vectors stay in fp32.
     """
     OnnxExporter().require_packages()
     import onnx
@@ -253,22 +269,55 @@ def quantize_int4(path: Path, out: Path, *, block_size: int = BLOCK) -> Path:
     with _draft(out) as draft, silenced():
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # it configures logging
 
-        graph = ONNXModel(_with_constant_weights(_bare(path)))
+        model, table_bits = _bare(path), embedding_bits or bits
+        if table_bits == 8:
+            _share_packed_tables(model.graph, block_size)
+        heads = _with_constant_weights(model.graph)
+        graph = ONNXModel(model)
         graph.replace_gemm_with_matmul()  # a Gemm would stay in fp32: heads, and all matrices of GPT-2
-        _pack_tables(graph.model.graph, block_size)
-        # activations in 8 bits, a scale per block: as exact as the weights, and faster
-        quantizer = MatMulNBitsQuantizer(graph.model, bits=4, block_size=block_size, accuracy_level=4)
-        quantizer.process()  # also removes tables that nothing reads any more
-        onnx.save(quantizer.model.model, draft)
+        _pack_tables(graph.model.graph, table_bits, block_size)
+        for width, left in ((bits, heads), (table_bits, [])):
+            # activations in 8 bits, a scale per block: as exact as the weights, and faster
+            quantizer = MatMulNBitsQuantizer(
+                graph.model, bits=width, block_size=block_size, accuracy_level=4, nodes_to_exclude=left
+            )
+            quantizer.process()  # also removes tables that nothing reads any more
+            graph = quantizer.model
+        onnx.save(graph.model, draft)
     return out
 
 
-def _pack_tables(graph: "GraphProto", block_size: int) -> None:
-    """Replace each lookup in an embedding table by one in a table of 4 bits."""
+def _share_packed_tables(graph: "GraphProto", block_size: int) -> None:
+    """Replace each embedding table that a head shares by one of 8 bits, which both read.
+
+    MatMulNBits stores 8-bit weights as `_packed_table` does.
+    """
+    from onnx import numpy_helper
+    from onnx.helper import make_node
+
+    tables = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    for transpose in [n for n in graph.node if n.op_type == "Transpose" and n.input[0] in looked_up]:
+        table = tables.get(transpose.input[0])
+        head = next((n for n in graph.node if n.op_type == "MatMul" and n.input[1] == transpose.output[0]), None)
+        if table is None or head is None or table.dims[1] % block_size:
+            continue
+        rows, width = table.dims
+        packed, *others = _packed_table(table.name, numpy_helper.to_array(table), block_size, 8, np.float32)
+        packed.dims[:] = [rows, width // block_size, block_size]
+        graph.initializer.extend([packed, *others])
+        sizes = {"K": width, "N": rows, "bits": 8, "block_size": block_size, "accuracy_level": 4}
+        inputs = [head.input[0], f"{table.name}_packed", f"{table.name}_scales"]
+        head.CopyFrom(make_node("MatMulNBits", inputs, head.output, head.name, domain="com.microsoft", **sizes))
+        graph.node.remove(transpose)
+
+
+def _pack_tables(graph: "GraphProto", bits: int, block_size: int) -> list[str]:
+    """Replace each lookup in an embedding table by one in a table of 4 or 8 bits; return the names of its nodes."""
     from onnx import numpy_helper
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    nodes, packed = list(graph.node), set[str]()
+    nodes, packed, names = list(graph.node), set[str](), list[str]()
     del graph.node[:]
     for node in nodes:
         table = constants.get(node.input[0]) if node.op_type == "Gather" else None
@@ -277,40 +326,46 @@ def _pack_tables(graph: "GraphProto", block_size: int) -> None:
             continue
         width = table.dims[1]
         block = block_size if width % block_size == 0 else width
-        if table.name not in packed:
+        if table.name not in packed and f"{table.name}_packed" not in constants:
             packed.add(table.name)
-            graph.initializer.extend(_four_bits(table.name, numpy_helper.to_array(table), block))
-        graph.node.extend(_lookup(node))
+            graph.initializer.extend(_packed_table(table.name, numpy_helper.to_array(table), block, bits))
+        lookup = list(_lookup(node, bits))
+        graph.node.extend(lookup)
+        names += [step.name for step in lookup]
+    return names
 
 
-def _four_bits(name: str, table: np.ndarray, block: int) -> list["TensorProto"]:
+def _packed_table(
+    name: str, table: np.ndarray, block: int, bits: int, scale_type: type = np.float16
+) -> list["TensorProto"]:
     """Return the constants of `_lookup` for a table float [V, D]: its packed values, scales and shapes.
 
-    A weight is scale × (value − 8) with a value of 0 to 15; the weight of largest magnitude in a block has the value 0.
-    A byte holds the values of columns j and j + D / 2.
+    A weight is scale × (value − h) with a value of 0 to 2h − 1, where h is 8 or 128; the weight of largest magnitude in
+    a block has the value 0. In 4 bits, a byte holds the values of columns j and j + D / 2.
     """
     from onnx import numpy_helper
 
     rows, width = table.shape
+    half = 2 ** (bits - 1)
     blocks = table.reshape(rows, -1, block)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
-    scales = (largest / -8).astype(np.float16)
+    scales = (largest / -half).astype(scale_type)
     steps = np.where(scales == 0, 1, scales).astype(np.float32)
-    values = (np.rint(blocks / steps).clip(-8, 7) + 8).astype(np.uint8).reshape(rows, width)
+    values = (np.rint(blocks / steps).clip(-half, half - 1) + half).astype(np.uint8).reshape(rows, width)
     arrays = {
-        "packed": values[:, : width // 2] | values[:, width // 2 :] << 4,
+        "packed": values if bits == 8 else values[:, : width // 2] | values[:, width // 2 :] << 4,
         "scales": scales[..., 0],
-        "15": np.array(15, np.uint8),
-        "4": np.array(4, np.uint8),
-        "8": np.array(8, np.float32),
+        "half": np.array(half, np.float32),
         "blocks": np.array([-1, width // block, block]),
         "of_blocks": np.array([-1, width // block, 1]),
         "width": np.array([width]),
     }
+    if bits == 4:
+        arrays |= {"15": np.array(15, np.uint8), "4": np.array(4, np.uint8)}
     return [numpy_helper.from_array(array, f"{name}_{part}") for part, array in arrays.items()]
 
 
-def _lookup(node: "NodeProto") -> Iterator["NodeProto"]:
+def _lookup(node: "NodeProto", bits: int) -> Iterator["NodeProto"]:
     """Yield the nodes that look up rows of a packed table and unpack them; the last has the output of `node`."""
     from onnx import TensorProto
     from onnx.helper import make_node
@@ -321,12 +376,13 @@ def _lookup(node: "NodeProto") -> Iterator["NodeProto"]:
         output = f"{out}_{part}" if part else out
         return make_node(kind, inputs, [output], f"{node.name}_{part}", **attributes)
 
-    yield step("Gather", [f"{table}_packed", ids], "bytes")
-    yield step("BitwiseAnd", [f"{out}_bytes", f"{table}_15"], "low")
-    yield step("BitShift", [f"{out}_bytes", f"{table}_4"], "high", direction="RIGHT")
-    yield step("Concat", [f"{out}_low", f"{out}_high"], "values", axis=-1)
+    yield step("Gather", [f"{table}_packed", ids], "values" if bits == 8 else "bytes")
+    if bits == 4:
+        yield step("BitwiseAnd", [f"{out}_bytes", f"{table}_15"], "low")
+        yield step("BitShift", [f"{out}_bytes", f"{table}_4"], "high", direction="RIGHT")
+        yield step("Concat", [f"{out}_low", f"{out}_high"], "values", axis=-1)
     yield step("Cast", [f"{out}_values"], "floats", to=TensorProto.FLOAT)
-    yield step("Sub", [f"{out}_floats", f"{table}_8"], "signed")
+    yield step("Sub", [f"{out}_floats", f"{table}_half"], "signed")
     yield step("Reshape", [f"{out}_signed", f"{table}_blocks"], "blocks")
     yield step("Gather", [f"{table}_scales", ids], "half_scales")
     yield step("Cast", [f"{out}_half_scales"], "flat_scales", to=TensorProto.FLOAT)
@@ -351,21 +407,23 @@ def _bare(path: Path) -> "ModelProto":
     return model
 
 
-def _with_constant_weights(model: "ModelProto") -> "ModelProto":
+def _with_constant_weights(graph: "GraphProto") -> list[str]:
     """Replace the transposed embedding table of a language model's head by a matrix, which quantisers recognise.
 
-    In fp32 one table serves both; quantised tables and matrices are stored in different ways.
+    In fp32 one table serves both; quantised tables and matrices are stored in different ways. Return the names of the
+    heads' nodes.
     """
     from onnx import numpy_helper
 
-    graph = model.graph
     weights = {weight.name: weight for weight in graph.initializer}
+    heads = []
     for node in [n for n in graph.node if n.op_type == "Transpose" and n.input[0] in weights]:
         order = next(attribute.ints for attribute in node.attribute if attribute.name == "perm")
         array = numpy_helper.to_array(weights[node.input[0]]).transpose(order)
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), node.output[0]))
         graph.node.remove(node)
-    return model
+        heads += [user.name for user in graph.node if node.output[0] in user.input]
+    return heads
 
 
 def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from demiglace.errors import ConfigError, ModelError
 from demiglace.export.base import Artefact, Inputs
 from demiglace.export.decoding import Decoder
-from demiglace.export.onnx import FILES, OnnxExporter, OnnxRunner, write_graph
+from demiglace.export.onnx import BLOCK, FILES, OnnxExporter, OnnxRunner, quantize_blocks, write_graph
 from demiglace.runs.files import write_atomically
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class OnnxDecoderExporter(OnnxExporter):
     """Write the files of `onnx.FILES` for a causal language model, and genai_config.json beside them."""
 
     name = "onnx-decoder"
-    precisions = ("fp32", "int4")  # int8 of classifiers has one scale for all activations: too coarse for decoders
+    precisions = ("fp32", "int8", "int4")
 
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this kind of problem cannot be written; None for language models."""
@@ -62,11 +62,22 @@ class OnnxDecoderExporter(OnnxExporter):
         """Write the graph in fp32."""
         export_decoder(model, file)
 
+    def convert(self, source: Path, file: Path, precision: str) -> dict[str, Any]:
+        """Write the fp32 file `source` to `file` in int8 or int4; return how, for the manifest.
+
+        Both have a scale per block: int8 of classifiers, with one scale for all activations, is too coarse for
+        decoders. Embedding and head have 8 bits in int4 as well.
+        """
+        bits = {"int8": 8, "int4": 4}[precision]
+        table_bits = self.embedding_bits or 8
+        quantize_blocks(source, file, bits=bits, embedding_bits=table_bits)
+        return {"block_size": BLOCK, "embedding_bits": table_bits}
+
     def with_reduce_range(self, reduce_range: bool) -> "OnnxDecoderExporter":
-        """Raise `ConfigError`: there is no int8."""
+        """Raise `ConfigError`: int8 of language models has no such choice."""
         raise ConfigError(
-            f"--reduce-range {str(reduce_range).lower()} is about int8 files of classifiers, and language models are "
-            "written in fp32 and int4 only; leave it out."
+            f"--reduce-range {str(reduce_range).lower()} is about int8 files of classifiers; language models have a "
+            "scale per block of weights, with no overflow. Leave it out."
         )
 
     def open(self, artefact: Artefact, threads: int) -> "OnnxDecoder":

@@ -42,9 +42,9 @@ class OpenVinoExporter(Exporter):
     title = "OpenVINO"
     precisions = tuple(FILES)
     packages = ("openvino", "nncf")
-    install = "'demiglace[openvino]'"
+    install = "openvino"
 
-    def with_rows(self, rows: Sequence[Inputs]) -> "OpenVinoExporter":
+    def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "OpenVinoExporter":
         """Return the exporter with tokenized rows, each a batch of one."""
         return replace(self, rows=rows)
 
