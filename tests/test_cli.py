@@ -455,10 +455,13 @@ def test_wrong_names_files_and_labels_are_found_in_a_moment(words, places, capsy
 
 
 def test_the_checks_do_not_import_torch(places):
-    code = "import sys; from demiglace.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
-    line = ["distill", "--teacher", "teacher", "--layers", "2", "--data", "rows.csv", "-o", "run"]
-    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=True)
-    assert done.stdout == "2 False\n" and "the teacher's labels are no, yes" in done.stderr
+    lines = ("distill --teacher teacher --layers 2 --data rows.csv -o run", "methods rail-kd", "tasks sst22")
+    code = f"""import sys; from demiglace.cli import main
+print([main(line.split()) for line in {lines}], 'torch' in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[2, 2, 2] False\n"
+    expected = ("the teacher's labels are no, yes", "did you mean 'rail-kd-l'", "did you mean 'sst2'")
+    assert all(text in done.stderr for text in expected)
 
 
 def test_names_of_methods_and_options_are_those_of_the_table():

@@ -66,7 +66,7 @@ COMMANDS: dict[str, Command] = {
     "truncate": Command(
         "demiglace.commands.truncate",
         "TruncateConfig",
-        "truncate a model to some of its layers",
+        "keep some layers, units or tokens of a model",
         "runs/teacher --layers 6 -o runs/start",
     ),
     "distill": Command(
@@ -96,7 +96,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "demiglace.commands.export",
         "ExportConfig",
-        "export a model to ONNX or GGUF, check and measure it",
+        "export a model for deployment (ONNX, OpenVINO, GGUF, …), check and measure it",
         "runs/student --quantize int8 -o runs/onnx",
     ),
     "clean": Command(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from demiglace.errors import ConfigError
+from demiglace.errors import ConfigError, install_command
 from demiglace.interpreters import SAFE_PATH
 
 
@@ -22,7 +22,7 @@ def connect(address: str | None, variables: Mapping[str, str]) -> Any:
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
-        raise ConfigError("--engine ray needs Ray: pip install 'demiglace[ray]', or leave --engine out.") from error
+        raise ConfigError(f"--engine ray needs Ray: {install_command('ray')}, or leave --engine out.") from error
     # Ray appends the current directory to its workers' `sys.path`, unless the job has a working directory
     # (`ray._private.worker.connect`); so it gets an empty one, which is uploaded at once
     with TemporaryDirectory(prefix="demiglace-") as empty:

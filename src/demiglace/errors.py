@@ -111,3 +111,26 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     """Message for a name that is not in a table, with the nearest that are: ``unknown task 'sst3', …``."""
     names = list(choices)
     return f"unknown {kind} {name!r}{suggestion(near(name, names))} Known: {', '.join(names)}"
+
+
+def install_command(*names: str) -> str:
+    """Return the command that installs the packages of these extras, by name: demiglace is on no package index.
+
+    names: extras of demiglace; others are arguments of `pip install`.
+    """
+    from importlib.metadata import PackageNotFoundError, metadata, requires
+
+    from packaging.requirements import Requirement
+
+    try:
+        known, given = metadata("demiglace").get_all("Provides-Extra") or [], requires("demiglace") or []
+    except PackageNotFoundError:  # run from its source, without an installation
+        return f"pip install '.[{','.join(names)}]'"
+    requirements = [Requirement(text) for text in given]
+    packages = [
+        f"'{requirement.name}{requirement.specifier}'"
+        for extra in names
+        for requirement in requirements
+        if requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+    ]
+    return " ".join(["pip install", *packages, *(name for name in names if name not in known)])

@@ -17,7 +17,7 @@ from demiglace.data.rows.hub import is_hub, parse_hub
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import LabelSpace
-from demiglace.data.rows.sources import files_of, missing
+from demiglace.data.rows.sources import check_source, files_of, missing
 from demiglace.data.text.sources import corpus_files
 from demiglace.errors import ConfigError, DataError, unknown
 from demiglace.labels import match_teacher
@@ -45,6 +45,8 @@ def check(name: str, config: Any) -> None:
     """Raise `UserError` for what can be known to be wrong with the config of a command without torch."""
     if name in ("distill", "plan") or (name == "compress" and config.method != "auto"):
         _check_method(config.method, config.method_options)
+    if name == "methods" and config.name and config.name[-1] != "show":
+        _check_method(config.name[-1], {})
     _check_models(name, config)
     if name in _RUNS and config.output is not None:
         check_output(config.output)
@@ -115,8 +117,8 @@ def _check_rows(name: str, config: Any) -> None:
     """Check the training rows, and for `distill` that their labels are the teacher's."""
     source: DataConfig = config.source
     teacher = getattr(config, "teacher", None)
-    for file in source.unlabelled or ():
-        check_is_file(file)
+    for spec in source.unlabelled or ():
+        check_source(spec)
     if is_hub(source.data):  # the command reads them once
         parse_hub(source.data)
         return

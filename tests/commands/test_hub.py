@@ -98,6 +98,23 @@ def test_rows_of_the_hub_train_as_files_do(hub, rows, base, teacher, tmp_path, c
     assert scored.metrics["hf://me/mood:validation"]["accuracy"] == manifest["metrics"]["validation"]["accuracy"]
 
 
+def test_an_evaluation_keeps_the_commit_of_its_set(hub, teacher, tmp_path):
+    run = demiglace.evaluate(teacher, data="hf://me/mood:validation", output=tmp_path / "run").path
+    assert read_manifest(run)["sets"]["hf://me/mood:validation"]["data_revision"] == COMMIT
+
+
+def test_unlabelled_rows_of_the_hub_are_those_of_a_file(hub, rows, teacher, tmp_path):
+    runs, labelled = {}, {name: file for name, file in rows.items() if name != "test"}
+    for name, texts in (("hub", "hf://me/mood:test"), ("file", rows["test"])):
+        options = SETTINGS | {"layers": 1, "unlabelled": [texts]}
+        runs[name] = demiglace.distill(teacher, output=tmp_path / name, **labelled, **options).path
+    hub_run, file_run = (read_manifest(run) for run in runs.values())
+    assert hub_run["rows"] == file_run["rows"] and hub_run["rows"]["unlabelled"] > 0
+    assert hub_run["inputs"]["unlabelled"] == f"hf://me/mood@{COMMIT}:test"
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in runs.values()]
+    assert weights[0] == weights[1]
+
+
 def test_what_the_hub_has_not_is_refused_in_words(hub, base, tmp_path):
     for spec in ("hf://me/none", "hf://me/mood@v9", "hf://me/mood:dev"):
         with pytest.raises(DataError, match="could not be read from the hub") as caught:

@@ -94,5 +94,5 @@ def test_help_lists_the_formats(capsys):
 
 def test_packages_of_onnx_are_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"onnxscript, which is not installed; run: pip install 'demiglace\[export\]'"):
+    with pytest.raises(UserError, match=r"onnxscript, which is not installed; run: pip install 'onnx>="):
         exporter_for("onnx").require_packages()

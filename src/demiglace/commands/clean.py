@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from demiglace.config.command_options import CleanConfig
 from demiglace.config.options import command
-from demiglace.errors import ConfigError
+from demiglace.errors import ConfigError, install_command
 from demiglace.runs.directory import read_manifest
 from demiglace.runs.result import Result
 
@@ -22,9 +22,9 @@ def clean(config: CleanConfig) -> Result | None:
     """
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"cleaning needs {', '.join(missing)}, not installed; run: pip install 'demiglace[clean]'")
+        raise ConfigError(f"cleaning needs {', '.join(missing)}, not installed; run: {install_command('clean')}")
     if config.engine == "ray" and find_spec("ray") is None:
-        raise ConfigError("--engine ray needs Ray: pip install 'demiglace[clean,ray]', or leave --engine out.")
+        raise ConfigError(f"--engine ray needs Ray: {install_command('clean', 'ray')}, or leave --engine out.")
     from demiglace.cleaning.sources import clean_sources
 
     path = clean_sources(config)

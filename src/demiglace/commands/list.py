@@ -6,8 +6,6 @@ from demiglace.config.command_options import MethodsConfig, TasksConfig
 from demiglace.config.options import Option, command, options_of
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
 from demiglace.errors import ConfigError, unknown
-from demiglace.methods.describe import show_method
-from demiglace.methods.registry import find_method, method_names
 from demiglace.runs.result import Result, ResultTable
 
 
@@ -25,6 +23,9 @@ def tasks(config: TasksConfig) -> Result:
 @command(MethodsConfig)
 def methods(config: MethodsConfig) -> Result:
     """Return the table of methods, one method's options, or one as YAML. Raises `ConfigError` for an unknown name."""
+    from demiglace.methods.describe import show_method
+    from demiglace.methods.registry import find_method, method_names  # which import torch; `tasks` does not need it
+
     if not config.name:
         rows = [_method_row(name) for name in method_names()]
         return _table("Distillation methods", ("method", "what", "paper", "url"), rows)
@@ -47,6 +48,8 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _method_row(name: str) -> Sequence[str]:
+    from demiglace.methods.registry import find_method
+
     try:
         row = find_method(name)
     except ConfigError as error:  # a package that cannot be used hides no other method

@@ -18,7 +18,7 @@ from demiglace.config.options import build
 from demiglace.console import say
 from demiglace.data.rows.dataset import load_dataset
 from demiglace.data.tokenize import tokenize
-from demiglace.errors import ConfigError, RunError, UserError
+from demiglace.errors import ConfigError, RunError, UserError, install_command
 from demiglace.evaluation.predict import predict
 from demiglace.evaluation.scores import METRICS, predictions_of
 from demiglace.evaluation.significance import influence, variance_over_rows
@@ -37,7 +37,7 @@ def require_optuna() -> Any:
         optuna = importlib.import_module("optuna")
     except ImportError as error:
         raise ConfigError(
-            "--search optuna needs Optuna: pip install 'demiglace[search]', or leave --search out."
+            f"--search optuna needs Optuna: {install_command('search')}, or leave --search out."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -1,8 +1,11 @@
 """The inputs of a compression, read and checked before anything is measured: model, rows, tokenizer."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -11,6 +14,7 @@ from demiglace.config.command_options import CompressConfig
 from demiglace.config.data import ReadConfig
 from demiglace.console import notice, say
 from demiglace.data.rows.dataset import load_unlabelled
+from demiglace.data.rows.hub import is_hub
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.sampling import draw, select_rows
@@ -31,7 +35,7 @@ from demiglace.models.shape import HEADS
 from demiglace.models.tokenizer import load_tokenizer
 from demiglace.models.trimmed_tokenizer import trim_tokenizer
 from demiglace.models.vocabulary import TrimmedVocabulary, token_counts, trim_vocabulary
-from demiglace.runs.files import fingerprint
+from demiglace.runs.files import fingerprint, write_atomically
 from demiglace.tasks.base import RowTask
 from demiglace.training.datasets import choose_max_length, read_rows
 
@@ -99,6 +103,21 @@ class CompressionInputs:
         yield from texts_of([self.dataset.splits["train"], *([] if unlabelled is None else [unlabelled])])
         yield from vocabulary_texts(vocabulary_files(config.vocabulary_corpus or ()), ReadConfig(), Counter())
 
+    def write_validation(self, file: Path) -> str:
+        """Write the validation rows, without labels, as JSON lines with columns of usual names; return the path."""
+        rows = self.dataset.splits["validation"]
+        if rows.words is not None:
+            return _write_lines(({"tokens": list(words)} for words in rows.words), file)
+        if rows.pairs is not None:
+            pairs = zip(rows.texts, rows.pairs, strict=True)
+            return _write_lines(({"sentence1": first, "sentence2": second} for first, second in pairs), file)
+        return _write_lines(({"text": text} for text in rows.texts), file)
+
+    def write_unlabelled(self, config: CompressConfig, file: Path) -> str:
+        """Write the texts of --unlabelled that students train on as JSON lines; return the path."""
+        unlabelled = load_unlabelled(config.source, self.dataset)
+        return _write_lines(({"text": text} for text in texts_of([unlabelled] if unlabelled else [])), file)
+
     def fingerprints(self, config: CompressConfig) -> dict[str, str]:
         """Return the fingerprint of each input, for the run directory."""
         found = {"model": fingerprint_model(self.path), "data": self.dataset.fingerprint}
@@ -117,8 +136,10 @@ def read_inputs(config: CompressConfig) -> CompressionInputs:
     model = load_config(path)
     if not config.source.data:
         raise ConfigError("compress needs rows with labels, to train and to choose on; give --data TASK_OR_FILE.")
-    for file in config.source.unlabelled or ():
-        check_is_file(file)
+    for spec in config.source.unlabelled or ():
+        if is_hub(spec):  # its texts also choose the kept tokens, and those are read from files
+            raise ConfigError(f"--unlabelled {spec} was given, and compress reads unlabelled rows from files.")
+        check_is_file(spec)
     dataset = read_rows(config.source, config.location, config.model)
     task = dataset.labels.task
     if task.separate_texts:
@@ -143,6 +164,11 @@ def read_inputs(config: CompressConfig) -> CompressionInputs:
     tokenizer = load_tokenizer(path)
     max_length, _ = choose_max_length(config.source, dataset, tokenizer, config.model)
     return CompressionInputs(path, is_classifier, head, tokenizer, dataset, max_length)
+
+
+def _write_lines(rows: Iterable[dict[str, Any]], file: Path) -> str:
+    write_atomically(file, "\n".join(map(json.dumps, rows)).encode())
+    return str(file)
 
 
 def has_head(path: str, config: PreTrainedConfig) -> bool:

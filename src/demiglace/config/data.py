@@ -50,7 +50,8 @@ class DataConfig:
         "auto",
     )
     unlabelled: tuple[str, ...] | None = option(
-        "files of unlabelled rows, for the teacher's loss terms; also without --data", None
+        "files of unlabelled rows, or data sets of the hub (hf://…), for the teacher's loss terms; also without --data",
+        None,
     )
     max_length: int | None = option(
         "longest example, in tokens; longer ones are truncated; none: the 99th percentile of the training rows, up to "

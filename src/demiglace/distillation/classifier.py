@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from demiglace.config.command_options import STATIC, DistillConfig
 from demiglace.console import say
-from demiglace.data.rows.readers import check_is_file
 from demiglace.data.rows.schema import Dataset, LabelSpace, Split
+from demiglace.data.rows.sources import check_source, fingerprint_sources, unlabelled_sources
 from demiglace.data.tokenize import TokenizedSplit
 from demiglace.distillation.sentence_encoder import for_embeddings, load_student, rows_for, with_teacher_outputs
 from demiglace.distillation.static_student import check_static_method, check_static_student, static_student
@@ -59,7 +59,6 @@ from demiglace.models.sentence_encoder import SentenceEncoder
 from demiglace.models.shape import ModelShape
 from demiglace.models.vocabulary import TrimmedVocabulary
 from demiglace.runs.directory import Run
-from demiglace.runs.files import fingerprint
 from demiglace.runs.processes import processes
 from demiglace.tasks.base import Task
 from demiglace.tasks.sentence_embedding import SENTENCE_EMBEDDING
@@ -97,9 +96,9 @@ def distill_classifier(config: DistillConfig) -> Path:
     if generator:
         inputs["generator"] = fingerprint_model(generator)
     if config.source.unlabelled:
-        for file in config.source.unlabelled:
-            check_is_file(file)
-        inputs["unlabelled"] = fingerprint(config.source.unlabelled)
+        for spec in config.source.unlabelled:
+            check_source(spec)
+        inputs["unlabelled"] = fingerprint_sources(unlabelled_sources(config.source))
     inputs |= vocabulary_inputs(config)
     tokenizer = load_tokenizer(config.teacher)
     models = filter(None, (config.teacher, None if static else config.student))

@@ -41,7 +41,7 @@ def for_embeddings(name: str, method: Method) -> Method:
     if method.augmentation is not None or any(w.term.needs_scores for w in kept.terms):
         raise ConfigError(
             f"method {name} reads the teacher's outputs as scores of classes or as numbers, which the dimensions of an "
-            "embedding are not; take another one, such as vanilla-kd, rail-kd or rail-balanced."
+            "embedding are not; take another one, such as vanilla-kd, rail-kd-l or rail-balanced."
         )
     return kept
 

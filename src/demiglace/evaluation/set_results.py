@@ -25,7 +25,8 @@ def set_results(
 
     logits, teacher_logits: [N, C]; the latter None without a teacher. task, teacher_task: the kind with the decision
     rule of the model and of the teacher. The results are: metrics, the main one first;
-    rows; drops; for classes ece and worst_class_f1; with a teacher the agreement with it and, if there are no classes,
+    rows; drops; data_revision, the commit of a set on the hub; for classes ece and worst_class_f1; with a teacher the
+    agreement with it and, if there are no classes,
     teacher_difference, the mean absolute difference of the outputs; for words their number, and how many are lost
     because they have no token; groups: part of the set, or of what the kind counts (`RowTask.parts`) -> its metrics and
     rows.
@@ -35,7 +36,7 @@ def set_results(
         "metrics": compute(found.metrics, labels, logits, task, found.class_map) if found.metrics else {},
         "rows": len(labels),
         "drops": dict(found.drops),
-    }
+    } | ({"data_revision": found.revision} if found.revision else {})
     if task.has_classes:
         of_units, unit_logits = by_unit(labels, logits, task)
         predictions = predictions_of(unit_logits, task, found.class_map)

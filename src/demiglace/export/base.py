@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from demiglace.config.export_formats import EXPORTERS, LANGUAGE_MODEL_EXPORTERS
-from demiglace.errors import ConfigError, ModelError, UserError, unknown
+from demiglace.errors import ConfigError, ModelError, UserError, install_command, unknown
 from demiglace.export.decoding import Decoder, Load, Speed, time_decoder
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Exporter(Format):
     precisions: ClassVar[tuple[str, ...]]  # what it writes; the first is the one that must equal the original model
     only_one: ClassVar[bool] = False  # whether a directory holds one precision alone
     packages: ClassVar[tuple[str, ...]] = ()  # modules that it imports and demiglace does not require
-    install: ClassVar[str] = ""  # arguments of `pip install` that bring them
+    install: ClassVar[str] = ""  # the extra of demiglace, or the arguments of `pip install`, that brings them
 
     def require_packages(self) -> None:
         """Raise `UserError` with the command to run if a package is missing."""
@@ -120,8 +120,9 @@ class Exporter(Format):
             for package in self.packages:
                 import_module(package)
         except ImportError as error:
+            command = install_command(self.install)
             raise UserError(
-                f"export to {self.title} needs {error.name}, which is not installed; run: pip install {self.install}"
+                f"export to {self.title} needs {error.name}, which is not installed; run: {command}"
             ) from error
 
     def require_precision(self, precision: str) -> None:

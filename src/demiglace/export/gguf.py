@@ -56,7 +56,7 @@ class GgufExporter(Exporter):
     for_transformers = True
     precisions = tuple(_PRECISIONS)
     packages = ("gguf",)
-    install = "'demiglace[gguf]'"
+    install = "gguf"
 
     def unsupported(self, task: "Task") -> str | None:
         """Return why models of this kind of problem cannot be written; None for causal language models."""

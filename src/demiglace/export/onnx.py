@@ -54,7 +54,7 @@ class OnnxExporter(Exporter):
     title = "ONNX"
     precisions = tuple(FILES)
     packages = ("onnx", "onnxscript", "onnxruntime")
-    install = "'demiglace[export]'"
+    install = "export"
 
     def with_reduce_range(self, reduce_range: bool) -> "OnnxExporter":
         """Return the exporter with int8 weights of 7 bits, or of 8, whatever this machine's processor is."""

@@ -42,7 +42,7 @@ class OpenVinoExporter(Exporter):
     title = "OpenVINO"
     precisions = tuple(FILES)
     packages = ("openvino", "nncf")
-    install = "'demiglace[openvino]'"
+    install = "openvino"
 
     def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "OpenVinoExporter":
         """Return the exporter with tokenized rows, each a batch of one."""

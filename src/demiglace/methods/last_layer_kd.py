@@ -30,7 +30,7 @@ class LastLayerKD:
 
     def method(self) -> Method:
         """Return the method with its three loss terms."""
-        layers = LayerDistillation(Final(), self.pooling, "normalised-squared", Projection("auto"))
+        layers = LayerDistillation(Final(), self.pooling, "normalized-squared", Projection("auto"))
         return Method(
             (
                 WeightedTerm(self.task_weight, TaskLoss()),

@@ -34,7 +34,7 @@ class PKD:
         """Return the method with its three loss terms."""
         mapping = Skip(self.final_layer) if self.mapping == "skip" else Last(self.final_layer)
         to_teacher = Projection("auto", teacher=False)
-        layers = LayerDistillation(mapping, "first", "normalised-squared", to_teacher, reduction=self.reduction)
+        layers = LayerDistillation(mapping, "first", "normalized-squared", to_teacher, reduction=self.reduction)
         return Method(
             (
                 WeightedTerm(1 - self.alpha, TaskLoss()),

@@ -43,7 +43,7 @@ class RailBalanced:
         layers = LayerDistillation(
             RandomSorted(self.sampling, self.final_layer),
             self.pooling,
-            "normalised-squared",
+            "normalized-squared",
             Projection("auto"),
             centered=True,
         )

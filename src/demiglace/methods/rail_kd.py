@@ -63,7 +63,7 @@ class RailLayerOptions:
         return LayerDistillation(
             mapping=RandomSorted(self.sampling, self.final_layer, self.count),
             pooling=self.pooling,
-            distance="normalised-squared",
+            distance="normalized-squared",
             projection=Projection(kind, self.size, self.trained, self.project_teacher, self.start),
             layer_weights=None if self.layer_weights is None else tuple(self.layer_weights),
             squared=self.squared,

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from demiglace.console import say
-from demiglace.errors import ModelError, UserError
+from demiglace.errors import ModelError, UserError, install_command
 from demiglace.models.library import LOAD_ERRORS, silence_transformers
 from demiglace.runs.files import fingerprint
 
@@ -98,7 +98,7 @@ def _reading(file: Path) -> Iterator[tuple[Path, str]]:
         import gguf  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "reading a GGUF file needs the package gguf, which is not installed; run: pip install 'demiglace[gguf]'"
+            f"reading a GGUF file needs the package gguf, which is not installed; run: {install_command('gguf')}"
         ) from error
     with TemporaryDirectory() as folder:
         (Path(folder) / "model.gguf").symlink_to(file.absolute())

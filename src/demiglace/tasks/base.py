@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from demiglace.errors import UserError
+from demiglace.errors import UserError, install_command
 
 if TYPE_CHECKING:  # the command line reads rows, and so their task, before it imports torch
     from torch import Tensor
@@ -117,7 +117,7 @@ class RowTask(Task):
     with those of its first text."""
     text_columns: tuple[str, ...] = ()  # usual names of the text column; empty: those of `data.rows.columns`
     packages: tuple[str, ...] = ()  # modules that its metrics import and demiglace does not require
-    install: str = ""  # arguments of `pip install` that bring them
+    install: str = ""  # the extra of demiglace, or the arguments of `pip install`, that brings them
 
     @property
     def takes_lists(self) -> bool:
@@ -179,7 +179,9 @@ class RowTask(Task):
         """Raise `UserError` with the command to run if a package is missing."""
         for package in self.packages:
             if find_spec(package) is None:
-                raise UserError(f"{self.name} needs {package}, which is not installed; run: pip install {self.install}")
+                raise UserError(
+                    f"{self.name} needs {package}, which is not installed; run: {install_command(self.install)}"
+                )
 
     def recognizes(self, columns: Mapping[str, Sequence[Any]]) -> bool:
         """Return whether a table with these columns can only be of this kind, for --problem auto."""

@@ -200,5 +200,5 @@ TOKEN_CLASSIFICATION = TokenClassification(
     label_separators=(" ",),
     text_columns=("tokens", "words"),
     packages=("seqeval",),
-    install="'demiglace[tokens]'",
+    install="tokens",
 )

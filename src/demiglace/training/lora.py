@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from demiglace.config.training import TrainConfig
 from demiglace.console import say
-from demiglace.errors import ConfigError
+from demiglace.errors import ConfigError, install_command
 from demiglace.models.layer_stack import named_stack
 
 
@@ -27,7 +27,7 @@ def check_lora(config: TrainConfig) -> None:
             "leave one of them out."
         )
     if importlib.util.find_spec("peft") is None:
-        raise ConfigError("--lora-rank needs peft: pip install 'demiglace[lora]', or leave --lora-rank out.")
+        raise ConfigError(f"--lora-rank needs peft: {install_command('lora')}, or leave --lora-rank out.")
 
 
 class Adapters:

@@ -20,7 +20,7 @@ from demiglace.data.rows.checks import (
     report_contradictions,
 )
 from demiglace.data.rows.dataset import fingerprint, load_dataset
-from demiglace.data.rows.hub import hub_set, is_hub
+from demiglace.data.rows.hub import hub_set, is_hub, parse_hub
 from demiglace.data.rows.label_columns import label_columns, with_lists
 from demiglace.data.rows.label_maps import LabelFit, fit_labels, label_mismatch_message
 from demiglace.data.rows.labels import label_space, plain_labels
@@ -60,6 +60,8 @@ class EvaluationSet:
     task: RowTask | None = None
     """The kind that scores the set, where it is not the model's."""
 
+    revision: str | None = None  # of a set that is named by its address on the hub: the commit
+
     @property
     def fingerprint(self) -> str:
         """Return the fingerprint of the rows and of the classes that they are counted in."""
@@ -97,6 +99,8 @@ def load_set(
     else:
         found = _of_file(path, labels, label_map or {}, text_columns, label_column, on_bad_rows)
     report_contradictions(found.split, spec)
+    if is_hub(path):
+        found = replace(found, revision=parse_hub(str(path)).revision)
     return found if group_column is None else _grouped(found, path, group_column)
 
 

@@ -1,17 +1,19 @@
 """Sources of rows: the user's files, a folder of data sets, the package, or the Hugging Face hub."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.console import notice
-from demiglace.data.rows.hub import SYNTAX, hub_set, hub_splits, is_hub, read_hub
+from demiglace.data.rows.hub import SYNTAX, hub_set, hub_splits, is_hub, parse_hub, read_hub
 from demiglace.data.rows.named_task_table import TASKS, NamedTask
-from demiglace.data.rows.readers import ENDINGS, read_table, stem_of
+from demiglace.data.rows.readers import ENDINGS, check_is_file, read_table, stem_of
 from demiglace.data.rows.sampling import EVERY_ROW, RowSample
 from demiglace.data.rows.table import USUAL_NAMES, Table
 from demiglace.errors import DataError, unknown
+from demiglace.runs.files import fingerprint
 
 _PACKAGE = Path(__file__).parent.parent  # has banking77
 _SAMPLE = 50_000  # rows that are read, at least, where --max-rows uses few of a file
@@ -35,7 +37,30 @@ def text_sources_of(config: DataConfig) -> dict[str, list[Path | str]]:
     """
     named = sources_of(config)
     training = [named.pop("train")] if "train" in named else []
-    return {"train": [*training, *map(Path, config.unlabelled or ())]} | {n: [source] for n, source in named.items()}
+    return {"train": [*training, *unlabelled_sources(config)]} | {n: [source] for n, source in named.items()}
+
+
+def unlabelled_sources(config: DataConfig) -> list[Path | str]:
+    """Return where the rows of `--unlabelled` are: files, or addresses of the hub with their commit.
+
+    Of a data set on the hub without a split, they are the training rows. Raises `DataError` as `hub.hub_splits` does.
+    """
+    return [hub_splits(spec)["train"] if is_hub(spec) else Path(spec) for spec in config.unlabelled or ()]
+
+
+def check_source(spec: str) -> None:
+    """Raise `DataError` for a file that does not exist, and for an address of the hub of a wrong form."""
+    if is_hub(spec):
+        parse_hub(spec)
+    else:
+        check_is_file(spec)
+
+
+def fingerprint_sources(sources: Sequence[Path | str]) -> str:
+    """Return a fingerprint of files and of addresses of the hub, which have the commit of their rows."""
+    hub = sorted(str(source) for source in sources if is_hub(source))
+    files = [source for source in sources if not is_hub(source)]
+    return " ".join([*([fingerprint(files)] if files else []), *hub])
 
 
 def read_source(source: Path | str, sample: RowSample = EVERY_ROW) -> Table:

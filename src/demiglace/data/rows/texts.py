@@ -14,10 +14,9 @@ from demiglace.data.rows.hub import origin_of
 from demiglace.data.rows.labels import plain_labels
 from demiglace.data.rows.named_task_table import TASKS
 from demiglace.data.rows.named_tasks import official_splits
-from demiglace.data.rows.readers import read_table
 from demiglace.data.rows.sampling import select_rows
 from demiglace.data.rows.schema import AGREEMENT, Dataset, LabelSpace, Split
-from demiglace.data.rows.sources import read_source, read_training_rows, text_sources_of
+from demiglace.data.rows.sources import read_source, read_training_rows, text_sources_of, unlabelled_sources
 from demiglace.data.rows.table import Table
 from demiglace.data.rows.units import units_of
 from demiglace.data.rows.user_files import as_split, in_order, usable
@@ -223,7 +222,7 @@ def _new_rows(train: Split, others: Sequence[Split], task: RowTask) -> tuple[Spl
 
 def read_unlabelled(config: DataConfig, task: RowTask, *, paired: bool) -> RawRows:
     """Read and check the rows of `--unlabelled` for a kind of problem; paired: whether rows have two texts."""
-    tables = [read_table(file) for file in config.unlabelled or ()]
+    tables = [read_source(source) for source in unlabelled_sources(config)]
     rows = _joined("unlabelled", [_unlabelled_rows(table, task, paired, config.text_columns) for table in tables])
     faults = check_texts(rows)
     raise_or_drop([*(p for table in tables for p in table.problems), *in_order(faults)], config.on_bad_rows)

@@ -25,9 +25,9 @@ from demiglace.models.shape import ModelShape
 from demiglace.signals.request import Signals, hidden_request
 from demiglace.tasks.base import Task
 
-Distance = Literal["normalised-squared", "mse", "cosine"]
+Distance = Literal["normalized-squared", "mse", "cosine"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "normalised-squared": normalized_squared,
+    "normalized-squared": normalized_squared,
     "mse": mean_squared,
     "cosine": cosine_distance,
 }
