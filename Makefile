@@ -12,16 +12,17 @@ CODE := src tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format report-demo js chaos fuzz cards bench-peers bench-clean bench-language clean
+.PHONY: help demo test check format report-demo js chaos fuzz cards bench-peers bench-gpu bench-clean bench-language clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-demo: $(READY) ## compress a real classifier on real data and open the books on it
+demo: $(READY) ## compress a real classifier on real data, in minutes: demo/small/report.html
 	@$(BIN)/demiglace demo $(ARGS)
 
 test: $(READY) ## run all tests; ARGS="-k cache" passes options on to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@# files in alphabetical order: by their number of tests, a few long ones of Ray and torchrun would come last
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## formatting, lint, types, and which room imports which
 	$(BIN)/ruff format --check -q $(CODE)
@@ -51,6 +52,9 @@ cards: $(READY) ## write the methods' cards, docs/methods
 bench-peers: $(PEERS)/.ready ## race against other libraries; ARGS="--races sst2_12x256"
 	$(PEERS)/bin/python benchmarks/peers/losses.py
 	$(PEERS)/bin/python benchmarks/peers/race.py $(ARGS)
+
+bench-gpu: $(READY) ## correctness and speed on a GPU, 8 minutes; ARGS="--device cpu --quick" to see that it runs
+	$(BIN)/python benchmarks/gpu.py runs/gpu $(ARGS)
 
 bench-clean: $(PEERS)/.ready ## cleaning against datatrove: decisions, quality, speed
 	$(PEERS)/bin/python benchmarks/cleaning/oracle.py

@@ -1,8 +1,14 @@
 """Shared by all tests: nothing reaches a hub, few threads, and where the real data lie."""
 
 import gc
+import io
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -15,10 +21,21 @@ import torch
 torch.set_num_threads(1)
 gc.disable()  # until all tests are collected: what their imports create stays, and looking through it takes seconds
 
+os.fsync = lambda handle: None  # no test cuts the power, and a command flushes many files
+
 # For an absent device, `torch.manual_seed` only records the call stack: a twentieth of the time of a training run.
 for device in (torch.cuda, torch.xpu, torch.mtia):
     if not device.is_available():
         device.manual_seed_all = lambda seed: None
+
+
+def skip_meta(init: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Leave tensors without data alone: a model is first built of them, and PyTorch draws their numbers in Python."""
+    return lambda tensor, *args, **options: tensor if tensor.is_meta else init(tensor, *args, **options)
+
+
+for name in ("kaiming_uniform_", "normal_", "uniform_"):
+    setattr(torch.nn.init, name, skip_meta(getattr(torch.nn.init, name)))
 
 DATA = Path(os.environ.get("DEMIGLACE_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
@@ -36,6 +53,48 @@ def data_dir() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no data folder at {DATA}; set DEMIGLACE_DATA to run the tests on real data")
     return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_measurements() -> Iterator[None]:
+    """Measure exported files in this process, and the speed of training in a few steps.
+
+    A fresh interpreter takes seconds to import PyTorch, for each file; a measurement of the speed takes as long as it
+    is allowed to.
+    """
+    from demiglace.costs import measure_speed
+    from demiglace.export import measure
+
+    until = measure_speed._until
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "run_module", _measure_here)
+        patch.setattr(measure_speed, "_until", lambda seconds, items: until(min(seconds, 0.05), items))
+        yield
+
+
+@pytest.fixture
+def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure exported files as users do, each in a fresh interpreter."""
+    from demiglace.export import measure
+    from demiglace.interpreters import run_module
+
+    monkeypatch.setattr(measure, "run_module", run_module)
+
+
+def _measure_here(
+    module: str, arguments: list[str], environment: dict[str, str], content: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
+    """Do what `python -m demiglace.export.measure` does, with few calls; the peak memory is that of this process."""
+    from demiglace.export import measure
+
+    if arguments[0] == "rows":
+        arguments = [*arguments[:-1], str(min(int(arguments[-1]), 2))]
+    output, threads = io.StringIO(), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+        patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        measure._main(*arguments)
+    torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(arguments, 0, output.getvalue().encode())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -42,25 +43,35 @@ def test_compare_methods_runs(tmp_path, run_example, capsys):
     assert (tmp_path / "runs" / "rail-kd-l-1" / "manifest.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function that returns a model of so many classes, its tokenizer and the directory of its ONNX file."""
+
+    @cache
+    def export(classes):
+        home = tmp_path_factory.mktemp("exported")
+        model, tokenizer = tiny_model("bert", num_layers=1, num_labels=classes), tiny_tokenizer(home, segments=True)
+        export_onnx(model, tokenizer, home / "onnx/model.onnx")
+        model.config.save_pretrained(home)
+        return model, tokenizer, home
+
+    return export
+
+
 @pytest.mark.parametrize("classes", [2, 3])  # config.json holds no names of two default labels
-def test_classify_onnx_prints_the_labels_of_the_model(classes, tmp_path, run_example, capsys):
-    model, tokenizer = tiny_model("bert", num_layers=1, num_labels=classes), tiny_tokenizer(tmp_path, segments=True)
-    export_onnx(model, tokenizer, tmp_path / "onnx/model.onnx")
-    model.config.save_pretrained(tmp_path)
+def test_classify_onnx_prints_the_labels_of_the_model(classes, exported, run_example, capsys):
+    model, tokenizer, home = exported(classes)
     texts = ["the card is lost", "a good film and not a bad one"]
-    run_example("classify_onnx.py", str(tmp_path), *texts)
+    run_example("classify_onnx.py", str(home), *texts)
     logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.detach()
     expected = [f"{p:6.1%}  LABEL_{i}  {t}" for p, i, t in zip(*logits.softmax(-1).max(-1), texts, strict=True)]
     assert capsys.readouterr().out.splitlines() == expected
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(exported):
     """The address of a server of a tiny fp32 model, the model and its tokenizer."""
-    home = tmp_path_factory.mktemp("served")
-    model, tokenizer = tiny_model("bert", num_layers=1), tiny_tokenizer(home, segments=True)
-    export_onnx(model, tokenizer, home / "onnx/model.onnx")
-    model.config.save_pretrained(home)
+    model, tokenizer, home = exported(3)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

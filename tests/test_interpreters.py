@@ -1,4 +1,7 @@
-"""Neither a command nor a process that it starts imports modules from the current directory."""
+"""Neither a command nor a process that it starts imports modules from the current directory.
+
+Of `export`: export/test_export_stage.py and export/test_measure.py; of `compare` on Ray: compare/test_compare_ray.py.
+"""
 
 import os
 import signal
@@ -13,7 +16,6 @@ import demiglace
 from demiglace.cleaning import tasks
 from demiglace.interpreters import leave_out_current_directory, run_module, safe_children
 from demiglace.runs.directory import read_manifest
-from factories import save_tiny
 
 
 def child_imports_planted(mark: Path) -> bool:
@@ -48,19 +50,11 @@ def test_only_the_entry_of_the_current_directory_is_left_out(tmp_path, monkeypat
 
 def test_python_m_demiglace(planted):
     Path("typing.py").unlink()  # imported by the package itself, before its first statement
-    done = subprocess.run([sys.executable, "-m", "demiglace", "methods"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "demiglace", "distill", "--help"], capture_output=True, text=True, check=False
+    )
     assert not planted.exists()
     assert done.returncode == 0, done.stderr
-
-
-def test_export(planted, tmp_path):
-    pytest.importorskip("onnxruntime")
-    model = save_tiny(tmp_path / "model", num_layers=1, label_names=("bad", "good"))
-    rows = tmp_path / "rows.csv"
-    rows.write_text("text,label\n" + "\n".join(f"the film is {c},good" for c in ("red", "blue", "green")) + "\n")
-    run = demiglace.export(model=str(model), data=str(rows), output=tmp_path / "out", repeats=1)
-    assert len(read_manifest(run)["artefacts"]) == 2
-    assert not planted.exists()
 
 
 def test_workers_of_clean(planted, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Helpers for tests of signals, methods and training: examples, models and loops without files."""
 
+import copy
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,6 +50,11 @@ def teacher_and_student(
     regression: bool = False, layers: int = 3, arch: str = "bert"
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Return a random teacher of 6 layers, and a student truncated from it."""
+    return copy.deepcopy(_teacher_and_student(regression, layers, arch))
+
+
+@cache  # truncation builds and compares several models; a copy takes a quarter of the time
+def _teacher_and_student(regression: bool, layers: int, arch: str) -> tuple[PreTrainedModel, PreTrainedModel]:
     teacher = tiny_model(arch, num_layers=6, num_labels=1 if regression else CLASSES)
     keep = tuple(range(0, 6, 6 // layers))
     return teacher, truncate_model(teacher, keep)

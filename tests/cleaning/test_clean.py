@@ -327,13 +327,13 @@ def test_ray_gives_the_same_bytes(web: Path, tmp_path: Path) -> None:
 
 
 def test_five_times_the_text_that_fits_into_memory(tmp_path: Path) -> None:
-    """A run that may take 24 MB more than a process that has cleaned something already, over 120 MB of text."""
-    room, size = 24_000_000, 120_000_000
+    """A run that may take 16 MB more than a process that has cleaned something already, over 80 MB of text."""
+    room, size = 16_000_000, 80_000_000
     script = (
         "import resource, sys, demiglace\n"
         "from pathlib import Path\n"
         "from demiglace.cleaning import pipeline, tasks\n"
-        "tasks.PART = pipeline.BATCH = 400_000\n"
+        "tasks.PART = pipeline.BATCH = 200_000\n"
         "small, large, rules, room = sys.argv[1:]\n"
         "demiglace.clean(sources=[small], output=small + '.out', rules=rules, workers=1)\n"
         "rest = 1024 * int(Path('/proc/self/status').read_text().split('VmData:')[1].split()[0])\n"

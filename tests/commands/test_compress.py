@@ -120,6 +120,17 @@ def test_the_better_half_trains_on(done: Done) -> None:
         r["quality"] for r in first if r["name"] not in left
     )
     assert done.manifest["rung_epochs"] == [1, 1]
+    seeds = {
+        rung: {read_manifest(file.parent)["config"]["seed"] for file in done.path.rglob(f"rung-{rung}/manifest.json")}
+        for rung in (1, 2)
+    }
+    assert seeds == {rung: {halving.rung_seed(0, rung)} for rung in (1, 2)}  # the baseline's are those of its student
+
+
+def test_the_static_student_reads_the_signals_of_the_others(done: Done) -> None:
+    static = read_manifest(done.path / "runs" / "static" / "distillation")
+    student = read_manifest(done.path / done.manifest["rungs"][0][0]["run"])
+    assert static["seconds"]["capture"] == student["seconds"]["capture"] > 0  # one pass of the teacher
 
 
 def test_the_page_answers_first(done: Done) -> None:
@@ -182,8 +193,13 @@ def test_a_dry_run_lists_candidates_and_trains_nothing(
 
 
 def test_a_limit_of_time_ends_the_training(base: Path, rows: dict[str, str], tmp_path: Path) -> None:
-    two = ONE | {"students": 2, "max_hours": 1e-9}
-    assert main(line_of(base, rows, tmp_path / "out", **two)) == 0
+    renamed = {}  # files with columns of unusual names
+    for name, file in rows.items():
+        content = Path(file).read_text(encoding="utf-8").replace("text,label", "story,mood", 1)
+        renamed[name] = str(tmp_path / f"{name}.csv")
+        Path(renamed[name]).write_text(content, encoding="utf-8")
+    two = ONE | {"students": 2, "max_hours": 1e-9, "text_columns": "story", "label_column": "mood"}
+    assert main(line_of(base, renamed, tmp_path / "out", **two)) == 0
     manifest = read_manifest(tmp_path / "out")
     assert [[run["name"] for run in rung] for rung in manifest["rungs"]] == [["3 layers"]]
     messages = " ".join(n["message"] for n in manifest["notices"])

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ from demiglace.compare.jobs import JobResult
 from demiglace.compare.scheduler import Schedule
 from demiglace.errors import ConfigError
 
-pytest.importorskip("ray")
+if find_spec("ray") is None:
+    pytest.skip("needs pip install '.[ray]'", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def equal_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
-def test_a_cluster_gives_the_same_weights_and_tells_of_failures(content, tmp_path, capsys):
+def test_a_cluster_gives_the_same_weights_and_tells_of_failures(content, tmp_path, capsys, planted):
     methods = content["methods"] | {"bad": {"method": "vanilla-kd", "metric": "f2"}}
     here, there = tmp_path / "here", tmp_path / "there"
     assert compare(content | {"methods": methods, "seeds": [0]}, here) == 2
@@ -44,12 +46,7 @@ def test_a_cluster_gives_the_same_weights_and_tells_of_failures(content, tmp_pat
     assert weights_of(here) == weights_of(there)
     assert [r["status"] for r in results(there)] == ["done", "done", "failed"]
     assert (there / "failed/mood/half/bad/seed-0.txt").exists()
-
-
-def test_workers_import_nothing_from_the_current_directory(content, tmp_path, planted):
-    small = {"methods": {"none": {}}, "controls": False, "seeds": [0], "evaluate": {"teacher": False}}
-    assert compare(content | small, tmp_path / "there", engine="ray") == 0
-    assert not planted.exists()
+    assert not planted.exists()  # workers imported nothing from the current directory
 
 
 def test_a_cluster_that_is_not_there(content, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from demiglace.runs.files import read_json
 from demiglace.training import loop, run
 from factories import save_tiny
 
+ONE_RUN = {"methods": {"none": {}}, "baselines": False, "seeds": [0]}  # in the place of those of the grid
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -106,7 +107,7 @@ def test_other_options_for_runs_that_stand_are_refused(whole, content, capsys):
 def test_other_rows_under_the_same_name_are_noticed(content, tmp_path, capsys):
     rows = tmp_path / "test.csv"
     rows.write_bytes(Path(content["tasks"]["mood"]["test"]).read_bytes())
-    own = content | {"tasks": {"mood": {**content["tasks"]["mood"], "test": str(rows)}}, "seeds": [0]}
+    own = content | ONE_RUN | {"tasks": {"mood": {**content["tasks"]["mood"], "test": str(rows)}}}
     assert compare(own, tmp_path / "runs") == 0
     rows.write_text(rows.read_text() + "a good film,positive\n")
     assert compare(own, tmp_path / "runs") == 2
@@ -117,7 +118,7 @@ def test_a_directory_of_something_else_is_refused(content, tmp_path, whole, caps
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "thesis.txt").write_text("mine")
     assert compare(content, tmp_path / "runs") == 2
-    assert compare(content, tmp_path / "runs" / "other") == 0
+    assert compare(content | ONE_RUN, tmp_path / "runs" / "other") == 0
     assert "no demiglace run" in capsys.readouterr().err
 
 
@@ -144,30 +145,30 @@ def failing(monkeypatch: pytest.MonkeyPatch, part: str, error: Exception) -> Non
 
 @pytest.mark.parametrize(("error", "code"), [(ConfigError("no such thing"), 2), (ZeroDivisionError("oh"), 1)])
 def test_a_failed_run_takes_no_other_down(error, code, content, tmp_path, monkeypatch, capsys):
-    home = tmp_path / "runs"
+    home, grid = tmp_path / "runs", content | {"seeds": [0]}
     with monkeypatch.context() as patch:
-        failing(patch, "vanilla-kd/seed-0", error)
-        assert compare(content, home) == code
+        failing(patch, "none/seed-0", error)
+        assert compare(grid, home) == code
     printed = capsys.readouterr().err
-    assert "1 run failed, 1 skipped" in printed and f"mood/half/vanilla-kd/seed-0: {jobs._one_line(error)}" in printed
-    assert (home / "failed/mood/half/vanilla-kd/seed-0.txt").read_text().strip().endswith(str(error))
-    assert [r["status"] for r in results(home)] == ["done", "failed", "done", "done"]
-    assert str(error) in results(home)[1]["error"]
+    assert "1 run failed, 1 skipped" in printed and f"mood/half/none/seed-0: {jobs._one_line(error)}" in printed
+    assert (home / "failed/mood/half/none/seed-0.txt").read_text().strip().endswith(str(error))
+    assert [r["status"] for r in results(home)] == ["failed", "done"]
+    assert str(error) in results(home)[0]["error"]
     assert not (home / "manifest.json").exists()
     before = made(home)
-    assert compare(content, home) == 0
+    assert compare(grid, home) == 0
     assert before.items() <= made(home).items()
-    assert [r["status"] for r in results(home)] == ["done"] * 4
-    assert not (home / "failed/mood/half/vanilla-kd/seed-0.txt").exists()
+    assert [r["status"] for r in results(home)] == ["done"] * 2
+    assert not (home / "failed/mood/half/none/seed-0.txt").exists()
 
 
 def test_an_interrupt_ends_it(content, tmp_path, monkeypatch):
-    home = tmp_path / "runs"
+    home, grid = tmp_path / "runs", content | {"seeds": [0]}
     with monkeypatch.context() as patch:
-        failing(patch, "none/seed-1", KeyboardInterrupt())
-        assert compare(content, home) == 130
+        failing(patch, "vanilla-kd/seed-0", KeyboardInterrupt())
+        assert compare(grid, home) == 130
     assert not (home / "results.json").exists()
-    assert compare(content, home) == 0
+    assert compare(grid, home) == 0
 
 
 # kill -9
@@ -280,7 +281,7 @@ def test_replicates_of_all_rows_are_said_to_share_them(content, tmp_path, capsys
 
 def test_a_tuned_grid_chooses_its_epochs_on_rows_that_are_not_reported(content, tmp_path):
     files = {k: v for k, v in content["tasks"]["mood"].items() if k != "test"}
-    grid = content | {"methods": {"none": {}}, "baselines": False, "seeds": [0]}
+    grid = content | ONE_RUN
     printed = {}
     for tune in (True, False):
         home = tmp_path / str(tune)

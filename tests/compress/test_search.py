@@ -1,6 +1,7 @@
 """The search for students that fit, the rungs of the training, and the choice of the file."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import BertConfig
@@ -9,9 +10,11 @@ from demiglace.compress.artefacts import ModelFile
 from demiglace.compress.budget import Budget, Cost
 from demiglace.compress.candidates import Student, config_of, grid
 from demiglace.compress.choice import choose, drop, none_fits
-from demiglace.compress.halving import TimeLimit, Trained, promoted, rung_epochs
+from demiglace.compress.halving import TimeLimit, Trained, promoted, rung_epochs, rung_seed
 from demiglace.compress.search import Proposals, check_possible, propose
 from demiglace.errors import ConfigError, RunError
+from demiglace.methods.base import TrainingProgress
+from demiglace.methods.terms.layer_mapping import MatchedLayers, RandomSorted
 
 CONFIG = BertConfig(num_hidden_layers=12, hidden_size=32, num_attention_heads=4, intermediate_size=3072)
 
@@ -90,6 +93,7 @@ def test_few_students_are_measured_and_each_once():
     [  # MB: a full layer takes 4, one with half of the feed-forward units 3, one of hidden size 16 1.5 or 1
         (9.0, 2, [(2, None, None), (3, None, 1536)]),
         (9.0, 3, [(2, None, None), (3, None, 1536), (3, 24, None)]),
+        (2.0, 1, [(1, 24, 1536)]),
         (2.0, 2, [(1, 24, 1536), (1, 16, None)]),
         (1.2, 4, [(1, 16, 1536)]),
     ],
@@ -147,6 +151,16 @@ def test_rungs_double_the_epochs():
     assert rung_epochs(8, 1) == [1, 1, 1]
 
 
+def test_each_rung_draws_other_batches_and_layers():
+    seeds = [rung_seed(7, number) for number in (1, 2, 3)]
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 3
+    assert seeds == [rung_seed(7, number) for number in (1, 2, 3)]
+    layers, mapping = MatchedLayers(tuple(range(1, 6)), tuple(range(1, 12))), RandomSorted()
+    draws = [[mapping.teacher_layers_at(layers, TrainingProgress(s, epoch, 0)) for epoch in (0, 1)] for s in seeds]
+    assert draws[0] != draws[1] != draws[2]
+
+
 def trained(*qualities: float) -> list[Trained]:
     return [Trained(Student(i + 1), "none", "", q) for i, q in enumerate(qualities)]
 
@@ -190,6 +204,12 @@ def test_the_best_on_validation_rows_is_chosen_whatever_the_test_rows_are():
     assert chosen(files, Budget(max_mb=8, max_drop=0.5)) is None
     assert chosen(files, Budget(max_mb=8, max_drop=1)) == "b"
     assert drop(files[0], TEACHER, "accuracy") == pytest.approx(2)
+
+
+def test_a_correlation_has_points_too():
+    teacher, student = (replace(TEACHER, validation={"pearson": r}) for r in (0.91, 0.9))
+    assert drop(student, teacher, "pearson") == pytest.approx(1)
+    assert choose([student], teacher, "pearson", Budget(max_mb=100, max_drop=1)) == student
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_speeds_are_medians():
     assert speed_of(LOAD, [0.1, 0.2, 9.0], [1.0, 1.5, 0.1]) == Speed(prefill=20.0, decode=3.0)
 
 
-def test_a_fresh_process_measures_speed_and_memory(tmp_path):
+def test_speed_and_memory_of_a_model_are_measured(tmp_path):
     save_lm(tmp_path / "model", "llama")
     found = measure_decoding(checkpoint(str(tmp_path / "model")), LOAD)
     assert found.speed.prefill > 0 and found.speed.decode > 0 and found.peak_memory_mb > 100
@@ -109,6 +109,7 @@ def test_llama_bench_is_read(bench):
         llama_cpp.time_file("some/model.gguf", LOAD)
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_gguf_is_timed_in_a_fresh_process_by_llama_bench(bench):
     found = measure_decoding(Artefact("gguf", "q8_0", "some/model.gguf", ()), LOAD)
     assert found.speed == Speed(2000.0, 100.0) and found.peak_memory_mb > 1

@@ -18,7 +18,6 @@ from demiglace.export import onnx as onnx_format
 from demiglace.export.base import Artefact
 from demiglace.export.measure import Measurement
 from demiglace.export.onnx import OnnxRunner, export_onnx
-from demiglace.models.loading import load_classifier, load_tokenizer
 from demiglace.runs.directory import open_run, read_manifest
 from demiglace.runs.files import write_atomically
 
@@ -38,17 +37,21 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(source):
-    model = load_classifier(source / "model", None, attention="eager")
-    return export_onnx(model, load_tokenizer(source / "model"), source / "model.onnx")
+def call(source):
+    """The options of a complete export, which `whole` has run."""
+    teacher = save_tiny(source / "teacher", num_layers=2, label_names=NAMES)
+    return call_of(source, source, quantize=["int8"], teacher=str(teacher), repeats=2, rows=10)
+
+
+@pytest.fixture(scope="module")
+def whole(call):
+    return export(**call)
 
 
 @pytest.fixture
-def no_clock(monkeypatch, exported):
-    """Measuring takes a process for each artefact, exporting seconds; both are tested elsewhere.
-
-    Here the file is a copy of one export, and measuring only records its arguments.
-    """
+def no_clock(monkeypatch, whole):
+    """Exporting takes seconds: here the file is a copy of one export, and measuring only records its arguments."""
+    exported = whole / "onnx/model.onnx"
     calls = []
     monkeypatch.setattr(
         onnx_format, "export_onnx", lambda model, tokenizer, path, output: write_atomically(path, exported.read_bytes())
@@ -68,10 +71,8 @@ def call_of(source, tmp_path, **options):
     return given | options
 
 
-def test_the_whole_way(source, tmp_path, capsys):
-    teacher = save_tiny(tmp_path / "teacher", num_layers=2, label_names=NAMES)
-    call = call_of(source, tmp_path, quantize=["int8"], teacher=str(teacher), repeats=2, rows=10)
-    run = export(**call)
+def test_the_whole_way(source, call, whole, capsys):
+    run = whole
     found = {a["name"]: a for a in read_manifest(run)["artefacts"]}
     assert {name: (a["format"], a["precision"], a["role"]) for name, a in found.items()} == {
         "PyTorch teacher": ("pytorch", "fp32", "teacher"),
@@ -185,6 +186,14 @@ def test_several_precisions(source, tmp_path, no_clock):
         export(**call_of(source, tmp_path, quantize="int5"))
 
 
+def test_bits_of_embedding_tables_are_an_option(source, tmp_path, no_clock):
+    with pytest.raises(ConfigError, match="--embedding-bits 4 is about int8 and int4 files, and none is written; add"):
+        export(**call_of(source, tmp_path, embedding_bits="4"))
+    run = export(**call_of(source, tmp_path, quantize=["int8"], embedding_bits="4"))
+    small = read_manifest(run)["artefacts"][-1]
+    assert (small["name"], small["embedding_bits"]) == ("ONNX int8", 4)
+
+
 def test_int8_that_differs_is_said(source, tmp_path, no_clock, monkeypatch, capsys):
     plain = STAGE._parity
     monkeypatch.setattr(
@@ -196,7 +205,7 @@ def test_int8_that_differs_is_said(source, tmp_path, no_clock, monkeypatch, caps
 
 
 def test_interrupted_export_starts_over(source, tmp_path, no_clock, monkeypatch):
-    whole = STAGE.measure
+    measured = STAGE.measure
 
     def interrupted(*given, **options):
         raise KeyboardInterrupt
@@ -206,7 +215,7 @@ def test_interrupted_export_starts_over(source, tmp_path, no_clock, monkeypatch)
         export(**call_of(source, tmp_path))
     with pytest.raises(RunError, match="unfinished"):
         read_manifest(tmp_path / "out")
-    monkeypatch.setattr(STAGE, "measure", whole)
+    monkeypatch.setattr(STAGE, "measure", measured)
     assert len(read_manifest(export(**call_of(source, tmp_path)))["artefacts"]) == 2
 
 
@@ -222,7 +231,7 @@ def test_missing_model(tmp_path, source):
         export(**call_of(source, tmp_path, model=str(tmp_path / "nowhere")))
 
 
-def test_regression(source, tmp_path, no_clock, monkeypatch):
+def test_regression(source, tmp_path, no_clock, monkeypatch, planted):
     monkeypatch.setattr(onnx_format, "export_onnx", export_onnx)
     model = save_tiny(tmp_path / "model", num_layers=1, num_labels=1)
     rows = tmp_path / "rows.csv"
@@ -231,6 +240,7 @@ def test_regression(source, tmp_path, no_clock, monkeypatch):
     assert read_manifest(run)["artefacts"][-1]["label_agreement"] == 1.0
     batch = {k: np.ones((2, 5), dtype=np.int64) for k in ("input_ids", "attention_mask", "token_type_ids")}
     assert OnnxRunner(str(run / "onnx/model.onnx")).logits(batch).shape == (2, 1)
+    assert not planted.exists()  # nothing was imported from the current directory
 
 
 def test_unknown_format_names_those_there_are(source, tmp_path):

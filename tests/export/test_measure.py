@@ -20,13 +20,16 @@ def onnx_file(path):
     return Artefact("onnx", "fp32", str(path), (path,))
 
 
-def test_pytorch_in_a_fresh_process(tmp_path):
+@pytest.mark.usefixtures("fresh_processes")
+def test_pytorch_in_a_fresh_process(tmp_path, planted):
     found = measure(checkpoint(str(save_tiny(tmp_path, num_layers=1))), batches_of(), repeats=3)
     assert set(found.latency_ms) == {"1", "3"}
     assert all(0 < times["p50"] <= times["p95"] for times in found.latency_ms.values())
     assert found.peak_memory_mb > 50  # PyTorch itself
+    assert not planted.exists()  # nothing was imported from the current directory
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_memory_of_the_parent_does_not_count(tmp_path):
     held = np.ones(10**9 // 8)
     found = measure(onnx_file(casting(tmp_path / "model.onnx")), batches_of(), repeats=1)
@@ -48,6 +51,7 @@ def casting(path):
     return path
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_failure_gives_the_last_words(tmp_path):
     (tmp_path / "torn.onnx").write_bytes(b"no model")
     pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from demiglace.data.tokenize import TokenizedSplit
 from demiglace.errors import CacheError
 from demiglace.models.shape import ModelShape
 from demiglace.signals import hidden_state_cache, shard_store
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, covering_cache, fill_cache
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, hidden_request
 from demiglace.signals.shard_store import prepare_cache
@@ -62,6 +62,28 @@ def test_returns_the_teachers_signals_in_any_batch(
     torch.testing.assert_close(cached.logits, online.logits, rtol=1e-4, atol=1e-5)
     for pooling, layers in (("mean", [1, 2]), ("first", [3])):
         torch.testing.assert_close(cached.hidden(pooling, layers), online.hidden(pooling, layers), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_with_more_signals_serves_a_request_of_fewer(
+    tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit
+) -> None:
+    key = key_of(teacher, examples)
+    fewer = replace(key, poolings=("mean",))
+    prepare_cache(tmp_path / key.name, key)
+    assert covering_cache(tmp_path, fewer) is None  # it is not complete
+    fill_cache(tmp_path / key.name, key, teacher, examples)
+    assert covering_cache(tmp_path, fewer) == tmp_path / key.name
+    batch = collate(examples, np.array([39, 0, 17]))
+    found, all_of_them = (SignalCache(tmp_path / key.name, k).fetch(batch) for k in (fewer, key))
+    torch.testing.assert_close(found.logits, all_of_them.logits, rtol=0, atol=0)
+    assert {pooling for pooling, _ in found.states} == {"mean"}
+    others = (
+        key,
+        replace(fewer, teacher="another"),
+        replace(fewer, dtype="float16"),
+        replace(fewer, poolings=("max",)),
+    )
+    assert [covering_cache(tmp_path, other) for other in others] == [None] * 4
 
 
 def test_size_on_disk_equals_the_keys(tmp_path: Path, teacher: PreTrainedModel, examples: TokenizedSplit) -> None:

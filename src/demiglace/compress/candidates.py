@@ -95,7 +95,7 @@ def grid(
 ) -> list[Student]:
     """Return the students of a model of this config, the largest first, without the model itself.
 
-    layers: numbers of layers to try; None: 1, 2, 3, 4, 6, 8, 12, … up to the model's. vocabularies: of the students.
+    layers: numbers of layers to try; None: 1 to 6, 8, 12, … up to the model's. vocabularies: of the students.
     narrow: also with fewer feed-forward units, heads and hidden channels, where the architecture allows it. Raises
     `ConfigError` for more layers than the model has, and if nothing but the model itself is left.
     """

@@ -2,7 +2,8 @@
 
 All students train for the first rung's epochs; the better half, by the main metric on the validation rows, trains on in
 the next rung, until two are left. A student resumes from its weights of the rung before, with a new learning rate
-schedule. Each rung of a student is an ordinary run of `distill`, so a killed compression resumes inside of it.
+schedule and new draws of batches and of a method's random layers. Each rung of a student is an ordinary run of
+`distill`, so a killed compression resumes inside of it.
 """
 
 import math
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from demiglace.compare.executors.local import LocalExecutor
 from demiglace.compare.executors.ray import RayExecutor
@@ -46,6 +49,11 @@ def rung_epochs(students: int, epochs: int) -> list[int]:
         students, rungs = math.ceil(students / 2), rungs + 1
     ends = [max(round(epochs / 2 ** (rungs - 1 - i)), i + 1) for i in range(rungs)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def rung_seed(seed: int, number: int) -> int:
+    """Return the seed of a rung, counted from 1: that of the compression in the first, others in the next ones."""
+    return seed if number == 1 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def promoted(trained: Sequence[Trained], sign: int) -> list[Trained]:
@@ -116,7 +124,8 @@ class Trainer:
             for t in left:
                 start = {"student": str(self.root / t.key)} if t.key else t.student.options
                 key = f"{RUNS}/{t.student.key}/rung-{number}"
-                jobs[t.student] = self.distillation(key, start, teacher, t.method, epochs=epochs)
+                options = {"epochs": epochs, "seed": rung_seed(self.config.seed, number)}
+                jobs[t.student] = self.distillation(key, start, teacher, t.method, **options)
             names = ", ".join(t.student.name for t in left)
             say(f"rung {number}: {names}, {epochs} epoch{'s' if epochs > 1 else ''} each")
             begun = self._within(limit, jobs, epochs)

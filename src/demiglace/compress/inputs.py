@@ -1,8 +1,11 @@
 """The inputs of a compression, read and checked before anything is measured: model, rows, tokenizer."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -32,7 +35,7 @@ from demiglace.models.shape import HEADS
 from demiglace.models.tokenizer import load_tokenizer
 from demiglace.models.trimmed_tokenizer import trim_tokenizer
 from demiglace.models.vocabulary import TrimmedVocabulary, token_counts, trim_vocabulary
-from demiglace.runs.files import fingerprint
+from demiglace.runs.files import fingerprint, write_atomically
 from demiglace.tasks.base import RowTask
 from demiglace.training.datasets import choose_max_length, read_rows
 
@@ -100,6 +103,21 @@ class CompressionInputs:
         yield from texts_of([self.dataset.splits["train"], *([] if unlabelled is None else [unlabelled])])
         yield from vocabulary_texts(vocabulary_files(config.vocabulary_corpus or ()), ReadConfig(), Counter())
 
+    def write_validation(self, file: Path) -> str:
+        """Write the validation rows, without labels, as JSON lines with columns of usual names; return the path."""
+        rows = self.dataset.splits["validation"]
+        if rows.words is not None:
+            return _write_lines(({"tokens": list(words)} for words in rows.words), file)
+        if rows.pairs is not None:
+            pairs = zip(rows.texts, rows.pairs, strict=True)
+            return _write_lines(({"sentence1": first, "sentence2": second} for first, second in pairs), file)
+        return _write_lines(({"text": text} for text in rows.texts), file)
+
+    def write_unlabelled(self, config: CompressConfig, file: Path) -> str:
+        """Write the texts of --unlabelled that students train on as JSON lines; return the path."""
+        unlabelled = load_unlabelled(config.source, self.dataset)
+        return _write_lines(({"text": text} for text in texts_of([unlabelled] if unlabelled else [])), file)
+
     def fingerprints(self, config: CompressConfig) -> dict[str, str]:
         """Return the fingerprint of each input, for the run directory."""
         found = {"model": fingerprint_model(self.path), "data": self.dataset.fingerprint}
@@ -146,6 +164,11 @@ def read_inputs(config: CompressConfig) -> CompressionInputs:
     tokenizer = load_tokenizer(path)
     max_length, _ = choose_max_length(config.source, dataset, tokenizer, config.model)
     return CompressionInputs(path, is_classifier, head, tokenizer, dataset, max_length)
+
+
+def _write_lines(rows: Iterable[dict[str, Any]], file: Path) -> str:
+    write_atomically(file, "\n".join(map(json.dumps, rows)).encode())
+    return str(file)
 
 
 def has_head(path: str, config: PreTrainedConfig) -> bool:

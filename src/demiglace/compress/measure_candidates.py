@@ -22,6 +22,7 @@ from demiglace.runs.files import read_json, write_json
 from demiglace.tasks.base import RowTask
 
 Costs = Mapping[str, Cost]  # precision -> cost of the student in it
+_RANGE_ROWS = 8  # for the ranges of activations, which change neither size nor latency
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CandidateMeter:
     config: PreTrainedConfig  # of the teacher, with the head for the labels
     tokens: Mapping[Vocabulary, StudentTokens]  # of the students
     task: RowTask
+    max_length: int  # tokens of a row
     exporter: Exporter
     precisions: tuple[str, ...]  # the exporter's first one included
     threads: int
@@ -50,14 +52,14 @@ class CandidateMeter:
 
     def _measure(self, student: Student, precisions: Sequence[str]) -> Costs:
         model, tokens = self._untrained(student), self.tokens[student.vocabulary]
-        found = {}
+        exporter, found = self.exporter.with_rows(tokens.rows[:_RANGE_ROWS], self.max_length), {}
         with TemporaryDirectory(prefix="demiglace-") as folder:
             directory = Path(folder)
-            full = self.exporter.write(model, tokens.tokenizer, self.task, directory, self.exporter.precisions[0])
+            full = exporter.write(model, tokens.tokenizer, self.task, directory, exporter.precisions[0])
             for precision in precisions:
                 artefact = full
                 if precision != full.precision:
-                    artefact = self.exporter.write(model, tokens.tokenizer, self.task, directory, precision, full)
+                    artefact = exporter.write(model, tokens.tokenizer, self.task, directory, precision, full)
                 result = measure(artefact, {1: tokens.rows}, threads=self.threads, repeats=self.repeats)
                 found[precision] = Cost(artefact.size, latency_of(result.latency_ms, self.threads))
         say(f"  {student.name}: " + ", ".join(f"{p} {in_words(cost)}" for p, cost in found.items()))
@@ -68,9 +70,19 @@ class CandidateMeter:
         if student.is_static:
             tokenizer = self.tokens[student.vocabulary].tokenizer
             return StaticForSequenceClassification(static_config(self.config, tokenizer)).eval()
-        model = random_model(config_of(student, self.config), torch.device("cpu"), "eager")
+        model = _with_distinct_vectors(random_model(config_of(student, self.config), torch.device("cpu"), "eager"))
         vocabulary = self.tokens[student.vocabulary].vocabulary
         return model if vocabulary is None else trim_model(model, vocabulary, compare=False)
+
+
+def _with_distinct_vectors(model: PreTrainedModel) -> PreTrainedModel:
+    """Add noise to biases and norms: new ones are equal, and an ONNX file holds equal vectors once."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim < 2:
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def in_words(cost: Cost) -> str:

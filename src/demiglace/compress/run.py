@@ -11,7 +11,7 @@ from demiglace.compress.budget import Budget
 from demiglace.compress.candidates import Student, config_of, full_student, grid, static_student_shape
 from demiglace.compress.choice import choose, none_fits
 from demiglace.compress.estimate import training_time
-from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs
+from demiglace.compress.halving import RUNS, SIGNALS, TimeLimit, Trained, Trainer, rung_epochs, rung_seed
 from demiglace.compress.inputs import CompressionInputs, read_inputs
 from demiglace.compress.measure_candidates import CandidateMeter, Costs
 from demiglace.compress.outputs import Outcome, facts, limits, listing, result_of, ship
@@ -19,7 +19,6 @@ from demiglace.compress.search import Proposals, check_possible, fitting, propos
 from demiglace.config.command_options import CompressConfig
 from demiglace.config.options import flatten
 from demiglace.console import notice, say
-from demiglace.data.rows.named_task_table import TASKS
 from demiglace.errors import ModelError, RunError
 from demiglace.export.base import Exporter, exporter_for
 from demiglace.methods.registry import build_method
@@ -34,7 +33,8 @@ from demiglace.runs.result import Result
 STAGE = "compress"
 AUTO_METHOD, SIMPLE_METHOD = "rail-balanced", "vanilla-kd"
 BASELINE = "none"
-STATIC_EPOCHS = 10  # of the static student, which trains about as fast as its rows are read
+STATIC_EPOCHS = 20  # of the static student, which trains about as fast as its rows are read
+STATIC_LEARNING_RATE = 3e-3  # less than that of `distill`, for more epochs: docs/static-student.md
 
 
 def compress_model(config: CompressConfig) -> Result:
@@ -96,15 +96,16 @@ class _Compression:
         teacher = self._teacher(trainer)
         files = self._export(trainer, _TrainedModel(teacher, "teacher", "teacher", "", "teacher"), costs)
         fitting_file = self._best(files)
-        files += self._static(trainer, teacher, proposals)
         rungs: list[list[Trained]] = []
+        students: list[ModelFile] = []
         if fitting_file is None:
-            files += self._students(trainer, teacher, proposals, rungs)
+            students = self._students(trainer, teacher, proposals, rungs)
         else:
             say(
                 f"The model fits as it is in {fitting_file.precision}, so no student is trained; give lower limits to "
                 "train smaller ones."
             )
+        files += self._static(trainer, teacher, proposals) + students  # after those whose teacher's pass has its logits
         return self._finish(Outcome(files, self._best(files), proposals, rungs))
 
     def _best(self, files: Sequence[ModelFile]) -> ModelFile | None:
@@ -122,6 +123,7 @@ class _Compression:
             config=inputs.config,
             tokens=tokens,
             task=inputs.task,
+            max_length=inputs.max_length,
             exporter=self.exporter,
             precisions=tuple(dict.fromkeys((self.exporter.precisions[0], *wanted))),
             threads=config.threads,
@@ -172,7 +174,7 @@ class _Compression:
             return []
         say("static student: token vectors and a linear layer, the baseline of every compression")
         key, epochs = f"{RUNS}/{student.key}/distillation", max(STATIC_EPOCHS, self.config.epochs)
-        trained = {"epochs": epochs, "learning_rate": None}  # the usual one of such students
+        trained = {"epochs": epochs, "learning_rate": STATIC_LEARNING_RATE}
         trainer.train([trainer.distillation(key, student.options, teacher, SIMPLE_METHOD, **trained)])
         path = str(self.run.path / key)
         model = _TrainedModel(path, student.name, "static", SIMPLE_METHOD, student.key)
@@ -213,9 +215,11 @@ class _Compression:
     def _baseline(self, trainer: Trainer, teacher: str, student: Student) -> str:
         """Train a student without its teacher for as many steps and with the same schedule; return its key."""
         rows = {k: v for k, v in trainer.shared.items() if k != "unlabelled"}
-        texts = [*(self.config.vocabulary_corpus or ()), *(self.config.source.unlabelled or ())]
-        trimming = {**trainer.trimming, "vocabulary_corpus": texts} if texts else trainer.trimming  # the same tokens
-        trainer = replace(trainer, shared=rows, trimming=trimming)
+        if self.config.source.unlabelled and student.vocabulary == "trim":  # the same tokens
+            texts = self.inputs.write_unlabelled(self.config, self.run.path / RUNS / "unlabelled.jsonl")
+            corpus = [*(self.config.vocabulary_corpus or ()), texts]
+            trainer = replace(trainer, trimming={**trainer.trimming, "vocabulary_corpus": corpus})
+        trainer = replace(trainer, shared=rows)
         start: Mapping[str, Any] = student.options
         say(f"baseline: {student.name} without the teacher, as many steps")
         for number, epochs in enumerate(rung_epochs(self.config.students, self.config.epochs), 1):
@@ -225,6 +229,7 @@ class _Compression:
                 rows_of = read_manifest(self.run.path / RUNS / student.key / f"rung-{number}")["rows"]
                 steps = -(-(rows_of["train"] + rows_of.get("unlabelled", 0)) // self.config.batch_size)
                 options = {"max_steps": steps * epochs}
+            options["seed"] = rung_seed(self.config.seed, number)
             trainer.train([trainer.distillation(key, start, teacher, BASELINE, **options)])
             start = {"student": str(self.run.path / key)}  # whose tokens are known
         return key
@@ -249,7 +254,8 @@ class _Compression:
         precisions = tuple(dict.fromkeys((full, *fitting(costs, self.budget))))
         key = f"{RUNS}/{model.key}/export-{'-'.join(precisions)}"
         path = Path(model.path)
-        rows = {} if path.is_relative_to(self.run.path) else {"data": _rows_to_check(self.config)}
+        file = self.run.path / RUNS / "validation.jsonl"  # of the check, for a model that no run has trained
+        rows = {} if path.is_relative_to(self.run.path) else {"data": self.inputs.write_validation(file)}
         options = {"to": self.config.to, "quantize": list(precisions[1:]), "score_rows": 0} | rows
         options |= {k: v for k, v in trainer.shared.items() if k in ("data_dir", "allow_pickle", "max_length")}
         options |= {"threads": self.config.threads, "repeats": self.config.repeats, "model": model.path}
@@ -288,9 +294,3 @@ class _Compression:
         html = render_compression(manifest, self.run.path)
         write_atomically(self.run.path / "report.html", html.encode("utf-8", errors="replace"))
         say(f"wrote {self.run.path / 'report.html'}")
-
-
-def _rows_to_check(config: CompressConfig) -> str:
-    """Return what `demiglace export --data` takes for rows of the task, for a model that no run has trained."""
-    source = config.source
-    return f"{source.data}:validation" if source.data in TASKS else source.validation or source.data

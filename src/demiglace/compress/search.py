@@ -50,7 +50,7 @@ def propose(students: Sequence[Student], measure: Callable[[Student], Costs], bu
                 undecided = [s for s in undecided if not student.is_within(s)]
         fit = [s for s in measured if not s.is_static and fitting(measured[s], budget)]
         top = [s for s in fit if not any(o != s and s.is_within(o) for o in fit)]
-        if len(top) >= count:
+        if sum((s.hidden_size or math.inf) >= hidden_size for s in top) >= count:
             break
     below = [s for s in students if not s.is_static and s not in top and any(s.is_within(o) for o in top)]
     chosen = sorted(top, key=lambda s: s.capacity, reverse=True)[:count]

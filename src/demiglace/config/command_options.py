@@ -626,8 +626,8 @@ class CompressConfig:
         common=True,
     )
     max_drop: float | None = option(
-        "largest loss of the task's main metric on the validation rows, in points of 100 (for a metric without points, "
-        "such as a correlation, in its unit); none: no limit",
+        "largest loss of the task's main metric on the validation rows, in points: hundredths of an accuracy, an F1 or "
+        "a correlation; none: no limit",
         None,
         decides=False,
         at_least=0,
@@ -640,7 +640,9 @@ class CompressConfig:
         above=0,
         common=True,
     )
-    layers: tuple[int, ...] | None = _model("numbers of layers to try; none: all up to 4, then fewer", None, at_least=1)
+    layers: tuple[int, ...] | None = _model(
+        "numbers of layers to try; none: each up to 6, then fewer", None, at_least=1
+    )
     width: Literal["auto", "full"] = _model(
         "width of the students: full, that of the model, or auto to try fewer feed-forward units, heads and hidden "
         "channels too",
@@ -652,8 +654,8 @@ class CompressConfig:
     vocabulary_corpus: tuple[str, ...] | None = _option_like("vocabulary_corpus", VocabularyConfig)
     vocabulary_size: int | None = _option_like("vocabulary_size", VocabularyConfig)
     precisions: tuple[str, ...] | None = option(
-        "number formats of the exported file to try, such as int8; none: all of the format but fp16, which processors "
-        "compute in fp32",
+        "number formats of the exported file to try beside the full one, such as int8; none: all of the format but "
+        "fp16, which processors compute in fp32",
         None,
         decides=False,
     )
@@ -667,11 +669,13 @@ class CompressConfig:
         at_least=1,
         common=True,
     )
-    epochs: int = option("epochs of the two last students, over all rounds", 4, at_least=1, section="training")
+    epochs: int = option(
+        "epochs of the two last students, over all rounds, at least one in each", 4, at_least=1, section="training"
+    )
     teacher_epochs: int = option("epochs of the teacher, if it is fine-tuned here", 3, at_least=1, section="training")
     learning_rate: float = option("peak learning rate of teacher and students", 2e-4, above=0, section="training")
     batch_size: int = option("examples of an optimizer step", 32, at_least=1, section="training")
-    seed: int = option("seed of all runs", 0, at_least=0, section="training")
+    seed: int = option("seed of all runs", 0, at_least=0, at_most=LARGEST_SEED, section="training")
     label_map: dict[str, str | list[str] | None] = _option_like("label_map")
     source: DataConfig = group(DataConfig)
     location: DataLocation = group(DataLocation)
@@ -781,8 +785,8 @@ class DemoConfig:
 
     output: Path = _output("directory of the rows, and of the compression in small/", Path("demo"))
     labels: int = option("training rows that keep their labels", 1_000, at_least=77, section="data")
-    teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 12, at_least=1, section="training")
-    student_epochs: int = option("epochs of the student, on all texts", 3, at_least=1, section="training")
+    teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 10, at_least=1, section="training")
+    student_epochs: int = option("epochs of the student, on all texts", 2, at_least=1, section="training")
     layers: int = _model("layers of the student", 2, at_least=1)
     seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 

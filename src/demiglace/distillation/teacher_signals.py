@@ -22,7 +22,7 @@ from demiglace.methods.terms.token_level import sparse_temperature
 from demiglace.models.shape import ModelShape
 from demiglace.runs.directory import Run
 from demiglace.runs.processes import processes
-from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, fill_cache
+from demiglace.signals.hidden_state_cache import CacheKey, SignalCache, covering_cache, fill_cache
 from demiglace.signals.online import OnlineTeacher, RetokenizedSource, SignalSource
 from demiglace.signals.request import SignalRequest
 from demiglace.signals.shard_store import CacheSpec, capture_seconds, prepare_cache
@@ -131,8 +131,11 @@ def attach_signal_source(
         return replace(training_run, source=source if same_rows else RetokenizedSource(source, rows))
     identity = run.inputs["teacher"] + ("" if match.is_identity else f" in the order {list(match.ids)}")
     key = CacheKey.of(identity, training_run.teacher_shape, rows, request, config.cache_dtype, training_run.precision)
-    directory = cache_root(config, run) / key.name
-    with exclusive_cache(directory, key, state):
-        fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
-        state.wait_for_everyone()
+    # processes that share a run might not see the same caches, and would wait for each other
+    directory = covering_cache(cache_root(config, run), key) if state.num_processes == 1 else None
+    if directory is None:
+        directory = cache_root(config, run) / key.name
+        with exclusive_cache(directory, key, state):
+            fill_cache(directory, key, teacher, rows, state.process_index, state.num_processes)
+            state.wait_for_everyone()
     return replace(training_run, source=SignalCache(directory, key), capture_seconds=capture_seconds(directory, key))

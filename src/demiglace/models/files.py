@@ -1,6 +1,8 @@
 """Resolve a model (run directory, model directory, hub name), and check its files before they are read."""
 
+import copy
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -134,10 +136,11 @@ def load_config(path: str) -> PreTrainedConfig:
     """
     check_available(path)
     register()
-    if (file := Path(path) / "config.json").is_file():
+    file = Path(path) / "config.json"
+    if is_local := file.is_file():
         check_config_file(file)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(**hub_address(path), trust_remote_code=False)
+        config = copy.deepcopy(_local_config(path, file.read_bytes())) if is_local else _config(path)
     except LOAD_ERRORS as error:
         raise load_error(path, error) from error
     if getattr(config, "text_config", None) is not None:
@@ -147,6 +150,16 @@ def load_config(path: str) -> PreTrainedConfig:
             "part (`model.language_model.save_pretrained`) with the tokenizer, and give that directory."
         )
     return config
+
+
+@lru_cache(maxsize=32)  # a command needs the config of a model up to ten times, and reading it takes milliseconds
+def _local_config(path: str, content: bytes) -> PreTrainedConfig:
+    """Return the config of a directory; content: that of config.json, so that a changed file is read again."""
+    return _config(path)
+
+
+def _config(path: str) -> PreTrainedConfig:
+    return AutoConfig.from_pretrained(**hub_address(path), trust_remote_code=False)
 
 
 def load_error(path: str, error: Exception) -> ModelError:

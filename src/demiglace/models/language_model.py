@@ -240,10 +240,14 @@ def _set_config_sizes(config: PreTrainedConfig, sizes: dict[str, int | None], po
         raise ConfigError(f"no {config.model_type} model can have these sizes: {reason}") from error
 
 
+_ENLARGED = 1e3
+
+
 def check_head(model: PreTrainedModel, name: str) -> PreTrainedModel:
     """Return the model. Raises `ModelError` unless its logits are the output of its head.
 
-    Some models cap or scale the logits after the head. The losses use the head's input and would not see that.
+    Some models cap or scale the logits after the head. The losses use the head's input and would not see that. A cap
+    hardly changes the small logits of a new model, so the head's output is enlarged for the comparison.
     """
     head = head_of(model)
     if head is None:
@@ -251,10 +255,15 @@ def check_head(model: PreTrainedModel, name: str) -> PreTrainedModel:
     ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
-        logits = model(**inputs).logits
         with head_input(model) as captured:
             model(**inputs)
-        is_equal = torch.allclose(logits, head(captured[0].hidden), rtol=1e-3, atol=1e-3)
+        expected = head(captured[0].hidden)
+        handle = head.register_forward_hook(lambda _module, _args, output: _ENLARGED * output)
+        try:
+            logits = model(**inputs).logits / _ENLARGED
+        finally:
+            handle.remove()
+        is_equal = torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
     if not is_equal:
         raise ModelError(
             f"{name} is a {type(model).__name__}, which changes the logits of its head; that is not supported."

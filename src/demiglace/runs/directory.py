@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -261,13 +262,20 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
         )
         raise RunError(f"{path} {state} (no manifest.json there).")
     manifest = read_json(file)
-    if manifest.get("checksum", "") not in ("", integrity.checksum_of(manifest)):
+    if not _has_its_checksum(file.read_text(encoding="utf-8")):
         raise RunError(
             f"{file} is damaged: its content does not have the checksum that it was written with. Restore it, or "
             f"remove {path} and repeat its command. If you changed it on purpose: demiglace verify {path} --accept"
         )
     integrity.check(Path(path), manifest.get("files", {}), lambda name: not name.startswith(_OF_MODELS))
     return _with_current_names(manifest)
+
+
+@lru_cache(maxsize=32)  # a command reads the manifests of its models many times
+def _has_its_checksum(content: str) -> bool:
+    """Return whether a manifest has the checksum of its content; earlier versions wrote none."""
+    manifest = json.loads(content)
+    return manifest.get("checksum", "") in ("", integrity.checksum_of(manifest))
 
 
 def check_model_files(path: Path) -> None:

@@ -17,7 +17,14 @@ from demiglace.models.pooling import HiddenStateKind
 from demiglace.models.shape import ModelShape
 from demiglace.signals.online import OnlineTeacher
 from demiglace.signals.request import SignalRequest, Signals, hidden_request
-from demiglace.signals.shard_store import CacheSpec, fill_shards, open_arrays
+from demiglace.signals.shard_store import (
+    CacheSpec,
+    fill_shards,
+    num_shards,
+    open_arrays,
+    read_cache_json,
+    shard_metadata_file,
+)
 
 SHARD_ROWS = 4096
 
@@ -93,6 +100,21 @@ class SignalCache:
         logits = logits.to(batch.input_ids.device, non_blocking=True).float()
         states = read_states(self._arrays, self._poolings, batch)
         return Signals(logits if batch.words is None else logits[batch.word_index], states)
+
+
+def covering_cache(root: Path, key: CacheKey) -> Path | None:
+    """Return the directory of a complete cache below `root` that has the arrays of `key` among others, or None.
+
+    Its numbers are those of the same forward passes: only the poolings differ.
+    """
+    wanted = {**key.identity, "poolings": None}
+    for file in sorted(root.glob("*/cache.json")):
+        found = read_cache_json(file)
+        poolings = found.get("poolings")
+        complete = all(shard_metadata_file(file.parent, shard).exists() for shard in range(num_shards(key)))
+        if complete and {**found, "poolings": None} == wanted and set(poolings or ()) > set(key.poolings):
+            return file.parent
+    return None
 
 
 def hidden_arrays(

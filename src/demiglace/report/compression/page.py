@@ -107,7 +107,7 @@ def _notes(manifest: Manifest) -> list[str]:
     split = split_of(manifest)
     if baseline is not None and chosen["role"] == "student":
         gain = kind.scale * kind.sign * (chosen[split][metric] - baseline[split].get(metric, 0.0))
-        if baseline["model"].startswith(chosen["model"]) and baseline[split]:
+        if baseline["model"] == f"{chosen['model']}, no teacher" and baseline[split]:
             notes.append(
                 f"The teacher adds {gain:+.1f} points: the same student without it reaches "
                 f"{format.score(baseline[split][metric], metric)}."
