@@ -6,7 +6,7 @@
 The model is exported in each precision. Then all files take turns: in each round a fresh process of every file reads
 the prompt and writes new tokens, once untimed and then --passes times. Tokens per second count the processor's time of
 the process, and are those of the fastest pass of all rounds: other programs on the machine disturb this least. All
-files read the same prompt; each continues it by its own tokens. ONNX files are also compared with PyTorch on the first
+files read the same prompt; each writes its most likely tokens. ONNX files are also compared with PyTorch on the first
 64 tokens of --rows texts, as `demiglace export` does; for GGUF files see gguf_llama_cpp.py.
 """
 
@@ -98,7 +98,7 @@ def export_all(options: argparse.Namespace) -> tuple[dict[str, Artefact], dict[s
     texts = _texts(ExportConfig(model=options.model, output=options.files, rows=options.rows))
     batches = _batches(texts, model, tokenizer)
     reference = _logits(TorchRunner(model), batches)
-    found, quality, full = {"PyTorch fp32": checkpoint(options.model)}, {}, None
+    files, quality, full = {"PyTorch fp32": checkpoint(options.model)}, {}, None
     for name, title, precisions in (
         ("onnx", "ONNX Runtime", ["fp32", *options.onnx]),
         ("gguf", "llama.cpp", options.gguf),
@@ -109,14 +109,14 @@ def export_all(options: argparse.Namespace) -> tuple[dict[str, Artefact], dict[s
             given = full if name == "onnx" else None
             home = options.files / f"{name}-{choice.replace('/', '-')}"
             home.mkdir(exist_ok=True)
-            made = exporter.write(model, tokenizer, LANGUAGE_MODELLING, home, precision, given)
-            full = full or made
-            found[f"{title} {choice}"] = made
+            artefact = exporter.write(model, tokenizer, LANGUAGE_MODELLING, home, precision, given)
+            full = full or artefact
+            files[f"{title} {choice}"] = artefact
             if name == "onnx":
-                quality[f"{title} {choice}"] = asdict(compare_tokens(reference, _logits(made.open(), batches)))
-                print(choice, made.size, quality[f"{title} {choice}"], flush=True)
+                quality[f"{title} {choice}"] = asdict(compare_tokens(reference, _logits(artefact.open(), batches)))
+                print(choice, artefact.size, quality[f"{title} {choice}"], flush=True)
     prompt = np.concatenate([batch["input_ids"][0] for batch in batches])
-    return found, quality, np.resize(prompt, options.prompt_tokens).tolist()
+    return files, quality, np.resize(prompt, options.prompt_tokens).tolist()
 
 
 def main() -> None:
@@ -148,10 +148,10 @@ def main() -> None:
     package = json.loads((options.node / "node_modules/node-llama-cpp/package.json").read_text())["version"]
     for _ in range(options.rounds):
         for name, artefact in files.items():
-            made = measure(artefact, work, options.node.absolute())
-            passes[name] += made["seconds"]
-            memory[name] = max(memory[name], made["peak_memory_mb"])
-            print(name, made, flush=True)
+            measured = measure(artefact, work, options.node.absolute())
+            passes[name] += measured["seconds"]
+            memory[name] = max(memory[name], measured["peak_memory_mb"])
+            print(name, measured, flush=True)
         fastest = {name: np.min(seconds, axis=0) for name, seconds in passes.items()}
         results = {
             name: {

@@ -186,6 +186,14 @@ def test_several_precisions(source, tmp_path, no_clock):
         export(**call_of(source, tmp_path, quantize="int5"))
 
 
+def test_bits_of_embedding_tables_are_an_option(source, tmp_path, no_clock):
+    with pytest.raises(ConfigError, match="--embedding-bits 4 is about int8 and int4 files, and none is written; add"):
+        export(**call_of(source, tmp_path, embedding_bits="4"))
+    run = export(**call_of(source, tmp_path, quantize=["int8"], embedding_bits="4"))
+    small = read_manifest(run)["artefacts"][-1]
+    assert (small["name"], small["embedding_bits"]) == ("ONNX int8", 4)
+
+
 def test_int8_that_differs_is_said(source, tmp_path, no_clock, monkeypatch, capsys):
     plain = STAGE._parity
     monkeypatch.setattr(

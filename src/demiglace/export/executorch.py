@@ -90,7 +90,7 @@ class ExecuTorchRunner:
     """Runs a program on the CPU, one text after the other."""
 
     def __init__(self, path: str, threads: int = 1):
-        import torch  # noqa: F401 - the libraries below need its own
+        import torch  # noqa: F401 - loads libraries that those below need
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
         from executorch.runtime import Runtime
 
@@ -179,8 +179,8 @@ def quantize(model: "PreTrainedModel") -> "PreTrainedModel":
 
     if any(isinstance(module, Conv1D) for module in model.modules()):
         raise ModelError(
-            f"{type(model).__name__} cannot be exported to ExecuTorch in int8: its matrices are of transformers' own "
-            "kind (Conv1D), which torchao does not quantise; leave --quantize out, or use --to onnx."
+            f"{type(model).__name__} cannot be exported to ExecuTorch in int8: its matrices are of transformers' class "
+            "Conv1D, which torchao does not quantise; leave --quantize out, or use --to onnx."
         )
     quantized, per_row = deepcopy(model), PerAxis(0)
     tables = IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=per_row)
