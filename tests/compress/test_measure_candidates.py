@@ -54,3 +54,10 @@ def test_a_quantiser_gets_rows_for_the_ranges_of_activations(tmp_path: Path, mon
         tmp_path, tiny_config("bert"), tokens, CLASSIFICATION, 32, WithRanges(), ("fp32", "int8"), 1, 1
     )
     assert meter.costs(Student(2)) == {"fp32": Cost(8, 1.0), "int8": Cost(8, 1.0)}
+
+
+def test_untrained_students_have_no_equal_vectors_which_a_file_would_hold_once(tmp_path: Path) -> None:
+    tokens = {"full": StudentTokens(tiny_tokenizer(), [])}
+    meter = CandidateMeter(tmp_path, tiny_config("bert"), tokens, CLASSIFICATION, 32, WithRanges(), ("fp32",), 1, 1)
+    vectors = [tuple(p.tolist()) for p in meter._untrained(Student(2)).parameters() if p.ndim == 1]
+    assert len(set(vectors)) == len(vectors) > 10

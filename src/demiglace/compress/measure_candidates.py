@@ -70,9 +70,19 @@ class CandidateMeter:
         if student.is_static:
             tokenizer = self.tokens[student.vocabulary].tokenizer
             return StaticForSequenceClassification(static_config(self.config, tokenizer)).eval()
-        model = random_model(config_of(student, self.config), torch.device("cpu"), "eager")
+        model = _with_distinct_vectors(random_model(config_of(student, self.config), torch.device("cpu"), "eager"))
         vocabulary = self.tokens[student.vocabulary].vocabulary
         return model if vocabulary is None else trim_model(model, vocabulary, compare=False)
+
+
+def _with_distinct_vectors(model: PreTrainedModel) -> PreTrainedModel:
+    """Add noise to biases and norms: new ones are equal, and an ONNX file holds equal vectors once."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim < 2:
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def in_words(cost: Cost) -> str:
