@@ -43,12 +43,13 @@ class First(demiglace.Callback):
 demiglace.finetune(model={model!r}, data="banking77", max_rows=1000, max_length=32, output="o", callbacks=[First()])
 """
 LARGE = """
-import resource, time
+import time
 from demiglace.config.data import DataConfig, DataLocation
 from demiglace.data.rows.dataset import load_dataset
 begun = time.process_time()
 found = load_dataset(DataConfig(data={file!r}, max_rows=64), DataLocation())
-print(time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # rusage has the parent's, too
+print(time.process_time() - begun, int(peak.split()[1]) * 1024 / 1e6)
 """
 
 

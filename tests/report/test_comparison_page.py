@@ -177,6 +177,11 @@ def test_what_is_no_comparison_is_told(tmp_path: Path, home: Path) -> None:
     with pytest.raises(RunError, match="give it alone"):
         demiglace.report(runs=[str(home), str(demo)], output=tmp_path / "p.html")
     broken = one_task(tmp_path, seeds=1)
+    found = json.loads((broken / "summary.json").read_text())
+    found["cells"][0]["evaluations"] = ["é" * 300]  # longer than a name on a disk can be
+    (broken / "summary.json").write_text(json.dumps(found))
+    with pytest.raises(RunError, match="is not what this version writes"):
+        demiglace.report(runs=[str(broken)], output=tmp_path / "p.html")
     (broken / "summary.json").write_text('{"cells": [{}]}')
     with pytest.raises(RunError, match="is not what this version writes"):
         demiglace.report(runs=[str(broken)], output=tmp_path / "p.html")

@@ -35,7 +35,7 @@ def read_comparison(root: Path, title: str) -> Comparison:
     summary, results = read_json(root / "summary.json"), read_json(root / "results.json")
     try:
         return _comparison(root, title, summary, results)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OSError) as error:  # the last for long names
         raise RunError(
             f"{root / 'summary.json'} is not what this version writes ({type(error).__name__}: {error}); "
             "repeat the `demiglace compare` command with this version."
