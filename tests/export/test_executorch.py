@@ -1,6 +1,6 @@
 """ExecuTorch: the same labels as PyTorch in fp32 and nearly so in int8, for texts of any length up to the limit.
 
-Skipped without the extra: pip install 'demiglace[executorch]'. Its conversion takes half a minute even of a tiny model,
+Skipped without the extra: pip install '.[executorch]'. Its conversion takes half a minute even of a tiny model,
 so all tests share one.
 """
 
@@ -19,7 +19,7 @@ from demiglace.runs.directory import read_manifest
 from factories import save_tiny
 from text_kit import byte_tokenizer, save_lm
 
-pytest.importorskip("executorch", reason="needs pip install 'demiglace[executorch]'")
+pytest.importorskip("executorch", reason="needs pip install '.[executorch]'")
 
 NAMES = ("bad", "good")
 

@@ -37,7 +37,7 @@ def demo(config: DemoConfig) -> Result:
 
     Returns the result of `compress`, with the next command to try. OUTPUT/rows has the rows as CSV files, OUTPUT/small
     is the directory of the compression. An interrupted demo resumes when the call is repeated. Raises `ConfigError`
-    where the extra `demiglace[demo]` is missing.
+    where the extra `demo` is missing.
     """
     model, home = _base_model(), Path(config.output)
     rows = write_rows(home / "rows", config.labels, config.seed)

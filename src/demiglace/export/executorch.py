@@ -46,7 +46,7 @@ class ExecuTorchExporter(Exporter):
     title = "ExecuTorch"
     precisions = tuple(FILES)
     packages = ("executorch", "torchao")
-    install = "'demiglace[executorch]'"
+    install = "executorch"
 
     def with_rows(self, rows: Sequence[Inputs], max_length: int | None) -> "ExecuTorchExporter":
         """Return the exporter for texts of at most this many tokens: memory is planned for the longest one."""
