@@ -221,7 +221,7 @@ def test_interrupted_export_starts_over(source, tmp_path, no_clock, monkeypatch)
 
 def test_missing_library(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match="pip install .onnx>="):
+    with pytest.raises(UserError, match=r"pip install .onnx>="):
         export(**call_of(source, tmp_path))
     assert not (tmp_path / "out").exists()
 
