@@ -17,7 +17,7 @@ CODE := src tests $(wildcard benchmarks examples)
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-demo: $(READY) ## compress a real classifier on real data, in minutes: demo/small/report.html
+demo: $(READY) ## compress a real classifier on real data, a quarter of an hour: demo/small/report.html
 	@$(BIN)/demiglace demo $(ARGS)
 
 test: $(READY) ## run all tests; ARGS="-k cache" passes options on to pytest

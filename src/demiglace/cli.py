@@ -43,7 +43,7 @@ COMMANDS: dict[str, Command] = {
         "runs/teacher --data train.csv --max-mb 8 --max-latency-ms 0.5 --max-drop 1 -o small",
     ),
     "demo": Command(
-        "demiglace.commands.demo", "DemoConfig", "compress a classifier on real data, in minutes", "-o demo"
+        "demiglace.commands.demo", "DemoConfig", "compress a classifier on real data", "-o demo"
     ),
     "finetune": Command(
         "demiglace.commands.finetune",

@@ -26,7 +26,7 @@ _RECIPE = {
     "vocabulary": "trim",
     "precisions": ["int8"],
     "students": 1,
-    "learning_rate": 3e-4,
+    "learning_rate": 5e-4,
     "validation_fraction": 0.2,  # of few rows: the choice needs them
 }
 

@@ -786,7 +786,7 @@ class DemoConfig:
     output: Path = _output("directory of the rows, and of the compression in small/", Path("demo"))
     labels: int = option("training rows that keep their labels", 1_000, at_least=77, section="data")
     teacher_epochs: int = option("epochs of the teacher, on the labelled rows", 10, at_least=1, section="training")
-    student_epochs: int = option("epochs of the student, on all texts", 2, at_least=1, section="training")
+    student_epochs: int = option("epochs of the student, on all texts", 3, at_least=1, section="training")
     layers: int = _model("layers of the student", 2, at_least=1)
     seed: int = option("seed of every run", 0, at_least=0, at_most=LARGEST_SEED, section="training")
 
