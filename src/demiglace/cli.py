@@ -42,9 +42,7 @@ COMMANDS: dict[str, Command] = {
         "compress a model to a size, a latency and a loss of quality",
         "runs/teacher --data train.csv --max-mb 8 --max-latency-ms 0.5 --max-drop 1 -o small",
     ),
-    "demo": Command(
-        "demiglace.commands.demo", "DemoConfig", "compress a classifier on real data", "-o demo"
-    ),
+    "demo": Command("demiglace.commands.demo", "DemoConfig", "compress a classifier on real data", "-o demo"),
     "finetune": Command(
         "demiglace.commands.finetune",
         "FinetuneConfig",
