@@ -1,9 +1,7 @@
 """`demiglace demo`: compress a classifier of few labels and much text, on real data that comes with the package."""
 
 import csv
-import gzip
 import importlib
-import importlib.resources
 import io
 import random
 from collections.abc import Mapping, Sequence
@@ -13,8 +11,11 @@ from typing import Any
 
 from demiglace.commands.compress import compress
 from demiglace.config.command_options import DemoConfig
+from demiglace.config.data import DataLocation
 from demiglace.config.options import command
 from demiglace.console import say
+from demiglace.data.rows.named_task_table import TASKS
+from demiglace.data.rows.sources import read_task
 from demiglace.errors import ConfigError
 from demiglace.runs.files import write_atomically
 from demiglace.runs.result import Result
@@ -78,9 +79,9 @@ def choose(rows: Sequence[Row], count: int, seed: int) -> tuple[list[Row], list[
 
 def _packaged(split: str) -> list[Row]:
     """Return the packaged rows of a split, with `text` and `category`."""
-    packed = importlib.resources.files("demiglace") / "data" / "banking77" / f"{split}.csv.gz"
-    with packed.open("rb") as raw, gzip.open(raw, "rt", encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    table = read_task("banking77", TASKS["banking77"], split, DataLocation())
+    columns = table.columns["text"], table.columns["category"]
+    return [{"text": text, "category": category} for text, category in zip(*columns, strict=True)]
 
 
 def _write(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> str:
